@@ -1,0 +1,64 @@
+"""From `x_0` to `x_t`, and back by one step when `x_0` is known: the Gaussian process."""
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.prediction import per_sample
+from diffusion_jax.schedules import Schedule
+from diffusion_jax.types import Array, Key
+
+
+def sample_keys(key: Key, indices: Array) -> Array:
+    """One key per sample, `[B]`, from the samples' indices `[B]`, whatever batch they are in."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+
+
+def sample_noise(keys: Array, shape: tuple[int, ...]) -> Array:
+    """Standard normal noise `[B, *shape]`, each sample from its own key of `keys` `[B]`."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+def diffuse(schedule: Schedule, x_0: Array, eps: Array, t: Array) -> Array:
+    """`x_t = alpha_t x_0 + sigma_t eps` for `x_0`, `eps` `[B, ...]` and `t` `[B]`."""
+    return per_sample(schedule.alpha(t), x_0) * x_0 + per_sample(schedule.sigma(t), x_0) * eps
+
+
+def posterior_mean(schedule: Schedule, x_t: Array, x_0: Array, t: Array, s: Array) -> Array:
+    """Mean of `q(x_s | x_t, x_0)` (Eq. 7, Ho et al. 2020; App. A, Kingma et al. 2021).
+
+    `(alpha_t sigma_s^2 / (alpha_s sigma_t^2)) x_t + alpha_s (1 - r) x_0` with
+    `r = SNR_t / SNR_s`; `x_t`, `x_0` `[B, ...]`, times `[B]` or `[]`.
+    """
+    alpha_t, alpha_s, sigma_t, sigma_s = (
+        per_sample(c, x_t)
+        for c in (schedule.alpha(t), schedule.alpha(s), schedule.sigma(t), schedule.sigma(s))
+    )
+    rest = per_sample(_one_minus_snr_ratio(schedule, t, s), x_t)
+    return alpha_t * sigma_s**2 / (alpha_s * sigma_t**2) * x_t + alpha_s * rest * x_0
+
+
+def reverse_variances(schedule: Schedule, t: Array, s: Array) -> tuple[Array, Array]:
+    """Lower and upper bound of the variance of a reverse step (Sec. 3.2, Ho et al. 2020).
+
+    The lower, `sigma_s^2 (1 - r)`, is that of `q(x_s | x_t, x_0)`, right for data at one point;
+    the upper, `sigma_t^2 (1 - r)`, that of `q(x_t | x_s)` (DDPM's beta), right for normal data.
+    """
+    rest = _one_minus_snr_ratio(schedule, t, s)
+    return schedule.sigma(s) ** 2 * rest, schedule.sigma(t) ** 2 * rest
+
+
+def learned_log_variance(schedule: Schedule, fraction: Array, t: Array, s: Array) -> Array:
+    """Log variance at a `fraction` `[B, ...]` between the bounds (Eq. 15, Nichol & Dhariwal 2021).
+
+    Where the lower bound is 0 (`s` = 0) that of the step before serves in its place, as there.
+    """
+    lower, upper = reverse_variances(schedule, t, s)
+    before, _ = reverse_variances(schedule, jnp.minimum(2 * t - s, 1.0), t)
+    lower = jnp.where(schedule.sigma(s) > 0, lower, before)
+    lower, upper = per_sample(lower, fraction), per_sample(upper, fraction)
+    return fraction * jnp.log(upper) + (1 - fraction) * jnp.log(lower)
+
+
+def _one_minus_snr_ratio(schedule: Schedule, t: Array, s: Array) -> Array:
+    """`1 - SNR_t / SNR_s` without cancellation for short steps."""
+    return -jnp.expm1(schedule.logsnr(t) - schedule.logsnr(s))

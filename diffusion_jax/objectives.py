@@ -1,0 +1,152 @@
+"""Training objectives of the Gaussian process: which error, weighted how.
+
+The squared error of one prediction type is that of another times a function of `t` alone
+(`prediction.py`), so a network of any type can be trained on the loss of any other. Weightings
+other than "uniform" are stated once, as the weight of `||x_0_hat - x_0||^2`, and are thereby
+right for every prediction type.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.conditioning import drop
+from diffusion_jax.corruption import (
+    diffuse,
+    learned_log_variance,
+    posterior_mean,
+    reverse_variances,
+    sample_keys,
+    sample_noise,
+)
+from diffusion_jax.prediction import PREDICTIONS, Prediction, per_sample, split_variance
+from diffusion_jax.schedules import Schedule
+from diffusion_jax.time_sampling import Quantile, stratified
+from diffusion_jax.types import Array, Batch, Key, Metrics, Params
+
+Apply = Callable[..., Array]
+"""`(params, x_t, t, cond, dropout_key) -> y`."""
+
+Weighting = Callable[[Schedule, Array], Array]
+"""`(schedule, t) -> weight` of `||x_0_hat - x_0||^2`, shaped like `t`."""
+
+
+def snr(schedule: Schedule, t: Array) -> Array:
+    """`SNR_t`: the plain squared error of the noise (Ho et al. 2020)."""
+    return jnp.exp(schedule.logsnr(t))
+
+
+def truncated_snr(schedule: Schedule, t: Array) -> Array:
+    """`max(SNR_t, 1)` (Sec. 4, Salimans & Ho 2022)."""
+    return jnp.maximum(snr(schedule, t), 1.0)
+
+
+def min_snr(schedule: Schedule, t: Array, gamma: float = 5.0) -> Array:
+    """`min(SNR_t, gamma)` (Hang et al. 2023), in `x_0` and hence right for `eps` and `v` too."""
+    return jnp.minimum(snr(schedule, t), gamma)
+
+
+def vlb(schedule: Schedule, t: Array) -> Array:
+    """`-(1/2) dSNR/dt`: the variational bound in continuous time (Eq. 17, Kingma et al. 2021)."""
+    rate = jax.jvp(schedule.logsnr, (t,), (jnp.ones_like(t),))[1]
+    return -0.5 * rate * snr(schedule, t)
+
+
+@dataclasses.dataclass(frozen=True)
+class GaussianLoss:
+    """Squared error of the network at random times: a `LossFn`.
+
+    Attributes:
+        apply: the network, `(params, x_t, t, cond, dropout_key) -> y`.
+        schedule: noise schedule.
+        prediction: what the network's output stands for.
+        quantile: law of the training times.
+        batch_size: size of the global batch, over which times are stratified.
+        loss_space: prediction type whose plain squared error is taken if `weighting` is None.
+        weighting: weight of `||x_0_hat - x_0||^2`.
+        label_dropout: probability with which a sample's conditioning is switched off.
+        vlb_steps: 0, or the number of discrete steps for which the network learns the variance,
+            from the variational bound times `vlb_weight` added to the loss (L_hybrid, Eq. 16,
+            Nichol & Dhariwal 2021); the mean gets no gradient from it.
+        vlb_weight: weight of that bound, summed over the steps.
+    """
+
+    apply: Apply
+    schedule: Schedule
+    prediction: Prediction
+    quantile: Quantile
+    batch_size: int
+    loss_space: Prediction
+    weighting: Weighting | None = None
+    label_dropout: float = 0.0
+    vlb_steps: int = 0
+    vlb_weight: float = 1e-3
+
+    def __call__(self, params: Params, batch: Batch, key: Key) -> tuple[Array, Metrics]:
+        """Loss `[B]`, and `t`, `mse` (unweighted, in the loss space) `[B]` as metrics."""
+        x_0, index = batch["x"], batch["index"]
+        time_key, noise_key, cond_key, dropout_key = jax.random.split(key, 4)
+        t = self.quantile(stratified(time_key, index, self.batch_size))
+        eps = sample_noise(sample_keys(noise_key, index), x_0.shape[1:])
+        cond = drop(batch["cond"], sample_keys(cond_key, index), self.label_dropout)
+
+        x_t = diffuse(self.schedule, x_0, eps, t)
+        y = self.apply(params, x_t, t, cond, jax.random.fold_in(dropout_key, index[0]))
+        variance = None
+        if self.vlb_steps:
+            y, variance = split_variance(y)
+        error = y - self.prediction.target(self.schedule, x_0, eps, t)
+        square = jnp.mean(error**2, axis=range(1, x_0.ndim))
+        mse = square * self._rescale(self.loss_space, t)
+        loss = mse
+        if self.weighting is not None:
+            loss = square * self._rescale(PREDICTIONS["x0"], t) * self.weighting(self.schedule, t)
+        metrics = {"t": t, "mse": mse}
+        if variance is not None:
+            x_0_hat = self.prediction.to_x_0(self.schedule, x_t, jax.lax.stop_gradient(y), t)
+            metrics["vlb"] = self._variational_term(x_0, x_t, x_0_hat, variance, t)
+            loss += self.vlb_weight * self.vlb_steps * metrics["vlb"]
+        return loss, metrics
+
+    def _rescale(self, space: Prediction, t: Array) -> Array:
+        """Squared error in `space` over that in the network's own prediction type."""
+        if space is self.prediction:
+            return jnp.ones_like(t)
+        own = self.prediction.determinant(self.schedule, t)
+        return (space.determinant(self.schedule, t) / own) ** 2
+
+    def _variational_term(
+        self, x_0: Array, x_t: Array, x_0_hat: Array, variance: Array, t: Array
+    ) -> Array:
+        """Term of the bound at the step from `t` down, in bits per dimension, `[B]`.
+
+        KL(q(x_s | x_t, x_0), p(x_s | x_t)) for `s > 0`; for the last step `-log p(x_0 | x_1)` of
+        data in 256 levels on [-1, 1] (Sec. 3.3, Ho et al. 2020).
+        """
+        s = jnp.maximum(t - 1 / self.vlb_steps, 0.0)
+        s = jnp.where(s < 0.5 / self.vlb_steps, 0.0, s)  # not left at 1e-8 by rounding
+        true_mean = posterior_mean(self.schedule, x_t, x_0, t, s)
+        mean = posterior_mean(self.schedule, x_t, x_0_hat, t, s)
+        log_variance = learned_log_variance(self.schedule, variance, t, s)
+        last = s == 0
+        lower, upper = reverse_variances(self.schedule, t, s)
+        true_variance = per_sample(jnp.where(last, upper, lower), x_0)
+        kl = 0.5 * (
+            log_variance
+            - jnp.log(true_variance)
+            + (true_variance + (true_mean - mean) ** 2) * jnp.exp(-log_variance)
+            - 1
+        )
+        nll = -_log_bin_probability(x_0, mean, jnp.exp(0.5 * log_variance))
+        term = jnp.where(per_sample(last, x_0), nll, kl)
+        return jnp.mean(term, axis=range(1, x_0.ndim)) / jnp.log(2.0)
+
+
+def _log_bin_probability(x_0: Array, mean: Array, std: Array) -> Array:
+    """Log probability of the 1/127.5-wide bin of `x_0` under a normal law, open at -1 and 1."""
+    cdf = lambda x: jax.scipy.stats.norm.cdf((x - mean) / std)  # noqa: E731
+    upper = jnp.where(x_0 > 0.999, 1.0, cdf(x_0 + 1 / 255))
+    lower = jnp.where(x_0 < -0.999, 0.0, cdf(x_0 - 1 / 255))
+    return jnp.log(jnp.maximum(upper - lower, 1e-12))

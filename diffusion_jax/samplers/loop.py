@@ -1,0 +1,52 @@
+"""The one loop that runs every sampler: a `lax.scan` over times and keys."""
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.types import Array, Cond, Denoised, Denoiser, Sampler
+
+
+def sample(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    times: Array,
+    x_T: Array,
+    cond: Cond,
+    keys: Array,
+    keep_every: int = 0,
+) -> tuple[Array, Array | None]:
+    """Runs `sampler` from `x_T` along `times`.
+
+    Args:
+        denoiser: the (guided) denoiser.
+        sampler: the method.
+        times: `[steps + 1]`, descending.
+        x_T: `[B, ...]` noise at `times[0]`.
+        cond: conditioning, arrays `[B, ...]`.
+        keys: `[B]`, one key per sample: a sample does not depend on what else is in its batch.
+        keep_every: also return every so-many-th state, the first and the last; 0: none.
+
+    Returns:
+        The samples `[B, ...]`, and the kept states `[K, B, ...]` or None.
+    """
+    steps = times.shape[0] - 1
+    kept = jnp.zeros((-(-steps // keep_every) + 1, *x_T.shape), x_T.dtype) if keep_every else None
+    if kept is not None:
+        kept = kept.at[0].set(x_T)
+
+    def denoise(x_t: Array, t: Array) -> Denoised:
+        return denoiser(x_t, jnp.full(x_t.shape[:1], t), cond)
+
+    def body(carry: tuple, step: tuple) -> tuple[tuple, None]:
+        x, state, kept = carry
+        i, t, s = step
+        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+        x, state = sampler.step(denoise, state, x, t, s, step_keys)
+        if kept is not None:
+            # Later steps of the same slot overwrite it, up to its last.
+            kept = kept.at[i // keep_every + 1].set(x)
+        return (x, state, kept), None
+
+    carry = (x_T, sampler.init(x_T), kept)
+    (x, _, kept), _ = jax.lax.scan(body, carry, (jnp.arange(steps), times[:-1], times[1:]))
+    return x, kept

@@ -1,0 +1,42 @@
+"""Which times to train on: laws of `t` by their quantile function, drawn with low variance."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.types import Array, Key
+
+Quantile = Callable[[Array], Array]
+"""Inverse distribution function of a law on [0, 1]: `u` in [0, 1) -> `t`."""
+
+
+def uniform(t_min: float = 1e-4, t_max: float = 1.0) -> Quantile:
+    """Uniform on [t_min, t_max)."""
+    return lambda u: t_min + (t_max - t_min) * u
+
+
+def discrete(num_steps: int = 1000) -> Quantile:
+    """Uniform on `1/N, 2/N .. 1`: DDPM's steps (Ho et al. 2020)."""
+    return lambda u: (jnp.floor(u * num_steps) + 1) / num_steps
+
+
+def logit_normal(mean: float = 0.0, std: float = 1.0, t_min: float = 1e-4) -> Quantile:
+    """`logit(t)` is normal (Sec. 3.1, Esser et al. 2024), kept within [t_min, 1 - t_min]."""
+
+    def quantile(u: Array) -> Array:
+        t = jax.nn.sigmoid(mean + std * jax.scipy.special.ndtri(u))
+        return jnp.clip(t, t_min, 1 - t_min)
+
+    return quantile
+
+
+def stratified(key: Key, index: Array, batch_size: int) -> Array:
+    """Low-variance uniforms `u_i = frac(u + i / batch_size)` (App. I.1, Kingma et al. 2021).
+
+    Args:
+        key: the same for the whole batch: one `u` is drawn from it.
+        index: `[B]` places in the global batch, of which `B` may be a part.
+        batch_size: size of the global batch.
+    """
+    return jnp.mod(jax.random.uniform(key) + index / batch_size, 1.0)

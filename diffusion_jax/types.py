@@ -1,0 +1,55 @@
+"""The few types that carry everything, and the aliases used in signatures.
+
+Vocabulary: `x_0` is data, `x_t` noisy data, `x_T` pure noise. Time `t` runs in [0, 1] from clean
+to noise, and a sampling step goes from `t` to `s < t`. Images are float32 `[B, H, W, C]` in
+[-1, 1]. A `key` is a typed PRNG key, `keys` is an array `[B]` of them, one per sample.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+Key = jax.Array
+Params = Any
+Cond = Mapping[str, Array]
+Batch = Mapping[str, Any]
+"""`{'x': [B, ...], 'cond': Cond, 'index': int32 [B]}`; `index` is the place in the global batch."""
+Metrics = dict[str, Array]
+
+
+class Denoised(NamedTuple):
+    """What a denoiser says of `x_0` given `x_t`.
+
+    Attributes:
+        x_0: the mean of `x_0` given `x_t`, shaped like `x_t`.
+        variance: for networks with a learned reverse variance, the fraction in [0, 1] of the way
+            from its lower to its upper bound in log space (Eq. 15, Nichol & Dhariwal 2021), shaped
+            like `x_t`; None for all others.
+    """
+
+    x_0: Array
+    variance: Array | None = None
+
+
+Denoiser = Callable[[Array, Array, Cond], Denoised]
+"""`(x_t [B, ...], t [B], cond) -> Denoised`: what every sampler and every guidance sees."""
+
+LossFn = Callable[[Params, Batch, Key], tuple[Array, Metrics]]
+"""`(params, batch, key) -> (loss [B], metrics of [B])`."""
+
+Denoise = Callable[[Array, Array], Denoised]
+"""A `Denoiser` with its conditioning bound: `(x_t [B, ...], t []) -> Denoised`."""
+
+
+class Sampler(NamedTuple):
+    """One sampling method, run by `samplers.loop.sample`.
+
+    Attributes:
+        init: `x_T -> state`, what the method carries from step to step (often `()`).
+        step: `(denoise, state, x_t, t, s, keys) -> (x_s, state)` with scalar `t` and `s`.
+    """
+
+    init: Callable[[Array], Any]
+    step: Callable[[Denoise, Any, Array, Array, Array, Array], tuple[Array, Any]]
