@@ -1,0 +1,113 @@
+"""Every key with its default. A config in this folder changes only what differs.
+
+A part with a choice has a `name`; the settings of each choice stand in a group of that name, and
+those of choices that were not taken have no effect.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The defaults: a small class-conditional UNet on scikit-learn's digits."""
+    c = ConfigDict()
+    c.seed = 0  # of initialisation, data order, training noise and dropout
+
+    c.data = ConfigDict()
+    c.data.name = "digits"  # digits | fashion_mnist | folder | any TFDS name, e.g. cifar10
+    c.data.dir = ""  # folder: its path; others: TFDS's data_dir ("": TFDS's own default)
+    c.data.manual_dir = ""  # files fetched by hand, for the builders that need them
+    c.data.image_size = 0  # resize (shorter side) and crop to this; 0: as stored
+    c.data.train_split = "train"
+    c.data.heldout_split = "test"
+    c.data.heldout_fraction = 0.1  # folder: share of the images that is held out
+    c.data.flip = False  # random horizontal flips in training
+    c.data.in_memory = "auto"  # auto (if it is small) | always | never
+    c.data.num_workers = 0  # worker processes that read and decode, for data not in memory
+    c.data.prefetch = 8  # batches made ahead
+
+    c.schedule = ConfigDict()
+    c.schedule.name = "cosine"  # ddpm | linear_beta | cosine | flow
+    c.schedule.ddpm = ConfigDict({"beta_start": 1e-4, "beta_end": 0.02, "num_steps": 1000})
+    c.schedule.linear_beta = ConfigDict({"beta_min": 0.1, "beta_max": 20.0})
+    c.schedule.cosine = ConfigDict({"logsnr_min": -20.0})
+
+    c.time_sampling = ConfigDict()  # which t to train on
+    c.time_sampling.name = "uniform"  # uniform | discrete | logit_normal
+    c.time_sampling.uniform = ConfigDict({"t_min": 1e-4, "t_max": 1.0})
+    c.time_sampling.discrete = ConfigDict({"num_steps": 1000})
+    c.time_sampling.logit_normal = ConfigDict({"mean": 0.0, "std": 1.0, "t_min": 1e-4})
+
+    c.objective = ConfigDict()
+    c.objective.prediction = "v"  # eps | x0 | v | velocity | score: what the network gives
+    c.objective.loss_space = ""  # prediction type whose squared error is taken ("": the same)
+    c.objective.weighting = "uniform"  # uniform | snr | truncated_snr | min_snr | vlb
+    c.objective.min_snr = ConfigDict({"gamma": 5.0})
+    c.objective.label_dropout = 0.1  # share of the samples trained without label, for guidance
+    c.objective.learned_variance = False  # two outputs per channel (improved DDPM's L_hybrid)
+    c.objective.vlb_weight = 1e-3  # lambda of L_hybrid
+
+    c.model = ConfigDict()
+    c.model.name = "unet"  # unet | dit
+    c.model.dtype = "float32"  # of the computation: float32 | bfloat16; parameters are float32
+    c.model.unet = ConfigDict()
+    c.model.unet.channels = 32
+    c.model.unet.channel_mults = (1, 2)
+    c.model.unet.num_blocks = 2
+    c.model.unet.attention_resolutions = (4,)
+    c.model.unet.num_heads = 1
+    c.model.unet.head_dim = 0  # channels per attention head; 0: num_heads heads
+    c.model.unet.scale_shift = True  # adaptive group norm (ADM); False: addition (DDPM)
+    c.model.unet.resblock_updown = False  # resample in the residual blocks (ADM)
+    c.model.unet.dropout = 0.0
+    c.model.dit = ConfigDict()
+    c.model.dit.patch_size = 2
+    c.model.dit.hidden_size = 192
+    c.model.dit.depth = 6
+    c.model.dit.num_heads = 6
+    c.model.dit.mlp_ratio = 4.0
+    c.model.dit.remat = False  # recompute in the backward pass, to save memory
+
+    c.optimizer = ConfigDict()
+    c.optimizer.name = "adamw"  # any of optax or optax.contrib; without a group: its own defaults
+    c.optimizer.learning_rate = 1e-3
+    c.optimizer.warmup_steps = 100
+    c.optimizer.decay = "cosine"  # constant | linear | cosine, to 0 at train.steps
+    c.optimizer.clip_norm = 1.0  # of the whole gradient; 0: no clipping
+    c.optimizer.adamw = ConfigDict({"b1": 0.9, "b2": 0.99, "eps": 1e-8, "weight_decay": 0.0})
+    c.optimizer.adam = ConfigDict({"b1": 0.9, "b2": 0.999, "eps": 1e-8})
+
+    c.ema = ConfigDict()
+    c.ema.decay = 0.999
+
+    c.train = ConfigDict()
+    c.train.steps = 2000
+    c.train.batch_size = 128  # over all devices
+    c.train.accumulate = 1  # microbatches per step
+    c.train.log_every = 50
+    c.train.heldout_every = 500  # held-out loss by noise level
+    c.train.sample_every = 500  # a grid from the EMA
+    c.train.checkpoint_every = 1000
+    c.train.keep_checkpoints = 3
+
+    c.sample = ConfigDict()
+    c.sample.sampler = "ddim"  # ddim | ancestral
+    c.sample.ddim = ConfigDict({"eta": 0.0})
+    c.sample.ancestral = ConfigDict({"variance": "large"})  # small | large | learned
+    c.sample.steps = 50
+    c.sample.grid = "uniform"  # uniform | quadratic: the times of the steps
+    c.sample.t_max = 1.0  # where sampling starts; < 1 for eps or score with schedule flow
+    c.sample.guidance_scale = 1.0  # classifier-free; 1 is off
+    c.sample.clip = 1.0  # x_0_hat is kept within +-clip; 0: no clipping
+    c.sample.num_images = 100
+    c.sample.first_index = 0  # image i is the same whatever the number of images
+    c.sample.labels = "all"  # all (in turn) | none | a list such as "3" or "3,5"
+    c.sample.seed = 0
+    c.sample.batch_size = 512
+    c.sample.checkpoint = -1  # step of the checkpoint to use; -1: the newest
+    c.sample.strip = 10  # pictures in the trajectory strip and frames of the GIF per image
+
+    c.evaluate = ConfigDict()
+    c.evaluate.num_samples = 1797  # labels in the proportions of the training data
+    c.evaluate.seed = 1
+    c.evaluate.bootstrap = 200  # resamplings for the intervals
+    return c

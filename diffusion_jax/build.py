@@ -1,0 +1,307 @@
+"""The only place where config strings become objects, and where a bad config is refused."""
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from diffusion_jax import objectives, schedules, time_grids, time_sampling
+from diffusion_jax.data import Dataset, load_dataset
+from diffusion_jax.models.dit import DiT
+from diffusion_jax.models.unet import UNet
+from diffusion_jax.objectives import GaussianLoss
+from diffusion_jax.prediction import PREDICTIONS
+from diffusion_jax.sample import Generator
+from diffusion_jax.samplers.ancestral import ancestral
+from diffusion_jax.samplers.ddim import ddim
+from diffusion_jax.schedules import Schedule
+from diffusion_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from diffusion_jax.types import Array, Cond, Key, Params, Sampler
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "ddpm": schedules.DDPM,
+    "linear_beta": schedules.LinearBeta,
+    "cosine": schedules.Cosine,
+    "flow": schedules.Flow,
+}
+QUANTILES: dict[str, Callable[..., time_sampling.Quantile]] = {
+    "uniform": time_sampling.uniform,
+    "discrete": time_sampling.discrete,
+    "logit_normal": time_sampling.logit_normal,
+}
+WEIGHTINGS: dict[str, Callable[..., Array] | None] = {
+    "uniform": None,
+    "snr": objectives.snr,
+    "truncated_snr": objectives.truncated_snr,
+    "min_snr": objectives.min_snr,
+    "vlb": objectives.vlb,
+}
+MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "dit": DiT}
+SAMPLERS: dict[str, Callable[..., Sampler]] = {"ddim": ddim, "ancestral": ancestral}
+GRIDS = {"uniform": time_grids.uniform, "quadratic": time_grids.quadratic}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+MEMORY = {"auto": None, "always": True, "never": False}
+
+FREE = (
+    *("sample", "evaluate", "data.dir", "data.manual_dir", "data.in_memory", "data.num_workers"),
+    *("data.prefetch", "train.log_every", "train.heldout_every", "train.sample_every"),
+    *("train.checkpoint_every", "train.keep_checkpoints"),
+)
+"""Keys that may change between two commands on one workdir: they do not change the training."""
+
+
+class ConfigError(ValueError):
+    """A config that cannot work: which field, which value, what is allowed."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Parts:
+    """What a config means.
+
+    Attributes:
+        dataset: images.
+        network: the linen module.
+        init: key -> parameters.
+        loss: the training objective.
+        heldout_loss: the same without dropout of any kind.
+        optimizer: with its learning rate schedule inside.
+        generator: from parameters to samples.
+    """
+
+    dataset: Dataset
+    network: nn.Module
+    init: Callable[[Key], Params]
+    loss: GaussianLoss
+    heldout_loss: GaussianLoss
+    optimizer: optax.GradientTransformation
+    generator: Generator
+
+
+def build(config: ConfigDict) -> Parts:
+    """Makes every part, cheapest checks first.
+
+    Raises:
+        ConfigError: a setting is not possible.
+        DataError: the data is not there, or not as the config says.
+    """
+    schedule = choose(config.schedule, "schedule", SCHEDULES)
+    quantile = choose(config.time_sampling, "time_sampling", QUANTILES)
+    prediction = lookup(PREDICTIONS, config.objective.prediction, "objective.prediction")
+    loss_space = _loss_space(config)
+    sampler = _sampler(config, schedule)
+    lookup(MODELS, config.model.name, "model.name")
+    lookup(DTYPES, config.model.dtype, "model.dtype")
+    optimizer = _optimizer(config)
+    _check_numbers(config)
+    _check_times(config, schedule)
+
+    dataset = _dataset(config)
+    network = _network(config, dataset)
+
+    def apply(params: Params, x_t: Array, t: Array, cond: Cond) -> Any:
+        return network.apply({"params": params}, x_t, t, cond)
+
+    def apply_train(params: Params, x_t: Array, t: Array, cond: Cond, key: Key) -> Any:
+        return network.apply({"params": params}, x_t, t, cond, train=True, rngs={"dropout": key})
+
+    def init(key: Key) -> Params:
+        x, t = jnp.zeros((1, *dataset.image_shape)), jnp.zeros(1)
+        return network.init(key, x, t, {"label": jnp.zeros(1, jnp.int32)})["params"]
+
+    try:
+        jax.eval_shape(init, jax.random.key(0))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+    objective = config.objective
+    loss = GaussianLoss(
+        apply=apply_train,
+        schedule=schedule,
+        prediction=prediction,
+        quantile=quantile,
+        batch_size=config.train.batch_size,
+        loss_space=loss_space,
+        weighting=_weighting(config),
+        label_dropout=objective.label_dropout,
+        vlb_steps=config.time_sampling.discrete.num_steps if objective.learned_variance else 0,
+        vlb_weight=objective.vlb_weight,
+    )
+    heldout_loss = dataclasses.replace(
+        loss, apply=lambda params, x_t, t, cond, _: apply(params, x_t, t, cond), label_dropout=0.0
+    )
+    grid = lookup(GRIDS, config.sample.grid, "sample.grid")
+    generator = Generator(
+        apply=apply,
+        schedule=schedule,
+        prediction=prediction,
+        sampler=sampler,
+        times=grid(config.sample.steps, config.sample.t_max),
+        shape=dataset.image_shape,
+        clip=config.sample.clip,
+        learned_variance=objective.learned_variance,
+    )
+    return Parts(dataset, network, init, loss, heldout_loss, optimizer, generator)
+
+
+def lookup(table: Mapping[str, Any], name: str, key: str) -> Any:
+    """`table[name]`, or a ConfigError that offers the nearest name."""
+    if name not in table:
+        raise ConfigError(f"{key}={name!r} is not known{suggest(name, table)}")
+    return table[name]
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """What to say of an unknown name: the nearest known one, and all of them."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    guess = f": did you mean {near[0]!r}?" if near else "."
+    return f"{guess} Known: {', '.join(known)}."
+
+
+def choose(group: ConfigDict, key: str, table: Mapping[str, Callable[..., Any]]) -> Any:
+    """The part that `group.name` names, made with the settings in the group of that name."""
+    make = lookup(table, group.name, f"{key}.name")
+    return make(**group.get(group.name, ConfigDict()))
+
+
+def training_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat `{"group.key": value}` of all keys that the training depends on."""
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for name, inner in value.items():
+                visit(f"{prefix}.{name}" if prefix else name, inner)
+        elif not any(prefix == free or prefix.startswith(f"{free}.") for free in FREE):
+            flat[prefix] = list(value) if isinstance(value, tuple) else value
+
+    visit("", config)
+    return flat
+
+
+def config_hash(config: ConfigDict) -> str:
+    """Short hash of `training_config`."""
+    text = json.dumps(training_config(config.to_dict()), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _loss_space(config: ConfigDict) -> Any:
+    space, weighting = config.objective.loss_space, config.objective.weighting
+    lookup(WEIGHTINGS, weighting, "objective.weighting")
+    if space and weighting != "uniform":
+        raise ConfigError(
+            f"objective.loss_space={space!r} goes with objective.weighting='uniform' only: "
+            f"{weighting!r} is a weight of the error in x_0, the same for all spaces"
+        )
+    return lookup(PREDICTIONS, space or config.objective.prediction, "objective.loss_space")
+
+
+def _weighting(config: ConfigDict) -> objectives.Weighting | None:
+    name = config.objective.weighting
+    weighting = WEIGHTINGS[name]
+    options = config.objective.get(name)
+    return functools.partial(weighting, **options) if weighting and options else weighting
+
+
+def _sampler(config: ConfigDict, schedule: Schedule) -> Sampler:
+    make = lookup(SAMPLERS, config.sample.sampler, "sample.sampler")
+    sampler = make(schedule, **config.sample.get(config.sample.sampler, ConfigDict()))
+    learned = config.objective.learned_variance
+    if config.sample.sampler == "ancestral":
+        lookup({"small": 0, "large": 0, "learned": 0}, config.sample.ancestral.variance,
+               "sample.ancestral.variance")  # fmt: skip
+        if config.sample.ancestral.variance == "learned" and not learned:
+            raise ConfigError(
+                "sample.ancestral.variance='learned' needs objective.learned_variance=True"
+            )
+    if learned and config.time_sampling.name != "discrete":
+        raise ConfigError(
+            f"objective.learned_variance=True needs time_sampling.name='discrete', not "
+            f"{config.time_sampling.name!r}: the bound is a sum over steps"
+        )
+    return sampler
+
+
+def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    settings = config.optimizer
+    decays = {"constant": 0, "linear": 0, "cosine": 0}
+    lookup(decays, settings.decay, "optimizer.decay")
+    rate = learning_rate_schedule(
+        settings.learning_rate, config.train.steps, settings.warmup_steps, settings.decay
+    )
+    options = settings.get(settings.name, ConfigDict())
+    try:
+        return make_optimizer(settings.name, rate, settings.clip_norm, **options)
+    except (AttributeError, TypeError) as error:
+        known = [n for n in (*dir(optax), *dir(optax.contrib)) if n.islower() and n[0] != "_"]
+        near = ", ".join(difflib.get_close_matches(settings.name, known, 3))
+        raise ConfigError(
+            f"optimizer.name={settings.name!r} is no optimizer of optax or optax.contrib with the "
+            f"settings {dict(options)}; close: {near or 'adam, adamw, sgd, lion'}"
+        ) from error
+
+
+def _check_numbers(config: ConfigDict) -> None:
+    at_least_1 = ("steps", "batch_size", "accumulate", "log_every", "keep_checkpoints")
+    for key in at_least_1:
+        if config.train[key] < 1:
+            raise ConfigError(f"train.{key}={config.train[key]} must be at least 1")
+    for key in ("steps", "num_images", "batch_size"):
+        if config.sample[key] < 1:
+            raise ConfigError(f"sample.{key}={config.sample[key]} must be at least 1")
+    parts = jax.local_device_count() * config.train.accumulate
+    if config.train.batch_size % parts:
+        raise ConfigError(
+            f"train.batch_size={config.train.batch_size} cannot be split over "
+            f"{jax.local_device_count()} devices x train.accumulate={config.train.accumulate}: "
+            f"it must be a multiple of {parts}"
+        )
+
+
+def _check_times(config: ConfigDict, schedule: Schedule) -> None:
+    t_max, prediction = config.sample.t_max, config.objective.prediction
+    if not 0 < t_max <= 1:
+        raise ConfigError(f"sample.t_max={t_max} must lie in (0, 1]")
+    if prediction in ("eps", "score") and not float(schedule.alpha(jnp.array(t_max))) > 0:
+        raise ConfigError(
+            f"sample.t_max={t_max}: schedule {config.schedule.name!r} has no signal there, so that "
+            f"x_0 does not follow from prediction {prediction!r}; use sample.t_max=0.999, or "
+            "objective.prediction=v, x0 or velocity"
+        )
+    if config.sample.guidance_scale != 1 and not config.objective.label_dropout:
+        raise ConfigError(
+            f"sample.guidance_scale={config.sample.guidance_scale} needs a network that was "
+            "trained without labels too: objective.label_dropout > 0"
+        )
+
+
+def _dataset(config: ConfigDict) -> Dataset:
+    data = config.data
+    return load_dataset(
+        data.name,
+        data_dir=data.dir,
+        manual_dir=data.manual_dir,
+        image_size=data.image_size,
+        train_split=data.train_split,
+        heldout_split=data.heldout_split,
+        heldout_fraction=data.heldout_fraction,
+        memory=lookup(MEMORY, data.in_memory, "data.in_memory"),
+    )
+
+
+def _network(config: ConfigDict, dataset: Dataset) -> nn.Module:
+    channels = dataset.image_shape[-1] * (2 if config.objective.learned_variance else 1)
+    return MODELS[config.model.name](
+        **config.model[config.model.name],
+        num_classes=dataset.num_classes,
+        out_channels=channels,
+        dtype=DTYPES[config.model.dtype],
+    )

@@ -1,0 +1,97 @@
+"""The feature extractor of a data set: a classifier trained on its training split, and cached."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import serialization
+
+from diffusion_jax.data import Dataset, to_float, train_batches
+from diffusion_jax.models.classifier import Classifier
+from diffusion_jax.training.optimizer import learning_rate_schedule
+from diffusion_jax.training.state import create_state
+from diffusion_jax.training.step import make_train_step
+from diffusion_jax.types import Array, Batch, Key, Metrics, Params
+
+STEPS, BATCH_SIZE, LEARNING_RATE, MAX_SHIFT = 1500, 128, 2e-3, 1
+CHUNK = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+    """A classifier as a measure of pictures.
+
+    Attributes:
+        name: what metrics made with it are named after, `<data set>_cnn`.
+        digest: short hash of its weights, for passports.
+        forward: float32 images `[B, H, W, C]` to logits and features.
+    """
+
+    name: str
+    digest: str
+    forward: Callable[[Array], tuple[Array, Array]]
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Predicted classes `[N]` and features `[N, D]` of uint8 images `[N, H, W, C]`."""
+        classes, features = [], []
+        for start in range(0, len(images), CHUNK):
+            part = images[start : start + CHUNK]
+            # Filled up to whole chunks: one shape, one program.
+            filled = np.resize(part, (min(CHUNK, len(images)), *part.shape[1:]))
+            logits, found = jax.device_get(self.forward(jnp.asarray(to_float(filled))))
+            classes.append(logits.argmax(-1)[: len(part)])
+            features.append(found[: len(part)])
+        return np.concatenate(classes), np.concatenate(features)
+
+
+def get_extractor(dataset: Dataset, cache: Path, say: Callable[[str], None]) -> Extractor:
+    """Loads the data set's classifier from `cache`, or trains it (a minute or so) and saves it."""
+    net = Classifier(dataset.num_classes)
+    template = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, *dataset.image_shape)))
+    recipe = repr((net, STEPS, BATCH_SIZE, LEARNING_RATE, MAX_SHIFT, dataset.fingerprint))
+    path = cache / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.msgpack"
+    if not path.exists():
+        say(f"training a classifier on {dataset.name} to measure samples with, once")
+        params = fit(net, dataset)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_bytes(serialization.to_bytes(params))
+        part.replace(path)
+    data = path.read_bytes()
+    params = serialization.from_bytes(
+        jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), template), data
+    )
+    name = f"{dataset.name.replace('/', '_')}_cnn"
+    forward = jax.jit(functools.partial(net.apply, params))
+    return Extractor(name, hashlib.sha256(data).hexdigest()[:12], forward)
+
+
+def fit(net: Classifier, dataset: Dataset) -> Params:
+    """Trains by cross-entropy on shifted images, with the train step of all models."""
+    variables = net.init(jax.random.key(0), jnp.zeros((1, *dataset.image_shape)))
+    optimizer = optax.adam(learning_rate_schedule(LEARNING_RATE, STEPS, decay="cosine"))
+    state = create_state(variables, optimizer)
+    loss_fn = functools.partial(cross_entropy, net)
+    step_fn = jax.jit(make_train_step(loss_fn, optimizer, ema_decay=0.99), donate_argnums=0)
+    batches = train_batches(dataset, batch_size=BATCH_SIZE, seed=0)
+    for _ in range(STEPS):
+        state, _ = step_fn(state, next(batches), jax.random.key(1))
+    batches.close()
+    return jax.device_get(state.ema)
+
+
+def cross_entropy(net: Classifier, params: Params, batch: Batch, key: Key) -> tuple[Array, Metrics]:
+    """A `LossFn`: cross-entropy of the label, of images shifted by up to `MAX_SHIFT` pixels."""
+    shift_key, dropout_key = jax.random.split(key)
+    size = (len(batch["x"]), 2)
+    shifts = jax.random.randint(shift_key, size, -MAX_SHIFT, MAX_SHIFT + 1)
+    x = jax.vmap(lambda image, shift: jnp.roll(image, shift, axis=(0, 1)))(batch["x"], shifts)
+    logits, _ = net.apply(params, x, train=True, rngs={"dropout": dropout_key})
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["cond"]["label"])
+    return loss, {}

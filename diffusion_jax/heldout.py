@@ -1,0 +1,49 @@
+"""Loss on held-out images, by noise level."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.data import Dataset, arrays, as_batch
+from diffusion_jax.objectives import GaussianLoss
+from diffusion_jax.types import Params
+
+LEVELS = 10
+MAX_BATCHES = 8
+
+
+class HeldoutLoss:
+    """Mean error on the same held-out images, times and noise whenever it is called.
+
+    Args:
+        loss: without dropout; its batches are `loss.batch_size` images, the last filled up.
+        dataset: without held-out images the result is empty.
+    """
+
+    def __init__(self, loss: GaussianLoss, dataset: Dataset) -> None:
+        size = loss.batch_size
+        images, labels = arrays(dataset.heldout, size * MAX_BATCHES)
+        self._loss = jax.jit(loss)
+        self._batches: list[dict[str, Any]] = []
+        order = np.random.default_rng(0).permutation(len(images))
+        for start in range(0, len(images), size):
+            rows = np.resize(order[start : start + size], size)
+            batch = as_batch(images[rows], labels[rows], dataset.num_classes)
+            self._batches.append({**batch, "index": jnp.arange(size)})
+
+    def __call__(self, params: Params) -> dict[str, float]:
+        """`heldout/loss`, and `heldout/mse_tX` for each tenth of `t` with its middle as X."""
+        found = []
+        for number, batch in enumerate(self._batches):
+            loss, metrics = self._loss(params, batch, jax.random.key(number))
+            found.append(jax.device_get((loss, metrics["t"], metrics["mse"])))
+        if not found:
+            return {}
+        loss, t, mse = (np.concatenate(column) for column in zip(*found, strict=True))
+        scalars = {"heldout/loss": float(loss.mean())}
+        level = np.minimum((t * LEVELS).astype(int), LEVELS - 1)
+        for i in np.unique(level):
+            scalars[f"heldout/mse_t{(i + 0.5) / LEVELS:.2f}"] = float(mse[level == i].mean())
+        return scalars

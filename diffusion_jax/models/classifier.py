@@ -1,0 +1,41 @@
+"""A small convolutional classifier, whose features measure samples."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.types import Array
+
+
+class Classifier(nn.Module):
+    """Two stages of two 3x3 convolutions, then a hidden layer: the features.
+
+    Attributes:
+        num_classes: number of logits.
+        channels: of the first stage; the second has twice as many.
+        features: width of the hidden layer.
+        dropout: rate before the logits, half of it after each stage.
+    """
+
+    num_classes: int
+    channels: int = 32
+    features: int = 64
+    dropout: float = 0.4
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
+        """Images `[B, H, W, C]` in [-1, 1] to logits `[B, num_classes]`, features `[B, features]`.
+
+        Large images are first averaged down to at most 32 pixels a side.
+        """
+        while min(x.shape[1:3]) > 32:
+            x = nn.avg_pool(x, (2, 2), (2, 2))
+        for width in (self.channels, 2 * self.channels):
+            for _ in range(2):
+                x = nn.relu(nn.Conv(width, (3, 3))(x))
+            x = nn.max_pool(x, (2, 2), (2, 2))
+            x = nn.Dropout(self.dropout / 2, deterministic=not train)(x)
+        x = jnp.reshape(x, (x.shape[0], -1))
+        features = jax.nn.relu(nn.Dense(self.features)(x))
+        dropped = nn.Dropout(self.dropout, deterministic=not train)(features)
+        return nn.Dense(self.num_classes)(dropped), features

@@ -1,0 +1,176 @@
+"""The diffusion transformer, DiT with adaLN-Zero (Peebles & Xie 2023, section 3.2).
+
+Published sizes, as (hidden_size, depth, num_heads): S (384, 12, 6), B (768, 12, 12),
+L (1024, 24, 16), XL (1152, 28, 16). The defaults are S/2.
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.models.layers import (
+    ConditionEmbedding,
+    Dtype,
+    attention,
+    dense,
+    normalize,
+    zeros,
+)
+from diffusion_jax.types import Array, Cond
+
+
+class DiTBlock(nn.Module):
+    """Self-attention and MLP, each scaled, shifted and gated by the conditioning (Fig. 3).
+
+    Attributes:
+        num_heads: heads of the attention.
+        mlp_ratio: width of the MLP's hidden layer over that of the tokens.
+        dtype: compute dtype.
+    """
+
+    num_heads: int
+    mlp_ratio: float
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Array, emb: Array) -> tuple[Array, None]:
+        """Tokens x [B, L, D] and conditioning emb [B, D] -> (tokens [B, L, D], nothing to stack).
+
+        The modulation starts at zero, gates included, so that every block starts as the identity.
+        """
+        features = x.shape[-1]
+        layer = partial(dense, dtype=self.dtype)
+        modulation = layer(6 * features, kernel_init=zeros, name="modulation")(emb)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation[:, None], 6, -1)
+
+        h = modulate(x, shift_a, scale_a)
+        q, k, v = jnp.split(layer(3 * features, name="qkv")(h), 3, axis=-1)
+        x = x + gate_a * layer(features, name="out")(attention(q, k, v, self.num_heads))
+
+        h = modulate(x, shift_m, scale_m)
+        h = nn.gelu(layer(int(self.mlp_ratio * features), name="mlp_0")(h), approximate=True)
+        return x + gate_m * layer(features, name="mlp_1")(h), None
+
+
+class DiT(nn.Module):
+    """A transformer over the patches of an image or of a latent.
+
+    Attributes:
+        patch_size: side of a patch, in pixels; both sides of the image are multiples of it.
+        hidden_size: width of a token.
+        depth: number of blocks.
+        num_heads: heads of the attention.
+        mlp_ratio: width of the MLPs' hidden layer over `hidden_size`.
+        num_classes: classes of `cond['label']`; 0 for an unconditional network.
+        out_channels: channels of the prediction; twice the input's with a learned variance.
+        remat: recompute each block in the backward pass; memory then grows by one block's input
+            per layer, for a third more computation.
+        dtype: compute dtype; parameters and output are float32.
+    """
+
+    patch_size: int = 2
+    hidden_size: int = 384
+    depth: int = 12
+    num_heads: int = 6
+    mlp_ratio: float = 4.0
+    num_classes: int = 0
+    out_channels: int = 3
+    remat: bool = False
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_t: Array, t: Array, cond: Cond, train: bool = False) -> Array:
+        """Run the network.
+
+        Args:
+            x_t: noisy images or latents, [B, H, W, C].
+            t: times in [0, 1], [B].
+            cond: `label` int32 [B] is read where `num_classes` is positive; -1, or no label at
+                all, is unconditional.
+            train: of no effect: DiT has no dropout.
+
+        Returns:
+            The prediction, float32 [B, H, W, out_channels].
+        """
+        del train
+        height, width = self._grid(x_t.shape[1], x_t.shape[2])
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"model.hidden_size={self.hidden_size} must be a multiple of "
+                f"model.num_heads={self.num_heads}"
+            )
+        layer = partial(dense, dtype=self.dtype)
+        emb = ConditionEmbedding(
+            self.hidden_size, 256, self.num_classes, self.dtype, name="embedding"
+        )(t, cond)
+        emb = nn.silu(emb)  # once, for all the blocks that read it
+
+        x = layer(self.hidden_size, name="patches")(patchify(x_t, self.patch_size))
+        x = x + position_embedding(height, width, self.hidden_size).astype(self.dtype)
+        x, _ = self._blocks()(x, emb)
+
+        modulation = layer(2 * self.hidden_size, kernel_init=zeros, name="modulation_out")(emb)
+        shift, scale = jnp.split(modulation[:, None], 2, axis=-1)
+        pixels = self.patch_size**2 * self.out_channels
+        x = layer(pixels, kernel_init=zeros, name="out")(modulate(x, shift, scale))
+        return unpatchify(x, height, width, self.patch_size).astype(jnp.float32)
+
+    def _blocks(self) -> Any:
+        """All blocks as one scanned module: parameters [depth, ...], one block to compile."""
+        # Inside a scan there is nothing to share with the forward pass, so CSE needs no fences.
+        block = nn.remat(DiTBlock, prevent_cse=False) if self.remat else DiTBlock
+        scanned = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=self.depth,
+        )
+        return scanned(self.num_heads, self.mlp_ratio, self.dtype, name="blocks")
+
+    def _grid(self, height: int, width: int) -> tuple[int, int]:
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"image size {height}x{width} cannot be cut into patches of model.patch_size="
+                f"{self.patch_size}: height and width must be multiples of it"
+            )
+        return height // self.patch_size, width // self.patch_size
+
+
+def modulate(x: Array, shift: Array, scale: Array) -> Array:
+    """Layer norm of x [B, L, D], then scaled by `1 + scale` and shifted, both [B, 1, D]."""
+    x = normalize(x, axes=(-1,), epsilon=1e-6).astype(x.dtype)
+    return x * (1 + scale) + shift
+
+
+def patchify(x: Array, patch_size: int) -> Array:
+    """Cut into patches, row by row: [B, H, W, C] -> [B, H W / p^2, p p C]."""
+    b, h, w, c = x.shape
+    p = patch_size
+    x = x.reshape(b, h // p, p, w // p, p, c).swapaxes(2, 3)
+    return x.reshape(b, (h // p) * (w // p), p * p * c)
+
+
+def unpatchify(x: Array, height: int, width: int, patch_size: int) -> Array:
+    """Undo `patchify`, `height` and `width` counting patches: [B, L, p p C] -> [B, H, W, C]."""
+    b, p = x.shape[0], patch_size
+    x = x.reshape(b, height, width, p, p, -1).swapaxes(2, 3)
+    return x.reshape(b, height * p, width * p, -1)
+
+
+def position_embedding(height: int, width: int, features: int) -> Array:
+    """Fixed 2-D sine-cosine embedding of a grid: float32 [height * width, features].
+
+    The first half of the features tells the column, the second the row, each as sines then
+    cosines of `features / 4` frequencies (the layout of the published weights).
+    """
+    if features % 4:
+        raise ValueError(f"model.hidden_size={features} must be a multiple of 4")
+    frequencies = 1e4 ** -(np.arange(features // 4) / (features // 4))
+    row, column = np.divmod(np.arange(height * width), width)
+    halves = [np.outer(place, frequencies) for place in (column, row)]
+    table = np.concatenate([f(a) for a in halves for f in (np.sin, np.cos)], axis=-1)
+    return jnp.asarray(table, jnp.float32)

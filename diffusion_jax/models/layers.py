@@ -1,0 +1,217 @@
+"""Layers shared by the networks: conditioning embeddings, convolution, normalisation."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from diffusion_jax.types import Array, Cond
+
+Dtype = Any
+Initializer = Callable[[Array, Sequence[int], Dtype], Array]
+
+fan_avg_uniform = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+"""The initializer of every weight of DDPM, and Xavier's, DiT's."""
+
+zeros = nn.initializers.zeros
+
+
+def sinusoidal_embedding(t: Array, features: int, max_period: float = 1e4) -> Array:
+    """Cosines and sines of `t` [B] at `features // 2` geometric frequencies: float32 [B, features].
+
+    Section 3.5 of Vaswani et al. 2017, in the layout of ADM and DiT: cosines first.
+    """
+    half = features // 2
+    frequencies = jnp.exp(-math.log(max_period) / half * jnp.arange(half, dtype=jnp.float32))
+    angles = t.astype(jnp.float32)[:, None] * frequencies
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+class ConditionEmbedding(nn.Module):
+    """One vector per sample for the time and, where there are classes, the label.
+
+    Attributes:
+        features: width of the vector.
+        frequencies: width of the sinusoidal embedding under it.
+        num_classes: labels run from 0 to `num_classes - 1`; 0 means no label embedding.
+        dtype: compute dtype.
+    """
+
+    features: int
+    frequencies: int
+    num_classes: int = 0
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, t: Array, cond: Cond) -> Array:
+        """`t` float [B] in [0, 1], `cond['label']` int32 [B] or missing -> [B, features].
+
+        The published networks count 1000 time steps, hence the factor. A label of -1, or none at
+        all, is the unconditional case and has the last row of the table to itself.
+        """
+        emb = sinusoidal_embedding(1000.0 * t, self.frequencies).astype(self.dtype)
+        emb = dense(self.features, dtype=self.dtype, name="time_0")(emb)
+        emb = dense(self.features, dtype=self.dtype, name="time_1")(nn.silu(emb))
+        if self.num_classes:
+            label = cond.get("label", jnp.full(t.shape, -1, jnp.int32))
+            label = jnp.where(label < 0, self.num_classes, label)
+            table = nn.Embed(
+                self.num_classes + 1,
+                self.features,
+                embedding_init=nn.initializers.normal(0.02),
+                dtype=self.dtype,
+                name="label",
+            )
+            emb = emb + table(label)
+        return emb
+
+
+def dense(
+    features: int,
+    kernel_init: Initializer = fan_avg_uniform,
+    dtype: Dtype = jnp.float32,
+    name: str | None = None,
+) -> nn.Dense:
+    """A linear layer with the initializer of this package."""
+    return nn.Dense(features, kernel_init=kernel_init, dtype=dtype, name=name)
+
+
+class Conv(nn.Module):
+    """Convolution over `[B, H, W, C]` with a square kernel, 'SAME' padding and a bias."""
+
+    features: int
+    kernel_size: int = 3
+    stride: int = 1
+    kernel_init: Initializer = fan_avg_uniform
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, H / stride, W / stride, features]."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = self.param("bias", zeros, (self.features,), jnp.float32)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        if self.kernel_size == 1 and self.stride == 1:
+            y = x @ kernel[0, 0]
+        elif self.stride == 1 and jax.default_backend() == "cpu":
+            y = conv_for_cpu(x, kernel)
+        else:
+            y = conv(x, kernel, self.stride)
+        return y + bias.astype(self.dtype)
+
+
+def conv(x: Array, kernel: Array, stride: int = 1) -> Array:
+    """Convolution, 'SAME': [B, H, W, C] and [K, K, C, D] -> [B, H / stride, W / stride, D]."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding="SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+@jax.custom_jvp
+def conv_for_cpu(x: Array, kernel: Array) -> Array:
+    """`conv` at stride 1 and an odd K, with a gradient of the kernel that suits a CPU.
+
+    XLA's own takes two to three times as long as the forward pass on a CPU. All that changes here
+    is the derivative in the direction of the kernel, written so that its transpose is fast.
+    Forward mode, `vmap` and higher derivatives work as they do for `conv`.
+    """
+    return conv(x, kernel)
+
+
+@conv_for_cpu.defjvp
+def _conv_for_cpu_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    x, kernel = primals
+    dx, dkernel = tangents
+    return conv_for_cpu(x, kernel), conv(dx, kernel) + _conv_by_matmuls(x, dkernel)
+
+
+@jax.checkpoint  # keeps `x` alone for the backward pass, not its transposed copy
+def _conv_by_matmuls(x: Array, kernel: Array, positions: int = 2048) -> Array:
+    """`conv` as one matrix product per kernel weight, each shifted to its place.
+
+    The transpose with respect to `kernel` is one product `[C, P] @ [P, D]` per weight, which is
+    fast where both operands are contiguous along rows (so `x` is transposed here, and held so by
+    the barrier) and lie in cache (so the batch is cut into chunks of some `positions` pixels).
+    """
+    b, h, w, c = x.shape
+    size, features = kernel.shape[0], kernel.shape[-1]
+    chunk = max(n for n in range(1, b + 1) if b % n == 0 and (n == 1 or n * h * w <= positions))
+    columns = lax.optimization_barrier(x.reshape(-1, chunk * h * w, c).swapaxes(1, 2))
+
+    def convolve(carry: None, columns: Array) -> tuple[None, Array]:
+        y = jnp.zeros((chunk, h, w, features), x.dtype)
+        for i, j in np.ndindex(size, size):
+            z = lax.dot_general(columns, kernel[i, j], (((0,), (0,)), ((), ())))
+            z = z.reshape(chunk, h, w, features)
+            down, right = size // 2 - i, size // 2 - j
+            shift = ((0, 0, 0), (down, -down, 0), (right, -right, 0), (0, 0, 0))
+            y += lax.pad(z, jnp.zeros((), x.dtype), shift)
+        return carry, y
+
+    _, y = lax.scan(convolve, None, columns)
+    return y.reshape(b, h, w, features)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation (Wu & He 2018) with a learned scale and bias per channel.
+
+    32 groups as in DDPM and ADM; in narrow networks fewer, so that a group has four channels
+    or more.
+    """
+
+    dtype: Dtype = jnp.float32
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, H, W, C]."""
+        b, h, w, c = x.shape
+        scale = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
+        bias = self.param("bias", zeros, (c,), jnp.float32)
+        groups = num_groups(c)
+        y = normalize(x.reshape(b, h, w, groups, c // groups), (1, 2, 4), self.epsilon)
+        return (y.reshape(x.shape) * scale + bias).astype(self.dtype)
+
+
+def normalize(x: Array, axes: Sequence[int], epsilon: float) -> Array:
+    """Shift and scale to mean 0 and variance 1 over `axes`: float32, whatever the dtype of `x`."""
+    x = x.astype(jnp.float32)
+    mean = x.mean(axes, keepdims=True)
+    variance = jnp.square(x - mean).mean(axes, keepdims=True)
+    return (x - mean) * lax.rsqrt(variance + epsilon)
+
+
+def num_groups(channels: int) -> int:
+    """The largest divisor of `channels` that is at most 32 and leaves four channels a group."""
+    return max(n for n in range(1, max(2, min(32, channels // 4) + 1)) if channels % n == 0)
+
+
+def upsample(x: Array) -> Array:
+    """Nearest neighbour, twice the size: [B, H, W, C] -> [B, 2H, 2W, C]."""
+    b, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+
+
+def downsample(x: Array) -> Array:
+    """Mean over 2 x 2 pixels: [B, H, W, C] -> [B, H / 2, W / 2, C]."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def attention(q: Array, k: Array, v: Array, num_heads: int) -> Array:
+    """Multi-head attention over positions: q, k, v [B, L, C] -> [B, L, C]."""
+    heads = (*q.shape[:-1], num_heads, q.shape[-1] // num_heads)
+    out: Array = jax.nn.dot_product_attention(*(a.reshape(heads) for a in (q, k, v)))
+    return out.reshape(q.shape)

@@ -1,0 +1,212 @@
+"""The U-Net of DDPM (Ho et al. 2020, appendix B) and of ADM (Dhariwal & Nichol 2021, section 3).
+
+One class holds both: `scale_shift` and `resblock_updown` switch on what ADM adds. The defaults are
+DDPM's CIFAR-10 network of 35.7 M parameters. ADM's ImageNet-64 network of 296 M is
+
+    UNet(channels=192, channel_mults=(1, 2, 3, 4), num_blocks=3, attention_resolutions=(32, 16, 8),
+         head_dim=64, scale_shift=True, resblock_updown=True, num_classes=1000, out_channels=6)
+"""
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from diffusion_jax.models.layers import (
+    ConditionEmbedding,
+    Conv,
+    Dtype,
+    GroupNorm,
+    attention,
+    dense,
+    downsample,
+    upsample,
+    zeros,
+)
+from diffusion_jax.types import Array, Cond
+
+
+class ResBlock(nn.Module):
+    """Residual block: two convolutions with the conditioning between them.
+
+    Attributes:
+        features: channels that come out.
+        scale_shift: the conditioning scales and shifts the second norm (Eq. 1 of ADM's section
+            3.1) instead of being added before it.
+        resample: `upsample` or `downsample`, applied inside the block as in BigGAN; None keeps
+            the size.
+        dropout: rate, before the last convolution.
+        dtype: compute dtype.
+    """
+
+    features: int
+    scale_shift: bool
+    resample: Callable[[Array], Array] | None = None
+    dropout: float = 0.0
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, emb: Array, train: bool) -> Array:
+        """Images x [B, H, W, C] and conditioning emb [B, E] -> [B, H', W', features]."""
+        h = nn.silu(GroupNorm(self.dtype, name="norm_0")(x))
+        if self.resample is not None:
+            h, x = self.resample(h), self.resample(x)
+        h = Conv(self.features, dtype=self.dtype, name="conv_0")(h)
+        norm = GroupNorm(self.dtype, name="norm_1")
+        width = 2 * self.features if self.scale_shift else self.features
+        emb = dense(width, dtype=self.dtype, name="emb")(emb)[:, None, None]
+        if self.scale_shift:
+            scale, shift = jnp.split(emb, 2, axis=-1)
+            h = norm(h) * (1 + scale) + shift
+        else:
+            h = norm(h + emb)
+        h = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(h))
+        h = Conv(self.features, kernel_init=zeros, dtype=self.dtype, name="conv_1")(h)
+        if x.shape[-1] != self.features:
+            x = Conv(self.features, kernel_size=1, dtype=self.dtype, name="skip")(x)
+        return x + h
+
+
+class AttentionBlock(nn.Module):
+    """Residual self-attention over all pixels, with `C / head_dim` heads or `num_heads`."""
+
+    num_heads: int
+    head_dim: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, H, W, C]."""
+        b, height, width, c = x.shape
+        if c % (self.head_dim or self.num_heads):
+            raise ValueError(
+                f"attention over {c} channels cannot be split into heads evenly: change "
+                f"model.head_dim={self.head_dim} or model.num_heads={self.num_heads}"
+            )
+        heads = c // self.head_dim if self.head_dim else self.num_heads
+        h = GroupNorm(self.dtype, name="norm")(x).reshape(b, height * width, c)
+        q, k, v = jnp.split(dense(3 * c, dtype=self.dtype, name="qkv")(h), 3, axis=-1)
+        h = attention(q, k, v, heads)
+        h = dense(c, kernel_init=zeros, dtype=self.dtype, name="out")(h)
+        return x + h.reshape(x.shape)
+
+
+class UNet(nn.Module):
+    """Predicts an image from a noisy one, at each of `len(channel_mults)` resolutions.
+
+    Attributes:
+        channels: channels at the full resolution.
+        channel_mults: multiples of `channels`, one for each level; each level halves the size.
+        num_blocks: residual blocks per level on the way down, one more on the way up.
+        attention_resolutions: heights, in pixels, at which blocks are followed by attention; the
+            middle of the network always has it.
+        num_heads: heads of the attention, where `head_dim` is 0.
+        head_dim: channels per head; 0 for `num_heads` heads at every width.
+        scale_shift: adaptive group norm (ADM) instead of addition (DDPM).
+        resblock_updown: resample within residual blocks (ADM) instead of by convolutions (DDPM).
+        dropout: rate, within residual blocks.
+        num_classes: classes of `cond['label']`; 0 for an unconditional network.
+        out_channels: channels of the prediction; twice the image's with a learned variance.
+        dtype: compute dtype; parameters and output are float32.
+    """
+
+    channels: int = 128
+    channel_mults: Sequence[int] = (1, 2, 2, 2)
+    num_blocks: int = 2
+    attention_resolutions: Sequence[int] = (16,)
+    num_heads: int = 1
+    head_dim: int = 0
+    scale_shift: bool = False
+    resblock_updown: bool = False
+    dropout: float = 0.1
+    num_classes: int = 0
+    out_channels: int = 3
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_t: Array, t: Array, cond: Cond, train: bool = False) -> Array:
+        """Run the network.
+
+        Args:
+            x_t: noisy images, [B, H, W, C].
+            t: times in [0, 1], [B].
+            cond: `label` int32 [B] is read where `num_classes` is positive; -1, or no label at
+                all, is unconditional.
+            train: whether dropout is on; it takes the 'dropout' key.
+
+        Returns:
+            The prediction, float32 [B, H, W, out_channels].
+        """
+        self._check_size(x_t.shape[1], x_t.shape[2])
+        emb = ConditionEmbedding(
+            4 * self.channels, self.channels, self.num_classes, self.dtype, name="embedding"
+        )(t, cond)
+        emb = nn.silu(emb)  # once, for all the blocks that read it
+
+        h = Conv(self.channels, dtype=self.dtype, name="conv_in")(x_t)
+        skips = [h]
+        last = len(self.channel_mults) - 1
+        for level, mult in enumerate(self.channel_mults):
+            for block in range(self.num_blocks):
+                h = self._block(h, emb, mult, train, f"down_{level}_{block}")
+                skips.append(h)
+            if level < last:
+                h = self._resample(h, emb, downsample, train, f"down_{level}")
+                skips.append(h)
+
+        h = self._res_block(mult, name="middle_0")(h, emb, train)
+        h = self._attention(name="middle_attention")(h)
+        h = self._res_block(mult, name="middle_1")(h, emb, train)
+
+        for level, mult in reversed(list(enumerate(self.channel_mults))):
+            for block in range(self.num_blocks + 1):
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = self._block(h, emb, mult, train, f"up_{level}_{block}")
+            if level > 0:
+                h = self._resample(h, emb, upsample, train, f"up_{level}")
+
+        h = nn.silu(GroupNorm(self.dtype, name="norm_out")(h))
+        h = Conv(self.out_channels, kernel_init=zeros, dtype=self.dtype, name="conv_out")(h)
+        return h.astype(jnp.float32)
+
+    def _res_block(
+        self, mult: int, name: str, resample: Callable[[Array], Array] | None = None
+    ) -> ResBlock:
+        return ResBlock(
+            mult * self.channels,
+            self.scale_shift,
+            resample,
+            self.dropout,
+            self.dtype,
+            name=f"{name}_res",
+        )
+
+    def _attention(self, name: str) -> AttentionBlock:
+        return AttentionBlock(self.num_heads, self.head_dim, self.dtype, name=name)
+
+    def _block(self, h: Array, emb: Array, mult: int, train: bool, name: str) -> Array:
+        h = self._res_block(mult, name=name)(h, emb, train)
+        if h.shape[1] in self.attention_resolutions:
+            h = self._attention(name=f"{name}_attention")(h)
+        return h
+
+    def _resample(
+        self, h: Array, emb: Array, resample: Callable[[Array], Array], train: bool, name: str
+    ) -> Array:
+        features = h.shape[-1]
+        if self.resblock_updown:
+            mult = features // self.channels
+            return self._res_block(mult, f"{name}_resample", resample)(h, emb, train)
+        if resample is downsample:
+            return Conv(features, stride=2, dtype=self.dtype, name=f"{name}_resample")(h)
+        return Conv(features, dtype=self.dtype, name=f"{name}_resample")(upsample(h))
+
+    def _check_size(self, height: int, width: int) -> None:
+        levels = len(self.channel_mults)
+        factor = 2 ** (levels - 1)
+        if height % factor or width % factor:
+            raise ValueError(
+                f"image size {height}x{width} cannot be halved {levels - 1} times, as the "
+                f"{levels} levels of model.channel_mults={tuple(self.channel_mults)} ask: height "
+                f"and width must be multiples of {factor}"
+            )

@@ -1,0 +1,131 @@
+"""`result.json` and `report.md`: what a run found, as a page that a person reads."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+MEANING = {
+    "frechet": ("Frechet distance to the training images", "lower is better"),
+    "accuracy": ("class asked for = class seen", "higher is better"),
+    "precision": ("precision: samples that look real", "higher is better"),
+    "recall": ("recall: real images that samples cover", "higher is better"),
+    "nearest": (
+        "median distance to the nearest training image",
+        "much below held-out images: memorised",
+    ),
+}
+
+
+def write_result(path: Path, result: Mapping[str, Any]) -> None:
+    """Writes `result.json`, whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def result_table(result: Mapping[str, Mapping[str, Any]]) -> str:
+    """Markdown table: each metric of the samples beside that of held-out real images."""
+    lines = [
+        "| metric | samples (95% interval) | held-out real images | |",
+        "|---|---|---|---|",
+    ]
+    for name, entry in result.items():
+        if name.endswith("_heldout"):
+            continue
+        title, direction = MEANING[name.split("_")[0]]
+        floor = result[f"{name}_heldout"]
+        lines.append(f"| {title} (`{name}`) | {_figure(entry)} | {_figure(floor)} | {direction} |")
+    return "\n".join(lines)
+
+
+def write_report(
+    path: Path,
+    title: str,
+    result: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, str],
+    pictures: Sequence[tuple[str, str]],
+    how_again: Sequence[str],
+) -> None:
+    """Writes `report.md`.
+
+    Args:
+        path: of the page.
+        title: its heading.
+        result: as in `result.json`.
+        facts: rows of the table on how this was made.
+        pictures: `(file relative to the page, caption)`; those that do not exist are left out.
+        how_again: commands that make it again.
+    """
+    lines = [f"# {title}", ""]
+    for file, caption in pictures:
+        if (path.parent / file).exists():
+            lines += [f"![{caption}]({file})", "", f"*{caption}*", ""]
+    lines += ["## Results", "", result_table(result), ""]
+    frechet = next((name for name in result if name.startswith("frechet")), None)
+    if frechet:
+        ratio = result[frechet]["value"] / result[f"{frechet}_heldout"]["value"]
+        lines += [
+            f"The samples' Frechet distance is {ratio:.2f} times that of the held-out images. It "
+            f"is taken in the features of `{result[frechet]['passport']['extractor']}`, a "
+            "classifier trained on the training split: it compares runs on this data set, and is "
+            "not an FID. "
+            f"It has a bias that falls with the number of images ({result[frechet]['n']} samples, "
+            f"{result[frechet + '_heldout']['n']} held-out images).",
+            "",
+        ]
+    lines += ["## How it was made", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in facts.items()]
+    lines += ["", "```", *how_again, "```", ""]
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _figure(entry: Mapping[str, Any]) -> str:
+    value, low, high = (f"{entry[key]:.3g}" for key in ("value", "low", "high"))
+    if entry["high"] <= 1 and entry["low"] >= 0 and entry["value"] > 0.5:
+        value, low, high = (f"{entry[key]:.4f}" for key in ("value", "low", "high"))
+    return f"**{value}** ({low} to {high}), n = {entry['n']}"
+
+
+def plot_curves(metrics: Path, out: Path) -> float:
+    """Draws the loss over steps and the held-out error by noise level; seconds spent in training.
+
+    Args:
+        metrics: a run's `metrics.jsonl`.
+        out: PNG to write; none is written if nothing was logged.
+    """
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    rows = list({(row["step"], tuple(sorted(row))): row for row in rows}.values())
+    losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    heldout = [row for row in rows if "heldout/loss" in row]
+    if losses:
+        _draw(losses, heldout, out)
+    return sum(row.get("train_seconds", 0.0) for row in rows)
+
+
+def _draw(
+    losses: Sequence[tuple[int, float]], heldout: Sequence[Mapping[str, float]], out: Path
+) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
+    left.plot(*zip(*losses, strict=True), label="training")
+    left.plot(
+        [row["step"] for row in heldout], [row["heldout/loss"] for row in heldout], "o-",
+        label="held-out, EMA",
+    )  # fmt: skip
+    left.set(xlabel="step", ylabel="loss", yscale="log")
+    left.legend()
+    prefix = "heldout/mse_t"
+    for row in heldout[:: max(1, len(heldout) // 4)]:
+        levels = [
+            (float(k.removeprefix(prefix)), v) for k, v in row.items() if k.startswith(prefix)
+        ]
+        right.plot(*zip(*sorted(levels), strict=True), "o-", label=f"step {row['step']:.0f}")
+    right.set(xlabel="t (0 clean, 1 noise)", ylabel="held-out squared error", yscale="log")
+    right.legend()
+    figure.savefig(out, dpi=110)
+    pyplot.close(figure)

@@ -1,0 +1,358 @@
+"""One run from its config and workdir: train, sample, evaluate, report."""
+
+import dataclasses
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from clu import parameter_overview
+from ml_collections import ConfigDict
+
+from diffusion_jax import report
+from diffusion_jax.build import ConfigError, Parts, build, config_hash, training_config
+from diffusion_jax.cache import cache_dir, enable_compilation_cache
+from diffusion_jax.data import DataError, arrays, to_uint8, train_batches
+from diffusion_jax.evaluate import evaluate
+from diffusion_jax.extractor import get_extractor
+from diffusion_jax.heldout import HeldoutLoss
+from diffusion_jax.models.flops import count_flops
+from diffusion_jax.pictures import save_gif, save_png, tile
+from diffusion_jax.sample import cycle_labels, proportional_labels
+from diffusion_jax.training.checkpoint import CheckpointError, Checkpoints
+from diffusion_jax.training.loop import AXIS, Cadence, TrainingError, train
+from diffusion_jax.training.state import TrainState, create_state
+from diffusion_jax.training.step import make_train_step
+from diffusion_jax.training.writers import make_writer
+
+USER_ERRORS = (ConfigError, DataError, CheckpointError, TrainingError)
+COLUMNS = 10
+
+
+def run(config: ConfigDict, workdir: Path, mode: str) -> int:
+    """Does what `mode` says; returns the exit status. A user's mistake is one line on stderr."""
+    try:
+        return _run(config, workdir, mode)
+    except USER_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(config: ConfigDict, workdir: Path, mode: str) -> int:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it writes
+    enable_compilation_cache()
+    check_workdir(config, workdir)
+    job = Job(config, workdir, build(config))
+    if mode in ("all", "train") and not job.train():
+        print(f"stopped and saved; go on with the same command: {command()}")
+        return 130
+    if mode in ("all", "sample"):
+        job.sample(again=mode == "sample")
+    if mode in ("all", "evaluate"):
+        job.evaluate(again=mode == "evaluate")
+    return 0
+
+
+def command() -> str:
+    """The command line that started this run."""
+    return " ".join(["python", *sys.argv])
+
+
+def check_workdir(config: ConfigDict, workdir: Path) -> None:
+    """Refuses a workdir whose run was trained with another config.
+
+    Raises:
+        ConfigError: says which keys differ.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    mine = training_config(config.to_dict())
+    theirs = training_config(json.loads(path.read_text(encoding="utf-8"))["config"])
+    keys = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+    if keys:
+        differences = ", ".join(f"{k}={mine.get(k)!r} (there: {theirs.get(k)!r})" for k in keys)
+        raise ConfigError(
+            f"{workdir} belongs to a run with another config: {differences}. Choose another "
+            "--workdir, or delete that one"
+        )
+
+
+@dataclasses.dataclass
+class Job:
+    """A config, where its run lives, and the parts it means."""
+
+    config: ConfigDict
+    workdir: Path
+    parts: Parts
+
+    def __post_init__(self) -> None:
+        self.key = jax.random.key(self.config.seed)
+        self.checkpoints = Checkpoints(
+            self.workdir / "checkpoints", self.config.train.keep_checkpoints
+        )
+
+    # Training
+
+    def new_state(self) -> TrainState:
+        """State of step 0."""
+        init_key, _ = jax.random.split(self.key)
+        return create_state(self.parts.init(init_key), self.parts.optimizer)
+
+    def train(self) -> bool:
+        """Trains to the end from the newest checkpoint; False if Ctrl-C came first."""
+        config, parts = self.config, self.parts
+        if self.checkpoints.latest() == config.train.steps:
+            print(f"training is done: step {config.train.steps} is in {self.workdir}")
+            return True
+        self.write_config()
+        batches = train_batches(
+            parts.dataset,
+            batch_size=config.train.batch_size,
+            seed=config.seed,
+            flip=config.data.flip,
+            num_workers=config.data.num_workers,
+            prefetch=config.data.prefetch,
+        )
+        state = self.new_state()
+        self.print_overview(state)
+        if self.checkpoints.latest() is not None:
+            state, data_state = self.checkpoints.restore(state)
+            batches.set_state(data_state)
+            print(f"going on from step {int(state.step)}")
+        writer = make_writer(self.workdir, print)
+        heldout = HeldoutLoss(parts.heldout_loss, parts.dataset)
+
+        def measure(step: int, state: TrainState) -> None:
+            writer.write_scalars(step, heldout(state.ema))
+
+        def show(step: int, state: TrainState) -> None:
+            path = self.workdir / "samples" / f"step_{step:08d}.png"
+            sheet = self.draw_grid(state.ema, step, path)
+            writer.write_images(step, {"samples": sheet[None]})
+
+        train_step = make_train_step(
+            parts.loss, parts.optimizer, config.ema.decay, config.train.accumulate, AXIS
+        )
+        _, train_key = jax.random.split(self.key)
+        settings = config.train
+        try:
+            state, interrupted = train(
+                train_step,
+                state,
+                batches,
+                train_key,
+                batch_size=settings.batch_size,
+                cadence=Cadence(settings.steps, settings.log_every, settings.checkpoint_every),
+                checkpoints=self.checkpoints,
+                writer=writer,
+                actions=[(settings.heldout_every, measure), (settings.sample_every, show)],
+            )
+        finally:
+            self.checkpoints.wait()
+            writer.close()
+            batches.close()
+        return not interrupted
+
+    def write_config(self) -> None:
+        """Writes the resolved config with what it ran on."""
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"config": self.config.to_dict(), **environment()}, indent=2)
+        (self.workdir / "config.json").write_text(text + "\n", encoding="utf-8")
+
+    def print_overview(self, state: TrainState) -> None:
+        """Prints the parameters, their number, and the cost of one image."""
+        print(parameter_overview.get_parameter_overview(state.params, include_stats=False))
+        dataset = self.parts.dataset
+        print(
+            f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.heldout):,} "
+            f"held-out images of {'x'.join(map(str, dataset.image_shape))}, "
+            f"{dataset.num_classes} classes; {self.cost(state)}"
+        )
+        if dataset.skipped:
+            names = ", ".join(dataset.skipped[:5])
+            print(f"skipped {len(dataset.skipped)} unreadable images: {names}")
+
+    def cost(self, state: TrainState) -> str:
+        """Size and cost of the network in words."""
+        x, t = jnp.zeros((1, *self.parts.dataset.image_shape)), jnp.zeros(1)
+        flops = count_flops(
+            lambda params: self.parts.generator.apply(params, x, t, {}), state.params
+        )
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        return f"{parameters:,} parameters, {flops / 1e9:.3g} GFLOP per image and evaluation"
+
+    # Sampling
+
+    def restore(self) -> tuple[Any, int]:
+        """EMA parameters and step of the checkpoint that `sample.checkpoint` names."""
+        step = self.config.sample.checkpoint
+        template = jax.eval_shape(self.new_state)
+        state, _ = self.checkpoints.restore(template, None if step < 0 else step)
+        return state.ema, int(state.step)
+
+    def made_by(self, step: int) -> dict[str, Any]:
+        """What determines a sample, but for its number, label and seed."""
+        sample = self.config.sample
+        settings = dict(sample.get(sample.sampler, {}))
+        words = ", ".join(f"{name}={value}" for name, value in settings.items())
+        return {
+            "config": config_hash(self.config),
+            "checkpoint": step,
+            "ema": self.config.ema.decay,
+            "sampler": f"{sample.sampler}({words})",
+            "steps": sample.steps,
+            "grid": sample.grid,
+            "t_max": sample.t_max,
+            "guidance_scale": sample.guidance_scale,
+            "clip": sample.clip,
+        }
+
+    def draw(self, params: Any, seed: int, index: np.ndarray, labels: Any, keep: int = 0) -> Any:
+        """Samples number `index` of `seed` as uint8, and kept states."""
+        sample = self.config.sample
+        return tuple(
+            None if x is None else to_uint8(x)
+            for x in self.parts.generator(
+                params,
+                seed,
+                index,
+                labels,
+                sample.guidance_scale,
+                batch_size=sample.batch_size,
+                keep_every=keep,
+            )
+        )
+
+    def labels(self, index: np.ndarray) -> np.ndarray | None:
+        """Labels that `sample.labels` gives to the samples number `index`."""
+        try:
+            return cycle_labels(self.config.sample.labels, self.parts.dataset.num_classes, index)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def draw_grid(self, params: Any, step: int, path: Path) -> np.ndarray:
+        """Draws the first 100 samples at most, saves them as a grid and returns it."""
+        sample = self.config.sample
+        index = sample.first_index + np.arange(min(sample.num_images, 100))
+        images, _ = self.draw(params, sample.seed, index, self.labels(index))
+        sheet = tile(images, COLUMNS)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made_by = {**self.made_by(step), "seed": sample.seed, "labels": sample.labels}
+        save_png(path, sheet, {**made_by, "index": [int(index[0]), int(index[-1])]})
+        return sheet
+
+    def sample(self, again: bool) -> None:
+        """Draws `sample.num_images`; single pictures, a grid, a strip and an animation."""
+        folder = self.workdir / "samples"
+        sample = self.config.sample
+        index = sample.first_index + np.arange(sample.num_images)
+        labels = self.labels(index)
+        if not again and (folder / "grid.png").exists():
+            return
+        params, step = self.restore()
+        keep = max(1, sample.steps // max(sample.strip - 1, 1))
+        shown = min(len(index), 100)
+        _, states = self.draw(
+            params, sample.seed, index[:shown], None if labels is None else labels[:shown], keep
+        )
+        images, _ = self.draw(params, sample.seed, index, labels)
+        made_by = {**self.made_by(step), "seed": sample.seed}
+        singles = folder / "images"
+        shutil.rmtree(singles, ignore_errors=True)
+        singles.mkdir(parents=True)
+        for number, image, label in zip(
+            index, images, [None] * len(index) if labels is None else labels, strict=True
+        ):
+            what = {"index": int(number), "label": None if label is None else int(label)}
+            save_png(singles / f"{number:06d}.png", image, {**made_by, **what})
+        span = {"labels": sample.labels, "index": [int(index[0]), int(index[-1])]}
+        save_png(folder / "grid.png", tile(images, COLUMNS), {**made_by, **span})
+        few = states[:, : min(shown, COLUMNS)].swapaxes(0, 1)
+        strip = tile(few.reshape(-1, *few.shape[2:]), columns=few.shape[1])
+        save_png(folder / "trajectory.png", strip, {**made_by, **span})
+        save_gif(folder / "denoise.gif", states, COLUMNS)
+        print(f"{len(index)} samples of step {step} are in {folder}")
+
+    # Evaluation
+
+    def evaluate(self, again: bool) -> None:
+        """Measures `evaluate.num_samples` samples; writes `result.json` and `report.md`."""
+        path = self.workdir / "result.json"
+        settings, dataset = self.config.evaluate, self.parts.dataset
+        if not again and path.exists():
+            print(f"evaluated already: {self.workdir / 'report.md'}")
+            return
+        params, step = self.restore()
+        extractor = labels = None
+        if dataset.num_classes:
+            extractor = get_extractor(dataset, cache_dir() / "extractors", print)
+            _, train_labels = arrays(dataset.train)
+            labels = proportional_labels(train_labels, dataset.num_classes, settings.num_samples)
+        index = np.arange(settings.num_samples)
+        images, _ = self.draw(params, settings.seed, index, labels)
+        passport = {**self.made_by(step), "seed": settings.seed}
+        result = evaluate(images, labels, dataset, extractor, settings.bootstrap, passport)
+        report.write_result(path, result)
+        self.report(result, step)
+        print(report.result_table(result))
+        print(f"report: {self.workdir / 'report.md'}")
+
+    def report(self, result: Mapping[str, Any], step: int) -> None:
+        """Writes `report.md` beside the pictures."""
+        config = self.config
+        curves = report.plot_curves(self.workdir / "metrics.jsonl", self.workdir / "curves.png")
+        state = jax.eval_shape(self.new_state)
+        images = step * config.train.batch_size
+        epochs = images / len(self.parts.dataset.train)
+        where = environment()
+        facts = {
+            "data": f"{config.data.name}, {len(self.parts.dataset.train):,} training images",
+            "network": f"{config.model.name}, {self.cost(state)}",
+            "process": f"{config.schedule.name} schedule, {config.objective.prediction} prediction",
+            "training": f"{step:,} steps of {config.train.batch_size} images, {epochs:,.0f} epochs"
+            + (f", {curves:,.0f} s" if curves else ""),
+            "sampling": f"{self.made_by(step)['sampler']}, {config.sample.steps} steps, "
+            f"guidance {config.sample.guidance_scale}, EMA {config.ema.decay}",
+            "device": where["device"],
+            "versions": ", ".join(f"{name} {v}" for name, v in where["versions"].items()),
+            "commit": where["commit"],
+            "config": f"`{config_hash(config)}`, resolved in [config.json](config.json)",
+        }
+        pictures = [
+            ("samples/grid.png", "Samples, asked for by class: one column for each, in order"),
+            ("samples/trajectory.png", "From noise on the left to the picture on the right"),
+            ("samples/denoise.gif", "The same for all, as an animation"),
+            ("curves.png", "Loss in training, and on held-out images by noise level"),
+        ]
+        title = f"{self.workdir.name}: {config.data.name}"
+        report.write_report(self.workdir / "report.md", title, result, facts, pictures, [command()])
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and commit that a run ran on."""
+    names = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets")
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    device = jax.devices()[0]
+    return {
+        "commit": git.stdout.strip() or "unknown",
+        "versions": {
+            "python": sys.version.split()[0],
+            **{name: importlib.metadata.version(name) for name in names},
+        },
+        "device": f"{jax.device_count()} x {device.device_kind}",
+    }

@@ -1,0 +1,144 @@
+"""From a seed to pictures: one jitted program per generator, over all local devices."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from diffusion_jax.corruption import sample_keys, sample_noise
+from diffusion_jax.guidance.classifier_free import classifier_free
+from diffusion_jax.guidance.clip import clip
+from diffusion_jax.prediction import Prediction, denoiser
+from diffusion_jax.samplers.loop import sample
+from diffusion_jax.schedules import Schedule
+from diffusion_jax.types import Array, Cond, Key, Params, Sampler
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Generator:
+    """What turns parameters, a key and indices into samples.
+
+    Attributes:
+        apply: the network, `(params, x_t, t, cond) -> y`.
+        schedule: noise schedule.
+        prediction: what `y` stands for.
+        sampler: the method.
+        times: `[steps + 1]` times, descending.
+        shape: of one sample.
+        clip: limit of `x_0_hat`, 0 for none.
+        learned_variance: whether `y` has a variance for each channel.
+    """
+
+    apply: Callable[..., Array]
+    schedule: Schedule
+    prediction: Prediction
+    sampler: Sampler
+    times: Array
+    shape: tuple[int, ...]
+    clip: float = 1.0
+    learned_variance: bool = False
+
+    def draw(
+        self, params: Params, key: Key, index: Array, cond: Cond, scale: Array, keep_every: int = 0
+    ) -> tuple[Array, Array | None]:
+        """Samples number `index` `[B]` of `key`, each the same whatever the others.
+
+        Returns:
+            `[B, *shape]`, and every `keep_every`-th state `[K, B, *shape]` or None.
+        """
+        network = functools.partial(self.apply, params)
+        denoise = denoiser(network, self.schedule, self.prediction, self.learned_variance)
+        denoise = classifier_free(denoise, scale)
+        if self.clip:
+            denoise = clip(denoise, self.clip)
+        prior_keys, step_keys = (sample_keys(k, index) for k in jax.random.split(key))
+        x_T = self.schedule.sigma(self.times[0]) * sample_noise(prior_keys, self.shape)
+        return sample(denoise, self.sampler, self.times, x_T, cond, step_keys, keep_every)
+
+    @functools.cached_property
+    def _jitted(self) -> Any:
+        return jax.jit(self.draw, static_argnames="keep_every")
+
+    def __call__(
+        self,
+        params: Params,
+        seed: int,
+        index: np.ndarray,
+        labels: np.ndarray | None,
+        scale: float,
+        *,
+        batch_size: int,
+        keep_every: int = 0,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Samples number `index` of `seed`, in batches split over the local devices.
+
+        Args:
+            params: of the network.
+            seed: picks the noise, together with each index.
+            index: `[N]` numbers of the samples.
+            labels: int32 `[N]`, -1 for none; None for a network without classes.
+            scale: guidance scale, 1 is off.
+            batch_size: at most so many at once; smaller jobs are one batch.
+            keep_every: as for `draw`.
+
+        Returns:
+            float32 `[N, *shape]`, and the kept states `[K, N, *shape]` or None.
+        """
+        numbers = np.asarray(index, np.int32)
+        cond = {} if labels is None else {"label": np.asarray(labels, np.int32)}
+        mesh = Mesh(np.array(jax.local_devices()), ("devices",))
+        batch_size = -(-min(batch_size, len(numbers)) // mesh.size) * mesh.size
+        split, whole = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in (("devices",), ()))
+        params, key, scale_ = jax.device_put((params, jax.random.key(seed), float(scale)), whole)
+        finals, kepts = [], []
+        for start in range(0, len(numbers), batch_size):
+            # The last batch is filled up, so that there is one shape and one program.
+            rows = np.arange(start, start + batch_size) % len(numbers)
+            batch = jax.device_put((numbers[rows], {k: v[rows] for k, v in cond.items()}), split)
+            final, kept = self._jitted(params, key, *batch, scale_, keep_every=keep_every)
+            finals.append(np.asarray(final))
+            kepts.append(None if kept is None else np.asarray(kept))
+        x = np.concatenate(finals)[: len(numbers)]
+        if not keep_every:
+            return x, None
+        return x, np.concatenate(kepts, axis=1)[:, : len(numbers)]
+
+
+def cycle_labels(spec: str, num_classes: int, index: np.ndarray) -> np.ndarray | None:
+    """Labels of the samples with numbers `index`.
+
+    Args:
+        spec: "all" classes in turn, "none" (-1, unconditional), or a list such as "3,5" in turn.
+        num_classes: 0 for data without classes, which have no labels (None).
+        index: numbers of the samples.
+
+    Raises:
+        ValueError: a label is not one of the classes.
+    """
+    if not num_classes:
+        return None
+    if spec == "none":
+        return np.full(len(index), -1, np.int32)
+    choices = range(num_classes) if spec == "all" else [_as_label(part) for part in spec.split(",")]
+    if not all(0 <= label < num_classes for label in choices):
+        raise ValueError(
+            f"sample.labels={spec!r}: allowed are all, none, or classes from 0 to "
+            f"{num_classes - 1} separated by commas"
+        )
+    return np.array(choices, np.int32)[index % len(choices)]
+
+
+def _as_label(text: str) -> int:
+    return int(text) if text.strip().isdecimal() else -1
+
+
+def proportional_labels(labels: np.ndarray, num_classes: int, num: int) -> np.ndarray:
+    """`num` labels in the proportions of `labels` (largest remainders), int32, in class order."""
+    share = num * np.bincount(labels, minlength=num_classes) / len(labels)
+    counts = np.floor(share).astype(int)
+    counts[np.argsort(counts - share, kind="stable")[: num - counts.sum()]] += 1
+    return np.repeat(np.arange(num_classes, dtype=np.int32), counts)

@@ -1,0 +1,34 @@
+"""Optimizers by their optax names, with warm-up, decay and clipping."""
+
+from typing import Any
+
+import optax
+
+
+def learning_rate_schedule(
+    learning_rate: float, steps: int, warmup_steps: int = 0, decay: str = "constant"
+) -> optax.Schedule:
+    """Linear warm-up from 0, then "constant", or "linear" or "cosine" down to 0 at `steps`."""
+    rest = max(steps - warmup_steps, 1)
+    after = {
+        "constant": optax.constant_schedule(learning_rate),
+        "linear": optax.linear_schedule(learning_rate, 0.0, rest),
+        "cosine": optax.cosine_decay_schedule(learning_rate, rest),
+    }[decay]
+    if not warmup_steps:
+        return after
+    warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+    return optax.join_schedules([warmup, after], [warmup_steps])
+
+
+def make_optimizer(
+    name: str, schedule: optax.Schedule, clip_norm: float = 0.0, **options: Any
+) -> optax.GradientTransformation:
+    """`optax.<name>(schedule, **options)` behind clipping by the global norm (0: none).
+
+    Raises:
+        AttributeError: neither optax nor optax.contrib has that name.
+    """
+    factory = getattr(optax, name, None) or getattr(optax.contrib, name)
+    optimizer = factory(schedule, **options)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer) if clip_norm else optimizer

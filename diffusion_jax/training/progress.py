@@ -1,0 +1,56 @@
+"""What a person sees of training: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Steps done, rate and time left.
+
+    Args:
+        total: steps of the whole run.
+        done: steps taken before.
+        images_per_step: global batch size.
+    """
+
+    def __init__(self, total: int, done: int, images_per_step: int) -> None:
+        self._total, self._images = total, images_per_step
+        self._start, self._done = time.monotonic(), done
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, initial=done, unit="step", desc="train", smoothing=0.1)
+
+    def step(self) -> None:
+        """Counts one step."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def report(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Shows the newest `loss` and, in plain lines, rate and time left."""
+        if self._bar is not None:
+            images = self._images * (self._bar.format_dict["rate"] or 0)
+            self._bar.set_postfix_str(f"loss {scalars['loss']:.4f}, {images:,.0f} images/s")
+            return
+        seconds = time.monotonic() - self._start
+        rate = (step - self._done) / seconds
+        left = tqdm.format_interval((self._total - step) / rate)
+        print(
+            f"step {step}/{self._total}  loss {scalars['loss']:.4f}  {rate:.1f} steps/s  "
+            f"{rate * self._images:,.0f} images/s  {left} left",
+            flush=True,
+        )
+
+    def say(self, line: str) -> None:
+        """Prints a line without breaking the bar."""
+        if self._bar is not None:
+            self._bar.write(line)
+        else:
+            print(line, flush=True)
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()

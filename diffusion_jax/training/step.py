@@ -1,0 +1,64 @@
+"""The one train step: loss, gradient mean over devices, update, moving average."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffusion_jax.training.state import TrainState, update_ema
+from diffusion_jax.types import Batch, Key, LossFn, Metrics, Params
+
+TrainStep = Callable[[TrainState, Batch, Key], tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    ema_decay: float,
+    accumulate: int = 1,
+    axis_name: str | None = None,
+) -> TrainStep:
+    """A pure `(state, batch, key) -> (state, metrics)`; the loss is injected.
+
+    Args:
+        loss_fn: any objective.
+        optimizer: any optax transformation.
+        ema_decay: limit of the EMA's decay.
+        accumulate: microbatches whose gradients are averaged into one update.
+        axis_name: mapped axis over which gradients and metrics are averaged.
+    """
+
+    def mean_loss(params: Params, batch: Batch, key: Key) -> tuple[jax.Array, Metrics]:
+        loss, metrics = loss_fn(params, batch, key)
+        return loss.mean(), jax.tree.map(jnp.mean, {"loss": loss, **metrics})
+
+    def gradient(params: Params, batch: Batch, key: Key) -> tuple[Params, Metrics]:
+        gradient_of = jax.grad(mean_loss, has_aux=True)
+        if accumulate == 1:
+            return gradient_of(params, batch, key)
+
+        def add(total: Any, micro: Batch) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, gradient_of(params, micro, key)), None
+
+        micros = jax.tree.map(lambda a: a.reshape(accumulate, -1, *a.shape[1:]), batch)
+        first = jax.tree.map(lambda a: a[0], micros)
+        zeros = jax.tree.map(
+            lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(gradient_of, params, first, key)
+        )
+        total, _ = jax.lax.scan(add, zeros, micros)
+        return jax.tree.map(lambda a: a / accumulate, total)
+
+    def train_step(state: TrainState, batch: Batch, key: Key) -> tuple[TrainState, Metrics]:
+        grads, metrics = gradient(state.params, batch, jax.random.fold_in(key, state.step))
+        if axis_name:
+            grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        step = state.step + 1
+        ema = update_ema(state.ema, params, step, ema_decay)
+        metrics["grad_norm"] = optax.global_norm(grads)
+        return TrainState(step, params, ema, opt_state), metrics
+
+    return train_step

@@ -1,0 +1,70 @@
+"""Where metrics go: `metrics.jsonl` always, TensorBoard (through clu) where TensorFlow is there."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class JsonlWriter:
+    """One line of JSON for every `write_scalars`; the `MetricWriter` methods that a run uses."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Writes `{"step", "time", ...scalars}`."""
+        values = {name: float(value) for name, value in scalars.items()}
+        self._file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
+        self._file.flush()
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Nothing: pictures are no lines of text."""
+
+    def flush(self) -> None:
+        """Nothing: every line is flushed."""
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def hide_accelerators_from_tensorflow() -> bool:
+    """Imports TensorFlow, on the CPU only; False if it is not installed."""
+    try:
+        import tensorflow as tf
+    except ImportError:
+        return False
+    for kind in ("GPU", "TPU"):
+        tf.config.set_visible_devices([], kind)
+    return True
+
+
+def make_writer(workdir: Path, say: Callable[[str], None]) -> Any:
+    """A clu `MetricWriter` to `metrics.jsonl` and TensorBoard's events, or to the first alone."""
+    jsonl = JsonlWriter(workdir / "metrics.jsonl")
+    if not hide_accelerators_from_tensorflow():
+        say("TensorFlow is not installed: metrics go to metrics.jsonl only, not to TensorBoard")
+        return jsonl
+    from clu import metric_writers
+
+    return metric_writers.MultiWriter([jsonl, metric_writers.SummaryWriter(str(workdir))])
+
+
+def periodic(every_steps: int, action: Callable[[int], None]) -> Callable[[int], Any]:
+    """Calls `action(step)` at the multiples of `every_steps` (0: never).
+
+    By clu's `PeriodicCallback`, which times the action too; it needs TensorFlow to be imported.
+    """
+    if not every_steps:
+        return lambda step: None
+    try:
+        from clu import periodic_actions
+    except ImportError:
+        return lambda step: action(step) if step % every_steps == 0 else None
+    return periodic_actions.PeriodicCallback(
+        every_steps=every_steps, callback_fn=lambda step, t: action(step)
+    )
