@@ -10,19 +10,30 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file in configs/; override its keys as --config.group.key=value."
 )
 MODE = flags.DEFINE_enum("mode", "all", ["all", "train", "sample", "evaluate"], "What to do.")
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where the run lives; runs/<config name> if not set."
-)
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; by default runs/<config name>.")
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parses the flags and loads the config; a mistake in them is one line."""
+    try:
+        rest = flags.FLAGS(argv)
+        if CONFIG.value is None:
+            raise flags.Error("which config? e.g. --config configs/digits.py")
+        len(CONFIG.value)  # a file that could not be loaded fails at its first use
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
+        from diffusion_jax.build import check_command_line
+
+        sys.exit(f"error: {check_command_line(argv) or error}")
+    return rest
 
 
 def main(argv: list[str]) -> None:
     """Runs one config."""
-    from diffusion_jax import run  # after the flags: --help is instant
+    from diffusion_jax import run  # not at the top: --help is instant
 
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     sys.exit(run.run(CONFIG.value, Path(WORKDIR.value or Path("runs") / name), MODE.value))
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=parse)

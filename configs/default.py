@@ -110,4 +110,4 @@ def get_config() -> ConfigDict:
     c.evaluate.num_samples = 1797  # labels in the proportions of the training data
     c.evaluate.seed = 1
     c.evaluate.bootstrap = 200  # resamplings for the intervals
-    return c
+    return c.lock()  # a config file that sets an unknown key is refused

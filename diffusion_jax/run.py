@@ -95,6 +95,7 @@ class Job:
     parts: Parts
 
     def __post_init__(self) -> None:
+        self.labels(np.arange(1))  # refuses bad ones before any time is spent
         self.key = jax.random.key(self.config.seed)
         self.checkpoints = Checkpoints(
             self.workdir / "checkpoints", self.config.train.keep_checkpoints

@@ -10,13 +10,13 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from diffusion_jax.models.layers import (
     ConditionEmbedding,
     Dtype,
     attention,
     dense,
-    normalize,
     zeros,
 )
 from diffusion_jax.types import Array, Cond
@@ -142,8 +142,10 @@ class DiT(nn.Module):
 
 def modulate(x: Array, shift: Array, scale: Array) -> Array:
     """Layer norm of x [B, L, D], then scaled by `1 + scale` and shifted, both [B, 1, D]."""
-    x = normalize(x, axes=(-1,), epsilon=1e-6).astype(x.dtype)
-    return x * (1 + scale) + shift
+    h = x.astype(jnp.float32)
+    h -= h.mean(-1, keepdims=True)
+    h *= lax.rsqrt(jnp.square(h).mean(-1, keepdims=True) + 1e-6)
+    return h.astype(x.dtype) * (1 + scale) + shift
 
 
 def patchify(x: Array, patch_size: int) -> Array:

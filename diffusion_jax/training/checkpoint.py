@@ -1,5 +1,6 @@
 """Checkpoints: Orbax, asynchronous, of everything that training carries."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,23 @@ class Checkpoints:
     """The checkpoints of a run, by the number of training steps taken."""
 
     def __init__(self, folder: Path, max_to_keep: int = 3) -> None:
+        self._folder, self._max_to_keep = folder, max_to_keep
+
+    @functools.cached_property
+    def _manager(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=max_to_keep, enable_async_checkpointing=True
+            max_to_keep=self._max_to_keep, enable_async_checkpointing=True
         )
-        self._folder = folder
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        return ocp.CheckpointManager(self._folder.absolute(), options=options)
+
+    def steps(self) -> list[int]:
+        """Steps saved, in order; asking makes no folder."""
+        return sorted(self._manager.all_steps()) if self._folder.exists() else []
 
     def save(self, state: TrainState, data_state: dict[str, Any]) -> None:
         """Starts to save an unreplicated state and the data iterator's; a no-op if it is there."""
         step = int(state.step)
-        if step not in self._manager.all_steps():
+        if step not in self.steps():
             items = ocp.args.Composite(
                 state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data_state)
             )
@@ -34,7 +42,7 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """Newest step saved, None if there is none."""
-        return self._manager.latest_step()
+        return max(self.steps(), default=None)
 
     def restore(
         self, template: TrainState, step: int | None = None
@@ -44,7 +52,7 @@ class Checkpoints:
         Raises:
             CheckpointError: there is none, or not that one.
         """
-        steps = sorted(self._manager.all_steps())
+        steps = self.steps()
         step = steps[-1] if step is None and steps else step
         if step not in steps:
             there = f"there are {', '.join(map(str, steps))}" if steps else "there is none yet"
@@ -59,4 +67,5 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits for what is still being written."""
-        self._manager.wait_until_finished()
+        if self._folder.exists():
+            self._manager.wait_until_finished()

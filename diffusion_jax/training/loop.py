@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from flax import jax_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.progress import Progress
@@ -73,7 +74,7 @@ def train(
     """
     step_fn = jax.pmap(train_step, axis_name=AXIS, donate_argnums=0)
     start = int(state.step)
-    replicated, keys = jax_utils.replicate((state, key))
+    replicated, keys = replicate((state, key))
     progress = Progress(cadence.steps, start, batch_size)
     window: list[Mapping[str, Any]] = []
     began = clock = time.monotonic()
@@ -95,7 +96,7 @@ def train(
         progress.report(step, scalars)
 
     def save(step: int) -> None:
-        checkpoints.save(jax_utils.unreplicate(replicated), batches.get_state())
+        checkpoints.save(unreplicate(replicated), batches.get_state())
 
     hooks = [periodic(cadence.log_every, log), periodic(cadence.checkpoint_every, save)]
 
@@ -103,7 +104,7 @@ def train(
         nonlocal clock
         before = time.monotonic()
         jax.block_until_ready(replicated)
-        action(step, jax_utils.unreplicate(replicated))
+        action(step, unreplicate(replicated))
         clock += time.monotonic() - before  # the logged rate is that of training alone
 
     hooks += [periodic(every, functools.partial(apart, action)) for every, action in actions]
@@ -119,7 +120,24 @@ def train(
         save(step)
     progress.close()
     writer.write_scalars(step, {"train_seconds": time.monotonic() - began})
-    return jax_utils.unreplicate(replicated), interrupted()
+    return unreplicate(replicated), interrupted()
+
+
+def replicate(tree: Any) -> Any:
+    """A copy of every array on each local device, `[devices, ...]`.
+
+    Placed as `jax.pmap` returns its results: placed otherwise the step would compile twice.
+    """
+    devices = jax.local_devices()
+    sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
+    return jax.tree.map(
+        lambda a: jax.device_put(jnp.broadcast_to(a, (len(devices), *a.shape)), sharding), tree
+    )
+
+
+def unreplicate(tree: Any) -> Any:
+    """The first device's copy."""
+    return jax.tree.map(lambda a: a[0], tree)
 
 
 def shard(batch: Batch) -> Batch:

@@ -1,0 +1,20 @@
+"""Data sets, and the batches that training and evaluation draw from them."""
+
+from diffusion_jax.data.errors import DataError
+from diffusion_jax.data.images import to_float, to_uint8
+from diffusion_jax.data.pipeline import Dataset, load_dataset, train_batches
+from diffusion_jax.data.sources import ArraySource, Source, arrays, as_batch, batches
+
+__all__ = [
+    "ArraySource",
+    "DataError",
+    "Dataset",
+    "Source",
+    "arrays",
+    "as_batch",
+    "batches",
+    "load_dataset",
+    "to_float",
+    "to_uint8",
+    "train_batches",
+]

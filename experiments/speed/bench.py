@@ -1,0 +1,125 @@
+"""Time our networks beside their eager PyTorch twins, in rounds that alternate.
+
+Two processes take turns on the same cores, so that what disturbs the machine disturbs both, and
+the ratio of the two times of one round is the observation. See README.md for how to run it.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).parent
+
+
+class Worker:
+    """A process that times one round of the job named on each line it is sent."""
+
+    def __init__(self, python: str, script: str, network: str):
+        self.process = subprocess.Popen(
+            [python, str(HERE / script), network],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def seconds(self, job: str) -> float:
+        """Seconds that the next round of `job` takes."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(job + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"worker died: {self.process.args}")
+        return float(json.loads(line))
+
+    def close(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def describe(name: str, values: list[float]) -> str:
+    """The median with its interval of 95% from order statistics (Hahn & Meeker, section 5.2)."""
+    ordered, n = sorted(values), len(values)
+    margin = 0.98 * n**0.5
+    low = ordered[max(0, int(n / 2 - margin))]
+    high = ordered[min(n - 1, int(n / 2 + margin))]
+    return f"| {name} | {statistics.median(ordered):.3f} | {low:.3f} to {high:.3f} | {n} |"
+
+
+def compare(network: str, rounds: int, warmup: int, ours: str, theirs: str) -> list[str]:
+    """Rows of the table for one network."""
+    workers = {
+        "ours": Worker(ours, "ours.py", network),
+        "theirs": Worker(theirs, "theirs.py", network),
+    }
+    times: dict[str, list[float]] = {}
+    for i in range(warmup + rounds):
+        for job, who in [
+            ("train", "ours"),
+            ("train", "theirs"),
+            ("forward", "ours"),
+            ("forward", "theirs"),
+            ("sample", "ours"),
+            ("forward", "ours"),
+        ]:
+            key = f"{job} {who}"
+            value = workers[who].seconds(job)
+            if i >= warmup:
+                times.setdefault(key, []).append(value)
+    for worker in workers.values():
+        worker.close()
+
+    from_both = [
+        (a + b) / 2
+        for a, b in zip(times["forward ours"][::2], times["forward ours"][1::2], strict=True)
+    ]
+    rows = [describe(f"{network} {key}, s", values) for key, values in times.items()]
+    pairs = {
+        "train, theirs / ours": (times["train theirs"], times["train ours"]),
+        "forward, theirs / ours": (times["forward theirs"], times["forward ours"][::2]),
+        "sample / (steps x forward), ours": (times["sample ours"], [10 * f for f in from_both]),
+    }
+    for name, (top, bottom) in pairs.items():
+        rows.append(
+            describe(f"**{network} {name}**", [a / b for a, b in zip(top, bottom, strict=True)])
+        )
+    return rows
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", nargs="+", default=["unet", "dit"])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--ours-python", default=sys.executable)
+    parser.add_argument("--theirs-python", help="interpreter with requirements.txt installed")
+    parser.add_argument("--ours-only", action="store_true", help="images/s and FLOP/s of ours")
+    args = parser.parse_args()
+    if args.ours_only:
+        for network in args.networks:
+            command = [
+                args.ours_python,
+                str(HERE / "ours.py"),
+                network,
+                "--alone",
+                str(args.rounds),
+            ]
+            subprocess.run(command, check=True)
+        return
+    if not args.theirs_python:
+        parser.error("--theirs-python is needed, or --ours-only")
+    print("| quantity | median | 95% interval | rounds |\n|---|---|---|---|")
+    for network in args.networks:
+        rows = compare(network, args.rounds, args.warmup, args.ours_python, args.theirs_python)
+        print("\n".join(rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()

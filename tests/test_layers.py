@@ -1,0 +1,151 @@
+"""The import graph: each layer imports only from the layers above it (design of the package).
+
+Found by parsing, so that nothing is imported and imports inside of functions count too.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = "diffusion_jax"
+
+LAYERS = (
+    ("types", "runtime", "cache", "pictures"),
+    ("schedules", "models"),
+    ("time_sampling", "time_grids", "prediction"),
+    ("corruption", "conditioning"),
+    ("objectives", "samplers", "guidance", "codecs"),
+    ("metrics", "restoration", "weights"),
+    ("data",),
+    ("training",),
+    ("sample", "extractor", "heldout"),
+    ("evaluate",),
+    ("build", "report", "plan"),
+    ("sweep", "run"),
+    ("launch", "configs", "experiments"),
+)
+"""From top to bottom; a module imports from the lines above its own, and from its own folder."""
+
+STANDALONE = {"types", "runtime", "cache", "pictures"}
+FORBIDDEN = {"models": {"schedules"}, "samplers": {"models"}, "guidance": {"samplers"}}
+CONFIG_FILES = {"build", "sweep", "launch", "configs"}
+
+FILES = sorted(
+    path for folder in (PACKAGE, "configs", "experiments") for path in (ROOT / folder).rglob("*.py")
+) + sorted(ROOT.glob("*.py"))
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def part_of(path: Path) -> str:
+    """The part of the design that a file belongs to: its module or folder in the package."""
+    places = path.relative_to(ROOT).with_suffix("").parts
+    return places[1] if places[0] == PACKAGE else places[0]
+
+
+def imports(tree: ast.AST, anywhere: bool = True) -> set[str]:
+    """Dotted names imported; without those inside of functions if not `anywhere`."""
+    names = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{'.' * node.level}{node.module or ''}.{a.name}" for a in node.names}
+        elif anywhere or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names |= imports(node, anywhere)
+    return names
+
+
+def parts_imported(tree: ast.AST) -> set[str]:
+    """Parts of the package that a file imports."""
+    names = (name.split(".") for name in imports(tree))
+    return {name[1] for name in names if name[0] == PACKAGE and len(name) > 1}
+
+
+def layer_of(part: str) -> int:
+    for number, layer in enumerate(LAYERS):
+        if part in layer:
+            return number
+    raise AssertionError(f"{part!r} has no layer: give it one in LAYERS, as in the design")
+
+
+def wrong_imports(part: str, tree: ast.AST) -> set[str]:
+    """Parts that `part` imports and must not."""
+    imported = parts_imported(tree) - {part}
+    if part in STANDALONE:
+        return imported
+    if part == "data":
+        return imported - {"types"}
+    wrong = {other for other in imported if layer_of(other) >= layer_of(part)}
+    return wrong | (imported & FORBIDDEN.get(part, set()))
+
+
+def uses_private_jax(tree: ast.AST) -> bool:
+    attributes = (n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr == "_src")
+    return any("_src" in name.split(".") for name in imports(tree)) or any(attributes)
+
+
+def top_packages(names: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
+
+
+@every_file
+def test_imports(path):
+    tree, part = ast.parse(path.read_text()), part_of(path)
+    if part != "__init__":
+        assert not wrong_imports(part, tree), f"{part} imports from a layer that is not above it"
+    assert not any(name.startswith(".") for name in imports(tree)), "relative import"
+    assert not uses_private_jax(tree), "jax._src is private"
+    if part not in CONFIG_FILES and path.stem not in CONFIG_FILES:
+        assert "ml_collections" not in top_packages(imports(tree)), (
+            "configs become objects in build"
+        )
+    if path.is_relative_to(ROOT / PACKAGE):
+        top_level = top_packages(imports(tree, anywhere=False))
+        assert "tensorflow" not in top_level, (
+            "import tensorflow inside of the function that needs it"
+        )
+
+
+def test_the_package_was_found():
+    assert {"types", "schedules", "samplers", "guidance", "models"} <= {part_of(p) for p in FILES}
+
+
+@pytest.mark.parametrize(
+    ("part", "source", "wrong"),
+    [
+        ("schedules", "from diffusion_jax.types import Array", set()),
+        ("samplers", "from diffusion_jax.samplers.loop import sample", set()),
+        ("samplers", "def f():\n    from diffusion_jax.models.dit import DiT", {"models"}),
+        ("samplers", "import diffusion_jax.guidance.clip", {"guidance"}),
+        ("guidance", "from diffusion_jax import samplers, types", {"samplers"}),
+        ("models", "if True:\n    from diffusion_jax import schedules", {"schedules"}),
+        ("prediction", "from diffusion_jax.corruption import diffuse", {"corruption"}),
+        ("conditioning", "from diffusion_jax.corruption import diffuse", {"corruption"}),
+        ("data", "from diffusion_jax.schedules import Flow", {"schedules"}),
+        ("types", "from diffusion_jax import cache", {"cache"}),
+    ],
+)
+def test_wrong_imports_are_seen(part, source, wrong):
+    assert wrong_imports(part, ast.parse(source)) == wrong
+
+
+@pytest.mark.parametrize(
+    ("source", "private"),
+    [
+        ("from jax._src import core", True),
+        ("import jax._src.core", True),
+        ("from jax import _src", True),
+        ("import jax\nx = jax._src.core", True),
+        ("import jax\nx = jax.numpy", False),
+    ],
+)
+def test_private_jax_is_seen(source, private):
+    assert uses_private_jax(ast.parse(source)) == private
+
+
+def test_imports_inside_of_functions_are_told_apart():
+    tree = ast.parse("try:\n    import a.b\nexcept E:\n    pass\ndef f():\n    import c")
+    assert imports(tree) == {"a.b", "c"}
+    assert imports(tree, anywhere=False) == {"a.b"}

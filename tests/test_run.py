@@ -1,0 +1,412 @@
+"""The main job on a small network: what it leaves; that it can be stopped, resumed, repeated."""
+
+import dataclasses
+import importlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from configs import default
+from diffusion_jax import build, run
+from diffusion_jax.data import ArraySource, Dataset
+from diffusion_jax.sample import cycle_labels, proportional_labels
+from diffusion_jax.training import loop
+from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.training.state import create_state
+from diffusion_jax.training.step import make_train_step
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
+SHAPES = {"cifar10_ddpm": (32, 32, 3), "imagenet64_adm": (64, 64, 3)} | {
+    "imagenet256_dit": (256, 256, 3),
+    "fashion_mnist": (28, 28, 1),
+}
+TINY = {
+    "model.name": "dit",
+    "model.dit.hidden_size": 16,
+    "model.dit.depth": 2,
+    "model.dit.num_heads": 2,
+    "train.steps": 6,
+    "train.batch_size": 16,
+    "train.log_every": 2,
+    "train.heldout_every": 3,
+    "train.sample_every": 3,
+    "train.checkpoint_every": 3,
+    "sample.steps": 4,
+    "sample.num_images": 12,
+    "evaluate.num_samples": 60,
+    "evaluate.bootstrap": 10,
+}
+
+
+def random_dataset(shape: tuple[int, ...] = (8, 8, 1), num_classes: int = 10) -> Dataset:
+    """Noise with labels, instead of what a machine without network does not have."""
+    rng = np.random.default_rng(0)
+
+    def source(n: int) -> ArraySource:
+        images = rng.integers(0, 256, (n, *shape), np.uint8)
+        return ArraySource(images, rng.integers(0, num_classes, n).astype(np.int32))
+
+    names = tuple(map(str, range(num_classes)))
+    return Dataset("noise", source(40), source(20), shape, num_classes, names, (), "noise")
+
+
+def tiny(**changes: object) -> ConfigDict:
+    config = default.get_config()
+    config.update_from_flattened_dict(TINY | {k.replace("__", "."): v for k, v in changes.items()})
+    return config
+
+
+@pytest.fixture(autouse=True)
+def _noise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every run here trains on noise, with caches of its own."""
+    monkeypatch.setattr(build, "load_dataset", lambda *a, **k: random_dataset())
+    monkeypatch.setattr(run, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr("diffusion_jax.extractor.STEPS", 3)
+
+
+def final_state(config: ConfigDict, workdir: Path) -> list[np.ndarray]:
+    job = run.Job(config, workdir, build.build(config))
+    state, data = job.checkpoints.restore(job.new_state())
+    return [np.asarray(leaf) for leaf in jax.tree.leaves((state, data))]
+
+
+def assert_same(a: list[np.ndarray], b: list[np.ndarray]) -> None:
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_the_whole_job_and_what_it_leaves(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run.run(tiny(), tmp_path / "run", "all") == 0
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert {"config.json", "checkpoints", "metrics.jsonl", "samples", "result.json"} <= names
+    assert {"report.md", "curves.png"} <= names
+    samples = {p.name for p in (tmp_path / "run/samples").iterdir()}
+    assert {"grid.png", "trajectory.png", "denoise.gif", "step_00000003.png"} <= samples
+
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    for name in ("frechet_noise_cnn", "accuracy_noise_cnn", "nearest_training_distance"):
+        for entry in (result[name], result[f"{name}_heldout"]):
+            assert entry["low"] <= entry["value"] <= entry["high"]
+            assert entry["passport"]["config"] == build.config_hash(tiny())
+    assert result["frechet_noise_cnn"]["n"] == 60
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
+    assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6]
+    assert any("heldout/mse_t0.05" in row for row in rows)
+    out = capsys.readouterr().out
+    assert "parameters" in out
+    assert "step 6/6" in out
+
+    # The same command again trains nothing, draws nothing, measures nothing.
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    assert run.run(tiny(), tmp_path / "run", "all") == 0
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    assert "training is done" in capsys.readouterr().out
+
+
+def test_a_picture_can_be_made_again_from_what_its_png_says(tmp_path: Path) -> None:
+    assert run.run(tiny(), tmp_path, "all") == 0
+    picture = tmp_path / "samples/images/000007.png"
+    pixels = np.asarray(Image.open(picture), int)
+    says = json.loads(Image.open(picture).text["made_by"])
+    assert says["config"] == build.config_hash(tiny())
+    again = tiny(
+        sample__num_images=1,
+        sample__first_index=says["index"],
+        sample__seed=says["seed"],
+        sample__labels=str(says["label"]),
+        sample__steps=says["steps"],
+        sample__checkpoint=says["checkpoint"],
+        sample__guidance_scale=says["guidance_scale"],
+    )
+    assert run.run(again, tmp_path, "sample") == 0
+    assert [p.name for p in (tmp_path / "samples/images").iterdir()] == ["000007.png"]
+    assert np.abs(np.asarray(Image.open(picture), int) - pixels).max() <= 1
+
+
+def test_same_seed_same_bits_also_after_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert run.run(tiny(), tmp_path / "one", "train") == 0
+    assert run.run(tiny(), tmp_path / "two", "train") == 0
+    one = final_state(tiny(), tmp_path / "one")
+    assert_same(one, final_state(tiny(), tmp_path / "two"))
+
+    shard, seen = loop.shard, []
+
+    def interrupt(batch: dict) -> dict:
+        seen.append(batch)
+        if len(seen) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return shard(batch)
+
+    monkeypatch.setattr(loop, "shard", interrupt)
+    assert run.run(tiny(), tmp_path / "three", "all") == 130
+    assert "go on with the same command" in capsys.readouterr().out
+    assert Checkpoints(tmp_path / "three/checkpoints").latest() == 4
+    assert run.run(tiny(), tmp_path / "three", "train") == 0
+    assert "going on from step 4" in capsys.readouterr().out
+    assert_same(one, final_state(tiny(), tmp_path / "three"))
+    assert len(seen) == 6
+
+    assert run.run(tiny(seed=1), tmp_path / "four", "train") == 0
+    assert not np.array_equal(one[3], final_state(tiny(seed=1), tmp_path / "four")[3])
+
+
+def test_sample_i_is_the_same_in_any_batch() -> None:
+    config = tiny(sample__sampler="ancestral", sample__guidance_scale=2.0)
+    parts = build.build(config)
+    params = jax.tree.map(
+        lambda a: a + 0.05 * jax.random.normal(jax.random.key(a.size), a.shape),
+        parts.init(jax.random.key(0)),
+    )
+    index, labels = np.arange(64), np.arange(64, dtype=np.int32) % 10
+    whole, states = parts.generator(params, 3, index, labels, 2.0, batch_size=64, keep_every=2)
+    assert np.abs(whole - whole[:1]).max() > 0.1
+    for size in (1, 7):
+        for start in (0, 5, 57):
+            rows = slice(start, start + size)
+            x, kept = parts.generator(
+                params, 3, index[rows], labels[rows], 2.0, batch_size=size, keep_every=2
+            )
+            np.testing.assert_array_equal(kept[0], states[0][rows])  # the noise, to the bit
+            np.testing.assert_allclose(x, whole[rows], atol=1e-4)
+
+
+DEVICES = """
+import sys, numpy as np, jax
+sys.path.insert(0, {root!r})
+from tests import test_run as t
+from diffusion_jax import build
+build.load_dataset = lambda *a, **k: t.random_dataset()
+parts = build.build(t.tiny(sample__sampler="ancestral"))
+params = jax.tree.map(lambda a: a + 0.05, parts.init(jax.random.key(0)))
+x, states = parts.generator(params, 3, np.arange(12), np.arange(12) % 10, 1.0, batch_size=12,
+                            keep_every=4)
+np.savez({out!r}, x=x, noise=states[0], devices=jax.device_count())
+"""
+
+
+def test_eight_devices_draw_the_same_samples_and_train_the_same_network(tmp_path: Path) -> None:
+    found = []
+    for devices in (1, 8):
+        out = str(tmp_path / f"{devices}.npz")
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+        script = DEVICES.format(root=str(ROOT), out=out)
+        subprocess.run([sys.executable, "-c", script], env=env, check=True, cwd=ROOT)
+        found.append(np.load(out))
+    one, eight = found
+    assert (one["devices"], eight["devices"]) == (1, 8)
+    np.testing.assert_array_equal(one["noise"], eight["noise"])
+    np.testing.assert_allclose(one["x"], eight["x"], atol=1e-4)
+
+
+def test_step_and_sampler_are_traced_once() -> None:
+    parts = build.build(tiny())
+    traces = {"step": 0, "sampler": 0}
+    params = parts.init(jax.random.key(0))
+
+    def counted(name: str, apply):
+        def call(*args):
+            traces[name] += 1
+            return apply(*args)
+
+        return call
+
+    generator = dataclasses.replace(
+        parts.generator, apply=counted("sampler", parts.generator.apply)
+    )
+    draw = lambda seed, labels, scale: generator(  # noqa: E731
+        params, seed, np.arange(4), labels, scale, batch_size=4
+    )
+    draw(0, np.arange(4), 1.5)
+    once = traces["sampler"]
+    for seed, label, scale in ((1, 0, 1.5), (1, 5, 3.0), (2, -1, 1.0)):
+        draw(seed, np.full(4, label), scale)
+    assert traces["sampler"] == once
+
+    loss = dataclasses.replace(parts.loss, apply=counted("step", parts.loss.apply))
+    step = jax.pmap(make_train_step(loss, parts.optimizer, 0.9, 1, loop.AXIS), axis_name=loop.AXIS)
+    state = loop.replicate(create_state(params, parts.optimizer))
+    for seed in (0, 1):
+        x = np.full((16, 8, 8, 1), 0.1 * seed, np.float32)
+        batch = loop.shard({"x": x, "cond": {"label": np.full(16, seed, np.int32)}})
+        state, _ = step(state, batch, loop.replicate(jax.random.key(seed)))
+    assert traces["step"] == 1
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_trains_shrunk(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = importlib.import_module(f"configs.{name}").get_config()
+    shape = SHAPES.get(name, (8, 8, 1))
+    assert config.data.image_size in (0, shape[0])
+    monkeypatch.setattr(build, "load_dataset", lambda *a, **k: random_dataset(shape))
+    shrunk = {
+        "model.name": config.model.name,
+        "model.unet.channels": 8,
+        "model.unet.channel_mults": (1, 2),
+        "model.unet.num_blocks": 1,
+        "model.unet.attention_resolutions": (shape[0] // 2,) if shape[0] < 64 else (),
+        "model.unet.head_dim": min(config.model.unet.head_dim, 8),
+        "optimizer.warmup_steps": 0,
+        "train.steps": 1,
+        "train.batch_size": 2 * config.train.accumulate,
+        "train.log_every": 1,
+        "train.heldout_every": 0,
+        "train.sample_every": 0,
+        "train.checkpoint_every": 0,
+    }
+    config.update_from_flattened_dict(TINY | shrunk)
+    assert run.run(config, tmp_path, "train") == 0
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert np.isfinite(rows[0]["loss"])
+    assert rows[0]["grad_norm"] > 0
+
+
+BAD = {
+    "schedule.name": ("cosin", "did you mean 'cosine'"),
+    "model.name": ("unett", "did you mean 'unet'"),
+    "objective.prediction": ("epsilon", "did you mean 'eps'"),
+    "objective.weighting": ("minsnr", "did you mean 'min_snr'"),
+    "objective.loss_space": ("data", "objective.loss_space='data' is not known"),
+    "optimizer.name": ("adammw", "adamw"),
+    "optimizer.decay": ("cosin", "did you mean 'cosine'"),
+    "sample.sampler": ("ddimm", "did you mean 'ddim'"),
+    "sample.grid": ("karras", "Known: uniform, quadratic"),
+    "sample.labels": ("11", "classes from 0 to 9"),
+    "sample.checkpoint": (5, "no checkpoint of step 5"),
+    "sample.ancestral.variance": ("learned", "objective.learned_variance"),
+    "model.unet.channel_mults": ((1, 1, 1, 1, 1), "8x8 cannot be halved 4 times"),
+    "train.steps": (0, "must be at least 1"),
+    "train.accumulate": (3, "must be a multiple of 3"),
+    "data.in_memory": ("sometimes", "Known: auto, always, never"),
+}
+
+
+@pytest.mark.parametrize("key", BAD)
+def test_bad_settings_end_in_one_line(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    value, says = BAD[key]
+    config = tiny(**{key: value})
+    if key.startswith("model.unet."):
+        config.model.name = "unet"
+    if key == "sample.ancestral.variance":
+        config.sample.sampler = "ancestral"
+    mode = "sample" if key.startswith("sample.") else "all"
+    assert run.run(config, tmp_path / "run", mode) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert says in captured.err
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
+def test_eps_cannot_start_where_there_is_no_signal(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = tiny(schedule__name="flow", objective__prediction="eps")
+    assert run.run(config, tmp_path, "all") == 2
+    assert "use sample.t_max=0.999" in capsys.readouterr().err
+
+
+def test_batch_not_divisible_by_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(jax, "local_device_count", lambda: 5)
+    assert run.run(tiny(), tmp_path, "all") == 2
+    assert "train.batch_size=16 cannot be split over 5 devices" in capsys.readouterr().err
+
+
+def test_a_workdir_keeps_to_its_config(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run.run(tiny(train__steps=1), tmp_path, "train") == 0
+    before = (tmp_path / "config.json").read_text()
+    assert run.run(tiny(train__steps=1, ema__decay=0.5), tmp_path, "all") == 2
+    error = capsys.readouterr().err
+    assert "another config: ema.decay=0.5 (there: 0.999)" in error
+    assert (tmp_path / "config.json").read_text() == before
+    # What does not change the training may change.
+    assert run.run(tiny(train__steps=1, sample__steps=2), tmp_path, "sample") == 0
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = tiny(optimizer__learning_rate=1e30, optimizer__warmup_steps=0, train__steps=20)
+    config.optimizer.clip_norm = 0.0
+    assert run.run(config, tmp_path, "train") == 2
+    assert re.search("the loss is (nan|inf) by step", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--config", "configs/digit.py"], "did you mean 'configs/digits.py'"),
+        (["--config", "configs/digits.py", "--config.train.stepz=1"], "did you mean 'steps'"),
+        (["--config", "configs/digits.py", "--config.train.steps=many"], "invalid literal"),
+        (["--config", "configs/digits.py", "--mode", "smaple"], "all|train|sample|evaluate"),
+        ([], "which config?"),
+    ],
+)
+def test_bad_command_lines_end_in_one_line(arguments: list[str], says: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "launch.py", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert says in done.stderr
+
+
+WITHOUT_TENSORFLOW = """
+import sys
+sys.modules["tensorflow"] = None
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from tests import test_run as t
+from diffusion_jax import build, extractor, run
+build.load_dataset = lambda *a, **k: t.random_dataset()
+run.cache_dir = lambda: Path({out!r}) / "cache"
+extractor.STEPS = 3
+sys.exit(run.run(t.tiny(), Path({out!r}), "all"))
+"""
+
+
+def test_without_tensorflow_everything_but_tensorboard(tmp_path: Path) -> None:
+    script = WITHOUT_TENSORFLOW.format(root=str(ROOT), out=str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("TensorFlow is not installed") == 1
+    names = {p.name for p in tmp_path.iterdir()}
+    assert {"metrics.jsonl", "samples", "result.json", "report.md", "checkpoints"} <= names
+    assert not list(tmp_path.glob("events.*"))
+
+
+def test_labels() -> None:
+    index = np.arange(7)
+    assert cycle_labels("all", 3, index).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert cycle_labels("2,0", 3, index + 1).tolist() == [0, 2, 0, 2, 0, 2, 0]
+    assert cycle_labels("none", 3, index).tolist() == [-1] * 7
+    assert cycle_labels("all", 0, index) is None
+    for spec in ("3", "-2", "cat", "1,,2"):
+        with pytest.raises(ValueError, match="from 0 to 2"):
+            cycle_labels(spec, 3, index)
+    labels = np.array([0] * 5 + [1] * 3 + [2] * 2)
+    assert np.bincount(proportional_labels(labels, 3, 20)).tolist() == [10, 6, 4]
+    assert np.bincount(proportional_labels(labels, 3, 7)).tolist() == [4, 2, 1]
+    assert len(proportional_labels(labels, 3, 1797)) == 1797
