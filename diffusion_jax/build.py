@@ -30,6 +30,9 @@ from diffusion_jax.schedules import Schedule
 from diffusion_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from diffusion_jax.types import Array, Cond, Key, Params, Sampler
 
+Config = ConfigDict
+"""The resolved config, for those who may not import ml_collections."""
+
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "ddpm": schedules.DDPM,
     "linear_beta": schedules.LinearBeta,

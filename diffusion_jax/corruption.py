@@ -60,5 +60,5 @@ def learned_log_variance(schedule: Schedule, fraction: Array, t: Array, s: Array
 
 
 def _one_minus_snr_ratio(schedule: Schedule, t: Array, s: Array) -> Array:
-    """`1 - SNR_t / SNR_s` without cancellation for short steps."""
+    """`1 - SNR_t / SNR_s`, in logs: a difference of the ratio from 1 would cancel."""
     return -jnp.expm1(schedule.logsnr(t) - schedule.logsnr(s))

@@ -1,10 +1,7 @@
 """One run from its config and workdir: train, sample, evaluate, report."""
 
 import dataclasses
-import importlib.metadata
-import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,17 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from clu import parameter_overview
-from ml_collections import ConfigDict
 
 from diffusion_jax import report
-from diffusion_jax.build import ConfigError, Parts, build, config_hash, training_config
-from diffusion_jax.cache import cache_dir, enable_compilation_cache
+from diffusion_jax.build import Config, ConfigError, Parts, build, config_hash
 from diffusion_jax.data import DataError, arrays, to_uint8, train_batches
 from diffusion_jax.evaluate import evaluate
 from diffusion_jax.extractor import get_extractor
 from diffusion_jax.heldout import HeldoutLoss
 from diffusion_jax.models.flops import count_flops
 from diffusion_jax.pictures import save_gif, save_png, tile
+from diffusion_jax.provenance import check_workdir, environment, write_config
+from diffusion_jax.runtime import cache_dir, enable_compilation_cache, tune_cpu_allocator
 from diffusion_jax.sample import cycle_labels, proportional_labels
 from diffusion_jax.training.checkpoint import CheckpointError, Checkpoints
 from diffusion_jax.training.loop import AXIS, Cadence, TrainingError, train
@@ -37,7 +34,7 @@ USER_ERRORS = (ConfigError, DataError, CheckpointError, TrainingError)
 COLUMNS = 10
 
 
-def run(config: ConfigDict, workdir: Path, mode: str) -> int:
+def run(config: Config, workdir: Path, mode: str) -> int:
     """Does what `mode` says; returns the exit status. A user's mistake is one line on stderr."""
     try:
         return _run(config, workdir, mode)
@@ -46,8 +43,9 @@ def run(config: ConfigDict, workdir: Path, mode: str) -> int:
         return 2
 
 
-def _run(config: ConfigDict, workdir: Path, mode: str) -> int:
+def _run(config: Config, workdir: Path, mode: str) -> int:
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it writes
+    tune_cpu_allocator()
     enable_compilation_cache()
     check_workdir(config, workdir)
     job = Job(config, workdir, build(config))
@@ -66,31 +64,11 @@ def command() -> str:
     return " ".join(["python", *sys.argv])
 
 
-def check_workdir(config: ConfigDict, workdir: Path) -> None:
-    """Refuses a workdir whose run was trained with another config.
-
-    Raises:
-        ConfigError: says which keys differ.
-    """
-    path = workdir / "config.json"
-    if not path.exists():
-        return
-    mine = training_config(config.to_dict())
-    theirs = training_config(json.loads(path.read_text(encoding="utf-8"))["config"])
-    keys = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
-    if keys:
-        differences = ", ".join(f"{k}={mine.get(k)!r} (there: {theirs.get(k)!r})" for k in keys)
-        raise ConfigError(
-            f"{workdir} belongs to a run with another config: {differences}. Choose another "
-            "--workdir, or delete that one"
-        )
-
-
 @dataclasses.dataclass
 class Job:
     """A config, where its run lives, and the parts it means."""
 
-    config: ConfigDict
+    config: Config
     workdir: Path
     parts: Parts
 
@@ -114,7 +92,7 @@ class Job:
         if self.checkpoints.latest() == config.train.steps:
             print(f"training is done: step {config.train.steps} is in {self.workdir}")
             return True
-        self.write_config()
+        write_config(config, self.workdir)
         batches = train_batches(
             parts.dataset,
             batch_size=config.train.batch_size,
@@ -162,12 +140,6 @@ class Job:
             writer.close()
             batches.close()
         return not interrupted
-
-    def write_config(self) -> None:
-        """Writes the resolved config with what it ran on."""
-        self.workdir.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"config": self.config.to_dict(), **environment()}, indent=2)
-        (self.workdir / "config.json").write_text(text + "\n", encoding="utf-8")
 
     def print_overview(self, state: TrainState) -> None:
         """Prints the parameters, their number, and the cost of one image."""
@@ -336,24 +308,3 @@ class Job:
         ]
         title = f"{self.workdir.name}: {config.data.name}"
         report.write_report(self.workdir / "report.md", title, result, facts, pictures, [command()])
-
-
-def environment() -> dict[str, Any]:
-    """Versions, device and commit that a run ran on."""
-    names = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets")
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    device = jax.devices()[0]
-    return {
-        "commit": git.stdout.strip() or "unknown",
-        "versions": {
-            "python": sys.version.split()[0],
-            **{name: importlib.metadata.version(name) for name in names},
-        },
-        "device": f"{jax.device_count()} x {device.device_kind}",
-    }

@@ -1,8 +1,14 @@
-"""Process-level settings, to be made before the first JAX computation."""
+"""Process-level settings, to be made before the first JAX computation, and the user's cache."""
 
 import ctypes
+import os
 import platform
 import sys
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+import jax
 
 # Parameters of mallopt(3), from glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -19,10 +25,24 @@ def tune_cpu_allocator() -> bool:
     memory of a thread with an arena of its own is not covered, hence the single arena.
 
     Returns:
-        Whether the settings were made: False off Linux, or under another C library.
+        Whether the settings were made: False off Linux, under another C library, or where JAX has
+        an accelerator to compute on.
     """
-    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+    accelerated = entry_points(group="jax_plugins") or find_spec("libtpu")
+    if accelerated or sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return False
     settings = {_M_ARENA_MAX: 1, _M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1}
     libc = ctypes.CDLL(None)
     return all([libc.mallopt(name, value) for name, value in settings.items()])
+
+
+def cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/diffusion_jax`, by default `~/.cache/diffusion_jax`."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "diffusion_jax"
+
+
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs, so that the same run starts faster the next time."""
+    jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

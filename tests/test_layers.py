@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "diffusion_jax"
 
 LAYERS = (
-    ("types", "runtime", "cache", "pictures"),
+    ("types", "runtime", "pictures"),
     ("schedules", "models"),
     ("time_sampling", "time_grids", "prediction"),
     ("corruption", "conditioning"),
@@ -23,12 +23,13 @@ LAYERS = (
     ("sample", "extractor", "heldout"),
     ("evaluate",),
     ("build", "report", "plan"),
+    ("provenance",),
     ("sweep", "run"),
     ("launch", "configs", "experiments"),
 )
 """From top to bottom; a module imports from the lines above its own, and from its own folder."""
 
-STANDALONE = {"types", "runtime", "cache", "pictures"}
+STANDALONE = {"types", "runtime", "pictures"}
 FORBIDDEN = {"models": {"schedules"}, "samplers": {"models"}, "guidance": {"samplers"}}
 CONFIG_FILES = {"build", "sweep", "launch", "configs"}
 

@@ -208,13 +208,13 @@ def test_dropout_is_on_in_training_only():
 @pytest.mark.parametrize(
     ("net", "size", "message"),
     [
-        (UNet(**SMALL), 9, r"9x8.*model.channel_mults=\(1, 2\).*multiples of 2"),
+        (UNet(**SMALL), 9, r"9x8.*model.unet.channel_mults=\(1, 2\).*multiples of 2"),
         (UNet(), 12, r"12x8.*4 levels.*multiples of 8"),
-        (UNet(**SMALL, num_heads=3), 8, r"model.num_heads=3"),
-        (UNet(**SMALL, head_dim=24), 8, r"model.head_dim=24"),
-        (DiT(), 9, r"9x8.*model.patch_size=2"),
-        (DiT(num_heads=7), 8, r"model.hidden_size=384.*model.num_heads=7"),
-        (DiT(hidden_size=6), 8, r"model.hidden_size=6"),
+        (UNet(**SMALL, num_heads=3), 8, r"model.unet.num_heads=3"),
+        (UNet(**SMALL, head_dim=24), 8, r"model.unet.head_dim=24"),
+        (DiT(), 9, r"9x8.*model.dit.patch_size=2"),
+        (DiT(num_heads=7), 8, r"model.dit.hidden_size=384.*model.dit.num_heads=7"),
+        (DiT(hidden_size=6), 8, r"model.dit.hidden_size=6"),
     ],
 )
 def test_impossible_sizes_are_refused_by_name(net, size, message):

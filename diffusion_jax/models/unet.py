@@ -81,7 +81,7 @@ class AttentionBlock(nn.Module):
         if c % (self.head_dim or self.num_heads):
             raise ValueError(
                 f"attention over {c} channels cannot be split into heads evenly: change "
-                f"model.head_dim={self.head_dim} or model.num_heads={self.num_heads}"
+                f"model.unet.head_dim={self.head_dim} or model.unet.num_heads={self.num_heads}"
             )
         heads = c // self.head_dim if self.head_dim else self.num_heads
         h = GroupNorm(self.dtype, name="norm")(x).reshape(b, height * width, c)
@@ -207,6 +207,6 @@ class UNet(nn.Module):
         if height % factor or width % factor:
             raise ValueError(
                 f"image size {height}x{width} cannot be halved {levels - 1} times, as the "
-                f"{levels} levels of model.channel_mults={tuple(self.channel_mults)} ask: height "
-                f"and width must be multiples of {factor}"
+                f"{levels} levels of model.unet.channel_mults={tuple(self.channel_mults)} ask: "
+                f"height and width must be multiples of {factor}"
             )

@@ -1,0 +1,60 @@
+"""Whose workdir it is, and what a run ran on."""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from diffusion_jax.build import Config, ConfigError, training_config
+
+
+def check_workdir(config: Config, workdir: Path) -> None:
+    """Refuses a workdir whose run was trained with another config.
+
+    Raises:
+        ConfigError: says which keys differ.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    mine = training_config(config.to_dict())
+    theirs = training_config(json.loads(path.read_text(encoding="utf-8"))["config"])
+    keys = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+    if keys:
+        differences = ", ".join(f"{k}={mine.get(k)!r} (there: {theirs.get(k)!r})" for k in keys)
+        raise ConfigError(
+            f"{workdir} belongs to a run with another config: {differences}. Choose another "
+            "--workdir, or delete that one"
+        )
+
+
+def write_config(config: Config, workdir: Path) -> None:
+    """Writes the resolved config, with what it runs on, to `config.json`."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"config": config.to_dict(), **environment()}, indent=2)
+    (workdir / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and commit that a run ran on."""
+    names = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets")
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    device = jax.devices()[0]
+    return {
+        "commit": git.stdout.strip() or "unknown",
+        "versions": {
+            "python": sys.version.split()[0],
+            **{name: importlib.metadata.version(name) for name in names},
+        },
+        "device": f"{jax.device_count()} x {device.device_kind}",
+    }

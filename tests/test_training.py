@@ -1,0 +1,119 @@
+"""The train step and what it is made of, on problems with a known answer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from diffusion_jax.training.loop import AXIS, interrupt_flag, replicate, shard, unreplicate
+from diffusion_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from diffusion_jax.training.state import create_state, update_ema
+from diffusion_jax.training.step import make_train_step
+
+
+def regression(params, batch, key):
+    """Squared error of a line; noise by the sample's index, as in every objective."""
+    noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i)))(batch["index"])
+    loss = (batch["x"] @ params["w"] - batch["y"] + 0.1 * noise) ** 2
+    return loss, {"twice": 2 * loss}
+
+
+def data(n: int = 16) -> dict:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, 3)).astype(np.float32)
+    return {"x": x, "y": x @ np.array([1.0, -2.0, 0.5], np.float32), "index": np.arange(n)}
+
+
+PARAMS = {"w": jnp.array([0.3, 0.1, -0.2])}
+
+
+def test_one_step_by_hand() -> None:
+    optimizer = optax.sgd(0.1)
+    step = make_train_step(regression, optimizer, ema_decay=0.5)
+    key, batch = jax.random.key(0), data()
+    state, metrics = step(create_state(PARAMS, optimizer), batch, key)
+    mean = lambda p: regression(p, batch, jax.random.fold_in(key, 0))[0].mean()  # noqa: E731
+    gradient = jax.grad(mean)(PARAMS)["w"]
+    np.testing.assert_allclose(state.params["w"], PARAMS["w"] - 0.1 * gradient, rtol=1e-6)
+    assert state.step == 1
+    assert metrics["loss"] == pytest.approx(float(mean(PARAMS)))
+    assert metrics["twice"] == pytest.approx(2 * float(mean(PARAMS)))
+    assert metrics["grad_norm"] == pytest.approx(float(jnp.linalg.norm(gradient)))
+    # Decay of the first step: min(0.5, (1 + 1) / (10 + 1)).
+    expected = PARAMS["w"] + (1 - 2 / 11) * (state.params["w"] - PARAMS["w"])
+    np.testing.assert_allclose(state.ema["w"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_accumulation_changes_nothing_but_memory(accumulate: int) -> None:
+    optimizer = make_optimizer("adam", optax.constant_schedule(0.1), clip_norm=1.0)
+    states = []
+    for parts in (1, accumulate):
+        step = jax.jit(make_train_step(regression, optimizer, 0.9, parts))
+        state = create_state(PARAMS, optimizer)
+        for _ in range(3):
+            state, metrics = step(state, data(), jax.random.key(0))
+        states.append((state, metrics))
+    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_the_mapped_step_is_the_plain_one() -> None:
+    optimizer = optax.adam(0.1)
+    batch = data()
+    mapped = jax.pmap(make_train_step(regression, optimizer, 0.9, axis_name=AXIS), AXIS)
+    split = shard({"x": batch["x"], "y": batch["y"]})
+    np.testing.assert_array_equal(split["index"].ravel(), batch["index"])
+    state = create_state(PARAMS, optimizer)
+    a, metrics = mapped(*replicate((state,)), split, replicate(jax.random.key(0)))
+    b, _ = make_train_step(regression, optimizer, 0.9)(state, batch, jax.random.key(0))
+    for x, y in zip(jax.tree.leaves(unreplicate(a)), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
+    assert metrics["loss"].shape == (jax.local_device_count(),)
+
+
+def test_ema_warms_up_and_then_decays() -> None:
+    ema = {"w": jnp.zeros(())}
+    for step in range(1, 2001):
+        ema = update_ema(ema, {"w": jnp.ones(())}, jnp.array(step), decay=0.99)
+        if step == 10:
+            # What is left of the start: the product of (1 + i) / (10 + i).
+            left = np.prod([(1 + i) / (10 + i) for i in range(1, 11)])
+            assert 1 - ema["w"] == pytest.approx(left, rel=1e-2)
+    assert ema["w"] == pytest.approx(1.0)
+    last = update_ema({"w": jnp.zeros(())}, {"w": jnp.ones(())}, jnp.array(5000), decay=0.99)
+    assert last["w"] == pytest.approx(0.01, rel=1e-4)
+
+
+@pytest.mark.parametrize(("decay", "middle"), [("constant", 2.0), ("linear", 1.0), ("cosine", 1.0)])
+def test_learning_rate(decay: str, middle: float) -> None:
+    rate = learning_rate_schedule(2.0, steps=110, warmup_steps=10, decay=decay)
+    assert rate(0) == 0
+    assert rate(5) == pytest.approx(1.0)
+    assert rate(10) == pytest.approx(2.0)
+    assert rate(60) == pytest.approx(middle)
+    assert rate(110) == pytest.approx(2.0 if decay == "constant" else 0.0, abs=1e-6)
+
+
+def test_optimizers_by_name_and_clipping() -> None:
+    gradient = {"w": jnp.array([3.0, 4.0])}
+    for name in ("sgd", "adam", "lion", "lamb", "dadapt_adamw"):
+        make_optimizer(name, optax.constant_schedule(0.1)).init(gradient)
+    clipped = make_optimizer("sgd", optax.constant_schedule(1.0), clip_norm=1.0)
+    updates, _ = clipped.update(gradient, clipped.init(gradient))
+    np.testing.assert_allclose(updates["w"], [-0.6, -0.8], rtol=1e-6)
+    with pytest.raises(AttributeError):
+        make_optimizer("adammm", optax.constant_schedule(0.1))
+
+
+def test_the_second_ctrl_c_interrupts() -> None:
+    import os
+    import signal
+
+    with interrupt_flag() as interrupted:
+        assert not interrupted()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
