@@ -59,8 +59,14 @@ def evaluate(
         for suffix, (images, wanted) in groups.items():
             seen, features = extractor(images)
             n, name = len(images), extractor.name
-            fd = bootstrap(distance, features, bootstrap_repeats)
-            put(f"frechet_{name}{suffix}", fd, n, **by, n_reference=len(reference))
+            fd, low, high = bootstrap(distance, features, bootstrap_repeats, wanted)
+            put(
+                f"frechet_{name}{suffix}",
+                (fd, max(low, 0.0), high),
+                n,
+                **by,
+                n_reference=len(reference),
+            )
             if wanted is not None:
                 put(f"accuracy_{name}{suffix}", wilson(seen == wanted), n, **by)
             put(f"precision_{name}{suffix}", wilson(covered(features, some)), n, **by)

@@ -25,7 +25,8 @@ from diffusion_jax.provenance import check_workdir, environment, write_config
 from diffusion_jax.runtime import cache_dir, enable_compilation_cache, tune_cpu_allocator
 from diffusion_jax.sample import cycle_labels, proportional_labels
 from diffusion_jax.training.checkpoint import CheckpointError, Checkpoints
-from diffusion_jax.training.loop import AXIS, Cadence, TrainingError, train
+from diffusion_jax.training.loop import Cadence, TrainingError, train
+from diffusion_jax.training.parallel import Replicated
 from diffusion_jax.training.state import TrainState, create_state
 from diffusion_jax.training.step import make_train_step
 from diffusion_jax.training.writers import make_writer
@@ -118,8 +119,13 @@ class Job:
             sheet = self.draw_grid(state.ema, step, path)
             writer.write_images(step, {"samples": sheet[None]})
 
+        parallel = Replicated()
         train_step = make_train_step(
-            parts.loss, parts.optimizer, config.ema.decay, config.train.accumulate, AXIS
+            parts.loss,
+            parts.optimizer,
+            config.ema.decay,
+            config.train.accumulate,
+            parallel.axis_name,
         )
         _, train_key = jax.random.split(self.key)
         settings = config.train
@@ -129,6 +135,7 @@ class Job:
                 state,
                 batches,
                 train_key,
+                parallel=parallel,
                 batch_size=settings.batch_size,
                 cadence=Cadence(settings.steps, settings.log_every, settings.checkpoint_every),
                 checkpoints=self.checkpoints,

@@ -72,3 +72,8 @@ def test_bootstrap_of_a_mean_has_its_standard_error() -> None:
     assert value == x.mean()
     assert (high + low) / 2 == pytest.approx(value)
     assert (high - low) / 2 == pytest.approx(1.96 * x.std(ddof=1) / 20, rel=0.06)
+    # Between two fixed halves far apart nothing varies; within them each has its own error.
+    halves = np.arange(400) % 2
+    value, low, high = bootstrap(lambda d: float(d.mean()), x + 9 * halves, 2000, strata=halves)
+    within = [x[halves == k].var(ddof=1) / 200 / 4 for k in (0, 1)]
+    assert (high - low) / 2 == pytest.approx(1.96 * np.sqrt(sum(within)), rel=0.06)

@@ -20,8 +20,8 @@ from configs import default
 from diffusion_jax import build, run
 from diffusion_jax.data import ArraySource, Dataset
 from diffusion_jax.sample import cycle_labels, proportional_labels
-from diffusion_jax.training import loop
 from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.training.parallel import Replicated
 from diffusion_jax.training.state import create_state
 from diffusion_jax.training.step import make_train_step
 
@@ -143,15 +143,15 @@ def test_same_seed_same_bits_also_after_ctrl_c(
     one = final_state(tiny(), tmp_path / "one")
     assert_same(one, final_state(tiny(), tmp_path / "two"))
 
-    shard, seen = loop.shard, []
+    split, seen = Replicated.split, []
 
-    def interrupt(batch: dict) -> dict:
+    def interrupt(self: Replicated, batch: dict) -> dict:
         seen.append(batch)
         if len(seen) == 4:
             os.kill(os.getpid(), signal.SIGINT)
-        return shard(batch)
+        return split(self, batch)
 
-    monkeypatch.setattr(loop, "shard", interrupt)
+    monkeypatch.setattr(Replicated, "split", interrupt)
     assert run.run(tiny(), tmp_path / "three", "all") == 130
     assert "go on with the same command" in capsys.readouterr().out
     assert Checkpoints(tmp_path / "three/checkpoints").latest() == 4
@@ -238,12 +238,13 @@ def test_step_and_sampler_are_traced_once() -> None:
     assert traces["sampler"] == once
 
     loss = dataclasses.replace(parts.loss, apply=counted("step", parts.loss.apply))
-    step = jax.pmap(make_train_step(loss, parts.optimizer, 0.9, 1, loop.AXIS), axis_name=loop.AXIS)
-    state = loop.replicate(create_state(params, parts.optimizer))
+    parallel = Replicated()
+    step = parallel.compile(make_train_step(loss, parts.optimizer, 0.9, 1, parallel.axis_name))
+    state = parallel.place(create_state(params, parts.optimizer))
     for seed in (0, 1):
         x = np.full((16, 8, 8, 1), 0.1 * seed, np.float32)
-        batch = loop.shard({"x": x, "cond": {"label": np.full(16, seed, np.int32)}})
-        state, _ = step(state, batch, loop.replicate(jax.random.key(seed)))
+        batch = parallel.split({"x": x, "cond": {"label": np.full(16, seed, np.int32)}})
+        state, _ = step(state, batch, parallel.place(jax.random.key(seed)))
     assert traces["step"] == 1
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion_jax.training.loop import AXIS, interrupt_flag, replicate, shard, unreplicate
+from diffusion_jax.training.loop import interrupt_flag
 from diffusion_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from diffusion_jax.training.parallel import AXIS, Replicated
 from diffusion_jax.training.state import create_state, update_ema
 from diffusion_jax.training.step import make_train_step
 
@@ -59,18 +60,23 @@ def test_accumulation_changes_nothing_but_memory(accumulate: int) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-def test_the_mapped_step_is_the_plain_one() -> None:
+@pytest.mark.parametrize("mapped", [False, True])
+def test_the_parallel_step_is_the_plain_one(mapped: bool) -> None:
+    """Also through pmap, which one device alone does without."""
+    parallel = Replicated()
+    parallel.axis_name = AXIS if mapped else parallel.axis_name
     optimizer = optax.adam(0.1)
+    step = make_train_step(regression, optimizer, 0.9, axis_name=parallel.axis_name)
     batch = data()
-    mapped = jax.pmap(make_train_step(regression, optimizer, 0.9, axis_name=AXIS), AXIS)
-    split = shard({"x": batch["x"], "y": batch["y"]})
-    np.testing.assert_array_equal(split["index"].ravel(), batch["index"])
+    split = parallel.split({"x": batch["x"], "y": batch["y"]})
+    np.testing.assert_array_equal(np.ravel(split["index"]), batch["index"])
     state = create_state(PARAMS, optimizer)
-    a, metrics = mapped(*replicate((state,)), split, replicate(jax.random.key(0)))
-    b, _ = make_train_step(regression, optimizer, 0.9)(state, batch, jax.random.key(0))
-    for x, y in zip(jax.tree.leaves(unreplicate(a)), jax.tree.leaves(b), strict=True):
+    expected, wanted = make_train_step(regression, optimizer, 0.9)(state, batch, jax.random.key(0))
+    placed, key = parallel.place((state, jax.random.key(0)))
+    found, metrics = parallel.compile(step)(placed, split, key)
+    for x, y in zip(jax.tree.leaves(parallel.fetch(found)), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
-    assert metrics["loss"].shape == (jax.local_device_count(),)
+    np.testing.assert_allclose(np.mean(metrics["loss"]), wanted["loss"], rtol=1e-5)
 
 
 def test_ema_warms_up_and_then_decays() -> None:

@@ -9,18 +9,33 @@ Z = 1.959964
 
 
 def bootstrap(
-    statistic: Callable[[np.ndarray], float], data: np.ndarray, repeats: int, seed: int = 0
+    statistic: Callable[[np.ndarray], float],
+    data: np.ndarray,
+    repeats: int,
+    strata: np.ndarray | None = None,
+    seed: int = 0,
 ) -> tuple[float, float, float]:
-    """`(value, low, high)` of a statistic of the rows of `data`.
+    """`(value, low, high)` of a statistic of the rows of `data` `[N, ...]`.
 
     The interval is the value -+ 1.96 standard deviations over resamplings: their percentiles would
     not do, since a resample repeats rows and thereby shifts a Frechet distance upwards.
+
+    Args:
+        statistic: of rows.
+        data: the rows.
+        repeats: resamplings.
+        strata: int `[N]`, where the number of rows of each kind was fixed beforehand, as that of
+            each class is: rows are then drawn again within their kind.
+        seed: of the resamplings.
     """
     rng = np.random.default_rng(seed)
-    value = statistic(data)
-    spread = np.std(
-        [statistic(data[rng.integers(len(data), size=len(data))]) for _ in range(repeats)], ddof=1
-    )
+    kinds = np.zeros(len(data), int) if strata is None else strata
+    groups = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
+    values = []
+    for _ in range(repeats):
+        rows = [group[rng.integers(len(group), size=len(group))] for group in groups]
+        values.append(statistic(data[np.concatenate(rows)]))
+    value, spread = statistic(data), np.std(values, ddof=1)
     return value, float(value - Z * spread), float(value + Z * spread)
 
 

@@ -1,6 +1,7 @@
 """Where metrics go: `metrics.jsonl` always, TensorBoard (through clu) where TensorFlow is there."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,6 +35,7 @@ class JsonlWriter:
 
 def hide_accelerators_from_tensorflow() -> bool:
     """Imports TensorFlow, on the CPU only; False if it is not installed."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # no line about every CPU feature
     try:
         import tensorflow as tf
     except ImportError:
