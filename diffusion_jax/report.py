@@ -34,8 +34,8 @@ def result_table(result: Mapping[str, Mapping[str, Any]]) -> str:
         if name.endswith("_heldout"):
             continue
         title, direction = MEANING[name.split("_")[0]]
-        floor = result[f"{name}_heldout"]
-        lines.append(f"| {title} (`{name}`) | {_figure(entry)} | {_figure(floor)} | {direction} |")
+        figures = (_figure(name, entry), _figure(name, result[f"{name}_heldout"]))
+        lines.append(f"| {title} (`{name}`) | {' | '.join(figures)} | {direction} |")
     return "\n".join(lines)
 
 
@@ -80,11 +80,12 @@ def write_report(
     path.write_text("\n".join(lines), encoding="utf-8")
 
 
-def _figure(entry: Mapping[str, Any]) -> str:
-    value, low, high = (f"{entry[key]:.3g}" for key in ("value", "low", "high"))
-    if entry["high"] <= 1 and entry["low"] >= 0 and entry["value"] > 0.5:
-        value, low, high = (f"{entry[key]:.4f}" for key in ("value", "low", "high"))
-    return f"**{value}** ({low} to {high}), n = {entry['n']}"
+def _figure(name: str, entry: Mapping[str, Any]) -> str:
+    share = name.split("_")[0] in ("accuracy", "precision", "recall")
+    value, low, high = (
+        f"{entry[key]:.2%}" if share else f"{entry[key]:.3g}" for key in ("value", "low", "high")
+    )
+    return f"**{value}** ({low} to {high}), n = {entry['n']:,}"
 
 
 def plot_curves(metrics: Path, out: Path) -> float:
@@ -120,7 +121,7 @@ def _draw(
     left.set(xlabel="step", ylabel="loss", yscale="log")
     left.legend()
     prefix = "heldout/mse_t"
-    for row in heldout[:: max(1, len(heldout) // 4)]:
+    for row in heldout[:: -max(1, len(heldout) // 4)][::-1]:  # some, and the last
         levels = [
             (float(k.removeprefix(prefix)), v) for k, v in row.items() if k.startswith(prefix)
         ]

@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -278,15 +279,17 @@ class Job:
             _, train_labels = arrays(dataset.train)
             labels = proportional_labels(train_labels, dataset.num_classes, settings.num_samples)
         index = np.arange(settings.num_samples)
+        began = time.monotonic()
         images, _ = self.draw(params, settings.seed, index, labels)
+        seconds = time.monotonic() - began
         passport = {**self.made_by(step), "seed": settings.seed}
         result = evaluate(images, labels, dataset, extractor, settings.bootstrap, passport)
         report.write_result(path, result)
-        self.report(result, step)
+        self.report(result, step, seconds)
         print(report.result_table(result))
         print(f"report: {self.workdir / 'report.md'}")
 
-    def report(self, result: Mapping[str, Any], step: int) -> None:
+    def report(self, result: Mapping[str, Any], step: int, seconds: float) -> None:
         """Writes `report.md` beside the pictures."""
         config = self.config
         curves = report.plot_curves(self.workdir / "metrics.jsonl", self.workdir / "curves.png")
@@ -301,7 +304,8 @@ class Job:
             "training": f"{step:,} steps of {config.train.batch_size} images, {epochs:,.0f} epochs"
             + (f", {curves:,.0f} s" if curves else ""),
             "sampling": f"{self.made_by(step)['sampler']}, {config.sample.steps} steps, "
-            f"guidance {config.sample.guidance_scale}, EMA {config.ema.decay}",
+            f"guidance {config.sample.guidance_scale}, EMA {config.ema.decay}; "
+            f"{config.evaluate.num_samples:,} samples in {seconds:.1f} s, compilation included",
             "device": where["device"],
             "versions": ", ".join(f"{name} {v}" for name, v in where["versions"].items()),
             "commit": where["commit"],

@@ -4,6 +4,7 @@ import multiprocessing
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,8 @@ from diffusion_jax.data import (
     train_batches,
 )
 from diffusion_jax.data.digits import png
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")
@@ -207,17 +210,14 @@ def test_digits_are_those_of_scikit_learn(digits):
 
 def test_digits_need_no_tensorflow(digits, tmp_path):
     script = """
-        import importlib.machinery, sys
-        find = importlib.machinery.PathFinder.find_spec
-        def hidden(name, *rest):
-            return None if name.split(".")[0] == "tensorflow" else find(name, *rest)
-        importlib.machinery.PathFinder.find_spec = hidden
+        import sys
+        from tests import without_tensorflow
         from diffusion_jax.data import DataError, load_dataset
         print(load_dataset("digits", data_dir=sys.argv[1]).fingerprint)
         assert "tensorflow" not in sys.modules
     """
     command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == digits.fingerprint
     assert "examples/s" not in done.stderr

@@ -27,9 +27,11 @@ from diffusion_jax.training.step import make_train_step
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
-SHAPES = {"cifar10_ddpm": (32, 32, 3), "imagenet64_adm": (64, 64, 3)} | {
-    "imagenet256_dit": (256, 256, 3),
+SHAPES = {
+    "cifar10_ddpm": (32, 32, 3),
     "fashion_mnist": (28, 28, 1),
+    "imagenet64_adm": (64, 64, 3),
+    "imagenet256_dit": (256, 256, 3),
 }
 TINY = {
     "model.name": "dit",
@@ -375,8 +377,8 @@ def test_bad_command_lines_end_in_one_line(arguments: list[str], says: str) -> N
 
 WITHOUT_TENSORFLOW = """
 import sys
-sys.modules["tensorflow"] = None
 sys.path.insert(0, {root!r})
+from tests import without_tensorflow
 from pathlib import Path
 from tests import test_run as t
 from diffusion_jax import build, extractor, run

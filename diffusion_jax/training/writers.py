@@ -1,9 +1,10 @@
 """Where metrics go: `metrics.jsonl` always, TensorBoard (through clu) where TensorFlow is there."""
 
+import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,28 @@ class JsonlWriter:
 
 def hide_accelerators_from_tensorflow() -> bool:
     """Imports TensorFlow, on the CPU only; False if it is not installed."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # no line about every CPU feature
     try:
-        import tensorflow as tf
+        with silent_stderr():  # it tells of CPU features there, whatever its log level
+            import tensorflow as tf
+            from clu import metric_writers  # noqa: F401
     except ImportError:
         return False
     for kind in ("GPU", "TPU"):
         tf.config.set_visible_devices([], kind)
     return True
+
+
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Drops what is written to the file descriptor of stderr, also by compiled code."""
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def make_writer(workdir: Path, say: Callable[[str], None]) -> Any:
