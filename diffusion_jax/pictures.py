@@ -38,6 +38,14 @@ def save_png(path: Path, array: np.ndarray, made_by: Mapping[str, Any]) -> None:
     as_image(array).save(path, pnginfo=info)
 
 
+def read_made_by(path: Path) -> dict[str, Any] | None:
+    """What `save_png` was told of the picture at `path`; None if there is none."""
+    if not path.exists():
+        return None
+    made_by: dict[str, Any] = json.loads(Image.open(path).info["made_by"])
+    return made_by
+
+
 def save_gif(path: Path, frames: np.ndarray, columns: int, milliseconds: int = 120) -> None:
     """An animation of `[K, N, H, W, C]`; the last frame stays for two seconds."""
     pictures = [as_image(tile(images, columns)) for images in frames]

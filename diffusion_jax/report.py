@@ -24,6 +24,14 @@ def write_result(path: Path, result: Mapping[str, Any]) -> None:
     part.replace(path)
 
 
+def has_passport(path: Path, passport: Mapping[str, Any]) -> bool:
+    """Whether `result.json` is there, and is of samples with that passport."""
+    if not path.exists():
+        return False
+    entries = json.loads(path.read_text(encoding="utf-8")).values()
+    return all(passport.items() <= entry["passport"].items() for entry in entries)
+
+
 def result_table(result: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown table: each metric of the samples beside that of held-out real images."""
     lines = [

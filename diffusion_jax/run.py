@@ -21,7 +21,7 @@ from diffusion_jax.evaluate import evaluate
 from diffusion_jax.extractor import get_extractor
 from diffusion_jax.heldout import HeldoutLoss
 from diffusion_jax.models.flops import count_flops
-from diffusion_jax.pictures import save_gif, save_png, tile
+from diffusion_jax.pictures import read_made_by, save_gif, save_png, tile
 from diffusion_jax.provenance import check_workdir, environment, write_config
 from diffusion_jax.runtime import cache_dir, enable_compilation_cache, tune_cpu_allocator
 from diffusion_jax.sample import cycle_labels, proportional_labels
@@ -173,21 +173,26 @@ class Job:
 
     # Sampling
 
+    def step_to_use(self) -> int | None:
+        """Step of the checkpoint that `sample.checkpoint` names; None if there is none yet."""
+        step: int = self.config.sample.checkpoint
+        return self.checkpoints.latest() if step < 0 else step
+
     def restore(self) -> tuple[Any, int]:
-        """EMA parameters and step of the checkpoint that `sample.checkpoint` names."""
-        step = self.config.sample.checkpoint
+        """EMA parameters and step of that checkpoint."""
         template = jax.eval_shape(self.new_state)
-        state, _ = self.checkpoints.restore(template, None if step < 0 else step)
+        state, _ = self.checkpoints.restore(template, self.step_to_use())
         return state.ema, int(state.step)
 
-    def made_by(self, step: int) -> dict[str, Any]:
-        """What determines a sample, but for its number, label and seed."""
+    def made_by(self, step: int | None, seed: int) -> dict[str, Any]:
+        """What determines a sample, but for its number and label."""
         sample = self.config.sample
         settings = dict(sample.get(sample.sampler, {}))
         words = ", ".join(f"{name}={value}" for name, value in settings.items())
         return {
             "config": config_hash(self.config),
             "checkpoint": step,
+            "seed": seed,
             "ema": self.config.ema.decay,
             "sampler": f"{sample.sampler}({words})",
             "steps": sample.steps,
@@ -220,6 +225,13 @@ class Job:
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
+    def span(self, index: np.ndarray) -> dict[str, Any]:
+        """What a picture of many samples says of their numbers and labels."""
+        return {
+            "labels": self.config.sample.labels,
+            "index": [int(index[0]), int(index[-1])],
+        }
+
     def draw_grid(self, params: Any, step: int, path: Path) -> np.ndarray:
         """Draws the first 100 samples at most, saves them as a grid and returns it."""
         sample = self.config.sample
@@ -227,8 +239,7 @@ class Job:
         images, _ = self.draw(params, sample.seed, index, self.labels(index))
         sheet = tile(images, COLUMNS)
         path.parent.mkdir(parents=True, exist_ok=True)
-        made_by = {**self.made_by(step), "seed": sample.seed, "labels": sample.labels}
-        save_png(path, sheet, {**made_by, "index": [int(index[0]), int(index[-1])]})
+        save_png(path, sheet, {**self.made_by(step, sample.seed), **self.span(index)})
         return sheet
 
     def sample(self, again: bool) -> None:
@@ -237,7 +248,8 @@ class Job:
         sample = self.config.sample
         index = sample.first_index + np.arange(sample.num_images)
         labels = self.labels(index)
-        if not again and (folder / "grid.png").exists():
+        made_by = self.made_by(self.step_to_use(), sample.seed)
+        if not again and read_made_by(folder / "grid.png") == {**made_by, **self.span(index)}:
             return
         params, step = self.restore()
         keep = max(1, sample.steps // max(sample.strip - 1, 1))
@@ -246,7 +258,6 @@ class Job:
             params, sample.seed, index[:shown], None if labels is None else labels[:shown], keep
         )
         images, _ = self.draw(params, sample.seed, index, labels)
-        made_by = {**self.made_by(step), "seed": sample.seed}
         singles = folder / "images"
         shutil.rmtree(singles, ignore_errors=True)
         singles.mkdir(parents=True)
@@ -255,11 +266,11 @@ class Job:
         ):
             what = {"index": int(number), "label": None if label is None else int(label)}
             save_png(singles / f"{number:06d}.png", image, {**made_by, **what})
-        span = {"labels": sample.labels, "index": [int(index[0]), int(index[-1])]}
-        save_png(folder / "grid.png", tile(images, COLUMNS), {**made_by, **span})
+        span = {**made_by, **self.span(index)}
+        save_png(folder / "grid.png", tile(images, COLUMNS), span)
         few = states[:, : min(shown, COLUMNS)].swapaxes(0, 1)
         strip = tile(few.reshape(-1, *few.shape[2:]), columns=few.shape[1])
-        save_png(folder / "trajectory.png", strip, {**made_by, **span})
+        save_png(folder / "trajectory.png", strip, span)
         save_gif(folder / "denoise.gif", states, COLUMNS)
         print(f"{len(index)} samples of step {step} are in {folder}")
 
@@ -269,21 +280,26 @@ class Job:
         """Measures `evaluate.num_samples` samples; writes `result.json` and `report.md`."""
         path = self.workdir / "result.json"
         settings, dataset = self.config.evaluate, self.parts.dataset
-        if not again and path.exists():
+        passport = {
+            **self.made_by(self.step_to_use(), settings.seed),
+            "num_samples": settings.num_samples,
+        }
+        if not again and report.has_passport(path, passport):
             print(f"evaluated already: {self.workdir / 'report.md'}")
             return
         params, step = self.restore()
-        extractor = labels = None
+        index = np.arange(settings.num_samples)
+        extractor, wanted, labels = None, None, self.labels(index)
         if dataset.num_classes:
             extractor = get_extractor(dataset, cache_dir() / "extractors", print)
+        if labels is not None and self.config.sample.labels != "none":
             _, train_labels = arrays(dataset.train)
-            labels = proportional_labels(train_labels, dataset.num_classes, settings.num_samples)
-        index = np.arange(settings.num_samples)
+            wanted = proportional_labels(train_labels, dataset.num_classes, settings.num_samples)
+            labels = wanted
         began = time.monotonic()
         images, _ = self.draw(params, settings.seed, index, labels)
         seconds = time.monotonic() - began
-        passport = {**self.made_by(step), "seed": settings.seed}
-        result = evaluate(images, labels, dataset, extractor, settings.bootstrap, passport)
+        result = evaluate(images, wanted, dataset, extractor, settings.bootstrap, passport)
         report.write_result(path, result)
         self.report(result, step, seconds)
         print(report.result_table(result))
@@ -303,7 +319,7 @@ class Job:
             "process": f"{config.schedule.name} schedule, {config.objective.prediction} prediction",
             "training": f"{step:,} steps of {config.train.batch_size} images, {epochs:,.0f} epochs"
             + (f", {curves:,.0f} s" if curves else ""),
-            "sampling": f"{self.made_by(step)['sampler']}, {config.sample.steps} steps, "
+            "sampling": f"{self.made_by(step, 0)['sampler']}, {config.sample.steps} steps, "
             f"guidance {config.sample.guidance_scale}, EMA {config.ema.decay}; "
             f"{config.evaluate.num_samples:,} samples in {seconds:.1f} s, compilation included",
             "device": where["device"],

@@ -116,6 +116,13 @@ def test_the_whole_job_and_what_it_leaves(tmp_path: Path, capsys: pytest.Capture
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
     assert "training is done" in capsys.readouterr().out
 
+    # With other settings of the sampler it draws and measures again, and trains nothing.
+    assert run.run(tiny(sample__steps=3), tmp_path / "run", "all") == 0
+    after = json.loads((tmp_path / "run/result.json").read_text())
+    assert {entry["passport"]["steps"] for entry in after.values()} == {3}
+    assert json.loads(Image.open(tmp_path / "run/samples/grid.png").text["made_by"])["steps"] == 3
+    assert "step 6/6" not in capsys.readouterr().out
+
 
 def test_a_picture_can_be_made_again_from_what_its_png_says(tmp_path: Path) -> None:
     assert run.run(tiny(), tmp_path, "all") == 0
