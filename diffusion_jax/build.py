@@ -24,10 +24,10 @@ from diffusion_jax.models.unet import UNet
 from diffusion_jax.objectives import GaussianLoss
 from diffusion_jax.prediction import PREDICTIONS
 from diffusion_jax.sample import Generator
-from diffusion_jax.samplers.ancestral import ancestral
+from diffusion_jax.samplers.ancestral import VARIANCES, ancestral
 from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.schedules import Schedule
-from diffusion_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from diffusion_jax.training.optimizer import DECAYS, learning_rate_schedule, make_optimizer
 from diffusion_jax.types import Array, Cond, Key, Params, Sampler
 
 Config = ConfigDict
@@ -75,7 +75,6 @@ class Parts:
 
     Attributes:
         dataset: images.
-        network: the linen module.
         init: key -> parameters.
         loss: the training objective.
         heldout_loss: the same without dropout of any kind.
@@ -84,7 +83,6 @@ class Parts:
     """
 
     dataset: Dataset
-    network: nn.Module
     init: Callable[[Key], Params]
     loss: GaussianLoss
     heldout_loss: GaussianLoss
@@ -104,8 +102,8 @@ def build(config: ConfigDict) -> Parts:
     prediction = lookup(PREDICTIONS, config.objective.prediction, "objective.prediction")
     loss_space = _loss_space(config)
     sampler = _sampler(config, schedule)
-    lookup(MODELS, config.model.name, "model.name")
-    lookup(DTYPES, config.model.dtype, "model.dtype")
+    check_known(config.model.name, MODELS, "model.name")
+    check_known(config.model.dtype, DTYPES, "model.dtype")
     optimizer = _optimizer(config)
     _check_numbers(config)
     _check_times(config, schedule)
@@ -155,14 +153,19 @@ def build(config: ConfigDict) -> Parts:
         clip=config.sample.clip,
         learned_variance=objective.learned_variance,
     )
-    return Parts(dataset, network, init, loss, heldout_loss, optimizer, generator)
+    return Parts(dataset, init, loss, heldout_loss, optimizer, generator)
 
 
 def lookup(table: Mapping[str, Any], name: str, key: str) -> Any:
     """`table[name]`, or a ConfigError that offers the nearest name."""
-    if name not in table:
-        raise ConfigError(f"{key}={name!r} is not known{suggest(name, table)}")
+    check_known(name, table, key)
     return table[name]
+
+
+def check_known(name: str, known: Iterable[str], key: str) -> None:
+    """Raises a ConfigError that offers the nearest name if `name` is not one of `known`."""
+    if name not in known:
+        raise ConfigError(f"{key}={name!r} is not known{suggest(name, known)}")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -238,7 +241,7 @@ def config_hash(config: ConfigDict) -> str:
 
 def _loss_space(config: ConfigDict) -> Any:
     space, weighting = config.objective.loss_space, config.objective.weighting
-    lookup(WEIGHTINGS, weighting, "objective.weighting")
+    check_known(weighting, WEIGHTINGS, "objective.weighting")
     if space and weighting != "uniform":
         raise ConfigError(
             f"objective.loss_space={space!r} goes with objective.weighting='uniform' only: "
@@ -259,9 +262,9 @@ def _sampler(config: ConfigDict, schedule: Schedule) -> Sampler:
     sampler = make(schedule, **config.sample.get(config.sample.sampler, ConfigDict()))
     learned = config.objective.learned_variance
     if config.sample.sampler == "ancestral":
-        lookup({"small": 0, "large": 0, "learned": 0}, config.sample.ancestral.variance,
-               "sample.ancestral.variance")  # fmt: skip
-        if config.sample.ancestral.variance == "learned" and not learned:
+        variance = config.sample.ancestral.variance
+        check_known(variance, VARIANCES, "sample.ancestral.variance")
+        if variance == "learned" and not learned:
             raise ConfigError(
                 "sample.ancestral.variance='learned' needs objective.learned_variance=True"
             )
@@ -275,8 +278,7 @@ def _sampler(config: ConfigDict, schedule: Schedule) -> Sampler:
 
 def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
     settings = config.optimizer
-    decays = {"constant": 0, "linear": 0, "cosine": 0}
-    lookup(decays, settings.decay, "optimizer.decay")
+    check_known(settings.decay, DECAYS, "optimizer.decay")
     rate = learning_rate_schedule(
         settings.learning_rate, config.train.steps, settings.warmup_steps, settings.decay
     )

@@ -34,6 +34,8 @@ from diffusion_jax.training.writers import make_writer
 
 USER_ERRORS = (ConfigError, DataError, CheckpointError, TrainingError)
 COLUMNS = 10
+SHOWN = 100
+"""Samples at most in a grid during training, and in the animation."""
 
 
 def run(config: Config, workdir: Path, mode: str) -> int:
@@ -76,7 +78,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.labels(np.arange(1))  # refuses bad ones before any time is spent
-        self.key = jax.random.key(self.config.seed)
+        self.init_key, self.train_key = jax.random.split(jax.random.key(self.config.seed))
         self.checkpoints = Checkpoints(
             self.workdir / "checkpoints", self.config.train.keep_checkpoints
         )
@@ -85,8 +87,7 @@ class Job:
 
     def new_state(self) -> TrainState:
         """State of step 0."""
-        init_key, _ = jax.random.split(self.key)
-        return create_state(self.parts.init(init_key), self.parts.optimizer)
+        return create_state(self.parts.init(self.init_key), self.parts.optimizer)
 
     def train(self) -> bool:
         """Trains to the end from the newest checkpoint; False if Ctrl-C came first."""
@@ -128,14 +129,13 @@ class Job:
             config.train.accumulate,
             parallel.axis_name,
         )
-        _, train_key = jax.random.split(self.key)
         settings = config.train
         try:
-            state, interrupted = train(
+            interrupted = train(
                 train_step,
                 state,
                 batches,
-                train_key,
+                self.train_key,
                 parallel=parallel,
                 batch_size=settings.batch_size,
                 cadence=Cadence(settings.steps, settings.log_every, settings.checkpoint_every),
@@ -233,9 +233,9 @@ class Job:
         }
 
     def draw_grid(self, params: Any, step: int, path: Path) -> np.ndarray:
-        """Draws the first 100 samples at most, saves them as a grid and returns it."""
+        """Draws the first `SHOWN` samples at most, saves them as a grid and returns it."""
         sample = self.config.sample
-        index = sample.first_index + np.arange(min(sample.num_images, 100))
+        index = sample.first_index + np.arange(min(sample.num_images, SHOWN))
         images, _ = self.draw(params, sample.seed, index, self.labels(index))
         sheet = tile(images, COLUMNS)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -253,11 +253,12 @@ class Job:
             return
         params, step = self.restore()
         keep = max(1, sample.steps // max(sample.strip - 1, 1))
-        shown = min(len(index), 100)
-        _, states = self.draw(
-            params, sample.seed, index[:shown], None if labels is None else labels[:shown], keep
-        )
-        images, _ = self.draw(params, sample.seed, index, labels)
+        parts = (slice(None, SHOWN), slice(SHOWN, None))
+        first, rest = ((index[part], None if labels is None else labels[part]) for part in parts)
+        images, states = self.draw(params, sample.seed, *first, keep)
+        if len(rest[0]):
+            more, _ = self.draw(params, sample.seed, *rest)
+            images = np.concatenate([images, more])
         singles = folder / "images"
         shutil.rmtree(singles, ignore_errors=True)
         singles.mkdir(parents=True)
@@ -268,7 +269,7 @@ class Job:
             save_png(singles / f"{number:06d}.png", image, {**made_by, **what})
         span = {**made_by, **self.span(index)}
         save_png(folder / "grid.png", tile(images, COLUMNS), span)
-        few = states[:, : min(shown, COLUMNS)].swapaxes(0, 1)
+        few = states[:, :COLUMNS].swapaxes(0, 1)
         strip = tile(few.reshape(-1, *few.shape[2:]), columns=few.shape[1])
         save_png(folder / "trajectory.png", strip, span)
         save_gif(folder / "denoise.gif", states, COLUMNS)

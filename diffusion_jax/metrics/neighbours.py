@@ -1,5 +1,7 @@
 """Metrics of nearest neighbours: improved precision and recall, distance to the training data."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 CHUNK = 512
@@ -10,14 +12,11 @@ def nearest_distances(queries: np.ndarray, references: np.ndarray, k: int = 1) -
 
     A query that is itself among the references counts as its own nearest.
     """
-    references = np.asarray(references, np.float32)
-    squares = (references**2).sum(1)
-    out = []
-    for start in range(0, len(queries), CHUNK):
-        part = np.asarray(queries[start : start + CHUNK], np.float32)
-        distances = (part**2).sum(1)[:, None] + squares - 2 * part @ references.T
-        out.append(np.partition(distances, k - 1, axis=1)[:, k - 1])
-    return np.sqrt(np.maximum(np.concatenate(out), 0))
+    nearest = [
+        np.partition(squares, k - 1, axis=1)[:, k - 1]
+        for squares in _square_distances(queries, references)
+    ]
+    return np.sqrt(np.maximum(np.concatenate(nearest), 0))
 
 
 def covered(queries: np.ndarray, references: np.ndarray, k: int = 3) -> np.ndarray:
@@ -27,12 +26,15 @@ def covered(queries: np.ndarray, references: np.ndarray, k: int = 3) -> np.ndarr
     other one (Eq. 2, Kynkaanniemi et al. 2019). Precision is the mean over samples with real
     references, recall that over real images with samples as references.
     """
-    references = np.asarray(references, np.float32)
     radii = nearest_distances(references, references, k + 1) ** 2
+    within = [(d <= radii).any(1) for d in _square_distances(queries, references)]
+    return np.concatenate(within)
+
+
+def _square_distances(queries: np.ndarray, references: np.ndarray) -> Iterator[np.ndarray]:
+    """Squared distances `[CHUNK, M]` of one chunk of queries after the other."""
+    references = np.asarray(references, np.float32)
     squares = (references**2).sum(1)
-    out = []
     for start in range(0, len(queries), CHUNK):
         part = np.asarray(queries[start : start + CHUNK], np.float32)
-        distances = (part**2).sum(1)[:, None] + squares - 2 * part @ references.T
-        out.append((distances <= radii).any(1))
-    return np.concatenate(out)
+        yield (part**2).sum(1)[:, None] + squares - 2 * part @ references.T

@@ -49,7 +49,7 @@ def train(
     checkpoints: Checkpoints,
     writer: Any,
     actions: Sequence[tuple[int, Action]] = (),
-) -> tuple[TrainState, bool]:
+) -> bool:
     """Trains from `state.step` to `cadence.steps`, over all local devices.
 
     Args:
@@ -65,7 +65,7 @@ def train(
         actions: `(every_steps, action)`, for sample grids and held-out loss.
 
     Returns:
-        One copy of the state, and whether Ctrl-C ended it early. It has been saved.
+        Whether Ctrl-C ended it early. The state has been saved.
 
     Raises:
         TrainingError: the loss is not finite any more.
@@ -118,7 +118,7 @@ def train(
         save(step)
     progress.close()
     writer.write_scalars(step, {"train_seconds": time.monotonic() - began})
-    return parallel.fetch(placed), interrupted()
+    return interrupted()
 
 
 @contextlib.contextmanager

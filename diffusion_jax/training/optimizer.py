@@ -4,6 +4,8 @@ from typing import Any
 
 import optax
 
+DECAYS = ("constant", "linear", "cosine")
+
 
 def learning_rate_schedule(
     learning_rate: float, steps: int, warmup_steps: int = 0, decay: str = "constant"
