@@ -17,6 +17,7 @@ from diffusion_jax.models.layers import (
     conv,
     conv_for_cpu,
     downsample,
+    matmul_for_cpu,
     num_groups,
     upsample,
 )
@@ -91,14 +92,22 @@ def test_flops_of_known_programs():
     assert count_flops(depthwise.apply, params, x) == 2 * (2 * 8 * 8 * 6) * 9
 
 
-@pytest.mark.parametrize(("size", "shape"), [(3, (4, 32, 31, 3)), (5, (1, 2, 3, 2))])
-def test_derivatives_of_conv_for_cpu(size, shape):
+@pytest.mark.parametrize(
+    ("ours", "library", "shape", "kernel"),
+    [
+        (conv_for_cpu, conv, (4, 32, 31, 3), (3, 3, 3, 4)),
+        (conv_for_cpu, conv, (1, 2, 3, 2), (5, 5, 2, 4)),
+        (matmul_for_cpu, jnp.matmul, (4, 512, 2, 3), (3, 5)),
+        (matmul_for_cpu, jnp.matmul, (3, 7, 3), (3, 5)),
+    ],
+)
+def test_derivatives_of_products_for_cpu(ours, library, shape, kernel):
     x = jax.random.normal(jax.random.key(0), shape)
-    kernel = jax.random.normal(jax.random.key(1), (size, size, shape[-1], 4))
+    kernel = jax.random.normal(jax.random.key(1), kernel)
 
-    def derivatives(conv):
+    def derivatives(product):
         def loss(x, kernel):
-            return jnp.mean(jnp.sin(conv(jnp.tanh(x), kernel)))
+            return jnp.mean(jnp.sin(product(jnp.tanh(x), kernel)))
 
         gradient = jax.grad(loss, (0, 1))
         tangents = (x, kernel)
@@ -109,8 +118,8 @@ def test_derivatives_of_conv_for_cpu(size, shape):
 
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
-        jax.jit(derivatives, static_argnums=0)(conv_for_cpu),
-        jax.jit(derivatives, static_argnums=0)(conv),
+        jax.jit(derivatives, static_argnums=0)(ours),
+        jax.jit(derivatives, static_argnums=0)(library),
     )
 
 

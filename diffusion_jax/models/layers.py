@@ -78,7 +78,13 @@ def dense(
     name: str | None = None,
 ) -> nn.Dense:
     """A linear layer with the initializer of this package."""
-    return nn.Dense(features, kernel_init=kernel_init, dtype=dtype, name=name)
+    return nn.Dense(
+        features,
+        kernel_init=kernel_init,
+        dtype=dtype,
+        dot_general=lambda x, kernel, *_, **__: matmul(x, kernel),
+        name=name,
+    )
 
 
 class Conv(nn.Module):
@@ -98,7 +104,7 @@ class Conv(nn.Module):
         bias = self.param("bias", zeros, (self.features,), jnp.float32)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.kernel_size == 1 and self.stride == 1:
-            y = x @ kernel[0, 0]
+            y = matmul(x, kernel[0, 0])
         elif self.stride == 1 and x.size * self.features > 2**23 and on_cpu():  # else not worth it
             y = conv_for_cpu(x, kernel)
         else:
@@ -109,6 +115,11 @@ class Conv(nn.Module):
 def on_cpu() -> bool:
     """Whether this process computes on the CPU; decided once, when a function is traced."""
     return jax.default_backend() == "cpu"
+
+
+def matmul(x: Array, kernel: Array) -> Array:
+    """The product over the last axis of `x`: [..., C] and [C, D] -> [..., D]."""
+    return matmul_for_cpu(x, kernel) if on_cpu() else x @ kernel
 
 
 def conv(x: Array, kernel: Array, stride: int = 1) -> Array:
@@ -122,14 +133,44 @@ def conv(x: Array, kernel: Array, stride: int = 1) -> Array:
     )
 
 
+# XLA's gradients of kernels take up to three times as long as the forward pass on a CPU. All that
+# changes in the two functions below is the derivative in the direction of the kernel, written so
+# that its transpose is fast: forward mode, `vmap` and higher derivatives work as they always do.
+
+
+@jax.custom_jvp
+def matmul_for_cpu(x: Array, kernel: Array) -> Array:
+    """`x @ kernel` with a gradient of the kernel that suits a CPU."""
+    return x @ kernel
+
+
+@matmul_for_cpu.defjvp
+def _matmul_for_cpu_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    x, kernel = primals
+    dx, dkernel = tangents
+    return matmul_for_cpu(x, kernel), dx @ kernel + _matmul_by_chunks(x, dkernel)
+
+
+def _matmul_by_chunks(x: Array, kernel: Array, positions: int = 2048) -> Array:
+    """`x @ kernel` as a batch of products of some `positions` rows with the same kernel.
+
+    The transpose with respect to `kernel` is `[D, P] @ [P, C]` for each chunk, in cache, and then
+    a sum. The barrier keeps XLA from folding the transpose to `[C, D]` into the product.
+    """
+    rows = x.size // x.shape[-1]
+    size = math.gcd(rows, positions)
+    chunks = x.reshape(-1, size if size >= 256 else rows, x.shape[-1])
+    columns = lax.optimization_barrier(kernel.T)
+    columns = jnp.broadcast_to(columns, (chunks.shape[0], *columns.shape))
+    y = lax.dot_general(chunks, columns, (((2,), (2,)), ((0,), (0,))))
+    return y.reshape(*x.shape[:-1], -1)
+
+
 @jax.custom_jvp
 def conv_for_cpu(x: Array, kernel: Array) -> Array:
-    """`conv` at stride 1 and an odd K, with a gradient of the kernel that suits a CPU.
-
-    XLA's own takes three times as long as the forward pass on a CPU. All that changes here is the
-    derivative in the direction of the kernel, written so that its transpose is fast: forward mode,
-    `vmap` and higher derivatives work as they do for `conv`.
-    """
+    """`conv` at stride 1 and an odd K, with a gradient of the kernel that suits a CPU."""
     return conv(x, kernel)
 
 
@@ -139,30 +180,33 @@ def _conv_for_cpu_jvp(
 ) -> tuple[Array, Array]:
     x, kernel = primals
     dx, dkernel = tangents
-    return conv_for_cpu(x, kernel), conv(dx, kernel) + _conv_by_matmuls(x, dkernel)
+    return conv_for_cpu(x, kernel), conv(dx, kernel) + _conv_by_matmul(x, dkernel)
 
 
 @jax.checkpoint  # keeps `x` alone for the backward pass, not its transposed copy
-def _conv_by_matmuls(x: Array, kernel: Array, positions: int = 2048) -> Array:
-    """`conv` as one matrix product per kernel weight, each shifted to its place.
+def _conv_by_matmul(x: Array, kernel: Array, positions: int = 2048) -> Array:
+    """`conv` as one matrix product for all K^2 weights, each then shifted to its place.
 
-    The transpose with respect to `kernel` is one product `[C, P] @ [P, D]` per weight, which is
-    fast where both operands are contiguous along rows (so `x` is transposed here, and held so by
-    the barrier) and lie in cache (so the batch is cut into chunks of some `positions` pixels).
+    The transpose with respect to `kernel` is one product `[C, P] @ [P, K K D]`, which is fast where
+    both operands are contiguous along rows (so `x` is transposed here, and held so by the barrier)
+    and lie in cache (so the batch is cut into chunks of some `positions` pixels).
     """
     b, h, w, c = x.shape
     size, features = kernel.shape[0], kernel.shape[-1]
     chunk = max(n for n in range(1, b + 1) if b % n == 0 and (n == 1 or n * h * w <= positions))
     columns = lax.optimization_barrier(x.reshape(-1, chunk * h * w, c).swapaxes(1, 2))
+    weights = lax.optimization_barrier(kernel.transpose(2, 0, 1, 3).reshape(c, -1))
 
     def convolve(carry: None, columns: Array) -> tuple[None, Array]:
+        z = lax.dot_general(columns, weights, (((0,), (0,)), ((), ())))
+        z = z.reshape(chunk, h, w, size * size * features)
         y = jnp.zeros((chunk, h, w, features), x.dtype)
-        for i, j in np.ndindex(size, size):
-            z = lax.dot_general(columns, kernel[i, j], (((0,), (0,)), ((), ())))
-            z = z.reshape(chunk, h, w, features)
+        # Split and not sliced: its transpose is one concatenation.
+        parts = lax.split(z, [features] * size * size, axis=3)
+        for (i, j), part in zip(np.ndindex(size, size), parts, strict=True):
             down, right = size // 2 - i, size // 2 - j
             shift = ((0, 0, 0), (down, -down, 0), (right, -right, 0), (0, 0, 0))
-            y += lax.pad(z, jnp.zeros((), x.dtype), shift)
+            y += lax.pad(part, jnp.zeros((), x.dtype), shift)
         return carry, y
 
     _, y = lax.scan(convolve, None, columns)
