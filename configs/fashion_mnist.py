@@ -1,11 +1,18 @@
-"""Fashion-MNIST, 28x28 and grey, by class: the digits' network with more and smaller parts.
+"""Fashion-MNIST, 28x28 and grey, by class: a UNet of 1.2 M parameters.
 
-For two CPU cores; its result there has not been measured yet. On one GPU train the UNet instead:
+On two CPU cores 18 minutes of training, then 3 minutes to draw and measure 1,000 samples, and once
+4 minutes for the classifier that measures them. One seed: 84% of the samples show the class asked
+for, as the classifier sees it, which is right about 89% of real images; the Frechet distance is far
+above that of held-out images (`experiments/fashion_mnist`).
+
+On one GPU train a larger UNet for longer (a recipe: its result has not been measured):
 
     python launch.py --config configs/fashion_mnist.py --workdir runs/fashion_mnist_gpu \
-        --config.model.name=unet --config.model.unet.channels=128 --config.model.dtype=bfloat16 \
-        --config.train.steps=50000 --config.train.batch_size=256 --config.ema.decay=0.9999 \
-        --config.optimizer.learning_rate=3e-4 --config.optimizer.warmup_steps=1000
+        --config.model.unet.channels=128 --config.model.unet.num_blocks=2 \
+        --config.model.dtype=bfloat16 --config.train.steps=50000 --config.train.batch_size=256 \
+        --config.ema.decay=0.9999 --config.optimizer.learning_rate=3e-4 \
+        --config.optimizer.warmup_steps=1000 --config.sample.steps=50 \
+        --config.evaluate.num_samples=10000
 """
 
 from ml_collections import ConfigDict
@@ -14,24 +21,23 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """A transformer over patches of 4x4."""
+    """A small UNet at 28, 14 and 7 pixels."""
     c = default.get_config()
     c.data.name = "fashion_mnist"
     c.data.flip = True
-    c.model.name = "dit"
-    c.model.dit.patch_size = 4
-    c.model.dit.hidden_size = 256
-    c.model.dit.depth = 4
-    c.model.dit.num_heads = 4
-    c.model.dit.unroll = 4
-    c.model.unet.channel_mults = (1, 2, 2)  # 28, 14 and 7 pixels
+    c.model.unet.channel_mults = (1, 2, 2)
+    c.model.unet.num_blocks = 1
     c.model.unet.attention_resolutions = (7,)
-    c.optimizer.learning_rate = 1e-3
-    c.train.steps = 2000
-    c.train.batch_size = 64
+    c.optimizer.learning_rate = 2e-3
+    c.train.steps = 3000
+    c.train.batch_size = 32
     c.train.log_every = 100
+    c.train.heldout_every = 1000
+    c.train.sample_every = 1000
     c.sample.sampler = "ancestral"
     c.sample.ancestral.variance = "small"
+    c.sample.steps = 25
+    c.sample.guidance_scale = 2.0
     c.sample.batch_size = 128
-    c.evaluate.num_samples = 2000
+    c.evaluate.num_samples = 1000
     return c

@@ -51,7 +51,7 @@ class Extractor:
 
 
 def get_extractor(dataset: Dataset, cache: Path, say: Callable[[str], None]) -> Extractor:
-    """Loads the data set's classifier from `cache`, or trains it (a minute or so) and saves it."""
+    """Loads the data set's classifier from `cache`, or trains it (minutes) and saves it."""
     net = Classifier(dataset.num_classes)
     template = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, *dataset.image_shape)))
     recipe = repr((net, STEPS, BATCH_SIZE, LEARNING_RATE, MAX_SHIFT, dataset.fingerprint))

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.models.layers import Conv
 from diffusion_jax.types import Array
 
 
@@ -32,7 +33,7 @@ class Classifier(nn.Module):
             x = nn.avg_pool(x, (2, 2), (2, 2))
         for width in (self.channels, 2 * self.channels):
             for _ in range(2):
-                x = nn.relu(nn.Conv(width, (3, 3))(x))
+                x = nn.relu(Conv(width, kernel_init=nn.initializers.lecun_normal())(x))
             x = nn.max_pool(x, (2, 2), (2, 2))
             x = nn.Dropout(self.dropout / 2, deterministic=not train)(x)
         x = jnp.reshape(x, (x.shape[0], -1))

@@ -1,0 +1,82 @@
+"""Time the gradient of a kernel, the library's beside ours (`models/layers.py`), on this CPU.
+
+Prints GFLOP/s of the fastest of some runs that take turns. Both sides read and write arrays that
+element-wise operations make and take, as they do in a network.
+"""
+
+import time
+from collections.abc import Callable
+
+from diffusion_jax.runtime import tune_cpu_allocator
+
+tune_cpu_allocator()
+
+import jax  # noqa: E402  the allocator comes first
+import jax.numpy as jnp  # noqa: E402
+
+from diffusion_jax.models.layers import conv, conv_for_cpu, matmul_for_cpu  # noqa: E402
+
+ROUNDS = 15
+CONVOLUTIONS = [  # side, channels in, channels out
+    (32, 64, 64),
+    (32, 192, 64),
+    (32, 64, 128),
+    (16, 256, 128),
+    (16, 128, 128),
+    (8, 128, 128),
+]
+PRODUCTS = [  # positions of an image, channels in, channels out
+    (64, 384, 1536),
+    (64, 1536, 384),
+    (64, 384, 1152),
+    (64, 384, 384),
+    (256, 128, 384),
+    (1024, 192, 64),
+]
+
+
+def seconds(function: Callable[..., jax.Array], *args: jax.Array) -> float:
+    """Wall time of one run."""
+    start = time.perf_counter()
+    jax.block_until_ready(function(*args))
+    return time.perf_counter() - start
+
+
+def rates(
+    products: list[Callable[[jax.Array, jax.Array], jax.Array]], x: jax.Array, kernel: jax.Array
+) -> list[float]:
+    """GFLOP/s of the forward pass of the first product, then of the kernel's gradient of each."""
+
+    def gradient(product: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        def of_kernel(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
+            return jax.vjp(lambda kernel: product(2 * x, kernel), kernel)[1](3 * g)[0]
+
+        return of_kernel
+
+    g = jnp.ones_like(products[0](x, kernel))
+    flops = 2 * kernel.size * g.size // g.shape[-1]
+    jobs = [jax.jit(lambda x, kernel, _: products[0](2 * x, kernel))]
+    jobs += [jax.jit(gradient(product)) for product in products]
+    times = [[seconds(job, x, kernel, g) for job in jobs] for _ in range(ROUNDS)]
+    return [flops / min(column) / 1e9 for column in zip(*times, strict=True)]
+
+
+def main() -> None:
+    """Print the table."""
+    print("| product | forward | gradient, library | gradient, ours |\n|---|---|---|---|")
+    key = jax.random.key(0)
+    cases = [
+        (f"3x3, {side}x{side}, {c} to {d}", [conv, conv_for_cpu], (32, side, side, c), (3, 3, c, d))
+        for side, c, d in CONVOLUTIONS
+    ]
+    cases += [
+        (f"dense, {n} positions, {c} to {d}", [jnp.matmul, matmul_for_cpu], (32, n, c), (c, d))
+        for n, c, d in PRODUCTS
+    ]
+    for name, products, x, kernel in cases:
+        found = rates(products, jax.random.normal(key, x), jax.random.normal(key, kernel))
+        print(f"| {name} | " + " | ".join(f"{rate:.0f}" for rate in found) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
