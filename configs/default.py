@@ -65,7 +65,7 @@ def get_config() -> ConfigDict:
     c.model.dit.depth = 6
     c.model.dit.num_heads = 6
     c.model.dit.mlp_ratio = 4.0
-    c.model.dit.unroll = 1  # layers per loop iteration: more compile longer and run faster
+    c.model.dit.unroll = 1  # layers per loop iteration: all compile longer, train faster on a CPU
     c.model.dit.remat = False  # recompute in the backward pass, to save memory
 
     c.optimizer = ConfigDict()

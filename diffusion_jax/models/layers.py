@@ -133,24 +133,27 @@ def conv(x: Array, kernel: Array, stride: int = 1) -> Array:
     )
 
 
-# XLA's gradients of kernels take up to three times as long as the forward pass on a CPU. All that
-# changes in the two functions below is the derivative in the direction of the kernel, written so
-# that its transpose is fast: forward mode, `vmap` and higher derivatives work as they always do.
+Product = Callable[[Array, Array], Array]
 
 
-@jax.custom_jvp
-def matmul_for_cpu(x: Array, kernel: Array) -> Array:
-    """`x @ kernel` with a gradient of the kernel that suits a CPU."""
-    return x @ kernel
+def with_kernel_derivative(product: Product, along_kernel: Product) -> Product:
+    """`product` of x and a kernel, its derivative in the kernel's direction by `along_kernel`.
 
+    The two are the same function, and linear in the kernel; it is the transpose of the second that
+    makes the gradient. Forward mode, `vmap` and higher derivatives work as they always do.
+    """
 
-@matmul_for_cpu.defjvp
-def _matmul_for_cpu_jvp(
-    primals: tuple[Array, Array], tangents: tuple[Array, Array]
-) -> tuple[Array, Array]:
-    x, kernel = primals
-    dx, dkernel = tangents
-    return matmul_for_cpu(x, kernel), dx @ kernel + _matmul_by_chunks(x, dkernel)
+    @jax.custom_jvp
+    def same(x: Array, kernel: Array) -> Array:
+        return product(x, kernel)
+
+    @same.defjvp
+    def _jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+        x, kernel = primals
+        dx, dkernel = tangents
+        return same(x, kernel), product(dx, kernel) + along_kernel(x, dkernel)
+
+    return same
 
 
 def _matmul_by_chunks(x: Array, kernel: Array, positions: int = 2048) -> Array:
@@ -166,21 +169,6 @@ def _matmul_by_chunks(x: Array, kernel: Array, positions: int = 2048) -> Array:
     columns = jnp.broadcast_to(columns, (chunks.shape[0], *columns.shape))
     y = lax.dot_general(chunks, columns, (((2,), (2,)), ((0,), (0,))))
     return y.reshape(*x.shape[:-1], -1)
-
-
-@jax.custom_jvp
-def conv_for_cpu(x: Array, kernel: Array) -> Array:
-    """`conv` at stride 1 and an odd K, with a gradient of the kernel that suits a CPU."""
-    return conv(x, kernel)
-
-
-@conv_for_cpu.defjvp
-def _conv_for_cpu_jvp(
-    primals: tuple[Array, Array], tangents: tuple[Array, Array]
-) -> tuple[Array, Array]:
-    x, kernel = primals
-    dx, dkernel = tangents
-    return conv_for_cpu(x, kernel), conv(dx, kernel) + _conv_by_matmul(x, dkernel)
 
 
 @jax.checkpoint  # keeps `x` alone for the backward pass, not its transposed copy
@@ -211,6 +199,11 @@ def _conv_by_matmul(x: Array, kernel: Array, positions: int = 2048) -> Array:
 
     _, y = lax.scan(convolve, None, columns)
     return y.reshape(b, h, w, features)
+
+
+# On a CPU XLA's gradients of kernels take several times as long as the forward pass.
+matmul_for_cpu = with_kernel_derivative(jnp.matmul, _matmul_by_chunks)
+conv_for_cpu = with_kernel_derivative(conv, _conv_by_matmul)
 
 
 class GroupNorm(nn.Module):

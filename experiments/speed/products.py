@@ -4,17 +4,14 @@ Prints GFLOP/s of the fastest of some runs that take turns. Both sides read and 
 element-wise operations make and take, as they do in a network.
 """
 
-import time
 from collections.abc import Callable
 
-from diffusion_jax.runtime import tune_cpu_allocator
+from ours import seconds  # first: it tunes the allocator before JAX starts
 
-tune_cpu_allocator()
+import jax  # isort: skip
+import jax.numpy as jnp  # isort: skip
 
-import jax  # noqa: E402  the allocator comes first
-import jax.numpy as jnp  # noqa: E402
-
-from diffusion_jax.models.layers import conv, conv_for_cpu, matmul_for_cpu  # noqa: E402
+from diffusion_jax.models.layers import conv, conv_for_cpu, matmul_for_cpu  # isort: skip
 
 ROUNDS = 15
 CONVOLUTIONS = [  # side, channels in, channels out
@@ -35,13 +32,6 @@ PRODUCTS = [  # positions of an image, channels in, channels out
 ]
 
 
-def seconds(function: Callable[..., jax.Array], *args: jax.Array) -> float:
-    """Wall time of one run."""
-    start = time.perf_counter()
-    jax.block_until_ready(function(*args))
-    return time.perf_counter() - start
-
-
 def rates(
     products: list[Callable[[jax.Array, jax.Array], jax.Array]], x: jax.Array, kernel: jax.Array
 ) -> list[float]:
@@ -57,7 +47,10 @@ def rates(
     flops = 2 * kernel.size * g.size // g.shape[-1]
     jobs = [jax.jit(lambda x, kernel, _: products[0](2 * x, kernel))]
     jobs += [jax.jit(gradient(product)) for product in products]
-    times = [[seconds(job, x, kernel, g) for job in jobs] for _ in range(ROUNDS)]
+    times = [
+        [seconds(lambda job=job: jax.block_until_ready(job(x, kernel, g))) for job in jobs]
+        for _ in range(ROUNDS)
+    ]
     return [flops / min(column) / 1e9 for column in zip(*times, strict=True)]
 
 
