@@ -59,6 +59,7 @@ def get_config() -> ConfigDict:
     c.model.unet.scale_shift = True  # adaptive group norm (ADM); False: addition (DDPM)
     c.model.unet.resblock_updown = False  # resample in the residual blocks (ADM)
     c.model.unet.dropout = 0.0
+    c.model.unet.patch_size = 1  # side of the patches that the first level has as its pixels
     c.model.dit = ConfigDict()
     c.model.dit.patch_size = 2
     c.model.dit.hidden_size = 192

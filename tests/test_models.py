@@ -19,6 +19,8 @@ from diffusion_jax.models.layers import (
     downsample,
     matmul_for_cpu,
     num_groups,
+    patchify,
+    unpatchify,
     upsample,
 )
 from diffusion_jax.models.unet import UNet
@@ -41,6 +43,7 @@ SMALL = {"channels": 8, "channel_mults": (1, 2), "num_blocks": 1, "attention_res
 SMALL_NETS = {
     "ddpm": UNet(**SMALL),
     "adm": UNet(**SMALL, head_dim=8, scale_shift=True, resblock_updown=True),
+    "patched": UNet(**SMALL, patch_size=2),
     "dit": DiT(hidden_size=32, depth=2, num_heads=4, remat=True),
 }
 
@@ -219,6 +222,7 @@ def test_dropout_is_on_in_training_only():
     [
         (UNet(**SMALL), 9, r"9x8.*model.unet.channel_mults=\(1, 2\).*multiples of 2"),
         (UNet(), 12, r"12x8.*4 levels.*multiples of 8"),
+        (UNet(**SMALL, patch_size=4), 12, r"12x8.*model.unet.patch_size=4.*multiples of 8"),
         (UNet(**SMALL, num_heads=3), 8, r"model.unet.num_heads=3"),
         (UNet(**SMALL, head_dim=24), 8, r"model.unet.head_dim=24"),
         (DiT(), 9, r"9x8.*model.dit.patch_size=2"),
@@ -230,6 +234,18 @@ def test_impossible_sizes_are_refused_by_name(net, size, message):
     x = jax.ShapeDtypeStruct((2, size, 8, 3), jnp.float32)
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(net.init, jax.random.key(0), x, T, {})
+
+
+def test_patches_are_the_pixels_of_a_patched_unet():
+    patches = patchify(X, 2)
+    np.testing.assert_array_equal(patches[:, 4 * 1 + 2], X[:, 2:4, 4:6].reshape(2, -1))
+    np.testing.assert_array_equal(unpatchify(patches, 4, 4, 2), X)
+
+    net = SMALL_NETS["patched"]
+    params = random_params(net)
+    plain = net.clone(patch_size=1, out_channels=12)
+    expected = plain.apply(params, patches.reshape(2, 4, 4, 12), T, {}).reshape(2, 16, 12)
+    np.testing.assert_array_equal(net.apply(params, X, T, {}), unpatchify(expected, 4, 4, 2))
 
 
 def test_position_embedding_tells_rows_from_columns():

@@ -18,6 +18,8 @@ from diffusion_jax.models.layers import (
     Dtype,
     attention,
     dense,
+    patchify,
+    unpatchify,
     zeros,
 )
 from diffusion_jax.types import Array, Cond
@@ -159,21 +161,6 @@ def modulate(x: Array, shift: Array, scale: Array) -> Array:
 def gelu(x: Array) -> Array:
     """GELU by its approximation with tanh (Hendrycks & Gimpel 2016, section 2), as in DiT."""
     return nn.gelu(x, approximate=True)
-
-
-def patchify(x: Array, patch_size: int) -> Array:
-    """Cut into patches, row by row: [B, H, W, C] -> [B, H W / p^2, p p C]."""
-    b, h, w, c = x.shape
-    p = patch_size
-    x = x.reshape(b, h // p, p, w // p, p, c).swapaxes(2, 3)
-    return x.reshape(b, (h // p) * (w // p), p * p * c)
-
-
-def unpatchify(x: Array, height: int, width: int, patch_size: int) -> Array:
-    """Undo `patchify`, `height` and `width` counting patches: [B, L, p p C] -> [B, H, W, C]."""
-    b, p = x.shape[0], patch_size
-    x = x.reshape(b, height, width, p, p, -1).swapaxes(2, 3)
-    return x.reshape(b, height * p, width * p, -1)
 
 
 def position_embedding(height: int, width: int, features: int) -> Array:

@@ -254,6 +254,21 @@ def downsample(x: Array) -> Array:
     return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
+def patchify(x: Array, patch_size: int) -> Array:
+    """Cut into patches, row by row: [B, H, W, C] -> [B, H W / p^2, p p C]."""
+    b, h, w, c = x.shape
+    p = patch_size
+    x = x.reshape(b, h // p, p, w // p, p, c).swapaxes(2, 3)
+    return x.reshape(b, (h // p) * (w // p), p * p * c)
+
+
+def unpatchify(x: Array, height: int, width: int, patch_size: int) -> Array:
+    """Undo `patchify`, `height` and `width` counting patches: [B, L, p p C] -> [B, H, W, C]."""
+    b, p = x.shape[0], patch_size
+    x = x.reshape(b, height, width, p, p, -1).swapaxes(2, 3)
+    return x.reshape(b, height * p, width * p, -1)
+
+
 def attention(q: Array, k: Array, v: Array, num_heads: int) -> Array:
     """Multi-head attention over positions: q, k, v [B, L, C] -> [B, L, C]."""
     heads = (*q.shape[:-1], num_heads, q.shape[-1] // num_heads)

@@ -20,6 +20,8 @@ from diffusion_jax.models.layers import (
     attention,
     dense,
     downsample,
+    patchify,
+    unpatchify,
     upsample,
     zeros,
 )
@@ -95,16 +97,18 @@ class UNet(nn.Module):
     """Predicts an image from a noisy one, at each of `len(channel_mults)` resolutions.
 
     Attributes:
-        channels: channels at the full resolution.
+        channels: channels at the first level.
         channel_mults: multiples of `channels`, one for each level; each level halves the size.
         num_blocks: residual blocks per level on the way down, one more on the way up.
-        attention_resolutions: heights, in pixels, at which blocks are followed by attention; the
+        attention_resolutions: heights, of levels, at which blocks are followed by attention; the
             middle of the network always has it.
         num_heads: heads of the attention, where `head_dim` is 0.
         head_dim: channels per head; 0 for `num_heads` heads at every width.
         scale_shift: adaptive group norm (ADM) instead of addition (DDPM).
         resblock_updown: resample within residual blocks (ADM) instead of by convolutions (DDPM).
         dropout: rate, within residual blocks.
+        patch_size: side of the patches of the image that are the pixels of the first level (Luhman
+            & Luhman 2022): the network works at `1 / patch_size` of the size; 1 is off.
         num_classes: classes of `cond['label']`; 0 for an unconditional network.
         out_channels: channels of the prediction; twice the image's with a learned variance.
         dtype: compute dtype; parameters and output are float32.
@@ -119,6 +123,7 @@ class UNet(nn.Module):
     scale_shift: bool = False
     resblock_updown: bool = False
     dropout: float = 0.1
+    patch_size: int = 1
     num_classes: int = 0
     out_channels: int = 3
     dtype: Dtype = jnp.float32
@@ -137,13 +142,14 @@ class UNet(nn.Module):
         Returns:
             The prediction, float32 [B, H, W, out_channels].
         """
-        self._check_size(x_t.shape[1], x_t.shape[2])
+        height, width = self._grid(x_t.shape[1], x_t.shape[2])
         emb = ConditionEmbedding(
             4 * self.channels, self.channels, self.num_classes, self.dtype, name="embedding"
         )(t, cond)
         emb = nn.silu(emb)  # once, for all the blocks that read it
 
-        h = Conv(self.channels, dtype=self.dtype, name="conv_in")(x_t)
+        h = patchify(x_t, self.patch_size).reshape(x_t.shape[0], height, width, -1)
+        h = Conv(self.channels, dtype=self.dtype, name="conv_in")(h)
         skips = [h]
         last = len(self.channel_mults) - 1
         for level, mult in enumerate(self.channel_mults):
@@ -166,8 +172,10 @@ class UNet(nn.Module):
                 h = self._resample(h, emb, upsample, train, f"up_{level}")
 
         h = nn.silu(GroupNorm(self.dtype, name="norm_out")(h))
-        h = Conv(self.out_channels, kernel_init=zeros, dtype=self.dtype, name="conv_out")(h)
-        return h.astype(jnp.float32)
+        patch = self.patch_size**2 * self.out_channels
+        h = Conv(patch, kernel_init=zeros, dtype=self.dtype, name="conv_out")(h)
+        h = h.reshape(-1, height * width, patch)
+        return unpatchify(h, height, width, self.patch_size).astype(jnp.float32)
 
     def _res_block(
         self, mult: int, name: str, resample: Callable[[Array], Array] | None = None
@@ -201,12 +209,15 @@ class UNet(nn.Module):
             return Conv(features, stride=2, dtype=self.dtype, name=f"{name}_resample")(h)
         return Conv(features, dtype=self.dtype, name=f"{name}_resample")(upsample(h))
 
-    def _check_size(self, height: int, width: int) -> None:
+    def _grid(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the first level."""
         levels = len(self.channel_mults)
-        factor = 2 ** (levels - 1)
+        factor = self.patch_size * 2 ** (levels - 1)
         if height % factor or width % factor:
             raise ValueError(
-                f"image size {height}x{width} cannot be halved {levels - 1} times, as the "
-                f"{levels} levels of model.unet.channel_mults={tuple(self.channel_mults)} ask: "
-                f"height and width must be multiples of {factor}"
+                f"image size {height}x{width} cannot be halved {levels - 1} times after patches of "
+                f"model.unet.patch_size={self.patch_size}, as the {levels} levels of "
+                f"model.unet.channel_mults={tuple(self.channel_mults)} ask: height and width must "
+                f"be multiples of {factor}"
             )
+        return height // self.patch_size, width // self.patch_size
