@@ -3,7 +3,7 @@
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.images import to_float, to_uint8
 from diffusion_jax.data.pipeline import Dataset, load_dataset, train_batches
-from diffusion_jax.data.sources import ArraySource, Source, arrays, as_batch, batches
+from diffusion_jax.data.sources import ArraySource, Source, arrays, as_batch
 
 __all__ = [
     "ArraySource",
@@ -12,7 +12,6 @@ __all__ = [
     "Source",
     "arrays",
     "as_batch",
-    "batches",
     "load_dataset",
     "to_float",
     "to_uint8",

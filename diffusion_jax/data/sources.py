@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -112,17 +112,6 @@ def read_all(source: Source, shape: tuple[int, ...], count: int | None = None) -
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(read, range(0, count, CHUNK)))
     return ArraySource(images, labels)
-
-
-def batches(source: Source, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-    """Reads a source once in order, `batch_size` at a time; the last batch may be smaller.
-
-    Yields:
-        `{'image': uint8 [B, H, W, C], 'label': int32 [B]}`.
-    """
-    for start in range(0, len(source), batch_size):
-        images, labels = source.gather(np.arange(start, min(start + batch_size, len(source))))
-        yield {"image": images, "label": labels}
 
 
 def arrays(source: Source, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
