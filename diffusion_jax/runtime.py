@@ -23,8 +23,8 @@ def tune_cpu_allocator() -> bool:
     of a U-Net takes some 400,000 page faults; with this next to none. The price is that memory is
     not handed back to the system before the process ends. Call it before JAX starts its threads.
     Only the main arena can hold large buffers, and threads with arenas of their own would map
-    theirs again; but one arena for all makes them wait for each other, by up to half the step of a
-    small network. Two serve both: the second takes the small buffers of the worker threads.
+    theirs again; but one arena for all makes them wait for each other, and the step of a small
+    network half as long again. Two serve both: the second takes the small buffers of the workers.
 
     Returns:
         Whether the settings were made: False off Linux, under another C library, or where JAX has

@@ -102,7 +102,7 @@ class DiT(nn.Module):
             The prediction, float32 [B, H, W, out_channels].
         """
         del train
-        height, width = self._grid(x_t.shape[1], x_t.shape[2])
+        self._check_size(x_t.shape[1], x_t.shape[2])
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"model.dit.hidden_size={self.hidden_size} must be a multiple of "
@@ -114,7 +114,9 @@ class DiT(nn.Module):
         )(t, cond)
         emb = nn.silu(emb)  # once, for all the blocks that read it
 
-        x = layer(self.hidden_size, name="patches")(patchify(x_t, self.patch_size))
+        patches = patchify(x_t, self.patch_size)
+        b, height, width, _ = patches.shape
+        x = layer(self.hidden_size, name="patches")(patches.reshape(b, height * width, -1))
         x = x + position_embedding(height, width, self.hidden_size).astype(self.dtype)
         x, _ = self._blocks()(x, emb)
 
@@ -122,7 +124,8 @@ class DiT(nn.Module):
         shift, scale = jnp.split(modulation[:, None], 2, axis=-1)
         pixels = self.patch_size**2 * self.out_channels
         x = layer(pixels, kernel_init=zeros, name="out")(modulate(x, shift, scale))
-        return unpatchify(x, height, width, self.patch_size).astype(jnp.float32)
+        x = x.reshape(b, height, width, pixels)
+        return unpatchify(x, self.patch_size).astype(jnp.float32)
 
     def _blocks(self) -> Any:
         """All blocks as one scanned module: parameters [depth, ...], one block to compile."""
@@ -138,13 +141,12 @@ class DiT(nn.Module):
         )
         return scanned(self.num_heads, self.mlp_ratio, self.dtype, name="blocks")
 
-    def _grid(self, height: int, width: int) -> tuple[int, int]:
+    def _check_size(self, height: int, width: int) -> None:
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(
                 f"image size {height}x{width} cannot be cut into patches of model.dit.patch_size="
                 f"{self.patch_size}: height and width must be multiples of it"
             )
-        return height // self.patch_size, width // self.patch_size
 
 
 # What is cheap to compute again is not kept for the backward pass: time and memory are saved.

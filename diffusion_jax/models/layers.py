@@ -255,18 +255,19 @@ def downsample(x: Array) -> Array:
 
 
 def patchify(x: Array, patch_size: int) -> Array:
-    """Cut into patches, row by row: [B, H, W, C] -> [B, H W / p^2, p p C]."""
+    """Every patch of p x p pixels becomes one: [B, H, W, C] -> [B, H / p, W / p, p p C]."""
     b, h, w, c = x.shape
     p = patch_size
     x = x.reshape(b, h // p, p, w // p, p, c).swapaxes(2, 3)
-    return x.reshape(b, (h // p) * (w // p), p * p * c)
+    return x.reshape(b, h // p, w // p, p * p * c)
 
 
-def unpatchify(x: Array, height: int, width: int, patch_size: int) -> Array:
-    """Undo `patchify`, `height` and `width` counting patches: [B, L, p p C] -> [B, H, W, C]."""
-    b, p = x.shape[0], patch_size
-    x = x.reshape(b, height, width, p, p, -1).swapaxes(2, 3)
-    return x.reshape(b, height * p, width * p, -1)
+def unpatchify(x: Array, patch_size: int) -> Array:
+    """Undo `patchify`: [B, H / p, W / p, p p C] -> [B, H, W, C]."""
+    b, h, w, _ = x.shape
+    p = patch_size
+    x = x.reshape(b, h, w, p, p, -1).swapaxes(2, 3)
+    return x.reshape(b, h * p, w * p, -1)
 
 
 def attention(q: Array, k: Array, v: Array, num_heads: int) -> Array:

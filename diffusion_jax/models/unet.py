@@ -142,13 +142,13 @@ class UNet(nn.Module):
         Returns:
             The prediction, float32 [B, H, W, out_channels].
         """
-        height, width = self._grid(x_t.shape[1], x_t.shape[2])
+        self._check_size(x_t.shape[1], x_t.shape[2])
         emb = ConditionEmbedding(
             4 * self.channels, self.channels, self.num_classes, self.dtype, name="embedding"
         )(t, cond)
         emb = nn.silu(emb)  # once, for all the blocks that read it
 
-        h = patchify(x_t, self.patch_size).reshape(x_t.shape[0], height, width, -1)
+        h = patchify(x_t, self.patch_size)
         h = Conv(self.channels, dtype=self.dtype, name="conv_in")(h)
         skips = [h]
         last = len(self.channel_mults) - 1
@@ -174,8 +174,7 @@ class UNet(nn.Module):
         h = nn.silu(GroupNorm(self.dtype, name="norm_out")(h))
         patch = self.patch_size**2 * self.out_channels
         h = Conv(patch, kernel_init=zeros, dtype=self.dtype, name="conv_out")(h)
-        h = h.reshape(-1, height * width, patch)
-        return unpatchify(h, height, width, self.patch_size).astype(jnp.float32)
+        return unpatchify(h, self.patch_size).astype(jnp.float32)
 
     def _res_block(
         self, mult: int, name: str, resample: Callable[[Array], Array] | None = None
@@ -209,8 +208,7 @@ class UNet(nn.Module):
             return Conv(features, stride=2, dtype=self.dtype, name=f"{name}_resample")(h)
         return Conv(features, dtype=self.dtype, name=f"{name}_resample")(upsample(h))
 
-    def _grid(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the first level."""
+    def _check_size(self, height: int, width: int) -> None:
         levels = len(self.channel_mults)
         factor = self.patch_size * 2 ** (levels - 1)
         if height % factor or width % factor:
@@ -220,4 +218,3 @@ class UNet(nn.Module):
                 f"model.unet.channel_mults={tuple(self.channel_mults)} ask: height and width must "
                 f"be multiples of {factor}"
             )
-        return height // self.patch_size, width // self.patch_size
