@@ -49,7 +49,11 @@ class Sampler(NamedTuple):
     Attributes:
         init: `x_T -> state`, what the method carries from step to step (often `()`).
         step: `(denoise, state, x_t, t, s, keys) -> (x_s, state)` with scalar `t` and `s`.
+        evaluations: calls of the denoiser in a step.
+        stochastic: whether it draws noise, so that it cannot be run backwards.
     """
 
     init: Callable[[Array], Any]
     step: Callable[[Denoise, Any, Array, Array, Array, Array], tuple[Array, Any]]
+    evaluations: int = 1
+    stochastic: bool = False

@@ -42,4 +42,4 @@ def ancestral(schedule: Schedule, variance: str = "large") -> Sampler:
         noise = sample_noise(keys, x_t.shape[1:])
         return posterior_mean(schedule, x_t, x_0, t, s) + std * noise, state
 
-    return Sampler(init=lambda x_T: (), step=step)
+    return Sampler(init=lambda x_T: (), step=step, stochastic=True)

@@ -27,4 +27,4 @@ def ddim(schedule: Schedule, eta: float = 0.0) -> Sampler:
             x_s += jnp.sqrt(variance) * sample_noise(keys, x_t.shape[1:])
         return x_s, state
 
-    return Sampler(init=lambda x_T: (), step=step)
+    return Sampler(init=lambda x_T: (), step=step, stochastic=eta > 0)
