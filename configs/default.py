@@ -26,22 +26,45 @@ def get_config() -> ConfigDict:
     c.data.prefetch = 8  # batches made ahead
 
     c.schedule = ConfigDict()
-    c.schedule.name = "cosine"  # ddpm | linear_beta | cosine | flow
+    # ddpm | scaled_linear | linear_beta | sub_vp | cosine | sigmoid | flow | edm | ve |
+    # linear_logsnr | laplace | cauchy
+    c.schedule.name = "cosine"
+    c.schedule.shift = 1.0  # noise over signal times this: resolution over that of the recipe
+    c.schedule.zero_terminal_snr = False  # rescaled to variance 1 and alpha_1 = 0
     c.schedule.ddpm = ConfigDict({"beta_start": 1e-4, "beta_end": 0.02, "num_steps": 1000})
+    c.schedule.scaled_linear = ConfigDict(
+        {"beta_start": 0.00085, "beta_end": 0.012, "num_steps": 1000}
+    )
     c.schedule.linear_beta = ConfigDict({"beta_min": 0.1, "beta_max": 20.0})
+    c.schedule.sub_vp = ConfigDict({"beta_min": 0.1, "beta_max": 20.0})
     c.schedule.cosine = ConfigDict({"logsnr_min": -20.0})
+    c.schedule.sigmoid = ConfigDict({"start": -3.0, "end": 3.0, "tau": 1.0, "logsnr_min": -20.0})
+    c.schedule.edm = ConfigDict({"sigma_max": 80.0, "rho": 7.0})
+    c.schedule.ve = ConfigDict({"sigma_min": 0.01, "sigma_max": 50.0})
+    limits = {"logsnr_max": 13.3, "logsnr_min": -13.3}
+    c.schedule.linear_logsnr = ConfigDict(limits)
+    c.schedule.laplace = ConfigDict({"mean": 0.0, "scale": 0.5, **limits})
+    c.schedule.cauchy = ConfigDict({"mean": 0.0, "scale": 1.0, **limits})
 
     c.time_sampling = ConfigDict()  # which t to train on
-    c.time_sampling.name = "uniform"  # uniform | discrete | logit_normal
+    c.time_sampling.name = "uniform"  # uniform | discrete | logit_normal | log_normal
     c.time_sampling.uniform = ConfigDict({"t_min": 1e-4, "t_max": 1.0})
     c.time_sampling.discrete = ConfigDict({"num_steps": 1000})
     c.time_sampling.logit_normal = ConfigDict({"mean": 0.0, "std": 1.0, "t_min": 1e-4})
 
+    c.time_sampling.log_normal = ConfigDict({"mean": -1.2, "std": 1.2, "t_min": 1e-4})
+
     c.objective = ConfigDict()
-    c.objective.prediction = "v"  # eps | x0 | v | velocity | score: what the network gives
+    c.objective.prediction = "v"  # eps | x0 | v | velocity | score | edm: what the network gives
     c.objective.loss_space = ""  # prediction type whose squared error is taken ("": the same)
-    c.objective.weighting = "uniform"  # uniform | snr | truncated_snr | min_snr | vlb
+    # uniform | snr | truncated_snr | min_snr | p2 | edm | sigmoid | vlb
+    c.objective.weighting = "uniform"
     c.objective.min_snr = ConfigDict({"gamma": 5.0})
+    c.objective.p2 = ConfigDict({"k": 1.0, "gamma": 1.0})
+    c.objective.sigmoid = ConfigDict({"bias": -1.0})
+    c.objective.sigma_data = 0.5  # of the data: for prediction edm and weighting edm
+    c.objective.huber = 0.0  # c of the pseudo-Huber error, in the root of the mean square; 0: off
+    c.objective.learned_uncertainty = False  # the loss over its learned size at t (EDM2)
     c.objective.label_dropout = 0.1  # share of the samples trained without label, for guidance
     c.objective.learned_variance = False  # two outputs per channel (improved DDPM's L_hybrid)
     c.objective.vlb_weight = 1e-3  # lambda of L_hybrid
@@ -96,7 +119,12 @@ def get_config() -> ConfigDict:
     c.sample.ddim = ConfigDict({"eta": 0.0})
     c.sample.ancestral = ConfigDict({"variance": "large"})  # small | large | learned
     c.sample.steps = 50
-    c.sample.grid = "uniform"  # uniform | quadratic: the times of the steps
+    # The times of the steps: uniform | quadratic | trailing | leading | karras | uniform_logsnr
+    c.sample.grid = "uniform"
+    c.sample.trailing = ConfigDict({"num_steps": 1000})
+    c.sample.leading = ConfigDict({"num_steps": 1000})
+    c.sample.karras = ConfigDict({"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0})
+    c.sample.uniform_logsnr = ConfigDict({"sigma_min": 0.002, "sigma_max": 80.0})
     c.sample.t_max = 1.0  # where sampling starts; < 1 for eps or score with schedule flow
     c.sample.guidance_scale = 1.0  # classifier-free; 1 is off
     c.sample.clip = 1.0  # x_0_hat is kept within +-clip; 0: no clipping

@@ -14,15 +14,17 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from diffusion_jax import objectives, schedules, time_grids, time_sampling
 from diffusion_jax.data import Dataset, load_dataset
 from diffusion_jax.models.dit import DiT
+from diffusion_jax.models.uncertainty import Uncertainty
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.objectives import GaussianLoss
-from diffusion_jax.prediction import PREDICTIONS
+from diffusion_jax.prediction import PREDICTIONS, Prediction, edm
 from diffusion_jax.sample import Generator
 from diffusion_jax.samplers.ancestral import VARIANCES, ancestral
 from diffusion_jax.samplers.ddim import ddim
@@ -35,25 +37,46 @@ Config = ConfigDict
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "ddpm": schedules.DDPM,
+    "scaled_linear": schedules.ScaledLinear,
     "linear_beta": schedules.LinearBeta,
+    "sub_vp": schedules.SubVP,
     "cosine": schedules.Cosine,
+    "sigmoid": schedules.Sigmoid,
     "flow": schedules.Flow,
+    "edm": schedules.EDM,
+    "ve": schedules.VE,
+    "linear_logsnr": schedules.LinearLogSNR,
+    "laplace": schedules.Laplace,
+    "cauchy": schedules.Cauchy,
 }
 QUANTILES: dict[str, Callable[..., time_sampling.Quantile]] = {
     "uniform": time_sampling.uniform,
     "discrete": time_sampling.discrete,
     "logit_normal": time_sampling.logit_normal,
+    "log_normal": time_sampling.log_normal,
 }
 WEIGHTINGS: dict[str, Callable[..., Array] | None] = {
     "uniform": None,
     "snr": objectives.snr,
     "truncated_snr": objectives.truncated_snr,
     "min_snr": objectives.min_snr,
+    "p2": objectives.p2,
+    "edm": objectives.edm,
+    "sigmoid": objectives.sigmoid,
     "vlb": objectives.vlb,
 }
 MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "dit": DiT}
 SAMPLERS: dict[str, Callable[..., Sampler]] = {"ddim": ddim, "ancestral": ancestral}
-GRIDS = {"uniform": time_grids.uniform, "quadratic": time_grids.quadratic}
+GRIDS: dict[str, Callable[..., Array]] = {
+    "uniform": time_grids.uniform,
+    "quadratic": time_grids.quadratic,
+    "trailing": time_grids.trailing,
+    "leading": time_grids.leading,
+    "karras": time_grids.karras,
+    "uniform_logsnr": time_grids.uniform_logsnr,
+}
+OF_SCHEDULE = ("log_normal", "karras", "uniform_logsnr")
+"""Laws and grids of times that are stated in noise levels, and hence given the schedule first."""
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 MEMORY = {"auto": None, "always": True, "never": False}
 
@@ -97,10 +120,12 @@ def build(config: ConfigDict) -> Parts:
         ConfigError: a setting is not possible.
         DataError: the data is not there, or not as the config says.
     """
-    schedule = choose(config.schedule, "schedule", SCHEDULES)
-    quantile = choose(config.time_sampling, "time_sampling", QUANTILES)
-    prediction = lookup(PREDICTIONS, config.objective.prediction, "objective.prediction")
-    loss_space = _loss_space(config)
+    schedule = make_schedule(config)
+    quantile = _quantile(config, schedule)
+    predictions = {**PREDICTIONS, "edm": edm(config.objective.sigma_data)}
+    prediction = lookup(predictions, config.objective.prediction, "objective.prediction")
+    loss_space = _loss_space(config, predictions)
+    times = _times(config, schedule)
     sampler = _sampler(config, schedule)
     check_known(config.model.name, MODELS, "model.name")
     check_known(config.model.dtype, DTYPES, "model.dtype")
@@ -109,7 +134,8 @@ def build(config: ConfigDict) -> Parts:
     _check_times(config, schedule)
 
     dataset = _dataset(config)
-    network = _network(config, dataset)
+    network, uncertainty = _network(config, dataset), Uncertainty()
+    objective = config.objective
 
     def apply(params: Params, x_t: Array, t: Array, cond: Cond) -> Any:
         return network.apply({"params": params}, x_t, t, cond)
@@ -119,14 +145,20 @@ def build(config: ConfigDict) -> Parts:
 
     def init(key: Key) -> Params:
         x, t = jnp.zeros((1, *dataset.image_shape)), jnp.zeros(1)
-        return network.init(key, x, t, {"label": jnp.zeros(1, jnp.int32)})["params"]
+        params = network.init(key, x, t, {"label": jnp.zeros(1, jnp.int32)})["params"]
+        if objective.learned_uncertainty:
+            params = {**params, "uncertainty": uncertainty.init(key, t)["params"]}
+        return params
+
+    def log_variance(params: Params, t: Array) -> Array:
+        u: Array = uncertainty.apply({"params": params["uncertainty"]}, t)  # type: ignore[assignment]
+        return u
 
     try:
         jax.eval_shape(init, jax.random.key(0))
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
-    objective = config.objective
     loss = GaussianLoss(
         apply=apply_train,
         schedule=schedule,
@@ -135,6 +167,8 @@ def build(config: ConfigDict) -> Parts:
         batch_size=config.train.batch_size,
         loss_space=loss_space,
         weighting=_weighting(config),
+        huber=objective.huber,
+        uncertainty=log_variance if objective.learned_uncertainty else None,
         label_dropout=objective.label_dropout,
         vlb_steps=config.time_sampling.discrete.num_steps if objective.learned_variance else 0,
         vlb_weight=objective.vlb_weight,
@@ -142,13 +176,12 @@ def build(config: ConfigDict) -> Parts:
     heldout_loss = dataclasses.replace(
         loss, apply=lambda params, x_t, t, cond, _: apply(params, x_t, t, cond), label_dropout=0.0
     )
-    grid = lookup(GRIDS, config.sample.grid, "sample.grid")
     generator = Generator(
         apply=apply,
         schedule=schedule,
         prediction=prediction,
         sampler=sampler,
-        times=grid(config.sample.steps, config.sample.t_max),
+        times=times,
         shape=dataset.image_shape,
         clip=config.sample.clip,
         learned_variance=objective.learned_variance,
@@ -239,7 +272,51 @@ def config_hash(config: ConfigDict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _loss_space(config: ConfigDict) -> Any:
+def make_schedule(config: ConfigDict) -> Schedule:
+    """The noise schedule, with its transforms.
+
+    Raises:
+        ConfigError: a setting is not possible.
+    """
+    settings = config.schedule
+    schedule = choose(settings, "schedule", SCHEDULES)
+    if not settings.shift > 0:
+        raise ConfigError(f"schedule.shift={settings.shift} must be above 0; 1 is none")
+    if settings.shift != 1:
+        schedule = schedules.Shifted(schedule, settings.shift)
+    return schedules.ZeroTerminalSNR(schedule) if settings.zero_terminal_snr else schedule
+
+
+def _quantile(config: ConfigDict, schedule: Schedule) -> time_sampling.Quantile:
+    group = config.time_sampling
+    make = lookup(QUANTILES, group.name, "time_sampling.name")
+    return make(*[schedule] * (group.name in OF_SCHEDULE), **group[group.name])
+
+
+def _times(config: ConfigDict, schedule: Schedule) -> Array:
+    """The sampling grid, descending for sure."""
+    sample = config.sample
+    make = lookup(GRIDS, sample.grid, "sample.grid")
+    if sample.steps < 1:
+        raise ConfigError(f"sample.steps={sample.steps} must be at least 1")
+    if not 0 < sample.t_max <= 1:
+        raise ConfigError(f"sample.t_max={sample.t_max} must lie in (0, 1]")
+    first = [schedule] * (sample.grid in OF_SCHEDULE)
+    try:
+        times = make(*first, sample.steps, sample.t_max, **sample.get(sample.grid, ConfigDict()))
+    except ValueError as error:
+        raise ConfigError(f"sample.grid={sample.grid!r}: {error}") from error
+    same = np.flatnonzero(~(np.diff(times) < 0))
+    if len(same):
+        raise ConfigError(
+            f"sample.grid={sample.grid!r} with sample.steps={sample.steps} does not fall at step "
+            f"{same[0] + 1}: from t = {times[same[0]]:.6g} to {times[same[0] + 1]:.6g}; take fewer "
+            "steps, or another grid for this schedule"
+        )
+    return times
+
+
+def _loss_space(config: ConfigDict, predictions: Mapping[str, Prediction]) -> Prediction:
     space, weighting = config.objective.loss_space, config.objective.weighting
     check_known(weighting, WEIGHTINGS, "objective.weighting")
     if space and weighting != "uniform":
@@ -247,13 +324,15 @@ def _loss_space(config: ConfigDict) -> Any:
             f"objective.loss_space={space!r} goes with objective.weighting='uniform' only: "
             f"{weighting!r} is a weight of the error in x_0, the same for all spaces"
         )
-    return lookup(PREDICTIONS, space or config.objective.prediction, "objective.loss_space")
+    return lookup(predictions, space or config.objective.prediction, "objective.loss_space")
 
 
 def _weighting(config: ConfigDict) -> objectives.Weighting | None:
     name = config.objective.weighting
     weighting = WEIGHTINGS[name]
     options = config.objective.get(name)
+    if name == "edm":
+        options = {"sigma_data": config.objective.sigma_data}
     return functools.partial(weighting, **options) if weighting and options else weighting
 
 
@@ -299,7 +378,7 @@ def _check_numbers(config: ConfigDict) -> None:
     for key in at_least_1:
         if config.train[key] < 1:
             raise ConfigError(f"train.{key}={config.train[key]} must be at least 1")
-    for key in ("steps", "num_images", "batch_size"):
+    for key in ("num_images", "batch_size"):
         if config.sample[key] < 1:
             raise ConfigError(f"sample.{key}={config.sample[key]} must be at least 1")
     parts = jax.local_device_count() * config.train.accumulate
@@ -313,8 +392,6 @@ def _check_numbers(config: ConfigDict) -> None:
 
 def _check_times(config: ConfigDict, schedule: Schedule) -> None:
     t_max, prediction = config.sample.t_max, config.objective.prediction
-    if not 0 < t_max <= 1:
-        raise ConfigError(f"sample.t_max={t_max} must lie in (0, 1]")
     if prediction in ("eps", "score") and not float(schedule.alpha(jnp.array(t_max))) > 0:
         raise ConfigError(
             f"sample.t_max={t_max}: schedule {config.schedule.name!r} has no signal there, so that "

@@ -54,6 +54,26 @@ def vlb(schedule: Schedule, t: Array) -> Array:
     return -0.5 * rate * snr(schedule, t)
 
 
+def p2(schedule: Schedule, t: Array, k: float = 1.0, gamma: float = 1.0) -> Array:
+    """`SNR_t / (k + SNR_t)^gamma` (P2, Choi et al. 2022, who weigh the error of the noise)."""
+    ratio = snr(schedule, t)
+    return ratio / (k + ratio) ** gamma
+
+
+def edm(schedule: Schedule, t: Array, sigma_data: float = 0.5) -> Array:
+    """`SNR_t + 1 / sigma_data^2`: EDM's `1 / c_out^2` (App. B.6, Karras et al. 2022)."""
+    return snr(schedule, t) + 1 / sigma_data**2
+
+
+def sigmoid(schedule: Schedule, t: Array, bias: float = -1.0) -> Array:
+    """`sigmoid(bias - logsnr_t)` times the variational bound's weight.
+
+    SiD2 (Hoogeboom et al. 2025; Kingma & Gao 2023): a weight of the noise's error per unit of
+    logsnr, and hence the same objective for every schedule.
+    """
+    return jax.nn.sigmoid(bias - schedule.logsnr(t)) * vlb(schedule, t)
+
+
 @dataclasses.dataclass(frozen=True)
 class GaussianLoss:
     """Squared error of the network at random times: a `LossFn`.
@@ -66,6 +86,10 @@ class GaussianLoss:
         batch_size: size of the global batch, over which times are stratified.
         loss_space: prediction type whose plain squared error is taken if `weighting` is None.
         weighting: weight of `||x_0_hat - x_0||^2`.
+        huber: 0 for the squared error, or `c` of the pseudo-Huber error `sqrt(mse + c^2) - c`
+            (Sec. 3.3, Song & Dhariwal 2024, per dimension: their `c / sqrt(D)`).
+        uncertainty: None, or `(params, t) -> u` `[B]`, the log variance of the error at `t`,
+            learned in `loss / exp(u) + u` (EDM2, Karras et al. 2024).
         label_dropout: probability with which a sample's conditioning is switched off.
         vlb_steps: 0, or the number of discrete steps for which the network learns the variance,
             from the variational bound times `vlb_weight` added to the loss (L_hybrid, Eq. 16,
@@ -80,6 +104,8 @@ class GaussianLoss:
     batch_size: int
     loss_space: Prediction
     weighting: Weighting | None = None
+    huber: float = 0.0
+    uncertainty: Callable[[Params, Array], Array] | None = None
     label_dropout: float = 0.0
     vlb_steps: int = 0
     vlb_weight: float = 1e-3
@@ -93,22 +119,31 @@ class GaussianLoss:
         cond = drop(batch["cond"], sample_keys(cond_key, index), self.label_dropout)
 
         x_t = diffuse(self.schedule, x_0, eps, t)
-        y = self.apply(params, x_t, t, cond, jax.random.fold_in(dropout_key, index[0]))
+        network_input = self.prediction.network_input(self.schedule, x_t, t)
+        y = self.apply(params, network_input, t, cond, jax.random.fold_in(dropout_key, index[0]))
         variance = None
         if self.vlb_steps:
             y, variance = split_variance(y)
         error = y - self.prediction.target(self.schedule, x_0, eps, t)
         square = jnp.mean(error**2, axis=range(1, x_0.ndim))
         mse = square * self._rescale(self.loss_space, t)
-        loss = mse
-        if self.weighting is not None:
-            loss = square * self._rescale(PREDICTIONS["x0"], t) * self.weighting(self.schedule, t)
+        if self.weighting is None:
+            loss = self._penalty(mse)
+        else:
+            weight = self.weighting(self.schedule, t)
+            loss = weight * self._penalty(square * self._rescale(PREDICTIONS["x0"], t))
+        if self.uncertainty is not None:
+            u = self.uncertainty(params, t)
+            loss = loss * jnp.exp(-u) + u
         metrics = {"t": t, "mse": mse}
         if variance is not None:
             x_0_hat = self.prediction.to_x_0(self.schedule, x_t, jax.lax.stop_gradient(y), t)
             metrics["vlb"] = self._variational_term(x_0, x_t, x_0_hat, variance, t)
             loss += self.vlb_weight * self.vlb_steps * metrics["vlb"]
         return loss, metrics
+
+    def _penalty(self, square: Array) -> Array:
+        return jnp.sqrt(square + self.huber**2) - self.huber if self.huber else square
 
     def _rescale(self, space: Prediction, t: Array) -> Array:
         """Squared error in `space` over that in the network's own prediction type."""

@@ -1,7 +1,8 @@
 """Noise schedules: `alpha(t)` and `sigma(t)`, and what follows from them.
 
 `x_t = alpha_t x_0 + sigma_t eps` with `t` in [0, 1], 0 clean and 1 noise. All methods are
-elementwise in `t`, any shape.
+elementwise in `t`, any shape. Two schedules with the same log signal-to-noise ratios differ in
+scale only; which scale a schedule keeps is its `norm`.
 """
 
 import abc
@@ -12,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.types import Array
+
+BISECTIONS = 64
 
 
 class Schedule(abc.ABC):
@@ -25,9 +28,25 @@ class Schedule(abc.ABC):
     def sigma(self, t: Array) -> Array:
         """Noise scale `sigma_t`."""
 
+    def norm(self, alpha: Array, sigma: Array) -> Array:
+        """Homogeneous function of degree 1 that is 1 at `(alpha_t, sigma_t)` for every `t`."""
+        return jnp.hypot(alpha, sigma)
+
     def logsnr(self, t: Array) -> Array:
         """Log signal-to-noise ratio `log(alpha_t^2 / sigma_t^2)`; +-inf where one of them is 0."""
         return 2 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
+
+    def time_at(self, logsnr: Array) -> Array:
+        """The time with a given `logsnr`, by bisection; 0 or 1 where the schedule ends before."""
+
+        def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+            low, high = ends
+            middle = (low + high) / 2
+            clean = self.logsnr(middle) > logsnr
+            return jnp.where(clean, middle, low), jnp.where(clean, high, middle)
+
+        ends = jnp.zeros_like(logsnr), jnp.ones_like(logsnr)
+        return jax.lax.fori_loop(0, BISECTIONS, halve, ends)[0]
 
     def rates(self, t: Array) -> tuple[Array, Array]:
         """Time derivatives `(alpha'_t, sigma'_t)`."""
@@ -35,7 +54,7 @@ class Schedule(abc.ABC):
         return jax.jvp(both, (t,), (jnp.ones_like(t),))[1]
 
 
-class _VariancePreserving(Schedule):
+class _LogAlpha(Schedule):
     """`alpha_t^2 + sigma_t^2 = 1`, given by `log alpha_t`, exact also where sigma is tiny."""
 
     @abc.abstractmethod
@@ -50,7 +69,7 @@ class _VariancePreserving(Schedule):
 
 
 @dataclasses.dataclass(frozen=True)
-class LinearBeta(_VariancePreserving):
+class LinearBeta(_LogAlpha):
     """DDPM's linear beta in continuous time: the VP SDE, Eqs. 32-33 of Song et al. 2021.
 
     `log alpha_t = -(beta_max - beta_min) t^2 / 4 - beta_min t / 2`.
@@ -64,7 +83,19 @@ class LinearBeta(_VariancePreserving):
 
 
 @dataclasses.dataclass(frozen=True)
-class DDPM(_VariancePreserving):
+class SubVP(LinearBeta):
+    """Sub-VP SDE (Eqs. 28-29, Song et al. 2021): alpha of `LinearBeta`, `sigma = 1 - alpha^2`."""
+
+    def sigma(self, t: Array) -> Array:
+        return -jnp.expm1(2 * self.log_alpha(t))
+
+    def norm(self, alpha: Array, sigma: Array) -> Array:
+        # The root of sigma / n = 1 - (alpha / n)^2.
+        return 0.5 * (sigma + jnp.sqrt(sigma**2 + 4 * alpha**2))
+
+
+@dataclasses.dataclass(frozen=True)
+class DDPM(_LogAlpha):
     """The published discrete table of DDPM (Ho et al. 2020, Sec. 4), at every `t = i / num_steps`.
 
     `alpha_t^2 = prod_{j <= i} (1 - beta_j)` with `beta_1 .. beta_N` evenly spaced from `beta_start`
@@ -75,10 +106,35 @@ class DDPM(_VariancePreserving):
     beta_end: float = 0.02
     num_steps: int = 1000
 
+    def betas(self) -> np.ndarray:
+        """`beta_1 .. beta_N`."""
+        return np.linspace(self.beta_start, self.beta_end, self.num_steps)
+
     def log_alpha(self, t: Array) -> Array:
-        betas = np.linspace(self.beta_start, self.beta_end, self.num_steps)
-        table = np.concatenate([[0.0], 0.5 * np.cumsum(np.log1p(-betas))])
+        table = np.concatenate([[0.0], 0.5 * np.cumsum(np.log1p(-self.betas()))])
         return jnp.interp(t, np.arange(self.num_steps + 1) / self.num_steps, table)
+
+    def index(self, t: Array) -> Array:
+        """What networks trained on the table were told for `t`: 0 for `beta_1` .. N - 1."""
+        return t * self.num_steps - 1
+
+    def time(self, index: Array) -> Array:
+        """Inverse of `index`."""
+        return (index + 1) / self.num_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaledLinear(DDPM):
+    """The table of latent diffusion and Stable Diffusion: `sqrt(beta)` is evenly spaced.
+
+    Rombach et al. 2022 (`beta_schedule="linear"` of their code, "scaled_linear" elsewhere).
+    """
+
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+
+    def betas(self) -> np.ndarray:
+        return np.linspace(self.beta_start**0.5, self.beta_end**0.5, self.num_steps) ** 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +143,7 @@ class Cosine(Schedule):
 
     `alpha_t = cos(t theta)`, `sigma_t = sin(t theta)` with `theta` just short of pi/2 such that
     `logsnr_1 = logsnr_min` (Ho & Salimans 2022, Sec. 2): x_0 follows from every prediction type.
+    With `Shifted` it is the cosine schedule for a resolution.
     """
 
     logsnr_min: float = -20.0
@@ -105,6 +162,37 @@ class Cosine(Schedule):
 
 
 @dataclasses.dataclass(frozen=True)
+class Sigmoid(Schedule):
+    """Sigmoid schedule (Jabri et al. 2023; Chen 2023), cut at a least logsnr as `Cosine`.
+
+    `alpha_t^2 = (S(end) - S(x)) / (S(end) - S(start))` with `x = start + t (end - start)` and
+    `S(x) = sigmoid(x / tau)`, mapped from [0, 1] to `[sigmoid(logsnr_min), 1]`.
+    """
+
+    start: float = -3.0
+    end: float = 3.0
+    tau: float = 1.0
+    logsnr_min: float = -20.0
+
+    def _square(self, t: Array, rest: Array, end: float) -> Array:
+        """Share of `S(end) - S(start)` that lies between x(t) and the end `rest` away from it."""
+        # S(a) - S(b) = sinh((a - b) / 2) / (2 cosh(a / 2) cosh(b / 2)): no difference of near ones.
+        span = (self.end - self.start) / self.tau
+        x = self.start / self.tau + span * t
+        other = self.start + self.end - end  # the end that is 1 or 0 away from itself
+        part = jnp.sinh(span * rest / 2) / jnp.cosh(x / 2)
+        return part * (np.cosh(other / self.tau / 2) / np.sinh(span / 2))
+
+    def alpha(self, t: Array) -> Array:
+        least = 1 / (1 + np.exp(-self.logsnr_min))
+        return jnp.sqrt(least + (1 - least) * self._square(t, 1 - t, self.end))
+
+    def sigma(self, t: Array) -> Array:
+        most = 1 / (1 + np.exp(self.logsnr_min))
+        return jnp.sqrt(most * self._square(t, t, self.start))
+
+
+@dataclasses.dataclass(frozen=True)
 class Flow(Schedule):
     """Linear interpolation of flow matching (Lipman et al. 2023): `alpha = 1 - t`, `sigma = t`."""
 
@@ -113,3 +201,188 @@ class Flow(Schedule):
 
     def sigma(self, t: Array) -> Array:
         return t * jnp.ones_like(t)
+
+    def norm(self, alpha: Array, sigma: Array) -> Array:
+        return alpha + sigma
+
+
+class _Exploding(Schedule):
+    """`alpha = 1`: the data are kept as they are, and the variance explodes."""
+
+    def alpha(self, t: Array) -> Array:
+        return jnp.ones_like(t)
+
+    def norm(self, alpha: Array, sigma: Array) -> Array:
+        return alpha
+
+
+@dataclasses.dataclass(frozen=True)
+class EDM(_Exploding):
+    """`sigma_t = sigma_max t^rho`: EDM (Karras et al. 2022).
+
+    In this time the steps of Eq. 5 there are even: a straight line from 1 to
+    `(sigma_min / sigma_max)^(1 / rho)`, and then 0 (`time_grids.karras`).
+    """
+
+    sigma_max: float = 80.0
+    rho: float = 7.0
+
+    def sigma(self, t: Array) -> Array:
+        return self.sigma_max * t**self.rho
+
+
+@dataclasses.dataclass(frozen=True)
+class VE(_Exploding):
+    """VE SDE (Eqs. 30-31, Song et al. 2021): `sigma_t^2 = sigma_min^2 (r^(2t) - 1)`.
+
+    `r = sigma_max / sigma_min`; the variance given `x_0`, which is 0 at `t = 0`.
+    """
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+
+    def sigma(self, t: Array) -> Array:
+        log_ratio = float(np.log(self.sigma_max / self.sigma_min))
+        return self.sigma_min * jnp.sqrt(jnp.expm1(2 * log_ratio * t))
+
+
+class _LogSNR(Schedule):
+    """`alpha_t^2 + sigma_t^2 = 1`, given by `logsnr`; at `t = 0` noise is left, if very little."""
+
+    @abc.abstractmethod
+    def logsnr(self, t: Array) -> Array:
+        """Log signal-to-noise ratio, falling."""
+
+    def alpha(self, t: Array) -> Array:
+        return jnp.exp(0.5 * jax.nn.log_sigmoid(self.logsnr(t)))
+
+    def sigma(self, t: Array) -> Array:
+        return jnp.exp(0.5 * jax.nn.log_sigmoid(-self.logsnr(t)))
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearLogSNR(_LogSNR):
+    """`logsnr` falls evenly: the start of VDM's learned schedule (Kingma et al. 2021, Sec. 3.2)."""
+
+    logsnr_max: float = 13.3
+    logsnr_min: float = -13.3
+
+    def logsnr(self, t: Array) -> Array:
+        return self.logsnr_max + (self.logsnr_min - self.logsnr_max) * t
+
+
+@dataclasses.dataclass(frozen=True)
+class _Importance(_LogSNR):
+    """`logsnr` of uniform times follows a law, cut at both ends (Hang et al. 2024).
+
+    A subclass states the law by its distribution and quantile functions, both of the *distance*
+    from the mean: as the law is symmetric, one tail serves for both.
+    """
+
+    mean: float = 0.0
+    scale: float = 1.0
+    logsnr_max: float = 13.3
+    logsnr_min: float = -13.3
+
+    @abc.abstractmethod
+    def tail(self, distance: float) -> float:
+        """Probability to lie more than `distance >= 0` scales above the mean."""
+
+    @abc.abstractmethod
+    def distance(self, tail: Array) -> Array:
+        """Inverse of `tail`, for tails up to 1/2."""
+
+    def logsnr(self, t: Array) -> Array:
+        above, below = (
+            self.tail(abs(end - self.mean) / self.scale)
+            for end in (self.logsnr_max, self.logsnr_min)
+        )
+        # Either tail from its own end of [0, 1]: 1 - t is exact in floats, 1 - tail is not.
+        kept = 1 - above - below
+        upper, lower = above + kept * t, below + kept * (1 - t)
+        distance = self.distance(jnp.minimum(jnp.minimum(upper, lower), 0.5))
+        return self.mean + self.scale * jnp.where(upper < lower, distance, -distance)
+
+
+@dataclasses.dataclass(frozen=True)
+class Laplace(_Importance):
+    """Laplace law of `logsnr` (Table 1, Hang et al. 2024)."""
+
+    scale: float = 0.5
+
+    def tail(self, distance: float) -> float:
+        return 0.5 * float(np.exp(-distance))
+
+    def distance(self, tail: Array) -> Array:
+        return -jnp.log(2 * tail)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cauchy(_Importance):
+    """Cauchy law of `logsnr` (Table 1, Hang et al. 2024)."""
+
+    def tail(self, distance: float) -> float:
+        return float(np.arctan2(1.0, distance) / np.pi)
+
+    def distance(self, tail: Array) -> Array:
+        return 1 / jnp.tan(np.pi * tail)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shifted(Schedule):
+    """Any schedule with `sigma / alpha` times `factor`, in its own scale: more noise at each time.
+
+    For a resolution `factor` times that for which `base` was made: the shifted cosine of
+    Hoogeboom et al. 2023 (simple diffusion) and the flow of Esser et al. 2024 (Eq. 23; their
+    `sqrt(m / n)`), as neighbouring pixels average the noise away.
+    """
+
+    base: Schedule
+    factor: float
+
+    def _scales(self, t: Array) -> tuple[Array, Array, Array]:
+        alpha, sigma = self.base.alpha(t), self.factor * self.base.sigma(t)
+        return alpha, sigma, self.norm(alpha, sigma)
+
+    def alpha(self, t: Array) -> Array:
+        alpha, _, norm = self._scales(t)
+        return alpha / norm
+
+    def sigma(self, t: Array) -> Array:
+        _, sigma, norm = self._scales(t)
+        return sigma / norm
+
+    def norm(self, alpha: Array, sigma: Array) -> Array:
+        return self.base.norm(alpha, sigma)
+
+
+@dataclasses.dataclass(frozen=True)
+class ZeroTerminalSNR(Schedule):
+    """Any schedule, brought to variance 1 and rescaled so that `alpha_1 = 0` (Lin et al. 2024).
+
+    Alg. 1 there: `alpha' = (alpha - alpha_1) alpha_0 / (alpha_0 - alpha_1)`, `alpha'_0 = alpha_0`.
+    """
+
+    base: Schedule
+
+    def _preserving(self, t: Array) -> tuple[Array, Array]:
+        """Alpha of the base at variance 1, and `1 - alpha`."""
+        alpha, sigma = self.base.alpha(t), self.base.sigma(t)
+        norm = jnp.hypot(alpha, sigma)
+        return alpha / norm, (sigma / norm) ** 2 / (1 + alpha / norm)
+
+    def _scales(self, t: Array) -> tuple[Array, Array]:
+        """Alpha, and `1 - alpha`, of the result."""
+        (first, first_rest), (last, _) = (
+            self._preserving(jnp.full_like(t, end)) for end in (0.0, 1.0)
+        )
+        alpha, rest = self._preserving(t)
+        span = first - last
+        return first * (alpha - last) / span, (first * rest - last * first_rest) / span
+
+    def alpha(self, t: Array) -> Array:
+        return self._scales(t)[0]
+
+    def sigma(self, t: Array) -> Array:
+        alpha, rest = self._scales(t)
+        return jnp.sqrt(rest * (1 + alpha))

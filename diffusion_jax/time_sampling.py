@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Key
 
 Quantile = Callable[[Array], Array]
@@ -27,6 +28,18 @@ def logit_normal(mean: float = 0.0, std: float = 1.0, t_min: float = 1e-4) -> Qu
     def quantile(u: Array) -> Array:
         t = jax.nn.sigmoid(mean + std * jax.scipy.special.ndtri(u))
         return jnp.clip(t, t_min, 1 - t_min)
+
+    return quantile
+
+
+def log_normal(
+    schedule: Schedule, mean: float = -1.2, std: float = 1.2, t_min: float = 1e-4
+) -> Quantile:
+    """`log(sigma_t / alpha_t)` is normal (Table 1, Karras et al. 2022), `t` kept above t_min."""
+
+    def quantile(u: Array) -> Array:
+        logsnr = -2 * (mean + std * jax.scipy.special.ndtri(u))
+        return jnp.maximum(schedule.time_at(logsnr), t_min)
 
     return quantile
 

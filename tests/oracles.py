@@ -10,6 +10,7 @@ mathematics of the package: a schedule is asked for `alpha` and `sigma` only.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +21,30 @@ from diffusion_jax.types import Array, Cond, Denoised, Denoiser, Key
 
 SCHEDULES = {
     "linear_beta": schedules.LinearBeta(),
+    "sub_vp": schedules.SubVP(),
     "ddpm": schedules.DDPM(),
+    "scaled_linear": schedules.ScaledLinear(),
     "cosine": schedules.Cosine(),
+    "sigmoid": schedules.Sigmoid(),
     "flow": schedules.Flow(),
+    "edm": schedules.EDM(),
+    "ve": schedules.VE(),
+    "linear_logsnr": schedules.LinearLogSNR(),
+    "laplace": schedules.Laplace(),
+    "cauchy": schedules.Cauchy(),
+    "shifted_cosine": schedules.Shifted(schedules.Cosine(), 4.0),
+    "shifted_flow": schedules.Shifted(schedules.Flow(), 3.0),
+    "zero_snr_scaled_linear": schedules.ZeroTerminalSNR(schedules.ScaledLinear()),
 }
-VARIANCE_PRESERVING = ("linear_beta", "ddpm", "cosine")
+CLEAN = [name for name in SCHEDULES if name not in ("linear_logsnr", "laplace", "cauchy")]
+"""Those with no noise at t = 0; the others are stated by a logsnr that is finite there."""
+
+
+@functools.cache
+def times_of(name: str) -> np.ndarray:
+    """Times of a schedule from little noise to much, `[6]`, away from its ends and its kinks."""
+    logsnr = jnp.array([9.0, 5.03, 1.0, -1.0, -3.5, -8.0])
+    return np.asarray(jnp.clip(SCHEDULES[name].time_at(logsnr), 1.5e-3, 0.9995))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,10 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import SCHEDULES, VARIANCE_PRESERVING, gaussian
+from oracles import SCHEDULES, gaussian
 from scipy import stats
 
-from diffusion_jax.objectives import GaussianLoss, min_snr, snr, truncated_snr, vlb
+from diffusion_jax.objectives import (
+    GaussianLoss,
+    edm,
+    min_snr,
+    p2,
+    sigmoid,
+    snr,
+    truncated_snr,
+    vlb,
+)
 from diffusion_jax.prediction import PREDICTIONS
 from diffusion_jax.time_sampling import discrete, uniform
 
@@ -67,6 +76,8 @@ def say(kind, x_0, eps, alpha, sigma, alpha_rate, sigma_rate):
         "v": alpha * eps - sigma * x_0,
         "velocity": alpha_rate * x_0 + sigma_rate * eps,
         "score": -eps / sigma,
+        # Table 1, Karras et al. 2022, at x_t / alpha_t and sigma_t / alpha_t.
+        "edm": (x_0 - c_skip(alpha, sigma) * (alpha * x_0 + sigma * eps)) / c_out(alpha, sigma),
     }[kind]
 
 
@@ -77,7 +88,27 @@ def x_0_said(kind, y, x_t, alpha, sigma, alpha_rate, sigma_rate):
         "v": (alpha * x_t - sigma * y) / (alpha**2 + sigma**2),
         "velocity": (sigma_rate * x_t - sigma * y) / (alpha * sigma_rate - sigma * alpha_rate),
         "score": (x_t + sigma**2 * y) / alpha,
+        "edm": c_skip(alpha, sigma) * x_t + c_out(alpha, sigma) * y,
     }[kind]
+
+
+DATA = 0.5
+"""The standard deviation that EDM takes the data to have."""
+
+
+def c_skip(alpha, sigma):
+    return DATA**2 / ((sigma / alpha) ** 2 + DATA**2) / alpha
+
+
+def c_out(alpha, sigma):
+    return sigma / alpha * DATA / np.sqrt((sigma / alpha) ** 2 + DATA**2)
+
+
+def noisy(network, kind, name):
+    """`x_t` of what the network was given, which is `c_in x_t`."""
+    alpha, sigma = scales(name, network.t)[:2]
+    c_in = 1 / np.sqrt(sigma**2 + DATA**2 * alpha**2) if kind == "edm" else 1.0
+    return np.asarray(network.x_t) / c_in
 
 
 def mean_square(x):
@@ -93,6 +124,10 @@ WEIGHTINGS = {
     "truncated": (truncated_snr, lambda s, rate: np.maximum(s, 1)),
     "min_5": (min_snr, lambda s, rate: np.minimum(s, 5)),
     "min_1": (functools.partial(min_snr, gamma=1.0), lambda s, rate: np.minimum(s, 1)),
+    "p2": (functools.partial(p2, k=2.0, gamma=0.5), lambda s, rate: s / np.sqrt(2 + s)),
+    # lambda(sigma) = (sigma^2 + data^2) / (sigma data)^2, Karras et al. 2022.
+    "edm": (edm, lambda s, rate: (1 / s + DATA**2) / (DATA**2 / s)),
+    "sigmoid": (sigmoid, lambda s, rate: -rate / 2 / (1 + np.exp(1 + np.log(s)))),
     "vlb": (vlb, lambda s, rate: -rate / 2),
 }
 
@@ -106,10 +141,11 @@ def test_loss_is_the_textbook_formula(x64, name, kind):
         loss, metrics = make_loss(name, kind, network, space)(PARAMS, batch, jax.random.key(1))
         values = scales(name, network.t)
         alpha, sigma = values[:2]
-        eps = (network.x_t - alpha * batch["x"]) / sigma
+        x_t = noisy(network, kind, name)
+        eps = (x_t - alpha * batch["x"]) / sigma
         y = network(PARAMS, network.x_t, network.t, {}, None)
-        x_0_hat = x_0_said(kind, y, network.x_t, *values)
-        eps_hat = (network.x_t - alpha * x_0_hat) / sigma
+        x_0_hat = x_0_said(kind, y, x_t, *values)
+        eps_hat = (x_t - alpha * x_0_hat) / sigma
         error = say(space, x_0_hat, eps_hat, *values) - say(space, batch["x"], eps, *values)
         np.testing.assert_allclose(loss, mean_square(error), rtol=1e-5)
         np.testing.assert_array_equal(metrics["mse"], loss)
@@ -125,7 +161,8 @@ def test_weighted_loss_is_the_textbook_formula(x64, name, kind):
     t = network.t
     rate = (textbook_snr(name, t + 1e-7) - textbook_snr(name, t - 1e-7)) / 2e-7
     y = network(PARAMS, network.x_t, t, {}, None)
-    error = mean_square(x_0_said(kind, y, network.x_t, *scales(name, t)) - batch["x"])
+    x_t = noisy(network, kind, name)
+    error = mean_square(x_0_said(kind, y, x_t, *scales(name, t)) - batch["x"])
     for weighting, textbook in WEIGHTINGS.values():
         loss, metrics = make_loss(name, kind, network, "v", weighting=weighting)(PARAMS, batch, key)
         weight = textbook(textbook_snr(name, t), rate)
@@ -133,7 +170,37 @@ def test_weighted_loss_is_the_textbook_formula(x64, name, kind):
         np.testing.assert_array_equal(metrics["mse"], plain)
 
 
-@pytest.mark.parametrize("name", VARIANCE_PRESERVING)
+def test_huber_is_the_square_for_small_errors_and_the_root_for_large(x64):
+    """Sec. 3.3, Song & Dhariwal 2024: `sqrt(|e|^2 + c^2) - c`, for the errors of a whole sample."""
+    batch, key = make_batch(), jax.random.key(1)
+    square, metrics = make_loss("flow", "v", Recorder(), "v")(PARAMS, batch, key)
+    for c in (0.03, 1.0):
+        found, again = make_loss("flow", "v", Recorder(), "v", huber=c)(PARAMS, batch, key)
+        np.testing.assert_allclose(found, np.sqrt(square + c**2) - c, rtol=1e-12)
+        np.testing.assert_array_equal(again["mse"], metrics["mse"])
+    weighted, _ = make_loss("flow", "v", Recorder(), "v", huber=0.3, weighting=snr)(
+        PARAMS, batch, key
+    )
+    in_x_0, _ = make_loss("flow", "v", Recorder(), "x0")(PARAMS, batch, key)
+    t = np.asarray(metrics["t"])
+    expected = ((1 - t) / t) ** 2 * (np.sqrt(in_x_0 + 0.3**2) - 0.3)
+    np.testing.assert_allclose(weighted, expected, rtol=1e-9)
+
+
+def test_learned_uncertainty_is_least_at_the_log_of_the_loss(x64):
+    """`L / exp(u) + u` is least at `u = log L`, where it says `1 + log L`."""
+    batch, key = make_batch(), jax.random.key(1)
+    plain, _ = make_loss("flow", "v", Recorder(), "v")(PARAMS, batch, key)
+    loss = make_loss("flow", "v", Recorder(), "v", uncertainty=lambda params, t: params["u"])
+    total = lambda u: loss({**PARAMS, "u": u}, batch, key)[0].sum()  # noqa: E731
+    np.testing.assert_allclose(total(jnp.zeros(6)), plain.sum(), rtol=1e-12)
+    best = jnp.log(plain)
+    np.testing.assert_allclose(total(best), (1 + best).sum(), rtol=1e-12)
+    np.testing.assert_allclose(jax.grad(total)(best), 0, atol=1e-12)
+    assert np.all(jax.grad(total)(best + 0.1) > 0)
+
+
+@pytest.mark.parametrize("name", ["linear_beta", "ddpm", "cosine", "laplace"])
 @pytest.mark.parametrize(
     ("kind", "published"),
     [
@@ -157,6 +224,7 @@ EQUAL = {
     "v": ("linear_beta", lambda schedule, t: snr(schedule, t) + 1),
     "score": ("ddpm", lambda schedule, t: snr(schedule, t) / schedule.sigma(t) ** 2),
     "velocity": ("flow", lambda schedule, t: 1 / t**2),
+    "edm": ("ve", edm),
 }
 
 

@@ -1,19 +1,22 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import SCHEDULES
+from oracles import SCHEDULES, times_of
 
-from diffusion_jax.prediction import PREDICTIONS, denoiser, split_variance
+from diffusion_jax.prediction import PREDICTIONS, denoiser, edm, split_variance
 
 all_schedules = pytest.mark.parametrize("name", SCHEDULES)
 all_predictions = pytest.mark.parametrize("kind", PREDICTIONS)
 
 
+@functools.cache
 def case(name):
     """Times, data and noise `[B, 3]`, and the `x_t` of the definition."""
     schedule, rng = SCHEDULES[name], np.random.default_rng(0)
-    t = np.array([1.5e-3, 0.0315, 0.2505, 0.5005, 0.8005, 0.9995])  # off the kinks of DDPM
+    t = times_of(name)
     x_0, eps = rng.normal(size=(2, len(t), 3))
     alpha, sigma = (np.asarray(f(t))[:, None] for f in (schedule.alpha, schedule.sigma))
     return schedule, t, x_0, eps, alpha, sigma, alpha * x_0 + sigma * eps
@@ -28,6 +31,11 @@ def textbook(kind, name):
         return x_0
     if kind == "v":
         return alpha * eps - sigma * x_0
+    if kind == "edm":  # Eq. 8 and Table 1, Karras et al. 2022, at sigma / alpha and x_t / alpha
+        ratio, data = sigma / alpha, 0.5
+        c_skip = data**2 / (ratio**2 + data**2)
+        c_out = ratio * data / np.sqrt(ratio**2 + data**2)
+        return (x_0 - c_skip * x_t / alpha) / c_out
     if kind == "velocity":
         path = lambda t: schedule.alpha(t)[:, None] * x_0 + schedule.sigma(t)[:, None] * eps  # noqa: E731
         return (path(t + 1e-7) - path(t - 1e-7)) / 2e-7
@@ -79,6 +87,26 @@ def test_error_is_scaled_by_the_determinant(x64, name, kind):
     np.testing.assert_allclose(error, -scale / sigma * np.ones_like(x_0), rtol=1e-7)
 
 
+@all_schedules
+@pytest.mark.parametrize("data", [0.5, 1.3])
+def test_edm_has_unit_variance_on_both_sides_of_the_network(x64, name, data):
+    """For data of standard deviation `data`: App. B.6, Karras et al. 2022."""
+    schedule, t, _, _, alpha, sigma, _ = case(name)
+    prediction = edm(data)
+    p, q = (np.asarray(c) for c in prediction.coefficients(schedule, t))
+    np.testing.assert_allclose(p**2 * data**2 + q**2, 1, rtol=1e-12)
+    scale = np.asarray(prediction.input_scale(schedule, t))
+    std = np.sqrt(alpha**2 * data**2 + sigma**2)[:, 0]
+    np.testing.assert_allclose(scale * std, 1, rtol=1e-12)
+
+
+def test_edm_of_unit_data_that_keep_their_variance_is_v(x64):
+    schedule, t, x_0, eps, *_ = case("cosine")
+    v = PREDICTIONS["v"].target(schedule, x_0, eps, t)
+    np.testing.assert_allclose(edm(1.0).target(schedule, x_0, eps, t), -v, rtol=1e-12)
+    np.testing.assert_allclose(edm(1.0).input_scale(schedule, t), 1, rtol=1e-12)
+
+
 @all_predictions
 def test_float32_is_enough_for_images(kind):
     """Round trip in float32 at the least time trained on: to a quarter of a grey level."""
@@ -114,6 +142,7 @@ def test_denoiser_finds_x_0_and_hands_the_variance_through(x64, kind):
     schedule, t, x_0, _, _, _, x_t = case("ddpm")
 
     def network(x_t, t, cond):
+        x_t = x_t / np.asarray(PREDICTIONS[kind].input_scale(schedule, t))[:, None]
         y = PREDICTIONS[kind].from_x_0(schedule, x_t, cond["x_0"], t)
         return jnp.concatenate([y, jnp.full_like(y, -0.5)], axis=-1)
 
