@@ -21,7 +21,7 @@ def parse(argv: list[str]) -> list[str]:
             raise flags.Error("which config? e.g. --config configs/digits.py")
         len(CONFIG.value)  # a file that could not be loaded fails at its first use
     except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
-        from diffusion_jax.build import check_command_line
+        from diffusion_jax.command_line import check_command_line
 
         sys.exit(f"error: {check_command_line(argv) or error}")
     return rest

@@ -4,11 +4,8 @@ import dataclasses
 import difflib
 import functools
 import hashlib
-import importlib.util
-import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -19,6 +16,7 @@ import optax
 from ml_collections import ConfigDict
 
 from diffusion_jax import objectives, schedules, time_grids, time_sampling
+from diffusion_jax.command_line import suggest
 from diffusion_jax.data import Dataset, load_dataset
 from diffusion_jax.models.dit import DiT
 from diffusion_jax.models.uncertainty import Uncertainty
@@ -120,12 +118,9 @@ def build(config: ConfigDict) -> Parts:
         ConfigError: a setting is not possible.
         DataError: the data is not there, or not as the config says.
     """
-    schedule = make_schedule(config)
-    quantile = _quantile(config, schedule)
-    predictions = {**PREDICTIONS, "edm": edm(config.objective.sigma_data)}
-    prediction = lookup(predictions, config.objective.prediction, "objective.prediction")
-    loss_space = _loss_space(config, predictions)
-    times = _times(config, schedule)
+    objective = make_objective(config)
+    schedule = objective.schedule
+    times = make_times(config, schedule)
     sampler = _sampler(config, schedule)
     check_known(config.model.name, MODELS, "model.name")
     check_known(config.model.dtype, DTYPES, "model.dtype")
@@ -134,8 +129,7 @@ def build(config: ConfigDict) -> Parts:
     _check_times(config, schedule)
 
     dataset = _dataset(config)
-    network, uncertainty = _network(config, dataset), Uncertainty()
-    objective = config.objective
+    network = _network(config, dataset)
 
     def apply(params: Params, x_t: Array, t: Array, cond: Cond) -> Any:
         return network.apply({"params": params}, x_t, t, cond)
@@ -146,45 +140,28 @@ def build(config: ConfigDict) -> Parts:
     def init(key: Key) -> Params:
         x, t = jnp.zeros((1, *dataset.image_shape)), jnp.zeros(1)
         params = network.init(key, x, t, {"label": jnp.zeros(1, jnp.int32)})["params"]
-        if objective.learned_uncertainty:
-            params = {**params, "uncertainty": uncertainty.init(key, t)["params"]}
+        if objective.uncertainty:
+            params = {**params, "uncertainty": Uncertainty().init(key, t)["params"]}
         return params
-
-    def log_variance(params: Params, t: Array) -> Array:
-        u: Array = uncertainty.apply({"params": params["uncertainty"]}, t)  # type: ignore[assignment]
-        return u
 
     try:
         jax.eval_shape(init, jax.random.key(0))
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
-    loss = GaussianLoss(
-        apply=apply_train,
-        schedule=schedule,
-        prediction=prediction,
-        quantile=quantile,
-        batch_size=config.train.batch_size,
-        loss_space=loss_space,
-        weighting=_weighting(config),
-        huber=objective.huber,
-        uncertainty=log_variance if objective.learned_uncertainty else None,
-        label_dropout=objective.label_dropout,
-        vlb_steps=config.time_sampling.discrete.num_steps if objective.learned_variance else 0,
-        vlb_weight=objective.vlb_weight,
-    )
+    loss = dataclasses.replace(objective, apply=apply_train)
     heldout_loss = dataclasses.replace(
-        loss, apply=lambda params, x_t, t, cond, _: apply(params, x_t, t, cond), label_dropout=0.0
+        objective, apply=lambda params, *args: apply(params, *args[:-1]), label_dropout=0.0
     )
     generator = Generator(
         apply=apply,
         schedule=schedule,
-        prediction=prediction,
+        prediction=objective.prediction,
         sampler=sampler,
         times=times,
         shape=dataset.image_shape,
         clip=config.sample.clip,
-        learned_variance=objective.learned_variance,
+        learned_variance=config.objective.learned_variance,
     )
     return Parts(dataset, init, loss, heldout_loss, optimizer, generator)
 
@@ -201,54 +178,10 @@ def check_known(name: str, known: Iterable[str], key: str) -> None:
         raise ConfigError(f"{key}={name!r} is not known{suggest(name, known)}")
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """What to say of an unknown name: the nearest known one, and all of them."""
-    near = difflib.get_close_matches(name, list(known), 1)
-    guess = f": did you mean {near[0]!r}?" if near else "."
-    return f"{guess} Known: {', '.join(known)}."
-
-
 def choose(group: ConfigDict, key: str, table: Mapping[str, Callable[..., Any]]) -> Any:
     """The part that `group.name` names, made with the settings in the group of that name."""
     make = lookup(table, group.name, f"{key}.name")
     return make(**group.get(group.name, ConfigDict()))
-
-
-def check_command_line(argv: Sequence[str]) -> str:
-    """What is wrong with a command line whose config or override was refused; '' if unknown.
-
-    Args:
-        argv: flags as they were given, `--config FILE` and `--config.group.key=value` among them.
-    """
-    words = [word for arg in argv for word in arg.split("=", 1)]
-    files = [b for a, b in itertools.pairwise(words) if a.lstrip("-") == "config"]
-    if not files:
-        return ""
-    path = Path(files[0])
-    if not path.is_file():
-        return f"--config={path}: there is no such file{suggest(str(path), _config_files(path))}"
-    keys = [word.lstrip("-") for word in words if word.lstrip("-").startswith("config.")]
-    spec = importlib.util.spec_from_file_location("config", path)
-    if spec is None or spec.loader is None:
-        return f"--config={path}: is no Python file"
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        config = module.get_config()
-    except (AttributeError, KeyError, TypeError) as error:
-        return f"{path}: {' '.join(str(error.args[0]).split())}"
-    for key in keys:
-        group, known = config, "config"
-        for name in key.split(".")[1:]:
-            if not isinstance(group, ConfigDict) or name not in group:
-                names = list(group) if isinstance(group, ConfigDict) else []
-                return f"--{key}: {known} has no key {name!r}{suggest(name, names)}"
-            group, known = group[name], f"{known}.{name}"
-    return ""
-
-
-def _config_files(path: Path) -> list[str]:
-    return sorted(str(p) for p in path.parent.glob("*.py") if p.name != "__init__.py")
 
 
 def training_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -272,6 +205,44 @@ def config_hash(config: ConfigDict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def make_objective(config: ConfigDict) -> GaussianLoss:
+    """The training objective, still without its network.
+
+    Raises:
+        ConfigError: a setting is not possible.
+    """
+    settings = config.objective
+    schedule = make_schedule(config)
+    predictions = {**PREDICTIONS, "edm": edm(settings.sigma_data)}
+    if settings.learned_variance and config.time_sampling.name != "discrete":
+        raise ConfigError(
+            f"objective.learned_variance=True needs time_sampling.name='discrete', not "
+            f"{config.time_sampling.name!r}: the bound is a sum over steps"
+        )
+
+    def uncertainty(params: Params, t: Array) -> Array:
+        u: Array = Uncertainty().apply({"params": params["uncertainty"]}, t)  # type: ignore[assignment]
+        return u
+
+    def no_network(*_: Any) -> Array:
+        raise TypeError("an objective without its network")
+
+    return GaussianLoss(
+        apply=no_network,
+        schedule=schedule,
+        prediction=lookup(predictions, settings.prediction, "objective.prediction"),
+        quantile=_quantile(config, schedule),
+        batch_size=config.train.batch_size,
+        loss_space=_loss_space(config, predictions),
+        weighting=_weighting(config),
+        huber=settings.huber,
+        uncertainty=uncertainty if settings.learned_uncertainty else None,
+        label_dropout=settings.label_dropout,
+        vlb_steps=config.time_sampling.discrete.num_steps if settings.learned_variance else 0,
+        vlb_weight=settings.vlb_weight,
+    )
+
+
 def make_schedule(config: ConfigDict) -> Schedule:
     """The noise schedule, with its transforms.
 
@@ -293,8 +264,12 @@ def _quantile(config: ConfigDict, schedule: Schedule) -> time_sampling.Quantile:
     return make(*[schedule] * (group.name in OF_SCHEDULE), **group[group.name])
 
 
-def _times(config: ConfigDict, schedule: Schedule) -> Array:
-    """The sampling grid, descending for sure."""
+def make_times(config: ConfigDict, schedule: Schedule) -> Array:
+    """The sampling grid.
+
+    Raises:
+        ConfigError: it does not fall, or a setting is not possible.
+    """
     sample = config.sample
     make = lookup(GRIDS, sample.grid, "sample.grid")
     if sample.steps < 1:
@@ -347,11 +322,6 @@ def _sampler(config: ConfigDict, schedule: Schedule) -> Sampler:
             raise ConfigError(
                 "sample.ancestral.variance='learned' needs objective.learned_variance=True"
             )
-    if learned and config.time_sampling.name != "discrete":
-        raise ConfigError(
-            f"objective.learned_variance=True needs time_sampling.name='discrete', not "
-            f"{config.time_sampling.name!r}: the bound is a sum over steps"
-        )
     return sampler
 
 

@@ -37,7 +37,10 @@ class Schedule(abc.ABC):
         return 2 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
 
     def time_at(self, logsnr: Array) -> Array:
-        """The time with a given `logsnr`, by bisection; 0 or 1 where the schedule ends before."""
+        """The time with a given `logsnr`, by bisection; 0 or 1 where the schedule ends before.
+
+        Its derivative is that of the inverse, 0 at the ends.
+        """
 
         def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
             low, high = ends
@@ -46,7 +49,11 @@ class Schedule(abc.ABC):
             return jnp.where(clean, middle, low), jnp.where(clean, high, middle)
 
         ends = jnp.zeros_like(logsnr), jnp.ones_like(logsnr)
-        return jax.lax.fori_loop(0, BISECTIONS, halve, ends)[0]
+        t, _ = jax.lax.stop_gradient(jax.lax.fori_loop(0, BISECTIONS, halve, ends))
+        rate = jax.jvp(self.logsnr, (t,), (jnp.ones_like(t),))[1]
+        inside = jnp.isfinite(logsnr) & jnp.isfinite(rate) & (rate < 0)
+        change = jnp.where(inside, logsnr - jax.lax.stop_gradient(logsnr), 0.0)  # is 0
+        return t + change / jax.lax.stop_gradient(jnp.where(inside, rate, 1.0))
 
     def rates(self, t: Array) -> tuple[Array, Array]:
         """Time derivatives `(alpha'_t, sigma'_t)`."""

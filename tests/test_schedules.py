@@ -128,6 +128,9 @@ def test_every_schedule_keeps_its_scale(x64, name):
 def test_time_is_found_from_logsnr(x64, name):
     schedule, t = SCHEDULES[name], times_of(name)
     np.testing.assert_allclose(schedule.time_at(schedule.logsnr(t)), t, rtol=1e-7)
+    slope = jax.grad(lambda logsnr: schedule.time_at(logsnr).sum())(schedule.logsnr(t))
+    rate = jax.grad(lambda t: schedule.logsnr(t).sum())(t)
+    np.testing.assert_allclose(slope * rate, 1, rtol=1e-6)
     ends = schedule.time_at(jnp.array([1e6, -1e6]))
     np.testing.assert_allclose(ends, [0, 1], rtol=1e-15)
 
