@@ -1,4 +1,4 @@
-"""Trains, samples and evaluates: flags -> config -> run."""
+"""Trains, samples and evaluates, or says what it would do: flags -> config -> run."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,9 @@ from ml_collections import config_flags
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file in configs/; override its keys as --config.group.key=value."
 )
-MODE = flags.DEFINE_enum("mode", "all", ["all", "train", "sample", "evaluate"], "What to do.")
+MODE = flags.DEFINE_enum(
+    "mode", "all", ["all", "train", "sample", "evaluate", "plan"], "What to do."
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; by default runs/<config name>.")
 
 

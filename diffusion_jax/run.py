@@ -16,12 +16,13 @@ from clu import parameter_overview
 
 from diffusion_jax import report
 from diffusion_jax.build import Config, ConfigError, Parts, build, config_hash
-from diffusion_jax.data import DataError, arrays, to_uint8, train_batches
+from diffusion_jax.data import DataError, arrays, to_float, to_uint8, train_batches
 from diffusion_jax.evaluate import evaluate
 from diffusion_jax.extractor import get_extractor
 from diffusion_jax.heldout import HeldoutLoss
 from diffusion_jax.models.flops import count_flops
 from diffusion_jax.pictures import read_made_by, save_gif, save_png, tile
+from diffusion_jax.plan import make_plan
 from diffusion_jax.provenance import check_workdir, environment, write_config
 from diffusion_jax.runtime import cache_dir, enable_compilation_cache, tune_cpu_allocator
 from diffusion_jax.sample import cycle_labels, proportional_labels
@@ -34,6 +35,8 @@ from diffusion_jax.training.writers import make_writer
 
 USER_ERRORS = (ConfigError, DataError, CheckpointError, TrainingError)
 COLUMNS = 10
+MOMENT_IMAGES = 1000
+"""Training images over which the mean square of the data is taken."""
 SHOWN = 100
 """Samples at most in a grid during training, and in the animation."""
 
@@ -51,6 +54,9 @@ def _run(config: Config, workdir: Path, mode: str) -> int:
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it writes
     tune_cpu_allocator()
     enable_compilation_cache()
+    if mode == "plan":
+        print_plan(config, build(config))
+        return 0
     check_workdir(config, workdir)
     job = Job(config, workdir, build(config))
     if mode in ("all", "train") and not job.train():
@@ -61,6 +67,16 @@ def _run(config: Config, workdir: Path, mode: str) -> int:
     if mode in ("all", "evaluate"):
         job.evaluate(again=mode == "evaluate")
     return 0
+
+
+def print_plan(config: Config, parts: Parts, only_warnings: bool = False) -> None:
+    """Prints what is said of the noise levels; warnings go to stderr."""
+    images, _ = arrays(parts.dataset.train, MOMENT_IMAGES)
+    plan = make_plan(config, parts, float(np.mean(to_float(images) ** 2)))
+    if not only_warnings:
+        print("\n".join(plan.lines))
+    for warning in plan.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def command() -> str:
@@ -106,6 +122,7 @@ class Job:
         )
         state = self.new_state()
         self.print_overview(state)
+        print_plan(config, parts, only_warnings=True)
         if self.checkpoints.latest() is not None:
             state, data_state = self.checkpoints.restore(state)
             batches.set_state(data_state)
