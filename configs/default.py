@@ -115,9 +115,34 @@ def get_config() -> ConfigDict:
     c.train.keep_checkpoints = 3
 
     c.sample = ConfigDict()
-    c.sample.sampler = "ddim"  # ddim | ancestral
+    # Deterministic: ddim (euler) | heun | midpoint | rk4 | adaptive | lms | ipndm | pndm | ghvb |
+    # dpm_solver | dpmpp_singlestep | dpmpp_multistep | deis | unipc. Stochastic: ancestral | ddim |
+    # euler_ancestral | euler_maruyama | churn | dpmpp_sde | dpmpp_sde_multistep |
+    # predictor_corrector
+    c.sample.sampler = "ddim"
     c.sample.ddim = ConfigDict({"eta": 0.0})
     c.sample.ancestral = ConfigDict({"variance": "large"})  # small | large | learned
+    # Coordinate of the ODE: "ve" is sigma / alpha, "flow" sigma / (alpha + sigma).
+    c.sample.heun = ConfigDict({"scaling": "flow"})
+    c.sample.midpoint = ConfigDict({"scaling": "flow"})
+    c.sample.rk4 = ConfigDict({"scaling": "flow"})
+    c.sample.adaptive = ConfigDict({"rtol": 1e-4, "atol": 1e-4})
+    c.sample.lms = ConfigDict({"order": 4, "scaling": "ve"})
+    c.sample.ipndm = ConfigDict({"order": 4})
+    c.sample.ghvb = ConfigDict({"order": 2, "beta": 0.8, "scaling": "ve"})
+    c.sample.dpm_solver = ConfigDict({"order": 2})
+    c.sample.dpmpp_singlestep = ConfigDict({"order": 2})
+    c.sample.dpmpp_multistep = ConfigDict({"order": 2, "exact": False})
+    c.sample.deis = ConfigDict({"order": 3, "polynomial": "log_rho"})  # log_rho | t
+    c.sample.unipc = ConfigDict({"order": 2, "variant": "bh2"})  # bh1 | bh2
+    c.sample.euler_ancestral = ConfigDict({"eta": 1.0})
+    c.sample.euler_maruyama = ConfigDict({"noise": 1.0})  # 0: the ODE, 1: the reverse SDE
+    c.sample.churn = ConfigDict({"s_churn": 40.0, "s_min": 0.05, "s_max": 50.0, "s_noise": 1.003})
+    c.sample.dpmpp_sde = ConfigDict({"eta": 1.0})
+    c.sample.dpmpp_sde_multistep = ConfigDict({"order": 2})
+    c.sample.predictor_corrector = ConfigDict({"corrector_steps": 1, "snr": 0.16})
+    # Restart: from time low back up to high, so many times, each down again in so many steps.
+    c.sample.restart = ConfigDict({"repeats": 0, "low": 0.1, "high": 0.4, "steps": 5})
     c.sample.steps = 50
     # The times of the steps: uniform | quadratic | trailing | leading | karras | uniform_logsnr
     c.sample.grid = "uniform"

@@ -9,11 +9,12 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
+def suggest(name: object, known: Iterable[object]) -> str:
     """What to say of an unknown name: the nearest known one, and all of them."""
-    near = difflib.get_close_matches(name, list(known), 1)
+    names = [str(one) for one in known]
+    near = difflib.get_close_matches(str(name), names, 1)
     guess = f": did you mean {near[0]!r}?" if near else "."
-    return f"{guess} Known: {', '.join(known)}."
+    return f"{guess} Known: {', '.join(names)}."
 
 
 def check_command_line(argv: Sequence[str]) -> str:

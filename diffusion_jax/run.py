@@ -204,16 +204,20 @@ class Job:
     def made_by(self, step: int | None, seed: int) -> dict[str, Any]:
         """What determines a sample, but for its number and label."""
         sample = self.config.sample
-        settings = dict(sample.get(sample.sampler, {}))
-        words = ", ".join(f"{name}={value}" for name, value in settings.items())
+
+        def words(name: str) -> str:
+            """A choice with its settings."""
+            settings = ", ".join(f"{key}={value}" for key, value in sample.get(name, {}).items())
+            return f"{name}({settings})"
+
         return {
             "config": config_hash(self.config),
             "checkpoint": step,
             "seed": seed,
             "ema": self.config.ema.decay,
-            "sampler": f"{sample.sampler}({words})",
+            "sampler": words(sample.sampler),
             "steps": sample.steps,
-            "grid": sample.grid,
+            "grid": words(sample.grid) + words("restart") * (sample.restart.repeats > 0),
             "t_max": sample.t_max,
             "guidance_scale": sample.guidance_scale,
             "clip": sample.clip,
@@ -337,7 +341,8 @@ class Job:
             "process": f"{config.schedule.name} schedule, {config.objective.prediction} prediction",
             "training": f"{step:,} steps of {config.train.batch_size} images, {epochs:,.0f} epochs"
             + (f", {curves:,.0f} s" if curves else ""),
-            "sampling": f"{self.made_by(step, 0)['sampler']}, {config.sample.steps} steps, "
+            "sampling": f"{self.made_by(step, 0)['sampler']}, {config.sample.steps} steps of "
+            f"{self.parts.generator.sampler.evaluations} evaluation(s), "
             f"guidance {config.sample.guidance_scale}, EMA {config.ema.decay}; "
             f"{config.evaluate.num_samples:,} samples in {seconds:.1f} s, compilation included",
             "device": where["device"],

@@ -149,6 +149,30 @@ def three_components() -> GaussianMixture:
     )
 
 
+def standard_scores(x: Array) -> np.ndarray:
+    """How many standard errors each weight, mean and covariance of the mixture is off, `[21]`.
+
+    With the exact responsibilities r_k(x): E r_k = w_k, E r_k (x - m_k) = 0 and
+    E r_k ((x - m_k)(x - m_k)^T - C_k) = 0, each a mean of independent terms.
+    """
+    mixture = three_components()
+    r = np.asarray(mixture.responsibilities(x, 1.0, 0.0), np.float64)
+    d = np.asarray(x, np.float64)[:, None] - mixture.means
+    outer = d[..., :, None] * d[..., None, :] - mixture.covs
+    terms = [r - mixture.weights, r[..., None] * d, r[..., None, None] * outer]
+    terms = np.concatenate([term.reshape(len(x), -1) for term in terms], axis=1)
+    return terms.mean(0) / (terms.std(0) / np.sqrt(len(x)))
+
+
+def assert_law(x: Array, what: object = "") -> None:
+    """21 statistics within 5 standard errors: false-alarm rate 1e-5, were there no bias.
+
+    5 standard errors of 4,000 samples are about 0.04 in a weight and 15% in a variance.
+    """
+    scores = standard_scores(x)
+    assert np.max(np.abs(scores)) < 5, (what, scores)
+
+
 def _product(matrices: np.ndarray, x: Array) -> Array:
     """`matrices[..., i, j] x[..., j, B]`, in full precision on every device."""
     return jnp.matmul(jnp.asarray(matrices), x, precision="highest")

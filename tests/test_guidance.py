@@ -46,7 +46,11 @@ def test_guidance_is_eq_6_for_every_network(x64, name, kind):
     """
     schedule, prediction, w, x_t = SCHEDULES[name], PREDICTIONS[kind], 2.0, points()
     alpha, sigma = (np.asarray(f(T))[:, None] for f in (schedule.alpha, schedule.sigma))
-    network = lambda x, t, cond: prediction.from_x_0(schedule, x, exact(name)(x, t, cond).x_0, t)  # noqa: E731
+
+    def network(given, t, cond):
+        x = given / np.asarray(prediction.input_scale(schedule, t))[:, None]
+        return prediction.from_x_0(schedule, x, exact(name)(x, t, cond).x_0, t)
+
     guided = classifier_free(denoiser(network, schedule, prediction), 1 + w)(x_t, T, LABELS)
 
     eps_cond, eps_none = (
@@ -55,7 +59,8 @@ def test_guidance_is_eq_6_for_every_network(x64, name, kind):
     eps = (1 + w) * eps_cond - w * eps_none
     np.testing.assert_allclose(guided.x_0, (x_t - sigma * eps) / alpha, rtol=1e-7)
 
-    y = (1 + w) * network(x_t, T, LABELS) - w * network(x_t, T, NONE)
+    given = prediction.network_input(schedule, x_t, T)
+    y = (1 + w) * network(given, T, LABELS) - w * network(given, T, NONE)
     np.testing.assert_allclose(guided.x_0, prediction.to_x_0(schedule, x_t, y, T), rtol=1e-7)
 
 

@@ -22,8 +22,9 @@ LAYERS = (
     ("training",),
     ("sample", "extractor", "heldout"),
     ("evaluate",),
-    ("build", "report", "plan"),
-    ("provenance",),
+    ("command_line", "report"),
+    ("build",),
+    ("provenance", "plan", "equivalence"),
     ("sweep", "run"),
     ("launch", "configs", "experiments"),
 )
@@ -31,7 +32,7 @@ LAYERS = (
 
 STANDALONE = {"types", "runtime", "pictures"}
 FORBIDDEN = {"models": {"schedules"}, "samplers": {"models"}, "guidance": {"samplers"}}
-CONFIG_FILES = {"build", "sweep", "launch", "configs"}
+CONFIG_FILES = {"build", "command_line", "sweep", "launch", "configs"}
 
 FILES = sorted(
     path for folder in (PACKAGE, "configs", "experiments") for path in (ROOT / folder).rglob("*.py")

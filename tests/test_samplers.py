@@ -1,4 +1,4 @@
-"""Samplers with the exact denoiser of a mixture: the law they end in, their order, their loop."""
+"""Ancestral sampling and DDIM against their published steps, and the loop for all samplers."""
 
 import functools
 
@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import SCHEDULES, gaussian, three_components
+from oracles import CLEAN, SCHEDULES, gaussian, three_components
 
 from diffusion_jax import time_grids
 from diffusion_jax.corruption import sample_keys, sample_noise
-from diffusion_jax.prediction import PREDICTIONS, Prediction, denoiser
 from diffusion_jax.samplers.ancestral import ancestral
 from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.samplers.loop import sample
@@ -26,82 +25,6 @@ SAMPLERS = {
 all_samplers = pytest.mark.parametrize("sampler", SAMPLERS)
 all_schedules = pytest.mark.parametrize("name", SCHEDULES)
 
-NUM, STEPS = 10_000, 200
-T_MAX = {"flow": 0.999}
-"""Flow has alpha_1 = 0: there eps and score say nothing of x_0, and only they would divide by 0."""
-
-
-@functools.cache
-def law_sampler(name, sampler):
-    """`key, kind -> samples`, compiled once for all prediction types: `kind` is traced."""
-    schedule, oracle = SCHEDULES[name], three_components().denoiser(SCHEDULES[name])
-    # Evenly spaced in sqrt(t): small steps near the data, where the bias is made.
-    times = time_grids.quadratic(STEPS, t_max=T_MAX.get(name, 1.0))
-
-    @jax.jit
-    def run(key, kind):
-        prediction = Prediction(
-            lambda schedule, t: jax.lax.switch(
-                kind, [lambda t, p=p: p.coefficients(schedule, t) for p in PREDICTIONS.values()], t
-            )
-        )
-        network = lambda x_t, t, cond: prediction.from_x_0(  # noqa: E731
-            schedule, x_t, oracle(x_t, t, cond).x_0, t
-        )
-        noise_key, key = jax.random.split(key)
-        noise = sample_noise(sample_keys(noise_key, jnp.arange(NUM)), (2,))
-        return sample(
-            denoiser(network, schedule, prediction),
-            SAMPLERS[sampler](schedule),
-            times,
-            schedule.sigma(times[0]) * noise,
-            {},
-            sample_keys(key, jnp.arange(NUM)),
-        )[0]
-
-    return run
-
-
-def standard_scores(x):
-    """How many standard errors each weight, mean and covariance of the mixture is off, `[21]`.
-
-    With the exact responsibilities r_k(x): E r_k = w_k, E r_k (x - m_k) = 0 and
-    E r_k ((x - m_k)(x - m_k)^T - C_k) = 0, each a mean of independent terms.
-    """
-    mixture = three_components()
-    r = np.asarray(mixture.responsibilities(x, 1.0, 0.0), np.float64)
-    d = np.asarray(x, np.float64)[:, None] - mixture.means
-    outer = d[..., :, None] * d[..., None, :] - mixture.covs
-    terms = [r - mixture.weights, r[..., None] * d, r[..., None, None] * outer]
-    terms = np.concatenate([term.reshape(len(x), -1) for term in terms], axis=1)
-    return terms.mean(0) / (terms.std(0) / np.sqrt(len(x)))
-
-
-def assert_law(x):
-    """21 statistics within 5 standard errors: false-alarm rate 1e-5, were there no bias.
-
-    5 standard errors of 10,000 samples are about 0.025 in a weight and 10% in a variance.
-    """
-    scores = standard_scores(x)
-    assert np.max(np.abs(scores)) < 5, scores
-
-
-def test_law_of_exact_samples():
-    assert_law(three_components().sample(jax.random.key(0), NUM))
-
-
-@pytest.mark.parametrize("kind", PREDICTIONS)
-@all_samplers
-def test_law_for_every_prediction(sampler, kind):
-    assert_law(law_sampler("ddpm", sampler)(jax.random.key(0), list(PREDICTIONS).index(kind)))
-
-
-# Ancestral sampling with the small variance is DDIM of eta 1, by a test below.
-@pytest.mark.parametrize("name", [name for name in SCHEDULES if name != "ddpm"])
-@pytest.mark.parametrize("sampler", ["ancestral_large", "ddim_0", "ddim_1"])
-def test_law_for_every_schedule(sampler, name):
-    assert_law(law_sampler(name, sampler)(jax.random.key(1), list(PREDICTIONS).index("v")))
-
 
 def oracle_run(name, sampler, times, num=4, std=0.5, keep_every=0, start=0):
     """A run on `N(0, std^2)` in two dimensions, samples `start .. start + num`."""
@@ -116,26 +39,10 @@ def oracle_run(name, sampler, times, num=4, std=0.5, keep_every=0, start=0):
 
 
 @all_schedules
-def test_ddim_is_of_first_order(x64, name):
-    """On a Gaussian the exact flow scales x_t by the ratio of its standard deviations."""
-    std, t_min, schedule = 0.5, 0.05, SCHEDULES[name]
-    t = jnp.array([0.95, t_min])
-    scale = jnp.sqrt(schedule.alpha(t) ** 2 * std**2 + schedule.sigma(t) ** 2)
-    steps, errors = np.array([100, 300, 900]), []
-    for n in steps:
-        times = time_grids.uniform(int(n), t_max=0.95, t_min=t_min)
-        x, kept = oracle_run(name, ddim(schedule), times, keep_every=int(n))
-        errors.append(np.max(np.abs(x / kept[0] * scale[0] / scale[1] - 1)))
-    slope = np.polyfit(np.log(steps), np.log(errors), 1)[0]
-    assert abs(slope + 1) < 0.15, (slope, errors)
-    assert errors[-1] < 0.01
-
-
-@all_schedules
 def test_ddim_of_eta_1_is_ancestral(x64, name):
     """Step for step with the same noise."""
     schedule = SCHEDULES[name]
-    times = time_grids.uniform(20, t_max=T_MAX.get(name, 1.0))
+    times = time_grids.uniform(20)
     _, one = oracle_run(name, ddim(schedule, eta=1.0), times, keep_every=1)
     _, other = oracle_run(name, ancestral(schedule, "small"), times, keep_every=1)
     np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-10)
@@ -212,7 +119,7 @@ def test_learned_variance_needs_one():
         ddpm_step(ancestral(SCHEDULES["ddpm"], "learned"), 5, x, x)
 
 
-@all_schedules
+@pytest.mark.parametrize("name", CLEAN)
 @all_samplers
 def test_last_step_returns_x_0_hat(x64, sampler, name):
     schedule = SCHEDULES[name]
@@ -222,6 +129,18 @@ def test_last_step_returns_x_0_hat(x64, sampler, name):
 
 
 # The loop.
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_only_deterministic_samplers_invert(sampler):
+    method, times = SAMPLERS[sampler](SCHEDULES["cosine"]), jnp.linspace(0.1, 0.9, 5)
+    x, keys = jnp.ones((1, 2)), sample_keys(jax.random.key(0), jnp.arange(1))
+    arguments = gaussian(0.5, 2).denoiser(SCHEDULES["cosine"]), method, times, x, {}, keys
+    if sampler == "ddim_0":
+        assert np.all(np.isfinite(sample(*arguments)[0]))
+    else:
+        with pytest.raises(ValueError, match=r"cannot run from t = 0\.1 up to 0\.9"):
+            sample(*arguments)
 
 
 def test_a_sample_is_the_same_in_every_batch():

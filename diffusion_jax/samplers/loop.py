@@ -20,7 +20,7 @@ def sample(
     Args:
         denoiser: the (guided) denoiser.
         sampler: the method.
-        times: `[steps + 1]`, descending.
+        times: `[steps + 1]`, descending; ascending to invert, with a deterministic sampler.
         x_T: `[B, ...]` noise at `times[0]`.
         cond: conditioning, arrays `[B, ...]`.
         keys: `[B]`, one key per sample: a sample does not depend on what else is in its batch.
@@ -28,7 +28,15 @@ def sample(
 
     Returns:
         The samples `[B, ...]`, and the kept states `[K, B, ...]` or None.
+
+    Raises:
+        ValueError: a stochastic sampler is to run from data to noise.
     """
+    if sampler.stochastic and not isinstance(times, jax.core.Tracer) and times[0] < times[-1]:
+        raise ValueError(
+            f"a sampler that draws noise cannot run from t = {times[0]:g} up to {times[-1]:g}: "
+            "take a deterministic one to invert"
+        )
     steps = times.shape[0] - 1
     kept = jnp.zeros((-(-steps // keep_every) + 1, *x_T.shape), x_T.dtype) if keep_every else None
     if kept is not None:

@@ -1,0 +1,19 @@
+"""The only place where config strings become objects, and where a bad config is refused."""
+
+from diffusion_jax.build.choices import Config, ConfigError
+from diffusion_jax.build.identity import config_hash, training_config
+from diffusion_jax.build.parts import Parts, build
+from diffusion_jax.build.process import make_objective
+from diffusion_jax.build.sampling import SAMPLERS, make_sampler
+
+__all__ = [
+    "SAMPLERS",
+    "Config",
+    "ConfigError",
+    "Parts",
+    "build",
+    "config_hash",
+    "make_objective",
+    "make_sampler",
+    "training_config",
+]

@@ -1,0 +1,163 @@
+"""From a config to all of its parts, cheapest checks first."""
+
+import dataclasses
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from diffusion_jax.build.choices import ConfigError, check_known, lookup
+from diffusion_jax.build.process import make_objective
+from diffusion_jax.build.sampling import check_times, make_sampler, make_times
+from diffusion_jax.data import Dataset, load_dataset
+from diffusion_jax.models.dit import DiT
+from diffusion_jax.models.uncertainty import Uncertainty
+from diffusion_jax.models.unet import UNet
+from diffusion_jax.objectives import GaussianLoss
+from diffusion_jax.sample import Generator
+from diffusion_jax.training.optimizer import DECAYS, learning_rate_schedule, make_optimizer
+from diffusion_jax.types import Array, Cond, Key, Params
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "dit": DiT}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+MEMORY = {"auto": None, "always": True, "never": False}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Parts:
+    """What a config means.
+
+    Attributes:
+        dataset: images.
+        init: key -> parameters.
+        loss: the training objective.
+        heldout_loss: the same without dropout of any kind.
+        optimizer: with its learning rate schedule inside.
+        generator: from parameters to samples.
+    """
+
+    dataset: Dataset
+    init: Callable[[Key], Params]
+    loss: GaussianLoss
+    heldout_loss: GaussianLoss
+    optimizer: optax.GradientTransformation
+    generator: Generator
+
+
+def build(config: ConfigDict) -> Parts:
+    """Makes every part, cheapest checks first.
+
+    Raises:
+        ConfigError: a setting is not possible.
+        DataError: the data is not there, or not as the config says.
+    """
+    objective = make_objective(config)
+    schedule = objective.schedule
+    times = make_times(config, schedule)
+    sampler = make_sampler(config, schedule)
+    check_known(config.model.name, MODELS, "model.name")
+    check_known(config.model.dtype, DTYPES, "model.dtype")
+    optimizer = _optimizer(config)
+    _check_numbers(config)
+    check_times(config, schedule)
+
+    dataset = _dataset(config)
+    network = _network(config, dataset)
+
+    def apply(params: Params, x_t: Array, t: Array, cond: Cond) -> Any:
+        return network.apply({"params": params}, x_t, t, cond)
+
+    def apply_train(params: Params, x_t: Array, t: Array, cond: Cond, key: Key) -> Any:
+        return network.apply({"params": params}, x_t, t, cond, train=True, rngs={"dropout": key})
+
+    def init(key: Key) -> Params:
+        x, t = jnp.zeros((1, *dataset.image_shape)), jnp.zeros(1)
+        params = network.init(key, x, t, {"label": jnp.zeros(1, jnp.int32)})["params"]
+        if objective.uncertainty:
+            params = {**params, "uncertainty": Uncertainty().init(key, t)["params"]}
+        return params
+
+    try:
+        jax.eval_shape(init, jax.random.key(0))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+    loss = dataclasses.replace(objective, apply=apply_train)
+    heldout_loss = dataclasses.replace(
+        objective, apply=lambda params, *args: apply(params, *args[:-1]), label_dropout=0.0
+    )
+    generator = Generator(
+        apply=apply,
+        schedule=schedule,
+        prediction=objective.prediction,
+        sampler=sampler,
+        times=times,
+        shape=dataset.image_shape,
+        clip=config.sample.clip,
+        learned_variance=config.objective.learned_variance,
+    )
+    return Parts(dataset, init, loss, heldout_loss, optimizer, generator)
+
+
+def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    settings = config.optimizer
+    check_known(settings.decay, DECAYS, "optimizer.decay")
+    rate = learning_rate_schedule(
+        settings.learning_rate, config.train.steps, settings.warmup_steps, settings.decay
+    )
+    options = settings.get(settings.name, ConfigDict())
+    try:
+        return make_optimizer(settings.name, rate, settings.clip_norm, **options)
+    except (AttributeError, TypeError) as error:
+        known = [n for n in (*dir(optax), *dir(optax.contrib)) if n.islower() and n[0] != "_"]
+        near = ", ".join(difflib.get_close_matches(settings.name, known, 3))
+        raise ConfigError(
+            f"optimizer.name={settings.name!r} is no optimizer of optax or optax.contrib with the "
+            f"settings {dict(options)}; close: {near or 'adam, adamw, sgd, lion'}"
+        ) from error
+
+
+def _check_numbers(config: ConfigDict) -> None:
+    at_least_1 = ("steps", "batch_size", "accumulate", "log_every", "keep_checkpoints")
+    for key in at_least_1:
+        if config.train[key] < 1:
+            raise ConfigError(f"train.{key}={config.train[key]} must be at least 1")
+    for key in ("num_images", "batch_size"):
+        if config.sample[key] < 1:
+            raise ConfigError(f"sample.{key}={config.sample[key]} must be at least 1")
+    parts = jax.local_device_count() * config.train.accumulate
+    if config.train.batch_size % parts:
+        raise ConfigError(
+            f"train.batch_size={config.train.batch_size} cannot be split over "
+            f"{jax.local_device_count()} devices x train.accumulate={config.train.accumulate}: "
+            f"it must be a multiple of {parts}"
+        )
+
+
+def _dataset(config: ConfigDict) -> Dataset:
+    data = config.data
+    return load_dataset(
+        data.name,
+        data_dir=data.dir,
+        manual_dir=data.manual_dir,
+        image_size=data.image_size,
+        train_split=data.train_split,
+        heldout_split=data.heldout_split,
+        heldout_fraction=data.heldout_fraction,
+        memory=lookup(MEMORY, data.in_memory, "data.in_memory"),
+    )
+
+
+def _network(config: ConfigDict, dataset: Dataset) -> nn.Module:
+    channels = dataset.image_shape[-1] * (2 if config.objective.learned_variance else 1)
+    return MODELS[config.model.name](
+        **config.model[config.model.name],
+        num_classes=dataset.num_classes,
+        out_channels=channels,
+        dtype=DTYPES[config.model.dtype],
+    )

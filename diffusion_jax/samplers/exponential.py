@@ -1,0 +1,220 @@
+"""Exponential integrators: DPM-Solver, DPM-Solver++ and DEIS.
+
+With `lambda = log(alpha / sigma)` the probability-flow ODE has the exact solutions
+
+    data form:   x_s = (sigma_s / sigma_t) x_t + sigma_s int e^lambda x_0_hat dlambda
+    noise form:  x_s = (alpha_s / alpha_t) x_t - alpha_s int e^-lambda eps_hat dlambda
+
+from `lambda_t` to `lambda_s` (Eq. 8, Lu et al. 2022b; Eq. 3.4, Lu et al. 2022a). One is the other
+with `(x_0, alpha, lambda)` and `(eps, sigma, -lambda)` exchanged. With `f` for `x_0_hat` or
+`eps_hat`, `a` for `alpha` or `sigma` and `l` for `lambda` or `-lambda` both say that `x_s` is a
+DDIM step and
+
+    a_s int_0^h e^(tau - h) (f(l_t + tau) - f(l_t)) dtau,  h = l_s - l_t
+
+added to it. In that integral `f` is a polynomial through past values (multistep) or through values
+on the way (singlestep). Where `l_t` or `l_s` is infinite, as at `sigma_s = 0`, it is left out.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.samplers import multistep
+from diffusion_jax.samplers.ode import ddim_step, noise_estimate
+from diffusion_jax.schedules import Schedule
+from diffusion_jax.types import Array, Denoise, Sampler
+
+SERIES = 18
+"""Terms of a power series that are enough for float64 up to argument 1."""
+
+
+class Form(NamedTuple):
+    """The letters `a`, `l` and `f` of this module.
+
+    Attributes:
+        scale: `(schedule, t) -> a_t`.
+        sign: `l = sign lambda`.
+        value: `(schedule, x_t, x_0, t) -> f`.
+    """
+
+    scale: Callable[[Schedule, Array], Array]
+    sign: int
+    value: Callable[[Schedule, Array, Array, Array], Array]
+
+    def node(self, schedule: Schedule, t: Array) -> Array:
+        """`l_t`."""
+        return self.sign * schedule.logsnr(t) / 2
+
+
+DATA = Form(lambda schedule, t: schedule.alpha(t), 1, lambda schedule, x_t, x_0, t: x_0)
+NOISE = Form(lambda schedule, t: schedule.sigma(t), -1, noise_estimate)
+
+
+def phi(z: Array, num: int) -> list[Array]:
+    """`phi_1(z) .. phi_num(z)`, `phi_k(z) = sum_n z^n / (n + k)!` (Hochbruck & Ostermann 2010).
+
+    `phi_1 = expm1(z) / z` and `phi_k = z phi_(k+1) + 1 / k!`, downwards from the series for small
+    `z` and upwards for others: neither cancels.
+    """
+    small = jnp.abs(z) < 1
+    series, large = jnp.where(small, z, 0.0), jnp.where(small, 1.0, z)
+    upwards = [jnp.expm1(large) / large]
+    for k in range(1, num):
+        upwards.append((upwards[-1] - 1 / math.factorial(k)) / large)
+    top = jnp.zeros_like(z)
+    for n in reversed(range(SERIES)):
+        top = top * series + 1 / math.factorial(n + num)
+    downwards = [top]
+    for k in reversed(range(1, num)):
+        downwards.insert(0, series * downwards[0] + 1 / math.factorial(k))
+    return [jnp.where(small, d, u) for d, u in zip(downwards, upwards, strict=True)]
+
+
+def moments(h: Array, num: int) -> list[Array]:
+    """`int_0^h e^(tau - h) tau^j dtau = j! h^(j+1) phi_(j+1)(-h)` for `j < num`."""
+    return [math.factorial(j) * h ** (j + 1) * p for j, p in enumerate(phi(-h, num))]
+
+
+def step_size(form: Form, schedule: Schedule, t: Array, s: Array) -> tuple[Array, Array]:
+    """`h = l_s - l_t`, 0 where it is infinite, and whether it is finite."""
+    h = form.node(schedule, s) - form.node(schedule, t)
+    return jnp.where(jnp.isfinite(h), h, 0.0), jnp.isfinite(h)
+
+
+def dpmpp_multistep(schedule: Schedule, order: int = 2, exact: bool = False) -> Sampler:
+    """DPM-Solver++ of order 1 (DDIM), 2 ("2M") or 3 ("3M"), Lu et al. 2022b.
+
+    Args:
+        schedule: the schedule.
+        order: how many values `x_0_hat` the polynomial goes through, fewer in the first steps.
+        exact: whether it is integrated exactly. As published it is not: 2M (Algorithm 2) replaces
+            `int e^(tau - h) tau dtau` by `h (1 - e^-h) / 2`, as does the second step of 3M, and 3M
+            (the authors' code, k-diffusion, diffusers) takes half of the quadratic term, with which
+            it is of order two.
+    """
+
+    def integrals(h: Array, known: Array) -> list[Array]:
+        m = moments(h, order)
+        if not exact and order > 1:
+            m[1] = jnp.where(known == 2, h * m[0] / 2, m[1])
+        if not exact and order > 2:
+            m[2] = m[2] / 2
+        return m
+
+    return _multistep(schedule, DATA, order, integrals)
+
+
+def deis(schedule: Schedule, order: int = 3, polynomial: str = "log_rho") -> Sampler:
+    """DEIS: the polynomial through the last `order` values `eps_hat` (Zhang & Chen 2023, Eq. 14).
+
+    Args:
+        schedule: the schedule.
+        order: how many values, fewer in the first steps.
+        polynomial: the variable it is a polynomial in: "log_rho", `log(sigma / alpha)`, integrated
+            exactly as in diffusers, or "t" (tAB-DEIS), by quadrature. In `sigma / alpha` (rho-AB)
+            it is `ode.lms`.
+    """
+    if polynomial == "t":
+        return _deis_in_time(schedule, order)
+    return _multistep(schedule, NOISE, order, lambda h, known: moments(h, order))
+
+
+def _multistep(
+    schedule: Schedule, form: Form, order: int, integrals: Callable[[Array, Array], list[Array]]
+) -> Sampler:
+    """Exponential Adams-Bashforth method; `integrals` are the moments of a step."""
+
+    def step(
+        denoise: Denoise, state: multistep.History, x_t: Array, t: Array, s: Array, keys: Array
+    ) -> tuple[Array, multistep.History]:
+        x_0 = denoise(x_t, t).x_0
+        value = form.value(schedule, x_t, x_0, t)
+        state = multistep.push(state, form.node(schedule, t), value)
+        h, _ = step_size(form, schedule, t, s)
+        change = multistep.correction(state, integrals(h, state.known))
+        x_s = ddim_step(schedule, x_t, x_0, t, s) + form.scale(schedule, s) * change
+        return x_s, state
+
+    return Sampler(init=lambda x_T: multistep.empty(x_T, order), step=step)
+
+
+def _deis_in_time(schedule: Schedule, order: int) -> Sampler:
+    """tAB-DEIS: `alpha_s int (p(tau) - f_0) drho` with `rho = sigma / alpha` and `p` in time.
+
+    Integrated by parts no derivative is left in it: `int tau^j drho = j int tau^(j-1) (rho_s - rho)
+    dtau`, which Gauss-Legendre quadrature does.
+    """
+    points, weights = np.polynomial.legendre.leggauss(16)
+
+    def integrals(t: Array, s: Array) -> list[Array]:
+        tau = (s - t) * (points + 1) / 2
+        alpha, alpha_s = schedule.alpha(t + tau), schedule.alpha(s)
+        rise = schedule.sigma(s) - schedule.sigma(t + tau) * alpha_s / alpha
+        measure = (s - t) * weights / 2 * rise
+        return [
+            jnp.zeros_like(t),
+            *(j * jnp.sum(measure * tau ** (j - 1)) for j in range(1, order)),
+        ]
+
+    def step(
+        denoise: Denoise, state: multistep.History, x_t: Array, t: Array, s: Array, keys: Array
+    ) -> tuple[Array, multistep.History]:
+        x_0 = denoise(x_t, t).x_0
+        state = multistep.push(state, t, noise_estimate(schedule, x_t, x_0, t))
+        change = multistep.correction(state, integrals(t, s))
+        return ddim_step(schedule, x_t, x_0, t, s) + change, state
+
+    return Sampler(init=lambda x_T: multistep.empty(x_T, order), step=step)
+
+
+def dpmpp_singlestep(schedule: Schedule, order: int = 2) -> Sampler:
+    """DPM-Solver++ of order 2 ("2S", Algorithm 1, Lu et al. 2022b, r = 1/2) or 3 ("3S").
+
+    3S is the authors' code, with values at a third and at two thirds of the step: Algorithm 2 of
+    Lu et al. 2022a in the data form.
+    """
+    return _singlestep(schedule, DATA, order)
+
+
+def dpm_solver(schedule: Schedule, order: int = 2) -> Sampler:
+    """DPM-Solver-2 or -3 (Algorithms 1 and 2, Lu et al. 2022a): the noise form, singlestep."""
+    return _singlestep(schedule, NOISE, order)
+
+
+def _singlestep(schedule: Schedule, form: Form, order: int) -> Sampler:
+    """Exponential Runge-Kutta method: each value on the way gives the slope for the next.
+
+    Where `h` is infinite the denoiser is asked at `t` again, and that is left out.
+    """
+
+    def step(
+        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
+    ) -> tuple[Array, Any]:
+        h, finite = step_size(form, schedule, t, s)
+        l_t = jnp.where(finite, form.node(schedule, t), 0.0)
+        x_0 = denoise(x_t, t).x_0
+        f = form.value(schedule, x_t, x_0, t)
+        gradient = jnp.zeros_like(x_t)  # of f in l
+
+        def advanced(to: Array) -> Array:
+            part, _ = step_size(form, schedule, t, to)
+            m = moments(part, 2)
+            rule = part * m[0] / 2 if order == 2 else m[1]
+            x = ddim_step(schedule, x_t, x_0, t, to) + form.scale(schedule, to) * rule * gradient
+            return x
+
+        for i in range(1, order):
+            r = schedule.time_at(2 * form.sign * (l_t + h * i / order))
+            r = jnp.where(finite, r, t)
+            x_r = advanced(r)
+            change = form.value(schedule, x_r, denoise(x_r, r).x_0, r) - f
+            distance, _ = step_size(form, schedule, t, r)
+            apart = distance != 0
+            gradient = jnp.where(apart, change / jnp.where(apart, distance, 1.0), 0.0)
+        return advanced(s), state
+
+    return Sampler(init=lambda x_T: (), step=step, evaluations=order)

@@ -1,0 +1,74 @@
+"""Past values of a denoiser and the polynomial through them: what multistep methods share.
+
+With nodes `c_0` (now), `c_1`, ... (before) and values `f_0`, `f_1`, ... the polynomial through them
+is, in Newton's form and with `tau = c - c_0`, `tau_j = c_j - c_0`,
+
+    p(tau) = f_0 + f[0, 1] tau + f[0, 1, 2] tau (tau - tau_1) + ...
+
+in which `f[0, .., k]` are divided differences. To leave out the last terms is to lower the order:
+so a method starts with fewer values, and steps over coordinates that are not finite.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from diffusion_jax.types import Array
+
+
+class History(NamedTuple):
+    """The last values, newest first.
+
+    Attributes:
+        nodes: `[P]`, coordinates of the values.
+        values: `[P, B, ...]`.
+        known: `[]`, how many of them, from the newest on, are there and have a finite node.
+    """
+
+    nodes: Array
+    values: Array
+    known: Array
+
+
+def empty(x_T: Array, size: int) -> History:
+    """Room for `size` values shaped like `x_T`."""
+    return History(
+        jnp.zeros(size, x_T.dtype), jnp.zeros((size, *x_T.shape), x_T.dtype), jnp.array(0)
+    )
+
+
+def push(history: History, node: Array, value: Array) -> History:
+    """Adds the newest value; one at an infinite node cannot be used, nor any before it."""
+    finite = jnp.isfinite(node)
+    return History(
+        jnp.roll(history.nodes, 1).at[0].set(jnp.where(finite, node, 0.0)),
+        jnp.roll(history.values, 1, axis=0).at[0].set(value),
+        jnp.where(finite, jnp.minimum(history.known + 1, len(history.nodes)), 0),
+    )
+
+
+def correction(history: History, moments: Sequence[Array]) -> Array:
+    """`int w(tau) (p(tau) - f_0) dtau`, `[B, ...]`, from the moments `int w(tau) tau^j dtau`.
+
+    `moments` are one for each place in `history`, the first of them not used.
+    """
+    nodes, table, known = history.nodes, list(history.values), history.known
+    total, basis = jnp.zeros_like(table[0]), [1.0]
+    for k in range(1, len(nodes)):
+        gaps = nodes[:-k] - nodes[k:]
+        # No gap where there is no value, or where a step led nowhere: no difference either.
+        gaps = jnp.where(gaps == 0, 1.0, gaps)
+        table = [(table[j] - table[j + 1]) / gaps[j] for j in range(len(nodes) - k)]
+        basis = _times(basis, nodes[k - 1] - nodes[0])
+        integral = sum(b * moment for b, moment in zip(basis, moments, strict=False))
+        total += jnp.where(k < known, integral, 0.0) * table[0]
+    return total
+
+
+def _times(polynomial: list, root: Array) -> list:
+    """Coefficients of `polynomial(tau) (tau - root)`, lowest power first."""
+    return [
+        higher - root * lower
+        for higher, lower in zip([0.0, *polynomial], [*polynomial, 0.0], strict=True)
+    ]

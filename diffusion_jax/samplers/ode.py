@@ -1,0 +1,233 @@
+"""The probability-flow ODE in coordinates in which it is straight where x_0 is known.
+
+With a norm `n(alpha, sigma)` of degree one let `y = x / n` and `u = sigma / n`. Then
+
+    scaling "ve",   n = alpha:          dy/du = eps_hat            (Eq. 14, Song et al. 2021, DDIM)
+    scaling "flow", n = alpha + sigma:  dy/du = eps_hat - x_0_hat  (Eq. 1, Liu et al. 2023)
+
+whatever the schedule: it only says at which times to look. "flow" is finite for all schedules,
+also where `alpha_t = 0`; "ve" is that of Karras et al. 2022 and of k-diffusion, in which a second
+slope is of no use to a step from `sigma / alpha` of many thousands. An Euler step in either is
+`alpha_s x_0_hat + sigma_s eps_hat`, DDIM, so that every method here is a DDIM step and
+
+    n_s (u_s - u_t) (mean slope - slope at t),   n_s (u_s - u_t) = sigma_s - n_s sigma_t / n_t
+
+added to it. That is left out where `n_t = 0` ("ve" at `alpha_t = 0`), and no method asks the
+denoiser at `sigma = 0`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.samplers import multistep
+from diffusion_jax.schedules import Schedule
+from diffusion_jax.types import Array, Denoise, Sampler
+
+SCALINGS = ("ve", "flow")
+ADAMS_BASHFORTH = (
+    (1.0, 0.0, 0.0, 0.0),
+    (3 / 2, -1 / 2, 0.0, 0.0),
+    (23 / 12, -16 / 12, 5 / 12, 0.0),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
+"""Weights of the newest and the older slopes, by order, for equal steps."""
+
+
+def noise_estimate(schedule: Schedule, x_t: Array, x_0: Array, t: Array) -> Array:
+    """`eps_hat = (x_t - alpha_t x_0) / sigma_t` for scalar `t` with `sigma_t > 0`."""
+    return (x_t - schedule.alpha(t) * x_0) / schedule.sigma(t)
+
+
+def ddim_step(schedule: Schedule, x_t: Array, x_0: Array, t: Array, s: Array) -> Array:
+    """`alpha_s x_0 + sigma_s eps_hat`: the flow from `t` to `s` were `x_0` the same all the way."""
+    return schedule.alpha(s) * x_0 + schedule.sigma(s) * noise_estimate(schedule, x_t, x_0, t)
+
+
+def norm(schedule: Schedule, scaling: str, t: Array) -> Array:
+    """`n_t`."""
+    return schedule.alpha(t) + (schedule.sigma(t) if scaling == "flow" else 0.0)
+
+
+def slope(schedule: Schedule, scaling: str, x_t: Array, x_0: Array, t: Array) -> Array:
+    """`dy/du` at `x_t`."""
+    eps = noise_estimate(schedule, x_t, x_0, t)
+    return eps - x_0 if scaling == "flow" else eps
+
+
+def stretch(schedule: Schedule, scaling: str, t: Array, s: Array) -> Array:
+    """`n_s (u_s - u_t)`, and 0 where it is infinite."""
+    n_t, n_s = norm(schedule, scaling, t), norm(schedule, scaling, s)
+    ratio = n_s / jnp.where(n_t > 0, n_t, 1.0)
+    return jnp.where(n_t > 0, schedule.sigma(s) - ratio * schedule.sigma(t), 0.0)
+
+
+def time_between(schedule: Schedule, scaling: str, t: Array, s: Array) -> Array:
+    """The time at which `u` is the mean of `u_t` and `u_s`."""
+    u = sum(schedule.sigma(r) / norm(schedule, scaling, r) for r in (t, s)) / 2
+    ratio = 1 / u - 1 if scaling == "flow" else 1 / u
+    return schedule.time_at(2 * jnp.log(ratio))
+
+
+def euler(schedule: Schedule) -> Sampler:
+    """`y_s = y_t + (u_s - u_t) dy/du`: DDIM without noise, in either scaling and direction."""
+
+    def step(
+        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
+    ) -> tuple[Array, Any]:
+        return ddim_step(schedule, x_t, denoise(x_t, t).x_0, t, s), state
+
+    return Sampler(init=lambda x_T: (), step=step)
+
+
+def heun(schedule: Schedule, scaling: str = "flow") -> Sampler:
+    """Heun's method: the mean of the slopes at both ends (Algorithm 1, Karras et al. 2022).
+
+    The step to `sigma_s = 0` is Euler's.
+    """
+
+    def step(
+        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
+    ) -> tuple[Array, Any]:
+        x_0 = denoise(x_t, t).x_0
+        x_s = ddim_step(schedule, x_t, x_0, t, s)
+        change = _end_slope(schedule, scaling, denoise, x_t, t, x_s, s) - slope(
+            schedule, scaling, x_t, x_0, t
+        )
+        change = jnp.where(schedule.sigma(s) > 0, change, 0.0)
+        return x_s + stretch(schedule, scaling, t, s) * change / 2, state
+
+    return Sampler(init=lambda x_T: (), step=step, evaluations=2)
+
+
+def midpoint(schedule: Schedule, scaling: str = "flow") -> Sampler:
+    """Explicit midpoint method: the slope half way in `u`, also in the step to `sigma_s = 0`.
+
+    Half way in `log u` instead, in scaling "ve", it is `exponential.dpm_solver` of order 2.
+    """
+
+    def step(
+        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
+    ) -> tuple[Array, Any]:
+        middle = time_between(schedule, scaling, t, s)
+        x_0 = denoise(x_t, t).x_0
+        x_m = ddim_step(schedule, x_t, x_0, t, middle)
+        x_0_m = denoise(x_m, middle).x_0
+        change = slope(schedule, scaling, x_m, x_0_m, middle) - slope(
+            schedule, scaling, x_t, x_0, t
+        )
+        x_s = ddim_step(schedule, x_t, x_0, t, s)
+        return x_s + stretch(schedule, scaling, t, s) * change, state
+
+    return Sampler(init=lambda x_T: (), step=step, evaluations=2)
+
+
+def rk4(schedule: Schedule, scaling: str = "flow") -> Sampler:
+    """The classical Runge-Kutta method of order four.
+
+    The step to `sigma_s = 0` is the midpoint method's: the fourth slope would be at `sigma = 0`.
+    """
+
+    def step(
+        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
+    ) -> tuple[Array, Any]:
+        middle = time_between(schedule, scaling, t, s)
+        x_0 = denoise(x_t, t).x_0
+        first = slope(schedule, scaling, x_t, x_0, t)
+
+        def advanced(to: Array, change: Array) -> Array:
+            straight = ddim_step(schedule, x_t, x_0, t, to)
+            return straight + stretch(schedule, scaling, t, to) * change
+
+        def change_at(x: Array, r: Array) -> Array:
+            return slope(schedule, scaling, x, denoise(x, r).x_0, r) - first
+
+        second = change_at(advanced(middle, jnp.zeros_like(x_t)), middle)
+        third = change_at(advanced(middle, second), middle)
+        fourth = _end_slope(schedule, scaling, denoise, x_t, t, advanced(s, third), s) - first
+        change = jnp.where(schedule.sigma(s) > 0, (2 * second + 2 * third + fourth) / 6, second)
+        return advanced(s, change), state
+
+    return Sampler(init=lambda x_T: (), step=step, evaluations=4)
+
+
+def _end_slope(
+    schedule: Schedule, scaling: str, denoise: Denoise, x_t: Array, t: Array, x_s: Array, s: Array
+) -> Array:
+    """`dy/du` at `x_s`; at `x_t` where `sigma_s = 0`."""
+    noisy = schedule.sigma(s) > 0
+    x, r = jnp.where(noisy, x_s, x_t), jnp.where(noisy, s, t)
+    return slope(schedule, scaling, x, denoise(x, r).x_0, r)
+
+
+def ipndm(schedule: Schedule, order: int = 4) -> Sampler:
+    """Improved pseudo numerical method (iPNDM, Zhang & Chen 2023).
+
+    DDIM with `eps_hat` replaced by the Adams-Bashforth mean of the last `order <= 4` of them, and
+    of lower order as long as there are fewer. The weights are those for equal steps in
+    `sigma / alpha`: on other grids the order of convergence is two.
+    """
+    return _adams_bashforth(schedule, order, lambda denoise, x_t, eps, t, x_s, s: 0.0)
+
+
+def pndm(schedule: Schedule) -> Sampler:
+    """Pseudo linear multistep method (PLMS, Eqs. 9-12, Liu et al. 2022) after a step of Heun's.
+
+    As `ipndm` of order 4, but for the first step, which asks the denoiser twice.
+    """
+
+    def heun_change(
+        denoise: Denoise, x_t: Array, eps: Array, t: Array, x_s: Array, s: Array
+    ) -> Array:
+        change = (_end_slope(schedule, "ve", denoise, x_t, t, x_s, s) - eps) / 2
+        return jnp.where(schedule.sigma(s) > 0, change, 0.0)
+
+    return _adams_bashforth(schedule, 4, heun_change)
+
+
+def _adams_bashforth(
+    schedule: Schedule, order: int, first_change: Callable[..., Array | float]
+) -> Sampler:
+    """Adams-Bashforth on `eps_hat`; `first_change` is added to `eps_hat` in the first step."""
+
+    def step(
+        denoise: Denoise, state: multistep.History, x_t: Array, t: Array, s: Array, keys: Array
+    ) -> tuple[Array, multistep.History]:
+        x_0 = denoise(x_t, t).x_0
+        x_s = ddim_step(schedule, x_t, x_0, t, s)
+        eps = noise_estimate(schedule, x_t, x_0, t)
+        state = multistep.push(state, t, eps)
+        weights = jnp.array(ADAMS_BASHFORTH, x_t.dtype)[state.known - 1, :order]
+        change = jax.lax.cond(
+            state.known == 1,
+            lambda: first_change(denoise, x_t, eps, t, x_s, s) + jnp.zeros_like(x_t),
+            lambda: jnp.tensordot(weights, state.values - eps, 1, precision="highest"),
+        )
+        return x_s + stretch(schedule, "ve", t, s) * change, state
+
+    return Sampler(init=lambda x_T: multistep.empty(x_T, order), step=step)
+
+
+def lms(schedule: Schedule, order: int = 4, scaling: str = "ve") -> Sampler:
+    """Linear multistep method: the polynomial in `u` through the last `order` slopes, integrated.
+
+    Adams-Bashforth for unequal steps: k-diffusion's `lms`, and DEIS's rho-AB (Zhang & Chen 2023).
+    The order is lower as long as there are fewer slopes.
+    """
+
+    def coordinate(t: Array) -> Array:
+        return schedule.sigma(t) / norm(schedule, scaling, t)
+
+    def step(
+        denoise: Denoise, state: multistep.History, x_t: Array, t: Array, s: Array, keys: Array
+    ) -> tuple[Array, multistep.History]:
+        x_0 = denoise(x_t, t).x_0
+        state = multistep.push(state, coordinate(t), slope(schedule, scaling, x_t, x_0, t))
+        h = coordinate(s) - coordinate(t)
+        h = jnp.where(jnp.isfinite(h), h, 0.0)
+        change = multistep.correction(state, [h ** (j + 1) / (j + 1) for j in range(order)])
+        return ddim_step(schedule, x_t, x_0, t, s) + norm(schedule, scaling, s) * change, state
+
+    return Sampler(init=lambda x_T: multistep.empty(x_T, order), step=step)

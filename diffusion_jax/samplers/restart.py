@@ -1,0 +1,64 @@
+"""Going back up to more noise: Restart (Xu et al. 2023), and jumps for any method that needs them.
+
+A time grid that goes up again is all that a jump needs. `restart` gives any sampler the step up,
+and `restart_times` makes the grid.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.corruption import reverse_variances, sample_noise
+from diffusion_jax.schedules import Schedule
+from diffusion_jax.types import Array, Denoise, Sampler
+
+
+def add_noise(schedule: Schedule, x_t: Array, t: Array, s: Array, noise: Array) -> Array:
+    """`x_s` at `s > t` from `q(x_s | x_t)`, `noise` being standard normal and shaped like `x_t`.
+
+    `x_s = (alpha_s / alpha_t) x_t + sqrt(sigma_s^2 - (alpha_s / alpha_t)^2 sigma_t^2) noise`.
+    """
+    std = jnp.sqrt(reverse_variances(schedule, s, t)[1])
+    return schedule.alpha(s) / schedule.alpha(t) * x_t + std * noise
+
+
+def restart(schedule: Schedule, sampler: Sampler) -> Sampler:
+    """`sampler` along a grid that goes up in places: there it adds noise, exactly, and starts anew.
+
+    Steps up, `s > t`, call no denoiser: the grid of Restart costs its steps down (Alg. 2, Xu et
+    al. 2023).
+    """
+
+    def step(
+        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
+    ) -> tuple[Array, Any]:
+        def up() -> tuple[Array, Any]:
+            x_s = add_noise(schedule, x_t, t, s, sample_noise(keys, x_t.shape[1:]))
+            return x_s, sampler.init(x_s)
+
+        def down() -> tuple[Array, Any]:
+            return sampler.step(denoise, state, x_t, t, s, keys)
+
+        return jax.lax.cond(s > t, up, down)
+
+    return Sampler(sampler.init, step, sampler.evaluations, stochastic=True)
+
+
+def restart_times(
+    times: np.ndarray, low: float, high: float, repeats: int, steps: int
+) -> np.ndarray:
+    """The grid `times` with `repeats` runs of `steps` steps from `high` down to `low` put in.
+
+    They start and end at the entries nearest to `high` and `low`, as published, and are spaced as
+    `times` is between those. For several intervals insert the lowest first.
+
+    Raises:
+        ValueError: the interval is empty on this grid.
+    """
+    start, end = (int(np.argmin(np.abs(times - level))) for level in (high, low))
+    if not low < high <= times[0] or start >= end:
+        raise ValueError(f"no interval from {high} down to {low} on a grid from {times[0]}")
+    inner = np.interp(np.linspace(start, end, steps + 1), np.arange(end + 1), times[: end + 1])
+    return np.concatenate([times[: end + 1], np.tile(inner, repeats), times[end + 1 :]])

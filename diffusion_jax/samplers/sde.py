@@ -1,0 +1,166 @@
+"""Stochastic samplers: solvers of the reverse SDE, and predictor with corrector.
+
+The forward process takes `x_s` to `x_t`, `t > s`, by `x_t = r x_s + sqrt(V) z` with
+
+    r = alpha_t / alpha_s,    V = sigma_t^2 - r^2 sigma_s^2 = sigma_t^2 (1 - SNR_t / SNR_s)
+
+`V` is the upper of the two `reverse_variances`, finite for every schedule, also from `alpha_t = 0`
+where the SDE's own rates `f = alpha' / alpha` and `g^2` are infinite.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.corruption import posterior_mean, reverse_variances, sample_noise
+from diffusion_jax.samplers.ddim import ddim
+from diffusion_jax.schedules import Schedule
+from diffusion_jax.types import Array, Denoise, Sampler
+
+
+def _fold_in(keys: Array, i: int) -> Array:
+    """The `i`-th of several independent arrays of keys for one step, `[B]`."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+
+
+def _ddim_step(
+    schedule: Schedule, eta: float, x_t: Array, x_0: Array, t: Array, s: Array, noise: Array
+) -> Array:
+    """`samplers.ddim`'s step with given noise."""
+    eps = (x_t - schedule.alpha(t) * x_0) / schedule.sigma(t)
+    variance = eta**2 * reverse_variances(schedule, t, s)[0]
+    rest = jnp.sqrt(schedule.sigma(s) ** 2 - variance)
+    return schedule.alpha(s) * x_0 + rest * eps + jnp.sqrt(variance) * noise
+
+
+def euler_ancestral(schedule: Schedule, eta: float = 1.0) -> Sampler:
+    """Euler ancestral of k-diffusion: the same as DDIM with `eta`, on every schedule.
+
+    In units of `sigma / alpha` it goes by the ODE's Euler step to `down`, then adds noise `up`:
+
+        up^2 = eta^2 sigma_s^2 (sigma_t^2 - sigma_s^2) / sigma_t^2,    down^2 = sigma_s^2 - up^2
+        y_s = y_t + (down - sigma_t) eps_hat + up z = x_0_hat + down eps_hat + up z
+
+    and `alpha_s up` is DDIM's `std`, `y_t` being `x_0_hat + sigma_t eps_hat`.
+    """
+    return ddim(schedule, eta)
+
+
+def euler_maruyama(schedule: Schedule, noise: float = 1.0) -> Sampler:
+    """The reverse SDE discretised as the forward one (App. E, Song et al. 2021, SDE).
+
+    With score `-eps_hat / sigma_t`, and `noise` from 0 (ODE) to 1 (reverse SDE, Eq. 6),
+
+        x_s = (2 - r) x_t - (1 + noise^2) / 2 V eps_hat / sigma_t + noise sqrt(V) z
+
+    Euler-Maruyama's step but for terms of second order in the step: there `r - 1` and `V` would be
+    `f dt` and `g^2 dt`, which are infinite at `alpha_t = 0`. A step to `sigma_s = 0` ends in
+    `x_0_hat`, without noise (Tweedie, App. G there).
+    """
+
+    def step(
+        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
+    ) -> tuple[Array, Any]:
+        x_0 = denoise(x_t, t).x_0
+        alpha_s, alpha_t, sigma_t = schedule.alpha(s), schedule.alpha(t), schedule.sigma(t)
+        variance = reverse_variances(schedule, t, s)[1]
+        eps = (x_t - alpha_t * x_0) / sigma_t
+        x_s = (2 - alpha_t / alpha_s) * x_t - (1 + noise**2) / 2 * variance / sigma_t * eps
+        if noise:
+            x_s += noise * jnp.sqrt(variance) * sample_noise(keys, x_t.shape[1:])
+        return jnp.where(schedule.sigma(s) > 0, x_s, alpha_s * x_0), state
+
+    return Sampler(init=lambda x_T: (), step=step, stochastic=noise > 0)
+
+
+def dpmpp_sde_multistep(schedule: Schedule, order: int = 2) -> Sampler:
+    """SDE-DPM-Solver++(2M) (Lu et al. 2022, DPM-Solver++, App.): `x_0_hat` extrapolated.
+
+    With `lambda = logsnr / 2`, `h = lambda_s - lambda_t` and `h_-` the step before,
+
+        D = x_0_hat(t) + h / (2 h_-) (x_0_hat(t) - x_0_hat(t_-))
+        x_s = (sigma_s / sigma_t) e^-h x_t + alpha_s (1 - e^-2h) D + sigma_s sqrt(1 - e^-2h) z
+
+    which is a draw from `q(x_s | x_t, x_0 = D)`. Order 1, `D = x_0_hat(t)`, is ancestral sampling
+    with the small variance; so is any step from or to an infinite `lambda`, and the first.
+    """
+
+    def init(x_T: Array) -> tuple[Array, Array]:
+        return jnp.zeros_like(x_T), jnp.full((), -jnp.inf, x_T.dtype)
+
+    def step(
+        denoise: Denoise, state: tuple[Array, Array], x_t: Array, t: Array, s: Array, keys: Array
+    ) -> tuple[Array, tuple[Array, Array]]:
+        x_0, (before, logsnr_before), logsnr = denoise(x_t, t).x_0, state, schedule.logsnr(t)
+        h, h_before = schedule.logsnr(s) - logsnr, logsnr - logsnr_before
+        second = (order > 1) & jnp.isfinite(h) & jnp.isfinite(h_before) & (h_before > 0)
+        slope = jnp.where(second, h, 0.0) / (2 * jnp.where(second, h_before, 1.0))
+        mean = posterior_mean(schedule, x_t, x_0 + slope * (x_0 - before), t, s)
+        std = jnp.sqrt(reverse_variances(schedule, t, s)[0])
+        return mean + std * sample_noise(keys, x_t.shape[1:]), (x_0, logsnr)
+
+    return Sampler(init=init, step=step, stochastic=True)
+
+
+def dpmpp_sde(schedule: Schedule, eta: float = 1.0) -> Sampler:
+    """DPM-Solver++ SDE of k-diffusion (singlestep, `r = 1/2`): the midpoint rule around DDIM.
+
+    A DDIM step with `eta` to the time `u` halfway in `logsnr`, then one over the whole step from
+    `x_t` with `x_0_hat(x_u, u)` for `x_0_hat`. The noises of the two belong to one Brownian path
+    in `logsnr`, so they have correlation `sqrt(1/2)`: independent ones would leave order 1.
+    From `alpha_t = 0`, and to `sigma_s = 0`, it is DDIM's step.
+    """
+
+    def step(
+        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
+    ) -> tuple[Array, Any]:
+        middle = (schedule.logsnr(t) + schedule.logsnr(s)) / 2
+        finite = jnp.isfinite(middle)
+        u = jnp.where(finite, schedule.time_at(jnp.where(finite, middle, 0.0)), t)
+        shape = x_t.shape[1:]
+        first, second = (sample_noise(_fold_in(keys, i), shape) for i in range(2))
+        x_0 = denoise(x_t, t).x_0
+        x_u = jnp.where(finite, _ddim_step(schedule, eta, x_t, x_0, t, u, first), x_t)
+        x_0 = jnp.where(finite, denoise(x_u, u).x_0, x_0)
+        return _ddim_step(schedule, eta, x_t, x_0, t, s, (first + second) / 2**0.5), state
+
+    return Sampler(init=lambda x_T: (), step=step, evaluations=2, stochastic=eta > 0)
+
+
+def predictor_corrector(
+    schedule: Schedule, predictor: Sampler, corrector_steps: int = 1, snr: float = 0.16
+) -> Sampler:
+    """After each step of `predictor`, Langevin steps at `s` (Alg. 2-3, Song et al. 2021, SDE).
+
+    With `z` normal and score `g = -eps_hat / sigma_s`,
+
+        x <- x + e g + sqrt(2 e) z,    e = 2 (snr |z| / |g|)^2 = 2 (snr sigma_s)^2
+
+    Published is the first form of `e` (App. G), with norms averaged over the batch, times
+    `1 - beta` for VP. In the second `|z|` and `|eps_hat|` have the norm of noise: then a sample
+    does not depend on its batch, and `e` not on `x`, which would change the law that is kept.
+    There is no corrector where `sigma_s = 0`.
+    """
+
+    def step(
+        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
+    ) -> tuple[Array, Any]:
+        x_s, state = predictor.step(denoise, state, x_t, t, s, _fold_in(keys, 0))
+        noisy = schedule.sigma(s) > 0
+        u = jnp.where(noisy, s, t)
+        alpha, sigma = schedule.alpha(u), schedule.sigma(u)
+
+        x = x_s
+        for i in range(1, corrector_steps + 1):
+            eps = (x - alpha * denoise(x, u).x_0) / sigma
+            z = sample_noise(_fold_in(keys, i), x.shape[1:])
+            x = x - 2 * snr**2 * sigma * eps + 2 * snr * sigma * z
+        return jnp.where(noisy, x, x_s), state
+
+    return Sampler(
+        init=predictor.init,
+        step=step,
+        evaluations=predictor.evaluations + corrector_steps,
+        stochastic=True,
+    )

@@ -1,0 +1,234 @@
+"""The exact flow of a mixture, and one compiled program a solver for all schedules and grids.
+
+In `y = x / (alpha + sigma)` and `u = sigma / (alpha + sigma)` the probability-flow ODE is the same
+for every schedule, `dy/du = eps - x_0` with `alpha = 1 - u` and `sigma = u`: it is solved once. And
+a solver knows a schedule by its values only: a schedule is handed to the program as a table.
+"""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from oracles import SCHEDULES, three_components
+from scipy.integrate import solve_ivp
+
+from diffusion_jax.schedules import Schedule
+from diffusion_jax.types import Denoised
+
+MOST = 800
+"""Most steps of a run."""
+LAMBDA = 2.5
+"""Orders are measured between `log(alpha / sigma)` of -LAMBDA and LAMBDA."""
+LEAST = 1e-4
+"""Where the exact flow stops: from there to `u = 0` it is straight to 1e-8."""
+START = np.array([[1.0, 0.3], [-0.4, -1.2], [0.5, 1.1], [-1.5, 0.2]])
+
+
+@dataclasses.dataclass(frozen=True)
+class Table(Schedule):
+    """A schedule by its values at `nodes`, ascending, and straight between them."""
+
+    nodes: jax.Array
+    alphas: jax.Array
+    sigmas: jax.Array
+
+    def alpha(self, t):
+        return jnp.interp(t, self.nodes, self.alphas)
+
+    def sigma(self, t):
+        return jnp.interp(t, self.nodes, self.sigmas)
+
+
+def values(name, times):
+    """`alpha` and `sigma` at `times`, NumPy."""
+    return _values(name, tuple(times))
+
+
+@functools.cache
+def _values(name, times):
+    schedule, times = SCHEDULES[name], jnp.asarray(times)
+    return np.asarray(schedule.alpha(times)), np.asarray(schedule.sigma(times))
+
+
+@functools.cache
+def flow():
+    """`u -> y` `[..., B, D]` from `START` at `u = 1`."""
+    posterior_mean = jax.jit(three_components().posterior_mean)
+
+    def velocity(u, y):
+        y = y.reshape(START.shape)
+        return ((y - np.asarray(posterior_mean(y, 1 - u, u))) / u).ravel()
+
+    with jax.enable_x64(True):
+        y = solve_ivp(
+            velocity, (1, LEAST), START.ravel(), "DOP853", dense_output=True, rtol=1e-12, atol=1e-13
+        ).sol
+        rate = velocity(LEAST, y(LEAST))
+
+    def at(u):
+        u = np.asarray(u, np.float64)
+        states = y(np.maximum(u, LEAST)) + np.minimum(u - LEAST, 0) * rate[:, None]
+        return states.T.reshape(*u.shape, *START.shape)
+
+    return at
+
+
+def exact_states(name, times):
+    """Exact states `[N + 1, B, D]` at `times`, float64."""
+    alpha, sigma = values(name, times)
+    return (alpha + sigma)[:, None, None] * flow()(sigma / (alpha + sigma))
+
+
+@functools.cache
+def program(factory, dtype):
+    """All that runs of a solver in `dtype` may differ in is an argument here."""
+    mixture = three_components()
+
+    # Most of the time is compilation, which this makes shorter.
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def run(table, times, steps, x, exact, forced, constant):
+        schedule = Table(*table)
+        sampler = factory(schedule)
+
+        def denoise(x_t, t):
+            x_0 = mixture.posterior_mean(x_t, schedule.alpha(t), schedule.sigma(t))
+            x_0 = jnp.where(jnp.isnan(constant), x_0, constant)
+            return Denoised(jnp.where(schedule.sigma(t) > 0, x_0, jnp.nan))
+
+        def body(i, carry):
+            states, state = carry
+            x, state = sampler.step(denoise, state, states[i], times[i], times[i + 1], None)
+            if hasattr(state, "x"):
+                state = state._replace(x=jnp.where(i < forced, exact[i], state.x))
+            x = jnp.where(i < forced, exact[i + 1], x)
+            return states.at[i + 1].set(x), state
+
+        states = jnp.zeros((MOST + 1, *x.shape), x.dtype).at[0].set(x)
+        return jax.lax.fori_loop(0, steps, body, (states, sampler.init(x)))[0]
+
+    return run
+
+
+def run(factory, name, times, x, exact=0.0, forced=0, constant=np.nan, dtype=np.float64):
+    """States `[N + 1, B, D]` of a solver at `times` `[N + 1]`, from `x`.
+
+    The denoiser is that of the mixture, or says `constant` `[B, D]`, and NaN at `sigma = 0`.
+
+    The first `forced` states it makes are replaced by the `exact` ones, also in what it remembers:
+    so a multistep method starts without the errors of its start.
+    """
+    steps = len(times) - 1
+    order = np.argsort(times)
+    beyond = 2.0 + np.arange(MOST - steps)
+    table = [np.concatenate([np.asarray(times)[order], beyond])]
+    table += [np.pad(v[order], (0, MOST - steps), "edge") for v in values(name, times)]
+    known = np.zeros((MOST + 1, *x.shape))
+    known[: steps + 1] = exact
+    constant = np.broadcast_to(constant, x.shape)
+    arrays = (table, np.pad(times, (0, MOST - steps)), x, known, constant)
+    table, times, x, known, constant = jax.tree.map(lambda a: jnp.asarray(a, dtype), arrays)
+    states = program(factory, dtype)(table, times, steps, x, known, forced, constant)
+    return np.asarray(states)[: steps + 1]
+
+
+def evenly(name, steps):
+    """Times evenly spaced in `t`."""
+    ends = SCHEDULES[name].time_at(jnp.array([-2 * LAMBDA, 2 * LAMBDA]))
+    return np.linspace(*np.asarray(ends), steps + 1)
+
+
+def even_ratios(name, steps):
+    """Times evenly spaced in `sigma / alpha`, to where that is 1/2: further the steps are large."""
+    ratio = np.linspace(np.exp(LAMBDA), 0.5, steps + 1)
+    return np.asarray(SCHEDULES[name].time_at(jnp.asarray(-2 * np.log(ratio))))
+
+
+def whole(name, steps):
+    """Times from 1 to 0: evenly in `t`, in `logsnr` where that is finite at both ends."""
+    schedule, ends = SCHEDULES[name], jnp.array([1.0, 0.0])
+    logsnr = schedule.logsnr(ends)
+    if not np.isfinite(logsnr).all():
+        return np.linspace(1, 0, steps + 1)
+    times = schedule.time_at(jnp.linspace(*logsnr, steps + 1))
+    return np.asarray(times.at[0].set(1.0).at[-1].set(0.0))
+
+
+@functools.cache
+def problem(name, steps, grid):
+    """Times and exact states."""
+    times = grid(name, steps)
+    return times, exact_states(name, times)
+
+
+def measured_order(factory, name, steps=(400, 800), grid=evenly, forced=0):
+    """Order of convergence, from the last states of two runs."""
+    errors = []
+    for n in steps:
+        times, exact = problem(name, n, grid)
+        states = run(factory, name, times, exact[0], exact, forced)
+        errors.append(np.max(np.abs(states[-1] - exact[-1])))
+    return np.log(errors[0] / errors[1]) / np.log(steps[1] / steps[0])
+
+
+def order_of_return(factory, name):
+    """Order of the distance from the start after a run up to the noise and back."""
+    distances = []
+    for n in (100, 200):
+        times, exact = problem(name, n, evenly)
+        noisy = run(factory, name, times[::-1], exact[-1])[-1]
+        distances.append(np.max(np.abs(run(factory, name, times, noisy)[-1] - exact[-1])))
+    return np.log2(distances[0] / distances[1])
+
+
+def assert_whole(factory, name, tolerance):
+    """In float32: from `t = 1` to 0 as the exact flow, and from 0.1 to 1 finite."""
+    times, exact = problem(name, 40, whole)
+    states = run(factory, name, times, exact[0], dtype=np.float32)
+    assert np.isfinite(states).all()
+    assert np.max(np.abs(states[-1] - exact[-1])) < tolerance
+    back = run(factory, name, np.linspace(0.1, 1, 41), exact[-1], dtype=np.float32)
+    assert np.isfinite(back).all()
+
+
+def constant_states(factory, name, times):
+    """States of a solver whose denoiser always says the same, and the exact ones."""
+    x_0 = np.random.default_rng(0).normal(size=START.shape)
+    alpha, sigma = (v[:, None, None] for v in values(name, times))
+    states = run(factory, name, np.array(times), START, constant=x_0)
+    return states, alpha * x_0 + sigma * (START - alpha[0] * x_0) / sigma[0]
+
+
+def times_asked(factory, name, times):
+    """Times of each step's calls of the denoiser, and what the solver says their number is."""
+    sampler, x = factory(SCHEDULES[name]), jnp.asarray(START)
+    state, asked = sampler.init(x), []
+
+    def denoise(x_t, t):
+        asked[-1].append(float(t))
+        return Denoised(0.5 * x_t)
+
+    with jax.disable_jit():
+        for t, s in itertools.pairwise(jnp.asarray(times)):
+            asked.append([])
+            x, state = sampler.step(denoise, state, x, t, s, None)
+    return asked, sampler.evaluations
+
+
+@functools.cache
+def _posterior_mean():
+    return jax.jit(three_components().posterior_mean)
+
+
+def x_0_hat(x, alpha, sigma):
+    """The denoiser of all these runs, for formulas in NumPy."""
+    return np.asarray(_posterior_mean()(x, alpha, sigma))
+
+
+def few(name, steps=6):
+    """A short run for published formulas: times, `alpha`, `sigma`, `lambda` and the first state."""
+    times = np.linspace(0.9, 0.2, steps + 1) ** 2
+    alpha, sigma = values(name, times)
+    return times, alpha, sigma, np.log(alpha / sigma), START * sigma[0]
