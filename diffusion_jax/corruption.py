@@ -34,7 +34,7 @@ def posterior_mean(schedule: Schedule, x_t: Array, x_0: Array, t: Array, s: Arra
         for c in (schedule.alpha(t), schedule.alpha(s), schedule.sigma(t), schedule.sigma(s))
     )
     rest = per_sample(_one_minus_snr_ratio(schedule, t, s), x_t)
-    return alpha_t * sigma_s**2 / (alpha_s * sigma_t**2) * x_t + alpha_s * rest * x_0
+    return alpha_t / alpha_s * (sigma_s / sigma_t) ** 2 * x_t + alpha_s * rest * x_0
 
 
 def reverse_variances(schedule: Schedule, t: Array, s: Array) -> tuple[Array, Array]:

@@ -48,7 +48,7 @@ def test_guidance_is_eq_6_for_every_network(x64, name, kind):
     alpha, sigma = (np.asarray(f(T))[:, None] for f in (schedule.alpha, schedule.sigma))
 
     def network(given, t, cond):
-        x = given / np.asarray(prediction.input_scale(schedule, t))[:, None]
+        x = given / prediction.input_scale(schedule, t)[:, None]
         return prediction.from_x_0(schedule, x, exact(name)(x, t, cond).x_0, t)
 
     guided = classifier_free(denoiser(network, schedule, prediction), 1 + w)(x_t, T, LABELS)

@@ -72,7 +72,7 @@ def tiny(**changes: object) -> ConfigDict:
 @pytest.fixture(autouse=True)
 def _noise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every run here trains on noise, with caches of its own."""
-    monkeypatch.setattr(build, "load_dataset", lambda *a, **k: random_dataset())
+    monkeypatch.setattr(build.parts, "load_dataset", lambda *a, **k: random_dataset())
     monkeypatch.setattr(run, "cache_dir", lambda: tmp_path / "cache")
     monkeypatch.setattr("diffusion_jax.extractor.STEPS", 3)
 
@@ -198,7 +198,7 @@ import sys, numpy as np, jax
 sys.path.insert(0, {root!r})
 from tests import test_run as t
 from diffusion_jax import build
-build.load_dataset = lambda *a, **k: t.random_dataset()
+build.parts.load_dataset = lambda *a, **k: t.random_dataset()
 parts = build.build(t.tiny(sample__sampler="ancestral"))
 params = jax.tree.map(lambda a: a + 0.05, parts.init(jax.random.key(0)))
 x, states = parts.generator(params, 3, np.arange(12), np.arange(12) % 10, 1.0, batch_size=12,
@@ -264,7 +264,7 @@ def test_every_config_trains_shrunk(
     config = importlib.import_module(f"configs.{name}").get_config()
     shape = SHAPES.get(name, (8, 8, 1))
     assert config.data.image_size in (0, shape[0])
-    monkeypatch.setattr(build, "load_dataset", lambda *a, **k: random_dataset(shape))
+    monkeypatch.setattr(build.parts, "load_dataset", lambda *a, **k: random_dataset(shape))
     shrunk = {
         "model.name": config.model.name,
         "model.unet.channels": 8,
@@ -296,7 +296,8 @@ BAD = {
     "optimizer.name": ("adammw", "adamw"),
     "optimizer.decay": ("cosin", "did you mean 'cosine'"),
     "sample.sampler": ("ddimm", "did you mean 'ddim'"),
-    "sample.grid": ("karras", "Known: uniform, quadratic"),
+    "sample.grid": ("karas", "did you mean 'karras'"),
+    "schedule.shift": (0.0, "must be above 0"),
     "sample.labels": ("11", "classes from 0 to 9"),
     "sample.checkpoint": (5, "no checkpoint of step 5"),
     "sample.ancestral.variance": ("learned", "objective.learned_variance"),
@@ -324,6 +325,33 @@ def test_bad_settings_end_in_one_line(
     assert captured.err.count("\n") == 1
     assert says in captured.err
     assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"schedule__name": "ddpm", "sample__steps": 1001}, "is more than the 1000 of schedule"),
+        ({"sample__grid": "trailing", "sample__steps": 1001}, "more than the 1000 of the table"),
+        ({"schedule__name": "laplace", "sample__grid": "karras"}, "does not fall at step"),
+        ({"sample__sampler": "heun", "sample.heun.scaling": "edm"}, "Known: ve, flow"),
+        ({"sample__sampler": "unipc", "sample.unipc.order": 4}, "Known: 1, 2, 3"),
+        ({"sample.restart.repeats": 1, "sample.restart.low": 0.5}, "no interval from 0.4 down"),
+    ],
+)
+def test_samplers_and_grids_that_do_not_fit(
+    settings: dict, says: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = tiny(**{"sample__steps": 50, **settings})
+    assert run.run(config, tmp_path, "sample") == 2
+    assert says in capsys.readouterr().err
+
+
+def test_plan_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run.run(tiny(schedule__name="edm"), tmp_path / "run", "plan") == 0
+    captured = capsys.readouterr()
+    assert "training  sampling steps" in captured.out
+    assert captured.err.startswith("warning: ")
+    assert not (tmp_path / "run").exists()
 
 
 def test_eps_cannot_start_where_there_is_no_signal(
@@ -389,7 +417,7 @@ from tests import without_tensorflow
 from pathlib import Path
 from tests import test_run as t
 from diffusion_jax import build, extractor, run
-build.load_dataset = lambda *a, **k: t.random_dataset()
+build.parts.load_dataset = lambda *a, **k: t.random_dataset()
 run.cache_dir = lambda: Path({out!r}) / "cache"
 extractor.STEPS = 3
 sys.exit(run.run(t.tiny(), Path({out!r}), "all"))

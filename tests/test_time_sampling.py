@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import SCHEDULES
 from scipy import stats
 
 from diffusion_jax import time_grids
 from diffusion_jax.schedules import DDPM
-from diffusion_jax.time_sampling import discrete, logit_normal, stratified, uniform
+from diffusion_jax.time_sampling import discrete, log_normal, logit_normal, stratified, uniform
 
 FALSE_ALARM = 1e-6
 
@@ -46,6 +47,16 @@ def test_every_place_of_the_batch_follows_the_law(quantile, cdf, place):
     keys = jax.random.split(jax.random.key(place), 20000)
     t = jax.vmap(lambda key: quantile(stratified(key, jnp.array([place]), 8))[0])(keys)
     assert stats.kstest(np.asarray(t, np.float64), cdf).pvalue > FALSE_ALARM
+
+
+@pytest.mark.parametrize("name", ["edm", "cosine", "flow"])
+def test_log_normal_is_a_law_of_noise_over_signal(x64, name):
+    """Table 1, Karras et al. 2022: log(sigma / alpha) ~ N(-1.2, 1.2^2), on any schedule."""
+    u = np.linspace(0.001, 0.999, 101)
+    schedule = SCHEDULES[name]
+    t = log_normal(schedule)(jnp.asarray(u))
+    found = np.log(schedule.sigma(t) / schedule.alpha(t))
+    np.testing.assert_allclose(stats.norm(-1.2, 1.2).cdf(found), u, atol=1e-9)
 
 
 def test_logit_normal_keeps_off_the_ends():
@@ -99,3 +110,39 @@ def test_grids_run_from_noise_to_clean(grid, straight, steps):
     np.testing.assert_allclose(straight(times), expected, rtol=1e-5)
     assert np.asarray(grid(steps))[-1] == 0
     assert np.asarray(grid(steps))[0] == 1
+
+
+@pytest.mark.parametrize("steps", [10, 50, 1000])
+def test_trailing_and_leading_are_those_of_the_table(steps):
+    """Table 2, Lin et al. 2024: whole entries, from the last one and from the first one."""
+    index = np.asarray(time_grids.trailing(steps)) * 1000 - 1
+    np.testing.assert_allclose(index[:-1], np.arange(1000, 0, -1000 / steps) - 1, atol=1e-3)
+    index = np.asarray(time_grids.leading(steps)) * 1000 - 1
+    np.testing.assert_allclose(index[:-1], np.arange(0, 1000, 1000 // steps)[::-1], atol=1e-3)
+    assert time_grids.trailing(steps)[-1] == time_grids.leading(steps)[-1] == 0
+
+
+def test_more_steps_than_the_table_has_are_refused():
+    for grid in (time_grids.trailing, time_grids.leading):
+        with pytest.raises(ValueError, match="101 steps are more than the 100 of the table"):
+            grid(101, num_steps=100)
+        with pytest.raises(ValueError, match="more than the 50 of the table"):
+            grid(60, 0.5, num_steps=100)
+
+
+@pytest.mark.parametrize("name", ["edm", "cosine", "linear_beta", "flow", "ve"])
+def test_grids_of_noise_levels(x64, name):
+    """Eq. 5, Karras et al. 2022, and its limit of large rho; as far as the schedule goes."""
+    schedule, i = SCHEDULES[name], np.arange(18) / 17
+    ratio = lambda t: np.asarray(schedule.sigma(t) / schedule.alpha(t))  # noqa: E731
+    high = min(80.0, 50.0 if name == "ve" else 80.0)
+    expected = (high ** (1 / 7) + i * (0.002 ** (1 / 7) - high ** (1 / 7))) ** 7
+    times = time_grids.karras(schedule, 18)
+    np.testing.assert_allclose(ratio(times[:-1]), expected, rtol=1e-6)
+    even = time_grids.uniform_logsnr(schedule, 18)
+    np.testing.assert_allclose(
+        np.diff(np.log(ratio(even[:-1]))), np.log(0.002 / high) / 17, rtol=1e-5
+    )
+    assert times[-1] == even[-1] == 0
+    if name in ("edm", "ve"):
+        assert times[0] == even[0] == 1

@@ -9,6 +9,22 @@ from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
 
+def noise_estimate(schedule: Schedule, x_t: Array, x_0: Array, t: Array) -> Array:
+    """`eps_hat = (x_t - alpha_t x_0) / sigma_t` for scalar `t` with `sigma_t > 0`."""
+    return (x_t - schedule.alpha(t) * x_0) / schedule.sigma(t)
+
+
+def ddim_step(
+    schedule: Schedule, x_t: Array, x_0: Array, t: Array, s: Array, eta: float = 0.0
+) -> tuple[Array, Array]:
+    """Mean `[B, ...]` and standard deviation of `x_s` given `x_t` and `x_0` (Eqs. 12 and 16)."""
+    eps, sigma = noise_estimate(schedule, x_t, x_0, t), schedule.sigma(s)
+    if not eta:
+        return schedule.alpha(s) * x_0 + sigma * eps, jnp.zeros_like(sigma)
+    variance = eta**2 * reverse_variances(schedule, t, s)[0]
+    return schedule.alpha(s) * x_0 + jnp.sqrt(sigma**2 - variance) * eps, jnp.sqrt(variance)
+
+
 def ddim(schedule: Schedule, eta: float = 0.0) -> Sampler:
     """`x_s = alpha_s x_0_hat + sqrt(sigma_s^2 - std^2) eps_hat + std z` (Eq. 12, Song et al. 2021).
 
@@ -20,11 +36,7 @@ def ddim(schedule: Schedule, eta: float = 0.0) -> Sampler:
         denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
     ) -> tuple[Array, Any]:
         x_0 = denoise(x_t, t).x_0
-        eps = (x_t - schedule.alpha(t) * x_0) / schedule.sigma(t)
-        variance = eta**2 * reverse_variances(schedule, t, s)[0]
-        x_s = schedule.alpha(s) * x_0 + jnp.sqrt(schedule.sigma(s) ** 2 - variance) * eps
-        if eta:
-            x_s += jnp.sqrt(variance) * sample_noise(keys, x_t.shape[1:])
-        return x_s, state
+        x_s, std = ddim_step(schedule, x_t, x_0, t, s, eta)
+        return x_s + (std * sample_noise(keys, x_t.shape[1:]) if eta else 0.0), state
 
     return Sampler(init=lambda x_T: (), step=step, stochastic=eta > 0)

@@ -24,7 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.samplers import multistep
-from diffusion_jax.samplers.ode import ddim_step, noise_estimate
+from diffusion_jax.samplers.ddim import noise_estimate
+from diffusion_jax.samplers.ode import straight_step
 from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
@@ -136,7 +137,7 @@ def _multistep(
         state = multistep.push(state, form.node(schedule, t), value)
         h, _ = step_size(form, schedule, t, s)
         change = multistep.correction(state, integrals(h, state.known))
-        x_s = ddim_step(schedule, x_t, x_0, t, s) + form.scale(schedule, s) * change
+        x_s = straight_step(schedule, x_t, x_0, t, s) + form.scale(schedule, s) * change
         return x_s, state
 
     return Sampler(init=lambda x_T: multistep.empty(x_T, order), step=step)
@@ -166,7 +167,7 @@ def _deis_in_time(schedule: Schedule, order: int) -> Sampler:
         x_0 = denoise(x_t, t).x_0
         state = multistep.push(state, t, noise_estimate(schedule, x_t, x_0, t))
         change = multistep.correction(state, integrals(t, s))
-        return ddim_step(schedule, x_t, x_0, t, s) + change, state
+        return straight_step(schedule, x_t, x_0, t, s) + change, state
 
     return Sampler(init=lambda x_T: multistep.empty(x_T, order), step=step)
 
@@ -204,7 +205,10 @@ def _singlestep(schedule: Schedule, form: Form, order: int) -> Sampler:
             part, _ = step_size(form, schedule, t, to)
             m = moments(part, 2)
             rule = part * m[0] / 2 if order == 2 else m[1]
-            x = ddim_step(schedule, x_t, x_0, t, to) + form.scale(schedule, to) * rule * gradient
+            x = (
+                straight_step(schedule, x_t, x_0, t, to)
+                + form.scale(schedule, to) * rule * gradient
+            )
             return x
 
         for i in range(1, order):

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser, Sampler
 
@@ -32,11 +33,13 @@ def sample(
     Raises:
         ValueError: a stochastic sampler is to run from data to noise.
     """
-    if sampler.stochastic and not isinstance(times, jax.core.Tracer) and times[0] < times[-1]:
-        raise ValueError(
-            f"a sampler that draws noise cannot run from t = {times[0]:g} up to {times[-1]:g}: "
-            "take a deterministic one to invert"
-        )
+    if sampler.stochastic and not isinstance(times, jax.core.Tracer):
+        first, last = np.asarray(times)[[0, -1]]
+        if first < last:
+            raise ValueError(
+                f"a sampler that draws noise cannot run from t = {first:g} up to {last:g}: take a "
+                "deterministic one to invert"
+            )
     steps = times.shape[0] - 1
     kept = jnp.zeros((-(-steps // keep_every) + 1, *x_T.shape), x_T.dtype) if keep_every else None
     if kept is not None:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from diffusion_jax.samplers import multistep
-from diffusion_jax.samplers.ode import ddim_step, norm, slope
+from diffusion_jax.samplers.ode import norm, slope, straight_step
 from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
@@ -50,6 +50,6 @@ def ghvb(schedule: Schedule, order: int = 2, beta: float = 0.8, scaling: str = "
             values = state.values[:-1] - state.values[1:]
             differences = multistep.History(state.nodes[:-1], values, state.known - 1)
             change += (1 / beta - 1) * integral(differences, h)
-        return ddim_step(schedule, x_t, x_0, t, s) + n_s * change, state
+        return straight_step(schedule, x_t, x_0, t, s) + n_s * change, state
 
     return Sampler(init=lambda x_T: multistep.empty(x_T, order), step=step)

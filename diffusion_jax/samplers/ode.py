@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.samplers import multistep
+from diffusion_jax.samplers.ddim import ddim_step, noise_estimate
 from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
@@ -36,14 +37,9 @@ ADAMS_BASHFORTH = (
 """Weights of the newest and the older slopes, by order, for equal steps."""
 
 
-def noise_estimate(schedule: Schedule, x_t: Array, x_0: Array, t: Array) -> Array:
-    """`eps_hat = (x_t - alpha_t x_0) / sigma_t` for scalar `t` with `sigma_t > 0`."""
-    return (x_t - schedule.alpha(t) * x_0) / schedule.sigma(t)
-
-
-def ddim_step(schedule: Schedule, x_t: Array, x_0: Array, t: Array, s: Array) -> Array:
+def straight_step(schedule: Schedule, x_t: Array, x_0: Array, t: Array, s: Array) -> Array:
     """`alpha_s x_0 + sigma_s eps_hat`: the flow from `t` to `s` were `x_0` the same all the way."""
-    return schedule.alpha(s) * x_0 + schedule.sigma(s) * noise_estimate(schedule, x_t, x_0, t)
+    return ddim_step(schedule, x_t, x_0, t, s)[0]
 
 
 def norm(schedule: Schedule, scaling: str, t: Array) -> Array:
@@ -77,7 +73,7 @@ def euler(schedule: Schedule) -> Sampler:
     def step(
         denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
     ) -> tuple[Array, Any]:
-        return ddim_step(schedule, x_t, denoise(x_t, t).x_0, t, s), state
+        return straight_step(schedule, x_t, denoise(x_t, t).x_0, t, s), state
 
     return Sampler(init=lambda x_T: (), step=step)
 
@@ -92,7 +88,7 @@ def heun(schedule: Schedule, scaling: str = "flow") -> Sampler:
         denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
     ) -> tuple[Array, Any]:
         x_0 = denoise(x_t, t).x_0
-        x_s = ddim_step(schedule, x_t, x_0, t, s)
+        x_s = straight_step(schedule, x_t, x_0, t, s)
         change = _end_slope(schedule, scaling, denoise, x_t, t, x_s, s) - slope(
             schedule, scaling, x_t, x_0, t
         )
@@ -113,12 +109,12 @@ def midpoint(schedule: Schedule, scaling: str = "flow") -> Sampler:
     ) -> tuple[Array, Any]:
         middle = time_between(schedule, scaling, t, s)
         x_0 = denoise(x_t, t).x_0
-        x_m = ddim_step(schedule, x_t, x_0, t, middle)
+        x_m = straight_step(schedule, x_t, x_0, t, middle)
         x_0_m = denoise(x_m, middle).x_0
         change = slope(schedule, scaling, x_m, x_0_m, middle) - slope(
             schedule, scaling, x_t, x_0, t
         )
-        x_s = ddim_step(schedule, x_t, x_0, t, s)
+        x_s = straight_step(schedule, x_t, x_0, t, s)
         return x_s + stretch(schedule, scaling, t, s) * change, state
 
     return Sampler(init=lambda x_T: (), step=step, evaluations=2)
@@ -138,7 +134,7 @@ def rk4(schedule: Schedule, scaling: str = "flow") -> Sampler:
         first = slope(schedule, scaling, x_t, x_0, t)
 
         def advanced(to: Array, change: Array) -> Array:
-            straight = ddim_step(schedule, x_t, x_0, t, to)
+            straight = straight_step(schedule, x_t, x_0, t, to)
             return straight + stretch(schedule, scaling, t, to) * change
 
         def change_at(x: Array, r: Array) -> Array:
@@ -196,7 +192,7 @@ def _adams_bashforth(
         denoise: Denoise, state: multistep.History, x_t: Array, t: Array, s: Array, keys: Array
     ) -> tuple[Array, multistep.History]:
         x_0 = denoise(x_t, t).x_0
-        x_s = ddim_step(schedule, x_t, x_0, t, s)
+        x_s = straight_step(schedule, x_t, x_0, t, s)
         eps = noise_estimate(schedule, x_t, x_0, t)
         state = multistep.push(state, t, eps)
         weights = jnp.array(ADAMS_BASHFORTH, x_t.dtype)[state.known - 1, :order]
@@ -228,6 +224,6 @@ def lms(schedule: Schedule, order: int = 4, scaling: str = "ve") -> Sampler:
         h = coordinate(s) - coordinate(t)
         h = jnp.where(jnp.isfinite(h), h, 0.0)
         change = multistep.correction(state, [h ** (j + 1) / (j + 1) for j in range(order)])
-        return ddim_step(schedule, x_t, x_0, t, s) + norm(schedule, scaling, s) * change, state
+        return straight_step(schedule, x_t, x_0, t, s) + norm(schedule, scaling, s) * change, state
 
     return Sampler(init=lambda x_T: multistep.empty(x_T, order), step=step)

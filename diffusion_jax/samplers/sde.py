@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.corruption import posterior_mean, reverse_variances, sample_noise
-from diffusion_jax.samplers.ddim import ddim
+from diffusion_jax.samplers.ddim import ddim, ddim_step
 from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
@@ -22,16 +22,6 @@ from diffusion_jax.types import Array, Denoise, Sampler
 def _fold_in(keys: Array, i: int) -> Array:
     """The `i`-th of several independent arrays of keys for one step, `[B]`."""
     return jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-
-
-def _ddim_step(
-    schedule: Schedule, eta: float, x_t: Array, x_0: Array, t: Array, s: Array, noise: Array
-) -> Array:
-    """`samplers.ddim`'s step with given noise."""
-    eps = (x_t - schedule.alpha(t) * x_0) / schedule.sigma(t)
-    variance = eta**2 * reverse_variances(schedule, t, s)[0]
-    rest = jnp.sqrt(schedule.sigma(s) ** 2 - variance)
-    return schedule.alpha(s) * x_0 + rest * eps + jnp.sqrt(variance) * noise
 
 
 def euler_ancestral(schedule: Schedule, eta: float = 1.0) -> Sampler:
@@ -121,9 +111,11 @@ def dpmpp_sde(schedule: Schedule, eta: float = 1.0) -> Sampler:
         shape = x_t.shape[1:]
         first, second = (sample_noise(_fold_in(keys, i), shape) for i in range(2))
         x_0 = denoise(x_t, t).x_0
-        x_u = jnp.where(finite, _ddim_step(schedule, eta, x_t, x_0, t, u, first), x_t)
+        x_u, std = ddim_step(schedule, x_t, x_0, t, u, eta)
+        x_u = jnp.where(finite, x_u + std * first, x_t)
         x_0 = jnp.where(finite, denoise(x_u, u).x_0, x_0)
-        return _ddim_step(schedule, eta, x_t, x_0, t, s, (first + second) / 2**0.5), state
+        x_s, std = ddim_step(schedule, x_t, x_0, t, s, eta)
+        return x_s + std * (first + second) / 2**0.5, state
 
     return Sampler(init=lambda x_T: (), step=step, evaluations=2, stochastic=eta > 0)
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from diffusion_jax.samplers import multistep
 from diffusion_jax.samplers.exponential import DATA, moments, step_size
-from diffusion_jax.samplers.ode import ddim_step
+from diffusion_jax.samplers.ode import straight_step
 from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
@@ -54,7 +54,7 @@ def unipc(schedule: Schedule, order: int = 2, variant: str = "bh2") -> Sampler:
             jnp.concatenate([history.values[:1], x_0[None], history.values[1:]]),
             history.known + 1,
         )
-        straight = ddim_step(schedule, state.x, history.values[0], state.t, t)
+        straight = straight_step(schedule, state.x, history.values[0], state.t, t)
         x = straight + change(extended, state.t, t)
         return jnp.where(history.known > 0, x, x_t)
 
@@ -64,7 +64,7 @@ def unipc(schedule: Schedule, order: int = 2, variant: str = "bh2") -> Sampler:
         x_0 = denoise(x_t, t).x_0
         x_t = corrected(state, x_t, x_0, t)
         history = multistep.push(state.history, DATA.node(schedule, t), x_0)
-        x_s = ddim_step(schedule, x_t, x_0, t, s) + change(history, t, s)
+        x_s = straight_step(schedule, x_t, x_0, t, s) + change(history, t, s)
         return x_s, UniPCState(x_t, t.astype(x_t.dtype), history)
 
     # Time 1 stands for no time: there sigma > 0.
