@@ -47,6 +47,15 @@ def reverse_variances(schedule: Schedule, t: Array, s: Array) -> tuple[Array, Ar
     return schedule.sigma(s) ** 2 * rest, schedule.sigma(t) ** 2 * rest
 
 
+def add_noise(schedule: Schedule, x_t: Array, t: Array, s: Array, noise: Array) -> Array:
+    """`x_s` at `s > t` from `q(x_s | x_t)`, `noise` being standard normal and shaped like `x_t`.
+
+    `x_s = (alpha_s / alpha_t) x_t + sqrt(sigma_s^2 - (alpha_s / alpha_t)^2 sigma_t^2) noise`.
+    """
+    std = jnp.sqrt(reverse_variances(schedule, s, t)[1])
+    return schedule.alpha(s) / schedule.alpha(t) * x_t + std * noise
+
+
 def learned_log_variance(schedule: Schedule, fraction: Array, t: Array, s: Array) -> Array:
     """Log variance at a `fraction` `[B, ...]` between the bounds (Eq. 15, Nichol & Dhariwal 2021).
 

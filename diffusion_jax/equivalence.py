@@ -15,6 +15,7 @@ import numpy as np
 from diffusion_jax.build import Config, make_objective
 from diffusion_jax.objectives import GaussianLoss
 from diffusion_jax.prediction import per_sample
+from diffusion_jax.schedules import inverse
 from diffusion_jax.types import Array, Cond, Key, Params
 
 LEVELS = 32
@@ -64,16 +65,8 @@ def _level(loss: GaussianLoss, u: Array) -> Array:
 
 def _density(loss: GaussianLoss, logsnr: Array) -> Array:
     """Density of the training times in `logsnr`, 0 beyond them."""
-    rising = _level(loss, jnp.array(0.75)) > _level(loss, jnp.array(0.25))
-
-    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends
-        middle = (low + high) / 2
-        before = (_level(loss, middle) < logsnr) == rising
-        return jnp.where(before, middle, low), jnp.where(before, high, middle)
-
-    ends = jnp.zeros_like(logsnr), jnp.ones_like(logsnr)
-    u = jnp.mean(jnp.stack(jax.lax.fori_loop(0, 60, halve, ends)), axis=0)
+    sign = jnp.where(_level(loss, jnp.array(0.75)) > _level(loss, jnp.array(0.25)), -1, 1)
+    u = inverse(lambda u: sign * _level(loss, u), sign * logsnr)
     rate = jax.jvp(lambda u: _level(loss, u), (u,), (jnp.ones_like(u),))[1]
     inside = (u > 1e-15) & (u < 1 - 1e-15)
     if np.any(np.asarray(inside & (rate == 0))):

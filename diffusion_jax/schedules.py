@@ -7,6 +7,7 @@ scale only; which scale a schedule keeps is its `norm`.
 
 import abc
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,19 @@ import numpy as np
 from diffusion_jax.types import Array
 
 BISECTIONS = 64
+
+
+def inverse(falling: Callable[[Array], Array], value: Array) -> Array:
+    """Where in [0, 1] a falling function has a `value`, any shape, by bisection; else an end."""
+
+    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low + high) / 2
+        before = falling(middle) > value
+        return jnp.where(before, middle, low), jnp.where(before, high, middle)
+
+    ends = jnp.zeros_like(value), jnp.ones_like(value)
+    return jax.lax.fori_loop(0, BISECTIONS, halve, ends)[0]
 
 
 class Schedule(abc.ABC):
@@ -41,15 +55,7 @@ class Schedule(abc.ABC):
 
         Its derivative is that of the inverse, 0 at the ends.
         """
-
-        def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-            low, high = ends
-            middle = (low + high) / 2
-            clean = self.logsnr(middle) > logsnr
-            return jnp.where(clean, middle, low), jnp.where(clean, high, middle)
-
-        ends = jnp.zeros_like(logsnr), jnp.ones_like(logsnr)
-        t, _ = jax.lax.stop_gradient(jax.lax.fori_loop(0, BISECTIONS, halve, ends))
+        t = jax.lax.stop_gradient(inverse(self.logsnr, logsnr))
         rate = jax.jvp(self.logsnr, (t,), (jnp.ones_like(t),))[1]
         inside = jnp.isfinite(logsnr) & jnp.isfinite(rate) & (rate < 0)
         change = jnp.where(inside, logsnr - jax.lax.stop_gradient(logsnr), 0.0)  # is 0

@@ -5,7 +5,7 @@ from typing import Any
 import diffrax
 import jax.numpy as jnp
 
-from diffusion_jax.samplers.ode import slope, straight_step
+from diffusion_jax.samplers.ode import coordinate, norm, slope, straight_step, time_of
 from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
@@ -24,15 +24,6 @@ def adaptive(schedule: Schedule, rtol: float = 1e-4, atol: float = 1e-4) -> Samp
     depends on the tolerance: `evaluations` is the least, that of one step of its own.
     """
 
-    def coordinate(t: Array) -> Array:
-        return schedule.sigma(t) / (schedule.alpha(t) + schedule.sigma(t))
-
-    def time(u: Array) -> Array:
-        return schedule.time_at(2 * (jnp.log1p(-u) - jnp.log(u)))
-
-    def scale(t: Array) -> Array:
-        return schedule.alpha(t) + schedule.sigma(t)
-
     def largest(error: Array) -> Array:
         return jnp.sqrt(jnp.max(jnp.mean(error.reshape(len(error), -1) ** 2, axis=1)))
 
@@ -40,11 +31,11 @@ def adaptive(schedule: Schedule, rtol: float = 1e-4, atol: float = 1e-4) -> Samp
         denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
     ) -> tuple[Array, Any]:
         def velocity(u: Any, y: Any, _: Any) -> Array:
-            r = time(u)
-            x_r = scale(r) * y
+            r = time_of(schedule, "flow", u)
+            x_r = norm(schedule, "flow", r) * y
             return slope(schedule, "flow", x_r, denoise(x_r, r).x_0, r)
 
-        start, goal = coordinate(t), coordinate(s)
+        start, goal = (coordinate(schedule, "flow", r) for r in (t, s))
         end = jnp.where(goal < start, jnp.minimum(start, jnp.maximum(goal, SMALLEST)), goal)
         y = diffrax.diffeqsolve(
             diffrax.ODETerm(velocity),
@@ -52,12 +43,12 @@ def adaptive(schedule: Schedule, rtol: float = 1e-4, atol: float = 1e-4) -> Samp
             t0=start,
             t1=end,
             dt0=None,
-            y0=x_t / scale(t),
+            y0=x_t / norm(schedule, "flow", t),
             stepsize_controller=diffrax.PIDController(rtol, atol, norm=largest),
             max_steps=MOST_STEPS,
         ).ys[-1]
-        r = jnp.where(end == goal, s, time(end))
-        x_r = scale(r) * y
+        r = jnp.where(end == goal, s, time_of(schedule, "flow", end))
+        x_r = norm(schedule, "flow", r) * y
         # From r to s = r this is x_r.
         return straight_step(schedule, x_r, denoise(x_r, r).x_0, r, s), state
 

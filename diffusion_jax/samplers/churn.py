@@ -5,9 +5,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from diffusion_jax.corruption import sample_noise
+from diffusion_jax.corruption import add_noise, sample_noise
 from diffusion_jax.samplers.ode import heun
-from diffusion_jax.samplers.restart import add_noise
 from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from diffusion_jax.samplers import multistep
-from diffusion_jax.samplers.ode import norm, slope, straight_step
+from diffusion_jax.samplers.ode import coordinate, norm, rise, slope, straight_step
 from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
@@ -39,9 +39,8 @@ def ghvb(schedule: Schedule, order: int = 2, beta: float = 0.8, scaling: str = "
     def step(
         denoise: Denoise, state: multistep.History, x_t: Array, t: Array, s: Array, keys: Array
     ) -> tuple[Array, multistep.History]:
-        x_0, n_s = denoise(x_t, t).x_0, norm(schedule, scaling, s)
-        u_t, u_s = schedule.sigma(t) / norm(schedule, scaling, t), schedule.sigma(s) / n_s
-        h = jnp.where(jnp.isfinite(u_t) & jnp.isfinite(u_s), u_s - u_t, 0.0)
+        x_0 = denoise(x_t, t).x_0
+        u_t, h = coordinate(schedule, scaling, t), rise(schedule, scaling, t, s)
         f = slope(schedule, scaling, x_t, x_0, t)
         smooth = jnp.where(state.known > 0, (1 - beta) * state.values[0] + beta * f, f)
         state = multistep.push(state, u_t, smooth)
@@ -50,6 +49,6 @@ def ghvb(schedule: Schedule, order: int = 2, beta: float = 0.8, scaling: str = "
             values = state.values[:-1] - state.values[1:]
             differences = multistep.History(state.nodes[:-1], values, state.known - 1)
             change += (1 / beta - 1) * integral(differences, h)
-        return straight_step(schedule, x_t, x_0, t, s) + n_s * change, state
+        return straight_step(schedule, x_t, x_0, t, s) + norm(schedule, scaling, s) * change, state
 
     return Sampler(init=lambda x_T: multistep.empty(x_T, order), step=step)

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.samplers import multistep
-from diffusion_jax.samplers.ddim import ddim_step, noise_estimate
+from diffusion_jax.samplers.ddim import ddim, ddim_step, noise_estimate
 from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
@@ -60,22 +60,32 @@ def stretch(schedule: Schedule, scaling: str, t: Array, s: Array) -> Array:
     return jnp.where(n_t > 0, schedule.sigma(s) - ratio * schedule.sigma(t), 0.0)
 
 
+def coordinate(schedule: Schedule, scaling: str, t: Array) -> Array:
+    """`u_t`, infinite in "ve" where `alpha_t = 0`."""
+    return schedule.sigma(t) / norm(schedule, scaling, t)
+
+
+def rise(schedule: Schedule, scaling: str, t: Array, s: Array) -> Array:
+    """`u_s - u_t`, and 0 where it is infinite."""
+    h = coordinate(schedule, scaling, s) - coordinate(schedule, scaling, t)
+    return jnp.where(jnp.isfinite(h), h, 0.0)
+
+
+def time_of(schedule: Schedule, scaling: str, u: Array) -> Array:
+    """The time at which `u_t` is `u`."""
+    signal = jnp.log1p(-u) if scaling == "flow" else 0.0
+    return schedule.time_at(2 * (signal - jnp.log(u)))
+
+
 def time_between(schedule: Schedule, scaling: str, t: Array, s: Array) -> Array:
     """The time at which `u` is the mean of `u_t` and `u_s`."""
-    u = sum(schedule.sigma(r) / norm(schedule, scaling, r) for r in (t, s)) / 2
-    ratio = 1 / u - 1 if scaling == "flow" else 1 / u
-    return schedule.time_at(2 * jnp.log(ratio))
+    u = (coordinate(schedule, scaling, t) + coordinate(schedule, scaling, s)) / 2
+    return time_of(schedule, scaling, u)
 
 
 def euler(schedule: Schedule) -> Sampler:
     """`y_s = y_t + (u_s - u_t) dy/du`: DDIM without noise, in either scaling and direction."""
-
-    def step(
-        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, Any]:
-        return straight_step(schedule, x_t, denoise(x_t, t).x_0, t, s), state
-
-    return Sampler(init=lambda x_T: (), step=step)
+    return ddim(schedule)
 
 
 def heun(schedule: Schedule, scaling: str = "flow") -> Sampler:
@@ -213,16 +223,12 @@ def lms(schedule: Schedule, order: int = 4, scaling: str = "ve") -> Sampler:
     The order is lower as long as there are fewer slopes.
     """
 
-    def coordinate(t: Array) -> Array:
-        return schedule.sigma(t) / norm(schedule, scaling, t)
-
     def step(
         denoise: Denoise, state: multistep.History, x_t: Array, t: Array, s: Array, keys: Array
     ) -> tuple[Array, multistep.History]:
         x_0 = denoise(x_t, t).x_0
-        state = multistep.push(state, coordinate(t), slope(schedule, scaling, x_t, x_0, t))
-        h = coordinate(s) - coordinate(t)
-        h = jnp.where(jnp.isfinite(h), h, 0.0)
+        u_t, h = coordinate(schedule, scaling, t), rise(schedule, scaling, t, s)
+        state = multistep.push(state, u_t, slope(schedule, scaling, x_t, x_0, t))
         change = multistep.correction(state, [h ** (j + 1) / (j + 1) for j in range(order)])
         return straight_step(schedule, x_t, x_0, t, s) + norm(schedule, scaling, s) * change, state
 

@@ -7,21 +7,11 @@ and `restart_times` makes the grid.
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.corruption import reverse_variances, sample_noise
+from diffusion_jax.corruption import add_noise, sample_noise
 from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
-
-
-def add_noise(schedule: Schedule, x_t: Array, t: Array, s: Array, noise: Array) -> Array:
-    """`x_s` at `s > t` from `q(x_s | x_t)`, `noise` being standard normal and shaped like `x_t`.
-
-    `x_s = (alpha_s / alpha_t) x_t + sqrt(sigma_s^2 - (alpha_s / alpha_t)^2 sigma_t^2) noise`.
-    """
-    std = jnp.sqrt(reverse_variances(schedule, s, t)[1])
-    return schedule.alpha(s) / schedule.alpha(t) * x_t + std * noise
 
 
 def restart(schedule: Schedule, sampler: Sampler) -> Sampler:
