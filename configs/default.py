@@ -48,10 +48,10 @@ def get_config() -> ConfigDict:
 
     c.time_sampling = ConfigDict()  # which t to train on
     c.time_sampling.name = "uniform"  # uniform | discrete | logit_normal | log_normal
+    c.time_sampling.learned = False  # drawn most where the loss varies most, and reweighted (VDM)
     c.time_sampling.uniform = ConfigDict({"t_min": 1e-4, "t_max": 1.0})
     c.time_sampling.discrete = ConfigDict({"num_steps": 1000})
     c.time_sampling.logit_normal = ConfigDict({"mean": 0.0, "std": 1.0, "t_min": 1e-4})
-
     c.time_sampling.log_normal = ConfigDict({"mean": -1.2, "std": 1.2, "t_min": 1e-4})
 
     c.objective = ConfigDict()
@@ -118,7 +118,7 @@ def get_config() -> ConfigDict:
     # Deterministic: ddim (euler) | heun | midpoint | rk4 | adaptive | lms | ipndm | pndm | ghvb |
     # dpm_solver | dpmpp_singlestep | dpmpp_multistep | deis | unipc. Stochastic: ancestral | ddim |
     # euler_ancestral | euler_maruyama | churn | dpmpp_sde | dpmpp_sde_multistep |
-    # predictor_corrector
+    # predictor_corrector | cld
     c.sample.sampler = "ddim"
     c.sample.ddim = ConfigDict({"eta": 0.0})
     c.sample.ancestral = ConfigDict({"variance": "large"})  # small | large | learned
@@ -141,15 +141,20 @@ def get_config() -> ConfigDict:
     c.sample.dpmpp_sde = ConfigDict({"eta": 1.0})
     c.sample.dpmpp_sde_multistep = ConfigDict({"order": 2})
     c.sample.predictor_corrector = ConfigDict({"corrector_steps": 1, "snr": 0.16})
+    # Pixels with velocities; gamma: variance of the velocities of data, 1 is that of noise.
+    c.sample.cld = ConfigDict({"order": 2, "gamma": 0.04})
     # Restart: from time low back up to high, so many times, each down again in so many steps.
     c.sample.restart = ConfigDict({"repeats": 0, "low": 0.1, "high": 0.4, "steps": 5})
     c.sample.steps = 50
-    # The times of the steps: uniform | quadratic | trailing | leading | karras | uniform_logsnr
+    # The times of the steps: uniform | quadratic | trailing | leading | karras | uniform_logsnr |
+    # optimised, which searches those that are best for the trained network and the sampler
     c.sample.grid = "uniform"
     c.sample.trailing = ConfigDict({"num_steps": 1000})
     c.sample.leading = ConfigDict({"num_steps": 1000})
     c.sample.karras = ConfigDict({"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0})
     c.sample.uniform_logsnr = ConfigDict({"sigma_min": 0.002, "sigma_max": 80.0})
+    # Samples that are compared with the exact ones, and gradients taken; the result is kept.
+    c.sample.optimised = ConfigDict({"images": 256, "iterations": 60})
     c.sample.t_max = 1.0  # where sampling starts; < 1 for eps or score with schedule flow
     c.sample.guidance_scale = 1.0  # classifier-free; 1 is off
     c.sample.clip = 1.0  # x_0_hat is kept within +-clip; 0: no clipping
@@ -165,4 +170,7 @@ def get_config() -> ConfigDict:
     c.evaluate.num_samples = 1797  # labels in the proportions of the training data
     c.evaluate.seed = 1
     c.evaluate.bootstrap = 200  # resamplings for the intervals
+    # Bits per dimension, of so many held-out and so many training images (0: not measured): by the
+    # ODE with Hutchinson's estimate, and as a bound at so many noise levels.
+    c.evaluate.likelihood = ConfigDict({"num_images": 128, "probes": 2, "noise_levels": 64})
     return c.lock()  # a config file that sets an unknown key is refused

@@ -87,7 +87,7 @@ def _gradients(loss: GaussianLoss, logsnr: Array) -> Array:
         return jnp.concatenate([y, 0 * y], axis=-1) if loss.vlb_steps else y
 
     at_levels = dataclasses.replace(
-        loss, apply=apply, quantile=lambda u: t, batch_size=len(t), uncertainty=None
+        loss, apply=apply, quantile=lambda u: t, batch_size=len(t), uncertainty=None, time_law=None
     )
     x_0 = jnp.sin(jnp.arange(len(t) * 4.0)).reshape(len(t), 2, 2)
     batch = {"x": x_0, "index": jnp.arange(len(t)), "cond": {}}

@@ -15,15 +15,13 @@ import jax.numpy as jnp
 from diffusion_jax.conditioning import drop
 from diffusion_jax.corruption import (
     diffuse,
-    learned_log_variance,
-    posterior_mean,
-    reverse_variances,
     sample_keys,
     sample_noise,
+    variational_term,
 )
-from diffusion_jax.prediction import PREDICTIONS, Prediction, per_sample, split_variance
+from diffusion_jax.prediction import PREDICTIONS, Prediction, split_variance
 from diffusion_jax.schedules import Schedule
-from diffusion_jax.time_sampling import Quantile, stratified
+from diffusion_jax.time_sampling import Quantile, learned, stratified
 from diffusion_jax.types import Array, Batch, Key, Metrics, Params
 
 Apply = Callable[..., Array]
@@ -90,6 +88,9 @@ class GaussianLoss:
             (Sec. 3.3, Song & Dhariwal 2024, per dimension: their `c / sqrt(D)`).
         uncertainty: None, or `(params, t) -> u` `[B]`, the log variance of the error at `t`,
             learned in `loss / exp(u) + u` (EDM2, Karras et al. 2024).
+        time_law: None, or `params -> logits` `[K]` of `time_sampling.learned`: how often each time
+            is drawn is learned too, such that the loss has least variance. Its mean stays what it
+            is, as each sample is divided by the density with which it was drawn.
         label_dropout: probability with which a sample's conditioning is switched off.
         vlb_steps: 0, or the number of discrete steps for which the network learns the variance,
             from the variational bound times `vlb_weight` added to the loss (L_hybrid, Eq. 16,
@@ -106,6 +107,7 @@ class GaussianLoss:
     weighting: Weighting | None = None
     huber: float = 0.0
     uncertainty: Callable[[Params, Array], Array] | None = None
+    time_law: Callable[[Params], Array] | None = None
     label_dropout: float = 0.0
     vlb_steps: int = 0
     vlb_weight: float = 1e-3
@@ -114,7 +116,10 @@ class GaussianLoss:
         """Loss `[B]`, and `t`, `mse` (unweighted, in the loss space) `[B]` as metrics."""
         x_0, index = batch["x"], batch["index"]
         time_key, noise_key, cond_key, dropout_key = jax.random.split(key, 4)
-        t = self.quantile(stratified(time_key, index, self.batch_size))
+        u, log_density = stratified(time_key, index, self.batch_size), None
+        if self.time_law is not None:
+            u, log_density = learned(self.time_law(params), u)
+        t = self.quantile(u)
         eps = sample_noise(sample_keys(noise_key, index), x_0.shape[1:])
         cond = drop(batch["cond"], sample_keys(cond_key, index), self.label_dropout)
 
@@ -140,6 +145,8 @@ class GaussianLoss:
             x_0_hat = self.prediction.to_x_0(self.schedule, x_t, jax.lax.stop_gradient(y), t)
             metrics["vlb"] = self._variational_term(x_0, x_t, x_0_hat, variance, t)
             loss += self.vlb_weight * self.vlb_steps * metrics["vlb"]
+        if log_density is not None:
+            loss = _importance(loss, log_density)
         return loss, metrics
 
     def _penalty(self, square: Array) -> Array:
@@ -155,33 +162,20 @@ class GaussianLoss:
     def _variational_term(
         self, x_0: Array, x_t: Array, x_0_hat: Array, variance: Array, t: Array
     ) -> Array:
-        """Term of the bound at the step from `t` down, in bits per dimension, `[B]`.
-
-        KL(q(x_s | x_t, x_0), p(x_s | x_t)) for `s > 0`; for the last step `-log p(x_0 | x_1)` of
-        data in 256 levels on [-1, 1] (Sec. 3.3, Ho et al. 2020).
-        """
+        """Term of the bound at the step from `t` down, in bits per dimension, `[B]`."""
         s = jnp.maximum(t - 1 / self.vlb_steps, 0.0)
         s = jnp.where(s < 0.5 / self.vlb_steps, 0.0, s)  # not left at 1e-8 by rounding
-        true_mean = posterior_mean(self.schedule, x_t, x_0, t, s)
-        mean = posterior_mean(self.schedule, x_t, x_0_hat, t, s)
-        log_variance = learned_log_variance(self.schedule, variance, t, s)
-        last = s == 0
-        lower, upper = reverse_variances(self.schedule, t, s)
-        true_variance = per_sample(jnp.where(last, upper, lower), x_0)
-        kl = 0.5 * (
-            log_variance
-            - jnp.log(true_variance)
-            + (true_variance + (true_mean - mean) ** 2) * jnp.exp(-log_variance)
-            - 1
-        )
-        nll = -_log_bin_probability(x_0, mean, jnp.exp(0.5 * log_variance))
-        term = jnp.where(per_sample(last, x_0), nll, kl)
+        term = variational_term(self.schedule, x_0, x_t, x_0_hat, variance, t, s)
         return jnp.mean(term, axis=range(1, x_0.ndim)) / jnp.log(2.0)
 
 
-def _log_bin_probability(x_0: Array, mean: Array, std: Array) -> Array:
-    """Log probability of the 1/127.5-wide bin of `x_0` under a normal law, open at -1 and 1."""
-    cdf = lambda x: jax.scipy.stats.norm.cdf((x - mean) / std)  # noqa: E731
-    upper = jnp.where(x_0 > 0.999, 1.0, cdf(x_0 + 1 / 255))
-    lower = jnp.where(x_0 < -0.999, 0.0, cdf(x_0 - 1 / 255))
-    return jnp.log(jnp.maximum(upper - lower, 1e-12))
+def _importance(loss: Array, log_density: Array) -> Array:
+    """`loss / q`, with the gradient of its variance for the law `q` of which `log_density` is.
+
+    The second moment of `loss / q` is the integral of `loss^2 / q`, with the gradient
+    `-E[(loss / q)^2 grad log q]`. Divided by the mean size of the loss it has the loss' own units,
+    so that clipping the whole gradient does not take one for the other.
+    """
+    ratio = loss * jnp.exp(-jax.lax.stop_gradient(log_density))
+    square = jax.lax.stop_gradient(ratio**2 / jnp.mean(jnp.abs(ratio)))
+    return ratio - square * (log_density - jax.lax.stop_gradient(log_density))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.build import Config, Parts
+from diffusion_jax.build import OPTIMISED, Config, Parts
 
 EDGES = (13.3, 10.0, 7.0, 4.0, 2.0, 0.0, -2.0, -4.0, -7.0, -10.0, -13.3)
 """Edges in `logsnr` of the bands. Beyond the first, noise is below a third of a grey level."""
@@ -58,9 +58,12 @@ def make_plan(config: Config, parts: Parts, second_moment: float) -> Plan:
         f"noise over signal where sampling ends: {left:.3g}",
         *_table(trained, levels),
     ]
+    searched = config.sample.grid == OPTIMISED
+    if searched:
+        lines.append("sampling steps are those of the uniform grid: yours is still to be searched")
     warnings = [
         *_about_ends(kl, left, times, levels, terminal),
-        *_about_steps(times, levels),
+        *([] if searched else _about_steps(times, levels)),
         *_about_training(trained, levels),
         *_about_shift(config),
     ]

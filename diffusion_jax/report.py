@@ -32,18 +32,38 @@ def has_passport(path: Path, passport: Mapping[str, Any]) -> bool:
     return all(passport.items() <= entry["passport"].items() for entry in entries)
 
 
-def result_table(result: Mapping[str, Mapping[str, Any]]) -> str:
-    """Markdown table: each metric of the samples beside that of held-out real images."""
+ESTIMATES = {
+    "ode": "probability-flow ODE, by Hutchinson's estimate, of dequantised images",
+    "bound": "variational bound in continuous time",
+    "ancestral": "variational bound of the ancestral sampler in the steps of the grid",
+}
+
+
+def result_tables(result: Mapping[str, Mapping[str, Any]]) -> str:
+    """Markdown: each metric of the samples beside that of real images; likelihoods, if measured."""
     lines = [
         "| metric | samples (95% interval) | held-out real images | |",
         "|---|---|---|---|",
     ]
     for name, entry in result.items():
-        if name.endswith("_heldout"):
+        if name.endswith("_heldout") or name.startswith("bits"):
             continue
         title, direction = MEANING[name.split("_")[0]]
         figures = (_figure(name, entry), _figure(name, result[f"{name}_heldout"]))
         lines.append(f"| {title} (`{name}`) | {' | '.join(figures)} | {direction} |")
+    if any(name.startswith("bits") for name in result):
+        lines += [
+            "",
+            "| bits per dimension (lower is better) | held-out images (95% interval) "
+            "| training images | evaluations per image |",
+            "|---|---|---|---|",
+        ]
+    for name, title in ESTIMATES.items():
+        if f"bits_{name}_heldout" in result:
+            entries = [result[f"bits_{name}_{split}"] for split in ("heldout", "train")]
+            cells = " | ".join(_figure(name, entry) for entry in entries)
+            cost = entries[0]["passport"]["evaluations"]
+            lines.append(f"| {title} (`bits_{name}`) | {cells} | {cost} |")
     return "\n".join(lines)
 
 
@@ -69,7 +89,7 @@ def write_report(
     for file, caption in pictures:
         if (path.parent / file).exists():
             lines += [f"![{caption}]({file})", "", f"*{caption}*", ""]
-    lines += ["## Results", "", result_table(result), ""]
+    lines += ["## Results", "", result_tables(result), ""]
     frechet = next((name for name in result if name.startswith("frechet")), None)
     if frechet:
         ratio = result[frechet]["value"] / result[f"{frechet}_heldout"]["value"]

@@ -15,10 +15,19 @@ from absl import logging
 from clu import parameter_overview
 
 from diffusion_jax import report
-from diffusion_jax.build import Config, ConfigError, Parts, build, config_hash
+from diffusion_jax.build import (
+    OPTIMISED,
+    Config,
+    ConfigError,
+    Parts,
+    build,
+    config_hash,
+    grids_to_start_from,
+)
 from diffusion_jax.data import DataError, arrays, to_float, to_uint8, train_batches
-from diffusion_jax.evaluate import evaluate
+from diffusion_jax.evaluate import evaluate, likelihood
 from diffusion_jax.extractor import get_extractor
+from diffusion_jax.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.heldout import HeldoutLoss
 from diffusion_jax.models.flops import count_flops
 from diffusion_jax.pictures import read_made_by, save_gif, save_png, tile
@@ -98,6 +107,7 @@ class Job:
         self.checkpoints = Checkpoints(
             self.workdir / "checkpoints", self.config.train.keep_checkpoints
         )
+        self.generator = self.parts.generator
 
     # Training
 
@@ -196,10 +206,35 @@ class Job:
         return self.checkpoints.latest() if step < 0 else step
 
     def restore(self) -> tuple[Any, int]:
-        """EMA parameters and step of that checkpoint."""
+        """EMA parameters and step of that checkpoint; the grid is searched for if so configured."""
         template = jax.eval_shape(self.new_state)
         state, _ = self.checkpoints.restore(template, self.step_to_use())
+        if self.config.sample.grid == OPTIMISED:
+            times = self.optimised_times(state.ema, int(state.step))
+            self.generator = dataclasses.replace(self.parts.generator, times=times)
         return state.ema, int(state.step)
+
+    def optimised_times(self, params: Any, step: int) -> jax.Array:
+        """The times that are best for these parameters, searched for once."""
+        settings = self.config.sample
+        index = np.arange(settings.optimised.images)
+        labels = self.labels(index)
+        made_by = {**self.made_by(step, self.config.seed), "labels": settings.labels}
+
+        def search() -> Found:
+            print(f"searching the times of {settings.steps} steps of {settings.sampler}")
+            return optimise_times(
+                self.parts.generator,
+                params,
+                jax.random.fold_in(self.init_key, 1),
+                jnp.asarray(index),
+                {} if labels is None else {"label": jnp.asarray(labels)},
+                jnp.asarray(settings.guidance_scale),
+                grids_to_start_from(self.config, self.parts.generator.schedule),
+                settings.optimised.iterations,
+            )
+
+        return cached_times(self.workdir / "grids", made_by, search, print)
 
     def made_by(self, step: int | None, seed: int) -> dict[str, Any]:
         """What determines a sample, but for its number and label."""
@@ -228,7 +263,7 @@ class Job:
         sample = self.config.sample
         return tuple(
             None if x is None else to_uint8(x)
-            for x in self.parts.generator(
+            for x in self.generator(
                 params,
                 seed,
                 index,
@@ -260,7 +295,10 @@ class Job:
         images, _ = self.draw(params, sample.seed, index, self.labels(index))
         sheet = tile(images, COLUMNS)
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_png(path, sheet, {**self.made_by(step, sample.seed), **self.span(index)})
+        made_by = {**self.made_by(step, sample.seed), **self.span(index)}
+        if sample.grid == OPTIMISED:
+            made_by["grid"] = "uniform()"  # a search for each of these would take too long
+        save_png(path, sheet, made_by)
         return sheet
 
     def sample(self, again: bool) -> None:
@@ -305,6 +343,7 @@ class Job:
         passport = {
             **self.made_by(self.step_to_use(), settings.seed),
             "num_samples": settings.num_samples,
+            "likelihood": dict(settings.likelihood),
         }
         if not again and report.has_passport(path, passport):
             print(f"evaluated already: {self.workdir / 'report.md'}")
@@ -322,9 +361,21 @@ class Job:
         images, _ = self.draw(params, settings.seed, index, labels)
         seconds = time.monotonic() - began
         result = evaluate(images, wanted, dataset, extractor, settings.bootstrap, passport)
+        if settings.likelihood.num_images:
+            learned = self.config.objective.learned_variance
+            result |= likelihood(
+                self.generator,
+                params,
+                dataset,
+                **settings.likelihood,
+                variance="learned" if learned else self.config.sample.ancestral.variance,
+                seed=settings.seed,
+                batch_size=self.config.sample.batch_size,
+                passport=passport,
+            )
         report.write_result(path, result)
         self.report(result, step, seconds)
-        print(report.result_table(result))
+        print(report.result_tables(result))
         print(f"report: {self.workdir / 'report.md'}")
 
     def report(self, result: Mapping[str, Any], step: int, seconds: float) -> None:
@@ -332,7 +383,7 @@ class Job:
         config = self.config
         curves = report.plot_curves(self.workdir / "metrics.jsonl", self.workdir / "curves.png")
         state = jax.eval_shape(self.new_state)
-        images = step * config.train.batch_size
+        images, made_by = step * config.train.batch_size, self.made_by(step, 0)
         epochs = images / len(self.parts.dataset.train)
         where = environment()
         facts = {
@@ -341,8 +392,8 @@ class Job:
             "process": f"{config.schedule.name} schedule, {config.objective.prediction} prediction",
             "training": f"{step:,} steps of {config.train.batch_size} images, {epochs:,.0f} epochs"
             + (f", {curves:,.0f} s" if curves else ""),
-            "sampling": f"{self.made_by(step, 0)['sampler']}, {config.sample.steps} steps of "
-            f"{self.parts.generator.sampler.evaluations} evaluation(s), "
+            "sampling": f"{made_by['sampler']}, {config.sample.steps} steps of "
+            f"{self.generator.sampler.evaluations} evaluation(s), grid {made_by['grid']}, "
             f"guidance {config.sample.guidance_scale}, EMA {config.ema.decay}; "
             f"{config.evaluate.num_samples:,} samples in {seconds:.1f} s, compilation included",
             "device": where["device"],

@@ -88,24 +88,45 @@ class Generator:
         Returns:
             float32 `[N, *shape]`, and the kept states `[K, N, *shape]` or None.
         """
-        numbers = np.asarray(index, np.int32)
-        cond = {} if labels is None else {"label": np.asarray(labels, np.int32)}
-        mesh = Mesh(np.array(jax.local_devices()), ("devices",))
-        batch_size = -(-min(batch_size, len(numbers)) // mesh.size) * mesh.size
-        split, whole = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in (("devices",), ()))
-        params, key, scale_ = jax.device_put((params, jax.random.key(seed), float(scale)), whole)
-        finals, kepts = [], []
-        for start in range(0, len(numbers), batch_size):
-            # The last batch is filled up, so that there is one shape and one program.
-            rows = np.arange(start, start + batch_size) % len(numbers)
-            batch = jax.device_put((numbers[rows], {k: v[rows] for k, v in cond.items()}), split)
-            final, kept = self._jitted(params, key, *batch, scale_, keep_every=keep_every)
-            finals.append(np.asarray(final))
-            kepts.append(None if kept is None else np.asarray(kept))
-        x = np.concatenate(finals)[: len(numbers)]
-        if not keep_every:
-            return x, None
-        return x, np.concatenate(kepts, axis=1)[:, : len(numbers)]
+        each = np.asarray(index, np.int32), as_cond(labels)
+
+        def draw(whole: Any, rows: Any) -> tuple[Array, Array | None]:
+            final, kept = self._jitted(*whole[:2], *rows, whole[2], keep_every=keep_every)
+            return final, None if kept is None else kept.swapaxes(0, 1)
+
+        x, kept = in_batches(draw, (params, jax.random.key(seed), float(scale)), each, batch_size)
+        return x, None if kept is None else kept.swapaxes(0, 1)
+
+
+def as_cond(labels: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Conditioning on labels `[N]`, if there are any."""
+    return {} if labels is None else {"label": np.asarray(labels, np.int32)}
+
+
+def in_batches(program: Callable[[Any, Any], Any], whole: Any, each: Any, batch_size: int) -> Any:
+    """`program(whole, each)` in batches split over the local devices.
+
+    Args:
+        program: jitted; gives a tree of `[B, ...]`.
+        whole: tree of what all batches need.
+        each: tree of `[N, ...]`.
+        batch_size: at most so many at once; smaller jobs are one batch.
+
+    Returns:
+        The tree of `[N, ...]`, NumPy.
+    """
+    num = len(jax.tree.leaves(each)[0])
+    mesh = Mesh(np.array(jax.local_devices()), ("devices",))
+    batch_size = -(-min(batch_size, num) // mesh.size) * mesh.size
+    split, everywhere = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in (("devices",), ()))
+    whole = jax.device_put(whole, everywhere)
+    found = []
+    for start in range(0, num, batch_size):
+        # The last batch is filled up, so that there is one shape and one program.
+        rows = np.arange(start, start + batch_size) % num
+        batch = jax.device_put(jax.tree.map(lambda array, rows=rows: array[rows], each), split)
+        found.append(jax.device_get(program(whole, batch)))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:num], *found)
 
 
 def cycle_labels(spec: str, num_classes: int, index: np.ndarray) -> np.ndarray | None:

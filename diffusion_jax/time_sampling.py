@@ -12,6 +12,10 @@ Quantile = Callable[[Array], Array]
 """Inverse distribution function of a law on [0, 1]: `u` in [0, 1) -> `t`."""
 
 
+PARTS = 64
+"""In how many parts of a law the densities are learned."""
+
+
 def uniform(t_min: float = 1e-4, t_max: float = 1.0) -> Quantile:
     """Uniform on [t_min, t_max)."""
     return lambda u: t_min + (t_max - t_min) * u
@@ -42,6 +46,22 @@ def log_normal(
         return jnp.maximum(schedule.time_at(logsnr), t_min)
 
     return quantile
+
+
+def learned(logits: Array, u: Array) -> tuple[Array, Array]:
+    """`u` spread anew over [0, 1], and the log density of what comes out, both shaped like `u`.
+
+    The law has one density in each of K equal parts, K times the softmax of `logits` `[K]`, so
+    that its distribution function is monotone whatever they are. With times `quantile(u)` it makes
+    any schedule run slower where it is dense: VDM's learned schedule (Sec. 4.1 and 5.1, Kingma et
+    al. 2021), as for noise levels between given ends that is all that is left to learn of one.
+    """
+    share = jax.nn.softmax(logits)
+    num = len(logits)
+    reached = jnp.concatenate([jnp.zeros(1), jnp.cumsum(share)])
+    spread = jax.lax.stop_gradient(jnp.interp(u, reached, jnp.linspace(0, 1, num + 1)))
+    part = jnp.minimum((spread * num).astype(int), num - 1)
+    return spread, jnp.log(num * share[part])
 
 
 def stratified(key: Key, index: Array, batch_size: int) -> Array:

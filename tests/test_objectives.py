@@ -187,6 +187,37 @@ def test_huber_is_the_square_for_small_errors_and_the_root_for_large(x64):
     np.testing.assert_allclose(weighted, expected, rtol=1e-9)
 
 
+def loss_with_time_law(logits, num=4000):
+    """Mean loss, and its gradient for the logits, of an error that depends on `t` alone."""
+    apply = lambda params, x_t, t, *_: jnp.sqrt(t)[:, None, None] + 0 * x_t  # noqa: E731
+    loss = make_loss(
+        "flow", "x0", apply, "x0", num, quantile=uniform(0, 1), time_law=lambda p: p["logits"]
+    )
+    batch = {**make_batch(num), "x": jnp.zeros((num, 3, 2))}
+    mean = lambda p: jnp.mean(loss(p, batch, jax.random.key(0))[0])  # noqa: E731
+    value, gradient = jax.value_and_grad(mean)({"logits": jnp.asarray(logits)})
+    return value, np.asarray(gradient["logits"])
+
+
+def test_a_learned_time_law_leaves_the_mean_and_lowers_the_variance(x64):
+    """The loss is `t`: with q = K p_k in part k its second moment is sum_k A_k / (K p_k).
+
+    A_k is the integral of t^2 over the part, and p the softmax of the logits, so that the
+    derivative for the k-th is `-A_k / (K p_k) + p_k sum_j A_j / (K p_j)`: 0 at `p ~ sqrt(A)`.
+    """
+    edges = np.linspace(0, 1, 6)
+    moment = np.diff(edges**3) / 3
+    p = np.array([0.3, 0.1, 0.2, 0.25, 0.15])
+    value, gradient = loss_with_time_law(np.log(p))
+    np.testing.assert_allclose(value, 0.5, rtol=1e-3)
+    parts = moment / (5 * p)
+    expected = -parts + p * parts.sum()
+    np.testing.assert_allclose(gradient, expected / 0.5, atol=2e-3)
+    value, gradient = loss_with_time_law(np.log(moment) / 2)
+    np.testing.assert_allclose(value, 0.5, rtol=1e-3)
+    np.testing.assert_allclose(gradient, 0, atol=2e-3)
+
+
 def test_learned_uncertainty_is_least_at_the_log_of_the_loss(x64):
     """`L / exp(u) + u` is least at `u = log L`, where it says `1 + log L`."""
     batch, key = make_batch(), jax.random.key(1)

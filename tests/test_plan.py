@@ -32,6 +32,12 @@ def test_the_default_has_nothing_to_warn_of():
     assert plan().warnings == []
 
 
+def test_a_grid_that_is_not_there_yet_is_not_judged():
+    found = plan("schedule.name=edm sample.sampler=heun sample.grid=optimised")
+    assert "still to be searched" in found.lines[-1]
+    assert not any("sampling steps hardly" in warning for warning in found.warnings)
+
+
 def test_terminal_snr_and_prior_kl_are_those_of_the_table():
     """alpha_1^2 = 0.0047: KL per pixel is alpha^2 x^2 / (2 sigma^2)."""
     alpha2 = np.prod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)

@@ -48,6 +48,7 @@ TINY = {
     "sample.num_images": 12,
     "evaluate.num_samples": 60,
     "evaluate.bootstrap": 10,
+    "evaluate.likelihood.num_images": 0,
 }
 
 
@@ -122,6 +123,42 @@ def test_the_whole_job_and_what_it_leaves(tmp_path: Path, capsys: pytest.Capture
     assert {entry["passport"]["steps"] for entry in after.values()} == {3}
     assert json.loads(Image.open(tmp_path / "run/samples/grid.png").text["made_by"])["steps"] == 3
     assert "step 6/6" not in capsys.readouterr().out
+
+
+def test_optimised_times_and_likelihood(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Times are searched for once; three estimates stand side by side in the report."""
+    assert run.run(tiny(), tmp_path, "train") == 0
+    settings = {
+        "sample__sampler": "dpmpp_multistep",
+        "sample__grid": "optimised",
+        "sample__optimised": {"images": 4, "iterations": 2},
+        "evaluate__likelihood": {"num_images": 3, "probes": 2, "noise_levels": 4},
+    }
+    assert run.run(tiny(**settings), tmp_path, "sample") == 0
+    assert "root mean square distance from the exact samples" in capsys.readouterr().out
+    (kept,) = (tmp_path / "grids").iterdir()
+    times = json.loads(kept.read_text())["times"]
+    assert len(times) == 5
+    assert not np.allclose(times, np.linspace(1, 0, 5))
+    assert run.run(tiny(**settings), tmp_path, "evaluate") == 0
+    assert "searching" not in capsys.readouterr().out
+    entry = json.loads((tmp_path / "result.json").read_text())["bits_ode_heldout"]
+    assert entry["n"] == 3
+    # No model is better than log2(256) on noise, up to the spread of three images.
+    assert 7.5 < entry["low"] <= entry["value"] <= entry["high"]
+    assert entry["passport"]["hutchinson_standard_error"] > 0
+    page = (tmp_path / "report.md").read_text()
+    for name in ("bits_ode", "bits_bound", "bits_ancestral"):
+        assert f"(`{name}`) | **" in page
+    assert "grid optimised(images=4, iterations=2)" in page
+
+
+def test_what_is_learned_beside_the_network_moves(tmp_path: Path) -> None:
+    c = tiny(time_sampling__learned=True, objective__learned_uncertainty=True)
+    assert run.run(c, tmp_path, "train") == 0
+    params = run.Job(c, tmp_path, build.build(c)).restore()[0]
+    assert np.ptp(params["time_law"]) > 0
+    assert np.ptp(jax.tree.leaves(params["uncertainty"])[-1]) > 0
 
 
 def test_a_picture_can_be_made_again_from_what_its_png_says(tmp_path: Path) -> None:

@@ -9,7 +9,14 @@ from scipy import stats
 
 from diffusion_jax import time_grids
 from diffusion_jax.schedules import DDPM
-from diffusion_jax.time_sampling import discrete, log_normal, logit_normal, stratified, uniform
+from diffusion_jax.time_sampling import (
+    discrete,
+    learned,
+    log_normal,
+    logit_normal,
+    stratified,
+    uniform,
+)
 
 FALSE_ALARM = 1e-6
 
@@ -47,6 +54,19 @@ def test_every_place_of_the_batch_follows_the_law(quantile, cdf, place):
     keys = jax.random.split(jax.random.key(place), 20000)
     t = jax.vmap(lambda key: quantile(stratified(key, jnp.array([place]), 8))[0])(keys)
     assert stats.kstest(np.asarray(t, np.float64), cdf).pvalue > FALSE_ALARM
+
+
+def test_learned_law_has_the_densities_of_its_logits(x64):
+    """Its distribution function is straight in each part, and 0 logits leave `u` as it is."""
+    share = np.array([0.5, 0.1, 0.15, 0.25])
+    u = np.linspace(0, 1, 101)
+    spread, log_density = learned(jnp.log(3 * share), jnp.asarray(u))
+    cdf = np.interp(spread, np.arange(5) / 4, np.concatenate([[0], np.cumsum(share)]))
+    np.testing.assert_allclose(cdf, u, atol=1e-12)
+    inside = np.abs(cdf[:, None] - np.cumsum(share)).min(1) > 1e-6
+    part = np.floor(np.asarray(spread) * 4).astype(int)[inside]
+    np.testing.assert_allclose(np.exp(log_density)[inside], 4 * share[part])
+    np.testing.assert_allclose(learned(jnp.zeros(64), jnp.asarray(u))[0], u, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["edm", "cosine", "flow"])

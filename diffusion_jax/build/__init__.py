@@ -4,15 +4,17 @@ from diffusion_jax.build.choices import Config, ConfigError
 from diffusion_jax.build.identity import config_hash, training_config
 from diffusion_jax.build.parts import Parts, build
 from diffusion_jax.build.process import make_objective
-from diffusion_jax.build.sampling import SAMPLERS, make_sampler
+from diffusion_jax.build.sampling import OPTIMISED, SAMPLERS, grids_to_start_from, make_sampler
 
 __all__ = [
+    "OPTIMISED",
     "SAMPLERS",
     "Config",
     "ConfigError",
     "Parts",
     "build",
     "config_hash",
+    "grids_to_start_from",
     "make_objective",
     "make_sampler",
     "training_config",

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from diffusion_jax import time_sampling
 from diffusion_jax.build.choices import ConfigError, check_known, lookup
 from diffusion_jax.build.process import make_objective
 from diffusion_jax.build.sampling import check_times, make_sampler, make_times
@@ -80,6 +81,8 @@ def build(config: ConfigDict) -> Parts:
         params = network.init(key, x, t, {"label": jnp.zeros(1, jnp.int32)})["params"]
         if objective.uncertainty:
             params = {**params, "uncertainty": Uncertainty().init(key, t)["params"]}
+        if objective.time_law:
+            params = {**params, "time_law": jnp.zeros(time_sampling.PARTS)}
         return params
 
     try:
@@ -130,6 +133,18 @@ def _check_numbers(config: ConfigDict) -> None:
     for key in ("num_images", "batch_size"):
         if config.sample[key] < 1:
             raise ConfigError(f"sample.{key}={config.sample[key]} must be at least 1")
+    measured = config.evaluate.likelihood
+    for key, least in (("num_images", 2), ("probes", 1), ("noise_levels", 1)):
+        if measured.num_images and measured[key] < least:
+            raise ConfigError(
+                f"evaluate.likelihood.{key}={measured[key]} must be at least {least}; "
+                "evaluate.likelihood.num_images=0 measures no likelihood"
+            )
+    if measured.num_images and config.sample.steps < 2:
+        raise ConfigError(
+            "evaluate.likelihood needs sample.steps of at least 2 for its bound of the ancestral "
+            "sampler; evaluate.likelihood.num_images=0 measures none"
+        )
     parts = jax.local_device_count() * config.train.accumulate
     if config.train.batch_size % parts:
         raise ConfigError(

@@ -78,10 +78,16 @@ def make_objective(config: ConfigDict) -> GaussianLoss:
         weighting=_weighting(config),
         huber=settings.huber,
         uncertainty=uncertainty if settings.learned_uncertainty else None,
+        time_law=_time_law if config.time_sampling.learned else None,
         label_dropout=settings.label_dropout,
         vlb_steps=config.time_sampling.discrete.num_steps if settings.learned_variance else 0,
         vlb_weight=settings.vlb_weight,
     )
+
+
+def _time_law(params: Params) -> Array:
+    logits: Array = params["time_law"]
+    return logits
 
 
 def make_schedule(config: ConfigDict) -> Schedule:

@@ -1,5 +1,6 @@
 """Sampler and time grid of a config."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from diffusion_jax.samplers import exponential, ode, sde
 from diffusion_jax.samplers.adaptive import adaptive
 from diffusion_jax.samplers.ancestral import VARIANCES, ancestral
 from diffusion_jax.samplers.churn import churn
+from diffusion_jax.samplers.cld import cld
 from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.samplers.momentum import ghvb
 from diffusion_jax.samplers.restart import restart, restart_times
@@ -43,6 +45,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "dpmpp_sde": sde.dpmpp_sde,
     "dpmpp_sde_multistep": sde.dpmpp_sde_multistep,
     "predictor_corrector": sde.predictor_corrector,
+    "cld": cld,
 }
 SAMPLER_CHOICES: dict[str, tuple[Any, ...]] = {
     "variance": VARIANCES,
@@ -61,6 +64,7 @@ ORDERS: dict[str, tuple[int, ...]] = {
     "lms": (1, 2, 3, 4),
     "ipndm": (1, 2, 3, 4),
     "ghvb": (1, 2, 3, 4),
+    "cld": (1, 2),
 }
 GRIDS: dict[str, Callable[..., Array]] = {
     "uniform": time_grids.uniform,
@@ -72,6 +76,8 @@ GRIDS: dict[str, Callable[..., Array]] = {
 }
 OF_SCHEDULE = ("karras", "uniform_logsnr")
 """Grids that are stated in noise levels, and hence given the schedule first."""
+OPTIMISED = "optimised"
+"""The grid that is searched for when there is a trained network."""
 
 
 def make_sampler(config: ConfigDict, schedule: Schedule) -> Sampler:
@@ -95,17 +101,25 @@ def make_sampler(config: ConfigDict, schedule: Schedule) -> Sampler:
     if name == "predictor_corrector":
         settings["predictor"] = SAMPLERS["euler_maruyama"](schedule)
     sampler = make(schedule, **settings)
-    return restart(schedule, sampler) if config.sample.restart.repeats else sampler
+    if config.sample.restart.repeats:
+        sampler = restart(schedule, sampler)
+    if sampler.stochastic and config.sample.grid == OPTIMISED:
+        with_restart = " with sample.restart" * (config.sample.restart.repeats > 0)
+        raise ConfigError(
+            f"sample.grid={OPTIMISED!r} cannot be searched for sample.sampler={name!r}"
+            f"{with_restart}, which draws noise: there is no exact sample to come near to"
+        )
+    return sampler
 
 
 def make_times(config: ConfigDict, schedule: Schedule) -> Array:
-    """The sampling grid.
+    """The sampling grid; for one that is still to be searched for, the uniform one.
 
     Raises:
         ConfigError: it does not fall, or a setting is not possible.
     """
     sample = config.sample
-    make = lookup(GRIDS, sample.grid, "sample.grid")
+    check_known(sample.grid, (*GRIDS, OPTIMISED), "sample.grid")
     if sample.steps < 1:
         raise ConfigError(f"sample.steps={sample.steps} must be at least 1")
     if not 0 < sample.t_max <= 1:
@@ -116,18 +130,7 @@ def make_times(config: ConfigDict, schedule: Schedule) -> Array:
             f"sample.steps={sample.steps} is more than the {entries} of schedule "
             f"{config.schedule.name!r}"
         )
-    first = [schedule] * (sample.grid in OF_SCHEDULE)
-    try:
-        times = make(*first, sample.steps, sample.t_max, **sample.get(sample.grid, ConfigDict()))
-    except ValueError as error:
-        raise ConfigError(f"sample.grid={sample.grid!r}: {error}") from error
-    same = np.flatnonzero(~(np.diff(times) < 0))
-    if len(same):
-        raise ConfigError(
-            f"sample.grid={sample.grid!r} with sample.steps={sample.steps} does not fall at step "
-            f"{same[0] + 1}: from t = {times[same[0]]:.6g} to {times[same[0] + 1]:.6g}; take fewer "
-            "steps, or another grid for this schedule"
-        )
+    times = _grid("uniform" if sample.grid == OPTIMISED else sample.grid, sample, schedule)
     jumps = sample.restart
     if not jumps.repeats:
         return times
@@ -137,6 +140,31 @@ def make_times(config: ConfigDict, schedule: Schedule) -> Array:
         )
     except ValueError as error:
         raise ConfigError(f"sample.restart: {error}") from error
+
+
+def grids_to_start_from(config: ConfigDict, schedule: Schedule) -> dict[str, Array]:
+    """All grids of `sample.steps` that end as the uniform one, by name."""
+    found = {}
+    for name in GRIDS:
+        with contextlib.suppress(ConfigError):
+            found[name] = _grid(name, config.sample, schedule)
+    return {name: times for name, times in found.items() if times[-1] == found["uniform"][-1]}
+
+
+def _grid(name: str, sample: ConfigDict, schedule: Schedule) -> Array:
+    first = [schedule] * (name in OF_SCHEDULE)
+    try:
+        times = GRIDS[name](*first, sample.steps, sample.t_max, **sample.get(name, ConfigDict()))
+    except ValueError as error:
+        raise ConfigError(f"sample.grid={name!r}: {error}") from error
+    same = np.flatnonzero(~(np.diff(times) < 0))
+    if len(same):
+        raise ConfigError(
+            f"sample.grid={name!r} with sample.steps={sample.steps} does not fall at step "
+            f"{same[0] + 1}: from t = {times[same[0]]:.6g} to {times[same[0] + 1]:.6g}; take fewer "
+            "steps, or another grid for this schedule"
+        )
+    return times
 
 
 def check_times(config: ConfigDict, schedule: Schedule) -> None:
