@@ -102,6 +102,14 @@ def write_report(
             f"{result[frechet + '_heldout']['n']} held-out images).",
             "",
         ]
+    if any(name.startswith("bits") for name in result):
+        lines += [
+            "Bits per dimension are of 256 grey levels, by the averaged network without guidance "
+            "and clipping. The three are of three models: of the deterministic flow (an upper "
+            "bound, as its density is averaged over each level's bin), and upper bounds of "
+            "stochastic sampling in infinitely many steps and in those of the grid.",
+            "",
+        ]
     lines += ["## How it was made", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in facts.items()]
     lines += ["", "```", *how_again, "```", ""]
