@@ -52,7 +52,7 @@ def test_order_of_convergence(x64, solver, name):
     grid = even_ratios if solver in EQUAL_STEPS else evenly
     forced = 3 if solver in MULTISTEP else 0
     measured = measured_order(factory, name, steps, grid, forced)
-    assert abs(measured - order) < (0.3 if solver in EQUAL_STEPS else 0.15)
+    assert abs(measured - order) < 0.15
 
 
 def from_the_middle(name, steps):
