@@ -85,6 +85,7 @@ def draw(rows: list[Row], out: pathlib.Path) -> None:
                 axis.axhline(floor[key][0], color="k", ls=":", label="exact solution")
             axis.set(xscale="log", yscale="log", xlabel="evaluations", ylabel=name, title=problem)
             axis.set_xticks([4, 5, 6, 8, 10, 20, 50], ["4", "5", "6", "8", "10", "20", "50"])
+            axis.minorticks_off()
             axis.legend()
     figure.savefig(out, dpi=100)
 
