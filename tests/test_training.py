@@ -1,5 +1,8 @@
 """The train step and what it is made of, on problems with a known answer."""
 
+import os
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,12 +117,13 @@ def test_optimizers_by_name_and_clipping() -> None:
 
 
 def test_the_second_ctrl_c_interrupts() -> None:
-    import os
-    import signal
-
-    with interrupt_flag() as interrupted:
-        assert not interrupted()
-        os.kill(os.getpid(), signal.SIGINT)
-        assert interrupted()
-        with pytest.raises(KeyboardInterrupt):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs may ignore it
+    try:
+        with interrupt_flag() as interrupted:
+            assert not interrupted()
             os.kill(os.getpid(), signal.SIGINT)
+            assert interrupted()
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
