@@ -1,6 +1,5 @@
 """How good a model is: each figure with its interval, its passport and what real images reach."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,7 +20,6 @@ from diffusion_jax.likelihood import (
 from diffusion_jax.metrics.frechet import frechet_distance, moments
 from diffusion_jax.metrics.intervals import Z, bootstrap, wilson
 from diffusion_jax.metrics.neighbours import covered, nearest_distances
-from diffusion_jax.prediction import denoiser
 from diffusion_jax.sample import Generator, as_cond, in_batches
 from diffusion_jax.types import Params
 
@@ -129,11 +127,7 @@ def likelihood(
     @jax.jit
     def program(whole: Any, each: Any) -> dict[str, Any]:
         (params, key), (x_0, index, cond) = whole, each
-        network = functools.partial(generator.apply, params)
-        denoise = denoiser(
-            network, generator.schedule, generator.prediction, generator.learned_variance
-        )
-        model = denoise, generator.schedule
+        model = generator.denoiser(params), generator.schedule
         keys = [sample_keys(k, index) for k in jax.random.split(key, 4)]
         ode = ode_nll(*model, dequantise(x_0, keys[0]), cond, keys[1], probes)
         bound = variational_bound(*model, x_0, cond, keys[2], levels=True, samples=noise_levels)

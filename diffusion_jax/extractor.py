@@ -13,6 +13,7 @@ import optax
 from flax import serialization
 
 from diffusion_jax.data import Dataset, to_float, train_batches
+from diffusion_jax.files import write_whole
 from diffusion_jax.models.classifier import Classifier
 from diffusion_jax.training.optimizer import learning_rate_schedule
 from diffusion_jax.training.state import create_state
@@ -59,10 +60,7 @@ def get_extractor(dataset: Dataset, cache: Path, say: Callable[[str], None]) -> 
     if not path.exists():
         say(f"training a classifier on {dataset.name} to measure samples with, once")
         params = fit(net, dataset)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_bytes(serialization.to_bytes(params))
-        part.replace(path)
+        write_whole(path, serialization.to_bytes(params))
     data = path.read_bytes()
     params = serialization.from_bytes(
         jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), template), data

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
+from diffusion_jax.files import write_whole
 from diffusion_jax.sample import Generator
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.types import Array, Cond, Key, Params
@@ -133,10 +134,7 @@ def cached_times(
             f"root mean square distance from the exact samples: {found.error:.4g}; with the grid "
             f"{start}, the best of the others, {found.starts[start]:.4g}: {path}"
         )
-        folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
         times = np.asarray(found.times, np.float64).tolist()
         whole = {"times": times, "error": found.error, "starts": found.starts, "made_by": made_by}
-        part.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
-        part.replace(path)
+        write_whole(path, (json.dumps(whole, indent=2) + "\n").encode())
     return jnp.asarray(json.loads(path.read_text(encoding="utf-8"))["times"], jnp.float32)

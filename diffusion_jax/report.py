@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from diffusion_jax.files import write_whole
+
 MEANING = {
     "frechet": ("Frechet distance to the training images", "lower is better"),
     "accuracy": ("class asked for = class seen", "higher is better"),
@@ -19,9 +21,7 @@ MEANING = {
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
     """Writes `result.json`, whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_whole(path, (json.dumps(result, indent=2) + "\n").encode())
 
 
 def has_passport(path: Path, passport: Mapping[str, Any]) -> bool:

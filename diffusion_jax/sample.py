@@ -15,7 +15,7 @@ from diffusion_jax.guidance.clip import clip
 from diffusion_jax.prediction import Prediction, denoiser
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.schedules import Schedule
-from diffusion_jax.types import Array, Cond, Key, Params, Sampler
+from diffusion_jax.types import Array, Cond, Denoiser, Key, Params, Sampler
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,6 +42,11 @@ class Generator:
     clip: float = 1.0
     learned_variance: bool = False
 
+    def denoiser(self, params: Params) -> Denoiser:
+        """The network with these parameters, without guidance and clipping."""
+        network = functools.partial(self.apply, params)
+        return denoiser(network, self.schedule, self.prediction, self.learned_variance)
+
     def draw(
         self, params: Params, key: Key, index: Array, cond: Cond, scale: Array, keep_every: int = 0
     ) -> tuple[Array, Array | None]:
@@ -50,9 +55,7 @@ class Generator:
         Returns:
             `[B, *shape]`, and every `keep_every`-th state `[K, B, *shape]` or None.
         """
-        network = functools.partial(self.apply, params)
-        denoise = denoiser(network, self.schedule, self.prediction, self.learned_variance)
-        denoise = classifier_free(denoise, scale)
+        denoise = classifier_free(self.denoiser(params), scale)
         if self.clip:
             denoise = clip(denoise, self.clip)
         prior_keys, step_keys = (sample_keys(k, index) for k in jax.random.split(key))

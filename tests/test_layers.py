@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "diffusion_jax"
 
 LAYERS = (
-    ("types", "runtime", "pictures"),
+    ("types", "runtime", "files", "pictures"),
     ("schedules", "models"),
     ("time_sampling", "time_grids", "prediction"),
     ("corruption", "conditioning", "langevin"),
@@ -30,7 +30,7 @@ LAYERS = (
 )
 """From top to bottom; a module imports from the lines above its own, and from its own folder."""
 
-STANDALONE = {"types", "runtime", "pictures"}
+STANDALONE = {"types", "runtime", "files", "pictures"}
 FORBIDDEN = {"models": {"schedules"}, "samplers": {"models"}, "guidance": {"samplers"}}
 CONFIG_FILES = {"build", "command_line", "sweep", "launch", "configs"}
 

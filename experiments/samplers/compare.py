@@ -5,7 +5,6 @@ See README.md. Writes `results.json` beside itself as it goes, and `pareto.png` 
 
 import argparse
 import dataclasses
-import functools
 import json
 import pathlib
 import time
@@ -24,7 +23,6 @@ from diffusion_jax.corruption import sample_keys, sample_noise
 from diffusion_jax.grid_search import optimise_times
 from diffusion_jax.guidance.clip import clip
 from diffusion_jax.metrics.intervals import bootstrap
-from diffusion_jax.prediction import denoiser
 from diffusion_jax.runtime import enable_compilation_cache, tune_cpu_allocator
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
@@ -59,8 +57,7 @@ class Bench:
     def __init__(self, problem: Problem, num: int):
         self.problem, self.num = problem, num
         g = problem.generator
-        network = functools.partial(g.apply, problem.params)
-        self.denoiser = denoiser(network, g.schedule, g.prediction)
+        self.denoiser = g.denoiser(problem.params)
         if g.clip:
             self.denoiser = clip(self.denoiser, g.clip)
         keys, self.keys = (sample_keys(k, jnp.arange(num)) for k in jax.random.split(KEY))
