@@ -1,6 +1,7 @@
 """The networks: sizes as published, exact gradients, conditioning, clear refusals."""
 
 import math
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -15,6 +16,7 @@ from diffusion_jax.models.layers import (
     GroupNorm,
     attention,
     conv,
+    conv_by_matmul,
     conv_for_cpu,
     downsample,
     matmul_for_cpu,
@@ -98,8 +100,10 @@ def test_flops_of_known_programs():
 @pytest.mark.parametrize(
     ("ours", "library", "shape", "kernel"),
     [
-        (conv_for_cpu, conv, (4, 32, 31, 3), (3, 3, 3, 4)),
-        (conv_for_cpu, conv, (1, 2, 3, 2), (5, 5, 2, 4)),
+        (conv_for_cpu, conv, (4, 8, 7, 3), (3, 3, 3, 4)),
+        (partial(conv_for_cpu, stride=2), partial(conv, stride=2), (2, 9, 8, 3), (3, 3, 3, 4)),
+        (conv_by_matmul, conv, (4, 32, 31, 3), (3, 3, 3, 4)),
+        (conv_by_matmul, conv, (1, 2, 3, 2), (5, 5, 2, 4)),
         (matmul_for_cpu, jnp.matmul, (4, 512, 2, 3), (3, 5)),
         (matmul_for_cpu, jnp.matmul, (3, 7, 3), (3, 5)),
     ],

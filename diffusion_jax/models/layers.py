@@ -1,5 +1,6 @@
 """Layers shared by the networks: conditioning embeddings, convolution, normalisation."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -105,10 +106,8 @@ class Conv(nn.Module):
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.kernel_size == 1 and self.stride == 1:
             y = matmul(x, kernel[0, 0])
-        elif self.stride == 1 and x.size * self.features > 2**23 and on_cpu():  # else not worth it
-            y = conv_for_cpu(x, kernel)
         else:
-            y = conv(x, kernel, self.stride)
+            y = (conv_for_cpu if on_cpu() else conv)(x, kernel, self.stride)
         return y + bias.astype(self.dtype)
 
 
@@ -122,25 +121,28 @@ def matmul(x: Array, kernel: Array) -> Array:
     return matmul_for_cpu(x, kernel) if on_cpu() else x @ kernel
 
 
-def conv(x: Array, kernel: Array, stride: int = 1) -> Array:
-    """Convolution, 'SAME': [B, H, W, C] and [K, K, C, D] -> [B, H / stride, W / stride, D]."""
+def conv(x: Array, kernel: Array, stride: int = 1, layout: str = "HWIO") -> Array:
+    """Convolution, 'SAME': [B, H, W, C] and [K, K, C, D] -> [B, H / stride, W / stride, D].
+
+    `layout` is that of the kernel: with "HWOI" it is given as [K, K, D, C].
+    """
     return lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(stride, stride),
         padding="SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        dimension_numbers=("NHWC", layout, "NHWC"),
     )
 
 
 Product = Callable[[Array, Array], Array]
 
 
-def with_kernel_derivative(product: Product, along_kernel: Product) -> Product:
-    """`product` of x and a kernel, its derivative in the kernel's direction by `along_kernel`.
+def with_derivatives(product: Product, along_x: Product, along_kernel: Product) -> Product:
+    """`product` of x and a kernel, its derivatives in their directions by two other functions.
 
-    The two are the same function, and linear in the kernel; it is the transpose of the second that
-    makes the gradient. Forward mode, `vmap` and higher derivatives work as they always do.
+    The three are the same function, and linear in both; it is the transposes of the others that
+    make the gradients. Forward mode, `vmap` and higher derivatives work as they always do.
     """
 
     @jax.custom_jvp
@@ -151,7 +153,7 @@ def with_kernel_derivative(product: Product, along_kernel: Product) -> Product:
     def _jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
         x, kernel = primals
         dx, dkernel = tangents
-        return same(x, kernel), product(dx, kernel) + along_kernel(x, dkernel)
+        return same(x, kernel), along_x(dx, kernel) + along_kernel(x, dkernel)
 
     return same
 
@@ -172,7 +174,7 @@ def _matmul_by_chunks(x: Array, kernel: Array, positions: int = 2048) -> Array:
 
 
 @jax.checkpoint  # keeps `x` alone for the backward pass, not its transposed copy
-def _conv_by_matmul(x: Array, kernel: Array, positions: int = 2048) -> Array:
+def conv_by_matmul(x: Array, kernel: Array, positions: int = 2048) -> Array:
     """`conv` as one matrix product for all K^2 weights, each then shifted to its place.
 
     The transpose with respect to `kernel` is one product `[C, P] @ [P, K K D]`, which is fast where
@@ -201,9 +203,23 @@ def _conv_by_matmul(x: Array, kernel: Array, positions: int = 2048) -> Array:
     return y.reshape(b, h, w, features)
 
 
+def conv_for_cpu(x: Array, kernel: Array, stride: int = 1) -> Array:
+    """`conv`, with gradients that are fast on a CPU.
+
+    In a loop XLA is fast only with kernels in the layout HWIO, to which the transpose with respect
+    to `x` comes from HWOI.
+    """
+    product = functools.partial(conv, stride=stride)
+    large = stride == 1 and x.size * kernel.shape[-1] > 2**23
+    return with_derivatives(
+        product,
+        lambda x, kernel: conv(x, kernel.swapaxes(2, 3), stride, "HWOI"),
+        conv_by_matmul if large else product,
+    )(x, kernel)
+
+
 # On a CPU XLA's gradients of kernels take several times as long as the forward pass.
-matmul_for_cpu = with_kernel_derivative(jnp.matmul, _matmul_by_chunks)
-conv_for_cpu = with_kernel_derivative(conv, _conv_by_matmul)
+matmul_for_cpu = with_derivatives(jnp.matmul, jnp.matmul, _matmul_by_chunks)
 
 
 class GroupNorm(nn.Module):
