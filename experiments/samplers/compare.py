@@ -1,9 +1,10 @@
 """Every sampler at few and many evaluations, ours beside those of diffusers and k-diffusion.
 
-See README.md. Writes `results.json` beside itself as it goes, and `pareto.png` at the end.
+See README.md. Adds to `results.json` beside itself as it goes.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -24,8 +25,10 @@ from diffusion_jax.grid_search import optimise_times
 from diffusion_jax.guidance.clip import clip
 from diffusion_jax.metrics.intervals import bootstrap
 from diffusion_jax.runtime import enable_compilation_cache, tune_cpu_allocator
+from diffusion_jax.samplers.adaptive import adaptive
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
+from diffusion_jax.samplers.restart import restart_times
 from diffusion_jax.types import Array, Sampler
 
 HERE = pathlib.Path(__file__).parent
@@ -43,7 +46,12 @@ VARIANTS = {
     "lms, flow": ("lms", {"scaling": "flow"}),
     "ghvb, order 4": ("ghvb", {"order": 4}),
 }
-METHODS = {name: (name, {}) for name in SAMPLERS if name not in ("adaptive", "euler")} | VARIANTS
+RESTARTED = {f"{name}, Restart": (name, {}) for name in ("ddim", "heun")}
+"""One jump from `sample.restart.low` up to `high`, down again in a third of all steps."""
+FIXED = {name: (name, {}) for name in SAMPLERS if name not in ("adaptive", "euler")}
+METHODS = FIXED | VARIANTS | RESTARTED
+TOLERANCES = (1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4)
+"""Relative and absolute, of `adaptive`, which chooses its number of evaluations."""
 OPTIMISED, ITERATIONS, SEARCHED = 2, 60, 256
 """Methods at each number of evaluations whose grid is optimised, how long, on how many samples."""
 EXTRA = {"pndm": 1}
@@ -119,18 +127,29 @@ def sampler_of(method: str, steps: int, bench: Bench) -> Sampler:
         config.sample[config.sample.sampler].update(settings)
     if method == "ancestral":
         config.sample.ancestral.variance = "small"
+    if method in RESTARTED:
+        config.sample.restart.repeats = 1
     return make_sampler(config, bench.problem.generator.schedule)
 
 
-def grids_of(steps: int, bench: Bench) -> dict[str, Array]:
+def grids_of(method: str, steps: int, bench: Bench) -> dict[str, Array]:
     """All grids with the settings of `configs/default.py`."""
     schedule = bench.problem.generator.schedule
+    again = steps // 3 if method in RESTARTED else 0
     found = {
-        name: make(*[schedule] * (name in OF_SCHEDULE), steps)
+        name: make(*[schedule] * (name in OF_SCHEDULE), steps - again)
         for name, make in GRIDS.items()
         if name != "trailing"  # uniform, rounded
     }
-    return {**found, "karras, sigma_min 0.03": GRIDS["karras"](schedule, steps, sigma_min=0.03)}
+    found["karras, sigma_min 0.03"] = GRIDS["karras"](schedule, steps - again, sigma_min=0.03)
+    if not again:
+        return found
+    jump, jumped = default.get_config().sample.restart, {}
+    for name, times in found.items():
+        with contextlib.suppress(ValueError):  # no two times near enough to its ends
+            put_in = restart_times(np.asarray(times), jump.low, jump.high, 1, again)
+            jumped[name] = jnp.asarray(put_in)
+    return jumped
 
 
 def ours(bench: Bench, say: Callable[..., None]) -> None:
@@ -141,10 +160,10 @@ def ours(bench: Bench, say: Callable[..., None]) -> None:
             cost = sampler_of(method, 1, bench).evaluations
             extra = EXTRA.get(method, 0)
             steps, rest = divmod(evaluations - extra, cost)
-            if rest or not steps:
+            if rest or steps < (3 if method in RESTARTED else 1):
                 continue
             sampler = sampler_of(method, steps, bench)
-            run, grids, rows = bench.program(sampler), grids_of(steps, bench), bench.few
+            run, grids, rows = bench.program(sampler), grids_of(method, steps, bench), bench.few
             errors = {}
             for name, times in grids.items():
                 # A stochastic sampler has no exact counterpart: by its law, on all samples.
@@ -181,6 +200,28 @@ def ours(bench: Bench, say: Callable[..., None]) -> None:
             record(bench, say, run, search.times, method, "optimised", evaluations, False, **more)
 
 
+def ours_adaptive(bench: Bench, say: Callable[..., None]) -> None:
+    """The sampler that chooses its own steps, at several tolerances."""
+    plain, calls = bench.denoiser, 0
+
+    def count() -> None:
+        nonlocal calls
+        calls += 1
+
+    def counted(*args: Any) -> Any:
+        jax.debug.callback(count)
+        return plain(*args)
+
+    for tolerance in TOLERANCES:
+        sampler = adaptive(bench.problem.generator.schedule, tolerance, tolerance)
+        times, calls, bench.denoiser = jnp.array([1.0, 0.0]), 0, counted
+        jax.block_until_ready(bench.program(sampler)(times, *bench.inputs()))
+        jax.effects_barrier()
+        bench.denoiser = plain
+        grid = f"tolerance {tolerance}"
+        record(bench, say, bench.program(sampler), times, "adaptive", grid, calls, False)
+
+
 def record(
     bench: Bench,
     say: Callable[..., None],
@@ -210,7 +251,7 @@ def theirs(bench: Bench, say: Callable[..., None]) -> None:
 
     schedule = bench.problem.generator.schedule
     ratios = np.exp(-0.5 * np.asarray(schedule.logsnr(jnp.arange(1, TABLE + 1) / TABLE), float))
-    for evaluations in EVALUATIONS[:-1]:
+    for evaluations in EVALUATIONS:
         noise = np.asarray(bench.noise)
         best: dict[tuple[str, str], tuple[float, str, Callable]] = {}
         denoise = bench.numpy_denoiser(bench.few)
@@ -252,6 +293,7 @@ def main() -> None:
             say(package="reference", method="heun", grid="uniform",
                 evaluations=2 * REFERENCE_STEPS, frechet=floor)  # fmt: skip
             ours(bench, say)
+            ours_adaptive(bench, say)
         if "theirs" in args.parts:
             theirs(bench, say)
 

@@ -2,7 +2,8 @@
 
 import json
 import pathlib
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib
@@ -13,10 +14,14 @@ from matplotlib import pyplot
 HERE = pathlib.Path(__file__).parent
 Row = dict[str, Any]
 PACKAGES = {"ours": "C0", "ours, optimised grid": "C3", "diffusers": "C1", "k-diffusion": "C2"}
+ADAPTIVE = "ours, adaptive"
+"""Not among the others in tables: it takes as many evaluations as its tolerance asks for."""
 
 
 def family(row: Row) -> str:
-    """Package, and whether the grid was optimised."""
+    """Package, and how the grid was found."""
+    if row["method"] == "adaptive":
+        return ADAPTIVE
     return "ours, optimised grid" if row["grid"] == "optimised" else row["package"]
 
 
@@ -25,17 +30,20 @@ def best(rows: Iterable[Row], figure: str) -> Row | None:
     return min((r for r in rows if figure in r), key=lambda r: r[figure][0], default=None)
 
 
+def with_interval(interval: Sequence[float]) -> str:
+    """A value with its interval."""
+    value, low, high = interval
+    return f"{value:.3g} ({max(low, 0):.3g} to {high:.3g})"
+
+
 def cell(row: Row | None, figure: str) -> str:
     """A figure with its interval, and whose it is."""
-    if row is None:
-        return ""
-    value, low, high = row[figure]
-    return f"{value:.3g} ({max(low, 0):.3g} to {high:.3g}) {row['method']}"
+    return f"{with_interval(row[figure])} {row['method']}" if row else ""
 
 
 def table_of_best(rows: list[Row], figure: str) -> list[str]:
     """The best of each family at each number of evaluations."""
-    evaluations = sorted({r["evaluations"] for r in rows if r["package"] != "reference"})
+    evaluations = sorted({r["evaluations"] for r in rows if family(r) in PACKAGES})
     lines = [
         f"| evaluations | {' | '.join(PACKAGES)} |",
         "|" + "---|" * (len(PACKAGES) + 1),
@@ -52,13 +60,23 @@ def table_of_all(rows: list[Row], figure: str) -> list[str]:
     rows = [r for r in rows if family(r) == "ours" and figure in r]
     numbers = sorted({r["evaluations"] for r in rows})
     lines = [
-        f"| method | {' | '.join(map(str, numbers))} |",
-        "|" + "---|" * (len(numbers) + 1),
+        f"| method | {' | '.join(map(str, numbers))} | ms for an evaluation |",
+        "|" + "---|" * (len(numbers) + 2),
     ]
     for method in dict.fromkeys(r["method"] for r in rows):
         found = {r["evaluations"]: r for r in rows if r["method"] == method}
         cells = [f"{found[n][figure][0]:.3g}" if n in found else "" for n in numbers]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
+        each = statistics.median(1000 * r["seconds"] / n for n, r in found.items())
+        lines.append(f"| {method} | {' | '.join(cells)} | {each:.3g} |")
+    return lines
+
+
+def table_of_adaptive(rows: list[Row]) -> list[str]:
+    """What tolerances cost and reach."""
+    lines = ["| | evaluations | RMS distance | Frechet distance |", "|---|---|---|---|"]
+    for row in (r for r in rows if family(r) == ADAPTIVE):
+        figures = " | ".join(with_interval(row[figure]) for figure in ("rms", "frechet"))
+        lines.append(f"| {row['grid']} | {row['evaluations']} | {figures} |")
     return lines
 
 
@@ -72,7 +90,7 @@ def draw(rows: list[Row], out: pathlib.Path) -> None:
     for (key, name), line in zip(names.items(), axes, strict=True):
         for problem, axis in zip(problems, line, strict=True):
             mine = [r for r in rows if r["problem"] == problem and key in r]
-            for kind, colour in PACKAGES.items():
+            for kind, colour in {**PACKAGES, ADAPTIVE: "C4"}.items():
                 own = [r for r in mine if family(r) == kind]
                 numbers = sorted({r["evaluations"] for r in own})
                 tops = [best((r for r in own if r["evaluations"] == n), key) for n in numbers]
@@ -99,6 +117,7 @@ def main() -> None:
             tables = (table_of_best(mine, figure), table_of_all(mine, figure))
             for title, lines in zip(("best", "all of ours"), tables, strict=True):
                 print(f"\n### {problem}, {figure}: {title}\n", *lines, sep="\n")
+        print(f"\n### {problem}: adaptive\n", *table_of_adaptive(mine), sep="\n")
     draw(rows, HERE / "pareto.png")
 
 

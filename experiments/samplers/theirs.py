@@ -174,7 +174,7 @@ def all_runs(
                 jobs.append(("k-diffusion", name.removeprefix("sample_"), grid, run))
     for package, label, words, run in jobs:
         try:
-            cost = run(denoise, x=x[:2])[1]
+            cost = run(lambda x_t, ratio: 0 * x_t, x=x[:2])[1]
         except REFUSALS:
             continue
         if cost == evaluations:
