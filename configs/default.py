@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     c.data.train_split = "train"
     c.data.heldout_split = "test"
     c.data.heldout_fraction = 0.1  # folder: share of the images that is held out
-    c.data.flip = False  # random horizontal flips in training
+    c.data.flip = False  # random mirroring in training, where both are as likely
     c.data.in_memory = "auto"  # auto (if it is small) | always | never
     c.data.num_workers = 0  # worker processes that read and decode, for data not in memory
     c.data.prefetch = 8  # batches made ahead
