@@ -104,7 +104,7 @@ def build(config: ConfigDict) -> Parts:
         clip=config.sample.clip,
         learned_variance=config.objective.learned_variance,
     )
-    return Parts(dataset, init, loss, heldout_loss, optimizer, generator)
+    return Parts(dataset, jax.jit(init), loss, heldout_loss, optimizer, generator)
 
 
 def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
