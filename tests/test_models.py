@@ -101,6 +101,7 @@ def test_flops_of_known_programs():
     ("ours", "library", "shape", "kernel"),
     [
         (conv_for_cpu, conv, (4, 8, 7, 3), (3, 3, 3, 4)),
+        (conv_for_cpu, conv, (4, 64, 64, 16), (3, 3, 16, 33)),  # large: by `conv_by_matmul`
         (partial(conv_for_cpu, stride=2), partial(conv, stride=2), (2, 9, 8, 3), (3, 3, 3, 4)),
         (conv_by_matmul, conv, (4, 32, 31, 3), (3, 3, 3, 4)),
         (conv_by_matmul, conv, (1, 2, 3, 2), (5, 5, 2, 4)),
