@@ -18,8 +18,8 @@ import numpy as np
 from problems import BOOTSTRAP, Interval, Problem, digits_problem, mixture_problem
 
 from configs import default
-from diffusion_jax.build import SAMPLERS, make_sampler
-from diffusion_jax.build.sampling import GRIDS, OF_SCHEDULE
+from diffusion_jax.build import SAMPLERS, Config, ConfigError, make_sampler
+from diffusion_jax.build.sampling import GRIDS, make_times
 from diffusion_jax.corruption import sample_keys, sample_noise
 from diffusion_jax.grid_search import optimise_times
 from diffusion_jax.guidance.clip import clip
@@ -28,7 +28,6 @@ from diffusion_jax.runtime import enable_compilation_cache, tune_cpu_allocator
 from diffusion_jax.samplers.adaptive import adaptive
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
-from diffusion_jax.samplers.restart import restart_times
 from diffusion_jax.types import Array, Sampler
 
 HERE = pathlib.Path(__file__).parent
@@ -48,8 +47,11 @@ VARIANTS = {
 }
 RESTARTED = {f"{name}, Restart": (name, {}) for name in ("ddim", "heun")}
 """One jump from `sample.restart.low` up to `high`, down again in a third of all steps."""
-FIXED = {name: (name, {}) for name in SAMPLERS if name not in ("adaptive", "euler")}
-METHODS = FIXED | VARIANTS | RESTARTED
+METHODS = {
+    **{name: (name, {}) for name in SAMPLERS if name not in ("adaptive", "euler")},
+    **VARIANTS,
+    **RESTARTED,
+}
 TOLERANCES = (1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4)
 """Relative and absolute, of `adaptive`, which chooses its number of evaluations."""
 OPTIMISED, ITERATIONS, SEARCHED = 2, 60, 256
@@ -118,38 +120,36 @@ class Bench:
         return denoise
 
 
-def sampler_of(method: str, steps: int, bench: Bench) -> Sampler:
-    """The sampler that a config would make."""
+def config_of(method: str, steps: int) -> Config:
+    """The config of a method that takes so many steps, those of a jump among them."""
     config = default.get_config()
     config.sample.sampler, settings = METHODS[method]
-    config.sample.steps = steps
     if settings:
         config.sample[config.sample.sampler].update(settings)
     if method == "ancestral":
         config.sample.ancestral.variance = "small"
-    if method in RESTARTED:
-        config.sample.restart.repeats = 1
-    return make_sampler(config, bench.problem.generator.schedule)
+    jump = steps // 3 if method in RESTARTED else 0
+    config.sample.steps = steps - jump
+    config.sample.restart.update(repeats=min(jump, 1), steps=jump)
+    return config
+
+
+def sampler_of(method: str, steps: int, bench: Bench) -> Sampler:
+    """The sampler that a config would make."""
+    return make_sampler(config_of(method, steps), bench.problem.generator.schedule)
 
 
 def grids_of(method: str, steps: int, bench: Bench) -> dict[str, Array]:
-    """All grids with the settings of `configs/default.py`."""
-    schedule = bench.problem.generator.schedule
-    again = steps // 3 if method in RESTARTED else 0
-    found = {
-        name: make(*[schedule] * (name in OF_SCHEDULE), steps - again)
-        for name, make in GRIDS.items()
-        if name != "trailing"  # uniform, rounded
-    }
-    found["karras, sigma_min 0.03"] = GRIDS["karras"](schedule, steps - again, sigma_min=0.03)
-    if not again:
-        return found
-    jump, jumped = default.get_config().sample.restart, {}
-    for name, times in found.items():
-        with contextlib.suppress(ValueError):  # no two times near enough to its ends
-            put_in = restart_times(np.asarray(times), jump.low, jump.high, 1, again)
-            jumped[name] = jnp.asarray(put_in)
-    return jumped
+    """All grids with the settings of `configs/default.py`, and one more."""
+    config, found = config_of(method, steps), {}
+    sigma_min = config.sample.karras.sigma_min
+    for name in (*GRIDS, "karras, sigma_min 0.03"):
+        config.sample.grid = name.split(",")[0]
+        config.sample.karras.sigma_min = sigma_min if name in GRIDS else 0.03
+        with contextlib.suppress(ConfigError):  # no two times near enough to the ends of a jump
+            found[name] = make_times(config, bench.problem.generator.schedule)
+    del found["trailing"]  # uniform, rounded
+    return found
 
 
 def ours(bench: Bench, say: Callable[..., None]) -> None:
