@@ -38,7 +38,7 @@ from diffusion_jax.sample import cycle_labels, proportional_labels
 from diffusion_jax.training.checkpoint import CheckpointError, Checkpoints
 from diffusion_jax.training.loop import Cadence, TrainingError, train
 from diffusion_jax.training.parallel import Replicated
-from diffusion_jax.training.state import TrainState, create_state
+from diffusion_jax.training.state import TrainState, create_state, initial_state
 from diffusion_jax.training.step import make_train_step
 from diffusion_jax.training.writers import make_writer
 
@@ -111,9 +111,11 @@ class Job:
 
     # Training
 
-    def new_state(self) -> TrainState:
-        """State of step 0."""
-        return create_state(self.parts.init(self.init_key), self.parts.optimizer)
+    def abstract_state(self) -> TrainState:
+        """Shapes and types of the state."""
+        return jax.eval_shape(
+            lambda key: create_state(self.parts.init(key), self.parts.optimizer), self.init_key
+        )
 
     def train(self) -> bool:
         """Trains to the end from the newest checkpoint; False if Ctrl-C came first."""
@@ -130,7 +132,7 @@ class Job:
             num_workers=config.data.num_workers,
             prefetch=config.data.prefetch,
         )
-        state = self.new_state()
+        state = initial_state(parts.init, parts.optimizer, self.init_key)
         self.print_overview(state)
         print_plan(config, parts, only_warnings=True)
         if self.checkpoints.latest() is not None:
@@ -207,8 +209,7 @@ class Job:
 
     def restore(self) -> tuple[Any, int]:
         """EMA parameters and step of that checkpoint; the grid is searched for if so configured."""
-        template = jax.eval_shape(self.new_state)
-        state, _ = self.checkpoints.restore(template, self.step_to_use())
+        state, _ = self.checkpoints.restore(self.abstract_state(), self.step_to_use())
         if self.config.sample.grid == OPTIMISED:
             times = self.optimised_times(state.ema, int(state.step))
             self.generator = dataclasses.replace(self.parts.generator, times=times)
@@ -382,7 +383,7 @@ class Job:
         """Writes `report.md` beside the pictures."""
         config = self.config
         curves = report.plot_curves(self.workdir / "metrics.jsonl", self.workdir / "curves.png")
-        state = jax.eval_shape(self.new_state)
+        state = self.abstract_state()
         images, made_by = step * config.train.batch_size, self.made_by(step, 0)
         epochs = images / len(self.parts.dataset.train)
         where = environment()

@@ -68,12 +68,12 @@ class GaussianMixture:
         """Exact samples of `x_0`, `[num, D]`."""
         component_key, noise_key = jax.random.split(key)
         components = jax.random.choice(
-            component_key, len(self.weights), (num,), p=jnp.asarray(self.weights)
+            component_key, len(self.weights), (num,), p=_fresh(self.weights)
         )
         values, vectors = np.linalg.eigh(self.covs)
         root = jnp.asarray(vectors * np.sqrt(np.maximum(values, 0))[:, None, :])
         eps = jax.random.normal(noise_key, (num, self.means.shape[1]), root.dtype)
-        of_each = jnp.asarray(self.means)[:, None] + _product(eps, jnp.swapaxes(root, 1, 2))
+        of_each = _fresh(self.means)[:, None] + _product(eps, jnp.swapaxes(root, 1, 2))
         return jnp.take_along_axis(of_each, components[None, :, None], axis=0)[0]
 
     def moments(self, alpha: float = 1.0, sigma: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +130,7 @@ class GaussianMixture:
     def _solve(self, x: Array, alpha: Array, sigma: Array) -> tuple[Array, Array, Array, Array]:
         """Log joint `[K, B]`, `V^T (x - alpha m_k)` `[K, R, B]`, g `[K, B]`, E `[K, R, 1]`."""
         floor, excess, axes = self._spectrum()
-        means = jnp.asarray(self.means)
+        means = _fresh(self.means)
         on_axes, on_means = jnp.split(_product(self._vectors().T, x.T), [excess.size])
         origin = jnp.einsum("kdr,kd->kr", axes, means)[..., None]
         along = on_axes.reshape(*excess.shape[:2], len(x)) - alpha * origin
@@ -141,7 +141,7 @@ class GaussianMixture:
         square -= jnp.sum(alpha**2 * excess / most * along**2, axis=1)
         log_det = jnp.sum(jnp.log(most / least[:, None]), axis=1)
         log_det += x.shape[1] * jnp.log(2 * jnp.pi * least)
-        logits = jnp.log(jnp.asarray(self.weights))[:, None] - 0.5 * (square / least + log_det)
+        logits = jnp.log(_fresh(self.weights))[:, None] - 0.5 * (square / least + log_det)
         return logits, along, least, excess
 
     def _combined(self, x: Array, own: Array, of_means: Array, along: Array) -> Array:
@@ -152,7 +152,7 @@ class GaussianMixture:
     def _vectors(self) -> Array:
         """The axes of all components and their means, `[D, K R + K]`."""
         axes = jnp.swapaxes(self._spectrum()[2], 0, 1).reshape(self.means.shape[1], -1)
-        return jnp.concatenate([axes, jnp.asarray(self.means).T], axis=1)
+        return jnp.concatenate([axes, _fresh(self.means).T], axis=1)
 
     def _spectrum(self) -> tuple[Array, Array, Array]:
         """Least eigenvalue f `[K, 1]`, E `[K, R, 1]`, V `[K, D, R]`; R the most of any."""
@@ -303,6 +303,11 @@ def assert_law(x: Array, what: object = "") -> None:
     scores, p_values = standard_scores(x), smirnov(x)
     assert np.max(np.abs(scores)) < 5, (what, scores)
     assert np.min(p_values) > 1e-5 / len(p_values), (what, p_values)
+
+
+def _fresh(values: np.ndarray) -> Array:
+    """Of a copy: JAX may remember an array that it met as float32 where float64 is on by now."""
+    return jnp.asarray(values.copy())
 
 
 def _product(matrices: Array, x: Array) -> Array:

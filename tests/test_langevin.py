@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import quick_jit
 from oracles import SCHEDULES, three_components
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
@@ -195,8 +196,7 @@ MOST = 200
 def program(order, dtype):
     """`(schedule, times, x, w or None) -> (x, w)`; the denoiser says NaN at `sigma = 0`."""
 
-    # Most of the time is compilation, which this makes shorter.
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @quick_jit
     def run(table, times, steps, x, w, drawn, keys):
         schedule = Table(*table)
         sampler = cld(schedule, order)

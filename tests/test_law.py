@@ -123,6 +123,12 @@ def data_and_noise():
 
 
 @functools.cache
+def posterior_mean(dim):
+    """Traced once for all programs."""
+    return jax.jit(mixture(dim).posterior_mean)
+
+
+@functools.cache
 def program(case):
     """`(tables [S, 4, FINEST + 7], x_0, noise, key) -> samples [S, ROWS, entries]`."""
     steps, c = steps_of(case), config_of(case)
@@ -141,7 +147,7 @@ def program(case):
         def network(x_t, t, cond):
             alpha, sigma = schedule.alpha(t[0]), schedule.sigma(t[0])
             parts = unpack(x_t).items()
-            x_0 = pack({dim: mixture(dim).posterior_mean(x, alpha, sigma) for dim, x in parts})
+            x_0 = pack({dim: posterior_mean(dim)(x, alpha, sigma) for dim, x in parts})
             return prediction.from_x_0(schedule, x_t, x_0, t)
 
         bound = denoiser(network, schedule, prediction)

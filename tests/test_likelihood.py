@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import quick_jit
 from oracles import SCHEDULES, GaussianMixture, gaussian, three_components
 from scipy import stats
 
@@ -21,8 +22,6 @@ from diffusion_jax.types import Denoised
 NAMES = tuple(SCHEDULES)
 FIVE = ["flow", "ddpm", "cosine", "edm", "sub_vp"]
 LEVELS = np.arange(256) / 127.5 - 1
-SHORT = {"compiler_options": {"xla_backend_optimization_level": 0}}
-"""Most of the time is compilation, which this makes shorter."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +89,7 @@ def ode(dim, probes, names=tuple(FIVE), least=1e-3):
     """`(name, x, keys, tolerance) -> OdeLikelihood` of a mixture."""
     law = mixture(dim)
 
-    @functools.partial(jax.jit, **SHORT)
+    @quick_jit
     def run(index, x, keys, tolerance):
         schedule = Chosen(names, index)
         denoiser = law.denoiser(schedule)
@@ -165,7 +164,7 @@ def test_velocity_is_the_same_for_every_schedule(name):
     def denoise(x_t, t):
         return law.denoiser(schedule)(x_t, t, {})
 
-    run = jax.jit(functools.partial(velocity, schedule, denoise), **SHORT)
+    run = quick_jit(functools.partial(velocity, schedule, denoise))
     for u in (1.4e-3, 0.03, 0.5, 0.9, last):
         expected = (y - law.posterior_mean(y, 1 - u, u)) / u
         np.testing.assert_allclose(run(jnp.float32(u), y), expected, rtol=5e-3, atol=5e-3)
@@ -179,7 +178,7 @@ def bound_in_the_plane():
     """`(name, factor) -> Bound`, and the data; with the mixture's denoiser times a factor."""
     law = mixture(2)
 
-    @functools.partial(jax.jit, **SHORT)
+    @quick_jit
     def run(index, x, keys, factor):
         schedule = Chosen(NAMES, index)
         exact = law.denoiser(schedule)
@@ -214,7 +213,7 @@ def test_variational_bound_of_the_exact_denoiser_is_tight():
     law, num = mixture(64), 1024
     x, schedule = law.sample(jax.random.key(0), num), SCHEDULES["flow"]
 
-    @functools.partial(jax.jit, **SHORT)
+    @quick_jit
     def run(x, keys):
         return variational_bound(law.denoiser(schedule), schedule, x, {}, keys, levels=False)
 
@@ -231,7 +230,7 @@ def test_variational_bound_of_a_normal_law():
     std, num, low, high = 0.7, 4096, -1.0, 2.0
     law, schedule = gaussian(std, 16), SCHEDULES["ddpm"]
 
-    @functools.partial(jax.jit, **SHORT)
+    @quick_jit
     def run(x, keys):
         denoiser = law.denoiser(schedule)
         return variational_bound(denoiser, schedule, x, {}, keys, False, 16, low, high)
@@ -282,7 +281,7 @@ def test_bound_of_levels_is_their_entropy():
     law, entropy = in_levels()
     x, schedule = law.sample(jax.random.key(0), 2048), SCHEDULES["flow"]
 
-    @functools.partial(jax.jit, **SHORT)
+    @quick_jit
     def run(x, keys):
         denoiser = law.denoiser(schedule)
         return variational_bound(denoiser, schedule, x, {}, keys, levels=True, samples=64)
@@ -300,7 +299,7 @@ def test_ancestral_bound_falls_to_the_entropy(variance):
     law, entropy = in_levels()
     x, keys, schedule = law.sample(jax.random.key(0), 1024), keys_of(1024), SCHEDULES["flow"]
 
-    @functools.partial(jax.jit, **SHORT)
+    @quick_jit
     def run(times, x, keys):
         return ancestral_bound(law.denoiser(schedule), schedule, times, x, {}, keys, variance)
 
@@ -355,7 +354,7 @@ def test_ancestral_terms_are_those_of_normal_laws(x64, name):
 def chain(variance):
     """`(x_0_hat, fraction) -> Bound` of the 256 levels along four steps of DDPM's."""
 
-    @functools.partial(jax.jit, **SHORT)
+    @quick_jit
     def run(x_0_hat, fraction):
         x, times = jnp.asarray(LEVELS)[:, None], jnp.array([0.004, 0.003, 0.002, 0.001, 0.0])
 
@@ -425,7 +424,7 @@ def test_an_example_does_not_depend_on_its_batch(which):
             ancestral_bound(denoiser, schedule, jnp.linspace(1, 0, 5), x, {}, keys, "small")
         ),
     }[which]
-    run, order = jax.jit(run, **SHORT), jnp.array([3, 3, 2, 0, 1, 2])
+    run, order = quick_jit(run), jnp.array([3, 3, 2, 0, 1, 2])
     tolerance = 1e-2 if which == "ode" else 1e-5
     np.testing.assert_allclose(
         run(x[order], keys[order]), run(x, keys)[order], rtol=1e-4, atol=tolerance

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import quick_jit
 
 from diffusion_jax.models.dit import DiT, position_embedding
 from diffusion_jax.models.flops import count_flops
@@ -161,12 +162,12 @@ def test_conv_layer_is_the_same_at_every_stride_and_size():
 def test_output_is_zero_at_initialisation_and_reads_every_input_after(name):
     net = SMALL_NETS[name]
     key = jax.random.key(0, impl="rbg")  # threefry takes long to compile
-    output, _ = jax.jit(net.init_with_output)(key, X, T, {})
+    output, _ = quick_jit(net.init_with_output)(key, X, T, {})
     assert output.shape == X.shape
     assert output.dtype == jnp.float32
     assert not output.any()
 
-    params, apply = random_params(net), jax.jit(net.apply)
+    params, apply = random_params(net), quick_jit(net.apply)
     output = apply(params, X, T, {})
     assert jnp.abs(output - apply(params, X + 0.1, T, {})).max() > 1e-3
     assert jnp.abs(output - apply(params, X, T / 2, {})).max() > 1e-3
@@ -178,7 +179,7 @@ def test_output_is_zero_at_initialisation_and_reads_every_input_after(name):
     "net", [UNet(**SMALL, num_classes=3), DiT(hidden_size=32, depth=1, num_heads=4, num_classes=3)]
 )
 def test_label_minus_one_is_no_label(net):
-    params, apply = random_params(net), jax.jit(net.apply)
+    params, apply = random_params(net), quick_jit(net.apply)
     none = apply(params, X, T, {})
     np.testing.assert_array_equal(none, apply(params, X, T, {"label": jnp.array([-1, -1])}))
     mixed = apply(params, X, T, {"label": jnp.array([-1, 2])})
@@ -201,16 +202,16 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32(name):
         for line in jaxpr.splitlines()
         if "= dot_general" in line or "= conv_general_dilated" in line
     )
-    output = jax.jit(half.apply)(params, X, T, {})
+    output = quick_jit(half.apply)(params, X, T, {})
     assert output.dtype == jnp.float32
-    expected = jax.jit(net.apply)(params, X, T, {})
+    expected = quick_jit(net.apply)(params, X, T, {})
     assert 0 < jnp.abs(output - expected).max() < 0.1 * jnp.abs(expected).max()
 
 
 def test_dropout_is_on_in_training_only():
     net = UNet(**SMALL, dropout=0.5)
     params = random_params(net)
-    apply = jax.jit(net.apply, static_argnames="train")
+    apply = quick_jit(net.apply, static_argnames="train")
     outputs = [
         apply(params, X, T, {}, train=True, rngs={"dropout": jax.random.key(i, impl="rbg")})
         for i in (0, 0, 1)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import quick_jit
 from oracles import three_components
 
 from diffusion_jax import schedules
@@ -123,7 +124,7 @@ def test_trajectory(x64, monkeypatch, run):
         return jax.lax.scan(body, (x, sampler.init(x)), steps)[1]
 
     # Each program runs once: to optimise it would take half of the time of this file.
-    follow = jax.jit(follow, compiler_options={"xla_backend_optimization_level": 0})
+    follow = quick_jit(follow)
     np.testing.assert_allclose(follow(states[0]), states[1:], rtol=1e-10, atol=1e-10)
 
 

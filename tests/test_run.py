@@ -72,7 +72,7 @@ def tiny(**changes: object) -> ConfigDict:
 
 @pytest.fixture(autouse=True)
 def _noise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Every run here trains on noise, with caches of its own."""
+    """Every run here trains on noise, with classifiers of its own."""
     monkeypatch.setattr(build.parts, "load_dataset", lambda *a, **k: random_dataset())
     monkeypatch.setattr(run, "cache_dir", lambda: tmp_path / "cache")
     monkeypatch.setattr("diffusion_jax.extractor.STEPS", 3)
@@ -80,7 +80,7 @@ def _noise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def final_state(config: ConfigDict, workdir: Path) -> list[np.ndarray]:
     job = run.Job(config, workdir, build.build(config))
-    state, data = job.checkpoints.restore(job.new_state())
+    state, data = job.checkpoints.restore(job.abstract_state())
     return [np.asarray(leaf) for leaf in jax.tree.leaves((state, data))]
 
 
@@ -215,7 +215,7 @@ def test_sample_i_is_the_same_in_any_batch() -> None:
     parts = build.build(config)
     params = jax.tree.map(
         lambda a: a + 0.05 * jax.random.normal(jax.random.key(a.size), a.shape),
-        parts.init(jax.random.key(0)),
+        jax.jit(parts.init)(jax.random.key(0)),
     )
     index, labels = np.arange(64), np.arange(64, dtype=np.int32) % 10
     whole, states = parts.generator(params, 3, index, labels, 2.0, batch_size=64, keep_every=2)
@@ -237,7 +237,7 @@ from tests import test_run as t
 from diffusion_jax import build
 build.parts.load_dataset = lambda *a, **k: t.random_dataset()
 parts = build.build(t.tiny(sample__sampler="ancestral"))
-params = jax.tree.map(lambda a: a + 0.05, parts.init(jax.random.key(0)))
+params = jax.tree.map(lambda a: a + 0.05, jax.jit(parts.init)(jax.random.key(0)))
 x, states = parts.generator(params, 3, np.arange(12), np.arange(12) % 10, 1.0, batch_size=12,
                             keep_every=4)
 np.savez({out!r}, x=x, noise=states[0], devices=jax.device_count())
@@ -262,7 +262,7 @@ def test_eight_devices_draw_the_same_samples_and_train_the_same_network(tmp_path
 def test_step_and_sampler_are_traced_once() -> None:
     parts = build.build(tiny())
     traces = {"step": 0, "sampler": 0}
-    params = parts.init(jax.random.key(0))
+    params = jax.jit(parts.init)(jax.random.key(0))
 
     def counted(name: str, apply):
         def call(*args):
@@ -294,21 +294,52 @@ def test_step_and_sampler_are_traced_once() -> None:
     assert traces["step"] == 1
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_every_config_trains_shrunk(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def config_and_shape(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[ConfigDict, tuple]:
+    """A file's config, with noise in the shape of its images for data."""
     config = importlib.import_module(f"configs.{name}").get_config()
     shape = SHAPES.get(name, (8, 8, 1))
     assert config.data.image_size in (0, shape[0])
     monkeypatch.setattr(build.parts, "load_dataset", lambda *a, **k: random_dataset(shape))
+    return config, shape
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its train step is traced, and what samples from it; nothing is computed."""
+    config, shape = config_and_shape(name, monkeypatch)
+    parts = build.build(config)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(lambda key: create_state(parts.init(key), parts.optimizer), key)
+    size = config.train.batch_size
+    batch = {
+        "x": jax.ShapeDtypeStruct((size, *shape), np.float32),
+        "cond": {"label": jax.ShapeDtypeStruct((size,), np.int32)},
+        "index": jax.ShapeDtypeStruct((size,), np.int32),
+    }
+    step = make_train_step(parts.loss, parts.optimizer, 0.9, config.train.accumulate)
+    after, metrics = jax.eval_shape(step, state, batch, key)
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
+        lambda a: (a.shape, a.dtype), state
+    )
+    assert metrics["loss"].shape == ()
+    t = jax.ShapeDtypeStruct((size,), np.float32)
+    denoise = lambda params, *args: parts.generator.denoiser(params)(*args)  # noqa: E731
+    denoised = jax.eval_shape(denoise, state.params, batch["x"], t, batch["cond"])
+    assert denoised.x_0.shape == (size, *shape)
+
+
+@pytest.mark.parametrize("name", ["default", "imagenet64_adm"])
+def test_a_config_trains_shrunk(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the UNet of DDPM and with ADM's; the others here train a DiT."""
+    config, _ = config_and_shape(name, monkeypatch)
     shrunk = {
-        "model.name": config.model.name,
+        "model.name": "unet",
         "model.unet.channels": 8,
         "model.unet.channel_mults": (1, 2),
         "model.unet.num_blocks": 1,
-        "model.unet.attention_resolutions": (shape[0] // 2,) if shape[0] < 64 else (),
+        "model.unet.attention_resolutions": (4,),
         "model.unet.head_dim": min(config.model.unet.head_dim, 8),
+        "model.unet.dropout": 0.0,  # random bits take half of the compilation
         "optimizer.warmup_steps": 0,
         "train.steps": 1,
         "train.batch_size": 2 * config.train.accumulate,

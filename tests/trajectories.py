@@ -12,6 +12,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from compiled import quick_jit
 from oracles import SCHEDULES, three_components
 from scipy.integrate import solve_ivp
 
@@ -98,8 +99,7 @@ def program(factory, dtype, name=None):
     """
     mixture = three_components()
 
-    # Most of the time is compilation, which this makes shorter.
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @quick_jit
     def run(table, times, steps, x, exact, forced, constant):
         schedule = SCHEDULES[name] if name else Table(*table)
         sampler = factory(schedule)

@@ -104,8 +104,7 @@ def build(config: ConfigDict) -> Parts:
         clip=config.sample.clip,
         learned_variance=config.objective.learned_variance,
     )
-    # Compiled whole: step by step, every shape of a parameter would be a program of its own.
-    return Parts(dataset, jax.jit(init), loss, heldout_loss, optimizer, generator)
+    return Parts(dataset, init, loss, heldout_loss, optimizer, generator)
 
 
 def _optimizer(config: ConfigDict) -> optax.GradientTransformation:

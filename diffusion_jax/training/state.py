@@ -1,12 +1,13 @@
 """What training carries from step to step, and the exponential moving average in it."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from diffusion_jax.types import Array, Params
+from diffusion_jax.types import Array, Key, Params
 
 
 class TrainState(NamedTuple):
@@ -22,6 +23,21 @@ def create_state(params: Params, optimizer: optax.GradientTransformation) -> Tra
     """State before the first step; the EMA starts at the parameters."""
     ema = jax.tree.map(jnp.copy, params)  # own buffers, since the step donates both
     return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
+
+
+def initial_state(
+    init: Callable[[Key], Params], optimizer: optax.GradientTransformation, key: Key
+) -> TrainState:
+    """State before the first step, with parameters `init(key)`.
+
+    Compiled whole: step by step, every shape of a parameter would be a program of its own. And
+    lightly: it runs once, and LLVM's later passes take most of the time over the random bits.
+    """
+    create = jax.jit(
+        lambda key: create_state(init(key), optimizer),
+        compiler_options={"xla_backend_optimization_level": 1},
+    )
+    return create(key)
 
 
 def update_ema(ema: Params, params: Params, step: Array, decay: float) -> Params:
