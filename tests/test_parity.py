@@ -123,9 +123,7 @@ def test_trajectory(x64, monkeypatch, run):
         steps = times[:-1], times[1:], noise
         return jax.lax.scan(body, (x, sampler.init(x)), steps)[1]
 
-    # Each program runs once: to optimise it would take half of the time of this file.
-    follow = quick_jit(follow)
-    np.testing.assert_allclose(follow(states[0]), states[1:], rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(quick_jit(follow)(states[0]), states[1:], rtol=1e-10, atol=1e-10)
 
 
 def test_reference_is_of_the_same_mixture_and_all_of_it_is_compared():

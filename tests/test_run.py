@@ -330,7 +330,7 @@ def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("name", ["default", "imagenet64_adm"])
 def test_a_config_trains_shrunk(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the UNet of DDPM and with ADM's; the others here train a DiT."""
+    """With the default UNet and with ADM's, without dropout; the others here train a DiT."""
     config, _ = config_and_shape(name, monkeypatch)
     shrunk = {
         "model.name": "unet",
