@@ -28,7 +28,8 @@ LAYOUTS = {
 
 def parts() -> build.Parts:
     net = {"model.dit.num_heads": 4, "model.dit.hidden_size": 32, "model.dit.depth": 3}
-    return build.build(tiny(**net, optimizer__warmup_steps=2, sample__sampler="ancestral"))
+    train = {"optimizer.warmup_steps": 2, "train.steps": STEPS}
+    return build.build(tiny(**net, **train, sample__sampler="ancestral"))
 
 
 def train(parts: build.Parts, layout: Any) -> tuple[list[float], TrainState, int]:
