@@ -1,5 +1,6 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and stay when the machine goes down."""
 
+import os
 from pathlib import Path
 
 
@@ -8,4 +9,15 @@ def write_whole(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_bytes(data)
+    sync(part)
     part.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Returns when a file's bytes, or a folder's entries, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

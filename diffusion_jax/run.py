@@ -1,7 +1,9 @@
 """One run from its config and workdir: train, sample, evaluate, report."""
 
+import contextlib
 import dataclasses
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -51,16 +53,26 @@ SHOWN = 100
 
 
 def run(config: Config, workdir: Path, mode: str) -> int:
-    """Does what `mode` says; returns the exit status. A user's mistake is one line on stderr."""
+    """Does what `mode` says; returns the exit status.
+
+    0: done; 2: a mistake of the user's, or a disk that is full or closed, in one line on stderr;
+    128 + the number of the signal that ended it, that is 130 for Ctrl-C and 143 for SIGTERM.
+    """
     try:
         return _run(config, workdir, mode)
     except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename or workdir}: {error.strerror or error}"
+    except KeyboardInterrupt:  # outside of training, which ends by itself
+        print("interrupted; what is missing is made by the same command", file=sys.stderr)
+        return 128 + signal.SIGINT
+    print(f"error: {message}", file=sys.stderr)
+    return 2
 
 
 def _run(config: Config, workdir: Path, mode: str) -> int:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it writes
+    logging.set_verbosity(logging.FATAL)  # Orbax tells of all it writes, and logs what it raises
     tune_cpu_allocator()
     enable_compilation_cache()
     if mode == "plan":
@@ -68,9 +80,9 @@ def _run(config: Config, workdir: Path, mode: str) -> int:
         return 0
     check_workdir(config, workdir)
     job = Job(config, workdir, build(config))
-    if mode in ("all", "train") and not job.train():
+    if mode in ("all", "train") and (signum := job.train()):
         print(f"stopped and saved; go on with the same command: {command()}")
-        return 130
+        return 128 + signum
     if mode in ("all", "sample"):
         job.sample(again=mode == "sample")
     if mode in ("all", "evaluate"):
@@ -104,8 +116,9 @@ class Job:
     def __post_init__(self) -> None:
         self.labels(np.arange(1))  # refuses bad ones before any time is spent
         self.init_key, self.train_key = jax.random.split(jax.random.key(self.config.seed))
+        kept = self.config.train
         self.checkpoints = Checkpoints(
-            self.workdir / "checkpoints", self.config.train.keep_checkpoints
+            self.workdir / "checkpoints", kept.keep_checkpoints, kept.keep_every, kept.keep_best
         )
         self.generator = self.parts.generator
         self.parallel = make_parallel(self.config)
@@ -121,12 +134,12 @@ class Job:
             lambda a, sharding: a.update(sharding=sharding), shapes, self.parallel.shardings(shapes)
         )
 
-    def train(self) -> bool:
-        """Trains to the end from the newest checkpoint; False if Ctrl-C came first."""
+    def train(self) -> int:
+        """Trains to the end from the newest checkpoint; the signal that came first, or 0."""
         config, parts, parallel = self.config, self.parts, self.parallel
         if self.checkpoints.latest() == config.train.steps:
             print(f"training is done: step {config.train.steps} is in {self.workdir}")
-            return True
+            return 0
         write_config(config, self.workdir)
         batches = train_batches(
             parts.dataset,
@@ -148,13 +161,14 @@ class Job:
         writer = make_writer(self.workdir, print)
         heldout = HeldoutLoss(parts.heldout_loss, parts.dataset)
 
-        def measure(step: int, state: TrainState) -> None:
-            writer.write_scalars(step, heldout(state.ema))
+        def measure(step: int, state: TrainState) -> dict[str, float]:
+            return heldout(state.ema)
 
-        def show(step: int, state: TrainState) -> None:
+        def show(step: int, state: TrainState) -> dict[str, float]:
             path = self.workdir / "samples" / f"step_{step:08d}.png"
             sheet = self.draw_grid(state.ema, step, path)
             writer.write_images(step, {"samples": sheet[None]})
+            return {}
 
         train_step = make_train_step(
             parts.loss,
@@ -165,8 +179,10 @@ class Job:
             config.train.max_grad_norm,
         )
         settings = config.train
-        try:
-            interrupted = train(
+        with contextlib.ExitStack() as closing:
+            for close in (batches.close, writer.close, self.checkpoints.wait):
+                closing.callback(close)
+            return train(
                 train_step,
                 state,
                 batches,
@@ -182,12 +198,8 @@ class Job:
                 checkpoints=self.checkpoints,
                 writer=writer,
                 actions=[(settings.heldout_every, measure), (settings.sample_every, show)],
+                stall_seconds=config.data.stall_seconds,
             )
-        finally:
-            self.checkpoints.wait()
-            writer.close()
-            batches.close()
-        return not interrupted
 
     def print_overview(self, state: TrainState) -> None:
         """Prints the parameters, their number, and the cost of one image."""
@@ -339,11 +351,12 @@ class Job:
             what = {"index": int(number), "label": None if label is None else int(label)}
             save_png(singles / f"{number:06d}.png", image, {**made_by, **what})
         span = {**made_by, **self.span(index)}
-        save_png(folder / "grid.png", tile(images, COLUMNS), span)
         few = states[:, :COLUMNS].swapaxes(0, 1)
         strip = tile(few.reshape(-1, *few.shape[2:]), columns=few.shape[1])
         save_png(folder / "trajectory.png", strip, span)
         save_gif(folder / "denoise.gif", states, COLUMNS)
+        # Last: it says that all of them are there.
+        save_png(folder / "grid.png", tile(images, COLUMNS), span)
         print(f"{len(index)} samples of step {step} are in {folder}")
 
     # Evaluation
@@ -385,8 +398,8 @@ class Job:
                 batch_size=self.config.sample.batch_size,
                 passport=passport,
             )
-        report.write_result(path, result)
         self.report(result, step, seconds)
+        report.write_result(path, result)  # last: it says that all is there
         print(report.result_tables(result))
         print(f"report: {self.workdir / 'report.md'}")
 

@@ -15,6 +15,8 @@ class JsonlWriter:
     """One line of JSON for every `write_scalars`; the `MetricWriter` methods that a run uses."""
 
     def __init__(self, path: Path) -> None:
+        if path.exists() and not (text := path.read_bytes()).endswith(b"\n"):
+            os.truncate(path, text.rfind(b"\n") + 1)  # a line that a full disk cut off
         self._file = path.open("a", encoding="utf-8")
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
