@@ -3,11 +3,14 @@
 import os
 from pathlib import Path
 
+import jax
+
 
 def write_whole(path: Path, data: bytes) -> None:
     """Writes `data` beside `path` first, so that whoever stops it leaves no half of it there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
+    # A name of its own: several processes may write the same.
+    part = path.with_name(f"{path.name}.{jax.process_index()}-{os.getpid()}.part")
     part.write_bytes(data)
     sync(part)
     part.replace(path)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+from absl import logging
 from jax._src import distributed  # the key-value store of the processes has no public name
 
 LOST = 75
@@ -59,6 +60,7 @@ def joined(
     elif not (multihost or in_a_cluster(os.environ)):
         yield
         return
+    logging.set_verbosity(logging.WARNING)
     try:
         jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (RuntimeError, ValueError, TypeError) as error:

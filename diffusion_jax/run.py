@@ -28,6 +28,7 @@ from diffusion_jax.build import (
     make_parallel,
 )
 from diffusion_jax.data import DataError, arrays, to_float, to_uint8, train_batches
+from diffusion_jax.devices import is_main
 from diffusion_jax.evaluate import evaluate, likelihood
 from diffusion_jax.extractor import get_extractor
 from diffusion_jax.grid_search import Found, cached_times, optimise_times
@@ -140,7 +141,8 @@ class Job:
         if self.checkpoints.latest() == config.train.steps:
             print(f"training is done: step {config.train.steps} is in {self.workdir}")
             return 0
-        write_config(config, self.workdir)
+        if is_main():
+            write_config(config, self.workdir)
         batches = train_batches(
             parts.dataset,
             batch_size=config.train.batch_size // parallel.share[1],
@@ -322,7 +324,8 @@ class Job:
         made_by = {**self.made_by(step, sample.seed), **self.span(index)}
         if sample.grid == OPTIMISED:
             made_by["grid"] = "uniform()"  # a search for each of these would take too long
-        save_png(path, sheet, made_by)
+        if is_main():
+            save_png(path, sheet, made_by)
         return sheet
 
     def sample(self, again: bool) -> None:
@@ -342,6 +345,8 @@ class Job:
         if len(rest[0]):
             more, _ = self.draw(params, sample.seed, *rest)
             images = np.concatenate([images, more])
+        if not is_main():
+            return
         singles = folder / "images"
         shutil.rmtree(singles, ignore_errors=True)
         singles.mkdir(parents=True)
@@ -398,6 +403,8 @@ class Job:
                 batch_size=self.config.sample.batch_size,
                 passport=passport,
             )
+        if not is_main():
+            return
         self.report(result, step, seconds)
         report.write_result(path, result)  # last: it says that all is there
         print(report.result_tables(result))

@@ -125,9 +125,9 @@ def test_the_first_signal_is_noted_and_a_second_one_ends_the_process(
 ) -> None:
     before = [signal.getsignal(each) for each in SIGNALS]
     with stop_signal() as stopped:
-        assert stopped() == 0
+        assert stopped(0) == 0
         os.kill(os.getpid(), signum)
-        assert stopped() == signum
+        assert stopped(0) == signum
         assert [signal.getsignal(each) for each in SIGNALS] == [signal.SIG_DFL] * 2
     assert [signal.getsignal(each) for each in SIGNALS] == before
     said = capfd.readouterr().err.strip()

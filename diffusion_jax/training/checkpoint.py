@@ -39,6 +39,13 @@ class _SealedPath(ocp.path.atomicity.AtomicRenameTemporaryPath):
             write_manifest(Path(self.get_final()))
 
 
+class _Manager(ocp.CheckpointManager):
+    """Leaves it to the loop to ask whether the processes are to stop: JAX counts the questions."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 class Checkpoints:
     """The checkpoints of a run, by the number of training steps taken.
 
@@ -71,7 +78,7 @@ class Checkpoints:
         self._told: set[int] = set()
 
     @functools.cached_property
-    def _manager(self) -> ocp.CheckpointManager:
+    def _manager(self) -> _Manager:
         """Made by the first save, which removes what was not finished or is damaged."""
         if jax.process_index() == 0 and self._folder.exists():
             for path in self._folder.iterdir():
@@ -88,7 +95,7 @@ class Checkpoints:
             temporary_path_class=_SealedPath,
             enable_async_checkpointing=True,
         )
-        return ocp.CheckpointManager(self._folder, options=options)
+        return _Manager(self._folder, options=options)
 
     def steps(self) -> list[int]:
         """Steps saved, in order; whether they are sound is seen when they are used."""

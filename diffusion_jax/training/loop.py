@@ -142,7 +142,7 @@ def train(
     hooks += [periodic(cadence.checkpoint_every, save)]  # with what was measured at this step
     with stop_signal() as stopped, StallWatch(batches, stall_seconds) as watched:
         step = start
-        while step < cadence.steps and not stopped():
+        while step < cadence.steps and not stopped(step):
             placed, metrics = step_fn(placed, parallel.split(next(watched)), keys)
             step += 1
             window.append(metrics)
@@ -153,4 +153,4 @@ def train(
         checkpoints.wait()
     progress.close()
     writer.write_scalars(step, {"train_seconds": time.monotonic() - began})
-    return stopped()
+    return stopped(step)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_jax.devices import is_main
+
 
 class JsonlWriter:
     """One line of JSON for every `write_scalars`; the `MetricWriter` methods that a run uses."""
@@ -34,6 +36,13 @@ class JsonlWriter:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+class NoWriter:
+    """A `MetricWriter` of which nothing remains."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **kwargs: None
 
 
 def hide_accelerators_from_tensorflow() -> bool:
@@ -63,9 +72,15 @@ def silent_stderr() -> Iterator[None]:
 
 
 def make_writer(workdir: Path, say: Callable[[str], None]) -> Any:
-    """A clu `MetricWriter` to `metrics.jsonl` and TensorBoard's events, or to the first alone."""
+    """A clu `MetricWriter` to `metrics.jsonl` and TensorBoard's events, or to the first alone.
+
+    Only the main process writes.
+    """
+    has_tensorflow = hide_accelerators_from_tensorflow()  # in all processes, if it is imported
+    if not is_main():
+        return NoWriter()
     jsonl = JsonlWriter(workdir / "metrics.jsonl")
-    if not hide_accelerators_from_tensorflow():
+    if not has_tensorflow:
         say("TensorFlow is not installed: metrics go to metrics.jsonl only, not to TensorBoard")
         return jsonl
     from clu import metric_writers
