@@ -17,7 +17,7 @@ from diffusion_jax.training.parallel import Replicated, Sharded
 from tests.test_run import ROOT, final_state, random_dataset, tiny
 
 SETTINGS = {"train.steps": 8, "model.dit.depth": 1, "train.sample_every": 0}
-SLOW_FROM = 3  # steps, of processes that are to be killed
+SECONDS = 1.5  # a step of processes that are to be stopped; JAX looks for signals every second
 
 
 def config(**changes: object) -> build.Config:
@@ -28,13 +28,10 @@ def child(number: int, count: int, port: int, workdir: str, strategy: str, slow:
     """What each process does."""
     build.parts.load_dataset = lambda *a, **k: random_dataset()
     if slow:
-        taken = 0
         for layout in (Replicated, Sharded):
 
             def split(self, batch, plain=layout.split):
-                nonlocal taken
-                taken += 1
-                time.sleep(2 * (taken > SLOW_FROM))
+                time.sleep(SECONDS)
                 return plain(self, batch)
 
             layout.split = split
@@ -80,10 +77,9 @@ def test_killed_and_started_again_they_train_the_network_of_one(
     assert saved.steps() == [3]
 
     two = start(2, folder, "replicated", slow=True)
-    while "going on from step 3" not in (folder / "0.log").read_text():
+    while "\nstep 4/8" not in (folder / "0.log").read_text():
         assert all(p.poll() is None for p in two), (folder / "0.log").read_text()
         time.sleep(0.1)
-    time.sleep(1)
     two[1].send_signal(signal.SIGTERM)
     assert [p.wait() for p in two] == [128 + signal.SIGTERM] * 2, (folder / "0.log").read_text()
     stopped = max(saved.steps())
@@ -91,7 +87,7 @@ def test_killed_and_started_again_they_train_the_network_of_one(
     two = start(2, folder, "replicated", slow=False)
     assert [p.wait() for p in two] == [0, 0], (folder / "0.log").read_text()
     assert f"going on from step {stopped}" in (folder / "0.log").read_text()
-    assert (folder / "1.log").read_text() == ""  # one speaks
+    assert "step" not in (folder / "1.log").read_text()  # one speaks
 
     monkeypatch.setattr(build.parts, "load_dataset", lambda *a, **k: random_dataset())
     assert run.run(config(), tmp_path / "one", "train") == 0
