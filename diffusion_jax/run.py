@@ -151,7 +151,8 @@ class Job:
         if self.checkpoints.latest() is not None:
             state, data_state = self.checkpoints.restore(state)
             batches.set_state(data_state)
-            print(f"going on from step {int(state.step)}")
+            print(f"going on from step {int(state.step)}", flush=True)
+        self.checkpoints.open()
         writer = make_writer(self.workdir, print)
         heldout = HeldoutLoss(parts.heldout_loss, parts.dataset)
 

@@ -42,8 +42,8 @@ class _SealedPath(ocp.path.atomicity.AtomicRenameTemporaryPath):
 class Checkpoints:
     """The checkpoints of a run, by the number of training steps taken.
 
-    With several processes all of them must make the same calls. Only reads its folder until the
-    first `save`, so that one process can sample what another one trains.
+    With several processes all of them must make the same calls. Only reads its folder until `open`
+    or the first `save`, so that one process can sample what another one trains.
 
     Args:
         folder: of all checkpoints of the run.
@@ -72,7 +72,7 @@ class Checkpoints:
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
-        """Made by the first save, which removes what was not finished or is damaged."""
+        """Its making removes what was not finished or is damaged."""
         if jax.process_index() == 0 and self._folder.exists():
             for path in self._folder.iterdir():
                 if path.name.isdigit() and not (path / MANIFEST).exists():
@@ -90,6 +90,15 @@ class Checkpoints:
         )
         return ocp.CheckpointManager(self._folder, options=options)
 
+    def open(self) -> None:
+        """Makes ready for saving: removes what was not finished, and what is known to be damaged.
+
+        Raises:
+            CheckpointError: the folder cannot be written.
+        """
+        with self._errors("no checkpoint can be written"):
+            self._manager.reload()
+
     def steps(self) -> list[int]:
         """Steps saved, in order; whether they are sound is seen when they are used."""
         found = self._folder.glob(f"*/{MANIFEST}")
@@ -98,7 +107,7 @@ class Checkpoints:
     def latest(self) -> int | None:
         """Newest step whose files are what was written, None if none was saved.
 
-        Says in one line which newer ones are damaged; the next `save` removes these.
+        Says in one line which newer ones are damaged; `open` removes these.
 
         Raises:
             CheckpointError: there are checkpoints, but all are damaged.
@@ -146,14 +155,16 @@ class Checkpoints:
         self.wait()
         if step in self._begun:
             return
-        with self._errors(step):
+        with self._errors(f"the checkpoint of step {step} could not be written"):
             if step in self._manager.all_steps():
                 if self._find_damage(step) is None:
                     return
                 self._manager.delete(step)
                 del self._damage[step]
             items = ocp.args.Composite(
-                state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data_state)
+                # Within something, as Orbax would not take an array alone.
+                state=ocp.args.StandardSave([state]),
+                data=ocp.args.JsonSave(data_state),
             )
             measured = dict(metrics) if metrics and METRIC in metrics else None
             self._manager.save(step, args=items, metrics=measured, force=True)
@@ -181,12 +192,13 @@ class Checkpoints:
                 f"checkpoint of step {step} in {self._folder} is damaged (file {damage})"
             )
         items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(jax.tree.map(_placed, template)),
+            state=ocp.args.StandardRestore([jax.tree.map(_placed, template)]),
             data=ocp.args.JsonRestore(),
         )
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
             restored = reader.restore(self._folder / str(step), args=items)
-        return restored["state"], restored["data"]
+        (state,) = restored["state"]
+        return state, restored["data"]
 
     def check(self) -> None:
         """Raises the CheckpointError of a write that has failed meanwhile; waits for none."""
@@ -200,11 +212,11 @@ class Checkpoints:
             CheckpointError: it could not be written.
         """
         if self._begun:
-            with self._errors(max(self._begun)):
+            with self._errors(f"the checkpoint of step {max(self._begun)} could not be written"):
                 self._manager.wait_until_finished()
 
     @contextlib.contextmanager
-    def _errors(self, step: int) -> Iterator[None]:
+    def _errors(self, what: str) -> Iterator[None]:
         """Whatever Orbax and TensorStore raise, as one line."""
         try:
             yield
@@ -213,8 +225,8 @@ class Checkpoints:
             reason = os.strerror(int(code[1])) if code else str(error).partition("\n")[0]
             saved = ", ".join(map(str, self.steps()))
             raise CheckpointError(
-                f"the checkpoint of step {step} could not be written in {self._folder}: {reason}. "
-                + (f"Those of the steps {saved} are intact" if saved else "None was saved before")
+                f"{what} in {self._folder}: {reason}; "
+                + (f"those of the steps {saved} stay" if saved else "none was saved before")
             ) from error
 
     def _find_damage(self, step: int) -> str | None:
