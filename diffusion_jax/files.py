@@ -8,9 +8,13 @@ def write_whole(path: Path, data: bytes) -> None:
     """Writes `data` beside `path` first, so that whoever stops it leaves no half of it there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_bytes(data)
-    sync(part)
-    part.replace(path)
+    try:
+        part.write_bytes(data)
+        sync(part)
+        part.replace(path)
+    except OSError:  # the disk is full
+        part.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 

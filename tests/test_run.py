@@ -214,7 +214,7 @@ def test_same_seed_same_bits_also_after_sigterm_and_ctrl_c(
 
 
 def test_a_full_disk_or_a_closed_workdir_ends_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """Files that may not grow beyond a limit stand in for the disk, once step 3 is saved."""
     split, left = Replicated.split, [3]
@@ -242,17 +242,18 @@ def test_a_full_disk_or_a_closed_workdir_ends_in_one_line(
             assert run.run(tiny(**changed), tmp_path / "run", "train") == 2
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        error = capfd.readouterr().err
+        error = capsys.readouterr().err
         assert re.fullmatch(f"error: .*{says}.*\n", error)
         assert checkpoints.latest() == 3
+    left[0] = 3
     assert run.run(tiny(**changes), tmp_path / "run", "train") == 0
-    assert "going on from step 3" in capfd.readouterr().out
+    assert "going on from step 3" in capsys.readouterr().out
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
     assert rows[-1]["step"] == 6
 
     (tmp_path / "file").touch()
     assert run.run(tiny(), tmp_path / "file/run", "train") == 2
-    assert re.fullmatch("error: .*file/run: Not a directory\n", capfd.readouterr().err)
+    assert re.fullmatch("error: .*file/run: Not a directory\n", capsys.readouterr().err)
 
 
 def test_sample_i_is_the_same_in_any_batch() -> None:

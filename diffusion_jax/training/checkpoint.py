@@ -81,6 +81,7 @@ class Checkpoints:
             for step in [step for step, damage in self._damage.items() if damage]:
                 shutil.rmtree(self._folder / str(step), ignore_errors=True)
         self._damage = {step: None for step, damage in self._damage.items() if not damage}
+        _drop_late_failures()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(self._policies),
             best_fn=_loss,  # only with it are metrics written
@@ -252,6 +253,21 @@ def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding)
+
+
+@functools.cache
+def _drop_late_failures() -> None:
+    """Keeps Python from printing those failed writes that come after Orbax has raised the first.
+
+    They find its event loop closed, and nobody is left to raise that to.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _say(line: str) -> None:
