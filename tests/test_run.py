@@ -287,6 +287,19 @@ params = jax.tree.map(lambda a: a + 0.05, jax.jit(parts.init)(jax.random.key(0))
 x, states = parts.generator(params, 3, np.arange(12), np.arange(12) % 10, 1.0, batch_size=12,
                             keep_every=4)
 np.savez({out!r}, x=x, noise=states[0], devices=jax.device_count())
+
+from pathlib import Path
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+checkpoints, devices = t.Checkpoints(Path({checkpoints!r})), np.array(jax.devices())
+split = NamedSharding(Mesh(devices, ("fsdp",)), PartitionSpec("fsdp"))
+state = {{"w": jax.device_put(np.arange(16.0, dtype=np.float32), split)}}
+if checkpoints.latest():  # written by one device, taken on by eight, which each have a part
+    template = {{"w": jax.ShapeDtypeStruct((16,), np.float32, sharding=split)}}
+    found = checkpoints.restore(template)[0]["w"]
+    np.testing.assert_array_equal(found, state["w"])
+    assert found.sharding == split and found.addressable_shards[0].data.shape == (2,)
+checkpoints.save(len(devices), state, {{}})
+checkpoints.wait()
 """
 
 
@@ -296,13 +309,19 @@ def test_eight_devices_draw_the_same_samples_and_train_the_same_network(tmp_path
         out = str(tmp_path / f"{devices}.npz")
         flags = f"--xla_force_host_platform_device_count={devices}"
         env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-        script = DEVICES.format(root=str(ROOT), out=out)
+        folder = tmp_path / "checkpoints"
+        script = DEVICES.format(root=str(ROOT), out=out, checkpoints=str(folder))
         subprocess.run([sys.executable, "-c", script], env=env, check=True, cwd=ROOT)
         found.append(np.load(out))
     one, eight = found
     assert (one["devices"], eight["devices"]) == (1, 8)
     np.testing.assert_array_equal(one["noise"], eight["noise"])
     np.testing.assert_allclose(one["x"], eight["x"], atol=1e-4)
+    # And back: what eight devices wrote in parts is whole on one, asked for with a place or not.
+    for template in ({"w": np.zeros(16, np.float32)}, {"w": jax.numpy.zeros(16)}):
+        found = Checkpoints(folder).restore(template)[0]["w"]
+        np.testing.assert_array_equal(found, np.arange(16))
+        assert found.devices() == {jax.devices()[0]}
 
 
 def test_step_and_sampler_are_traced_once() -> None:
