@@ -135,6 +135,7 @@ def test_a_damaged_checkpoint_that_was_asked_for_is_refused(three: Path, tmp_pat
 def test_which_checkpoints_are_kept(tmp_path: Path) -> None:
     """The last 2, the multiples of 30, the best 2; also over a restart, and never for no metric."""
     losses = {10: 3.0, 20: 1.0, 30: 2.0, 40: 0.5, 50: float("nan"), 60: 4.0, 70: None, 80: 6.0}
+    losses[90] = 7.0
     kept = []
     for step, loss in losses.items():
         if step in (10, 50):  # started anew
@@ -149,6 +150,7 @@ def test_which_checkpoints_are_kept(tmp_path: Path) -> None:
         [20, 30, 40, 50, 60],
         [20, 30, 40, 60, 70],
         [20, 30, 40, 60, 70, 80],
+        [20, 30, 40, 60, 80, 90],
     ]
 
 
@@ -164,6 +166,11 @@ def test_sampling_beside_a_training_run_touches_nothing(three: Path, tmp_path: P
     assert checkpoints.restore(state(0))[1] == {"next_index": 3}
     assert writing.exists()
     assert (folder / "4").exists()
+    # Who trains on removes what was not finished.
+    checkpoints.save(4, state(4), {"next_index": 4})
+    checkpoints.wait()
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "3", "4"]
+    assert_restored(folder, 4)
     assert Checkpoints(tmp_path / "none").latest() is None
     assert not (tmp_path / "none").exists()
 
