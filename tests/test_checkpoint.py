@@ -157,7 +157,7 @@ def test_which_checkpoints_are_kept(tmp_path: Path) -> None:
 def test_sampling_beside_a_training_run_touches_nothing(three: Path, tmp_path: Path) -> None:
     """Another process may be writing there."""
     folder = shutil.copytree(three, tmp_path / "copy")
-    writing = folder / "4.orbax-checkpoint-tmp"
+    writing = folder / "5.orbax-checkpoint-tmp"
     writing.mkdir()
     shutil.copytree(three / "3", folder / "4")
     (folder / "4" / MANIFEST).unlink()
