@@ -23,8 +23,9 @@ def stop_signal() -> Iterator[Callable[[], int]]:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
         name = signal.Signals(signum).name
+        start = "\n" * os.isatty(2)  # there it stands behind a bar, and ^C
         # Not by print, which the signal may have interrupted.
-        os.write(2, f"\n{name}: saving after this step; a second signal ends at once\n".encode())
+        os.write(2, f"{start}{name}: saving after this step; a second ends at once\n".encode())
 
     before = {each: signal.signal(each, note) for each in SIGNALS}
     try:
