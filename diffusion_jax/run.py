@@ -136,6 +136,7 @@ class Job:
         if self.checkpoints.latest() == config.train.steps:
             print(f"training is done: step {config.train.steps} is in {self.workdir}")
             return 0
+        self.checkpoints.open()  # which may make room on a full disk
         write_config(config, self.workdir)
         batches = train_batches(
             parts.dataset,
@@ -152,7 +153,6 @@ class Job:
             state, data_state = self.checkpoints.restore(state)
             batches.set_state(data_state)
             print(f"going on from step {int(state.step)}", flush=True)
-        self.checkpoints.open()
         writer = make_writer(self.workdir, print)
         heldout = HeldoutLoss(parts.heldout_loss, parts.dataset)
 

@@ -75,7 +75,10 @@ class Checkpoints:
         """Its making removes what was not finished or is damaged."""
         if jax.process_index() == 0 and self._folder.exists():
             for path in self._folder.iterdir():
-                if path.name.isdigit() and not (path / MANIFEST).exists():
+                # At once, as a full disk wants it; Orbax would do it in the background.
+                if path.name.endswith(ocp.path.atomicity_types.TMP_DIR_SUFFIX):
+                    shutil.rmtree(path)
+                elif path.name.isdigit() and not (path / MANIFEST).exists():
                     _say(f"checkpoint of step {path.name} was not finished (no manifest): removed")
                     shutil.rmtree(path)
             for step in [step for step, damage in self._damage.items() if damage]:
@@ -85,7 +88,6 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(self._policies),
             best_fn=_loss,  # only with it are metrics written
-            cleanup_tmp_directories=True,
             temporary_path_class=_SealedPath,
             enable_async_checkpointing=True,
         )
@@ -223,7 +225,8 @@ class Checkpoints:
             yield
         except (OSError, ValueError, RuntimeError) as error:
             code = re.search(r"os_error_code='(\d+)'", str(error))
-            reason = os.strerror(int(code[1])) if code else str(error).partition("\n")[0]
+            reason = os.strerror(int(code[1])) if code else getattr(error, "strerror", None)
+            reason = reason or str(error).partition("\n")[0]
             saved = ", ".join(map(str, self.steps()))
             raise CheckpointError(
                 f"{what} in {self._folder}: {reason}; "
