@@ -1,6 +1,7 @@
 """How good a model is: each figure with its interval, its passport and what real images reach."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 from diffusion_jax.corruption import sample_keys
 from diffusion_jax.data import Dataset, arrays, to_float
 from diffusion_jax.extractor import Extractor
+from diffusion_jax.features import cached_outputs
 from diffusion_jax.likelihood import (
     ancestral_bound,
     bits_per_dimension,
@@ -37,6 +39,7 @@ def evaluate(
     extractor: Extractor | None,
     bootstrap_repeats: int,
     passport: Mapping[str, Any],
+    cache: Path,
 ) -> Result:
     """Measures samples, and held-out images beside them (the names that end in `_heldout`).
 
@@ -48,6 +51,7 @@ def evaluate(
             nearest training image is measured.
         bootstrap_repeats: resamplings for intervals.
         passport: how the samples were made; what was measured with is added to it.
+        cache: where the features of training images are kept.
     """
     train_images, _ = arrays(dataset.train, MAX_REFERENCES)
     heldout_images, heldout_labels = arrays(dataset.heldout, MAX_REFERENCES)
@@ -61,7 +65,13 @@ def evaluate(
     groups = {"": (samples, labels), "_heldout": (heldout_images, heldout_labels)}
     if extractor is not None:
         by = {"extractor": f"{extractor.name} {extractor.digest}"}
-        reference = extractor(arrays(dataset.train)[0])[1]
+        all_images, _ = arrays(dataset.train)
+        reference = cached_outputs(
+            cache,
+            f"{extractor.digest} train {dataset.fingerprint}",
+            lambda rows: extractor(all_images[rows])[1],
+            len(all_images),
+        )
         whole = moments(reference)
         some = reference[:MAX_REFERENCES]
 

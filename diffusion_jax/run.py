@@ -391,7 +391,8 @@ class Job:
         began = time.monotonic()
         images, _ = self.draw(params, settings.seed, index, labels)
         seconds = time.monotonic() - began
-        result = evaluate(images, wanted, dataset, extractor, settings.bootstrap, passport)
+        cache = cache_dir() / "features"
+        result = evaluate(images, wanted, dataset, extractor, settings.bootstrap, passport, cache)
         if settings.likelihood.num_images:
             learned = self.config.objective.learned_variance
             result |= likelihood(
