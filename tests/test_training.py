@@ -1,5 +1,6 @@
 """The train step and what it is made of, on problems with a known answer."""
 
+import json
 import os
 import signal
 import time
@@ -21,6 +22,7 @@ from diffusion_jax.training.signals import SIGNALS, stop_signal
 from diffusion_jax.training.stalls import StallWatch
 from diffusion_jax.training.state import create_state, update_ema
 from diffusion_jax.training.step import make_train_step
+from diffusion_jax.training.writers import JsonlWriter
 
 
 def regression(params, batch, key):
@@ -178,6 +180,18 @@ def test_the_loop_keeps_the_checkpoint_that_was_measured_best(tmp_path: Path) ->
     assert checkpoints.steps() == [2, 4, 7]
     assert [(step, row[METRIC]) for step, row in rows if METRIC in row] == list(losses.items())
     assert checkpoints.restore(create_state(PARAMS, optimizer))[1] == {"taken": 7}
+
+
+def test_a_line_of_metrics_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    for step in (1, 2):
+        writer = JsonlWriter(path)
+        writer.write_scalars(step, {"loss": 0.5})
+        writer.close()
+        with path.open("a") as file:
+            file.write('{"step": 9, "los')
+    JsonlWriter(path).close()
+    assert [json.loads(line)["step"] for line in path.open()] == [1, 2]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

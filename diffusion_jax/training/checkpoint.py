@@ -81,7 +81,7 @@ class Checkpoints:
     def _manager(self) -> _Manager:
         """Its making removes what was not finished or is damaged."""
         if jax.process_index() == 0 and self._folder.exists():
-            for path in self._folder.iterdir():
+            for path in list(self._folder.iterdir()):
                 # At once, as a full disk wants it; Orbax would do it in the background.
                 if path.name.endswith(ocp.path.atomicity_types.TMP_DIR_SUFFIX):
                     shutil.rmtree(path)
