@@ -285,8 +285,10 @@ def test_step_and_sampler_are_traced_once() -> None:
 
     loss = dataclasses.replace(parts.loss, apply=counted("step", parts.loss.apply))
     parallel = Replicated()
-    step = parallel.compile(make_train_step(loss, parts.optimizer, 0.9, 1, parallel.axis_name))
-    state = parallel.place(create_state(params, parts.optimizer))
+    step = parallel.compile(
+        make_train_step(loss, parts.optimizer, parts.averages, 1, parallel.axis_name)
+    )
+    state = parallel.place(create_state(params, parts.optimizer, parts.averages))
     for seed in (0, 1):
         x = np.full((16, 8, 8, 1), 0.1 * seed, np.float32)
         batch = parallel.split({"x": x, "cond": {"label": np.full(16, seed, np.int32)}})
@@ -309,14 +311,16 @@ def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.Monke
     config, shape = config_and_shape(name, monkeypatch)
     parts = build.build(config)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(lambda key: create_state(parts.init(key), parts.optimizer), key)
+    state = jax.eval_shape(
+        lambda key: create_state(parts.init(key), parts.optimizer, parts.averages), key
+    )
     size = config.train.batch_size
     batch = {
         "x": jax.ShapeDtypeStruct((size, *shape), np.float32),
         "cond": {"label": jax.ShapeDtypeStruct((size,), np.int32)},
         "index": jax.ShapeDtypeStruct((size,), np.int32),
     }
-    step = make_train_step(parts.loss, parts.optimizer, 0.9, config.train.accumulate)
+    step = make_train_step(parts.loss, parts.optimizer, parts.averages, config.train.accumulate)
     after, metrics = jax.eval_shape(step, state, batch, key)
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
         lambda a: (a.shape, a.dtype), state

@@ -7,8 +7,6 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from diffusion_jax.training.state import TrainState
-
 
 class CheckpointError(ValueError):
     """A checkpoint that was asked for is not there."""
@@ -17,7 +15,7 @@ class CheckpointError(ValueError):
 class Checkpoints:
     """The checkpoints of a run, by the number of training steps taken."""
 
-    def __init__(self, folder: Path, max_to_keep: int = 3) -> None:
+    def __init__(self, folder: Path, max_to_keep: int | None = 3) -> None:
         self._folder, self._max_to_keep = folder, max_to_keep
 
     @functools.cached_property
@@ -31,9 +29,8 @@ class Checkpoints:
         """Steps saved, in order; asking makes no folder."""
         return sorted(self._manager.all_steps()) if self._folder.exists() else []
 
-    def save(self, state: TrainState, data_state: dict[str, Any]) -> None:
+    def save(self, step: int, state: Any, data_state: dict[str, Any]) -> None:
         """Starts to save an unreplicated state and the data iterator's; a no-op if it is there."""
-        step = int(state.step)
         if step not in self.steps():
             items = ocp.args.Composite(
                 state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data_state)
@@ -44,9 +41,7 @@ class Checkpoints:
         """Newest step saved, None if there is none."""
         return max(self.steps(), default=None)
 
-    def restore(
-        self, template: TrainState, step: int | None = None
-    ) -> tuple[TrainState, dict[str, Any]]:
+    def restore(self, template: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """State and data state at `step` (None: the newest), shaped like `template`.
 
         Raises:

@@ -94,7 +94,7 @@ def train(
         progress.report(step, scalars)
 
     def save(step: int) -> None:
-        checkpoints.save(parallel.fetch(placed), batches.get_state())
+        checkpoints.save(step, parallel.fetch(placed), batches.get_state())
 
     hooks = [periodic(cadence.log_every, log), periodic(cadence.checkpoint_every, save)]
 

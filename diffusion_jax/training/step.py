@@ -1,13 +1,14 @@
-"""The one train step: loss, gradient mean over devices, update, moving average."""
+"""The one train step: loss, gradient mean over devices, update, moving averages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from diffusion_jax.training.state import TrainState, update_ema
+from diffusion_jax.training.ema import Average, update_averages
+from diffusion_jax.training.state import TrainState
 from diffusion_jax.types import Batch, Key, LossFn, Metrics, Params
 
 TrainStep = Callable[[TrainState, Batch, Key], tuple[TrainState, Metrics]]
@@ -16,7 +17,7 @@ TrainStep = Callable[[TrainState, Batch, Key], tuple[TrainState, Metrics]]
 def make_train_step(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
-    ema_decay: float,
+    averages: Mapping[str, Average],
     accumulate: int = 1,
     axis_name: str | None = None,
 ) -> TrainStep:
@@ -25,7 +26,7 @@ def make_train_step(
     Args:
         loss_fn: any objective.
         optimizer: any optax transformation.
-        ema_decay: limit of the EMA's decay.
+        averages: those of the state, by name.
         accumulate: microbatches whose gradients are averaged into one update.
         axis_name: mapped axis over which gradients and metrics are averaged.
     """
@@ -57,7 +58,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
-        ema = update_ema(state.ema, params, step, ema_decay)
+        ema = update_averages(averages, state.ema, params, step)
         metrics["grad_norm"] = optax.tree.norm(grads)
         return TrainState(step, params, ema, opt_state), metrics
 

@@ -1,0 +1,182 @@
+"""Averages of the parameters: closed forms, EDM2's figures, and lengths made after training."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy import integrate
+
+from diffusion_jax.training.ema import (
+    LONGEST,
+    Exponential,
+    Power,
+    exponent,
+    inner_products,
+    post_hoc_weights,
+    update_averages,
+)
+from diffusion_jax.training.state import TrainState, create_state
+from diffusion_jax.training.step import make_train_step
+
+
+def weights(average: Exponential | Power, steps: int) -> np.ndarray:
+    """Weight of the parameters after each step, 0 to `steps`, by running the recursion."""
+    seen = np.eye(steps + 1, dtype=np.float32)
+
+    def body(state, row):
+        return update_averages({"a": average}, state, row[1:], row[0]), None
+
+    rows = jnp.concatenate([jnp.arange(1, steps + 1)[:, None], seen[1:]], axis=1)
+    return np.asarray(jax.lax.scan(body, {"a": jnp.asarray(seen[0])}, rows)[0]["a"], np.float64)
+
+
+@pytest.mark.parametrize(
+    ("length", "gamma"), [(0.05, 16.97), (0.1, 6.94), (0.075, 10.289), (LONGEST, 0.0)]
+)
+def test_exponents_are_those_of_the_paper(length: float, gamma: float) -> None:
+    """EDM2, Section 3.1, has the first two; the last is the uniform law's 1/sqrt(12)."""
+    assert exponent(length) == pytest.approx(gamma, abs=6e-3)
+
+
+@pytest.mark.parametrize("length", [0.02, 0.05, 0.1, 0.25])
+def test_profile_of_the_recursion(length: float) -> None:
+    """Its weights sum to one, none of it is of the start, and its width is the length."""
+    steps = 1000
+    found = weights(Power(length), steps)
+    assert found[0] == 0
+    assert found.sum() == pytest.approx(1, abs=1e-5)
+    # Each step's parameters hold for a unit of time, which the closed form integrates over.
+    edges = (np.arange(steps + 1) / steps) ** (exponent(length) + 1)
+    np.testing.assert_allclose(found[1:], np.diff(edges), rtol=2e-4, atol=1e-9)
+    middle = np.arange(steps) + 0.5
+    mean = found[1:] @ middle
+    spread = np.sqrt(found[1:] @ (middle - mean) ** 2 + 1 / 12)
+    assert spread / steps == pytest.approx(length, rel=1e-4)
+
+
+def test_late_in_training_float32_keeps_the_rate() -> None:
+    step = 3_000_000
+    exact = -np.expm1((exponent(0.1) + 1) * np.log1p(-1 / step))
+    assert float(Power(0.1).rate(jnp.array(step))) == pytest.approx(exact, rel=1e-5)
+    assert float(Exponential(0.999999).rate(jnp.array(10**8))) == pytest.approx(1e-6, rel=1e-6)
+
+
+def test_exponential_warms_up_and_then_decays() -> None:
+    # What is left of the start: the product of (1 + i) / (10 + i).
+    left = np.prod([(1 + i) / (10 + i) for i in range(1, 11)])
+    assert weights(Exponential(0.99), 10)[0] == pytest.approx(left, rel=1e-4)
+    assert weights(Exponential(0.99, warmup=False), 10)[0] == pytest.approx(0.99**10, rel=1e-5)
+    assert float(Exponential(0.99).rate(jnp.array(5000))) == pytest.approx(0.01)
+    found = weights(Exponential(0.99), 2000)
+    assert found.sum() == pytest.approx(1, abs=1e-5)
+    assert found[-2] == pytest.approx(0.01 * 0.99, rel=1e-4)
+
+
+def test_inner_products_are_integrals() -> None:
+    gammas, steps = np.array([16.97, 6.94, 0.3]), np.array([500.0, 900.0, 1000.0])
+    found = inner_products((gammas, steps), (gammas, steps))
+    for i in range(3):
+        for j in range(3):
+            product = lambda t, i=i, j=j: (  # noqa: E731
+                (gammas[i] + 1) * (t / steps[i]) ** gammas[i] / steps[i]
+                * (gammas[j] + 1) * (t / steps[j]) ** gammas[j] / steps[j]
+            )  # fmt: skip
+            exact, _ = integrate.quad(product, 0, min(steps[i], steps[j]))
+            assert found[i, j] == pytest.approx(exact, rel=1e-9)
+
+
+PUBLISHED = {
+    0.08: "2.676618221e-06 -3.658411397e-05 0.003593012188 -0.01947205163 0.2578911309 0.758021816",
+    0.2: "-0.018957073 0.052585371 -0.133345095 0.336606754 -0.387493122 1.150603165",
+}
+
+
+@pytest.mark.parametrize("length", PUBLISHED)
+def test_combinations_are_those_of_the_published_code(length: float) -> None:
+    """`solve_posthoc_coefficients` of EDM2's training/phema.py (NVlabs/edm2), run on these."""
+    found = post_hoc_weights(length, 300, [0.05, 0.1], [100, 200, 300])
+    theirs = [float(word) for word in PUBLISHED[length].split()]
+    np.testing.assert_allclose(found.weights.ravel(), theirs, rtol=1e-7)
+    exact = post_hoc_weights(0.1, 300, [0.05, 0.1], [100, 200, 300])
+    np.testing.assert_allclose(exact.weights, [[0, 0], [0, 0], [0, 1]], atol=1e-9)
+    assert exact.error < 1e-7
+
+
+def test_the_error_of_a_profile_is_its_distance() -> None:
+    """By quadrature; and two snapshots all but at the same step are no trouble."""
+    lengths, steps, wanted = [0.05, 0.1], [400, 800, 999, 1000], 0.2
+    found = post_hoc_weights(wanted, 1000, lengths, steps)
+    t = (np.arange(200_000) + 0.5) / 200
+
+    def profile(length: float, end: int) -> np.ndarray:
+        gamma = exponent(length)
+        return np.where(t < end, (gamma + 1) / end * (t / end) ** gamma, 0)
+
+    made = sum(
+        w * profile(length, end)
+        for end, row in zip(steps, found.weights, strict=True)
+        for length, w in zip(lengths, row, strict=True)
+    )
+    aim = profile(wanted, 1000)
+    error = np.linalg.norm(made - aim) / np.linalg.norm(aim)
+    assert found.error == pytest.approx(error, rel=1e-3)
+    assert np.abs(found.weights).sum() < 100
+    assert found.weights.sum() == pytest.approx(1)
+
+
+STEPS, EVERY = 2000, 20
+TRACKED, OTHERS = (0.05, 0.1), (0.02, 0.03, 0.07, 0.15, 0.2, 0.25)
+
+
+def noisy_regression(params, batch, key):
+    """A two-layer network on a batch of its own at every step, with noise in what it is to say."""
+    x_key, noise_key = jax.random.split(key)
+    x = jax.random.normal(x_key, (len(batch["x"]), 4))
+    y = jnp.sin(x @ jnp.array([1.0, -2.0, 0.5, 1.0])) + 0.3 * jax.random.normal(
+        noise_key, (len(x),)
+    )
+    return (jnp.tanh(x @ params["in"]) @ params["out"] - y) ** 2, {}
+
+
+@pytest.fixture(scope="module")
+def trajectory():
+    """The averages of a training after every `EVERY` steps, by its own step, in float32."""
+    averages = {str(length): Power(length) for length in (*TRACKED, *OTHERS)}
+    optimizer = optax.sgd(0.1)
+    keys = jax.random.split(jax.random.key(0))
+    params = {
+        "in": jax.random.normal(keys[0], (4, 16)),
+        "out": jax.random.normal(keys[1], (16,)) / 4,
+    }
+    step = make_train_step(noisy_regression, optimizer, averages)
+
+    def body(state, _):
+        return jax.lax.fori_loop(
+            0, EVERY, lambda _, s: step(s, {"x": jnp.zeros(8)}, jax.random.key(1))[0], state
+        ), None
+
+    def run(state, _):
+        state, _ = body(state, None)
+        return state, state
+
+    state = create_state(params, optimizer, averages)
+    return jax.jit(lambda s: jax.lax.scan(run, s, length=STEPS // EVERY)[1])(state)
+
+
+@pytest.mark.parametrize(
+    ("length", "end"), [(one, STEPS) for one in OTHERS] + [(0.02, 1500), (0.07, 1500), (0.2, 1500)]
+)
+def test_post_hoc_equals_tracked(trajectory: TrainState, length: float, end: int) -> None:
+    """To 1e-3 of the parameters, where single steps are 1 to 20% away."""
+    steps = list(range(EVERY, end + 1, EVERY))
+    found = post_hoc_weights(length, end, TRACKED, steps)
+    row = end // EVERY - 1
+    for leaf in ("in", "out"):
+        stored = np.stack([trajectory.ema[str(one)][leaf][: row + 1] for one in TRACKED], axis=1)
+        made = np.tensordot(found.weights, stored.astype(np.float64), 2)
+        tracked = np.asarray(trajectory.ema[str(length)][leaf][row], np.float64)
+        distance = np.linalg.norm(made - tracked) / np.linalg.norm(tracked)
+        moved = np.linalg.norm(trajectory.params[leaf][row] - tracked) / np.linalg.norm(tracked)
+        assert distance < 1e-3
+        assert moved > 10 * distance
