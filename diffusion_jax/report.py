@@ -234,6 +234,7 @@ def _draw(
         ]
         right.plot(*zip(*sorted(levels), strict=True), "o-", label=f"step {row['step']:.0f}")
     right.set(xlabel="t (0 clean, 1 noise)", ylabel="held-out squared error", yscale="log")
-    right.legend()
+    if heldout:
+        right.legend()
     figure.savefig(out, dpi=110)
     pyplot.close(figure)

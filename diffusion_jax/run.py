@@ -1,6 +1,7 @@
 """One run from its config and workdir: train, sample, evaluate, report."""
 
 import dataclasses
+import functools
 import shutil
 import sys
 import time
@@ -148,9 +149,6 @@ class Job:
             state, data_state = self.checkpoints.restore(state)
             batches.set_state(data_state)
             print(f"going on from step {int(state.step)}")
-            every, step = config.ema.snapshot_every, int(state.step)
-            if every and step % every == 0:  # that of this step may not have been written any more
-                self.snapshots.save(step, state)
         writer = make_writer(self.workdir, print)
         heldout = HeldoutLoss(parts.heldout_loss, parts.dataset)
 
@@ -165,6 +163,10 @@ class Job:
         def snapshot(step: int, state: TrainState) -> None:
             if step < config.train.steps:  # the last checkpoint has the last averages
                 self.snapshots.save(step, state)
+
+        every, start = config.ema.snapshot_every, int(state.step)
+        if every and start and start % every == 0:
+            snapshot(start, state)  # a run that was killed may have saved the checkpoint alone
 
         parallel = Replicated()
         train_step = make_train_step(
@@ -189,7 +191,7 @@ class Job:
                 actions=[
                     (settings.heldout_every, measure),
                     (settings.sample_every, show),
-                    (config.ema.snapshot_every, snapshot),
+                    (every, snapshot),
                 ],
             )
         finally:
@@ -254,16 +256,19 @@ class Job:
     def unfit(self, params: Any, step: int, name: str) -> list[str]:
         """What is wrong with an average, in sentences."""
         found = self.snapshots.unfit(name, step)
-        unmoved = jax.jit(
+        if step and self._never_moved(self.init_key, params):
+            found.append(
+                f"what is sampled with (EMA: {self.snapshots.describe(name)}) has never moved: "
+                f"after {step:,} steps it still is the initial parameters"
+            )
+        return found
+
+    @functools.cached_property
+    def _never_moved(self) -> Any:
+        return jax.jit(
             lambda key, params: never_moved(params, self.parts.init(key)),
             compiler_options={"xla_backend_optimization_level": 1},
         )
-        if step and unmoved(self.init_key, params):
-            found.append(
-                f"the EMA ({self.snapshots.describe(name)}) has never moved: after {step:,} steps "
-                "it still is the initial parameters"
-            )
-        return found
 
     def optimised_times(self, params: Any, step: int, name: str) -> jax.Array:
         """The times that are best for these parameters, searched for once."""

@@ -1,23 +1,42 @@
 """Averages of the parameters: closed forms, EDM2's figures, and lengths made after training."""
 
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from absl import flags
+from ml_collections import config_flags
 from scipy import integrate
 
+from diffusion_jax import run
+from diffusion_jax.build import ConfigError, build, evaluated, sample_average
+from diffusion_jax.build.averages import make_averages
+from diffusion_jax.plan import make_plan
+from diffusion_jax.report import result_tables
+from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import (
+    EXPONENTIAL,
     LONGEST,
     Exponential,
     Power,
     exponent,
     inner_products,
     post_hoc_weights,
+    start_weight,
+    too_young,
     update_averages,
 )
+from diffusion_jax.training.snapshots import Snapshots
 from diffusion_jax.training.state import TrainState, create_state
 from diffusion_jax.training.step import make_train_step
+from tests.test_run import _noise, tiny  # noqa: F401
 
 
 def weights(average: Exponential | Power, steps: int) -> np.ndarray:
@@ -180,3 +199,139 @@ def test_post_hoc_equals_tracked(trajectory: TrainState, length: float, end: int
         moved = np.linalg.norm(trajectory.params[leaf][row] - tracked) / np.linalg.norm(tracked)
         assert distance < 1e-3
         assert moved > 10 * distance
+
+
+def test_lengths_are_made_of_what_is_on_disk(trajectory: TrainState, tmp_path: Path) -> None:
+    """With the averages of a step between two snapshots, and none of later ones."""
+    averages = {EXPONENTIAL: Exponential(0.9)} | {str(length): Power(length) for length in TRACKED}
+
+    def state(step: int) -> TrainState:
+        row = jax.tree.map(lambda a: a[step // EVERY - 1], trajectory)
+        ema = {name: row.ema[name] for name in map(str, TRACKED)}
+        return TrainState(row.step, row.params, {EXPONENTIAL: row.params, **ema}, ())
+
+    snapshots = Snapshots(tmp_path, averages)
+    for step in range(200, STEPS + 1, 200):
+        snapshots.save(step, state(step))
+    now = state(1700)
+    steps, combination = snapshots.plan("0.07", 1700)
+    assert steps == [200, 400, 600, 800, 1000, 1200, 1400, 1600, 1700]
+    found = snapshots.average(now, "0.07")
+    tracked = jax.tree.map(lambda a: a[1700 // EVERY - 1], trajectory.ema["0.07"])
+    for name in ("in", "out"):
+        distance = jnp.linalg.norm(found[name] - tracked[name]) / jnp.linalg.norm(tracked[name])
+        assert distance < 1e-3
+        assert found[name].dtype == jnp.float32
+    assert snapshots.average(now, "0.1") is now.ema["0.1"]
+    assert snapshots.average(now, "params") is now.params
+    assert snapshots.describe("0.07") == "length 0.07, post-hoc"
+    assert combination.error < 0.01
+    assert not snapshots.unfit("0.07", 1700)
+    assert "poorly met by averages of 9 steps" in snapshots.unfit("0.01", 1700)[0]
+
+
+def test_an_average_that_is_too_young_is_told() -> None:
+    slow = Exponential(0.9999, warmup=False)
+    assert start_weight(slow, 2000) == pytest.approx(0.9999**2000, rel=1e-3)
+    (told,) = too_young({"a": slow, "b": Exponential(0.9999), "c": Power(0.25)}, 2000)
+    assert "(decay 0.9999) is too young after 2,000 steps: 82% of it" in told
+    assert too_young({"a": slow}, 50_000) == []
+    assert too_young({"a": slow}, 0) == []
+    assert start_weight(Power(0.1), 1) == 0
+    config = tiny(ema__decay=0.9999, ema__warmup=False)
+    warnings = make_plan(config, build(config), 0.5).warnings
+    assert any("too young after 6 steps" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"ema__lengths": (0.0,)}, "above 0 and below 0.2887"),
+        ({"ema__lengths": ("0.1", "x")}, "ema.lengths='x' is not known"),
+        ({"ema__lengths": (0.1, 0.10)}, "has a length twice"),
+        ({"ema__lengths": (0.1,), "ema__snapshot_every": -1}, "ema.snapshot_every=-1 must be 0"),
+        ({"sample__ema": "parms"}, "allowed is '', 'params' or a length"),
+        ({"evaluate__ema_lengths": (0.1,)}, "evaluate.ema_lengths asks for EMA length 0.1"),
+    ],
+)
+def test_bad_lengths(settings: dict, says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        make_averages(tiny(**settings))
+
+
+def test_lengths_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["ema.lengths=0.05,0.1", "evaluate.ema_lengths=0.10", "sample.ema=0.050"]
+    monkeypatch.setattr("sys.argv", ["launch.py", *(f"--config.{word}" for word in words)])
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_dict("config", tiny(), flag_values=values)
+    values(sys.argv)
+    assert list(make_averages(holder.value)) == [EXPONENTIAL, "0.05", "0.1"]
+    assert evaluated(holder.value) == ["0.1"]
+    assert sample_average(holder.value) == "0.05"
+
+
+def test_a_run_with_lengths(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Killed between a checkpoint and its snapshot; then measured by length."""
+    quiet = {"train__heldout_every": 0, "train__sample_every": 0, "train__checkpoint_every": 2}
+    config = tiny(ema__lengths=(0.05, 0.1), ema__snapshot_every=2, **quiet)
+    assert run.run(config, tmp_path, "train") == 0
+    job = run.Job(config, tmp_path, build(config))
+    whole, before = job.restored_state(), stored(job)
+    shutil.rmtree(tmp_path / "checkpoints/6")
+    shutil.rmtree(tmp_path / "snapshots/4")
+    assert run.run(config, tmp_path, "train") == 0
+    job = run.Job(config, tmp_path, build(config))
+    assert [step for step, _ in before] == [2, 4]
+    for found, expected in ((job.restored_state(), whole), (stored(job), before)):
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+    initial = jax.jit(job.parts.init)(job.init_key)
+    assert "has never moved: after 6 steps" in job.unfit(initial, 6, EXPONENTIAL)[0]
+    assert job.unfit(initial, 0, EXPONENTIAL) == job.unfit(whole.ema["0.05"], 6, "0.05") == []
+
+    capsys.readouterr()
+    swept = tiny(**{"ema": config.ema, "evaluate__ema_lengths": (0.2, 0.05), **quiet})
+    assert run.run(swept, tmp_path, "evaluate") == 0
+    assert "EMA length 0.2 is poorly met by averages of 3 steps" in capsys.readouterr().err
+    result = json.loads((tmp_path / "result.json").read_text())
+    for name in ("frechet_noise_cnn", "nearest_training_distance"):
+        for length, words in ((0.05, "length 0.05"), (0.2, "length 0.2, post-hoc")):
+            entry = result[f"{name}_length{length}"]
+            assert entry["low"] <= entry["value"] <= entry["high"]
+            assert entry["passport"]["ema"] == words
+            assert entry["passport"]["length"] == length
+        assert "length" not in result[f"{name}_heldout"]["passport"]
+    page = (tmp_path / "report.md").read_text()
+    assert "| 0.05 | **" in page
+    assert "| 0.2 (post-hoc, profile " in page
+    assert "`accuracy_noise_cnn`" in page
+    run.Job(swept, tmp_path, build(swept)).evaluate(again=False)
+    assert "evaluated already" in capsys.readouterr().out
+
+
+def stored(job: run.Job) -> list:
+    """Steps and contents of a run's snapshots."""
+    checkpoints = Checkpoints(job.workdir / "snapshots", None)
+    template = {name: job.abstract_state().ema[name] for name in ("0.05", "0.1")}
+    return [(step, checkpoints.restore(template, step)[0]) for step in checkpoints.steps()]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ((3.0, 1.0, 2.0), "is best at EMA length 0.1: its interval lies apart from all others"),
+        ((3.0, 1.0, 1.3), "do not resolve which of the EMA lengths 0.1, 0.2 is best"),
+    ],
+)
+def test_the_best_length_is_named_if_intervals_resolve_it(values: tuple, says: str) -> None:
+    result = {}
+    for length, value in zip((0.05, 0.1, 0.2), values, strict=True):
+        passport = {"length": length, "profile_error": 0.0}
+        for name, v in (("frechet_x", value), ("accuracy_x", 1 - value / 10)):
+            half = 0.2 if name == "frechet_x" else 0.02
+            entry = {"value": v, "low": v - half, "high": v + half, "n": 9, "passport": passport}
+            result[f"{name}_length{length}"] = entry
+            result[f"{name}_heldout"] = {**entry, "passport": {}}
+    table = result_tables(result)
+    assert len([line for line in table.splitlines() if says in line]) == 2
+    assert len([line for line in table.splitlines() if line.startswith("| 0.")]) == 3

@@ -376,6 +376,10 @@ BAD = {
     "model.unet.channel_mults": ((1, 1, 1, 1, 1), "8x8 cannot be halved 4 times"),
     "train.steps": (0, "must be at least 1"),
     "train.accumulate": (3, "must be a multiple of 3"),
+    "ema.decay": (1.0, "at least 0 and below 1"),
+    "ema.lengths": ((0.1, 0.3), "ema.lengths=0.3: an EMA length is"),
+    "ema.snapshot_every": (5, "of the averages that ema.lengths gives"),
+    "sample.ema": ("0.07", "no snapshots to make it of: train with ema.lengths=0.05,0.1"),
     "data.in_memory": ("sometimes", "Known: auto, always, never"),
 }
 
@@ -468,6 +472,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
         (["--config", "configs/digit.py"], "did you mean 'configs/digits.py'"),
         (["--config", "configs/digits.py", "--config.train.stepz=1"], "did you mean 'steps'"),
         (["--config", "configs/digits.py", "--config.train.steps=many"], "invalid literal"),
+        (["--config", "configs/digits.py", "--config.ema.lengths=0.05,0.3"], "ema.lengths=0.3"),
         (["--config", "configs/digits.py", "--mode", "smaple"], "all|train|sample|evaluate"),
         ([], "which config?"),
     ],

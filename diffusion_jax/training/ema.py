@@ -53,7 +53,7 @@ class Exponential:
 
     def rate(self, step: Array) -> Array:
         """`1 - beta` at a step, counted from 1."""
-        return jnp.maximum(1 - self.decay, 9 / (10 + step) if self.warmup else 0.0)
+        return jnp.maximum(1 - self.decay, self.warmup * 9 / (10 + step))
 
     def __str__(self) -> str:
         return f"decay {self.decay}"
