@@ -1,7 +1,6 @@
 """One run from its config and workdir: train, sample, evaluate, report."""
 
 import dataclasses
-import functools
 import shutil
 import sys
 import time
@@ -256,19 +255,12 @@ class Job:
     def unfit(self, params: Any, step: int, name: str) -> list[str]:
         """What is wrong with an average, in sentences."""
         found = self.snapshots.unfit(name, step)
-        if step and self._never_moved(self.init_key, params):
+        if step and never_moved(params, self.parts.init, self.init_key):
             found.append(
                 f"what is sampled with (EMA: {self.snapshots.describe(name)}) has never moved: "
                 f"after {step:,} steps it still is the initial parameters"
             )
         return found
-
-    @functools.cached_property
-    def _never_moved(self) -> Any:
-        return jax.jit(
-            lambda key, params: never_moved(params, self.parts.init(key)),
-            compiler_options={"xla_backend_optimization_level": 1},
-        )
 
     def optimised_times(self, params: Any, step: int, name: str) -> jax.Array:
         """The times that are best for these parameters, searched for once."""

@@ -18,6 +18,7 @@ from scipy import integrate
 from diffusion_jax import run
 from diffusion_jax.build import ConfigError, build, evaluated, sample_average
 from diffusion_jax.build.averages import make_averages
+from diffusion_jax.extractor import Extractor
 from diffusion_jax.plan import make_plan
 from diffusion_jax.report import result_tables
 from diffusion_jax.training.checkpoint import Checkpoints
@@ -28,6 +29,7 @@ from diffusion_jax.training.ema import (
     Power,
     exponent,
     inner_products,
+    never_moved,
     post_hoc_weights,
     start_weight,
     too_young,
@@ -230,7 +232,7 @@ def test_lengths_are_made_of_what_is_on_disk(trajectory: TrainState, tmp_path: P
     assert "poorly met by averages of 9 steps" in snapshots.unfit("0.01", 1700)[0]
 
 
-def test_an_average_that_is_too_young_is_told() -> None:
+def test_averages_that_are_not_fit_to_sample_from() -> None:
     slow = Exponential(0.9999, warmup=False)
     assert start_weight(slow, 2000) == pytest.approx(0.9999**2000, rel=1e-3)
     (told,) = too_young({"a": slow, "b": Exponential(0.9999), "c": Power(0.25)}, 2000)
@@ -238,6 +240,12 @@ def test_an_average_that_is_too_young_is_told() -> None:
     assert too_young({"a": slow}, 50_000) == []
     assert too_young({"a": slow}, 0) == []
     assert start_weight(Power(0.1), 1) == 0
+    init = lambda key: {"a": jnp.zeros(2), "b": jax.random.normal(key, (3,))}  # noqa: E731
+    still = init(jax.random.key(0))
+    assert never_moved(still, init, jax.random.key(0))
+    for name in still:
+        moved = {**still, name: still[name] + 1e-4}
+        assert not never_moved(moved, init, jax.random.key(0))
     config = tiny(ema__decay=0.9999, ema__warmup=False)
     warnings = make_plan(config, build(config), 0.5).warnings
     assert any("too young after 6 steps" in warning for warning in warnings)
@@ -270,8 +278,13 @@ def test_lengths_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sample_average(holder.value) == "0.05"
 
 
-def test_a_run_with_lengths(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_run_with_lengths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     """Killed between a checkpoint and its snapshot; then measured by length."""
+    flat = lambda images: images.reshape(len(images), -1)  # noqa: E731
+    seen = Extractor("noise_cnn", "", lambda images: (flat(images)[:, :10], flat(images)[:, 10:20]))
+    monkeypatch.setattr(run, "get_extractor", lambda *a: seen)
     quiet = {"train__heldout_every": 0, "train__sample_every": 0, "train__checkpoint_every": 2}
     config = tiny(ema__lengths=(0.05, 0.1), ema__snapshot_every=2, **quiet)
     assert run.run(config, tmp_path, "train") == 0
@@ -325,13 +338,15 @@ def stored(job: run.Job) -> list:
 )
 def test_the_best_length_is_named_if_intervals_resolve_it(values: tuple, says: str) -> None:
     result = {}
+    names = ("frechet_x", "accuracy_x", "bits_ode_heldout", "bits_ode_train")
     for length, value in zip((0.05, 0.1, 0.2), values, strict=True):
         passport = {"length": length, "profile_error": 0.0}
-        for name, v in (("frechet_x", value), ("accuracy_x", 1 - value / 10)):
-            half = 0.2 if name == "frechet_x" else 0.02
+        for name in names:
+            v, half = (1 - value / 10, 0.02) if name == "accuracy_x" else (value, 0.2)
             entry = {"value": v, "low": v - half, "high": v + half, "n": 9, "passport": passport}
             result[f"{name}_length{length}"] = entry
-            result[f"{name}_heldout"] = {**entry, "passport": {}}
+            if not name.startswith("bits"):
+                result[f"{name}_heldout"] = {**entry, "passport": {}}
     table = result_tables(result)
-    assert len([line for line in table.splitlines() if says in line]) == 2
-    assert len([line for line in table.splitlines() if line.startswith("| 0.")]) == 3
+    assert len([line for line in table.splitlines() if says in line]) == 3
+    assert len([line for line in table.splitlines() if line.startswith("| 0.")]) == 6

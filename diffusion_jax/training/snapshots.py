@@ -93,9 +93,8 @@ class Snapshots:
         for step, row in zip(steps, combination.weights, strict=True):
             stored = own if step == steps[-1] else self._checkpoints.restore(own, step)[0]
             for key, weight in zip(self._lengths, row, strict=True):
-                total = jax.tree.map(
-                    lambda t, a, w=weight: t + w * np.asarray(a), total, stored[key]
-                )
+                add = lambda t, a, w=weight: t + w * np.asarray(a, np.float64)  # noqa: E731
+                total = jax.tree.map(add, total, stored[key])
         return jax.tree.map(lambda t, a: jnp.asarray(t, a.dtype), total, state.params)
 
     def _stored(self, state: TrainState) -> dict[str, Params]:
