@@ -9,10 +9,10 @@ After step `t` an average goes a part `rate(t)` of its way to the parameters:
   `length` (their sigma_rel) is the standard deviation of that profile, as a share of training.
 
 Any power-function average follows, nearly, from stored ones (`post_hoc_weights`; their Section 3.2
-and Appendix C). What is approximate there is the profile alone, whose error is given: the recursion
-in steps is exact, since its weights `(t/n)^(gamma+1) - ((t-1)/n)^(gamma+1)` are the integrals over
-each step of the continuous profile that the inner products are taken of. None of it is of the
-initial parameters, as `beta(1) = 0`.
+and Appendix C). Approximate there, but for rounding, is the profile alone, and its error is given:
+the recursion in steps is exact, since its weights `(t/n)^(gamma+1) - ((t-1)/n)^(gamma+1)` are the
+integrals over each step of the continuous profile, of which the inner products are taken. None of
+it is of the initial parameters, as `beta(1) = 0`.
 """
 
 import dataclasses
