@@ -1,7 +1,9 @@
 """One run from its config and workdir: train, sample, evaluate, report."""
 
+import contextlib
 import dataclasses
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -24,9 +26,11 @@ from diffusion_jax.build import (
     config_hash,
     evaluated,
     grids_to_start_from,
+    make_parallel,
     sample_average,
 )
 from diffusion_jax.data import DataError, arrays, to_float, to_uint8, train_batches
+from diffusion_jax.devices import is_main
 from diffusion_jax.evaluate import Evaluation, Result, likelihood
 from diffusion_jax.extractor import get_extractor
 from diffusion_jax.grid_search import Found, cached_times, optimise_times
@@ -40,7 +44,6 @@ from diffusion_jax.sample import cycle_labels, proportional_labels
 from diffusion_jax.training.checkpoint import CheckpointError, Checkpoints
 from diffusion_jax.training.ema import never_moved
 from diffusion_jax.training.loop import Cadence, TrainingError, train
-from diffusion_jax.training.parallel import Replicated
 from diffusion_jax.training.snapshots import Snapshots
 from diffusion_jax.training.state import TrainState, create_state, initial_state
 from diffusion_jax.training.step import make_train_step
@@ -55,16 +58,26 @@ SHOWN = 100
 
 
 def run(config: Config, workdir: Path, mode: str) -> int:
-    """Does what `mode` says; returns the exit status. A user's mistake is one line on stderr."""
+    """Does what `mode` says; returns the exit status.
+
+    0: done; 2: a mistake of the user's, or a disk that is full or closed, in one line on stderr;
+    128 + the number of the signal that ended it, that is 130 for Ctrl-C and 143 for SIGTERM.
+    """
     try:
         return _run(config, workdir, mode)
     except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename or workdir}: {error.strerror or error}"
+    except KeyboardInterrupt:  # outside of training, which ends by itself
+        print("interrupted; what is missing is made by the same command", file=sys.stderr)
+        return 128 + signal.SIGINT
+    print(f"error: {message}", file=sys.stderr)
+    return 2
 
 
 def _run(config: Config, workdir: Path, mode: str) -> int:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it writes
+    logging.set_verbosity(logging.FATAL)  # Orbax tells of all it writes, and logs what it raises
     tune_cpu_allocator()
     enable_compilation_cache()
     if mode == "plan":
@@ -72,9 +85,9 @@ def _run(config: Config, workdir: Path, mode: str) -> int:
         return 0
     check_workdir(config, workdir)
     job = Job(config, workdir, build(config))
-    if mode in ("all", "train") and not job.train():
+    if mode in ("all", "train") and (signum := job.train()):
         print(f"stopped and saved; go on with the same command: {command()}")
-        return 130
+        return 128 + signum
     if mode in ("all", "sample"):
         job.sample(again=mode == "sample")
     if mode in ("all", "evaluate"):
@@ -108,40 +121,50 @@ class Job:
     def __post_init__(self) -> None:
         self.labels(np.arange(1))  # refuses bad ones before any time is spent
         self.init_key, self.train_key = jax.random.split(jax.random.key(self.config.seed))
+        kept = self.config.train
         self.checkpoints = Checkpoints(
-            self.workdir / "checkpoints", self.config.train.keep_checkpoints
+            self.workdir / "checkpoints", kept.keep_checkpoints, kept.keep_every, kept.keep_best
         )
         self.snapshots = Snapshots(self.workdir / "snapshots", self.parts.averages)
         self.ema = sample_average(self.config)
         self.generator = self.parts.generator
+        self.parallel = make_parallel(self.config)
 
     # Training
 
     def abstract_state(self) -> TrainState:
-        """Shapes and types of the state."""
-        return jax.eval_shape(
+        """Shapes and types of the state, and where it lies."""
+        shapes = jax.eval_shape(
             lambda key: create_state(
                 self.parts.init(key), self.parts.optimizer, self.parts.averages
             ),
             self.init_key,
         )
+        return jax.tree.map(
+            lambda a, sharding: a.update(sharding=sharding), shapes, self.parallel.shardings(shapes)
+        )
 
-    def train(self) -> bool:
-        """Trains to the end from the newest checkpoint; False if Ctrl-C came first."""
-        config, parts = self.config, self.parts
+    def train(self) -> int:
+        """Trains to the end from the newest checkpoint; the signal that came first, or 0."""
+        config, parts, parallel = self.config, self.parts, self.parallel
         if self.checkpoints.latest() == config.train.steps:
             print(f"training is done: step {config.train.steps} is in {self.workdir}")
-            return True
-        write_config(config, self.workdir)
+            return 0
+        if is_main():
+            write_config(config, self.workdir)
         batches = train_batches(
             parts.dataset,
-            batch_size=config.train.batch_size,
+            batch_size=config.train.batch_size // parallel.share[1],
             seed=config.seed,
             flip=config.data.flip,
             num_workers=config.data.num_workers,
             prefetch=config.data.prefetch,
+            process_index=parallel.share[0],
+            process_count=parallel.share[1],
         )
-        state = initial_state(parts.init, parts.optimizer, self.init_key, parts.averages)
+        state = initial_state(
+            parts.init, parts.optimizer, self.init_key, parts.averages, parallel.shardings
+        )
         self.print_overview(state)
         print_plan(config, parts, only_warnings=True)
         if self.checkpoints.latest() is not None:
@@ -151,40 +174,49 @@ class Job:
         writer = make_writer(self.workdir, print)
         heldout = HeldoutLoss(parts.heldout_loss, parts.dataset)
 
-        def measure(step: int, state: TrainState) -> None:
-            writer.write_scalars(step, heldout(self.snapshots.average(state, self.ema)))
+        def measure(step: int, state: TrainState) -> dict[str, float]:
+            return heldout(self.snapshots.average(state, self.ema))
 
-        def show(step: int, state: TrainState) -> None:
+        def show(step: int, state: TrainState) -> dict[str, float]:
             path = self.workdir / "samples" / f"step_{step:08d}.png"
             sheet = self.draw_grid(self.snapshots.average(state, self.ema), step, path)
             writer.write_images(step, {"samples": sheet[None]})
+            return {}
 
-        def snapshot(step: int, state: TrainState) -> None:
+        def snapshot(step: int, state: TrainState) -> dict[str, float]:
             if step < config.train.steps:  # the last checkpoint has the last averages
                 self.snapshots.save(step, state)
+            return {}
 
         every, start = config.ema.snapshot_every, int(state.step)
         if every and start and start % every == 0:
             snapshot(start, state)  # a run that was killed may have saved the checkpoint alone
 
-        parallel = Replicated()
         train_step = make_train_step(
             parts.loss,
             parts.optimizer,
             parts.averages,
             config.train.accumulate,
             parallel.axis_name,
+            config.train.max_grad_norm,
         )
         settings = config.train
-        try:
-            interrupted = train(
+        with contextlib.ExitStack() as closing:
+            for close in (batches.close, writer.close, self.checkpoints.wait):
+                closing.callback(close)
+            return train(
                 train_step,
                 state,
                 batches,
                 self.train_key,
                 parallel=parallel,
                 batch_size=settings.batch_size,
-                cadence=Cadence(settings.steps, settings.log_every, settings.checkpoint_every),
+                cadence=Cadence(
+                    settings.steps,
+                    settings.log_every,
+                    settings.checkpoint_every,
+                    settings.max_skipped,
+                ),
                 checkpoints=self.checkpoints,
                 writer=writer,
                 actions=[
@@ -192,12 +224,8 @@ class Job:
                     (settings.sample_every, show),
                     (every, snapshot),
                 ],
+                stall_seconds=config.data.stall_seconds,
             )
-        finally:
-            self.checkpoints.wait()
-            writer.close()
-            batches.close()
-        return not interrupted
 
     def print_overview(self, state: TrainState) -> None:
         """Prints the parameters, their number, and the cost of one image."""
@@ -246,7 +274,8 @@ class Job:
         step = int(state.step)
         params = self.snapshots.average(state, name)
         for warning in self.unfit(params, step, name):
-            print(f"warning: {warning}", file=sys.stderr)
+            if is_main():
+                print(f"warning: {warning}", file=sys.stderr)
         if self.config.sample.grid == OPTIMISED:
             times = self.optimised_times(params, step, name)
             self.generator = dataclasses.replace(self.parts.generator, times=times)
@@ -346,7 +375,8 @@ class Job:
         made_by = {**self.made_by(step, sample.seed), **self.span(index)}
         if sample.grid == OPTIMISED:
             made_by["grid"] = "uniform()"  # a search for each of these would take too long
-        save_png(path, sheet, made_by)
+        if is_main():
+            save_png(path, sheet, made_by)
         return sheet
 
     def sample(self, again: bool) -> None:
@@ -366,6 +396,8 @@ class Job:
         if len(rest[0]):
             more, _ = self.draw(params, sample.seed, *rest)
             images = np.concatenate([images, more])
+        if not is_main():
+            return
         singles = folder / "images"
         shutil.rmtree(singles, ignore_errors=True)
         singles.mkdir(parents=True)
@@ -375,11 +407,12 @@ class Job:
             what = {"index": int(number), "label": None if label is None else int(label)}
             save_png(singles / f"{number:06d}.png", image, {**made_by, **what})
         span = {**made_by, **self.span(index)}
-        save_png(folder / "grid.png", tile(images, COLUMNS), span)
         few = states[:, :COLUMNS].swapaxes(0, 1)
         strip = tile(few.reshape(-1, *few.shape[2:]), columns=few.shape[1])
         save_png(folder / "trajectory.png", strip, span)
         save_gif(folder / "denoise.gif", states, COLUMNS)
+        # Last: it says that all of them are there.
+        save_png(folder / "grid.png", tile(images, COLUMNS), span)
         print(f"{len(index)} samples of step {step} are in {folder}")
 
     # Evaluation
@@ -426,9 +459,11 @@ class Job:
             if settings.likelihood.num_images:
                 found |= self.likelihood(params, about)
             result |= {key + report.suffix(entry): entry for key, entry in found.items()}
+        if not is_main():
+            return
         result |= measure.heldout(passport)
-        report.write_result(path, result)
         self.report(result, step, seconds)
+        report.write_result(path, result)  # last: it says that all is there
         print(report.result_tables(result))
         print(f"report: {self.workdir / 'report.md'}")
 

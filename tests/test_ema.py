@@ -77,6 +77,18 @@ def test_profile_of_the_recursion(length: float) -> None:
     assert spread / steps == pytest.approx(length, rel=1e-4)
 
 
+def test_a_step_without_a_sound_gradient_counts_for_the_averages() -> None:
+    """Their weights go by the number of steps: the parameters before it are taken again."""
+    averages, optimizer = {"a": Power(0.1)}, optax.sgd(0.1)
+    step = make_train_step(lambda p, batch, key: (p * batch["x"], {}), optimizer, averages)
+    state, seen = create_state(jnp.ones(()), optimizer, averages), [1.0]
+    for x in (1.0, np.nan, 2.0):
+        state, _ = step(state, {"x": jnp.full(2, x)}, jax.random.key(0))
+        seen.append(float(state.params))
+    assert seen == pytest.approx([1, 0.9, 0.9, 0.7])
+    assert float(state.ema["a"]) == pytest.approx(weights(Power(0.1), 3) @ seen, rel=1e-6)
+
+
 def test_late_in_training_float32_keeps_the_rate() -> None:
     step = 3_000_000
     exact = -np.expm1((exponent(0.1) + 1) * np.log1p(-1 / step))
@@ -211,7 +223,7 @@ def test_lengths_are_made_of_what_is_on_disk(trajectory: TrainState, tmp_path: P
     def state(step: int) -> TrainState:
         row = jax.tree.map(lambda a: a[step // EVERY - 1], trajectory)
         ema = {name: row.ema[name] for name in map(str, TRACKED)}
-        return TrainState(row.step, row.params, {EXPONENTIAL: row.params, **ema}, ())
+        return row._replace(ema={EXPONENTIAL: row.params, **ema})
 
     snapshots = Snapshots(tmp_path, averages)
     for step in range(200, STEPS + 1, 200):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,12 @@ import numpy as np
 import optax
 import pytest
 
+from diffusion_jax.devices import AXIS
 from diffusion_jax.training.ema import EXPONENTIAL, Exponential
-from diffusion_jax.training.loop import interrupt_flag
 from diffusion_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from diffusion_jax.training.parallel import AXIS, Replicated
+from diffusion_jax.training.parallel import Replicated
+from diffusion_jax.training.signals import SIGNALS, stop_signal
+from diffusion_jax.training.stalls import StallWatch
 from diffusion_jax.training.state import create_state
 from diffusion_jax.training.step import make_train_step
 
@@ -106,14 +109,34 @@ def test_optimizers_by_name_and_clipping() -> None:
         make_optimizer("adammm", optax.constant_schedule(0.1))
 
 
-def test_the_second_ctrl_c_interrupts() -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs may ignore it
-    try:
-        with interrupt_flag() as interrupted:
-            assert not interrupted()
-            os.kill(os.getpid(), signal.SIGINT)
-            assert interrupted()
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted_and_a_second_one_ends_the_process(
+    signum: int, capfd: pytest.CaptureFixture
+) -> None:
+    before = [signal.getsignal(each) for each in SIGNALS]
+    with stop_signal() as stopped:
+        assert stopped(0) == 0
+        os.kill(os.getpid(), signum)
+        assert stopped(0) == signum
+        assert [signal.getsignal(each) for each in SIGNALS] == [signal.SIG_DFL] * 2
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+    said = capfd.readouterr().err.strip()
+    assert said.startswith(signal.Signals(signum).name)
+    assert said.count("\n") == 0
+
+
+def test_a_stalled_pipeline_is_reported_and_goes_on(capsys: pytest.CaptureFixture) -> None:
+    def batches():
+        for pause in (0, 0.6, 0, 0.16, 0):
+            time.sleep(pause)
+            yield pause
+
+    with StallWatch(batches(), 0.1) as watched:
+        for pause, lines in ((0, 0), (0.6, 3), (0, 0), (0.16, 1), (0, 0)):  # 0.1, 0.2 and 0.4 s
+            assert next(watched) == pause
+            time.sleep(0.2)  # a slow step is no stall
+            said = capsys.readouterr().err.splitlines()
+            assert len(said) == lines
+            assert all(line.startswith("warning: no batch of data for") for line in said)
+        with pytest.raises(StopIteration):
+            next(watched)

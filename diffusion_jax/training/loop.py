@@ -1,27 +1,26 @@
 """The one training loop, whatever the objective."""
 
-import contextlib
 import dataclasses
 import functools
-import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from diffusion_jax.training.checkpoint import Checkpoints
-from diffusion_jax.training.parallel import Replicated
+from diffusion_jax.training.parallel import Parallel
 from diffusion_jax.training.progress import Progress
+from diffusion_jax.training.signals import stop_signal
+from diffusion_jax.training.stalls import StallWatch
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.training.step import TrainStep
 from diffusion_jax.training.writers import periodic
 from diffusion_jax.types import Key
 
-Action = Callable[[int, TrainState], None]
-"""Something done now and then with the step and one copy of the state."""
+Action = Callable[[int, TrainState], Mapping[str, float]]
+"""Something done now and then with the step and one copy of the state; returns what it measured."""
 
 
 class TrainingError(RuntimeError):
@@ -30,11 +29,19 @@ class TrainingError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Cadence:
-    """Lengths in steps: of the run, and between two logs, checkpoints and other actions."""
+    """Lengths in steps: of the run, and between two logs, checkpoints and other actions.
+
+    Attributes:
+        steps: of the whole run.
+        log_every: between two logs.
+        checkpoint_every: between two checkpoints; 0: at the end only.
+        max_skipped: so many skipped steps in a row end the run.
+    """
 
     steps: int
     log_every: int
     checkpoint_every: int
+    max_skipped: int
 
 
 def train(
@@ -43,14 +50,15 @@ def train(
     batches: Any,
     key: Key,
     *,
-    parallel: Replicated,
+    parallel: Parallel,
     batch_size: int,
     cadence: Cadence,
     checkpoints: Checkpoints,
     writer: Any,
     actions: Sequence[tuple[int, Action]] = (),
-) -> bool:
-    """Trains from `state.step` to `cadence.steps`, over all local devices.
+    stall_seconds: float = 60.0,
+) -> int:
+    """Trains from `state.step` to `cadence.steps`, over all devices.
 
     Args:
         train_step: with its means over `parallel.axis_name`.
@@ -63,29 +71,31 @@ def train(
         checkpoints: where to save.
         writer: a clu `MetricWriter`.
         actions: `(every_steps, action)`, for sample grids and held-out loss.
+        stall_seconds: without a batch, until that is said.
 
     Returns:
-        Whether Ctrl-C ended it early. The state has been saved.
+        The signal that ended it early, 0 if none did. The state has been saved.
 
     Raises:
-        TrainingError: the loss is not finite any more.
+        TrainingError: too many steps in a row were not sound.
+        CheckpointError: a checkpoint could not be written.
     """
     step_fn = parallel.compile(train_step)
     start = int(state.step)
     placed, keys = parallel.place((state, key))
     progress = Progress(cadence.steps, start, batch_size)
     window: list[Mapping[str, Any]] = []
+    measured: dict[str, float] = {}
     began = clock = time.monotonic()
 
     def log(step: int) -> None:
         nonlocal clock
+        checkpoints.check()
         rows = jax.device_get(window)
-        scalars = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        if not math.isfinite(scalars["loss"]):
-            raise TrainingError(
-                f"the loss is {scalars['loss']} by step {step}; the newest checkpoint is of step "
-                f"{checkpoints.latest()}. Try a lower optimizer.learning_rate or clip_norm"
-            )
+        check_skipped(step - len(rows), [int(np.max(row["skipped"])) for row in rows])
+        sound = [row for row in rows if not np.any(row["skipped"])]
+        scalars = {name: float(np.mean([row[name] for row in sound or rows])) for name in rows[0]}
+        scalars["skipped"] = len(rows) - len(sound)
         now = time.monotonic()
         scalars["images_per_second"] = batch_size * len(window) / (now - clock)
         window.clear()
@@ -93,45 +103,54 @@ def train(
         writer.write_scalars(step, scalars)
         progress.report(step, scalars)
 
-    def save(step: int) -> None:
-        checkpoints.save(step, parallel.fetch(placed), batches.get_state())
+    def check_skipped(before: int, counts: Sequence[int]) -> None:
+        """Says of skipped steps, and ends the run at too many in a row."""
+        first = next((i for i, count in enumerate(counts) if count), None)
+        if first is None:
+            return
+        number = before + first  # a step's number is that of its batch, from 0
+        why = "loss or gradient not finite, or larger than train.max_grad_norm"
+        if max(counts) < cadence.max_skipped:
+            many = sum(count > 0 for count in counts)
+            progress.say(
+                f"warning: {many} of the last {len(counts)} steps skipped ({why}); the first had "
+                f"{batches.describe(number)}"
+            )
+            return
+        number = before + counts.index(cadence.max_skipped) - cadence.max_skipped + 1
+        raise TrainingError(
+            f"{cadence.max_skipped} steps in a row skipped ({why}), the first of them step "
+            f"{number + 1} with {batches.describe(number)}; the newest checkpoint is of step "
+            f"{checkpoints.latest()}. Try a lower optimizer.learning_rate or clip_norm"
+        )
 
-    hooks = [periodic(cadence.log_every, log), periodic(cadence.checkpoint_every, save)]
+    def save(step: int) -> None:
+        checkpoints.save(step, parallel.fetch(placed), batches.get_state(), measured)
+        measured.clear()  # a later checkpoint needs a measurement of its own
 
     def apart(action: Action, step: int) -> None:
         nonlocal clock
         before = time.monotonic()
         jax.block_until_ready(placed)
-        action(step, parallel.fetch(placed))
+        if scalars := action(step, parallel.fetch(placed)):
+            writer.write_scalars(step, scalars)
+            measured.update(scalars)
         clock += time.monotonic() - before  # the logged rate is that of training alone
 
+    hooks = [periodic(cadence.log_every, log)]
     hooks += [periodic(every, functools.partial(apart, action)) for every, action in actions]
-    with interrupt_flag() as interrupted:
+    hooks += [periodic(cadence.checkpoint_every, save)]  # with what was measured at this step
+    with stop_signal() as stopped, StallWatch(batches, stall_seconds) as watched:
         step = start
-        while step < cadence.steps and not interrupted():
-            placed, metrics = step_fn(placed, parallel.split(next(batches)), keys)
+        while step < cadence.steps and not stopped(step):
+            placed, metrics = step_fn(placed, parallel.split(next(watched)), keys)
             step += 1
             window.append(metrics)
             progress.step()
             for hook in hooks:
                 hook(step)
         save(step)
+        checkpoints.wait()
     progress.close()
     writer.write_scalars(step, {"train_seconds": time.monotonic() - began})
-    return interrupted()
-
-
-@contextlib.contextmanager
-def interrupt_flag() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C is noted, so that the step at hand is finished and saved; a second one interrupts."""
-    hit = []
-
-    def note(signum: int, frame: Any) -> None:
-        hit.append(signum)
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: bool(hit)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return stopped(step)

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import (
@@ -18,7 +17,7 @@ from diffusion_jax.training.ema import (
     too_young,
 )
 from diffusion_jax.training.state import TrainState
-from diffusion_jax.types import Params
+from diffusion_jax.types import Array, Params
 
 POOR = 0.1
 """Largest error of a profile that is not warned of."""
@@ -80,7 +79,7 @@ class Snapshots:
         """Parameters of a name: `PARAMETERS`, that of a tracked average, or any length.
 
         A length that is not tracked is made of the snapshots before the state's step and of the
-        state's own averages, summed up in float64.
+        state's own averages. Its arrays lie as those of the state do.
 
         Raises:
             CheckpointError: a snapshot cannot be read.
@@ -89,13 +88,19 @@ class Snapshots:
         if combination is None:
             return state.params if name == PARAMETERS else state.ema[name]
         own = self._stored(state)
-        total: Any = jax.tree.map(lambda a: np.zeros(a.shape), state.params)
+        total = None
         for step, row in zip(steps, combination.weights, strict=True):
             stored = own if step == steps[-1] else self._checkpoints.restore(own, step)[0]
             for key, weight in zip(self._lengths, row, strict=True):
-                add = lambda t, a, w=weight: t + w * np.asarray(a, np.float64)  # noqa: E731
-                total = jax.tree.map(add, total, stored[key])
-        return jax.tree.map(lambda t, a: jnp.asarray(t, a.dtype), total, state.params)
+                total = _add(total, weight, stored[key])
+        return total
 
     def _stored(self, state: TrainState) -> dict[str, Params]:
         return {name: state.ema[name] for name in self._lengths}
+
+
+@jax.jit
+def _add(total: Params | None, weight: Array, params: Params) -> Params:
+    """`total + weight params`; None is nothing yet."""
+    part = jax.tree.map(lambda a: weight * a, params)
+    return part if total is None else jax.tree.map(jnp.add, total, part)
