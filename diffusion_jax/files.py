@@ -11,9 +11,13 @@ def write_whole(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name of its own: several processes may write the same.
     part = path.with_name(f"{path.name}.{jax.process_index()}-{os.getpid()}.part")
-    part.write_bytes(data)
-    sync(part)
-    part.replace(path)
+    try:
+        part.write_bytes(data)
+        sync(part)
+        part.replace(path)
+    except OSError:  # the disk is full
+        part.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 

@@ -150,6 +150,7 @@ class Job:
         if self.checkpoints.latest() == config.train.steps:
             print(f"training is done: step {config.train.steps} is in {self.workdir}")
             return 0
+        self.checkpoints.open()  # which may make room on a full disk
         if is_main():
             write_config(config, self.workdir)
         batches = train_batches(
@@ -170,7 +171,7 @@ class Job:
         if self.checkpoints.latest() is not None:
             state, data_state = self.checkpoints.restore(state)
             batches.set_state(data_state)
-            print(f"going on from step {int(state.step)}")
+            print(f"going on from step {int(state.step)}", flush=True)
         writer = make_writer(self.workdir, print)
         heldout = HeldoutLoss(parts.heldout_loss, parts.dataset)
 

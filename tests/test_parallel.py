@@ -12,6 +12,7 @@ import pytest
 
 from diffusion_jax import build
 from diffusion_jax.data import train_batches
+from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import EXPONENTIAL
 from diffusion_jax.training.parallel import Replicated, Sharded
 from diffusion_jax.training.state import TrainState, initial_state
@@ -66,6 +67,20 @@ def eight(out: str) -> None:
         found[f"{name}/state"] = np.concatenate([np.ravel(a) for a in leaves_of(state)])
         if name in ("pmap", "fsdp4_model2"):
             found[f"{name}/samples"] = draw(made, state.ema[EXPONENTIAL])
+        checkpoints = Checkpoints(Path(out).parent / name)
+        checkpoints.save(STEPS, state, {})
+        checkpoints.wait()
+        # And taken on in another layout, as it lies there.
+        other = Sharded(fsdp=4, model=2) if name == "one" else Replicated()
+        shapes = jax.tree.map(
+            lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
+            state,
+            other.shardings(state),
+        )
+        restored, _ = checkpoints.restore(shapes)
+        assert jax.tree.all(jax.tree.map(lambda a, b: a.sharding == b.sharding, restored, shapes))
+        for a, b in zip(leaves_of(restored), leaves_of(state), strict=True):
+            np.testing.assert_array_equal(a, b)
     np.savez(out, **found)
 
 

@@ -3,6 +3,8 @@
 import os
 import signal
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,9 @@ import optax
 import pytest
 
 from diffusion_jax.devices import AXIS
+from diffusion_jax.training.checkpoint import METRIC, Checkpoints
 from diffusion_jax.training.ema import EXPONENTIAL, Exponential
+from diffusion_jax.training.loop import Cadence, train
 from diffusion_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from diffusion_jax.training.parallel import Replicated
 from diffusion_jax.training.signals import SIGNALS, stop_signal
@@ -107,6 +111,43 @@ def test_optimizers_by_name_and_clipping() -> None:
     np.testing.assert_allclose(updates["w"], [-0.6, -0.8], rtol=1e-6)
     with pytest.raises(AttributeError):
         make_optimizer("adammm", optax.constant_schedule(0.1))
+
+
+class Batches:
+    """Ever the same batch; its state is the number of batches taken."""
+
+    taken = 0
+
+    def __next__(self) -> dict:
+        self.taken += 1
+        return {name: value for name, value in data().items() if name != "index"}
+
+    def get_state(self) -> dict:
+        return {"taken": self.taken}
+
+
+def test_the_loop_keeps_the_checkpoint_that_was_measured_best(tmp_path: Path) -> None:
+    """A checkpoint has the loss measured since the one before, if any: 3 and 5 have none."""
+    losses, rows = {1: 5.0, 2: 1.0, 4: 2.0, 6: 3.0}, []
+    checkpoints = Checkpoints(tmp_path, keep_last=1, keep_best=2)
+    parallel, optimizer = Replicated(), optax.sgd(0.1)
+    writer = SimpleNamespace(write_scalars=lambda step, scalars: rows.append((step, scalars)))
+    signum = train(
+        make_train_step(regression, optimizer, AVERAGES, axis_name=parallel.axis_name),
+        create_state(PARAMS, optimizer, AVERAGES),
+        Batches(),
+        jax.random.key(0),
+        parallel=parallel,
+        batch_size=16,
+        cadence=Cadence(steps=7, log_every=7, checkpoint_every=1),
+        checkpoints=checkpoints,
+        writer=writer,
+        actions=[(1, lambda step, state: {METRIC: losses[step]} if step in losses else {})],
+    )
+    assert signum == 0
+    assert checkpoints.steps() == [2, 4, 7]
+    assert [(step, row[METRIC]) for step, row in rows if METRIC in row] == list(losses.items())
+    assert checkpoints.restore(create_state(PARAMS, optimizer, AVERAGES))[1] == {"taken": 7}
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

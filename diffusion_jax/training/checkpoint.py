@@ -49,8 +49,8 @@ class _Manager(ocp.CheckpointManager):
 class Checkpoints:
     """The checkpoints of a run, by the number of training steps taken.
 
-    With several processes all of them must make the same calls. Only reads its folder until the
-    first `save`, so that one process can sample what another one trains.
+    With several processes all of them must make the same calls. Only reads its folder until `open`
+    or the first `save`, so that one process can sample what another one trains.
 
     Args:
         folder: of all checkpoints of the run.
@@ -79,23 +79,35 @@ class Checkpoints:
 
     @functools.cached_property
     def _manager(self) -> _Manager:
-        """Made by the first save, which removes what was not finished or is damaged."""
+        """Its making removes what was not finished or is damaged."""
         if jax.process_index() == 0 and self._folder.exists():
             for path in self._folder.iterdir():
-                if path.name.isdigit() and not (path / MANIFEST).exists():
+                # At once, as a full disk wants it; Orbax would do it in the background.
+                if path.name.endswith(ocp.path.atomicity_types.TMP_DIR_SUFFIX):
+                    shutil.rmtree(path)
+                elif path.name.isdigit() and not (path / MANIFEST).exists():
                     _say(f"checkpoint of step {path.name} was not finished (no manifest): removed")
                     shutil.rmtree(path)
             for step in [step for step, damage in self._damage.items() if damage]:
                 shutil.rmtree(self._folder / str(step), ignore_errors=True)
         self._damage = {step: None for step, damage in self._damage.items() if not damage}
+        _drop_late_failures()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(self._policies),
             best_fn=_loss,  # only with it are metrics written
-            cleanup_tmp_directories=True,
             temporary_path_class=_SealedPath,
             enable_async_checkpointing=True,
         )
         return _Manager(self._folder, options=options)
+
+    def open(self) -> None:
+        """Makes ready for saving: removes what was not finished, and what is known to be damaged.
+
+        Raises:
+            CheckpointError: the folder cannot be written.
+        """
+        with self._errors("no checkpoint can be written"):
+            self._manager.reload()
 
     def steps(self) -> list[int]:
         """Steps saved, in order; whether they are sound is seen when they are used."""
@@ -105,7 +117,7 @@ class Checkpoints:
     def latest(self) -> int | None:
         """Newest step whose files are what was written, None if none was saved.
 
-        Says in one line which newer ones are damaged; the next `save` removes these.
+        Says in one line which newer ones are damaged; `open` removes these.
 
         Raises:
             CheckpointError: there are checkpoints, but all are damaged.
@@ -153,14 +165,16 @@ class Checkpoints:
         self.wait()
         if step in self._begun:
             return
-        with self._errors(step):
+        with self._errors(f"the checkpoint of step {step} could not be written"):
             if step in self._manager.all_steps():
                 if self._find_damage(step) is None:
                     return
                 self._manager.delete(step)
                 del self._damage[step]
             items = ocp.args.Composite(
-                state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data_state)
+                # Within something, as Orbax would not take an array alone.
+                state=ocp.args.StandardSave([state]),
+                data=ocp.args.JsonSave(data_state),
             )
             measured = dict(metrics) if metrics and METRIC in metrics else None
             self._manager.save(step, args=items, metrics=measured, force=True)
@@ -188,12 +202,13 @@ class Checkpoints:
                 f"checkpoint of step {step} in {self._folder} is damaged (file {damage})"
             )
         items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(jax.tree.map(_placed, template)),
+            state=ocp.args.StandardRestore([jax.tree.map(_placed, template)]),
             data=ocp.args.JsonRestore(),
         )
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
             restored = reader.restore(self._folder / str(step), args=items)
-        return restored["state"], restored["data"]
+        (state,) = restored["state"]
+        return state, restored["data"]
 
     def check(self) -> None:
         """Raises the CheckpointError of a write that has failed meanwhile; waits for none."""
@@ -207,21 +222,22 @@ class Checkpoints:
             CheckpointError: it could not be written.
         """
         if self._begun:
-            with self._errors(max(self._begun)):
+            with self._errors(f"the checkpoint of step {max(self._begun)} could not be written"):
                 self._manager.wait_until_finished()
 
     @contextlib.contextmanager
-    def _errors(self, step: int) -> Iterator[None]:
+    def _errors(self, what: str) -> Iterator[None]:
         """Whatever Orbax and TensorStore raise, as one line."""
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
             code = re.search(r"os_error_code='(\d+)'", str(error))
-            reason = os.strerror(int(code[1])) if code else str(error).partition("\n")[0]
+            reason = os.strerror(int(code[1])) if code else getattr(error, "strerror", None)
+            reason = reason or str(error).partition("\n")[0]
             saved = ", ".join(map(str, self.steps()))
             raise CheckpointError(
-                f"the checkpoint of step {step} could not be written in {self._folder}: {reason}. "
-                + (f"Those of the steps {saved} are intact" if saved else "None was saved before")
+                f"{what} in {self._folder}: {reason}; "
+                + (f"those of the steps {saved} stay" if saved else "none was saved before")
             ) from error
 
     def _find_damage(self, step: int) -> str | None:
@@ -247,6 +263,21 @@ def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding)
+
+
+@functools.cache
+def _drop_late_failures() -> None:
+    """Keeps Python from printing those failed writes that come after Orbax has raised the first.
+
+    They find its event loop closed, and nobody is left to raise that to.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _say(line: str) -> None:

@@ -30,8 +30,9 @@ def stop_signal() -> Iterator[Callable[[int], int]]:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
         name = signal.Signals(signum).name
+        start = "\n" * os.isatty(2)  # there it stands behind a bar, and ^C
         # Not by print, which the signal may have interrupted.
-        os.write(2, f"\n{name}: saving after this step; a second signal ends at once\n".encode())
+        os.write(2, f"{start}{name}: saving after this step; a second ends at once\n".encode())
 
     def pass_on(signum: int, frame: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)  # for which JAX has a handler that tells the others

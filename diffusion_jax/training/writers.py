@@ -45,6 +45,25 @@ class NoWriter:
         return lambda *args, **kwargs: None
 
 
+class OSErrorWriter:
+    """A writer whose failures are OSErrors, like those of the files beside it."""
+
+    def __init__(self, writer: Any, failure: type[Exception]) -> None:
+        self._writer, self._failure = writer, failure
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._writer, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return method(*args, **kwargs)
+            except self._failure as error:
+                line = str(error).partition("\n")[0].rpartition("}} ")[2]  # without the operation
+                raise OSError(f"TensorBoard's events: {line}") from error
+
+        return call
+
+
 def hide_accelerators_from_tensorflow() -> bool:
     """Imports TensorFlow, on the CPU only; False if it is not installed."""
     try:
@@ -84,8 +103,10 @@ def make_writer(workdir: Path, say: Callable[[str], None]) -> Any:
         say("TensorFlow is not installed: metrics go to metrics.jsonl only, not to TensorBoard")
         return jsonl
     from clu import metric_writers
+    from tensorflow import errors
 
-    return metric_writers.MultiWriter([jsonl, metric_writers.SummaryWriter(str(workdir))])
+    events = OSErrorWriter(metric_writers.SummaryWriter(str(workdir)), errors.OpError)
+    return metric_writers.MultiWriter([jsonl, events])
 
 
 def periodic(every_steps: int, action: Callable[[int], None]) -> Callable[[int], Any]:
