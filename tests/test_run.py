@@ -478,6 +478,26 @@ def test_a_workdir_keeps_to_its_config(tmp_path: Path, capsys: pytest.CaptureFix
     assert run.run(tiny(train__steps=1, sample__steps=2), tmp_path, "sample") == 0
 
 
+def test_a_batch_that_is_not_finite_is_skipped_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    split, taken = Replicated.split, []
+
+    def spoil(self: Replicated, batch: dict) -> dict:
+        taken.append(batch)
+        x = np.where(len(taken) == 3, np.nan, batch["x"])
+        return split(self, {**batch, "x": x.astype(np.float32)})
+
+    monkeypatch.setattr(Replicated, "split", spoil)
+    assert run.run(tiny(train__heldout_every=0, train__sample_every=0), tmp_path, "train") == 0
+    said = capsys.readouterr().out
+    assert "warning: 1 of the last 2 steps skipped" in said
+    assert "the first had batch 2 (training images " in said
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert [row["skipped"] for row in rows if "loss" in row] == [0, 1, 0]
+    assert all(np.isfinite(row["loss"]) for row in rows if "loss" in row)
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

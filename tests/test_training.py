@@ -58,6 +58,26 @@ def test_one_step_by_hand() -> None:
     np.testing.assert_allclose(state.ema[EXPONENTIAL]["w"], expected, rtol=1e-6)
 
 
+def test_steps_that_are_not_sound_change_nothing_but_are_counted() -> None:
+    optimizer = make_optimizer("adam", optax.constant_schedule(0.1))
+    step = jax.jit(make_train_step(regression, optimizer, 0.5, max_grad_norm=50.0))
+    good, key = data(), jax.random.key(0)
+    bad = {**good, "x": np.where(np.arange(16)[:, None] == 3, np.nan, good["x"])}
+    far = {**good, "y": good["y"] + 1e3}  # its gradient is finite, but too large
+    state, metrics = step(create_state(PARAMS, optimizer), good, key)
+    assert metrics["skipped"] == 0
+    after = state
+    for number, batch in enumerate((bad, far), start=1):
+        after, metrics = step(after, batch, key)
+        assert metrics["skipped"] == after.skipped == number
+        assert after.step == 1 + number
+        same = after._replace(step=state.step, skipped=state.skipped)
+        jax.tree.map(np.testing.assert_array_equal, same, state)
+    after, metrics = step(after, good, key)
+    assert metrics["skipped"] == after.skipped == 0
+    assert not np.array_equal(after.params["w"], state.params["w"])
+
+
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_accumulation_changes_nothing_but_memory(accumulate: int) -> None:
     optimizer = make_optimizer("adam", optax.constant_schedule(0.1), clip_norm=1.0)
