@@ -60,18 +60,19 @@ def test_one_step_by_hand() -> None:
 
 def test_steps_that_are_not_sound_change_nothing_but_are_counted() -> None:
     optimizer = make_optimizer("adam", optax.constant_schedule(0.1))
-    step = jax.jit(make_train_step(regression, optimizer, 0.5, max_grad_norm=50.0))
+    step = jax.jit(make_train_step(regression, optimizer, AVERAGES, max_grad_norm=50.0))
     good, key = data(), jax.random.key(0)
     bad = {**good, "x": np.where(np.arange(16)[:, None] == 3, np.nan, good["x"])}
     far = {**good, "y": good["y"] + 1e3}  # its gradient is finite, but too large
-    state, metrics = step(create_state(PARAMS, optimizer), good, key)
+    state, metrics = step(create_state(PARAMS, optimizer, AVERAGES), good, key)
     assert metrics["skipped"] == 0
     after = state
     for number, batch in enumerate((bad, far), start=1):
         after, metrics = step(after, batch, key)
         assert metrics["skipped"] == after.skipped == number
         assert after.step == 1 + number
-        same = after._replace(step=state.step, skipped=state.skipped)
+        # Averages take the parameters that stayed once more.
+        same = after._replace(step=state.step, skipped=state.skipped, ema=state.ema)
         jax.tree.map(np.testing.assert_array_equal, same, state)
     after, metrics = step(after, good, key)
     assert metrics["skipped"] == after.skipped == 0

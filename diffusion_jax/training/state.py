@@ -19,7 +19,8 @@ class TrainState(NamedTuple):
         params: parameters.
         ema: their averages, by name.
         opt_state: the optimizer's state.
-        skipped: how many of the last steps, without a sound one between, changed nothing.
+        skipped: how many of the last steps, without a sound one between, left the
+            parameters as they were.
     """
 
     step: Array
