@@ -304,8 +304,10 @@ def test_step_and_sampler_are_traced_once() -> None:
 
     loss = dataclasses.replace(parts.loss, apply=counted("step", parts.loss.apply))
     parallel = Replicated()
-    step = parallel.compile(make_train_step(loss, parts.optimizer, 0.9, 1, parallel.axis_name))
-    state = parallel.place(create_state(params, parts.optimizer))
+    step = parallel.compile(
+        make_train_step(loss, parts.optimizer, parts.averages, 1, parallel.axis_name)
+    )
+    state = parallel.place(create_state(params, parts.optimizer, parts.averages))
     for seed in (0, 1):
         x = np.full((16, 8, 8, 1), 0.1 * seed, np.float32)
         batch = parallel.split({"x": x, "cond": {"label": np.full(16, seed, np.int32)}})
@@ -328,14 +330,16 @@ def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.Monke
     config, shape = config_and_shape(name, monkeypatch)
     parts = build.build(config)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(lambda key: create_state(parts.init(key), parts.optimizer), key)
+    state = jax.eval_shape(
+        lambda key: create_state(parts.init(key), parts.optimizer, parts.averages), key
+    )
     size = config.train.batch_size
     batch = {
         "x": jax.ShapeDtypeStruct((size, *shape), np.float32),
         "cond": {"label": jax.ShapeDtypeStruct((size,), np.int32)},
         "index": jax.ShapeDtypeStruct((size,), np.int32),
     }
-    step = make_train_step(parts.loss, parts.optimizer, 0.9, config.train.accumulate)
+    step = make_train_step(parts.loss, parts.optimizer, parts.averages, config.train.accumulate)
     after, metrics = jax.eval_shape(step, state, batch, key)
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
         lambda a: (a.shape, a.dtype), state
@@ -393,6 +397,10 @@ BAD = {
     "train.keep_every": (-1, "must be 0 (none) or more"),
     "data.stall_seconds": (0.0, "must be above 0"),
     "train.accumulate": (3, "must be a multiple of 3"),
+    "ema.decay": (1.0, "at least 0 and below 1"),
+    "ema.lengths": ((0.1, 0.3), "ema.lengths=0.3: an EMA length is"),
+    "ema.snapshot_every": (5, "of the averages that ema.lengths gives"),
+    "sample.ema": ("0.07", "no snapshots to make it of: train with ema.lengths=0.05,0.1"),
     "data.in_memory": ("sometimes", "Known: auto, always, never"),
 }
 
@@ -508,6 +516,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
         (["--config", "configs/digit.py"], "did you mean 'configs/digits.py'"),
         (["--config", "configs/digits.py", "--config.train.stepz=1"], "did you mean 'steps'"),
         (["--config", "configs/digits.py", "--config.train.steps=many"], "invalid literal"),
+        (["--config", "configs/digits.py", "--config.ema.lengths=0.05,0.3"], "ema.lengths=0.3"),
         (["--config", "configs/digits.py", "--mode", "smaple"], "all|train|sample|evaluate"),
         ([], "which config?"),
     ],
