@@ -8,11 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
-from jax._src import distributed  # the key-value store of the processes has no public name
+from jax.experimental import multihost_utils
+
+from diffusion_jax.runtime import tune_cpu_allocator
 
 LOST = 75
 """Exit status where another process was lost: EX_TEMPFAIL, to be tried again."""
@@ -65,7 +67,8 @@ def joined(
         jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (RuntimeError, ValueError, TypeError) as error:
         raise ProcessesError(f"the processes did not come together: {error}") from error
-    if distributed.global_state.num_processes == 1:
+    tune_cpu_allocator()  # while there is time
+    if jax.process_count() == 1:
         yield
         return
     watch = _Watch()
@@ -102,34 +105,34 @@ class _Watch:
     """
 
     def __init__(self) -> None:
-        state = distributed.global_state
-        self.number, self._count = state.process_id, state.num_processes
+        self.number, self._count = jax.process_index(), jax.process_count()
         self._ended = False
         self._selector = selectors.DefaultSelector()
         self._peers: list[socket.socket] = []
-        try:
-            self._connect(state.client, str(state.coordinator_address).rsplit(":", 1)[0])
-        except OSError as error:
-            print(
-                f"warning: process {self.number}: {error}; lost ones are noticed after "
-                f"{HEARTBEAT_SECONDS} s",
-                file=sys.stderr,
-            )
+        with socket.create_server(("", 0)) as server:
+            mine = f"{_own_address()} {server.getsockname()[1]}".encode().ljust(64)
+            told = multihost_utils.broadcast_one_to_all(np.frombuffer(mine, np.uint8))
+            host, port = bytes(told).decode().split()
+            try:
+                self._connect(server, host, int(port))
+            except OSError as error:
+                print(
+                    f"warning: process {self.number}: {error}; a lost process is noticed after "
+                    f"{HEARTBEAT_SECONDS} s",
+                    file=sys.stderr,
+                )
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def _connect(self, client: Any, host: str) -> None:
+    def _connect(self, server: socket.socket, host: str, port: int) -> None:
         if self.number:
-            port = int(client.blocking_key_value_get("watch", 1000 * CONNECT_SECONDS))
-            peer = socket.create_connection((host.strip("[]"), port), CONNECT_SECONDS)
+            peer = socket.create_connection((host, port), CONNECT_SECONDS)
             peer.sendall(self.number.to_bytes(4, "big"))
             self._add(peer, 0)
             return
-        with socket.create_server(("", 0)) as server:
-            server.settimeout(CONNECT_SECONDS)
-            client.key_value_set("watch", str(server.getsockname()[1]))
-            for _ in range(self._count - 1):
-                peer, _ = server.accept()
-                self._add(peer, int.from_bytes(peer.recv(4), "big"))
+        server.settimeout(CONNECT_SECONDS)
+        for _ in range(self._count - 1):
+            peer, _ = server.accept()
+            self._add(peer, int.from_bytes(peer.recv(4), "big"))
 
     def _add(self, peer: socket.socket, number: int) -> None:
         peer.settimeout(None)
@@ -163,3 +166,13 @@ class _Watch:
         for peer in self._peers:
             with contextlib.suppress(OSError):
                 peer.sendall(_GOODBYE)
+
+
+def _own_address() -> str:
+    """The address under which other machines see this one; no packet is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # a network for documentation: the default route
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])

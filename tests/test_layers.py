@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "diffusion_jax"
 
 LAYERS = (
-    ("types", "runtime", "files", "pictures", "devices", "processes"),
+    ("types", "runtime", "files", "pictures", "devices"),
+    ("processes",),
     ("schedules", "models"),
     ("time_sampling", "time_grids", "prediction"),
     ("corruption", "conditioning", "langevin"),
@@ -30,7 +31,7 @@ LAYERS = (
 )
 """From top to bottom; a module imports from the lines above its own, and from its own folder."""
 
-STANDALONE = {"types", "runtime", "files", "pictures", "devices", "processes"}
+STANDALONE = {"types", "runtime", "files", "pictures", "devices"}
 FORBIDDEN = {"models": {"schedules"}, "samplers": {"models"}, "guidance": {"samplers"}}
 CONFIG_FILES = {"build", "command_line", "sweep", "launch", "configs"}
 
