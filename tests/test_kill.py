@@ -11,7 +11,7 @@ from experiments.survival.kill import assert_same_bits, carried, kill_often
 from tests.forked import Forked
 from tests.test_run import random_dataset, tiny
 
-STEPS = 36
+STEPS = 48
 KILLS = 21
 SETTINGS = {
     "train__steps": STEPS,
