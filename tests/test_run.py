@@ -357,6 +357,7 @@ def test_a_config_trains_shrunk(name: str, tmp_path: Path, monkeypatch: pytest.M
 
 BAD = {
     "schedule.name": ("cosin", "did you mean 'cosine'"),
+    "model.dit.remat": ("ful", "did you mean 'full'"),
     "model.name": ("unett", "did you mean 'unet'"),
     "objective.prediction": ("epsilon", "did you mean 'eps'"),
     "objective.weighting": ("minsnr", "did you mean 'min_snr'"),

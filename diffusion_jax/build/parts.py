@@ -17,6 +17,7 @@ from diffusion_jax.build.process import make_objective
 from diffusion_jax.build.sampling import check_times, make_sampler, make_times
 from diffusion_jax.data import Dataset, load_dataset
 from diffusion_jax.models.dit import DiT
+from diffusion_jax.models.remat import REMAT
 from diffusion_jax.models.uncertainty import Uncertainty
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.objectives import GaussianLoss
@@ -63,6 +64,8 @@ def build(config: ConfigDict) -> Parts:
     sampler = make_sampler(config, schedule)
     check_known(config.model.name, MODELS, "model.name")
     check_known(config.model.dtype, DTYPES, "model.dtype")
+    name = config.model.name
+    check_known(config.model[name].remat, REMAT, f"model.{name}.remat")
     optimizer = _optimizer(config)
     _check_numbers(config)
     check_times(config, schedule)
