@@ -111,11 +111,19 @@ def get_config() -> ConfigDict:
     c.train.steps = 2000
     c.train.batch_size = 128  # over all devices
     c.train.accumulate = 1  # microbatches per step
+    c.train.max_grad_norm = 0.0  # steps with a larger gradient are skipped; 0: only if not finite
+    c.train.max_skipped = 10  # so many skipped steps in a row end the run
     c.train.log_every = 50
     c.train.heldout_every = 500  # held-out loss by noise level
     c.train.sample_every = 500  # a grid from the EMA
     c.train.checkpoint_every = 1000
     c.train.keep_checkpoints = 3
+
+    c.parallel = ConfigDict()
+    # replicated: every device has all parameters | sharded: a mesh of data x fsdp x model devices
+    c.parallel.strategy = "replicated"
+    c.parallel.fsdp = 1  # devices that share the parameters, each with a part of the batch
+    c.parallel.model = 1  # devices that share parameters and work on the same part of the batch
 
     c.sample = ConfigDict()
     # Deterministic: ddim (euler) | heun | midpoint | rk4 | adaptive | lms | ipndm | pndm | ghvb |

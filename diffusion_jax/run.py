@@ -23,6 +23,7 @@ from diffusion_jax.build import (
     build,
     config_hash,
     grids_to_start_from,
+    make_parallel,
 )
 from diffusion_jax.data import DataError, arrays, to_float, to_uint8, train_batches
 from diffusion_jax.evaluate import evaluate, likelihood
@@ -37,7 +38,6 @@ from diffusion_jax.runtime import cache_dir, enable_compilation_cache, tune_cpu_
 from diffusion_jax.sample import cycle_labels, proportional_labels
 from diffusion_jax.training.checkpoint import CheckpointError, Checkpoints
 from diffusion_jax.training.loop import Cadence, TrainingError, train
-from diffusion_jax.training.parallel import Replicated
 from diffusion_jax.training.state import TrainState, create_state, initial_state
 from diffusion_jax.training.step import make_train_step
 from diffusion_jax.training.writers import make_writer
@@ -108,31 +108,37 @@ class Job:
             self.workdir / "checkpoints", self.config.train.keep_checkpoints
         )
         self.generator = self.parts.generator
+        self.parallel = make_parallel(self.config)
 
     # Training
 
     def abstract_state(self) -> TrainState:
-        """Shapes and types of the state."""
-        return jax.eval_shape(
+        """Shapes and types of the state, and where it lies."""
+        shapes = jax.eval_shape(
             lambda key: create_state(self.parts.init(key), self.parts.optimizer), self.init_key
+        )
+        return jax.tree.map(
+            lambda a, sharding: a.update(sharding=sharding), shapes, self.parallel.shardings(shapes)
         )
 
     def train(self) -> bool:
         """Trains to the end from the newest checkpoint; False if Ctrl-C came first."""
-        config, parts = self.config, self.parts
+        config, parts, parallel = self.config, self.parts, self.parallel
         if self.checkpoints.latest() == config.train.steps:
             print(f"training is done: step {config.train.steps} is in {self.workdir}")
             return True
         write_config(config, self.workdir)
         batches = train_batches(
             parts.dataset,
-            batch_size=config.train.batch_size,
+            batch_size=config.train.batch_size // parallel.share[1],
             seed=config.seed,
             flip=config.data.flip,
             num_workers=config.data.num_workers,
             prefetch=config.data.prefetch,
+            process_index=parallel.share[0],
+            process_count=parallel.share[1],
         )
-        state = initial_state(parts.init, parts.optimizer, self.init_key)
+        state = initial_state(parts.init, parts.optimizer, self.init_key, parallel.shardings)
         self.print_overview(state)
         print_plan(config, parts, only_warnings=True)
         if self.checkpoints.latest() is not None:
@@ -150,13 +156,13 @@ class Job:
             sheet = self.draw_grid(state.ema, step, path)
             writer.write_images(step, {"samples": sheet[None]})
 
-        parallel = Replicated()
         train_step = make_train_step(
             parts.loss,
             parts.optimizer,
             config.ema.decay,
             config.train.accumulate,
             parallel.axis_name,
+            config.train.max_grad_norm,
         )
         settings = config.train
         try:
@@ -167,7 +173,12 @@ class Job:
                 self.train_key,
                 parallel=parallel,
                 batch_size=settings.batch_size,
-                cadence=Cadence(settings.steps, settings.log_every, settings.checkpoint_every),
+                cadence=Cadence(
+                    settings.steps,
+                    settings.log_every,
+                    settings.checkpoint_every,
+                    settings.max_skipped,
+                ),
                 checkpoints=self.checkpoints,
                 writer=writer,
                 actions=[(settings.heldout_every, measure), (settings.sample_every, show)],

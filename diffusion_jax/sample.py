@@ -1,4 +1,4 @@
-"""From a seed to pictures: one jitted program per generator, over all local devices."""
+"""From a seed to pictures: one jitted program per generator, over all devices."""
 
 import dataclasses
 import functools
@@ -7,9 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from diffusion_jax.corruption import sample_keys, sample_noise
+from diffusion_jax.devices import everywhere, gather, lies_over, mesh_of, put
 from diffusion_jax.guidance.classifier_free import classifier_free
 from diffusion_jax.guidance.clip import clip
 from diffusion_jax.prediction import Prediction, denoiser
@@ -77,7 +78,7 @@ class Generator:
         batch_size: int,
         keep_every: int = 0,
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Samples number `index` of `seed`, in batches split over the local devices.
+        """Samples number `index` of `seed`, in batches split over the devices.
 
         Args:
             params: of the network.
@@ -107,28 +108,28 @@ def as_cond(labels: np.ndarray | None) -> dict[str, np.ndarray]:
 
 
 def in_batches(program: Callable[[Any, Any], Any], whole: Any, each: Any, batch_size: int) -> Any:
-    """`program(whole, each)` in batches split over the local devices.
+    """`program(whole, each)` in batches split over the devices of all processes.
 
     Args:
         program: jitted; gives a tree of `[B, ...]`.
-        whole: tree of what all batches need.
-        each: tree of `[N, ...]`.
+        whole: tree of what all batches need; what is cut over all devices stays so.
+        each: tree of `[N, ...]`, the same in all processes.
         batch_size: at most so many at once; smaller jobs are one batch.
 
     Returns:
-        The tree of `[N, ...]`, NumPy.
+        The tree of `[N, ...]`, NumPy, in all processes.
     """
     num = len(jax.tree.leaves(each)[0])
-    mesh = Mesh(np.array(jax.local_devices()), ("devices",))
+    mesh = mesh_of(whole)
     batch_size = -(-min(batch_size, num) // mesh.size) * mesh.size
-    split, everywhere = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in (("devices",), ()))
-    whole = jax.device_put(whole, everywhere)
+    split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    whole = jax.tree.map(lambda a: a if lies_over(a, mesh) else put(a, everywhere(mesh)), whole)
     found = []
     for start in range(0, num, batch_size):
         # The last batch is filled up, so that there is one shape and one program.
         rows = np.arange(start, start + batch_size) % num
-        batch = jax.device_put(jax.tree.map(lambda array, rows=rows: array[rows], each), split)
-        found.append(jax.device_get(program(whole, batch)))
+        batch = jax.tree.map(lambda array, rows=rows: put(array[rows], split), each)
+        found.append(gather(program(whole, batch)))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:num], *found)
 
 

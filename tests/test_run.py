@@ -230,35 +230,6 @@ def test_sample_i_is_the_same_in_any_batch() -> None:
             np.testing.assert_allclose(x, whole[rows], atol=1e-4)
 
 
-DEVICES = """
-import sys, numpy as np, jax
-sys.path.insert(0, {root!r})
-from tests import test_run as t
-from diffusion_jax import build
-build.parts.load_dataset = lambda *a, **k: t.random_dataset()
-parts = build.build(t.tiny(sample__sampler="ancestral"))
-params = jax.tree.map(lambda a: a + 0.05, jax.jit(parts.init)(jax.random.key(0)))
-x, states = parts.generator(params, 3, np.arange(12), np.arange(12) % 10, 1.0, batch_size=12,
-                            keep_every=4)
-np.savez({out!r}, x=x, noise=states[0], devices=jax.device_count())
-"""
-
-
-def test_eight_devices_draw_the_same_samples_and_train_the_same_network(tmp_path: Path) -> None:
-    found = []
-    for devices in (1, 8):
-        out = str(tmp_path / f"{devices}.npz")
-        flags = f"--xla_force_host_platform_device_count={devices}"
-        env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-        script = DEVICES.format(root=str(ROOT), out=out)
-        subprocess.run([sys.executable, "-c", script], env=env, check=True, cwd=ROOT)
-        found.append(np.load(out))
-    one, eight = found
-    assert (one["devices"], eight["devices"]) == (1, 8)
-    np.testing.assert_array_equal(one["noise"], eight["noise"])
-    np.testing.assert_allclose(one["x"], eight["x"], atol=1e-4)
-
-
 def test_step_and_sampler_are_traced_once() -> None:
     parts = build.build(tiny())
     traces = {"step": 0, "sampler": 0}
@@ -434,7 +405,7 @@ def test_eps_cannot_start_where_there_is_no_signal(
 def test_batch_not_divisible_by_devices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(jax, "local_device_count", lambda: 5)
+    monkeypatch.setattr(jax, "device_count", lambda: 5)
     assert run.run(tiny(), tmp_path, "all") == 2
     assert "train.batch_size=16 cannot be split over 5 devices" in capsys.readouterr().err
 
@@ -456,7 +427,10 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     config = tiny(optimizer__learning_rate=1e30, optimizer__warmup_steps=0, train__steps=20)
     config.optimizer.clip_norm = 0.0
     assert run.run(config, tmp_path, "train") == 2
-    assert re.search("the loss is (nan|inf) by step", capsys.readouterr().err)
+    error = capsys.readouterr().err
+    assert re.search(
+        r"10 steps in a row skipped .* the first of them step \d+ with batch \d+", error
+    )
 
 
 @pytest.mark.parametrize(

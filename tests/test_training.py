@@ -9,9 +9,10 @@ import numpy as np
 import optax
 import pytest
 
+from diffusion_jax.devices import AXIS
 from diffusion_jax.training.loop import interrupt_flag
 from diffusion_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from diffusion_jax.training.parallel import AXIS, Replicated
+from diffusion_jax.training.parallel import Replicated
 from diffusion_jax.training.state import create_state, update_ema
 from diffusion_jax.training.step import make_train_step
 

@@ -2,7 +2,7 @@
 
 from diffusion_jax.build.choices import Config, ConfigError
 from diffusion_jax.build.identity import config_hash, training_config
-from diffusion_jax.build.parts import Parts, build
+from diffusion_jax.build.parts import Parts, build, make_parallel
 from diffusion_jax.build.process import make_objective
 from diffusion_jax.build.sampling import OPTIMISED, SAMPLERS, grids_to_start_from, make_sampler
 
@@ -16,6 +16,7 @@ __all__ = [
     "config_hash",
     "grids_to_start_from",
     "make_objective",
+    "make_parallel",
     "make_sampler",
     "training_config",
 ]

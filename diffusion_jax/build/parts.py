@@ -23,10 +23,12 @@ from diffusion_jax.models.unet import UNet
 from diffusion_jax.objectives import GaussianLoss
 from diffusion_jax.sample import Generator
 from diffusion_jax.training.optimizer import DECAYS, learning_rate_schedule, make_optimizer
+from diffusion_jax.training.parallel import Parallel, Replicated, Sharded
 from diffusion_jax.types import Array, Cond, Key, Params
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "dit": DiT}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+PARALLEL = ("replicated", "sharded")
 MEMORY = {"auto": None, "always": True, "never": False}
 
 
@@ -129,7 +131,14 @@ def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
 
 
 def _check_numbers(config: ConfigDict) -> None:
-    at_least_1 = ("steps", "batch_size", "accumulate", "log_every", "keep_checkpoints")
+    at_least_1 = (
+        "steps",
+        "batch_size",
+        "accumulate",
+        "log_every",
+        "keep_checkpoints",
+        "max_skipped",
+    )
     for key in at_least_1:
         if config.train[key] < 1:
             raise ConfigError(f"train.{key}={config.train[key]} must be at least 1")
@@ -148,13 +157,33 @@ def _check_numbers(config: ConfigDict) -> None:
             "evaluate.likelihood needs sample.steps of at least 2 for its bound of the ancestral "
             "sampler; evaluate.likelihood.num_images=0 measures none"
         )
-    parts = jax.local_device_count() * config.train.accumulate
+    _check_parallel(config)
+
+
+def _check_parallel(config: ConfigDict) -> None:
+    settings, devices = config.parallel, jax.device_count()
+    check_known(settings.strategy, PARALLEL, "parallel.strategy")
+    sharing = settings.fsdp * settings.model if settings.strategy == "sharded" else 1
+    if min(settings.fsdp, settings.model) < 1 or devices % sharing:
+        raise ConfigError(
+            f"parallel.fsdp={settings.fsdp} x parallel.model={settings.model} must divide the "
+            f"number of devices, {devices}"
+        )
+    rows = devices // settings.model if settings.strategy == "sharded" else devices
+    parts = rows * config.train.accumulate
     if config.train.batch_size % parts:
         raise ConfigError(
-            f"train.batch_size={config.train.batch_size} cannot be split over "
-            f"{jax.local_device_count()} devices x train.accumulate={config.train.accumulate}: "
-            f"it must be a multiple of {parts}"
+            f"train.batch_size={config.train.batch_size} cannot be split over {rows} devices x "
+            f"train.accumulate={config.train.accumulate}: it must be a multiple of {parts}"
         )
+
+
+def make_parallel(config: ConfigDict) -> Parallel:
+    """How the train step runs over the devices that are there."""
+    settings = config.parallel
+    if settings.strategy == "replicated":
+        return Replicated()
+    return Sharded(settings.fsdp, settings.model)
 
 
 def _dataset(config: ConfigDict) -> Dataset:

@@ -138,7 +138,14 @@ class _Batches:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         start = (index * self.process_count + self.process_index) * self.batch_size
-        stop = start + self.batch_size
+        indices, coins = self.places(start, start + self.batch_size)
+        images, labels = self.source.gather(indices)
+        if self.flip:
+            images[coins] = images[coins, :, ::-1]
+        return as_batch(images, labels, self.num_classes)
+
+    def places(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the images `start` to `stop` of the stream, and whether each is flipped."""
         size = len(self.source)
         indices, flips = [], []
         for epoch in range(start // size, (stop - 1) // size + 1):
@@ -146,11 +153,7 @@ class _Batches:
             part = slice(max(start - epoch * size, 0), stop - epoch * size)
             indices.append(order[part])
             flips.append(coins[part])
-        images, labels = self.source.gather(np.concatenate(indices))
-        if self.flip:
-            coins = np.concatenate(flips)
-            images[coins] = images[coins, :, ::-1]
-        return as_batch(images, labels, self.num_classes)
+        return np.concatenate(indices), np.concatenate(flips)
 
 
 class _BatchIterator(grain.DatasetIterator):
@@ -179,6 +182,14 @@ class _BatchIterator(grain.DatasetIterator):
         batch = next(self._inner)
         self._next_index += 1
         return batch
+
+    def describe(self, index: int) -> str:
+        """Which images batch number `index` of all processes has, in words."""
+        size = self._batches.batch_size * self._batches.process_count
+        images, _ = self._batches.places(index * size, (index + 1) * size)
+        named = ", ".join(map(str, images[:5])) + (", ..." if size > 5 else "")
+        epoch = index * size // len(self._batches.source)
+        return f"batch {index} (training images {named}; epoch {epoch})"
 
     def get_state(self) -> dict[str, int]:
         """The index of the next batch; can be written as JSON."""

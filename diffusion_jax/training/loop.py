@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.training.checkpoint import Checkpoints
-from diffusion_jax.training.parallel import Replicated
+from diffusion_jax.training.parallel import Parallel
 from diffusion_jax.training.progress import Progress
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.training.step import TrainStep
@@ -30,11 +29,19 @@ class TrainingError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Cadence:
-    """Lengths in steps: of the run, and between two logs, checkpoints and other actions."""
+    """Lengths in steps: of the run, and between two logs, checkpoints and other actions.
+
+    Attributes:
+        steps: of the whole run.
+        log_every: between two logs.
+        checkpoint_every: between two checkpoints; 0: at the end only.
+        max_skipped: so many skipped steps in a row end the run.
+    """
 
     steps: int
     log_every: int
     checkpoint_every: int
+    max_skipped: int
 
 
 def train(
@@ -43,14 +50,14 @@ def train(
     batches: Any,
     key: Key,
     *,
-    parallel: Replicated,
+    parallel: Parallel,
     batch_size: int,
     cadence: Cadence,
     checkpoints: Checkpoints,
     writer: Any,
     actions: Sequence[tuple[int, Action]] = (),
 ) -> bool:
-    """Trains from `state.step` to `cadence.steps`, over all local devices.
+    """Trains from `state.step` to `cadence.steps`, over all devices.
 
     Args:
         train_step: with its means over `parallel.axis_name`.
@@ -68,7 +75,7 @@ def train(
         Whether Ctrl-C ended it early. The state has been saved.
 
     Raises:
-        TrainingError: the loss is not finite any more.
+        TrainingError: too many steps in a row were not sound.
     """
     step_fn = parallel.compile(train_step)
     start = int(state.step)
@@ -80,18 +87,37 @@ def train(
     def log(step: int) -> None:
         nonlocal clock
         rows = jax.device_get(window)
-        scalars = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        if not math.isfinite(scalars["loss"]):
-            raise TrainingError(
-                f"the loss is {scalars['loss']} by step {step}; the newest checkpoint is of step "
-                f"{checkpoints.latest()}. Try a lower optimizer.learning_rate or clip_norm"
-            )
+        check_skipped(step - len(rows), [int(np.max(row["skipped"])) for row in rows])
+        sound = [row for row in rows if not np.any(row["skipped"])]
+        scalars = {name: float(np.mean([row[name] for row in sound or rows])) for name in rows[0]}
+        scalars["skipped"] = len(rows) - len(sound)
         now = time.monotonic()
         scalars["images_per_second"] = batch_size * len(window) / (now - clock)
         window.clear()
         clock = now
         writer.write_scalars(step, scalars)
         progress.report(step, scalars)
+
+    def check_skipped(before: int, counts: Sequence[int]) -> None:
+        """Says of skipped steps, and ends the run at too many in a row."""
+        first = next((i for i, count in enumerate(counts) if count), None)
+        if first is None:
+            return
+        number = before + first  # a step's number is that of its batch, from 0
+        why = "loss or gradient not finite, or larger than train.max_grad_norm"
+        if max(counts) < cadence.max_skipped:
+            many = sum(count > 0 for count in counts)
+            progress.say(
+                f"warning: {many} of the last {len(counts)} steps skipped ({why}); the first had "
+                f"{batches.describe(number)}"
+            )
+            return
+        number = before + counts.index(cadence.max_skipped) - cadence.max_skipped + 1
+        raise TrainingError(
+            f"{cadence.max_skipped} steps in a row skipped ({why}), the first of them step "
+            f"{number + 1} with {batches.describe(number)}; the newest checkpoint is of step "
+            f"{checkpoints.latest()}. Try a lower optimizer.learning_rate or clip_norm"
+        )
 
     def save(step: int) -> None:
         checkpoints.save(parallel.fetch(placed), batches.get_state())

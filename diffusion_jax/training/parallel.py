@@ -1,15 +1,34 @@
-"""How a train step runs over the local devices: replicated and pmapped."""
+"""How a train step runs over the devices: replicated and pmapped, or sharded over a named mesh."""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from diffusion_jax.devices import AXIS, all_devices, everywhere, put
 from diffusion_jax.types import Batch
 
-AXIS = "devices"
+ROWS = ("data", "fsdp")
+"""Axes of the mesh over which the batch is cut."""
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    # Into a wider space, and out of it again: the products between need no communication over
+    # `model` but one sum (Shoeybi et al. 2019, section 3).
+    (r"/(qkv|mlp_0|conv_0|emb|time_0|modulation|modulation_out)/kernel$", ("fsdp", "model")),
+    (r"/(out|mlp_1|conv_1|time_1|skip)/kernel$", ("model", "fsdp")),
+    (r"/(qkv|mlp_0|conv_0|emb|time_0|modulation|modulation_out)/bias$", ("model",)),
+    (r"/(bias|scale)$", (None,)),  # small, and wanted whole
+    (r"", (None, "fsdp")),
+)
+"""`(pattern, axes)`: how the last axes of a parameter are cut, by the first pattern in its name.
+
+The optimizer's and the averages' arrays have the names of their parameters at the end of theirs.
+An axis of the array that cannot be cut evenly stays whole.
+"""
 
 
 class Replicated:
@@ -20,11 +39,18 @@ class Replicated:
 
     Attributes:
         axis_name: what a step averages gradients over; None on one device.
+        share: which of how many shares of every batch this process reads.
     """
 
     def __init__(self) -> None:
         self._devices = jax.local_devices()
-        self.axis_name = AXIS if len(self._devices) > 1 else None
+        self.axis_name = AXIS if jax.device_count() > 1 else None
+        self.share = jax.process_index(), jax.process_count()
+
+    def shardings(self, tree: Any) -> Any:
+        """Where one copy of every array of `tree` is made or restored: everywhere."""
+        target = everywhere(all_devices())
+        return jax.tree.map(lambda _: target, tree)
 
     def compile(self, step: Any) -> Any:
         """`(state, batch, key) -> (state, metrics)` over the devices; the state is donated."""
@@ -33,7 +59,7 @@ class Replicated:
         return jax.pmap(step, axis_name=self.axis_name, donate_argnums=0)
 
     def place(self, tree: Any) -> Any:
-        """A copy of every array on each device.
+        """A copy of every array on each device, from one that this process has whole.
 
         Sharded as `jax.pmap` returns its results: else the step would compile twice.
         """
@@ -41,18 +67,139 @@ class Replicated:
             return jax.device_put(tree, self._devices[0], may_alias=False)
         n = len(self._devices)
         sharding = NamedSharding(Mesh(np.array(self._devices), (AXIS,)), PartitionSpec(AXIS))
-        return jax.tree.map(
-            lambda a: jax.device_put(jnp.broadcast_to(a, (n, *a.shape)), sharding), tree
-        )
+
+        def place_one(array: Any) -> jax.Array:
+            one = array.addressable_data(0) if isinstance(array, jax.Array) else array
+            return jax.device_put(jnp.broadcast_to(one, (n, *one.shape)), sharding)
+
+        return jax.tree.map(place_one, tree)
 
     def fetch(self, tree: Any) -> Any:
         """One copy of everything, which outlives the donation of what it was taken from."""
-        return jax.tree.map(lambda a: jnp.copy(a if self.axis_name is None else a[0]), tree)
+        if self.axis_name is None:
+            return _copy(tree)
+
+        def fetch_one(array: jax.Array) -> jax.Array:
+            copies = [shard.data[0] for shard in array.addressable_shards]
+            target = everywhere(all_devices())
+            return jax.make_array_from_single_device_arrays(copies[0].shape, target, copies)
+
+        return jax.tree.map(fetch_one, tree)
 
     def split(self, batch: Batch) -> Batch:
-        """A batch `[B, ...]` cut for the devices, with each sample's place in it as `index`."""
-        batch = {**batch, "index": np.arange(len(batch["x"]))}
+        """A share `[B, ...]` of a batch, this process's, cut for its devices.
+
+        Each sample's place in the whole batch is added as `index`.
+        """
+        batch = with_index(batch, self.share[0])
         if self.axis_name is None:
             return batch
         n = len(self._devices)
         return jax.tree.map(lambda a: np.reshape(a, (n, -1, *np.shape(a)[1:])), batch)
+
+
+class Sharded:
+    """Parameters, optimizer and averages are cut over the devices, as is the batch.
+
+    The program is that of one device; XLA cuts it by where its arguments lie. With `fsdp` and
+    `model` both 1 every device has all parameters.
+
+    Args:
+        fsdp: devices over which parameters are cut, and gathered where they are used (ZeRO-3,
+            Rajbhandari et al. 2020); the batch is cut over them too.
+        model: devices over which parameters and activations are cut, sharing their samples.
+        devices: all of the processes' by default; those of a topology can be compiled for.
+
+    Attributes:
+        axis_name: None: the step takes its means over whole batches.
+        mesh: with axes `data`, `fsdp`, `model`; `data` has the devices that are left.
+        share: as for `Replicated`; processes whose devices share samples have the same.
+    """
+
+    axis_name = None
+
+    def __init__(self, fsdp: int, model: int, devices: Sequence[Any] | None = None) -> None:
+        devices = jax.devices() if devices is None else devices
+        shape = (len(devices) // (fsdp * model), fsdp, model)
+        self.mesh = Mesh(mesh_utils.create_device_mesh(shape, devices), (*ROWS, "model"))
+        self._rows = NamedSharding(self.mesh, PartitionSpec(ROWS))
+        self.share = self._share()
+
+    def _share(self) -> tuple[int, int]:
+        """Processes in the order of the first rows that they hold; equal rows, equal share."""
+        held: dict[int, set[int]] = {}
+        blocks = self.mesh.devices.reshape(-1, self.mesh.shape["model"])
+        for block, devices in enumerate(blocks):
+            for device in devices:
+                held.setdefault(device.process_index, set()).add(block)
+        shares = sorted({tuple(sorted(blocks)) for blocks in held.values()})
+        mine = tuple(sorted(held.get(jax.process_index(), held[min(held)])))
+        return shares.index(mine), len(shares)
+
+    def shardings(self, tree: Any) -> Any:
+        """Where every array of `tree` lies, by `RULES`."""
+
+        def sharding(path: Any, leaf: Any) -> NamedSharding:
+            name = "/" + jax.tree_util.keystr(path, simple=True, separator="/")
+            axes = next(axes for pattern, axes in RULES if re.search(pattern, name))
+            axes = axes[max(0, len(axes) - leaf.ndim) :]
+            shape = leaf.shape[leaf.ndim - len(axes) :]
+            even = (
+                axis if axis and size % self.mesh.shape[axis] == 0 else None
+                for axis, size in zip(axes, shape, strict=True)
+            )
+            whole = [None] * (leaf.ndim - len(axes))
+            return NamedSharding(self.mesh, PartitionSpec(*whole, *even))
+
+        return jax.tree_util.tree_map_with_path(sharding, tree)
+
+    def compile(self, step: Any) -> Any:
+        """`(state, batch, key) -> (state, metrics)` over the mesh; the state is donated."""
+
+        def pinned(state: Any, batch: Batch, key: Any) -> Any:
+            state, metrics = step(state, batch, key)
+            state = jax.lax.with_sharding_constraint(state, self.shardings(state))
+            return state, jax.lax.with_sharding_constraint(metrics, everywhere(self.mesh))
+
+        return jax.jit(pinned, donate_argnums=0)
+
+    def place(self, tree: Any) -> Any:
+        """`tree` laid out as `shardings` says; what lies so already is not copied."""
+        return jax.tree.map(put, tree, self.shardings(tree))
+
+    def fetch(self, tree: Any) -> Any:
+        """The same arrays; on a CPU copies, where what reads them reads the donated memory."""
+        cpu = self.mesh.devices.flat[0].platform == "cpu"
+        return _copy(tree) if cpu else tree
+
+    def split(self, batch: Batch) -> Batch:
+        """A share `[B, ...]` of a batch, this process's, as its part of the mesh's arrays."""
+        mine, shares = self.share
+
+        def split_one(array: np.ndarray) -> jax.Array:
+            shape = (shares * len(array), *array.shape[1:])
+            held = self._rows.addressable_devices_indices_map(shape)
+            starts = sorted({rows[0].start or 0 for rows in held.values() if rows})
+            size = len(array) // len(starts)
+
+            def rows(part: Any) -> np.ndarray:
+                first = starts.index(part[0].start or 0) * size
+                return array[first : first + size]
+
+            return jax.make_array_from_callback(shape, self._rows, rows)
+
+        return jax.tree.map(split_one, with_index(batch, mine))
+
+
+Parallel = Replicated | Sharded
+
+
+@jax.jit
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)
+
+
+def with_index(batch: Batch, share: int) -> Batch:
+    """A share of a batch, with each sample's place in the whole batch as `index`."""
+    size = len(batch["x"])
+    return {**batch, "index": np.arange(share * size, (share + 1) * size)}

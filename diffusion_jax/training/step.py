@@ -1,4 +1,4 @@
-"""The one train step: loss, gradient mean over devices, update, moving average."""
+"""The one train step: loss, gradient mean over devices, update if it is sound, moving average."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,8 +19,12 @@ def make_train_step(
     ema_decay: float,
     accumulate: int = 1,
     axis_name: str | None = None,
+    max_grad_norm: float = 0.0,
 ) -> TrainStep:
     """A pure `(state, batch, key) -> (state, metrics)`; the loss is injected.
+
+    A step whose loss or gradient is not finite, or whose gradient is too large, changes nothing but
+    the number of steps; the metric `skipped` counts how many in a row did so, this one included.
 
     Args:
         loss_fn: any objective.
@@ -28,6 +32,7 @@ def make_train_step(
         ema_decay: limit of the EMA's decay.
         accumulate: microbatches whose gradients are averaged into one update.
         axis_name: mapped axis over which gradients and metrics are averaged.
+        max_grad_norm: norm of the largest gradient that is taken; 0 is no limit.
     """
 
     def mean_loss(params: Params, batch: Batch, key: Key) -> tuple[jax.Array, Metrics]:
@@ -42,7 +47,10 @@ def make_train_step(
         def add(total: Any, micro: Batch) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, gradient_of(params, micro, key)), None
 
-        micros = jax.tree.map(lambda a: a.reshape(accumulate, -1, *a.shape[1:]), batch)
+        # Every n-th sample, so that each device has as much of a microbatch as of the batch.
+        micros = jax.tree.map(
+            lambda a: a.reshape(-1, accumulate, *a.shape[1:]).swapaxes(0, 1), batch
+        )
         first = jax.tree.map(lambda a: a[0], micros)
         zeros = jax.tree.map(
             lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(gradient_of, params, first, key)
@@ -54,11 +62,18 @@ def make_train_step(
         grads, metrics = gradient(state.params, batch, jax.random.fold_in(key, state.step))
         if axis_name:
             grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
+        norm = optax.tree.norm(grads)
+        sound = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
+        if max_grad_norm:
+            sound &= norm <= max_grad_norm
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
         ema = update_ema(state.ema, params, step, ema_decay)
-        metrics["grad_norm"] = optax.tree.norm(grads)
-        return TrainState(step, params, ema, opt_state), metrics
+        skipped = jnp.where(sound, 0, state.skipped + 1)
+        new = TrainState(step, params, ema, opt_state, skipped)
+        old = state._replace(step=step, skipped=skipped)
+        kept = jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, old)
+        return kept, metrics | {"grad_norm": norm, "skipped": skipped}
 
     return train_step

@@ -1,0 +1,60 @@
+"""The devices of all processes as one: what lies where, and which process speaks and writes."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+
+AXIS = "devices"
+
+
+def is_main() -> bool:
+    """Whether this is the one process that prints and writes reports."""
+    return jax.process_index() == 0
+
+
+def all_devices() -> Mesh:
+    """The devices of all processes, in a row."""
+    return Mesh(np.array(jax.devices()), (AXIS,))
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """A copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def put(array: Any, sharding: Sharding) -> Any:
+    """An array that is the same in all processes, laid out as `sharding` says."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    if isinstance(array, jax.Array):
+        if array.sharding.is_equivalent_to(sharding, array.ndim):
+            return array
+        if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+            data = put(jax.random.key_data(array), sharding)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
+    whole = np.asarray(array)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
+
+
+def mesh_of(tree: Any) -> Mesh:
+    """The mesh of all devices over which arrays of `tree` lie, if any do; else a row of them."""
+    for leaf in jax.tree.leaves(tree):
+        mesh = getattr(getattr(leaf, "sharding", None), "mesh", None)
+        if isinstance(mesh, Mesh) and mesh.size == jax.device_count():
+            return mesh
+    return all_devices()
+
+
+def lies_over(array: Any, mesh: Mesh) -> bool:
+    """Whether an array lies on the devices of `mesh`, whole or in parts."""
+    return isinstance(array, jax.Array) and array.sharding.device_set == set(mesh.devices.flat)
+
+
+def gather(tree: Any) -> Any:
+    """Every array of `tree` as a NumPy array, whole, in all processes."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
