@@ -125,6 +125,9 @@ def get_config() -> ConfigDict:
     c.parallel.fsdp = 1  # devices that share the parameters, each with a part of the batch
     c.parallel.model = 1  # devices that share parameters and work on the same part of the batch
 
+    c.plan = ConfigDict()  # --mode plan
+    c.plan.shape = ()  # of one sample in place of the data's, e.g. (32, 32, 4) for latents
+
     c.sample = ConfigDict()
     # Deterministic: ddim (euler) | heun | midpoint | rk4 | adaptive | lms | ipndm | pndm | ghvb |
     # dpm_solver | dpmpp_singlestep | dpmpp_multistep | deis | unipc. Stochastic: ancestral | ddim |

@@ -11,6 +11,7 @@ FREE = (
     *("sample", "evaluate", "data.dir", "data.manual_dir", "data.in_memory", "data.num_workers"),
     *("data.prefetch", "train.log_every", "train.heldout_every", "train.sample_every"),
     *("train.checkpoint_every", "train.keep_checkpoints", "train.max_skipped", "parallel"),
+    "plan",
 )
 """Keys that may change between two commands on one workdir: they do not change the training."""
 
