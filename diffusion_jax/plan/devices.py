@@ -117,8 +117,8 @@ def _about_memory(
     whole = sum(found.values())
     told = "as compiled" if compiled and not compiled.refused else "estimated from lifetimes"
     lines = [f"memory on each device, {told}:"]
-    lines += [f"  {size / GIB:8.2f} GiB {name}" for name, size in found.items() if size > 0]
-    lines.append(f"  {whole / GIB:8.2f} GiB of the {limit / GIB:.2f} that a program can have")
+    lines += [f"  {_size(size):>10} {name}" for name, size in found.items() if size >= 2**10]
+    lines.append(f"  {_size(whole):>10} of the {_size(limit)} that a program can have")
     if compiled and compiled.refused:
         return [*lines, f"it does not fit: {compiled.refused}"]
     if whole > limit:
@@ -127,6 +127,13 @@ def _about_memory(
     if hardware and hardware.platform == "gpu" and whole > PREALLOCATED * hardware.memory:
         close += "; set XLA_PYTHON_CLIENT_MEM_FRACTION=0.92, JAX takes 0.75 of the memory"
     return [*lines, f"it fits{close}"]
+
+
+def _size(value: float) -> str:
+    for unit, one in (("GiB", GIB), ("MiB", 2**20)):
+        if value >= one:
+            return f"{value / one:.4g} {unit}"
+    return f"{value / 2**10:.4g} KiB"
 
 
 # Time
@@ -248,7 +255,7 @@ def _next_change(
             continue
         still = "still fit" if fits else "fit"
         return (
-            f"{_overrides(changes)} would need {needed / GIB:.2f} GiB and {still}, at {gain:.2f} "
+            f"{_overrides(changes)} would need {_size(needed)} and {still}, at {gain:.2f} "
             "times the images/s at best (estimated)"
         )
     if fits:

@@ -74,15 +74,16 @@ def measure_steps(program: Program) -> Measured:
     size = config.train.batch_size // parallel.share[1]
     noise = np.random.default_rng(0).uniform(-1, 1, (size, *program.dataset.image_shape))
     labels = np.zeros(size, np.int32)
-    batch = {"x": noise.astype(np.float32)}
-    batch["cond"] = {"label": labels} if program.dataset.num_classes else {}
+    cond = {"label": labels} if program.dataset.num_classes else {}
+    batch = {"x": noise.astype(np.float32), "cond": cond}
 
     def one() -> None:
         nonlocal placed
         placed, _ = step(placed, parallel.split(batch), keys)
         jax.block_until_ready(placed)
 
-    first, began, times = seconds(one), time.perf_counter(), []
+    first, began = seconds(one), time.perf_counter()
+    times: list[float] = []
     while len(times) < 3 or (time.perf_counter() - began < SECONDS and len(times) < 50):
         times.append(seconds(one))
     return Measured(first, float(np.median(times)), len(times))

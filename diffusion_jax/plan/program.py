@@ -27,7 +27,8 @@ class _Sizes(Sharded):
     """`Sharded` over devices that are not there, for the sizes of what lies on each."""
 
     def __init__(self, data: int, fsdp: int, model: int) -> None:
-        self.mesh = AbstractMesh((data, fsdp, model), (*ROWS, "model"))
+        mesh: Any = AbstractMesh((data, fsdp, model), (*ROWS, "model"))
+        self.mesh = mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +80,9 @@ class Program:
     @functools.cached_property
     def state(self) -> TrainState:
         """Shapes of the state."""
+        parts = self.parts  # made before anything is traced
         return jax.eval_shape(
-            lambda key: create_state(self.parts.init(key), self.parts.optimizer),
+            lambda key: create_state(parts.init(key), parts.optimizer),
             jax.eval_shape(lambda: jax.random.key(0)),
         )
 
