@@ -104,14 +104,19 @@ def exchanged_bytes(hlo: str) -> int:
     """Bytes that each device sends in one run of a compiled program.
 
     Collectives in the body of a loop count as often as it runs: by the largest number in its
-    condition, which is what a scan compares its counter with.
+    condition, which is what a scan compares its counter with. The steps of one that runs beside
+    the computation are several instructions of one channel, and count once.
     """
     computations = _computations(hlo)
+    counted: set[str] = set()
 
-    def of(name: str, seen: tuple[str, ...] = ()) -> float:
+    def of(name: str) -> float:
         total = 0.0
         for line in computations.get(name, ()):
-            total += _sent(line)
+            channel = re.search(r"channel_id=(\d+)", line)
+            if channel is None or channel[1] not in counted:
+                total += _sent(line)
+            counted.update(channel.groups() if channel else ())
             loop = re.search(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)", line)
             if loop:
                 condition = " ".join(computations.get(loop[1], ()))
@@ -156,7 +161,15 @@ def _sent(line: str) -> float:
 
 
 def _group_size(line: str) -> int:
-    """Devices that take part in a collective together; at least two if it does not say."""
+    """Devices that take part in a collective together; at least two if it does not say.
+
+    Written as a list, as so many groups of so many, or as axes of a mesh, perhaps parts of them.
+    """
+    mesh = re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", line)
+    if mesh:
+        sizes = dict(re.findall(r"'([^']+)'=(\d+)", mesh[1]))
+        axes = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", mesh[2])
+        return math.prod(int(part or sizes[name]) for name, part in axes)
     iota = re.search(r"replica_groups=\[(\d+),(\d+)\]", line)
     if iota:
         return int(iota[2])
