@@ -31,14 +31,14 @@ class Compiled:
         arguments: bytes of state and batch, as they are padded.
         temporary: bytes of gradients, activations and working space.
         code: bytes of the program itself.
-        exchanged: bytes that it sends in a step; None if the program could not be read.
+        exchanged: bytes that it sends in a step.
         refused: why there is no program, in the compiler's words; '' if there is one.
     """
 
     arguments: int = 0
     temporary: int = 0
     code: int = 0
-    exchanged: int | None = None
+    exchanged: int = 0
     refused: str = ""
 
 

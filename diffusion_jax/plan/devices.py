@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -145,12 +145,20 @@ def _peak(program: Program, hardware: Hardware) -> float:
     return hardware.flops / 2 if half else hardware.flops
 
 
+def _is_as_compiled(compiled: Compiled | None, program: Program) -> TypeGuard[Compiled]:
+    """Whether the run sends what the compiled program does.
+
+    It is compiled for one mesh, whose gradients are summed in the dtype of the computation; the
+    replicated step sums them in float32.
+    """
+    sharded = program.config.parallel.strategy == "sharded"
+    return compiled is not None and not compiled.refused and sharded
+
+
 def roofline(program: Program, compiled: Compiled | None, topology: Topology) -> dict[str, float]:
     """Seconds of a step if it were bound by one thing alone (Williams et al. 2009)."""
     hardware = topology.hardware
-    sent = program.exchanged
-    if compiled and compiled.exchanged is not None:
-        sent = compiled.exchanged
+    sent = compiled.exchanged if _is_as_compiled(compiled, program) else program.exchanged
     return {
         "computation": program.step_flops / topology.count / _peak(program, hardware),
         "memory": program.traffic / hardware.bandwidth,
@@ -164,7 +172,7 @@ def _about_time(program: Program, compiled: Compiled | None, topology: Topology)
     best = times[bound]
     hardware = topology.hardware
     words = ", ".join(f"{name} {_duration(value)}" for name, value in times.items())
-    read = "collectives of the compiled program" if compiled and compiled.exchanged else "rings"
+    read = "collectives as compiled" if _is_as_compiled(compiled, program) else "rings"
     return [
         f"a step takes no less than {_duration(best)}, bound by {bound} ({words})",
         f"  assumed: {_peak(program, hardware) / 1e12:.4g} TFLOP/s and "
@@ -195,7 +203,7 @@ def _duration(value: float) -> str:
 # What to change
 
 
-def _lighter(program: Program) -> Iterator[dict[str, Any]]:
+def _lighter(program: Program, limit: float) -> Iterator[dict[str, Any]]:
     """Changes that need less memory, the cheapest in time first."""
     config = program.config
     key = f"model.{config.model.name}.remat"
@@ -203,18 +211,27 @@ def _lighter(program: Program) -> Iterator[dict[str, Any]]:
     heavier = policies[policies.index(config.model[config.model.name].remat) + 1 :]
     yield from ({key: policy} for policy in heavier)
     full = {key: "full"} if heavier else {}
-    accumulate = config.train.accumulate
-    splits = [accumulate * 2**i for i in range(1, 1 + int(math.log2(max(program.rows, 1))))]
-    yield from ({"train.accumulate": n} for n in splits)
-    yield from ({**full, "train.accumulate": n} for n in splits if full)
-    last = {**full, "train.accumulate": splits[-1]} if splits else full
+    for less in ({}, full) if full else ({},):
+        splits = _enough_splits(program.changed(less), limit)
+        if splits > config.train.accumulate:
+            yield {**less, "train.accumulate": splits}
+    cuts = {}
     for fsdp in (2**i for i in range(1, 1 + int(math.log2(program.devices)))):
         if fsdp > config.parallel.fsdp or config.parallel.strategy != "sharded":
-            cut = {"parallel.strategy": "sharded", "parallel.fsdp": fsdp}
-            yield cut
-            if last and fsdp == program.devices:
-                yield {**cut, **full}
-                yield {**cut, **last}
+            cuts = {"parallel.strategy": "sharded", "parallel.fsdp": fsdp}
+            yield cuts
+    if cuts:
+        yield {**cuts, **full}
+        yield {**cuts, **full, "train.accumulate": config.train.accumulate * program.rows}
+
+
+def _enough_splits(program: Program, limit: float) -> int:
+    """The least `train.accumulate` that fits, if activations shrink in proportion to it."""
+    held, accumulate = program.memory, program.config.train.accumulate
+    rest = sum(held.values()) - held["activations"] + held["gradients"] * (accumulate == 1)
+    splits = [2**i for i in range(1, 1 + int(math.log2(max(program.rows, 1))))]
+    fitting = (n for n in splits if rest + held["activations"] / n < 0.9 * limit)
+    return accumulate * next(fitting, 1)
 
 
 def _faster(program: Program, bound: str) -> Iterator[dict[str, Any]]:
@@ -243,7 +260,7 @@ def _next_change(
     # What the compiler needed beyond the estimate it will need again.
     beyond = 0 if not compiled or compiled.refused else whole - sum(program.memory.values())
     rate = program.config.train.batch_size / times[bound]
-    for changes in _faster(program, bound) if fits else _lighter(program):
+    for changes in _faster(program, bound) if fits else _lighter(program, limit):
         other = program.changed(changes)
         try:
             needed = sum(other.memory.values()) + beyond

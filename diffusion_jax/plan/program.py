@@ -51,7 +51,11 @@ class Program:
         """The same with other settings, `{"group.key": value}`."""
         config = self.config.copy_and_resolve_references()
         config.update_from_flattened_dict(changes)
-        return dataclasses.replace(self, config=config)
+        other = dataclasses.replace(self, config=config)
+        if all(key.startswith("parallel.") for key in changes) and other.rows == self.rows:
+            # The same arrays, cut otherwise: nothing is traced again.
+            other.__dict__.update(state=self.state, gradient=self.gradient)
+        return other
 
     @functools.cached_property
     def parts(self) -> Parts:
