@@ -18,6 +18,7 @@ from diffusion_jax.training.writers import silent_stderr
 ELSEWHERE = {
     "TPU_SKIP_MDS_QUERY": "1",  # no metadata server is asked what machine this is
     "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no TPU is held, so that several may plan at once
 }
 CHIP_CONFIGS = {"v4": "megacore"}
 """One device per chip, where that is not libtpu's default."""

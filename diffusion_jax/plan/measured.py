@@ -1,7 +1,7 @@
 """What the devices that are there really do: their matrix peak, and a few train steps."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +23,7 @@ class Measured(NamedTuple):
 
     Attributes:
         first: seconds of the first step, compilation included.
-        step: median seconds of those after it.
+        step: median seconds of those after it, or of the first if there are none.
         steps: how many of those.
     """
 
@@ -55,8 +55,16 @@ def seconds(job: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def measure_steps(program: Program) -> Measured:
-    """Takes train steps of the config on noise, on all devices that are there."""
+def measure_steps(
+    program: Program, batches: Iterator[Any] | None = None, steps: int = 50
+) -> Measured:
+    """Takes train steps of the config on all devices that are there.
+
+    Args:
+        program: the config.
+        batches: what to train on; one batch of noise again and again if None.
+        steps: how many to take at most after the first; of 3 or more at least 3.
+    """
     config, parts, parallel = program.config, program.parts, make_parallel(program.config)
     key = jax.random.key(config.seed)
     step = parallel.compile(
@@ -79,11 +87,13 @@ def measure_steps(program: Program) -> Measured:
 
     def one() -> None:
         nonlocal placed
-        placed, _ = step(placed, parallel.split(batch), keys)
+        placed, _ = step(placed, parallel.split(next(batches) if batches else batch), keys)
         jax.block_until_ready(placed)
 
     first, began = seconds(one), time.perf_counter()
     times: list[float] = []
-    while len(times) < 3 or (time.perf_counter() - began < SECONDS and len(times) < 50):
+    while len(times) < min(steps, 3) or (
+        len(times) < steps and time.perf_counter() - began < SECONDS
+    ):
         times.append(seconds(one))
-    return Measured(first, float(np.median(times)), len(times))
+    return Measured(first, float(np.median(times)) if times else first, len(times))
