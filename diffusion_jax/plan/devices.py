@@ -2,6 +2,7 @@
 
 import math
 import os
+import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
@@ -13,7 +14,7 @@ from diffusion_jax.data import Dataset
 from diffusion_jax.models.remat import REMAT
 from diffusion_jax.plan.ahead_of_time import Compiled, compile_step, has_libtpu
 from diffusion_jax.plan.hardware import GIB, Hardware, Topology, find_hardware
-from diffusion_jax.plan.measured import matrix_peak, measure_steps
+from diffusion_jax.plan.measured import Steps, matrix_peak
 from diffusion_jax.plan.program import PARTS, Program
 
 USABLE = {"tpu": 15.75 / 16, "gpu": 0.92, "cpu": 0.8}
@@ -67,13 +68,14 @@ def plan_here(config: Config, dataset: Dataset) -> list[str]:
     expected = 2 * program.step_flops / peak
     if expected > PATIENCE:
         return [*lines, f"no step is timed: one would take some {_duration(expected)}"]
-    found = measure_steps(program)
-    used = program.model_flops / found.step / peak
+    steps = Steps(program)
+    first, times = steps.take(), steps.take_some()
+    step = statistics.median(times)
     lines.append(
-        f"a step: {_duration(found.step)} (median of {found.steps}; the first, compilation "
-        f"included, {_duration(found.first)}), {used:.0%} of the measured peak"
+        f"a step: {_duration(step)} (median of {len(times)}; the first, compilation included, "
+        f"{_duration(first)}), {program.model_flops / step / peak:.0%} of the measured peak"
     )
-    return [*lines, _whole_run(program, found.step, "at this rate")]
+    return [*lines, _whole_run(program, step, "at this rate")]
 
 
 def _memory_of(device: Any) -> float:

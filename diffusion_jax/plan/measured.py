@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,25 +11,12 @@ from diffusion_jax.build import make_parallel
 from diffusion_jax.plan.program import Program
 from diffusion_jax.training.state import initial_state
 from diffusion_jax.training.step import make_train_step
+from diffusion_jax.types import Batch
 
 SECONDS = 5.0
 """Steps are taken for about so long."""
 SIDES = {"cpu": 2048}
 """Of the matrices whose product is timed; 8192 elsewhere."""
-
-
-class Measured(NamedTuple):
-    """What was measured.
-
-    Attributes:
-        first: seconds of the first step, compilation included.
-        step: median seconds of those after it, or of the first if there are none.
-        steps: how many of those.
-    """
-
-    first: float
-    step: float
-    steps: int
 
 
 def matrix_peak(dtype: Any, rounds: int = 8) -> float:
@@ -55,45 +42,46 @@ def seconds(job: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def measure_steps(
-    program: Program, batches: Iterator[Any] | None = None, steps: int = 50
-) -> Measured:
-    """Takes train steps of the config on all devices that are there.
+class Steps:
+    """Train steps of a config on all devices that are there, timed one by one.
 
     Args:
         program: the config.
-        batches: what to train on; one batch of noise again and again if None.
-        steps: how many to take at most after the first; of 3 or more at least 3.
     """
-    config, parts, parallel = program.config, program.parts, make_parallel(program.config)
-    key = jax.random.key(config.seed)
-    step = parallel.compile(
-        make_train_step(
+
+    def __init__(self, program: Program) -> None:
+        config, parts = program.config, program.parts
+        self._parallel = make_parallel(config)
+        step = make_train_step(
             parts.loss,
             parts.optimizer,
             config.ema.decay,
             config.train.accumulate,
-            parallel.axis_name,
+            self._parallel.axis_name,
             config.train.max_grad_norm,
         )
-    )
-    state = initial_state(parts.init, parts.optimizer, key, parallel.shardings)
-    placed, keys = parallel.place((state, key))
-    size = config.train.batch_size // parallel.share[1]
-    noise = np.random.default_rng(0).uniform(-1, 1, (size, *program.dataset.image_shape))
-    labels = np.zeros(size, np.int32)
-    cond = {"label": labels} if program.dataset.num_classes else {}
-    batch = {"x": noise.astype(np.float32), "cond": cond}
+        self._step = self._parallel.compile(step)
+        key = jax.random.key(config.seed)
+        state = initial_state(parts.init, parts.optimizer, key, self._parallel.shardings)
+        self._state, self._key = self._parallel.place((state, key))
+        size = config.train.batch_size // self._parallel.share[1]
+        noise = np.random.default_rng(0).uniform(-1, 1, (size, *program.dataset.image_shape))
+        cond = {"label": np.zeros(size, np.int32)} if program.dataset.num_classes else {}
+        self._batch: Batch = {"x": noise.astype(np.float32), "cond": cond}
 
-    def one() -> None:
-        nonlocal placed
-        placed, _ = step(placed, parallel.split(next(batches) if batches else batch), keys)
-        jax.block_until_ready(placed)
+    def take(self, batches: Iterator[Batch] | None = None) -> float:
+        """Seconds of one step, on the next of `batches`, or again on one of noise."""
 
-    first, began = seconds(one), time.perf_counter()
-    times: list[float] = []
-    while len(times) < min(steps, 3) or (
-        len(times) < steps and time.perf_counter() - began < SECONDS
-    ):
-        times.append(seconds(one))
-    return Measured(first, float(np.median(times)) if times else first, len(times))
+        def step() -> None:
+            batch = self._batch if batches is None else next(batches)
+            self._state, _ = self._step(self._state, self._parallel.split(batch), self._key)
+            jax.block_until_ready(self._state)
+
+        return seconds(step)
+
+    def take_some(self) -> list[float]:
+        """Seconds of each of 3 to 50 steps, of as many as some seconds allow."""
+        began, times = time.perf_counter(), [self.take() for _ in range(3)]
+        while len(times) < 50 and time.perf_counter() - began < SECONDS:
+            times.append(self.take())
+        return times

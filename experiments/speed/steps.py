@@ -13,6 +13,7 @@ On a CPU the networks are smaller (`REDUCED`) and in float32. See README.md.
 
 import argparse
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -27,6 +28,7 @@ tune_cpu_allocator()
 import jax  # noqa: E402  the allocator comes first
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+from bench import describe  # noqa: E402
 
 from configs import imagenet64_adm, imagenet256_dit  # noqa: E402
 from diffusion_jax.build import planned_dataset  # noqa: E402
@@ -37,7 +39,7 @@ from diffusion_jax.models.platform import computing_on  # noqa: E402
 from diffusion_jax.models.unet import UNet  # noqa: E402
 from diffusion_jax.plan import parse_topology  # noqa: E402
 from diffusion_jax.plan.ahead_of_time import compile_step  # noqa: E402
-from diffusion_jax.plan.measured import matrix_peak, measure_steps, seconds  # noqa: E402
+from diffusion_jax.plan.measured import Steps, matrix_peak, seconds  # noqa: E402
 from diffusion_jax.plan.program import Program  # noqa: E402
 from diffusion_jax.samplers.ddim import ddim  # noqa: E402
 from diffusion_jax.samplers.loop import sample  # noqa: E402
@@ -93,36 +95,34 @@ def program(network: str, batch: int, changes: dict[str, Any] | None = None) -> 
 def train(network: str, batch: int, rounds: int) -> None:
     """Prints the time of a step with and without the input pipeline, in turns."""
     found = program(network, batch)
-    config, dtype = found.config, jnp.dtype(found.config.model.dtype)
+    size, dtype = found.config.train.batch_size, jnp.dtype(found.config.model.dtype)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (4096, *found.dataset.image_shape), np.uint8)
     labels = rng.integers(0, found.dataset.num_classes, 4096).astype(np.int32)
     source = ArraySource(images, labels)
     dataset = dataclasses.replace(found.dataset, train=source)
-    print(f"{network}: {found.parameters:,} parameters, batch {config.train.batch_size}, {dtype}")
-    rows: list[tuple[float, float, float, float]] = []
-    for _ in range(rounds):
-        cores = found.devices if found.platform == "cpu" else 1  # they share one machine
-        peak = matrix_peak(dtype) * found.devices / cores
-        plain = measure_steps(found)
-        batches = train_batches(dataset, batch_size=config.train.batch_size, seed=0, flip=True)
-        fed = measure_steps(found, batches)
-        batches.close()
-        rows.append((peak, plain.first, plain.step, fed.step))
-        print(
-            f"  peak {peak / 1e12:.3f} TFLOP/s; step {plain.step:.4f} s, "
-            f"{config.train.batch_size / plain.step:.1f} images/s, "
-            f"{found.model_flops / plain.step / peak:.1%} of the peak; with the input pipeline "
-            f"{fed.step:.4f} s; first step {plain.first:.1f} s",
-            flush=True,
-        )
-    peaks, _, steps, feds = (np.array(column) for column in zip(*rows, strict=True))
-    share = np.median(found.model_flops / steps / peaks)
     print(
-        f"{network}: median of {rounds} rounds: {share:.1%} of the matrix peak on "
-        f"{jax.devices()[0].device_kind}; with the pipeline {np.median(feds / steps):.3f} times "
-        "as long"
+        f"{network}: {found.parameters:,} parameters, batch {size}, {dtype}, "
+        f"{jax.devices()[0].device_kind}"
     )
+    cores = found.devices if found.platform == "cpu" else 1  # they share one machine
+    steps, batches = Steps(found), train_batches(dataset, batch_size=size, seed=0, flip=True)
+    print(f"  the first step took {steps.take():.1f} s, compilation included", flush=True)
+    steps.take(batches)  # the pipeline starts
+    rows = []
+    for _ in range(rounds):
+        peak = matrix_peak(dtype, rounds=2) * found.devices / cores
+        rows.append((peak, steps.take(), steps.take(batches)))
+    batches.close()
+    peaks, plain, fed = (np.array(column) for column in zip(*rows, strict=True))
+    for name, values in {
+        "matrix peak, TFLOP/s": peaks / 1e12,
+        "step, s": plain,
+        "images/s": size / plain,
+        "**step / matrix peak**": found.model_flops / plain / peaks,
+        "**step with the input pipeline / without**": fed / plain,
+    }.items():
+        print(describe(f"{network} {name}", list(values)))
 
 
 def start(network: str, batch: int) -> None:
@@ -142,7 +142,7 @@ def start(network: str, batch: int) -> None:
 def first(network: str, batch: int) -> None:
     """Takes the first step and ends."""
     enable_compilation_cache()
-    measure_steps(program(network, batch), steps=0)
+    Steps(program(network, batch)).take()
 
 
 def guided_sampling(rounds: int) -> None:
@@ -193,21 +193,21 @@ def guided_sampling(rounds: int) -> None:
 
 def depth(topology: str) -> None:
     """Prints how long the step takes to lower and compile at several depths."""
-    narrow = {} if topology else {"model.dit.hidden_size": 288, "model.dit.unroll": 1}
     for blocks in (7, 14, 28):
-        changes = {"model.dit.depth": blocks, "train.batch_size": 4, **narrow}
+        changes = {**DIT_XL2, "model.dit.depth": blocks, "model.dit.unroll": 1}
         if topology:
-            target = parse_topology(topology)
-            config = program("dit_xl2", 0, {**DIT_XL2, **changes, "model.dtype": "bfloat16"}).config
-            config.model.dit.unroll = 1
-            found = Program(config, planned_dataset(config), target.count, "tpu")
-            job = lambda found=found: compile_step(found, target)  # noqa: E731
+            changes |= {"model.dtype": "bfloat16", "train.batch_size": 4}
         else:
-            found = program("dit_xl2", 0, changes)
-            job = lambda found=found: measure_steps(found, steps=0)  # noqa: E731
+            changes |= {"model.dit.hidden_size": 288, "train.batch_size": 4}
+        found, target = program("dit_xl2", 0, changes), parse_topology(topology or "v5e:1x1")
+        found = dataclasses.replace(found, devices=target.count if topology else found.devices)
+        steps = None if topology else Steps(found)
         found.state  # noqa: B018  traced before the clock runs
         began = time.process_time()
-        wall = seconds(job)
+        if steps:  # the first, which compiles, less the second
+            wall = steps.take() - steps.take()
+        else:
+            wall = seconds(functools.partial(compile_step, found, target))
         print(
             f"depth {blocks}: {found.parameters:,} parameters, {wall:.1f} s, "
             f"{time.process_time() - began:.1f} s of processor time",
