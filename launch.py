@@ -22,6 +22,14 @@ TOPOLOGY = flags.DEFINE_string(
     "not be there; by default those that are.",
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; by default runs/<config name>.")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "Of several processes: HOST:PORT at which process 0 listens."
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run together.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.")
+MULTIHOST = flags.DEFINE_bool(
+    "multihost", False, "One of a TPU slice's hosts (SLURM, GKE and Open MPI need no flag)."
+)
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -40,14 +48,16 @@ def parse(argv: list[str]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     """Runs one config."""
-    from diffusion_jax import run  # not at the top: --help is instant
+    from diffusion_jax import processes, run  # not at the top: --help is instant
 
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    sys.exit(
-        run.run(
-            CONFIG.value, Path(WORKDIR.value or Path("runs") / name), MODE.value, TOPOLOGY.value
-        )
-    )
+    workdir = Path(WORKDIR.value or Path("runs") / name)
+    together = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, MULTIHOST.value)
+    try:
+        with processes.joined(*together):
+            sys.exit(run.run(CONFIG.value, workdir, MODE.value, TOPOLOGY.value))
+    except processes.ProcessesError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     c.data.in_memory = "auto"  # auto (if it is small) | always | never
     c.data.num_workers = 0  # worker processes that read and decode, for data not in memory
     c.data.prefetch = 8  # batches made ahead
+    c.data.stall_seconds = 60.0  # without a batch, until that is said
 
     c.schedule = ConfigDict()
     # ddpm | scaled_linear | linear_beta | sub_vp | cosine | sigmoid | flow | edm | ve |
@@ -117,7 +118,9 @@ def get_config() -> ConfigDict:
     c.train.heldout_every = 500  # held-out loss by noise level
     c.train.sample_every = 500  # a grid from the EMA
     c.train.checkpoint_every = 1000
-    c.train.keep_checkpoints = 3
+    c.train.keep_checkpoints = 3  # the newest
+    c.train.keep_every = 0  # those of steps divisible by this stay for ever; 0: none
+    c.train.keep_best = 0  # so many besides, with the least held-out loss
 
     c.parallel = ConfigDict()
     # replicated: every device has all parameters | sharded: a mesh of data x fsdp x model devices

@@ -3,12 +3,12 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.data import Dataset, arrays, as_batch
 from diffusion_jax.objectives import GaussianLoss
-from diffusion_jax.types import Params
+from diffusion_jax.sample import in_batches
+from diffusion_jax.types import Array, Params
 
 LEVELS = 10
 MAX_BATCHES = 8
@@ -25,20 +25,26 @@ class HeldoutLoss:
     def __init__(self, loss: GaussianLoss, dataset: Dataset) -> None:
         size = loss.batch_size
         images, labels = arrays(dataset.heldout, size * MAX_BATCHES)
-        self._loss = jax.jit(loss)
+
+        @jax.jit
+        def program(whole: Any, batch: Any) -> tuple[Array, Array, Array]:
+            losses, metrics = loss(whole[0], batch, whole[1])
+            return losses, metrics["t"], metrics["mse"]
+
+        self._program, self._size = program, size
         self._batches: list[dict[str, Any]] = []
         order = np.random.default_rng(0).permutation(len(images))
         for start in range(0, len(images), size):
             rows = np.resize(order[start : start + size], size)
             batch = as_batch(images[rows], labels[rows], dataset.num_classes)
-            self._batches.append({**batch, "index": jnp.arange(size)})
+            self._batches.append({**batch, "index": np.arange(size)})
 
     def __call__(self, params: Params) -> dict[str, float]:
         """`heldout/loss`, and `heldout/mse_tX` for each tenth of `t` with its middle as X."""
         found = []
         for number, batch in enumerate(self._batches):
-            loss, metrics = self._loss(params, batch, jax.random.key(number))
-            found.append(jax.device_get((loss, metrics["t"], metrics["mse"])))
+            whole = params, jax.random.key(number)
+            found.append(in_batches(self._program, whole, batch, self._size))
         if not found:
             return {}
         loss, t, mse = (np.concatenate(column) for column in zip(*found, strict=True))

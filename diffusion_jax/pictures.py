@@ -32,10 +32,15 @@ def as_image(array: np.ndarray) -> Image.Image:
 
 
 def save_png(path: Path, array: np.ndarray, made_by: Mapping[str, Any]) -> None:
-    """Writes uint8 `[H, W, C]`, with `made_by` as JSON in the PNG's text chunk of that name."""
+    """Writes uint8 `[H, W, C]`, with `made_by` as JSON in the PNG's text chunk of that name.
+
+    Whole or not at all, since `read_made_by` is asked whether it is there.
+    """
     info = PngImagePlugin.PngInfo()
     info.add_text("made_by", json.dumps(made_by))
-    as_image(array).save(path, pnginfo=info)
+    part = path.with_suffix(".part")
+    as_image(array).save(part, format="png", pnginfo=info)
+    part.replace(path)
 
 
 def read_made_by(path: Path) -> dict[str, Any] | None:

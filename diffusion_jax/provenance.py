@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from diffusion_jax.build import Config, ConfigError, training_config
+from diffusion_jax.files import write_whole
 
 
 def check_workdir(config: Config, workdir: Path) -> None:
@@ -34,9 +35,8 @@ def check_workdir(config: Config, workdir: Path) -> None:
 
 def write_config(config: Config, workdir: Path) -> None:
     """Writes the resolved config, with what it runs on, to `config.json`."""
-    workdir.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"config": config.to_dict(), **environment()}, indent=2)
-    (workdir / "config.json").write_text(text + "\n", encoding="utf-8")
+    write_whole(workdir / "config.json", (text + "\n").encode())
 
 
 def environment() -> dict[str, Any]:

@@ -113,7 +113,7 @@ def write_report(
     lines += ["## How it was made", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in facts.items()]
     lines += ["", "```", *how_again, "```", ""]
-    path.write_text("\n".join(lines), encoding="utf-8")
+    write_whole(path, "\n".join(lines).encode())
 
 
 def _figure(name: str, entry: Mapping[str, Any]) -> str:

@@ -1,7 +1,9 @@
 """One run from its config and workdir: train, sample, evaluate, report."""
 
+import contextlib
 import dataclasses
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -27,6 +29,7 @@ from diffusion_jax.build import (
     planned_dataset,
 )
 from diffusion_jax.data import DataError, arrays, to_float, to_uint8, train_batches
+from diffusion_jax.devices import is_main
 from diffusion_jax.evaluate import evaluate, likelihood
 from diffusion_jax.extractor import get_extractor
 from diffusion_jax.grid_search import Found, cached_times, optimise_times
@@ -52,19 +55,28 @@ SHOWN = 100
 
 
 def run(config: Config, workdir: Path, mode: str, topology: str = "") -> int:
-    """Does what `mode` says; returns the exit status. A user's mistake is one line on stderr.
+    """Does what `mode` says; returns the exit status.
+
+    0: done; 2: a mistake of the user's, or a disk that is full or closed, in one line on stderr;
+    128 + the number of the signal that ended it, that is 130 for Ctrl-C and 143 for SIGTERM.
 
     With mode "plan" `topology` names the devices to plan for, those that are there if ''.
     """
     try:
         return _run(config, workdir, mode, topology)
     except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename or workdir}: {error.strerror or error}"
+    except KeyboardInterrupt:  # outside of training, which ends by itself
+        print("interrupted; what is missing is made by the same command", file=sys.stderr)
+        return 128 + signal.SIGINT
+    print(f"error: {message}", file=sys.stderr)
+    return 2
 
 
 def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it writes
+    logging.set_verbosity(logging.FATAL)  # Orbax tells of all it writes, and logs what it raises
     tune_cpu_allocator()
     enable_compilation_cache()
     if mode == "plan":
@@ -74,9 +86,9 @@ def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
         raise ConfigError(f"--topology={topology} goes with --mode plan, not {mode}")
     check_workdir(config, workdir)
     job = Job(config, workdir, build(config))
-    if mode in ("all", "train") and not job.train():
+    if mode in ("all", "train") and (signum := job.train()):
         print(f"stopped and saved; go on with the same command: {command()}")
-        return 130
+        return 128 + signum
     if mode in ("all", "sample"):
         job.sample(again=mode == "sample")
     if mode in ("all", "evaluate"):
@@ -125,8 +137,9 @@ class Job:
     def __post_init__(self) -> None:
         self.labels(np.arange(1))  # refuses bad ones before any time is spent
         self.init_key, self.train_key = jax.random.split(jax.random.key(self.config.seed))
+        kept = self.config.train
         self.checkpoints = Checkpoints(
-            self.workdir / "checkpoints", self.config.train.keep_checkpoints
+            self.workdir / "checkpoints", kept.keep_checkpoints, kept.keep_every, kept.keep_best
         )
         self.generator = self.parts.generator
         self.parallel = make_parallel(self.config)
@@ -142,13 +155,15 @@ class Job:
             lambda a, sharding: a.update(sharding=sharding), shapes, self.parallel.shardings(shapes)
         )
 
-    def train(self) -> bool:
-        """Trains to the end from the newest checkpoint; False if Ctrl-C came first."""
+    def train(self) -> int:
+        """Trains to the end from the newest checkpoint; the signal that came first, or 0."""
         config, parts, parallel = self.config, self.parts, self.parallel
         if self.checkpoints.latest() == config.train.steps:
             print(f"training is done: step {config.train.steps} is in {self.workdir}")
-            return True
-        write_config(config, self.workdir)
+            return 0
+        self.checkpoints.open()  # which may make room on a full disk
+        if is_main():
+            write_config(config, self.workdir)
         batches = train_batches(
             parts.dataset,
             batch_size=config.train.batch_size // parallel.share[1],
@@ -165,17 +180,18 @@ class Job:
         if self.checkpoints.latest() is not None:
             state, data_state = self.checkpoints.restore(state)
             batches.set_state(data_state)
-            print(f"going on from step {int(state.step)}")
+            print(f"going on from step {int(state.step)}", flush=True)
         writer = make_writer(self.workdir, print)
         heldout = HeldoutLoss(parts.heldout_loss, parts.dataset)
 
-        def measure(step: int, state: TrainState) -> None:
-            writer.write_scalars(step, heldout(state.ema))
+        def measure(step: int, state: TrainState) -> dict[str, float]:
+            return heldout(state.ema)
 
-        def show(step: int, state: TrainState) -> None:
+        def show(step: int, state: TrainState) -> dict[str, float]:
             path = self.workdir / "samples" / f"step_{step:08d}.png"
             sheet = self.draw_grid(state.ema, step, path)
             writer.write_images(step, {"samples": sheet[None]})
+            return {}
 
         train_step = make_train_step(
             parts.loss,
@@ -186,8 +202,10 @@ class Job:
             config.train.max_grad_norm,
         )
         settings = config.train
-        try:
-            interrupted = train(
+        with contextlib.ExitStack() as closing:
+            for close in (batches.close, writer.close, self.checkpoints.wait):
+                closing.callback(close)
+            return train(
                 train_step,
                 state,
                 batches,
@@ -203,12 +221,8 @@ class Job:
                 checkpoints=self.checkpoints,
                 writer=writer,
                 actions=[(settings.heldout_every, measure), (settings.sample_every, show)],
+                stall_seconds=config.data.stall_seconds,
             )
-        finally:
-            self.checkpoints.wait()
-            writer.close()
-            batches.close()
-        return not interrupted
 
     def print_overview(self, state: TrainState) -> None:
         """Prints the parameters, their number, and the cost of one image."""
@@ -331,7 +345,8 @@ class Job:
         made_by = {**self.made_by(step, sample.seed), **self.span(index)}
         if sample.grid == OPTIMISED:
             made_by["grid"] = "uniform()"  # a search for each of these would take too long
-        save_png(path, sheet, made_by)
+        if is_main():
+            save_png(path, sheet, made_by)
         return sheet
 
     def sample(self, again: bool) -> None:
@@ -351,6 +366,8 @@ class Job:
         if len(rest[0]):
             more, _ = self.draw(params, sample.seed, *rest)
             images = np.concatenate([images, more])
+        if not is_main():
+            return
         singles = folder / "images"
         shutil.rmtree(singles, ignore_errors=True)
         singles.mkdir(parents=True)
@@ -360,11 +377,12 @@ class Job:
             what = {"index": int(number), "label": None if label is None else int(label)}
             save_png(singles / f"{number:06d}.png", image, {**made_by, **what})
         span = {**made_by, **self.span(index)}
-        save_png(folder / "grid.png", tile(images, COLUMNS), span)
         few = states[:, :COLUMNS].swapaxes(0, 1)
         strip = tile(few.reshape(-1, *few.shape[2:]), columns=few.shape[1])
         save_png(folder / "trajectory.png", strip, span)
         save_gif(folder / "denoise.gif", states, COLUMNS)
+        # Last: it says that all of them are there.
+        save_png(folder / "grid.png", tile(images, COLUMNS), span)
         print(f"{len(index)} samples of step {step} are in {folder}")
 
     # Evaluation
@@ -406,8 +424,10 @@ class Job:
                 batch_size=self.config.sample.batch_size,
                 passport=passport,
             )
-        report.write_result(path, result)
+        if not is_main():
+            return
         self.report(result, step, seconds)
+        report.write_result(path, result)  # last: it says that all is there
         print(report.result_tables(result))
         print(f"report: {self.workdir / 'report.md'}")
 

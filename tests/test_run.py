@@ -5,9 +5,11 @@ import importlib
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -181,7 +183,7 @@ def test_a_picture_can_be_made_again_from_what_its_png_says(tmp_path: Path) -> N
     assert np.abs(np.asarray(Image.open(picture), int) - pixels).max() <= 1
 
 
-def test_same_seed_same_bits_also_after_ctrl_c(
+def test_same_seed_same_bits_also_after_sigterm_and_ctrl_c(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     assert run.run(tiny(), tmp_path / "one", "train") == 0
@@ -193,14 +195,15 @@ def test_same_seed_same_bits_also_after_ctrl_c(
 
     def interrupt(self: Replicated, batch: dict) -> dict:
         seen.append(batch)
-        if len(seen) == 4:
-            os.kill(os.getpid(), signal.SIGINT)
+        if signum := {2: signal.SIGTERM, 4: signal.SIGINT}.get(len(seen)):
+            os.kill(os.getpid(), signum)
         return split(self, batch)
 
     monkeypatch.setattr(Replicated, "split", interrupt)
-    assert run.run(tiny(), tmp_path / "three", "all") == 130
-    assert "go on with the same command" in capsys.readouterr().out
-    assert Checkpoints(tmp_path / "three/checkpoints").latest() == 4
+    for step, status in ((2, 143), (4, 130)):
+        assert run.run(tiny(), tmp_path / "three", "all") == status
+        assert "go on with the same command" in capsys.readouterr().out
+        assert Checkpoints(tmp_path / "three/checkpoints").latest() == step
     assert run.run(tiny(), tmp_path / "three", "train") == 0
     assert "going on from step 4" in capsys.readouterr().out
     assert_same(one, final_state(tiny(), tmp_path / "three"))
@@ -208,6 +211,51 @@ def test_same_seed_same_bits_also_after_ctrl_c(
 
     assert run.run(tiny(seed=1), tmp_path / "four", "train") == 0
     assert not np.array_equal(one[3], final_state(tiny(seed=1), tmp_path / "four")[3])
+
+
+def test_a_full_disk_or_a_closed_workdir_ends_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Files that may not grow beyond a limit stand in for the disk, once step 3 is saved."""
+    split, left = Replicated.split, [3]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    checkpoints = Checkpoints(tmp_path / "run/checkpoints")
+
+    def limit(self: Replicated, batch: dict) -> dict:
+        left[0] -= 1
+        if left[0] < 0:
+            while checkpoints.steps() != [3]:
+                time.sleep(0.01)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (left[1], before[1]))
+        return split(self, batch)
+
+    monkeypatch.setattr(Replicated, "split", limit)
+    # Too little for the checkpoint of step 6, for a picture before it, for the metrics before that.
+    changes = {"train__heldout_every": 0, "train__sample_every": 0}
+    for largest, changed, says in (
+        (40_000, changes, "checkpoint of step 6 could not be written in .*: File too large; those"),
+        (500, {**changes, "train__sample_every": 5}, "run: File too large"),
+        (10, changes, "run: File too large"),
+    ):
+        left[1:] = [largest]
+        try:
+            assert run.run(tiny(**changed), tmp_path / "run", "train") == 2
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        error = capsys.readouterr().err
+        assert re.fullmatch(f"error: .*{says}.*\n", error)
+        assert checkpoints.latest() == 3
+    left[0] = 3
+    assert run.run(tiny(**changes), tmp_path / "run", "train") == 0
+    assert "going on from step 3" in capsys.readouterr().out
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
+    assert rows[-1]["step"] == 6
+
+    (tmp_path / "file").touch()
+    assert run.run(tiny(), tmp_path / "file/run", "train") == 2
+    assert re.fullmatch(
+        "error: .*file/run/checkpoints: Not a directory; none .*\n", capsys.readouterr().err
+    )
 
 
 def test_sample_i_is_the_same_in_any_batch() -> None:
@@ -343,6 +391,8 @@ BAD = {
     "sample.ancestral.variance": ("learned", "objective.learned_variance"),
     "model.unet.channel_mults": ((1, 1, 1, 1, 1), "8x8 cannot be halved 4 times"),
     "train.steps": (0, "must be at least 1"),
+    "train.keep_every": (-1, "must be 0 (none) or more"),
+    "data.stall_seconds": (0.0, "must be above 0"),
     "train.accumulate": (3, "must be a multiple of 3"),
     "data.in_memory": ("sometimes", "Known: auto, always, never"),
 }

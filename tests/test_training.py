@@ -2,6 +2,9 @@
 
 import os
 import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +13,12 @@ import optax
 import pytest
 
 from diffusion_jax.devices import AXIS
-from diffusion_jax.training.loop import interrupt_flag
+from diffusion_jax.training.checkpoint import METRIC, Checkpoints
+from diffusion_jax.training.loop import Cadence, train
 from diffusion_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from diffusion_jax.training.parallel import Replicated
+from diffusion_jax.training.signals import SIGNALS, stop_signal
+from diffusion_jax.training.stalls import StallWatch
 from diffusion_jax.training.state import create_state, update_ema
 from diffusion_jax.training.step import make_train_step
 
@@ -117,14 +123,71 @@ def test_optimizers_by_name_and_clipping() -> None:
         make_optimizer("adammm", optax.constant_schedule(0.1))
 
 
-def test_the_second_ctrl_c_interrupts() -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs may ignore it
-    try:
-        with interrupt_flag() as interrupted:
-            assert not interrupted()
-            os.kill(os.getpid(), signal.SIGINT)
-            assert interrupted()
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
+class Batches:
+    """Ever the same batch; its state is the number of batches taken."""
+
+    taken = 0
+
+    def __next__(self) -> dict:
+        self.taken += 1
+        return {name: value for name, value in data().items() if name != "index"}
+
+    def get_state(self) -> dict:
+        return {"taken": self.taken}
+
+
+def test_the_loop_keeps_the_checkpoint_that_was_measured_best(tmp_path: Path) -> None:
+    """A checkpoint has the loss measured since the one before, if any: 3 and 5 have none."""
+    losses, rows = {1: 5.0, 2: 1.0, 4: 2.0, 6: 3.0}, []
+    checkpoints = Checkpoints(tmp_path, keep_last=1, keep_best=2)
+    parallel, optimizer = Replicated(), optax.sgd(0.1)
+    writer = SimpleNamespace(write_scalars=lambda step, scalars: rows.append((step, scalars)))
+    signum = train(
+        make_train_step(regression, optimizer, 0.5, axis_name=parallel.axis_name),
+        create_state(PARAMS, optimizer),
+        Batches(),
+        jax.random.key(0),
+        parallel=parallel,
+        batch_size=16,
+        cadence=Cadence(steps=7, log_every=7, checkpoint_every=1),
+        checkpoints=checkpoints,
+        writer=writer,
+        actions=[(1, lambda step, state: {METRIC: losses[step]} if step in losses else {})],
+    )
+    assert signum == 0
+    assert checkpoints.steps() == [2, 4, 7]
+    assert [(step, row[METRIC]) for step, row in rows if METRIC in row] == list(losses.items())
+    assert checkpoints.restore(create_state(PARAMS, optimizer))[1] == {"taken": 7}
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted_and_a_second_one_ends_the_process(
+    signum: int, capfd: pytest.CaptureFixture
+) -> None:
+    before = [signal.getsignal(each) for each in SIGNALS]
+    with stop_signal() as stopped:
+        assert stopped(0) == 0
+        os.kill(os.getpid(), signum)
+        assert stopped(0) == signum
+        assert [signal.getsignal(each) for each in SIGNALS] == [signal.SIG_DFL] * 2
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+    said = capfd.readouterr().err.strip()
+    assert said.startswith(signal.Signals(signum).name)
+    assert said.count("\n") == 0
+
+
+def test_a_stalled_pipeline_is_reported_and_goes_on(capsys: pytest.CaptureFixture) -> None:
+    def batches():
+        for pause in (0, 0.6, 0, 0.16, 0):
+            time.sleep(pause)
+            yield pause
+
+    with StallWatch(batches(), 0.1) as watched:
+        for pause, lines in ((0, 0), (0.6, 3), (0, 0), (0.16, 1), (0, 0)):  # 0.1, 0.2 and 0.4 s
+            assert next(watched) == pause
+            time.sleep(0.2)  # a slow step is no stall
+            said = capsys.readouterr().err.splitlines()
+            assert len(said) == lines
+            assert all(line.startswith("warning: no batch of data for") for line in said)
+        with pytest.raises(StopIteration):
+            next(watched)

@@ -9,9 +9,16 @@ from diffusion_jax.build.choices import Config
 
 FREE = (
     *("sample", "evaluate", "data.dir", "data.manual_dir", "data.in_memory", "data.num_workers"),
-    *("data.prefetch", "train.log_every", "train.heldout_every", "train.sample_every"),
-    *("train.checkpoint_every", "train.keep_checkpoints", "train.max_skipped", "parallel"),
-    "plan",
+    *(
+        "data.prefetch",
+        "data.stall_seconds",
+        "parallel",
+        "plan",
+        "train.log_every",
+        "train.heldout_every",
+    ),
+    *("train.sample_every", "train.checkpoint_every", "train.keep_checkpoints"),
+    *("train.keep_every", "train.keep_best", "train.max_skipped"),
 )
 """Keys that may change between two commands on one workdir: they do not change the training."""
 

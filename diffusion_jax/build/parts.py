@@ -78,6 +78,8 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     check_times(config, schedule)
 
     dataset = dataset or _dataset(config)
+    if config.train.keep_best and len(dataset.train) and not len(dataset.heldout):
+        raise ConfigError(f"train.keep_best: {dataset.name} has no held-out images to go by")
     network = _network(config, dataset)
 
     def apply(params: Params, x_t: Array, t: Array, cond: Cond) -> Any:
@@ -147,6 +149,13 @@ def _check_numbers(config: ConfigDict, devices: int) -> None:
     for key in at_least_1:
         if config.train[key] < 1:
             raise ConfigError(f"train.{key}={config.train[key]} must be at least 1")
+    for key in ("keep_every", "keep_best"):
+        if config.train[key] < 0:
+            raise ConfigError(f"train.{key}={config.train[key]} must be 0 (none) or more")
+    if config.train.keep_best and not config.train.heldout_every:
+        raise ConfigError("train.keep_best needs the held-out loss: set train.heldout_every")
+    if config.data.stall_seconds <= 0:
+        raise ConfigError(f"data.stall_seconds={config.data.stall_seconds} must be above 0")
     for key in ("num_images", "batch_size"):
         if config.sample[key] < 1:
             raise ConfigError(f"sample.{key}={config.sample[key]} must be at least 1")

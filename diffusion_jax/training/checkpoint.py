@@ -1,71 +1,285 @@
-"""Checkpoints: Orbax, asynchronous, of everything that training carries."""
+"""Checkpoints: Orbax, asynchronous, of everything that training carries, with checksums.
 
+A checkpoint counts as saved once its manifest is written: after Orbax has renamed its folder from
+the temporary name to that of the step, and before an older checkpoint is removed for it.
+"""
+
+import contextlib
 import functools
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, EveryNSteps, LatestN
 
-from diffusion_jax.training.state import TrainState
+from diffusion_jax.training.manifest import MANIFEST, find_damage, write_manifest
+
+METRIC = "heldout/loss"
+"""What `keep_best` goes by; less is better."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that was asked for is not there."""
+    """A checkpoint that was asked for is not there or damaged, or one could not be written."""
+
+
+class _SealedPath(ocp.path.atomicity.AtomicRenameTemporaryPath):
+    """Orbax's temporary folder, which has a manifest once it has its final name."""
+
+    async def finalize(self) -> None:
+        await super().finalize()
+        if self.get_final().name.isdigit():  # the parts in it pass through here too
+            write_manifest(Path(self.get_final()))
+
+
+class _Manager(ocp.CheckpointManager):
+    """Leaves it to the loop to ask whether the processes are to stop: JAX counts the questions."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
 
 
 class Checkpoints:
-    """The checkpoints of a run, by the number of training steps taken."""
+    """The checkpoints of a run, by the number of training steps taken.
 
-    def __init__(self, folder: Path, max_to_keep: int = 3) -> None:
-        self._folder, self._max_to_keep = folder, max_to_keep
+    With several processes all of them must make the same calls. Only reads its folder until `open`
+    or the first `save`, so that one process can sample what another one trains.
+
+    Args:
+        folder: of all checkpoints of the run.
+        keep_last: so many of the newest are kept.
+        keep_every: those of steps divisible by it are kept for ever; 0: none.
+        keep_best: so many with the least `METRIC` are kept besides, of those that have one.
+    """
+
+    def __init__(
+        self, folder: Path, keep_last: int = 3, keep_every: int = 0, keep_best: int = 0
+    ) -> None:
+        self._folder = folder.absolute()
+        self._policies = [
+            LatestN(keep_last),
+            *([EveryNSteps(keep_every)] if keep_every else []),
+            BestN(
+                get_metric_fn=_loss,
+                reverse=True,  # sorted so, the least is the best
+                n=keep_best,
+                keep_checkpoints_without_metrics=False,
+            ),
+        ]
+        self._begun: set[int] = set()
+        self._damage: dict[int, str | None] = {}
+        self._told: set[int] = set()
 
     @functools.cached_property
-    def _manager(self) -> ocp.CheckpointManager:
+    def _manager(self) -> _Manager:
+        """Its making removes what was not finished or is damaged."""
+        if jax.process_index() == 0 and self._folder.exists():
+            for path in self._folder.iterdir():
+                # At once, as a full disk wants it; Orbax would do it in the background.
+                if path.name.endswith(ocp.path.atomicity_types.TMP_DIR_SUFFIX):
+                    shutil.rmtree(path)
+                elif path.name.isdigit() and not (path / MANIFEST).exists():
+                    _say(f"checkpoint of step {path.name} was not finished (no manifest): removed")
+                    shutil.rmtree(path)
+            for step in [step for step, damage in self._damage.items() if damage]:
+                shutil.rmtree(self._folder / str(step), ignore_errors=True)
+        self._damage = {step: None for step, damage in self._damage.items() if not damage}
+        _drop_late_failures()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=self._max_to_keep, enable_async_checkpointing=True
+            preservation_policy=AnyPreservationPolicy(self._policies),
+            best_fn=_loss,  # only with it are metrics written
+            temporary_path_class=_SealedPath,
+            enable_async_checkpointing=True,
         )
-        return ocp.CheckpointManager(self._folder.absolute(), options=options)
+        return _Manager(self._folder, options=options)
 
-    def steps(self) -> list[int]:
-        """Steps saved, in order; asking makes no folder."""
-        return sorted(self._manager.all_steps()) if self._folder.exists() else []
-
-    def save(self, state: TrainState, data_state: dict[str, Any]) -> None:
-        """Starts to save an unreplicated state and the data iterator's; a no-op if it is there."""
-        step = int(state.step)
-        if step not in self.steps():
-            items = ocp.args.Composite(
-                state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data_state)
-            )
-            self._manager.save(step, args=items)
-
-    def latest(self) -> int | None:
-        """Newest step saved, None if there is none."""
-        return max(self.steps(), default=None)
-
-    def restore(
-        self, template: TrainState, step: int | None = None
-    ) -> tuple[TrainState, dict[str, Any]]:
-        """State and data state at `step` (None: the newest), shaped like `template`.
+    def open(self) -> None:
+        """Makes ready for saving: removes what was not finished, and what is known to be damaged.
 
         Raises:
-            CheckpointError: there is none, or not that one.
+            CheckpointError: the folder cannot be written.
         """
+        with self._errors("no checkpoint can be written"):
+            self._manager.reload()
+
+    def steps(self) -> list[int]:
+        """Steps saved, in order; whether they are sound is seen when they are used."""
+        found = self._folder.glob(f"*/{MANIFEST}")
+        return sorted(int(path.parent.name) for path in found if path.parent.name.isdigit())
+
+    def latest(self) -> int | None:
+        """Newest step whose files are what was written, None if none was saved.
+
+        Says in one line which newer ones are damaged; `open` removes these.
+
+        Raises:
+            CheckpointError: there are checkpoints, but all are damaged.
+        """
+        bad: dict[int, str] = {}
+        for step in reversed(self.steps()):
+            damage = self._find_damage(step)
+            if damage is None:
+                for other in bad.keys() - self._told:
+                    _say(
+                        f"checkpoint of step {other} is damaged (file {bad[other]}): "
+                        f"going on from step {step}"
+                    )
+                self._told |= bad.keys()
+                return step
+            bad[step] = damage
+        if bad:
+            which = ", ".join(f"{file} of step {step}" for step, file in bad.items())
+            raise CheckpointError(
+                f"no checkpoint in {self._folder} is sound (damaged: {which}); to train from the "
+                "start, delete that folder"
+            )
+        return None
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        data_state: dict[str, Any],
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Starts to save a pytree of arrays and the data iterator's state.
+
+        A no-op if that step is saved already, or being saved.
+
+        Args:
+            step: training steps taken.
+            state: of any structure; it is copied before this returns.
+            data_state: what can be written as JSON.
+            metrics: what was measured; `METRIC` decides on `keep_best`.
+
+        Raises:
+            CheckpointError: this one, or the one before, could not be written.
+        """
+        self.wait()
+        if step in self._begun:
+            return
+        with self._errors(f"the checkpoint of step {step} could not be written"):
+            if step in self._manager.all_steps():
+                if self._find_damage(step) is None:
+                    return
+                self._manager.delete(step)
+                del self._damage[step]
+            items = ocp.args.Composite(
+                # Within something, as Orbax would not take an array alone.
+                state=ocp.args.StandardSave([state]),
+                data=ocp.args.JsonSave(data_state),
+            )
+            measured = dict(metrics) if metrics and METRIC in metrics else None
+            self._manager.save(step, args=items, metrics=measured, force=True)
+            self._begun.add(step)
+
+    def restore(self, template: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
+        """State and data state at `step` (None: the newest sound one), shaped like `template`.
+
+        Args:
+            template: pytree of arrays or `jax.ShapeDtypeStruct`s. An array comes back with its
+                `sharding`, whatever it was saved with; on one device where there is none.
+            step: no other one is taken in its place.
+
+        Raises:
+            CheckpointError: there is none, or not that one, or it is damaged.
+        """
+        step = self.latest() if step is None else step
         steps = self.steps()
-        step = steps[-1] if step is None and steps else step
         if step not in steps:
             there = f"there are {', '.join(map(str, steps))}" if steps else "there is none yet"
             asked = "no checkpoint" if step is None else f"no checkpoint of step {step}"
             raise CheckpointError(f"{asked} in {self._folder}: {there}")
-        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+        if damage := self._find_damage(step):
+            raise CheckpointError(
+                f"checkpoint of step {step} in {self._folder} is damaged (file {damage})"
+            )
         items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(shapes), data=ocp.args.JsonRestore()
+            state=ocp.args.StandardRestore([jax.tree.map(_placed, template)]),
+            data=ocp.args.JsonRestore(),
         )
-        restored = self._manager.restore(step, args=items)
-        return restored["state"], restored["data"]
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+            restored = reader.restore(self._folder / str(step), args=items)
+        (state,) = restored["state"]
+        return state, restored["data"]
+
+    def check(self) -> None:
+        """Raises the CheckpointError of a write that has failed meanwhile; waits for none."""
+        if self._begun and not self._manager.is_saving_in_progress():
+            self.wait()
 
     def wait(self) -> None:
-        """Waits for what is still being written."""
-        if self._folder.exists():
-            self._manager.wait_until_finished()
+        """Waits for what is still being written.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        if self._begun:
+            with self._errors(f"the checkpoint of step {max(self._begun)} could not be written"):
+                self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        """Whatever Orbax and TensorStore raise, as one line."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            code = re.search(r"os_error_code='(\d+)'", str(error))
+            reason = os.strerror(int(code[1])) if code else getattr(error, "strerror", None)
+            reason = reason or str(error).partition("\n")[0]
+            saved = ", ".join(map(str, self.steps()))
+            raise CheckpointError(
+                f"{what} in {self._folder}: {reason}; "
+                + (f"those of the steps {saved} stay" if saved else "none was saved before")
+            ) from error
+
+    def _find_damage(self, step: int) -> str | None:
+        """A damaged file of that checkpoint, looked for once, and by one process for all."""
+        if step not in self._damage:
+            damage = find_damage(self._folder / str(step)) if jax.process_index() == 0 else None
+            if jax.process_count() > 1:
+                anything = multihost_utils.broadcast_one_to_all(np.bool_(damage is not None))
+                damage = damage or (MANIFEST if anything else None)
+            self._damage[step] = damage
+        return self._damage[step]
+
+
+def _loss(metrics: Mapping[str, float]) -> float:
+    """The metric, or worse than any: NaN has no order."""
+    loss = metrics.get(METRIC, np.inf)
+    return float(np.nan_to_num(loss, nan=np.inf, posinf=np.inf))
+
+
+def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Shape, type and place of a leaf."""
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding)
+
+
+@functools.cache
+def _drop_late_failures() -> None:
+    """Keeps Python from printing those failed writes that come after Orbax has raised the first.
+
+    They find its event loop closed, and nobody is left to raise that to.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
+
+
+def _say(line: str) -> None:
+    if jax.process_index() == 0:
+        print(line, file=sys.stderr, flush=True)

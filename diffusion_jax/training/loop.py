@@ -1,11 +1,9 @@
 """The one training loop, whatever the objective."""
 
-import contextlib
 import dataclasses
 import functools
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,13 +12,15 @@ import numpy as np
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.parallel import Parallel
 from diffusion_jax.training.progress import Progress
+from diffusion_jax.training.signals import stop_signal
+from diffusion_jax.training.stalls import StallWatch
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.training.step import TrainStep
 from diffusion_jax.training.writers import periodic
 from diffusion_jax.types import Key
 
-Action = Callable[[int, TrainState], None]
-"""Something done now and then with the step and one copy of the state."""
+Action = Callable[[int, TrainState], Mapping[str, float]]
+"""Something done now and then with the step and one copy of the state; returns what it measured."""
 
 
 class TrainingError(RuntimeError):
@@ -56,7 +56,8 @@ def train(
     checkpoints: Checkpoints,
     writer: Any,
     actions: Sequence[tuple[int, Action]] = (),
-) -> bool:
+    stall_seconds: float = 60.0,
+) -> int:
     """Trains from `state.step` to `cadence.steps`, over all devices.
 
     Args:
@@ -70,22 +71,26 @@ def train(
         checkpoints: where to save.
         writer: a clu `MetricWriter`.
         actions: `(every_steps, action)`, for sample grids and held-out loss.
+        stall_seconds: without a batch, until that is said.
 
     Returns:
-        Whether Ctrl-C ended it early. The state has been saved.
+        The signal that ended it early, 0 if none did. The state has been saved.
 
     Raises:
         TrainingError: too many steps in a row were not sound.
+        CheckpointError: a checkpoint could not be written.
     """
     step_fn = parallel.compile(train_step)
     start = int(state.step)
     placed, keys = parallel.place((state, key))
     progress = Progress(cadence.steps, start, batch_size)
     window: list[Mapping[str, Any]] = []
+    measured: dict[str, float] = {}
     began = clock = time.monotonic()
 
     def log(step: int) -> None:
         nonlocal clock
+        checkpoints.check()
         rows = jax.device_get(window)
         check_skipped(step - len(rows), [int(np.max(row["skipped"])) for row in rows])
         sound = [row for row in rows if not np.any(row["skipped"])]
@@ -120,44 +125,32 @@ def train(
         )
 
     def save(step: int) -> None:
-        checkpoints.save(parallel.fetch(placed), batches.get_state())
-
-    hooks = [periodic(cadence.log_every, log), periodic(cadence.checkpoint_every, save)]
+        checkpoints.save(step, parallel.fetch(placed), batches.get_state(), measured)
+        measured.clear()  # a later checkpoint needs a measurement of its own
 
     def apart(action: Action, step: int) -> None:
         nonlocal clock
         before = time.monotonic()
         jax.block_until_ready(placed)
-        action(step, parallel.fetch(placed))
+        if scalars := action(step, parallel.fetch(placed)):
+            writer.write_scalars(step, scalars)
+            measured.update(scalars)
         clock += time.monotonic() - before  # the logged rate is that of training alone
 
+    hooks = [periodic(cadence.log_every, log)]
     hooks += [periodic(every, functools.partial(apart, action)) for every, action in actions]
-    with interrupt_flag() as interrupted:
+    hooks += [periodic(cadence.checkpoint_every, save)]  # with what was measured at this step
+    with stop_signal() as stopped, StallWatch(batches, stall_seconds) as watched:
         step = start
-        while step < cadence.steps and not interrupted():
-            placed, metrics = step_fn(placed, parallel.split(next(batches)), keys)
+        while step < cadence.steps and not stopped(step):
+            placed, metrics = step_fn(placed, parallel.split(next(watched)), keys)
             step += 1
             window.append(metrics)
             progress.step()
             for hook in hooks:
                 hook(step)
         save(step)
+        checkpoints.wait()
     progress.close()
     writer.write_scalars(step, {"train_seconds": time.monotonic() - began})
-    return interrupted()
-
-
-@contextlib.contextmanager
-def interrupt_flag() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C is noted, so that the step at hand is finished and saved; a second one interrupts."""
-    hit = []
-
-    def note(signum: int, frame: Any) -> None:
-        hit.append(signum)
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: bool(hit)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return stopped(step)

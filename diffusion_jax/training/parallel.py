@@ -21,7 +21,7 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"/(qkv|mlp_0|conv_0|emb|time_0|modulation|modulation_out)/kernel$", ("fsdp", "model")),
     (r"/(out|mlp_1|conv_1|time_1|skip)/kernel$", ("model", "fsdp")),
     (r"/(qkv|mlp_0|conv_0|emb|time_0|modulation|modulation_out)/bias$", ("model",)),
-    (r"/(bias|scale)$", (None,)),  # small, and wanted whole
+    (r"/(bias|scale|embedding)$", (None,)),  # small, and wanted whole
     (r"", (None, "fsdp")),
 )
 """`(pattern, axes)`: how the last axes of a parameter are cut, by the first pattern in its name.

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
+from diffusion_jax.devices import is_main
+
 
 class Progress:
     """Steps done, rate and time left.
@@ -20,7 +22,7 @@ class Progress:
         self._total, self._images = total, images_per_step
         self._start, self._done = time.monotonic(), done
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and is_main():
             self._bar = tqdm(total=total, initial=done, unit="step", desc="train", smoothing=0.1)
 
     def step(self) -> None:

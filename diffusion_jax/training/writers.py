@@ -10,11 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_jax.devices import is_main
+
 
 class JsonlWriter:
     """One line of JSON for every `write_scalars`; the `MetricWriter` methods that a run uses."""
 
     def __init__(self, path: Path) -> None:
+        if path.exists() and not (text := path.read_bytes()).endswith(b"\n"):
+            os.truncate(path, text.rfind(b"\n") + 1)  # a line that a full disk cut off
         self._file = path.open("a", encoding="utf-8")
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
@@ -32,6 +36,32 @@ class JsonlWriter:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+class NoWriter:
+    """A `MetricWriter` of which nothing remains."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **kwargs: None
+
+
+class OSErrorWriter:
+    """A writer whose failures are OSErrors, like those of the files beside it."""
+
+    def __init__(self, writer: Any, failure: type[Exception]) -> None:
+        self._writer, self._failure = writer, failure
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._writer, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return method(*args, **kwargs)
+            except self._failure as error:
+                line = str(error).partition("\n")[0].rpartition("}} ")[2]  # without the operation
+                raise OSError(f"TensorBoard's events: {line}") from error
+
+        return call
 
 
 def hide_accelerators_from_tensorflow() -> bool:
@@ -61,14 +91,22 @@ def silent_stderr() -> Iterator[None]:
 
 
 def make_writer(workdir: Path, say: Callable[[str], None]) -> Any:
-    """A clu `MetricWriter` to `metrics.jsonl` and TensorBoard's events, or to the first alone."""
+    """A clu `MetricWriter` to `metrics.jsonl` and TensorBoard's events, or to the first alone.
+
+    Only the main process writes.
+    """
+    has_tensorflow = hide_accelerators_from_tensorflow()  # in all processes, if it is imported
+    if not is_main():
+        return NoWriter()
     jsonl = JsonlWriter(workdir / "metrics.jsonl")
-    if not hide_accelerators_from_tensorflow():
+    if not has_tensorflow:
         say("TensorFlow is not installed: metrics go to metrics.jsonl only, not to TensorBoard")
         return jsonl
     from clu import metric_writers
+    from tensorflow import errors
 
-    return metric_writers.MultiWriter([jsonl, metric_writers.SummaryWriter(str(workdir))])
+    events = OSErrorWriter(metric_writers.SummaryWriter(str(workdir)), errors.OpError)
+    return metric_writers.MultiWriter([jsonl, events])
 
 
 def periodic(every_steps: int, action: Callable[[int], None]) -> Callable[[int], Any]:
