@@ -189,9 +189,11 @@ def _about_time(program: Program, compiled: Compiled | None, topology: Topology)
 def _whole_run(program: Program, step: float, when: str) -> str:
     train = program.config.train
     whole = step * train.steps
+    hours = whole * program.devices / 3600
+    many = f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
     return (
         f"{when}: {train.batch_size / step:,.0f} images/s; {train.steps:,} steps in "
-        f"{_duration(whole)}, {whole * program.devices / 3600:,.3g} device-hours"
+        f"{_duration(whole)}, {many} device-hours"
     )
 
 

@@ -191,9 +191,9 @@ def guided_sampling(rounds: int) -> None:
     )
 
 
-def depth(topology: str) -> None:
+def depth(topology: str, depths: list[int]) -> None:
     """Prints how long the step takes to lower and compile at several depths."""
-    for blocks in (7, 14, 28):
+    for blocks in depths:
         changes = {**DIT_XL2, "model.dit.depth": blocks, "model.dit.unroll": 1}
         if topology:
             changes |= {"model.dtype": "bfloat16", "train.batch_size": 4}
@@ -225,6 +225,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=0, help="0: the table's")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--topology", default="", help="of depth: compile for it")
+    parser.add_argument("--depths", type=int, nargs="+", default=[7, 14, 28])
     args = parser.parse_args()
     if args.job == "train":
         train(args.network, args.batch, args.rounds)
@@ -235,7 +236,7 @@ def main() -> None:
     elif args.job == "sample":
         guided_sampling(args.rounds)
     else:
-        depth(args.topology)
+        depth(args.topology, args.depths)
 
 
 if __name__ == "__main__":
