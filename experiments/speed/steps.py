@@ -162,11 +162,14 @@ def guided_sampling(rounds: int) -> None:
     )
     x = jax.random.normal(jax.random.key(0), (1, 64, 64, 4))
     cond = {"text": jax.random.normal(jax.random.key(1), (1, 77, 768))}
-    params = jax.jit(net.init)(jax.random.key(2), x, jnp.zeros(1), cond)
+    shapes = jax.eval_shape(net.init, jax.random.key(2), x, jnp.zeros(1), cond)
+    rng = np.random.default_rng(0)  # compiling the initialisation would take longer than the rest
+    params = jax.tree.map(lambda a: 0.02 * rng.standard_normal(a.shape, np.float32), shapes)
     with computing_on("tpu"):
         flops = count_flops(net.apply, params, x, jnp.zeros(1), cond)
-    if not cpu:  # sampling reads all weights at every step: in half precision half as long
-        params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), params)
+    # Sampling reads all weights at every step: in half precision half as long.
+    dtype = jnp.float32 if cpu else jnp.bfloat16
+    params = jax.tree.map(lambda a: jnp.asarray(a, dtype), params)
     steps = SAMPLING_STEPS // 10 if cpu else SAMPLING_STEPS
 
     @jax.jit
