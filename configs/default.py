@@ -106,7 +106,12 @@ def get_config() -> ConfigDict:
     c.optimizer.adam = ConfigDict({"b1": 0.9, "b2": 0.999, "eps": 1e-8})
 
     c.ema = ConfigDict()
-    c.ema.decay = 0.999
+    c.ema.decay = 0.999  # of the exponential average, which is used where nothing else is asked for
+    c.ema.warmup = True  # the decay is at most (1 + step) / (10 + step)
+    # Power-function averages beside it (EDM2), by their length: the standard deviation of the
+    # weights in time, as a share of training, e.g. (0.05, 0.1).
+    c.ema.lengths = ()
+    c.ema.snapshot_every = 0  # steps between stored snapshots of these; they give any other length
 
     c.train = ConfigDict()
     c.train.steps = 2000
@@ -116,7 +121,7 @@ def get_config() -> ConfigDict:
     c.train.max_skipped = 10  # so many skipped steps in a row end the run
     c.train.log_every = 50
     c.train.heldout_every = 500  # held-out loss by noise level
-    c.train.sample_every = 500  # a grid from the EMA
+    c.train.sample_every = 500  # a grid from the average that sample.ema names
     c.train.checkpoint_every = 1000
     c.train.keep_checkpoints = 3  # the newest
     c.train.keep_every = 0  # those of steps divisible by this stay for ever; 0: none
@@ -181,11 +186,13 @@ def get_config() -> ConfigDict:
     c.sample.seed = 0
     c.sample.batch_size = 512
     c.sample.checkpoint = -1  # step of the checkpoint to use; -1: the newest
+    c.sample.ema = ""  # "": the exponential average | params: none | a length such as "0.07"
     c.sample.strip = 10  # pictures in the trajectory strip and frames of the GIF per image
 
     c.evaluate = ConfigDict()
     c.evaluate.num_samples = 1797  # labels in the proportions of the training data
     c.evaluate.seed = 1
+    c.evaluate.ema_lengths = ()  # measures each of these lengths, in place of sample.ema
     c.evaluate.bootstrap = 200  # resamplings for the intervals
     # Bits per dimension, of so many held-out and so many training images (0: not measured): by the
     # ODE with Hutchinson's estimate, and as a bound at so many noise levels.

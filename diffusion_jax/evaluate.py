@@ -1,6 +1,7 @@
 """How good a model is: each figure with its interval, its passport and what real images reach."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 from diffusion_jax.corruption import sample_keys
 from diffusion_jax.data import Dataset, arrays, to_float
 from diffusion_jax.extractor import Extractor
+from diffusion_jax.features import cached_outputs
 from diffusion_jax.likelihood import (
     ancestral_bound,
     bits_per_dimension,
@@ -30,66 +32,81 @@ Result = dict[str, dict[str, Any]]
 """`{"name": {"value", "low", "high", "n", "passport"}}`."""
 
 
-def evaluate(
-    samples: np.ndarray,
-    labels: np.ndarray | None,
-    dataset: Dataset,
-    extractor: Extractor | None,
-    bootstrap_repeats: int,
-    passport: Mapping[str, Any],
-) -> Result:
-    """Measures samples, and held-out images beside them (the names that end in `_heldout`).
+class Evaluation:
+    """Measures of samples against a data set, what it needs of that prepared once.
 
     Args:
-        samples: uint8 `[N, H, W, C]`.
-        labels: what was asked for `[N]`, or None.
         dataset: whose training images are the reference.
         extractor: its classifier; None for data without classes, where only the distance to the
             nearest training image is measured.
         bootstrap_repeats: resamplings for intervals.
-        passport: how the samples were made; what was measured with is added to it.
+        cache: where the features of the training images are kept.
     """
-    train_images, _ = arrays(dataset.train, MAX_REFERENCES)
-    heldout_images, heldout_labels = arrays(dataset.heldout, MAX_REFERENCES)
-    result: Result = {}
-    base = {**passport, "reference": f"{dataset.name} train {dataset.fingerprint}"}
 
-    def put(name: str, value: tuple[float, float, float], n: int, **more: Any) -> None:
-        fields = dict(zip(("value", "low", "high"), value, strict=True))
-        result[name] = {**fields, "n": n, "passport": {**base, **more}}
-
-    groups = {"": (samples, labels), "_heldout": (heldout_images, heldout_labels)}
-    if extractor is not None:
-        by = {"extractor": f"{extractor.name} {extractor.digest}"}
-        reference = extractor(arrays(dataset.train)[0])[1]
-        whole = moments(reference)
-        some = reference[:MAX_REFERENCES]
-
-        def distance(features: np.ndarray) -> float:
-            return frechet_distance(moments(features), whole)
-
-        for suffix, (images, wanted) in groups.items():
-            seen, features = extractor(images)
-            n, name = len(images), extractor.name
-            fd, low, high = bootstrap(distance, features, bootstrap_repeats, wanted)
-            put(
-                f"frechet_{name}{suffix}",
-                (fd, max(low, 0.0), high),
-                n,
-                **by,
-                n_reference=len(reference),
+    def __init__(
+        self,
+        dataset: Dataset,
+        extractor: Extractor | None,
+        bootstrap_repeats: int,
+        cache: Path,
+    ) -> None:
+        self._dataset, self._extractor, self._repeats = dataset, extractor, bootstrap_repeats
+        self._reference = f"{dataset.name} train {dataset.fingerprint}"
+        images, _ = arrays(dataset.train, MAX_REFERENCES)
+        self._flat = images.reshape(len(images), -1) / 127.5
+        if extractor is not None:
+            whole, _ = arrays(dataset.train)
+            self._features = cached_outputs(
+                cache,
+                f"{extractor.digest} {self._reference}",
+                lambda rows: extractor(whole[rows])[1],
+                len(whole),
             )
-            if wanted is not None:
-                put(f"accuracy_{name}{suffix}", wilson(seen == wanted), n, **by)
-            put(f"precision_{name}{suffix}", wilson(covered(features, some)), n, **by)
-            put(f"recall_{name}{suffix}", wilson(covered(some, features)), n, **by)
-    flat = train_images.reshape(len(train_images), -1) / 127.5
-    for suffix, (images, _) in groups.items():
-        near = nearest_distances(images.reshape(len(images), -1) / 127.5, flat)
-        median: Callable[[np.ndarray], float] = lambda d: float(np.median(d))  # noqa: E731
-        value = bootstrap(median, near, bootstrap_repeats)
-        put(f"nearest_training_distance{suffix}", value, len(images), n_reference=len(flat))
-    return result
+            self._moments = moments(self._features)
+
+    def heldout(self, passport: Mapping[str, Any]) -> Result:
+        """The measures of held-out images, under names that end in `_heldout`."""
+        images, labels = arrays(self._dataset.heldout, MAX_REFERENCES)
+        found = self(images, labels, passport)
+        return {f"{name}_heldout": entry for name, entry in found.items()}
+
+    def __call__(
+        self, images: np.ndarray, labels: np.ndarray | None, passport: Mapping[str, Any]
+    ) -> Result:
+        """The measures of images.
+
+        Args:
+            images: uint8 `[N, H, W, C]`.
+            labels: what was asked for `[N]`, or None.
+            passport: how the images were made; what was measured with is added to it.
+        """
+        result: Result = {}
+        n, base = len(images), {**passport, "reference": self._reference}
+
+        def put(name: str, value: tuple[float, float, float], **more: Any) -> None:
+            fields = dict(zip(("value", "low", "high"), value, strict=True))
+            result[name] = {**fields, "n": n, "passport": {**base, **more}}
+
+        if self._extractor is not None:
+            name = self._extractor.name
+            by = {"extractor": f"{name} {self._extractor.digest}"}
+            some = self._features[:MAX_REFERENCES]
+            seen, features = self._extractor(images)
+
+            def distance(features: np.ndarray) -> float:
+                return frechet_distance(moments(features), self._moments)
+
+            fd, low, high = bootstrap(distance, features, self._repeats, labels)
+            many = {"n_reference": len(self._features)}
+            put(f"frechet_{name}", (fd, max(low, 0.0), high), **by, **many)
+            if labels is not None:
+                put(f"accuracy_{name}", wilson(seen == labels), **by)
+            put(f"precision_{name}", wilson(covered(features, some)), **by)
+            put(f"recall_{name}", wilson(covered(some, features)), **by)
+        near = nearest_distances(images.reshape(n, -1) / 127.5, self._flat)
+        value = bootstrap(lambda d: float(np.median(d)), near, self._repeats)
+        put("nearest_training_distance", value, n_reference=len(self._flat))
+        return result
 
 
 def likelihood(

@@ -15,6 +15,7 @@ from flax import serialization
 from diffusion_jax.data import Dataset, to_float, train_batches
 from diffusion_jax.files import write_whole
 from diffusion_jax.models.classifier import Classifier
+from diffusion_jax.training.ema import EXPONENTIAL, Exponential
 from diffusion_jax.training.optimizer import learning_rate_schedule
 from diffusion_jax.training.state import create_state
 from diffusion_jax.training.step import make_train_step
@@ -74,14 +75,15 @@ def fit(net: Classifier, dataset: Dataset) -> Params:
     """Trains by cross-entropy on shifted images, with the train step of all models."""
     variables = net.init(jax.random.key(0), jnp.zeros((1, *dataset.image_shape)))
     optimizer = optax.adam(learning_rate_schedule(LEARNING_RATE, STEPS, decay="cosine"))
-    state = create_state(variables, optimizer)
+    averages = {EXPONENTIAL: Exponential(0.99)}
+    state = create_state(variables, optimizer, averages)
     loss_fn = functools.partial(cross_entropy, net)
-    step_fn = jax.jit(make_train_step(loss_fn, optimizer, ema_decay=0.99), donate_argnums=0)
+    step_fn = jax.jit(make_train_step(loss_fn, optimizer, averages), donate_argnums=0)
     batches = train_batches(dataset, batch_size=BATCH_SIZE, seed=0)
     for _ in range(STEPS):
         state, _ = step_fn(state, next(batches), jax.random.key(1))
     batches.close()
-    return jax.device_get(state.ema)
+    return jax.device_get(state.ema[EXPONENTIAL])
 
 
 def cross_entropy(net: Classifier, params: Params, batch: Batch, key: Key) -> tuple[Array, Metrics]:

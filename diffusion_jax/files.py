@@ -1,24 +1,33 @@
 """Files that are there whole or not at all, and stay when the machine goes down."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes `data` beside `path` first, so that whoever stops it leaves no half of it there."""
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yields a file beside `path` to write to, which becomes `path` at the end, if it comes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name of its own: several processes may write the same.
     part = path.with_name(f"{path.name}.{jax.process_index()}-{os.getpid()}.part")
     try:
-        part.write_bytes(data)
+        yield part
         sync(part)
         part.replace(path)
-    except OSError:  # the disk is full
+    except BaseException:  # the disk is full, or someone stops it
         part.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes `data` so that whoever stops it leaves no half of it at `path`."""
+    with written_whole(path) as part:
+        part.write_bytes(data)
 
 
 def sync(path: Path) -> None:

@@ -1,7 +1,7 @@
 """`result.json` and `report.md`: what a run found, as a page that a person reads."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,18 @@ ESTIMATES = {
 }
 
 
+def suffix(entry: Mapping[str, Any]) -> str:
+    """What the name of a figure ends in where several EMA lengths are measured."""
+    return f"_length{entry['passport']['length']}" if "length" in entry["passport"] else ""
+
+
 def result_tables(result: Mapping[str, Mapping[str, Any]]) -> str:
-    """Markdown: each metric of the samples beside that of real images; likelihoods, if measured."""
+    """Markdown: each metric of the samples beside that of real images; likelihoods, if measured.
+
+    Where several EMA lengths were measured, a row for each.
+    """
+    if any(suffix(entry) for entry in result.values()):
+        return "\n".join(_by_length(result))
     lines = [
         "| metric | samples (95% interval) | held-out real images | |",
         "|---|---|---|---|",
@@ -65,6 +75,62 @@ def result_tables(result: Mapping[str, Mapping[str, Any]]) -> str:
             cost = entries[0]["passport"]["evaluations"]
             lines.append(f"| {title} (`bits_{name}`) | {cells} | {cost} |")
     return "\n".join(lines)
+
+
+def _by_length(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A row for each EMA length, a column for each metric, and what the intervals tell."""
+    metrics: dict[str, dict[float, Mapping[str, Any]]] = {}
+    for name, entry in result.items():
+        if suffix(entry):
+            entries = metrics.setdefault(name.removesuffix(suffix(entry)), {})
+            entries[entry["passport"]["length"]] = entry
+    bits = {f"bits_{name}_heldout": title for name, title in ESTIMATES.items()}
+    titles = {n: "; ".join(MEANING[n.split("_")[0]]) for n in metrics if not n.startswith("bits")}
+    lines, verdicts = _length_table(metrics, titles)
+    lines.append(f"| held-out real images | {_cells(result, [f'{n}_heldout' for n in titles])} |")
+    there = {
+        n: f"bits per dimension of held-out images, {t}; lower is better"
+        for n, t in bits.items()
+        if n in metrics
+    }
+    if there:
+        more, about_bits = _length_table(metrics, there)
+        lines, verdicts = [*lines, "", *more], verdicts + about_bits
+    return [*lines, "", *verdicts]
+
+
+def _length_table(
+    metrics: Mapping[str, Mapping[float, Mapping[str, Any]]], titles: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """Lines of the table of some metrics, and for each what its intervals tell."""
+    heads = " | ".join(f"{title} (`{name}`)" for name, title in titles.items())
+    lines = [f"| EMA length (95% intervals) | {heads} |", "|---|" + "---|" * len(titles)]
+    for length in sorted(next(iter(metrics.values()))):
+        row = {name: metrics[name][length] for name in titles}
+        error = next(iter(row.values()))["passport"]["profile_error"]
+        off = f" (post-hoc, profile {error:.1%} off)" if error else ""
+        lines.append(f"| {length}{off} | {_cells(row, titles)} |")
+    verdicts = [_best(name, metrics[name], title) for name, title in titles.items()]
+    return lines, [f"- {verdict}" for verdict in verdicts if verdict]
+
+
+def _cells(result: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> str:
+    return " | ".join(_figure(name, result[name]) for name in names)
+
+
+def _best(name: str, entries: Mapping[float, Mapping[str, Any]], title: str) -> str:
+    """Which length is best, if its interval lies apart from all others; '' if none is meant."""
+    direction = title.rsplit("; ", 1)[1].split()[0]
+    if direction not in ("lower", "higher") or len(entries) < 2:
+        return ""
+    sign, near, far = (1, "low", "high") if direction == "lower" else (-1, "high", "low")
+    best = min(entries, key=lambda length: sign * entries[length]["value"])
+    limit = sign * entries[best][far]
+    together = sorted(x for x, entry in entries.items() if sign * entry[near] <= limit)
+    if together == [best]:
+        return f"`{name}` is best at EMA length {best}: its interval lies apart from all others."
+    which = ", ".join(map(str, together))
+    return f"`{name}`: the intervals do not resolve which of the EMA lengths {which} is best."
 
 
 def write_report(
@@ -92,14 +158,19 @@ def write_report(
     lines += ["## Results", "", result_tables(result), ""]
     frechet = next((name for name in result if name.startswith("frechet")), None)
     if frechet:
-        ratio = result[frechet]["value"] / result[f"{frechet}_heldout"]["value"]
+        by_length = suffix(result[frechet])
+        heldout = result[frechet.removesuffix(by_length) + "_heldout"]
+        if not by_length:
+            ratio = result[frechet]["value"] / heldout["value"]
+            lines.append(
+                f"The samples' Frechet distance is {ratio:.2f} times that of the held-out images."
+            )
         lines += [
-            f"The samples' Frechet distance is {ratio:.2f} times that of the held-out images. It "
-            f"is taken in the features of `{result[frechet]['passport']['extractor']}`, a "
-            "classifier trained on the training split: it compares runs on this data set, and is "
-            "not an FID. "
+            "The Frechet distance is taken in the features of "
+            f"`{result[frechet]['passport']['extractor']}`, a classifier trained on the "
+            "training split: it compares runs on this data set, and is not an FID. "
             f"It has a bias that falls with the number of images ({result[frechet]['n']} samples, "
-            f"{result[frechet + '_heldout']['n']} held-out images).",
+            f"{heldout['n']} held-out images).",
             "",
         ]
     if any(name.startswith("bits") for name in result):
@@ -163,6 +234,7 @@ def _draw(
         ]
         right.plot(*zip(*sorted(levels), strict=True), "o-", label=f"step {row['step']:.0f}")
     right.set(xlabel="t (0 clean, 1 noise)", ylabel="held-out squared error", yscale="log")
-    right.legend()
+    if heldout:
+        right.legend()
     figure.savefig(out, dpi=110)
     pyplot.close(figure)

@@ -24,13 +24,15 @@ from diffusion_jax.build import (
     Parts,
     build,
     config_hash,
+    evaluated,
     grids_to_start_from,
     make_parallel,
     planned_dataset,
+    sample_average,
 )
 from diffusion_jax.data import DataError, arrays, to_float, to_uint8, train_batches
 from diffusion_jax.devices import is_main
-from diffusion_jax.evaluate import evaluate, likelihood
+from diffusion_jax.evaluate import Evaluation, Result, likelihood
 from diffusion_jax.extractor import get_extractor
 from diffusion_jax.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.heldout import HeldoutLoss
@@ -41,7 +43,9 @@ from diffusion_jax.provenance import check_workdir, environment, write_config
 from diffusion_jax.runtime import cache_dir, enable_compilation_cache, tune_cpu_allocator
 from diffusion_jax.sample import cycle_labels, proportional_labels
 from diffusion_jax.training.checkpoint import CheckpointError, Checkpoints
+from diffusion_jax.training.ema import never_moved
 from diffusion_jax.training.loop import Cadence, TrainingError, train
+from diffusion_jax.training.snapshots import Snapshots
 from diffusion_jax.training.state import TrainState, create_state, initial_state
 from diffusion_jax.training.step import make_train_step
 from diffusion_jax.training.writers import make_writer
@@ -141,6 +145,8 @@ class Job:
         self.checkpoints = Checkpoints(
             self.workdir / "checkpoints", kept.keep_checkpoints, kept.keep_every, kept.keep_best
         )
+        self.snapshots = Snapshots(self.workdir / "snapshots", self.parts.averages)
+        self.ema = sample_average(self.config)
         self.generator = self.parts.generator
         self.parallel = make_parallel(self.config)
 
@@ -149,7 +155,10 @@ class Job:
     def abstract_state(self) -> TrainState:
         """Shapes and types of the state, and where it lies."""
         shapes = jax.eval_shape(
-            lambda key: create_state(self.parts.init(key), self.parts.optimizer), self.init_key
+            lambda key: create_state(
+                self.parts.init(key), self.parts.optimizer, self.parts.averages
+            ),
+            self.init_key,
         )
         return jax.tree.map(
             lambda a, sharding: a.update(sharding=sharding), shapes, self.parallel.shardings(shapes)
@@ -174,7 +183,9 @@ class Job:
             process_index=parallel.share[0],
             process_count=parallel.share[1],
         )
-        state = initial_state(parts.init, parts.optimizer, self.init_key, parallel.shardings)
+        state = initial_state(
+            parts.init, parts.optimizer, self.init_key, parts.averages, parallel.shardings
+        )
         self.print_overview(state)
         print_plan(config, parts, only_warnings=True)
         if self.checkpoints.latest() is not None:
@@ -185,18 +196,27 @@ class Job:
         heldout = HeldoutLoss(parts.heldout_loss, parts.dataset)
 
         def measure(step: int, state: TrainState) -> dict[str, float]:
-            return heldout(state.ema)
+            return heldout(self.snapshots.average(state, self.ema))
 
         def show(step: int, state: TrainState) -> dict[str, float]:
             path = self.workdir / "samples" / f"step_{step:08d}.png"
-            sheet = self.draw_grid(state.ema, step, path)
+            sheet = self.draw_grid(self.snapshots.average(state, self.ema), step, path)
             writer.write_images(step, {"samples": sheet[None]})
             return {}
+
+        def snapshot(step: int, state: TrainState) -> dict[str, float]:
+            if step < config.train.steps:  # the last checkpoint has the last averages
+                self.snapshots.save(step, state)
+            return {}
+
+        every, start = config.ema.snapshot_every, int(state.step)
+        if every and start and start % every == 0:
+            snapshot(start, state)  # a run that was killed may have saved the checkpoint alone
 
         train_step = make_train_step(
             parts.loss,
             parts.optimizer,
-            config.ema.decay,
+            parts.averages,
             config.train.accumulate,
             parallel.axis_name,
             config.train.max_grad_norm,
@@ -220,7 +240,11 @@ class Job:
                 ),
                 checkpoints=self.checkpoints,
                 writer=writer,
-                actions=[(settings.heldout_every, measure), (settings.sample_every, show)],
+                actions=[
+                    (settings.heldout_every, measure),
+                    (settings.sample_every, show),
+                    (every, snapshot),
+                ],
                 stall_seconds=config.data.stall_seconds,
             )
 
@@ -254,19 +278,46 @@ class Job:
         return self.checkpoints.latest() if step < 0 else step
 
     def restore(self) -> tuple[Any, int]:
-        """EMA parameters and step of that checkpoint; the grid is searched for if so configured."""
-        state, _ = self.checkpoints.restore(self.abstract_state(), self.step_to_use())
-        if self.config.sample.grid == OPTIMISED:
-            times = self.optimised_times(state.ema, int(state.step))
-            self.generator = dataclasses.replace(self.parts.generator, times=times)
-        return state.ema, int(state.step)
+        """Parameters, averaged as configured, and step of that checkpoint."""
+        state = self.restored_state()
+        return self.averaged(state, self.ema), int(state.step)
 
-    def optimised_times(self, params: Any, step: int) -> jax.Array:
+    def restored_state(self) -> TrainState:
+        """The state of that checkpoint."""
+        state: TrainState = self.checkpoints.restore(self.abstract_state(), self.step_to_use())[0]
+        return state
+
+    def averaged(self, state: TrainState, name: str) -> Any:
+        """Parameters of a name; warns of averages unfit to sample from.
+
+        The grid is searched for if so configured.
+        """
+        step = int(state.step)
+        params = self.snapshots.average(state, name)
+        for warning in self.unfit(params, step, name):
+            if is_main():
+                print(f"warning: {warning}", file=sys.stderr)
+        if self.config.sample.grid == OPTIMISED:
+            times = self.optimised_times(params, step, name)
+            self.generator = dataclasses.replace(self.parts.generator, times=times)
+        return params
+
+    def unfit(self, params: Any, step: int, name: str) -> list[str]:
+        """What is wrong with an average, in sentences."""
+        found = self.snapshots.unfit(name, step)
+        if step and never_moved(params, self.parts.init, self.init_key):
+            found.append(
+                f"what is sampled with (EMA: {self.snapshots.describe(name)}) has never moved: "
+                f"after {step:,} steps it still is the initial parameters"
+            )
+        return found
+
+    def optimised_times(self, params: Any, step: int, name: str) -> jax.Array:
         """The times that are best for these parameters, searched for once."""
         settings = self.config.sample
         index = np.arange(settings.optimised.images)
         labels = self.labels(index)
-        made_by = {**self.made_by(step, self.config.seed), "labels": settings.labels}
+        made_by = {**self.made_by(step, self.config.seed, name), "labels": settings.labels}
 
         def search() -> Found:
             print(f"searching the times of {settings.steps} steps of {settings.sampler}")
@@ -283,8 +334,8 @@ class Job:
 
         return cached_times(self.workdir / "grids", made_by, search, print)
 
-    def made_by(self, step: int | None, seed: int) -> dict[str, Any]:
-        """What determines a sample, but for its number and label."""
+    def made_by(self, step: int | None, seed: int, name: str = "") -> dict[str, Any]:
+        """What determines a sample, but for its number and label; `name` of the average."""
         sample = self.config.sample
 
         def words(name: str) -> str:
@@ -296,7 +347,7 @@ class Job:
             "config": config_hash(self.config),
             "checkpoint": step,
             "seed": seed,
-            "ema": self.config.ema.decay,
+            "ema": self.snapshots.describe(name or self.ema),
             "sampler": words(sample.sampler),
             "steps": sample.steps,
             "grid": words(sample.grid) + words("restart") * (sample.restart.repeats > 0),
@@ -391,15 +442,20 @@ class Job:
         """Measures `evaluate.num_samples` samples; writes `result.json` and `report.md`."""
         path = self.workdir / "result.json"
         settings, dataset = self.config.evaluate, self.parts.dataset
+        lengths = evaluated(self.config)
         passport = {
             **self.made_by(self.step_to_use(), settings.seed),
             "num_samples": settings.num_samples,
             "likelihood": dict(settings.likelihood),
         }
+        if lengths:  # each figure says its own
+            del passport["ema"]
+            passport["ema_lengths"] = [float(length) for length in lengths]
         if not again and report.has_passport(path, passport):
             print(f"evaluated already: {self.workdir / 'report.md'}")
             return
-        params, step = self.restore()
+        state = self.restored_state()
+        step = int(state.step)
         index = np.arange(settings.num_samples)
         extractor, wanted, labels = None, None, self.labels(index)
         if dataset.num_classes:
@@ -408,28 +464,44 @@ class Job:
             _, train_labels = arrays(dataset.train)
             wanted = proportional_labels(train_labels, dataset.num_classes, settings.num_samples)
             labels = wanted
-        began = time.monotonic()
-        images, _ = self.draw(params, settings.seed, index, labels)
-        seconds = time.monotonic() - began
-        result = evaluate(images, wanted, dataset, extractor, settings.bootstrap, passport)
-        if settings.likelihood.num_images:
-            learned = self.config.objective.learned_variance
-            result |= likelihood(
-                self.generator,
-                params,
-                dataset,
-                **settings.likelihood,
-                variance="learned" if learned else self.config.sample.ancestral.variance,
-                seed=settings.seed,
-                batch_size=self.config.sample.batch_size,
-                passport=passport,
-            )
+        features = cache_dir() / "features"
+        measure = Evaluation(dataset, extractor, settings.bootstrap, features)
+        result: Result = {}
+        seconds = 0.0
+        for name in lengths or [self.ema]:
+            params = self.averaged(state, name)
+            about = passport
+            if lengths:
+                print(f"EMA length {name}")
+                about = {**passport, **self.snapshots.passport(name, step)}
+            began = time.monotonic()
+            images, _ = self.draw(params, settings.seed, index, labels)
+            seconds += time.monotonic() - began
+            found = measure(images, wanted, about)
+            if settings.likelihood.num_images:
+                found |= self.likelihood(params, about)
+            result |= {key + report.suffix(entry): entry for key, entry in found.items()}
         if not is_main():
             return
+        result |= measure.heldout(passport)
         self.report(result, step, seconds)
         report.write_result(path, result)  # last: it says that all is there
         print(report.result_tables(result))
         print(f"report: {self.workdir / 'report.md'}")
+
+    def likelihood(self, params: Any, passport: Mapping[str, Any]) -> Result:
+        """Bits per dimension, as `evaluate.likelihood` says."""
+        learned, settings = self.config.objective.learned_variance, self.config.evaluate
+        return likelihood(
+            self.generator,
+            params,
+            self.parts.dataset,
+            **settings.likelihood,
+            variance="learned" if learned else self.config.sample.ancestral.variance,
+            seed=settings.seed,
+            batch_size=self.config.sample.batch_size,
+            passport=passport,
+        )
 
     def report(self, result: Mapping[str, Any], step: int, seconds: float) -> None:
         """Writes `report.md` beside the pictures."""
@@ -438,6 +510,9 @@ class Job:
         state = self.abstract_state()
         images, made_by = step * config.train.batch_size, self.made_by(step, 0)
         epochs = images / len(self.parts.dataset.train)
+        averages = self.snapshots.describe(self.ema)
+        if lengths := evaluated(config):
+            averages = f"by length ({', '.join(lengths)}), in the pictures {averages}"
         where = environment()
         facts = {
             "data": f"{config.data.name}, {len(self.parts.dataset.train):,} training images",
@@ -447,7 +522,7 @@ class Job:
             + (f", {curves:,.0f} s" if curves else ""),
             "sampling": f"{made_by['sampler']}, {config.sample.steps} steps of "
             f"{self.generator.sampler.evaluations} evaluation(s), grid {made_by['grid']}, "
-            f"guidance {config.sample.guidance_scale}, EMA {config.ema.decay}; "
+            f"guidance {config.sample.guidance_scale}, EMA {averages}; "
             f"{config.evaluate.num_samples:,} samples in {seconds:.1f} s, compilation included",
             "device": where["device"],
             "versions": ", ".join(f"{name} {v}" for name, v in where["versions"].items()),

@@ -25,7 +25,7 @@ RESTORED = 10
 def state(step: int) -> tuple:
     """What training carries, of a network with two parameters."""
     params = {"w": jnp.full((64, 64), float(step)), "b": jnp.arange(5.0) * step}
-    return create_state(params, optax.adam(0.1))._replace(step=jnp.int32(step))
+    return create_state(params, optax.adam(0.1), ["exponential"])._replace(step=jnp.int32(step))
 
 
 def save(folder: Path, steps: tuple[int, ...], **options: int) -> Checkpoints:

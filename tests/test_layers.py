@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "diffusion_jax"
 
 LAYERS = (
-    ("types", "runtime", "files", "pictures"),
+    ("types", "runtime", "files", "pictures", "devices", "processes"),
     ("schedules", "models"),
     ("time_sampling", "time_grids", "prediction"),
     ("corruption", "conditioning", "langevin"),
@@ -20,8 +20,8 @@ LAYERS = (
     ("metrics", "likelihood", "restoration", "weights"),
     ("data",),
     ("training",),
-    ("sample", "extractor", "heldout"),
-    ("evaluate", "grid_search"),
+    ("sample", "features", "extractor"),
+    ("heldout", "evaluate", "grid_search"),
     ("command_line", "report"),
     ("build",),
     ("provenance", "plan", "equivalence"),
@@ -30,7 +30,7 @@ LAYERS = (
 )
 """From top to bottom; a module imports from the lines above its own, and from its own folder."""
 
-STANDALONE = {"types", "runtime", "files", "pictures"}
+STANDALONE = {"types", "runtime", "files", "pictures", "devices", "processes"}
 FORBIDDEN = {"models": {"schedules"}, "samplers": {"models"}, "guidance": {"samplers"}}
 CONFIG_FILES = {"build", "command_line", "sweep", "launch", "configs"}
 

@@ -13,6 +13,7 @@ import pytest
 from diffusion_jax import build
 from diffusion_jax.data import train_batches
 from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.training.ema import EXPONENTIAL
 from diffusion_jax.training.parallel import Replicated, Sharded
 from diffusion_jax.training.state import TrainState, initial_state
 from diffusion_jax.training.step import make_train_step
@@ -35,8 +36,10 @@ def parts() -> build.Parts:
 
 def train(parts: build.Parts, layout: Any) -> tuple[list[float], TrainState, int]:
     """Losses of `STEPS` steps, the state after them, and the bytes of parameters on a device."""
-    step = make_train_step(parts.loss, parts.optimizer, 0.9, 2, layout.axis_name)
-    state = initial_state(parts.init, parts.optimizer, jax.random.key(0), layout.shardings)
+    step = make_train_step(parts.loss, parts.optimizer, parts.averages, 2, layout.axis_name)
+    state = initial_state(
+        parts.init, parts.optimizer, jax.random.key(0), parts.averages, layout.shardings
+    )
     state, key = layout.place((state, jax.random.key(1)))
     batches = train_batches(parts.dataset, batch_size=BATCH, seed=0)
     step_fn, losses = layout.compile(step), []
@@ -63,7 +66,7 @@ def eight(out: str) -> None:
         found |= {f"{name}/losses": losses, f"{name}/bytes": here, f"{name}/step": state.step}
         found[f"{name}/state"] = np.concatenate([np.ravel(a) for a in leaves_of(state)])
         if name in ("pmap", "fsdp4_model2"):
-            found[f"{name}/samples"] = draw(made, state.ema)
+            found[f"{name}/samples"] = draw(made, state.ema[EXPONENTIAL])
         checkpoints = Checkpoints(Path(out).parent / name)
         checkpoints.save(STEPS, state, {})
         checkpoints.wait()

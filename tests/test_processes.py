@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from diffusion_jax.training.parallel import Replicated, Sharded
 from tests.forked import Forked
 from tests.test_run import final_state, random_dataset, tiny
 
-SETTINGS = {"train.steps": 8, "model.dit.depth": 1, "train.sample_every": 0}
+SETTINGS = {"train.steps": 8, "train.heldout_every": 0, "train.sample_every": 0}
 SECONDS = 1.5  # a step of processes that are to be stopped; JAX looks for signals every second
 
 
@@ -27,6 +28,9 @@ def config(**changes: object) -> build.Config:
 def child(number: int, count: int, port: int, workdir: Path, strategy: str, slow: bool) -> None:
     """What each process does."""
     os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    jax.config.update("jax_compilation_cache_dir", str(workdir.parent / "cache"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    run.enable_compilation_cache = lambda: None
     build.parts.load_dataset = lambda *a, **k: random_dataset()
     if slow:
         for layout in (Replicated, Sharded):

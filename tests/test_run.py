@@ -304,8 +304,10 @@ def test_step_and_sampler_are_traced_once() -> None:
 
     loss = dataclasses.replace(parts.loss, apply=counted("step", parts.loss.apply))
     parallel = Replicated()
-    step = parallel.compile(make_train_step(loss, parts.optimizer, 0.9, 1, parallel.axis_name))
-    state = parallel.place(create_state(params, parts.optimizer))
+    step = parallel.compile(
+        make_train_step(loss, parts.optimizer, parts.averages, 1, parallel.axis_name)
+    )
+    state = parallel.place(create_state(params, parts.optimizer, parts.averages))
     for seed in (0, 1):
         x = np.full((16, 8, 8, 1), 0.1 * seed, np.float32)
         batch = parallel.split({"x": x, "cond": {"label": np.full(16, seed, np.int32)}})
@@ -328,14 +330,16 @@ def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.Monke
     config, shape = config_and_shape(name, monkeypatch)
     parts = build.build(config)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(lambda key: create_state(parts.init(key), parts.optimizer), key)
+    state = jax.eval_shape(
+        lambda key: create_state(parts.init(key), parts.optimizer, parts.averages), key
+    )
     size = config.train.batch_size
     batch = {
         "x": jax.ShapeDtypeStruct((size, *shape), np.float32),
         "cond": {"label": jax.ShapeDtypeStruct((size,), np.int32)},
         "index": jax.ShapeDtypeStruct((size,), np.int32),
     }
-    step = make_train_step(parts.loss, parts.optimizer, 0.9, config.train.accumulate)
+    step = make_train_step(parts.loss, parts.optimizer, parts.averages, config.train.accumulate)
     after, metrics = jax.eval_shape(step, state, batch, key)
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
         lambda a: (a.shape, a.dtype), state
@@ -394,6 +398,10 @@ BAD = {
     "train.keep_every": (-1, "must be 0 (none) or more"),
     "data.stall_seconds": (0.0, "must be above 0"),
     "train.accumulate": (3, "must be a multiple of 3"),
+    "ema.decay": (1.0, "at least 0 and below 1"),
+    "ema.lengths": ((0.1, 0.3), "ema.lengths=0.3: an EMA length is"),
+    "ema.snapshot_every": (5, "of the averages that ema.lengths gives"),
+    "sample.ema": ("0.07", "no snapshots to make it of: train with ema.lengths=0.05,0.1"),
     "data.in_memory": ("sometimes", "Known: auto, always, never"),
 }
 
@@ -471,6 +479,26 @@ def test_a_workdir_keeps_to_its_config(tmp_path: Path, capsys: pytest.CaptureFix
     assert run.run(tiny(train__steps=1, sample__steps=2), tmp_path, "sample") == 0
 
 
+def test_a_batch_that_is_not_finite_is_skipped_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    split, taken = Replicated.split, []
+
+    def spoil(self: Replicated, batch: dict) -> dict:
+        taken.append(batch)
+        x = np.where(len(taken) == 3, np.nan, batch["x"])
+        return split(self, {**batch, "x": x.astype(np.float32)})
+
+    monkeypatch.setattr(Replicated, "split", spoil)
+    assert run.run(tiny(train__heldout_every=0, train__sample_every=0), tmp_path, "train") == 0
+    said = capsys.readouterr().out
+    assert "warning: 1 of the last 2 steps skipped" in said
+    assert "the first had batch 2 (training images " in said
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert [row["skipped"] for row in rows if "loss" in row] == [0, 1, 0]
+    assert all(np.isfinite(row["loss"]) for row in rows if "loss" in row)
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -489,6 +517,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
         (["--config", "configs/digit.py"], "did you mean 'configs/digits.py'"),
         (["--config", "configs/digits.py", "--config.train.stepz=1"], "did you mean 'steps'"),
         (["--config", "configs/digits.py", "--config.train.steps=many"], "invalid literal"),
+        (["--config", "configs/digits.py", "--config.ema.lengths=0.05,0.3"], "ema.lengths=0.3"),
         (["--config", "configs/digits.py", "--mode", "smaple"], "all|train|sample|evaluate"),
         ([], "which config?"),
     ],

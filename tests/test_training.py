@@ -1,5 +1,6 @@
 """The train step and what it is made of, on problems with a known answer."""
 
+import json
 import os
 import signal
 import time
@@ -14,13 +15,15 @@ import pytest
 
 from diffusion_jax.devices import AXIS
 from diffusion_jax.training.checkpoint import METRIC, Checkpoints
+from diffusion_jax.training.ema import EXPONENTIAL, Exponential
 from diffusion_jax.training.loop import Cadence, train
 from diffusion_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from diffusion_jax.training.parallel import Replicated
 from diffusion_jax.training.signals import SIGNALS, stop_signal
 from diffusion_jax.training.stalls import StallWatch
-from diffusion_jax.training.state import create_state, update_ema
+from diffusion_jax.training.state import create_state
 from diffusion_jax.training.step import make_train_step
+from diffusion_jax.training.writers import JsonlWriter
 
 
 def regression(params, batch, key):
@@ -37,13 +40,14 @@ def data(n: int = 16) -> dict:
 
 
 PARAMS = {"w": jnp.array([0.3, 0.1, -0.2])}
+AVERAGES = {EXPONENTIAL: Exponential(0.5)}
 
 
 def test_one_step_by_hand() -> None:
     optimizer = optax.sgd(0.1)
-    step = make_train_step(regression, optimizer, ema_decay=0.5)
+    step = make_train_step(regression, optimizer, AVERAGES)
     key, batch = jax.random.key(0), data()
-    state, metrics = step(create_state(PARAMS, optimizer), batch, key)
+    state, metrics = step(create_state(PARAMS, optimizer, AVERAGES), batch, key)
     mean = lambda p: regression(p, batch, jax.random.fold_in(key, 0))[0].mean()  # noqa: E731
     gradient = jax.grad(mean)(PARAMS)["w"]
     np.testing.assert_allclose(state.params["w"], PARAMS["w"] - 0.1 * gradient, rtol=1e-6)
@@ -53,7 +57,28 @@ def test_one_step_by_hand() -> None:
     assert metrics["grad_norm"] == pytest.approx(float(jnp.linalg.norm(gradient)))
     # Decay of the first step: min(0.5, (1 + 1) / (10 + 1)).
     expected = PARAMS["w"] + (1 - 2 / 11) * (state.params["w"] - PARAMS["w"])
-    np.testing.assert_allclose(state.ema["w"], expected, rtol=1e-6)
+    np.testing.assert_allclose(state.ema[EXPONENTIAL]["w"], expected, rtol=1e-6)
+
+
+def test_steps_that_are_not_sound_change_nothing_but_are_counted() -> None:
+    optimizer = make_optimizer("adam", optax.constant_schedule(0.1))
+    step = jax.jit(make_train_step(regression, optimizer, AVERAGES, max_grad_norm=50.0))
+    good, key = data(), jax.random.key(0)
+    bad = {**good, "x": np.where(np.arange(16)[:, None] == 3, np.nan, good["x"])}
+    far = {**good, "y": good["y"] + 1e3}  # its gradient is finite, but too large
+    state, metrics = step(create_state(PARAMS, optimizer, AVERAGES), good, key)
+    assert metrics["skipped"] == 0
+    after = state
+    for number, batch in enumerate((bad, far), start=1):
+        after, metrics = step(after, batch, key)
+        assert metrics["skipped"] == after.skipped == number
+        assert after.step == 1 + number
+        # Averages take the parameters that stayed once more.
+        same = after._replace(step=state.step, skipped=state.skipped, ema=state.ema)
+        jax.tree.map(np.testing.assert_array_equal, same, state)
+    after, metrics = step(after, good, key)
+    assert metrics["skipped"] == after.skipped == 0
+    assert not np.array_equal(after.params["w"], state.params["w"])
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])
@@ -61,8 +86,8 @@ def test_accumulation_changes_nothing_but_memory(accumulate: int) -> None:
     optimizer = make_optimizer("adam", optax.constant_schedule(0.1), clip_norm=1.0)
     states = []
     for parts in (1, accumulate):
-        step = jax.jit(make_train_step(regression, optimizer, 0.9, parts))
-        state = create_state(PARAMS, optimizer)
+        step = jax.jit(make_train_step(regression, optimizer, AVERAGES, parts))
+        state = create_state(PARAMS, optimizer, AVERAGES)
         for _ in range(3):
             state, metrics = step(state, data(), jax.random.key(0))
         states.append((state, metrics))
@@ -76,30 +101,18 @@ def test_the_parallel_step_is_the_plain_one(mapped: bool) -> None:
     parallel = Replicated()
     parallel.axis_name = AXIS if mapped else parallel.axis_name
     optimizer = optax.adam(0.1)
-    step = make_train_step(regression, optimizer, 0.9, axis_name=parallel.axis_name)
+    step = make_train_step(regression, optimizer, AVERAGES, axis_name=parallel.axis_name)
     batch = data()
     split = parallel.split({"x": batch["x"], "y": batch["y"]})
     np.testing.assert_array_equal(np.ravel(split["index"]), batch["index"])
-    state = create_state(PARAMS, optimizer)
-    expected, wanted = make_train_step(regression, optimizer, 0.9)(state, batch, jax.random.key(0))
+    state = create_state(PARAMS, optimizer, AVERAGES)
+    plain = make_train_step(regression, optimizer, AVERAGES)
+    expected, wanted = plain(state, batch, jax.random.key(0))
     placed, key = parallel.place((state, jax.random.key(0)))
     found, metrics = parallel.compile(step)(placed, split, key)
     for x, y in zip(jax.tree.leaves(parallel.fetch(found)), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(np.mean(metrics["loss"]), wanted["loss"], rtol=1e-5)
-
-
-def test_ema_warms_up_and_then_decays() -> None:
-    ema = {"w": jnp.zeros(())}
-    for step in range(1, 2001):
-        ema = update_ema(ema, {"w": jnp.ones(())}, jnp.array(step), decay=0.99)
-        if step == 10:
-            # What is left of the start: the product of (1 + i) / (10 + i).
-            left = np.prod([(1 + i) / (10 + i) for i in range(1, 11)])
-            assert 1 - ema["w"] == pytest.approx(left, rel=1e-2)
-    assert ema["w"] == pytest.approx(1.0)
-    last = update_ema({"w": jnp.zeros(())}, {"w": jnp.ones(())}, jnp.array(5000), decay=0.99)
-    assert last["w"] == pytest.approx(0.01, rel=1e-4)
 
 
 @pytest.mark.parametrize(("decay", "middle"), [("constant", 2.0), ("linear", 1.0), ("cosine", 1.0)])
@@ -143,13 +156,13 @@ def test_the_loop_keeps_the_checkpoint_that_was_measured_best(tmp_path: Path) ->
     parallel, optimizer = Replicated(), optax.sgd(0.1)
     writer = SimpleNamespace(write_scalars=lambda step, scalars: rows.append((step, scalars)))
     signum = train(
-        make_train_step(regression, optimizer, 0.5, axis_name=parallel.axis_name),
-        create_state(PARAMS, optimizer),
+        make_train_step(regression, optimizer, AVERAGES, axis_name=parallel.axis_name),
+        create_state(PARAMS, optimizer, AVERAGES),
         Batches(),
         jax.random.key(0),
         parallel=parallel,
         batch_size=16,
-        cadence=Cadence(steps=7, log_every=7, checkpoint_every=1),
+        cadence=Cadence(steps=7, log_every=7, checkpoint_every=1, max_skipped=10),
         checkpoints=checkpoints,
         writer=writer,
         actions=[(1, lambda step, state: {METRIC: losses[step]} if step in losses else {})],
@@ -157,7 +170,19 @@ def test_the_loop_keeps_the_checkpoint_that_was_measured_best(tmp_path: Path) ->
     assert signum == 0
     assert checkpoints.steps() == [2, 4, 7]
     assert [(step, row[METRIC]) for step, row in rows if METRIC in row] == list(losses.items())
-    assert checkpoints.restore(create_state(PARAMS, optimizer))[1] == {"taken": 7}
+    assert checkpoints.restore(create_state(PARAMS, optimizer, AVERAGES))[1] == {"taken": 7}
+
+
+def test_a_line_of_metrics_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    for step in (1, 2):
+        writer = JsonlWriter(path)
+        writer.write_scalars(step, {"loss": 0.5})
+        writer.close()
+        with path.open("a") as file:
+            file.write('{"step": 9, "los')
+    JsonlWriter(path).close()
+    assert [json.loads(line)["step"] for line in path.open()] == [1, 2]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -1,5 +1,6 @@
 """The only place where config strings become objects, and where a bad config is refused."""
 
+from diffusion_jax.build.averages import evaluated, sample_average
 from diffusion_jax.build.choices import Config, ConfigError
 from diffusion_jax.build.identity import config_hash, training_config
 from diffusion_jax.build.parts import Parts, build, make_parallel, planned_dataset
@@ -14,10 +15,12 @@ __all__ = [
     "Parts",
     "build",
     "config_hash",
+    "evaluated",
     "grids_to_start_from",
     "make_objective",
     "make_parallel",
     "make_sampler",
     "planned_dataset",
+    "sample_average",
     "training_config",
 ]

@@ -12,6 +12,7 @@ import optax
 from ml_collections import ConfigDict
 
 from diffusion_jax import time_sampling
+from diffusion_jax.build.averages import make_averages
 from diffusion_jax.build.choices import ConfigError, check_known, lookup
 from diffusion_jax.build.process import make_objective
 from diffusion_jax.build.sampling import check_times, make_sampler, make_times
@@ -22,6 +23,7 @@ from diffusion_jax.models.uncertainty import Uncertainty
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.objectives import GaussianLoss
 from diffusion_jax.sample import Generator
+from diffusion_jax.training.ema import Average
 from diffusion_jax.training.optimizer import DECAYS, learning_rate_schedule, make_optimizer
 from diffusion_jax.training.parallel import Parallel, Replicated, Sharded
 from diffusion_jax.types import Array, Cond, Key, Params
@@ -42,6 +44,7 @@ class Parts:
         loss: the training objective.
         heldout_loss: the same without dropout of any kind.
         optimizer: with its learning rate schedule inside.
+        averages: of the parameters, by name.
         generator: from parameters to samples.
     """
 
@@ -50,6 +53,7 @@ class Parts:
     loss: GaussianLoss
     heldout_loss: GaussianLoss
     optimizer: optax.GradientTransformation
+    averages: dict[str, Average]
     generator: Generator
 
 
@@ -73,7 +77,7 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     check_known(config.model.dtype, DTYPES, "model.dtype")
     name = config.model.name
     check_known(config.model[name].remat, REMAT, f"model.{name}.remat")
-    optimizer = _optimizer(config)
+    optimizer, averages = _optimizer(config), make_averages(config)
     _check_numbers(config, jax.device_count() if devices is None else devices)
     check_times(config, schedule)
 
@@ -116,7 +120,7 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
         clip=config.sample.clip,
         learned_variance=config.objective.learned_variance,
     )
-    return Parts(dataset, init, loss, heldout_loss, optimizer, generator)
+    return Parts(dataset, init, loss, heldout_loss, optimizer, averages, generator)
 
 
 def _optimizer(config: ConfigDict) -> optax.GradientTransformation:

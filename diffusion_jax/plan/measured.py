@@ -55,14 +55,16 @@ class Steps:
         step = make_train_step(
             parts.loss,
             parts.optimizer,
-            config.ema.decay,
+            parts.averages,
             config.train.accumulate,
             self._parallel.axis_name,
             config.train.max_grad_norm,
         )
         self._step = self._parallel.compile(step)
         key = jax.random.key(config.seed)
-        state = initial_state(parts.init, parts.optimizer, key, self._parallel.shardings)
+        state = initial_state(
+            parts.init, parts.optimizer, key, parts.averages, self._parallel.shardings
+        )
         self._state, self._key = self._parallel.place((state, key))
         size = config.train.batch_size // self._parallel.share[1]
         noise = np.random.default_rng(0).uniform(-1, 1, (size, *program.dataset.image_shape))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.build import OPTIMISED, Config, Parts
+from diffusion_jax.training.ema import too_young
 
 EDGES = (13.3, 10.0, 7.0, 4.0, 2.0, 0.0, -2.0, -4.0, -7.0, -10.0, -13.3)
 """Edges in `logsnr` of the bands. Beyond the first, noise is below a third of a grey level."""
@@ -66,6 +67,7 @@ def make_plan(config: Config, parts: Parts, second_moment: float) -> Plan:
         *([] if searched else _about_steps(times, levels)),
         *_about_training(trained, levels),
         *_about_shift(config),
+        *too_young(parts.averages, config.train.steps),
     ]
     return Plan(lines, warnings)
 

@@ -86,7 +86,7 @@ class Program:
         """Shapes of the state."""
         parts = self.parts  # made before anything is traced
         return jax.eval_shape(
-            lambda key: create_state(parts.init(key), parts.optimizer),
+            lambda key: create_state(parts.init(key), parts.optimizer, parts.averages),
             jax.eval_shape(lambda: jax.random.key(0)),
         )
 
@@ -103,7 +103,7 @@ class Program:
         return make_train_step(
             self.parts.loss,
             self.parts.optimizer,
-            self.config.ema.decay,
+            self.parts.averages,
             train.accumulate,
             max_grad_norm=train.max_grad_norm,
         )

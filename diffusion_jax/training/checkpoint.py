@@ -54,13 +54,13 @@ class Checkpoints:
 
     Args:
         folder: of all checkpoints of the run.
-        keep_last: so many of the newest are kept.
+        keep_last: so many of the newest are kept; None: all.
         keep_every: those of steps divisible by it are kept for ever; 0: none.
         keep_best: so many with the least `METRIC` are kept besides, of those that have one.
     """
 
     def __init__(
-        self, folder: Path, keep_last: int = 3, keep_every: int = 0, keep_best: int = 0
+        self, folder: Path, keep_last: int | None = 3, keep_every: int = 0, keep_best: int = 0
     ) -> None:
         self._folder = folder.absolute()
         self._policies = [
@@ -81,7 +81,7 @@ class Checkpoints:
     def _manager(self) -> _Manager:
         """Its making removes what was not finished or is damaged."""
         if jax.process_index() == 0 and self._folder.exists():
-            for path in self._folder.iterdir():
+            for path in list(self._folder.iterdir()):
                 # At once, as a full disk wants it; Orbax would do it in the background.
                 if path.name.endswith(ocp.path.atomicity_types.TMP_DIR_SUFFIX):
                     shutil.rmtree(path)

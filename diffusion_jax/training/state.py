@@ -1,12 +1,13 @@
-"""What training carries from step to step, and the exponential moving average in it."""
+"""What training carries from step to step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from diffusion_jax.training.ema import start_averages
 from diffusion_jax.types import Array, Key, Params
 
 
@@ -16,21 +17,24 @@ class TrainState(NamedTuple):
     Attributes:
         step: number of steps taken.
         params: parameters.
-        ema: their moving average.
+        ema: their averages, by name.
         opt_state: the optimizer's state.
-        skipped: how many of the last steps, without a sound one between, changed nothing.
+        skipped: how many of the last steps, without a sound one between, left the
+            parameters as they were.
     """
 
     step: Array
     params: Params
-    ema: Params
+    ema: dict[str, Params]
     opt_state: optax.OptState
     skipped: Array
 
 
-def create_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """State before the first step; the EMA starts at the parameters."""
-    ema = jax.tree.map(jnp.copy, params)  # own buffers, since the step donates both
+def create_state(
+    params: Params, optimizer: optax.GradientTransformation, averages: Collection[str]
+) -> TrainState:
+    """State before the first step, with an average by each of these names."""
+    ema = start_averages(averages, params)
     zero = jnp.zeros((), jnp.int32)
     return TrainState(zero, params, ema, optimizer.init(params), jnp.copy(zero))
 
@@ -39,6 +43,7 @@ def initial_state(
     init: Callable[[Key], Params],
     optimizer: optax.GradientTransformation,
     key: Key,
+    averages: Collection[str],
     shardings: Callable[[TrainState], Any] | None = None,
 ) -> TrainState:
     """State before the first step, with parameters `init(key)`, laid out as `shardings` says.
@@ -48,18 +53,8 @@ def initial_state(
     """
 
     def create(key: Key) -> TrainState:
-        return create_state(init(key), optimizer)
+        return create_state(init(key), optimizer, averages)
 
     places = None if shardings is None else shardings(jax.eval_shape(create, key))
     lightly = {"xla_backend_optimization_level": 1}
     return jax.jit(create, out_shardings=places, compiler_options=lightly)(key)
-
-
-def update_ema(ema: Params, params: Params, step: Array, decay: float) -> Params:
-    """`ema = d ema + (1 - d) params` with `d = min(decay, (1 + step) / (10 + step))`.
-
-    The warm-up of `d` (`step` counts from 1) keeps the initial parameters from lingering: after
-    `n` steps the average reaches back over the last `n / 10` or so, until `decay` limits it.
-    """
-    d = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda old, new: old + (1 - d) * (new - old), ema, params)

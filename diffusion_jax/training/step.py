@@ -1,13 +1,14 @@
-"""The one train step: loss, gradient mean over devices, update if it is sound, moving average."""
+"""The one train step: loss, gradient mean over devices, update if it is sound, moving averages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from diffusion_jax.training.state import TrainState, update_ema
+from diffusion_jax.training.ema import Average, update_averages
+from diffusion_jax.training.state import TrainState
 from diffusion_jax.types import Batch, Key, LossFn, Metrics, Params
 
 TrainStep = Callable[[TrainState, Batch, Key], tuple[TrainState, Metrics]]
@@ -16,20 +17,20 @@ TrainStep = Callable[[TrainState, Batch, Key], tuple[TrainState, Metrics]]
 def make_train_step(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
-    ema_decay: float,
+    averages: Mapping[str, Average],
     accumulate: int = 1,
     axis_name: str | None = None,
     max_grad_norm: float = 0.0,
 ) -> TrainStep:
     """A pure `(state, batch, key) -> (state, metrics)`; the loss is injected.
 
-    A step whose loss or gradient is not finite, or whose gradient is too large, changes nothing but
-    the number of steps; the metric `skipped` counts how many in a row did so, this one included.
+    A step whose loss or gradient is not finite, or whose gradient is too large, leaves parameters
+    and optimizer as they were; the metric `skipped` counts how many in a row did so, with this one.
 
     Args:
         loss_fn: any objective.
         optimizer: any optax transformation.
-        ema_decay: limit of the EMA's decay.
+        averages: those of the state, by name.
         accumulate: microbatches whose gradients are averaged into one update.
         axis_name: mapped axis over which gradients and metrics are averaged.
         max_grad_norm: norm of the largest gradient that is taken; 0 is no limit.
@@ -69,11 +70,12 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
-        ema = update_ema(state.ema, params, step, ema_decay)
         skipped = jnp.where(sound, 0, state.skipped + 1)
-        new = TrainState(step, params, ema, opt_state, skipped)
+        new = TrainState(step, params, state.ema, opt_state, skipped)
         old = state._replace(step=step, skipped=skipped)
         kept = jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, old)
-        return kept, metrics | {"grad_norm": norm, "skipped": skipped}
+        # Also of parameters that stayed: weights of the averages go by the number of steps.
+        ema = update_averages(averages, state.ema, kept.params, step)
+        return kept._replace(ema=ema), metrics | {"grad_norm": norm, "skipped": skipped}
 
     return train_step

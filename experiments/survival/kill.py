@@ -120,9 +120,9 @@ def carried(config: Any, workdir: Path) -> list[np.ndarray]:
 
 def assert_same_bits(one: list[np.ndarray], other: list[np.ndarray]) -> None:
     """Holds them to each other, by bytes: NaN is itself, and 0 is not -0."""
-    assert [(a.shape, a.dtype, a.tobytes()) for a in one] == [
-        (a.shape, a.dtype, a.tobytes()) for a in other
-    ]
+    bits = [[(a.shape, a.dtype, a.tobytes()) for a in arrays] for arrays in (one, other)]
+    different = sum(x != y for x, y in zip(*bits, strict=True))
+    assert not different, f"{different} of {len(one)} arrays differ"
 
 
 def main() -> None:

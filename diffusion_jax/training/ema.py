@@ -1,0 +1,207 @@
+"""Averages of the parameters over the steps of training, and any length of them afterwards.
+
+After step `t` an average goes a part `rate(t)` of its way to the parameters:
+`ema = beta ema + (1 - beta) params`, with `beta = 1 - rate(t)`. Two profiles:
+
+- `Exponential`, the usual one.
+- `Power`, of EDM2 (Karras et al. 2024, Section 3.1): the weight of step `t` among `n` goes as
+  `t^gamma`, so that the average reaches back over the same share of training at any time. Its
+  `length` (their sigma_rel) is the standard deviation of that profile, as a share of training.
+
+Any power-function average follows, nearly, from stored ones (`post_hoc_weights`; their Section 3.2
+and Appendix C). Approximate there, but for rounding, is the profile alone, and its error is given:
+the recursion in steps is exact, since its weights `(t/n)^(gamma+1) - ((t-1)/n)^(gamma+1)` are the
+integrals over each step of the continuous profile, of which the inner products are taken. None of
+it is of the initial parameters, as `beta(1) = 0`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.types import Array, Key, Params
+
+EXPONENTIAL = "exponential"
+"""Name of the exponential average among others; those of a length have that as their name."""
+PARAMETERS = "params"
+"""Name that stands for no average: the parameters as they are."""
+LONGEST = 12**-0.5
+"""Length of the plain mean over all steps, where gamma is 0; every `Power` is shorter."""
+YOUNG = 0.01
+"""Most of an average that may be left of the initial parameters."""
+DEPENDENT = 1e-10
+"""Singular values below this share of the largest are left out: snapshots too close in time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Exponential:
+    """`beta = decay`, with a warm-up.
+
+    Attributes:
+        decay: below 1.
+        warmup: whether `beta` is at most `(1 + t) / (10 + t)`, which keeps the initial parameters
+            from lingering: after `n` steps the average reaches back over the last `n / 10` or so,
+            until `decay` limits it.
+    """
+
+    decay: float
+    warmup: bool = True
+
+    def rate(self, step: Array) -> Array:
+        """`1 - beta` at a step, counted from 1."""
+        return jnp.maximum(1 - self.decay, self.warmup * 9 / (10 + step))
+
+    def __str__(self) -> str:
+        return f"decay {self.decay}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Power:
+    """`beta = (1 - 1/t)^(gamma + 1)` (Eq. 127).
+
+    Attributes:
+        length: sigma_rel, above 0 and below `LONGEST`.
+    """
+
+    length: float
+
+    def rate(self, step: Array) -> Array:
+        """`1 - beta` at a step, counted from 1."""
+        # Not 1 - (...)**(...), which loses all digits in float32 late in training.
+        return -jnp.expm1((exponent(self.length) + 1) * jnp.log1p(-1 / step))
+
+    def __str__(self) -> str:
+        return f"length {self.length}"
+
+
+Average = Exponential | Power
+
+
+def start_averages(names: Collection[str], params: Params) -> dict[str, Params]:
+    """Every average before the first step: a copy of the parameters, in buffers of its own."""
+    return {name: jax.tree.map(jnp.copy, params) for name in names}
+
+
+def update_averages(
+    averages: Mapping[str, Average], ema: Mapping[str, Params], params: Params, step: Array
+) -> dict[str, Params]:
+    """The averages `ema`, by name, after `step` (the first is 1) led to `params`."""
+
+    def moved(average: Average, old: Params) -> Params:
+        rate = average.rate(step)
+        return jax.tree.map(lambda a, b: a + rate * (b - a), old, params)
+
+    return {name: moved(average, ema[name]) for name, average in averages.items()}
+
+
+def too_young(averages: Mapping[str, Average], steps: int) -> list[str]:
+    """A sentence for each average that is not yet fit to sample from after so many steps."""
+    found = []
+    for average in averages.values():
+        left = start_weight(average, steps)
+        if steps and left > YOUNG:
+            found.append(
+                f"the EMA ({average}) is too young after {steps:,} steps: {left:.0%} of it is "
+                "still the initial parameters. Train longer, or with a lower ema.decay or with "
+                "ema.warmup=True"
+            )
+    return found
+
+
+def start_weight(average: Average, steps: int) -> float:
+    """Weight that the initial parameters have after so many steps: the product of all `beta`."""
+    rates = np.asarray(average.rate(jnp.arange(1, steps + 1)), np.float64)
+    return float(np.prod(1 - rates))
+
+
+def never_moved(ema: Params, init: Callable[[Key], Params], key: Key) -> bool:
+    """Whether an average is still `init(key)`, up to rounding.
+
+    One array is compared first, and no other is computed: nearly always, it did move.
+    """
+
+    def same(a: Array, b: Array) -> Array:
+        return jnp.max(jnp.abs(a - b), initial=0) <= 1e-6 * jnp.max(jnp.abs(b), initial=0)
+
+    arrays = jax.tree.leaves(ema)
+    for part in (slice(1), slice(None)):
+
+        def compare(key: Key, arrays: list[Array], part: slice = part) -> list[Array]:
+            return jax.tree.map(same, arrays, jax.tree.leaves(init(key))[part])
+
+        light = {"xla_backend_optimization_level": 1}  # most of the work is to compile it
+        if not all(jax.jit(compare, compiler_options=light)(key, arrays[part])):
+            return False
+    return True
+
+
+def exponent(length: float) -> float:
+    """Exponent gamma of a length (Algorithm 2): the positive root of a cubic.
+
+    From `length^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))` (Eq. 123).
+    """
+    t = length**-2
+    return float(np.max(np.roots([1, 7, 16 - t, 12 - t]).real))
+
+
+def inner_products(
+    a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """Integrals over time of the products of power-function profiles (Eq. 151), in closed form.
+
+    Args:
+        a: gamma and number of steps, each `[N]`.
+        b: the same `[M]`.
+
+    Returns:
+        `[N, M]`, per step.
+    """
+    (gamma_a, steps_a), (gamma_b, steps_b) = ((g[:, None], n[:, None]) for g, n in (a, b))
+    gamma_b, steps_b = gamma_b.T, steps_b.T
+    short, long = np.minimum(steps_a, steps_b), np.maximum(steps_a, steps_b)
+    longer = np.where(steps_a < steps_b, gamma_b, gamma_a)
+    factors = (gamma_a + 1) * (gamma_b + 1) / (gamma_a + gamma_b + 1)
+    return factors * (short / long) ** longer / long
+
+
+class PostHoc(NamedTuple):
+    """How an average follows from stored ones.
+
+    Attributes:
+        weights: of each, `[snapshots, lengths]`; their sum is 1.
+        error: norm of what is wrong with the profile over that of the profile (L2 over time).
+    """
+
+    weights: np.ndarray
+    error: float
+
+
+def post_hoc_weights(
+    length: float, step: int, lengths: Sequence[float], steps: Sequence[int]
+) -> PostHoc:
+    """The combination of stored averages nearest to one of `length` at `step` (Algorithm 3).
+
+    By least squares between profiles, in float64, scaled to a sum of 1 as in EDM2's code.
+
+    Args:
+        length: asked for.
+        step: at which.
+        lengths: of the averages in each snapshot.
+        steps: of the snapshots, up to `step`.
+    """
+    gammas = np.array([exponent(one) for one in lengths])
+    there = (np.tile(gammas, len(steps)), np.repeat(np.asarray(steps, np.float64), len(lengths)))
+    wanted = (np.array([exponent(length)]), np.array([step], np.float64))
+    products, target = inner_products(there, there), inner_products(there, wanted)[:, 0]
+    scale = 1 / np.sqrt(np.diag(products))
+    products = scale[:, None] * products * scale
+    found, *_ = np.linalg.lstsq(products, scale * target, rcond=DEPENDENT)
+    found /= scale @ found
+    whole = inner_products(wanted, wanted)[0, 0]
+    wrong = whole - 2 * found @ (scale * target) + found @ products @ found
+    weights = (scale * found).reshape(len(steps), len(lengths))
+    return PostHoc(weights, float(np.sqrt(max(wrong, 0.0) / whole)))
