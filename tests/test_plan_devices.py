@@ -76,6 +76,9 @@ def test_traffic_and_peak_memory_of_known_programs():
     x = jnp.ones(100)
     assert count_peak_memory(lambda x: jnp.sin(x) + jnp.cos(x), x) == 4 * 300
     assert count_peak_memory(lambda x: jnp.sin(jnp.cos(jnp.exp(x))), x) == 4 * 200
+    # The carry, five states, and two values at once within an iteration.
+    loop = lambda x: jax.lax.scan(lambda c, _: (jnp.sin(jnp.cos(c)), c), x, length=5)  # noqa: E731
+    assert count_peak_memory(loop, x) == 4 * 100 * (1 + 5 + 2)
     # Each of 10 iterations keeps its input for the backward pass; recomputed, the scan's carry.
     stacked = lambda f: jax.grad(  # noqa: E731
         lambda x: jax.lax.scan(lambda c, _: (f(c), None), x, length=10)[0].sum()
