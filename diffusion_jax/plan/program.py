@@ -167,8 +167,20 @@ class Program:
         gradients = self.bytes_of({"params": self.state.params})
         found["gradients"] = gradients * (2 if self.config.train.accumulate > 1 else 1)
         found["activations"] = max(self.gradient[2] - whole, 0)
+        found["parameters as computed with"] = self._copy_bytes(whole)
         found["batch"] = self.batch_bytes
         return found
+
+    def _copy_bytes(self, whole: int) -> int:
+        """Bytes of the copy of all parameters that XLA makes ahead of the loop over the blocks.
+
+        In half precision, unless they are among the activations as without remat; and gathered.
+        """
+        _, fsdp, model = self.cuts
+        network = self.config.model[self.config.model.name]
+        if self.config.model.dtype == "float32":
+            return whole // model if fsdp > 1 else 0
+        return whole // 2 // model if network.remat != "none" else 0
 
     @property
     def batch_bytes(self) -> int:
