@@ -10,7 +10,16 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file in configs/; override its keys as --config.group.key=value."
 )
 MODE = flags.DEFINE_enum(
-    "mode", "all", ["all", "train", "sample", "evaluate", "plan"], "What to do."
+    "mode",
+    "all",
+    ["all", "train", "sample", "evaluate", "plan"],
+    "What to do; plan says what the others would: noise levels, memory, time.",
+)
+TOPOLOGY = flags.DEFINE_string(
+    "topology",
+    "",
+    "With --mode plan: the devices to plan for, such as v5e:16x16, v5p:4x4x4 or h100:8, which need "
+    "not be there; by default those that are.",
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; by default runs/<config name>.")
 COORDINATOR = flags.DEFINE_string(
@@ -46,7 +55,7 @@ def main(argv: list[str]) -> None:
     together = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, MULTIHOST.value)
     try:
         with processes.joined(*together):
-            sys.exit(run.run(CONFIG.value, workdir, MODE.value))
+            sys.exit(run.run(CONFIG.value, workdir, MODE.value, TOPOLOGY.value))
     except processes.ProcessesError as error:
         sys.exit(f"error: {error}")
 

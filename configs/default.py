@@ -83,6 +83,9 @@ def get_config() -> ConfigDict:
     c.model.unet.scale_shift = True  # adaptive group norm (ADM); False: addition (DDPM)
     c.model.unet.resblock_updown = False  # resample in the residual blocks (ADM)
     c.model.unet.dropout = 0.0
+    # What each block computes again in the backward pass, to save memory: none | dots_saveable |
+    # dots_with_no_batch_dims_saveable | full
+    c.model.unet.remat = "none"
     c.model.unet.patch_size = 1  # side of the patches that the first level has as its pixels
     c.model.dit = ConfigDict()
     c.model.dit.patch_size = 2
@@ -91,7 +94,7 @@ def get_config() -> ConfigDict:
     c.model.dit.num_heads = 6
     c.model.dit.mlp_ratio = 4.0
     c.model.dit.unroll = 1  # layers per loop iteration: all compile longer, train faster on a CPU
-    c.model.dit.remat = False  # recompute in the backward pass, to save memory
+    c.model.dit.remat = "none"  # as model.unet.remat
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "adamw"  # any of optax or optax.contrib; without a group: its own defaults
@@ -129,6 +132,9 @@ def get_config() -> ConfigDict:
     c.parallel.strategy = "replicated"
     c.parallel.fsdp = 1  # devices that share the parameters, each with a part of the batch
     c.parallel.model = 1  # devices that share parameters and work on the same part of the batch
+
+    c.plan = ConfigDict()  # --mode plan
+    c.plan.shape = ()  # of one sample in place of the data's, e.g. (32, 32, 4) for latents
 
     c.sample = ConfigDict()
     # Deterministic: ddim (euler) | heun | midpoint | rk4 | adaptive | lms | ipndm | pndm | ghvb |

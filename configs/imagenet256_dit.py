@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
     c.model.dit.hidden_size = 1024
     c.model.dit.depth = 24
     c.model.dit.num_heads = 16
-    c.model.dit.remat = True
+    c.model.dit.remat = "full"
     c.optimizer.name = "adamw"
     c.optimizer.adamw.b2 = 0.95
     c.optimizer.learning_rate = 2e-4

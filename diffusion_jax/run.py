@@ -27,6 +27,7 @@ from diffusion_jax.build import (
     evaluated,
     grids_to_start_from,
     make_parallel,
+    planned_dataset,
     sample_average,
 )
 from diffusion_jax.data import DataError, arrays, to_float, to_uint8, train_batches
@@ -37,7 +38,7 @@ from diffusion_jax.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.heldout import HeldoutLoss
 from diffusion_jax.models.flops import count_flops
 from diffusion_jax.pictures import read_made_by, save_gif, save_png, tile
-from diffusion_jax.plan import make_plan
+from diffusion_jax.plan import TopologyError, make_plan, parse_topology, plan_here, plan_topology
 from diffusion_jax.provenance import check_workdir, environment, write_config
 from diffusion_jax.runtime import cache_dir, enable_compilation_cache, tune_cpu_allocator
 from diffusion_jax.sample import cycle_labels, proportional_labels
@@ -49,7 +50,7 @@ from diffusion_jax.training.state import TrainState, create_state, initial_state
 from diffusion_jax.training.step import make_train_step
 from diffusion_jax.training.writers import make_writer
 
-USER_ERRORS = (ConfigError, DataError, CheckpointError, TrainingError)
+USER_ERRORS = (ConfigError, DataError, CheckpointError, TrainingError, TopologyError)
 COLUMNS = 10
 MOMENT_IMAGES = 1000
 """Training images over which the mean square of the data is taken."""
@@ -57,14 +58,16 @@ SHOWN = 100
 """Samples at most in a grid during training, and in the animation."""
 
 
-def run(config: Config, workdir: Path, mode: str) -> int:
+def run(config: Config, workdir: Path, mode: str, topology: str = "") -> int:
     """Does what `mode` says; returns the exit status.
 
     0: done; 2: a mistake of the user's, or a disk that is full or closed, in one line on stderr;
     128 + the number of the signal that ended it, that is 130 for Ctrl-C and 143 for SIGTERM.
+
+    With mode "plan" `topology` names the devices to plan for, those that are there if ''.
     """
     try:
-        return _run(config, workdir, mode)
+        return _run(config, workdir, mode, topology)
     except USER_ERRORS as error:
         message = str(error)
     except OSError as error:
@@ -76,13 +79,15 @@ def run(config: Config, workdir: Path, mode: str) -> int:
     return 2
 
 
-def _run(config: Config, workdir: Path, mode: str) -> int:
+def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
     logging.set_verbosity(logging.FATAL)  # Orbax tells of all it writes, and logs what it raises
     tune_cpu_allocator()
     enable_compilation_cache()
     if mode == "plan":
-        print_plan(config, build(config))
+        plan(config, topology)
         return 0
+    if topology:
+        raise ConfigError(f"--topology={topology} goes with --mode plan, not {mode}")
     check_workdir(config, workdir)
     job = Job(config, workdir, build(config))
     if mode in ("all", "train") and (signum := job.train()):
@@ -93,6 +98,21 @@ def _run(config: Config, workdir: Path, mode: str) -> int:
     if mode in ("all", "evaluate"):
         job.evaluate(again=mode == "evaluate")
     return 0
+
+
+def plan(config: Config, topology: str) -> None:
+    """Prints what is said of the noise levels, where the data is there, and of the devices."""
+    target = parse_topology(topology) if topology else None
+    if target:
+        jax.config.update("jax_platforms", "cpu")  # the devices are elsewhere
+    dataset = planned_dataset(config)
+    if len(dataset.train):
+        print_plan(config, build(config, dataset, target.count if target else None))
+    else:
+        print("the part on noise levels is left out: it needs the images, and they are not here")
+    print(
+        "\n".join(plan_topology(config, dataset, target) if target else plan_here(config, dataset))
+    )
 
 
 def print_plan(config: Config, parts: Parts, only_warnings: bool = False) -> None:

@@ -1,6 +1,8 @@
 """The networks: sizes as published, exact gradients, conditioning, clear refusals."""
 
 import math
+import pathlib
+import zlib
 from functools import partial
 
 import flax.linen as nn
@@ -10,22 +12,26 @@ import numpy as np
 import pytest
 from compiled import quick_jit
 
+from diffusion_jax.models import attention as attention_module
+from diffusion_jax.models.attention import attention
 from diffusion_jax.models.dit import DiT, position_embedding
 from diffusion_jax.models.flops import count_flops
 from diffusion_jax.models.layers import (
     Conv,
     GroupNorm,
-    attention,
     conv,
     conv_by_matmul,
     conv_for_cpu,
     downsample,
+    matmul,
     matmul_for_cpu,
     num_groups,
     patchify,
     unpatchify,
     upsample,
 )
+from diffusion_jax.models.platform import computing_on
+from diffusion_jax.models.remat import REMAT
 from diffusion_jax.models.unet import UNet
 
 ADM_64 = UNet(
@@ -47,8 +53,20 @@ SMALL_NETS = {
     "ddpm": UNet(**SMALL),
     "adm": UNet(**SMALL, head_dim=8, scale_shift=True, resblock_updown=True),
     "patched": UNet(**SMALL, patch_size=2),
-    "dit": DiT(hidden_size=32, depth=2, num_heads=4, remat=True),
+    "dit": DiT(hidden_size=32, depth=2, num_heads=4, remat="full"),
 }
+
+SD_15 = UNet(
+    channels=320,
+    channel_mults=(1, 2, 4, 4),
+    num_blocks=2,
+    attention_resolutions=(64, 32, 16),
+    num_heads=8,
+    context_dim=768,
+    symmetric_padding=True,
+    dropout=0.0,
+    out_channels=4,
+)
 
 X = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
 T = jnp.array([0.1, 0.9])
@@ -78,6 +96,73 @@ def test_parameters_and_flops_are_the_published_ones(net, size, channels, millio
     count = sum(math.prod(a.shape) for a in jax.tree.leaves(params))
     assert count / 1e6 == pytest.approx(millions, rel=5e-3)
     assert count_flops(net.apply, params, x, t, {}) / 1e9 == pytest.approx(gigaflops, rel=5e-3)
+
+
+def test_stable_diffusions_unet_has_its_parameters_and_flops():
+    """Version 1-5: what diffusers counts; 401.6 G multiply-adds for 512 x 512 pixels."""
+    x, t = jax.ShapeDtypeStruct((1, 64, 64, 4), jnp.float32), jax.ShapeDtypeStruct((1,), np.float32)
+    cond = {"text": jax.ShapeDtypeStruct((1, 77, 768), jnp.float32)}
+    params = jax.eval_shape(SD_15.init, jax.random.key(0), x, t, cond)
+    assert sum(math.prod(a.shape) for a in jax.tree.leaves(params)) == 859_520_964
+    assert count_flops(SD_15.apply, params, x, t, cond) / 1e9 == pytest.approx(803, rel=5e-3)
+
+
+def test_unet_with_text_agrees_with_diffusers():
+    """Made by `reference/make_unet.py`, which draws its weights by their names as is done here."""
+    reference = np.load(pathlib.Path(__file__).with_name("reference") / "unet.npz")
+    net = UNet(
+        channels=128,
+        channel_mults=(1, 2),
+        num_blocks=1,
+        attention_resolutions=(8,),
+        num_heads=4,
+        context_dim=24,
+        symmetric_padding=True,
+        dropout=0.0,
+        out_channels=4,
+    )
+    args = reference["x"], reference["t"], {"text": reference["text"]}
+    shapes = jax.eval_shape(net.init, jax.random.key(0), *args)["params"]
+
+    def drawn(path, leaf):
+        name = "/".join(part.key for part in path)
+        values = 0.05 * np.random.default_rng(zlib.crc32(name.encode())).standard_normal(leaf.shape)
+        return (values + name.endswith("scale")).astype(np.float32)
+
+    params = jax.tree_util.tree_map_with_path(drawn, shapes)
+    y = quick_jit(net.apply)({"params": params}, *args)
+    assert np.abs(reference["y"]).max() > 0.3
+    np.testing.assert_allclose(y, reference["y"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        UNet(8, (1,), 1, (), dropout=0.5),
+        UNet(8, (1,), 1, (), dropout=0.0, context_dim=3),
+        DiT(hidden_size=16, depth=2, num_heads=2),
+    ],
+    ids=["unet", "text", "dit"],
+)
+def test_gradients_are_the_same_whatever_is_recomputed(net):
+    cond = {"text": jnp.ones((2, 5, 3))}
+    shapes = jax.eval_shape(net.init, jax.random.key(0), X, T, cond)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda a: 0.2 * rng.standard_normal(a.shape, np.float32), shapes)
+
+    def program(policy):
+        def loss(params):
+            keys = {"dropout": jax.random.key(1, impl="rbg")}
+            return jnp.sum(net.clone(remat=policy).apply(params, X, T, cond, True, rngs=keys) ** 2)
+
+        return jax.grad(loss)
+
+    flops = {policy: count_flops(program(policy), params) for policy in REMAT}
+    assert flops["none"] <= flops["dots_saveable"] <= flops["dots_with_no_batch_dims_saveable"]
+    assert flops["dots_with_no_batch_dims_saveable"] <= flops["full"]
+    assert 1.15 * flops["none"] < flops["full"] < 1.4 * flops["none"]
+    one, other = (quick_jit(program(policy))(params) for policy in ("none", "full"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), one, other)
 
 
 def test_flops_of_known_programs():
@@ -147,6 +232,37 @@ def test_group_norm_attention_and_resampling_agree_with_the_library():
     np.testing.assert_allclose(upsample(x), jax.image.resize(x, (2, 8, 12, 48), "nearest"))
     pooled = nn.avg_pool(x, (2, 2), strides=(2, 2))
     np.testing.assert_allclose(downsample(x), pooled, atol=1e-6)
+
+
+def test_another_platform_is_traced_for_as_told(monkeypatch):
+    """Where cuDNN takes the arrays, a GPU that is not here is traced for without the weights."""
+
+    def recomputes(dtype, width=64):
+        heads = jax.ShapeDtypeStruct((2, 16, width), dtype)
+        jaxpr = jax.make_jaxpr(lambda *a: attention(*a, 4))(heads, heads, heads)
+        return any("prevent_cse" in eqn.params for eqn in jaxpr.eqns)
+
+    fused = []
+    library = jax.nn.dot_product_attention
+
+    def called(q, k, v, implementation=None):
+        fused.append(implementation)
+        return library(q, k, v)
+
+    assert not recomputes(jnp.bfloat16)
+    with computing_on("gpu"):
+        assert recomputes(jnp.bfloat16)
+        assert not recomputes(jnp.float32)
+        assert not recomputes(jnp.bfloat16, 4 * 12)
+        monkeypatch.setattr(attention_module, "has_cudnn", lambda: True)
+        monkeypatch.setattr(jax.nn, "dot_product_attention", called)
+        recomputes(jnp.bfloat16)
+        assert fused == ["cudnn"]
+    with computing_on("tpu"):
+        jaxpr = str(jax.make_jaxpr(jax.grad(lambda x: jnp.sum(matmul(x, x))))(jnp.ones((8, 8))))
+        assert "optimization_barrier" not in jaxpr
+    jaxpr = str(jax.make_jaxpr(jax.grad(lambda x: jnp.sum(matmul(x, x))))(jnp.ones((8, 8))))
+    assert "optimization_barrier" in jaxpr
 
 
 def test_conv_layer_is_the_same_at_every_stride_and_size():

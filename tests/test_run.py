@@ -380,6 +380,7 @@ def test_a_config_trains_shrunk(name: str, tmp_path: Path, monkeypatch: pytest.M
 
 BAD = {
     "schedule.name": ("cosin", "did you mean 'cosine'"),
+    "model.dit.remat": ("ful", "did you mean 'full'"),
     "model.name": ("unett", "did you mean 'unet'"),
     "objective.prediction": ("epsilon", "did you mean 'eps'"),
     "objective.weighting": ("minsnr", "did you mean 'min_snr'"),
@@ -443,10 +444,45 @@ def test_samplers_and_grids_that_do_not_fit(
     assert says in capsys.readouterr().err
 
 
-def test_plan_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("mode", "topology", "says"),
+    [
+        ("plan", "h10:8", "did you mean 'h100'"),
+        ("plan", "h100:7", "cannot be split over 7 devices"),
+        ("train", "h100:8", "goes with --mode plan"),
+    ],
+)
+def test_topologies_that_cannot_be(
+    mode: str, topology: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert run.run(tiny(), tmp_path, mode, topology) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_plan_without_the_data() -> None:
+    """Its shape and classes are those that TFDS knows, or the shape that is asked for."""
+    config = importlib.import_module("configs.imagenet256_dit").get_config()
+    found = build.planned_dataset(config)
+    assert (found.image_shape, found.num_classes, len(found.train)) == ((256, 256, 3), 1000, 0)
+    config.plan.shape = (32, 32, 4)
+    found = build.planned_dataset(config)
+    assert (found.image_shape, found.num_classes, len(found.train)) == ((32, 32, 4), 1000, 0)
+    config.plan.shape = (32, 32)
+    with pytest.raises(build.ConfigError, match=r"plan\.shape"):
+        build.planned_dataset(config)
+
+
+def test_plan_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("diffusion_jax.plan.measured.SECONDS", 0.0)
+    monkeypatch.setattr("diffusion_jax.plan.measured.SIDES", {"cpu": 256})
     assert run.run(tiny(schedule__name="edm"), tmp_path / "run", "plan") == 0
     captured = capsys.readouterr()
     assert "training  sampling steps" in captured.out
+    assert re.search(r"a step: .* of the measured peak", captured.out)
     assert captured.err.startswith("warning: ")
     assert not (tmp_path / "run").exists()
 

@@ -8,10 +8,10 @@ from typing import Any
 from diffusion_jax.build.choices import Config
 
 FREE = (
-    *("sample", "evaluate", "data.dir", "data.manual_dir", "data.in_memory", "data.num_workers"),
-    *("data.prefetch", "data.stall_seconds", "parallel", "train.log_every", "train.heldout_every"),
-    *("train.sample_every", "train.checkpoint_every", "train.keep_checkpoints"),
-    *("train.keep_every", "train.keep_best", "train.max_skipped"),
+    *("sample", "evaluate", "parallel", "plan", "data.dir", "data.manual_dir", "data.in_memory"),
+    *("data.num_workers", "data.prefetch", "data.stall_seconds", "train.log_every"),
+    *("train.heldout_every", "train.sample_every", "train.checkpoint_every"),
+    *("train.keep_checkpoints", "train.keep_every", "train.keep_best", "train.max_skipped"),
 )
 """Keys that may change between two commands on one workdir: they do not change the training."""
 

@@ -16,8 +16,9 @@ from diffusion_jax.build.averages import make_averages
 from diffusion_jax.build.choices import ConfigError, check_known, lookup
 from diffusion_jax.build.process import make_objective
 from diffusion_jax.build.sampling import check_times, make_sampler, make_times
-from diffusion_jax.data import Dataset, load_dataset
+from diffusion_jax.data import Dataset, describe_dataset, load_dataset, without_images
 from diffusion_jax.models.dit import DiT
+from diffusion_jax.models.remat import REMAT
 from diffusion_jax.models.uncertainty import Uncertainty
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.objectives import GaussianLoss
@@ -56,8 +57,13 @@ class Parts:
     generator: Generator
 
 
-def build(config: ConfigDict) -> Parts:
+def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | None = None) -> Parts:
     """Makes every part, cheapest checks first.
+
+    Args:
+        config: of the run.
+        dataset: one that is loaded already, or only described.
+        devices: how many the run is for; None: those that are there.
 
     Raises:
         ConfigError: a setting is not possible.
@@ -69,12 +75,14 @@ def build(config: ConfigDict) -> Parts:
     sampler = make_sampler(config, schedule)
     check_known(config.model.name, MODELS, "model.name")
     check_known(config.model.dtype, DTYPES, "model.dtype")
+    name = config.model.name
+    check_known(config.model[name].remat, REMAT, f"model.{name}.remat")
     optimizer, averages = _optimizer(config), make_averages(config)
-    _check_numbers(config)
+    _check_numbers(config, jax.device_count() if devices is None else devices)
     check_times(config, schedule)
 
-    dataset = _dataset(config)
-    if config.train.keep_best and not len(dataset.heldout):
+    dataset = dataset or _dataset(config)
+    if config.train.keep_best and len(dataset.train) and not len(dataset.heldout):
         raise ConfigError(f"train.keep_best: {dataset.name} has no held-out images to go by")
     network = _network(config, dataset)
 
@@ -133,7 +141,7 @@ def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
         ) from error
 
 
-def _check_numbers(config: ConfigDict) -> None:
+def _check_numbers(config: ConfigDict, devices: int) -> None:
     at_least_1 = (
         "steps",
         "batch_size",
@@ -167,11 +175,11 @@ def _check_numbers(config: ConfigDict) -> None:
             "evaluate.likelihood needs sample.steps of at least 2 for its bound of the ancestral "
             "sampler; evaluate.likelihood.num_images=0 measures none"
         )
-    _check_parallel(config)
+    _check_parallel(config, devices)
 
 
-def _check_parallel(config: ConfigDict) -> None:
-    settings, devices = config.parallel, jax.device_count()
+def _check_parallel(config: ConfigDict, devices: int) -> None:
+    settings = config.parallel
     check_known(settings.strategy, PARALLEL, "parallel.strategy")
     sharing = settings.fsdp * settings.model if settings.strategy == "sharded" else 1
     if min(settings.fsdp, settings.model) < 1 or devices % sharing:
@@ -208,6 +216,22 @@ def _dataset(config: ConfigDict) -> Dataset:
         heldout_fraction=data.heldout_fraction,
         memory=lookup(MEMORY, data.in_memory, "data.in_memory"),
     )
+
+
+def planned_dataset(config: ConfigDict) -> Dataset:
+    """The data, or if it is not prepared yet, or `plan.shape` says another, its shape alone.
+
+    Raises:
+        ConfigError: `plan.shape` is none.
+        DataError: as for the data itself.
+    """
+    data, shape = config.data, tuple(config.plan.shape)
+    if shape and (len(shape) != 3 or min(shape) < 1):
+        raise ConfigError(f"plan.shape={shape} must be a height, a width and a number of channels")
+    found = describe_dataset(data.name, data.dir, data.manual_dir, data.image_size)
+    if not shape:
+        return found or _dataset(config)
+    return without_images(found or _dataset(config), shape)
 
 
 def _network(config: ConfigDict, dataset: Dataset) -> nn.Module:

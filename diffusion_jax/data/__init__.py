@@ -2,7 +2,13 @@
 
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.images import to_float, to_uint8
-from diffusion_jax.data.pipeline import Dataset, load_dataset, train_batches
+from diffusion_jax.data.pipeline import (
+    Dataset,
+    describe_dataset,
+    load_dataset,
+    train_batches,
+    without_images,
+)
 from diffusion_jax.data.sources import ArraySource, Source, arrays, as_batch
 
 __all__ = [
@@ -12,8 +18,10 @@ __all__ = [
     "Source",
     "arrays",
     "as_batch",
+    "describe_dataset",
     "load_dataset",
     "to_float",
     "to_uint8",
     "train_batches",
+    "without_images",
 ]

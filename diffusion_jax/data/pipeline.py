@@ -3,7 +3,7 @@
 import functools
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grain
@@ -13,7 +13,7 @@ from absl import flags
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.folder import load_folder
 from diffusion_jax.data.sources import ArraySource, Source, as_batch, content_hash, read_all
-from diffusion_jax.data.tfds_sets import load_tfds
+from diffusion_jax.data.tfds_sets import describe_tfds, load_tfds
 
 MEMORY_LIMIT = 2 * 2**30  # bytes of pixels up to which a set is held in memory unless told
 
@@ -101,6 +101,38 @@ def load_dataset(
         skipped=splits.skipped,
         fingerprint=fingerprint,
     )
+
+
+def describe_dataset(
+    name: str, data_dir: str = "", manual_dir: str = "", image_size: int = 0
+) -> Dataset | None:
+    """A data set of TFDS that is not prepared yet, without images; None if it can be loaded.
+
+    Args:
+        name: as for `load_dataset`, and so are the others.
+        data_dir: where prepared sets are kept.
+        manual_dir: folder of files that the user fetched.
+        image_size: side in pixels; 0 as stored.
+
+    Raises:
+        DataError: as `load_dataset`.
+    """
+    found = None if name == "folder" else describe_tfds(name, data_dir, manual_dir, image_size)
+    if found is None:
+        return None
+    shape, class_names = found
+    none = _no_images(shape)
+    return Dataset(name, none, none, shape, len(class_names), class_names, (), "")
+
+
+def without_images(dataset: Dataset, shape: tuple[int, int, int]) -> Dataset:
+    """The same classes, and no images of another shape."""
+    none = _no_images(shape)
+    return replace(dataset, train=none, heldout=none, image_shape=shape)
+
+
+def _no_images(shape: tuple[int, ...]) -> ArraySource:
+    return ArraySource(np.empty((0, *shape), np.uint8), np.empty(0, np.int32))
 
 
 @functools.lru_cache(maxsize=4)

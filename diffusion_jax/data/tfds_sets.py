@@ -58,6 +58,26 @@ def load_tfds(
     return Splits(train, heldout, class_names, (), identity)
 
 
+def describe_tfds(
+    name: str, data_dir: str, manual_dir: str, image_size: int
+) -> tuple[tuple[int, int, int], tuple[str, ...]] | None:
+    """Shape of the images and names of the classes; None if the set is there or made in seconds.
+
+    Nothing is prepared or downloaded.
+
+    Raises:
+        DataError: for unknown names, and sets that hold no images.
+    """
+    with _quiet():
+        builder = _builder(name, data_dir, manual_dir)
+        if isinstance(builder, Digits | FashionMnist) or builder.is_prepared():
+            return None
+        class_names, _ = _classes(builder, name, image_size)
+        height, width, channels = builder.info.features["image"].shape
+    size = (image_size, image_size) if image_size else (height, width)
+    return (*size, channels or 3), class_names
+
+
 def _builder(name: str, data_dir: str, manual_dir: str) -> Any:
     directory = data_dir or None
     if name == "digits":

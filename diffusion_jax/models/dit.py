@@ -13,15 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from diffusion_jax.models.attention import attention
 from diffusion_jax.models.layers import (
     ConditionEmbedding,
     Dtype,
-    attention,
     dense,
     patchify,
     unpatchify,
     zeros,
 )
+from diffusion_jax.models.remat import remat
 from diffusion_jax.types import Array, Cond
 
 
@@ -71,8 +72,9 @@ class DiT(nn.Module):
         out_channels: channels of the prediction; twice the input's with a learned variance.
         unroll: blocks per iteration of the loop over them. With all of them there is no loop,
             which compiles longer and on a CPU trains faster, by a sixth for the size S.
-        remat: recompute each block in the backward pass; memory then grows by one block's input
-            per layer, for a third more computation.
+        remat: what of each block is computed again in the backward pass, a name of
+            `remat.REMAT`. With "full" memory grows by one block's input per layer, for a third
+            more computation.
         dtype: compute dtype; parameters and output are float32.
     """
 
@@ -83,7 +85,7 @@ class DiT(nn.Module):
     mlp_ratio: float = 4.0
     num_classes: int = 0
     out_channels: int = 3
-    remat: bool = False
+    remat: str = "none"
     unroll: int = 1
     dtype: Dtype = jnp.float32
 
@@ -129,10 +131,8 @@ class DiT(nn.Module):
 
     def _blocks(self) -> Any:
         """All blocks as one scanned module: parameters [depth, ...], one block to compile."""
-        # Inside a scan there is nothing to share with the forward pass, so CSE needs no fences.
-        block = nn.remat(DiTBlock, prevent_cse=False) if self.remat else DiTBlock
         scanned = nn.scan(
-            block,
+            remat(DiTBlock, self.remat, scanned=True),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,

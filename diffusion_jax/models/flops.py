@@ -1,4 +1,4 @@
-"""Counting the floating-point operations of a function from its jaxpr."""
+"""Counting what a function costs from its jaxpr: operations, memory traffic, memory held."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 from jax.extend import core
+
+PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
 def count_flops(fn: Callable[..., Any], *args: Any) -> int:
@@ -19,28 +21,85 @@ def count_flops(fn: Callable[..., Any], *args: Any) -> int:
         fn: any function that JAX can trace.
         *args: its arguments; shapes (`jax.ShapeDtypeStruct`) are enough, nothing is computed.
     """
-    return _count(jax.make_jaxpr(fn)(*args).jaxpr)
+    return _sum(jax.make_jaxpr(fn)(*args).jaxpr, _flops)
 
 
-def _count(jaxpr: core.Jaxpr) -> int:
-    return sum(_count_equation(eqn) for eqn in jaxpr.eqns)
+def count_traffic(fn: Callable[..., Any], *args: Any) -> int:
+    """Bytes that the matrix products and convolutions of `fn(*args)` read and write.
+
+    Each reads its operands and writes its result once, and all else is fused with one of them: the
+    least that passes through memory if caches keep nothing from one product to the next. Counted
+    where `count_flops` counts.
+    """
+    return _sum(jax.make_jaxpr(fn)(*args).jaxpr, _traffic)
 
 
-def _count_equation(eqn: core.JaxprEqn) -> int:
+def count_peak_memory(fn: Callable[..., Any], *args: Any) -> int:
+    """Bytes of the most that `fn(*args)` holds at once, its results and not its arguments.
+
+    From the lifetimes of all values in the order of the jaxpr, into whose calls and loops it looks.
+    A compiler makes some of them never (it fuses) and others more than once (it copies). Of DiT-XL
+    on a TPU it finds 6.0 GB where the compiled program needs 5.9, and with all recomputed 2.9 for
+    4.1: what it misses there is a copy of the parameters in half precision.
+    """
+    return _peak(jax.make_jaxpr(fn)(*args).jaxpr)
+
+
+def _peak(jaxpr: core.Jaxpr) -> int:
+    end = len(jaxpr.eqns)
+    last = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if _is_variable(v)}
+    last |= {v: end for v in jaxpr.outvars if _is_variable(v)}
+    dying: dict[int, int] = {}
+    live = peak = 0
+    for i, eqn in enumerate(jaxpr.eqns):
+        inner = max((_peak(sub) for sub in _sub_jaxprs(eqn)), default=0)
+        made = 0
+        for v in eqn.outvars:
+            if v in last:
+                made += _bytes(v)
+                dying[last[v]] = dying.get(last[v], 0) + _bytes(v)
+        loop = eqn.primitive.name in ("scan", "while")  # its results are apart from its body's
+        peak = max(peak, live + (made + inner if loop else max(made, inner)))
+        live += made - dying.get(i, 0)
+    return peak
+
+
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, core.Var)
+
+
+def _sum(jaxpr: core.Jaxpr, cost: Callable[[core.JaxprEqn], int]) -> int:
+    """Sum of `cost` over all products and convolutions, as often as they run."""
+    return sum(_cost_of(eqn, cost) for eqn in jaxpr.eqns)
+
+
+def _cost_of(eqn: core.JaxprEqn, cost: Callable[[core.JaxprEqn], int]) -> int:
     name = eqn.primitive.name
-    if name == "dot_general":
-        (contract, _), _ = eqn.params["dimension_numbers"]
-        lhs, out = _shape(eqn.invars[0]), _shape(eqn.outvars[0])
-        return 2 * math.prod(out) * math.prod(lhs[d] for d in contract)
-    if name == "conv_general_dilated":
-        # Each output takes one multiply-add per kernel weight that leads to its channel.
-        kernel, out = _shape(eqn.invars[1]), _shape(eqn.outvars[0])
-        out_features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
-        return 2 * math.prod(out) * math.prod(kernel) // out_features
-    inner = [_count(jaxpr) for jaxpr in _sub_jaxprs(eqn)]
+    if name in PRODUCTS:
+        return cost(eqn)
+    inner = [_sum(jaxpr, cost) for jaxpr in _sub_jaxprs(eqn)]
     if name == "cond":
         return max(inner)
     return sum(inner) * (eqn.params["length"] if name == "scan" else 1)
+
+
+def _flops(eqn: core.JaxprEqn) -> int:
+    out = math.prod(_shape(eqn.outvars[0]))
+    if eqn.primitive.name == "dot_general":
+        (contract, _), _ = eqn.params["dimension_numbers"]
+        return 2 * out * math.prod(_shape(eqn.invars[0])[d] for d in contract)
+    # Each output takes one multiply-add per kernel weight that leads to its channel.
+    kernel = _shape(eqn.invars[1])
+    out_features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+    return 2 * out * math.prod(kernel) // out_features
+
+
+def _traffic(eqn: core.JaxprEqn) -> int:
+    return sum(_bytes(variable) for variable in (*eqn.invars[:2], eqn.outvars[0]))
+
+
+def _bytes(variable: Any) -> int:
+    return math.prod(_shape(variable)) * int(variable.aval.dtype.itemsize)
 
 
 def _shape(variable: Any) -> tuple[int, ...]:

@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from diffusion_jax.models.platform import platform
 from diffusion_jax.types import Array, Cond
 
 Dtype = Any
 Initializer = Callable[[Array, Sequence[int], Dtype], Array]
+Padding = str | Sequence[tuple[int, int]]
 
 fan_avg_uniform = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 """The initializer of every weight of DDPM, and Xavier's, DiT's."""
@@ -76,11 +78,13 @@ def dense(
     features: int,
     kernel_init: Initializer = fan_avg_uniform,
     dtype: Dtype = jnp.float32,
+    use_bias: bool = True,
     name: str | None = None,
 ) -> nn.Dense:
     """A linear layer with the initializer of this package."""
     return nn.Dense(
         features,
+        use_bias=use_bias,
         kernel_init=kernel_init,
         dtype=dtype,
         dot_general=lambda x, kernel, *_, **__: matmul(x, kernel),
@@ -89,11 +93,15 @@ def dense(
 
 
 class Conv(nn.Module):
-    """Convolution over `[B, H, W, C]` with a square kernel, 'SAME' padding and a bias."""
+    """Convolution over `[B, H, W, C]` with a square kernel, padding and a bias.
+
+    'SAME' with stride 2 is no pixel on the left and one on the right of an even size.
+    """
 
     features: int
     kernel_size: int = 3
     stride: int = 1
+    padding: Padding = "SAME"
     kernel_init: Initializer = fan_avg_uniform
     dtype: Dtype = jnp.float32
 
@@ -107,22 +115,24 @@ class Conv(nn.Module):
         if self.kernel_size == 1 and self.stride == 1:
             y = matmul(x, kernel[0, 0])
         else:
-            y = (conv_for_cpu if on_cpu() else conv)(x, kernel, self.stride)
+            product = conv_for_cpu if platform() == "cpu" else conv
+            y = product(x, kernel, self.stride, self.padding)
         return y + bias.astype(self.dtype)
-
-
-def on_cpu() -> bool:
-    """Whether this process computes on the CPU; decided once, when a function is traced."""
-    return jax.default_backend() == "cpu"
 
 
 def matmul(x: Array, kernel: Array) -> Array:
     """The product over the last axis of `x`: [..., C] and [C, D] -> [..., D]."""
-    return matmul_for_cpu(x, kernel) if on_cpu() else x @ kernel
+    return matmul_for_cpu(x, kernel) if platform() == "cpu" else x @ kernel
 
 
-def conv(x: Array, kernel: Array, stride: int = 1, layout: str = "HWIO") -> Array:
-    """Convolution, 'SAME': [B, H, W, C] and [K, K, C, D] -> [B, H / stride, W / stride, D].
+def conv(
+    x: Array,
+    kernel: Array,
+    stride: int = 1,
+    padding: Padding = "SAME",
+    layout: str = "HWIO",
+) -> Array:
+    """Convolution: [B, H, W, C] and [K, K, C, D] -> [B, H / stride, W / stride, D].
 
     `layout` is that of the kernel: with "HWOI" it is given as [K, K, D, C].
     """
@@ -130,7 +140,7 @@ def conv(x: Array, kernel: Array, stride: int = 1, layout: str = "HWIO") -> Arra
         x,
         kernel,
         window_strides=(stride, stride),
-        padding="SAME",
+        padding=padding,
         dimension_numbers=("NHWC", layout, "NHWC"),
     )
 
@@ -203,17 +213,17 @@ def conv_by_matmul(x: Array, kernel: Array, positions: int = 2048) -> Array:
     return y.reshape(b, h, w, features)
 
 
-def conv_for_cpu(x: Array, kernel: Array, stride: int = 1) -> Array:
+def conv_for_cpu(x: Array, kernel: Array, stride: int = 1, padding: Padding = "SAME") -> Array:
     """`conv`, with gradients that are fast on a CPU.
 
     In a loop XLA is fast only with kernels in the layout HWIO, to which the transpose with respect
     to `x` comes from HWOI.
     """
-    product = functools.partial(conv, stride=stride)
-    large = stride == 1 and x.size * kernel.shape[-1] > 2**23
+    product = functools.partial(conv, stride=stride, padding=padding)
+    large = stride == 1 and padding == "SAME" and x.size * kernel.shape[-1] > 2**23
     return with_derivatives(
         product,
-        lambda x, kernel: conv(x, kernel.swapaxes(2, 3), stride, "HWOI"),
+        lambda x, kernel: conv(x, kernel.swapaxes(2, 3), stride, padding, "HWOI"),
         conv_by_matmul if large else product,
     )(x, kernel)
 
@@ -284,16 +294,3 @@ def unpatchify(x: Array, patch_size: int) -> Array:
     p = patch_size
     x = x.reshape(b, h, w, p, p, -1).swapaxes(2, 3)
     return x.reshape(b, h * p, w * p, -1)
-
-
-def attention(q: Array, k: Array, v: Array, num_heads: int) -> Array:
-    """Multi-head attention over positions: q, k, v [B, L, C] -> [B, L, C]."""
-    heads = (*q.shape[:-1], num_heads, q.shape[-1] // num_heads)
-    q, k, v = (a.reshape(heads) for a in (q, k, v))
-    if on_cpu():  # the same, at half the library's time
-        logits = jnp.einsum("bqhd,bkhd->bhqk", q / math.sqrt(heads[-1]), k)
-        weights = jax.nn.softmax(logits.astype(jnp.float32)).astype(v.dtype)
-        out: Array = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
-    else:
-        out = jax.nn.dot_product_attention(q, k, v)
-    return out.reshape(*out.shape[:2], -1)

@@ -5,19 +5,22 @@ DDPM's CIFAR-10 network of 35.7 M parameters. ADM's ImageNet-64 network of 296 M
 
     UNet(channels=192, channel_mults=(1, 2, 3, 4), num_blocks=3, attention_resolutions=(32, 16, 8),
          head_dim=64, scale_shift=True, resblock_updown=True, num_classes=1000, out_channels=6)
+
+With `context_dim` it attends to a text too; `transformer.py` has Stable Diffusion's sizes.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from diffusion_jax.models.attention import attention
 from diffusion_jax.models.layers import (
     ConditionEmbedding,
     Conv,
     Dtype,
     GroupNorm,
-    attention,
     dense,
     downsample,
     patchify,
@@ -25,6 +28,8 @@ from diffusion_jax.models.layers import (
     upsample,
     zeros,
 )
+from diffusion_jax.models.remat import remat
+from diffusion_jax.models.transformer import SpatialTransformer
 from diffusion_jax.types import Array, Cond
 
 
@@ -107,8 +112,13 @@ class UNet(nn.Module):
         scale_shift: adaptive group norm (ADM) instead of addition (DDPM).
         resblock_updown: resample within residual blocks (ADM) instead of by convolutions (DDPM).
         dropout: rate, within residual blocks.
+        remat: what of each block is computed again in the backward pass, a name of `remat.REMAT`.
         patch_size: side of the patches of the image that are the pixels of the first level (Luhman
             & Luhman 2022): the network works at `1 / patch_size` of the size; 1 is off.
+        context_dim: width of the embedded texts `cond['text']` that attention goes to as well, in
+            spatial transformers of `num_heads` heads; 0 is no text and plain attention.
+        symmetric_padding: pad the convolutions that halve the size by one pixel on every side
+            (Stable Diffusion) instead of to the right and below only (DDPM's 'SAME').
         num_classes: classes of `cond['label']`; 0 for an unconditional network.
         out_channels: channels of the prediction; twice the image's with a learned variance.
         dtype: compute dtype; parameters and output are float32.
@@ -123,7 +133,10 @@ class UNet(nn.Module):
     scale_shift: bool = False
     resblock_updown: bool = False
     dropout: float = 0.1
+    remat: str = "none"
     patch_size: int = 1
+    context_dim: int = 0
+    symmetric_padding: bool = False
     num_classes: int = 0
     out_channels: int = 3
     dtype: Dtype = jnp.float32
@@ -136,7 +149,7 @@ class UNet(nn.Module):
             x_t: noisy images, [B, H, W, C].
             t: times in [0, 1], [B].
             cond: `label` int32 [B] is read where `num_classes` is positive; -1, or no label at
-                all, is unconditional.
+                all, is unconditional. `text` float [B, L, context_dim] where that is positive.
             train: whether dropout is on; it takes the 'dropout' key.
 
         Returns:
@@ -154,20 +167,20 @@ class UNet(nn.Module):
         last = len(self.channel_mults) - 1
         for level, mult in enumerate(self.channel_mults):
             for block in range(self.num_blocks):
-                h = self._block(h, emb, mult, train, f"down_{level}_{block}")
+                h = self._block(h, emb, cond, mult, train, f"down_{level}_{block}")
                 skips.append(h)
             if level < last:
                 h = self._resample(h, emb, downsample, train, f"down_{level}")
                 skips.append(h)
 
         h = self._res_block(mult, name="middle_0")(h, emb, train)
-        h = self._attention(name="middle_attention")(h)
+        h = self._attention(h, cond, "middle_attention")
         h = self._res_block(mult, name="middle_1")(h, emb, train)
 
         for level, mult in reversed(list(enumerate(self.channel_mults))):
             for block in range(self.num_blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = self._block(h, emb, mult, train, f"up_{level}_{block}")
+                h = self._block(h, emb, cond, mult, train, f"up_{level}_{block}")
             if level > 0:
                 h = self._resample(h, emb, upsample, train, f"up_{level}")
 
@@ -178,8 +191,8 @@ class UNet(nn.Module):
 
     def _res_block(
         self, mult: int, name: str, resample: Callable[[Array], Array] | None = None
-    ) -> ResBlock:
-        return ResBlock(
+    ) -> Any:
+        return remat(ResBlock, self.remat, static_argnums=(3,))(
             mult * self.channels,
             self.scale_shift,
             resample,
@@ -188,13 +201,18 @@ class UNet(nn.Module):
             name=f"{name}_res",
         )
 
-    def _attention(self, name: str) -> AttentionBlock:
-        return AttentionBlock(self.num_heads, self.head_dim, self.dtype, name=name)
+    def _attention(self, h: Array, cond: Cond, name: str) -> Array:
+        if not self.context_dim:
+            block = remat(AttentionBlock, self.remat)
+            return block(self.num_heads, self.head_dim, self.dtype, name=name)(h)
+        return remat(SpatialTransformer, self.remat)(self.num_heads, self.dtype, name=name)(
+            h, cond["text"]
+        )
 
-    def _block(self, h: Array, emb: Array, mult: int, train: bool, name: str) -> Array:
+    def _block(self, h: Array, emb: Array, cond: Cond, mult: int, train: bool, name: str) -> Array:
         h = self._res_block(mult, name=name)(h, emb, train)
         if h.shape[1] in self.attention_resolutions:
-            h = self._attention(name=f"{name}_attention")(h)
+            h = self._attention(h, cond, f"{name}_attention")
         return h
 
     def _resample(
@@ -205,7 +223,10 @@ class UNet(nn.Module):
             mult = features // self.channels
             return self._res_block(mult, f"{name}_resample", resample)(h, emb, train)
         if resample is downsample:
-            return Conv(features, stride=2, dtype=self.dtype, name=f"{name}_resample")(h)
+            padding = [(1, 1)] * 2 if self.symmetric_padding else "SAME"
+            return Conv(
+                features, stride=2, padding=padding, dtype=self.dtype, name=f"{name}_resample"
+            )(h)
         return Conv(features, dtype=self.dtype, name=f"{name}_resample")(upsample(h))
 
     def _check_size(self, height: int, width: int) -> None:

@@ -121,7 +121,9 @@ class Sharded:
     def __init__(self, fsdp: int, model: int, devices: Sequence[Any] | None = None) -> None:
         devices = jax.devices() if devices is None else devices
         shape = (len(devices) // (fsdp * model), fsdp, model)
-        self.mesh = Mesh(mesh_utils.create_device_mesh(shape, devices), (*ROWS, "model"))
+        # An axis of a slice may be shared by two of the mesh: 16 x 16 chips hold fsdp=4.
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        self.mesh = Mesh(grid, (*ROWS, "model"))
         self._rows = NamedSharding(self.mesh, PartitionSpec(ROWS))
         self.share = self._share()
 

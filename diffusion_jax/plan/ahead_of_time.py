@@ -1,0 +1,178 @@
+"""The train step compiled for TPUs that are elsewhere, by libtpu, and what the program says."""
+
+import dataclasses
+import importlib.util
+import math
+import os
+import re
+
+import jax
+from jax.experimental import topologies
+
+from diffusion_jax.models.platform import computing_on
+from diffusion_jax.plan.hardware import Topology, TopologyError
+from diffusion_jax.plan.program import Program
+from diffusion_jax.training.parallel import Sharded
+from diffusion_jax.training.writers import silent_stderr
+
+ELSEWHERE = {
+    "TPU_SKIP_MDS_QUERY": "1",  # no metadata server is asked what machine this is
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no TPU is held, so that several may plan at once
+}
+CHIP_CONFIGS = {"v4": "megacore"}
+"""One device per chip, where that is not libtpu's default."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What the compiler says of each device.
+
+    Attributes:
+        arguments: bytes of state and batch, as they are padded.
+        temporary: bytes of gradients, activations and working space.
+        code: bytes of the program itself.
+        exchanged: bytes that it sends in a step.
+        refused: why there is no program, in the compiler's words; '' if there is one.
+    """
+
+    arguments: int = 0
+    temporary: int = 0
+    code: int = 0
+    exchanged: int = 0
+    refused: str = ""
+
+
+def has_libtpu() -> bool:
+    """Whether libtpu can be imported."""
+    return importlib.util.find_spec("libtpu") is not None
+
+
+def compile_step(program: Program, topology: Topology) -> Compiled:
+    """Compiles the train step for `topology`; nothing is run.
+
+    Raises:
+        TopologyError: libtpu knows no such slice.
+    """
+    for name, value in ELSEWHERE.items():
+        os.environ.setdefault(name, value)
+    kind = topology.name.split(":")[0]
+    options = {"chip_config_name": CHIP_CONFIGS[kind]} if kind in CHIP_CONFIGS else {}
+    try:
+        with silent_stderr():
+            devices = topologies.get_topology_desc(topology.name, "tpu", **options).devices
+    except jax.errors.JaxRuntimeError as error:
+        raise TopologyError(f"--topology={topology.name}: {one_line(error)}") from error
+    _, fsdp, model = program.cuts
+    parallel = Sharded(fsdp, model, devices)
+    with computing_on("tpu"), silent_stderr():
+        lowered = parallel.compile(program.step()).lower(*program.arguments(parallel))
+        try:
+            compiled = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return Compiled(refused=one_line(error))
+        memory = compiled.memory_analysis()
+        return Compiled(
+            memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            - memory.alias_size_in_bytes,
+            memory.temp_size_in_bytes,
+            memory.generated_code_size_in_bytes,
+            exchanged_bytes(compiled.as_text()),
+        )
+
+
+def one_line(error: Exception) -> str:
+    """The first sentence of what the compiler says, without its codes."""
+    first = str(error).strip().splitlines()[0]
+    return re.sub(r"^(?:[A-Z_]+: |E\d+: |\w+Oom: )+", "", first).split(" HLO module")[0].rstrip(".")
+
+
+COLLECTIVES = {
+    # Bytes that a device sends in a ring of n, over those of the result.
+    "all-reduce": lambda n: 2 * (n - 1) / n,
+    "all-gather": lambda n: (n - 1) / n,
+    "reduce-scatter": lambda n: n - 1,
+    "all-to-all": lambda n: (n - 1) / n,
+    "collective-permute": lambda n: 1,
+}
+BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f64": 8, "s64": 8, "u64": 8}
+
+
+def exchanged_bytes(hlo: str) -> int:
+    """Bytes that each device sends in one run of a compiled program.
+
+    Collectives in the body of a loop count as often as it runs: by the largest number in its
+    condition, which is what a scan compares its counter with. The steps of one that runs beside
+    the computation are several instructions of one channel, and count once.
+    """
+    computations = _computations(hlo)
+    counted: set[str] = set()
+
+    def of(name: str) -> float:
+        total = 0.0
+        for line in computations.get(name, ()):
+            channel = re.search(r"channel_id=(\d+)", line)
+            if channel is None or channel[1] not in counted:
+                total += _sent(line)
+            counted.update(channel.groups() if channel else ())
+            loop = re.search(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)", line)
+            if loop:
+                condition = " ".join(computations.get(loop[1], ()))
+                trips = max(map(int, re.findall(r"constant\((\d+)\)", condition)), default=1)
+                total += trips * of(loop[2])
+                continue
+            for called in re.findall(r"(?:calls|to_apply|computation)=%?([\w.\-]+)", line):
+                total += of(called)
+        return total
+
+    return int(of("ENTRY"))
+
+
+def _computations(hlo: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    name = ""
+    for line in hlo.splitlines():
+        head = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line)
+        if head:
+            name = "ENTRY" if head[1] else head[2]
+            found[name] = []
+        elif name:
+            found[name].append(line)
+    return found
+
+
+def _sent(line: str) -> float:
+    """Bytes that the collective of a line sends, 0 if it has none."""
+    kinds = "|".join(COLLECTIVES)
+    match = re.search(rf"= (.*?) ({kinds})(-start)?\(", line)
+    if not match:
+        return 0.0
+    shapes = re.findall(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]", match[1])
+    sizes = [
+        BYTES.get(dtype, 4) * math.prod(int(d) for d in dims.split(",") if d)
+        for dtype, dims in shapes
+    ]
+    size, n = float(sum(sizes)), _group_size(line)
+    if match[3]:  # what only starts may name its operands before its results
+        size *= {"all-gather": n / (n + 1), "collective-permute": 0.5}.get(match[2], 1)
+    return size * COLLECTIVES[match[2]](n)
+
+
+def _group_size(line: str) -> int:
+    """Devices that take part in a collective together; at least two if it does not say.
+
+    Written as a list, as so many groups of so many, or as axes of a mesh, perhaps parts of them.
+    """
+    mesh = re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", line)
+    if mesh:
+        sizes = dict(re.findall(r"'([^']+)'=(\d+)", mesh[1]))
+        axes = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", mesh[2])
+        return math.prod(int(part or sizes[name]) for name, part in axes)
+    iota = re.search(r"replica_groups=\[(\d+),(\d+)\]", line)
+    if iota:
+        return int(iota[2])
+    listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
+    return len(listed[1].split(",")) if listed else 2

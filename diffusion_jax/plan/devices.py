@@ -1,0 +1,288 @@
+"""How a config fits devices, what a step takes on them, and what to change next; in words."""
+
+import math
+import os
+import statistics
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeGuard
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.build import Config, ConfigError
+from diffusion_jax.data import Dataset
+from diffusion_jax.models.remat import REMAT
+from diffusion_jax.plan.ahead_of_time import Compiled, compile_step, has_libtpu
+from diffusion_jax.plan.hardware import GIB, Hardware, Topology, find_hardware
+from diffusion_jax.plan.measured import Steps, matrix_peak
+from diffusion_jax.plan.program import PARTS, Program
+
+USABLE = {"tpu": 15.75 / 16, "gpu": 0.92, "cpu": 0.8}
+"""Share of the memory that a program can have: of TPUs what their compiler grants."""
+PREALLOCATED = 0.75
+"""Share of a GPU's memory that JAX takes unless it is told."""
+PATIENCE = 60.0
+"""Seconds that a step may take to be measured."""
+
+
+def plan_topology(config: Config, dataset: Dataset, topology: Topology) -> list[str]:
+    """Lines about a config on devices that are elsewhere.
+
+    Raises:
+        ConfigError: it is not possible on so many devices.
+        TopologyError: libtpu knows no such slice.
+    """
+    hardware = topology.hardware
+    program = Program(config, dataset, topology.count, hardware.platform)
+    lines = _about_network(program)
+    compiled = None
+    if hardware.platform == "tpu" and has_libtpu():
+        compiled = compile_step(program, topology)
+    elif hardware.platform == "tpu":
+        lines.append("`pip install libtpu` compiles the step too; what follows is estimated")
+    limit = hardware.memory * USABLE[hardware.platform]
+    lines += _about_memory(program, compiled, hardware, limit)
+    lines += _about_time(program, compiled, topology)
+    return [*lines, f"next: {_next_change(program, compiled, topology, limit)}"]
+
+
+def plan_here(config: Config, dataset: Dataset) -> list[str]:
+    """Lines about a config on the devices that are there, with a few steps that are timed."""
+    device, count = jax.local_devices()[0], jax.device_count()
+    program = Program(config, dataset, count, jax.default_backend())
+    memory = _memory_of(device)
+    hardware = find_hardware(device.device_kind)
+    # The devices of a CPU share its memory and its cores.
+    shared = count if device.platform == "cpu" else 1
+    limit = memory * USABLE[device.platform] / shared
+    lines = _about_network(program)
+    lines += _about_memory(program, None, hardware, limit)
+    dtype = jnp.dtype(config.model.dtype)
+    peak = matrix_peak(dtype) * count / shared
+    lines.append(
+        f"matrix peak of {count} x {device.device_kind}: {peak / 1e12:.3g} TFLOP/s in {dtype}, "
+        "measured"
+    )
+    if sum(program.memory.values()) > limit:
+        return [*lines, "no step is timed: it does not fit"]
+    expected = 2 * program.step_flops / peak
+    if expected > PATIENCE:
+        return [*lines, f"no step is timed: one would take some {_duration(expected)}"]
+    steps = Steps(program)
+    first, times = steps.take(), steps.take_some()
+    step = statistics.median(times)
+    lines.append(
+        f"a step: {_duration(step)} (median of {len(times)}; the first, compilation included, "
+        f"{_duration(first)}), {program.model_flops / step / peak:.0%} of the measured peak"
+    )
+    return [*lines, _whole_run(program, step, "at this rate")]
+
+
+def _memory_of(device: Any) -> float:
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return float(stats["bytes_limit"])
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def _about_network(program: Program) -> list[str]:
+    shape = "x".join(map(str, program.dataset.image_shape))
+    size = program.config.train.batch_size
+    again = program.step_flops / program.model_flops - 1
+    computed = f", {again:.0%} of them to compute again (remat)" if again > 0.005 else ""
+    return [
+        f"{program.parameters:,} parameters; {program.forward_flops / 1e9:.4g} GFLOP forward for "
+        f"one image of {shape}; {program.step_flops / 1e12:.4g} TFLOP for a training step of "
+        f"{size}{computed}"
+    ]
+
+
+# Memory
+
+
+def _by_part(program: Program, compiled: Compiled | None) -> dict[str, int]:
+    """Bytes on each device by part: the compiler's sums where there are any."""
+    estimate = program.memory
+    if compiled is None or compiled.refused:
+        return estimate
+    state = {name: size for name, size in estimate.items() if name in (*PARTS.values(),)}
+    found = {**state, "batch and padding": compiled.arguments - sum(state.values())}
+    found["gradients"] = min(estimate["gradients"], compiled.temporary)
+    found["activations and working space"] = compiled.temporary - found["gradients"]
+    return {**found, "program": compiled.code}
+
+
+def _about_memory(
+    program: Program, compiled: Compiled | None, hardware: Hardware | None, limit: float
+) -> list[str]:
+    found = _by_part(program, compiled)
+    whole = sum(found.values())
+    told = "as compiled" if compiled and not compiled.refused else "estimated from lifetimes"
+    lines = [f"memory on each device, {told}:"]
+    lines += [f"  {_size(size):>10} {name}" for name, size in found.items() if size >= 2**10]
+    lines.append(f"  {_size(whole):>10} of the {_size(limit)} that a program can have")
+    if compiled and compiled.refused:
+        return [*lines, f"it does not fit: {compiled.refused}"]
+    if whole > limit:
+        return [*lines, "it does not fit"]
+    close = ", but barely" if whole > 0.9 * limit else ""
+    if hardware and hardware.platform == "gpu" and whole > PREALLOCATED * hardware.memory:
+        close += "; set XLA_PYTHON_CLIENT_MEM_FRACTION=0.92, JAX takes 0.75 of the memory"
+    return [*lines, f"it fits{close}"]
+
+
+def _size(value: float) -> str:
+    for unit, one in (("GiB", GIB), ("MiB", 2**20)):
+        if value >= one:
+            return f"{value / one:.4g} {unit}"
+    return f"{value / 2**10:.4g} KiB"
+
+
+# Time
+
+
+def _peak(program: Program, hardware: Hardware) -> float:
+    """Products of float32 run at half the rate on a GPU (TF32), on a TPU in bfloat16 (XLA)."""
+    half = program.platform == "gpu" and program.config.model.dtype == "float32"
+    return hardware.flops / 2 if half else hardware.flops
+
+
+def _is_as_compiled(compiled: Compiled | None, program: Program) -> TypeGuard[Compiled]:
+    """Whether the run sends what the compiled program does.
+
+    It is compiled for one mesh, whose gradients are summed in the dtype of the computation; the
+    replicated step sums them in float32.
+    """
+    sharded = program.config.parallel.strategy == "sharded"
+    return compiled is not None and not compiled.refused and sharded
+
+
+def roofline(program: Program, compiled: Compiled | None, topology: Topology) -> dict[str, float]:
+    """Seconds of a step if it were bound by one thing alone (Williams et al. 2009)."""
+    hardware = topology.hardware
+    sent = compiled.exchanged if _is_as_compiled(compiled, program) else program.exchanged
+    return {
+        "computation": program.step_flops / topology.count / _peak(program, hardware),
+        "memory": program.traffic / hardware.bandwidth,
+        "interconnect": sent / topology.link if topology.count > 1 else 0.0,
+    }
+
+
+def _about_time(program: Program, compiled: Compiled | None, topology: Topology) -> list[str]:
+    times = roofline(program, compiled, topology)
+    bound = max(times, key=times.__getitem__)
+    best = times[bound]
+    hardware = topology.hardware
+    words = ", ".join(f"{name} {_duration(value)}" for name, value in times.items())
+    read = "collectives as compiled" if _is_as_compiled(compiled, program) else "rings"
+    return [
+        f"a step takes no less than {_duration(best)}, bound by {bound} ({words})",
+        f"  assumed: {_peak(program, hardware) / 1e12:.4g} TFLOP/s and "
+        f"{hardware.bandwidth / 1e12:.4g} TB/s per device as published, "
+        f"{topology.link / 1e9:.4g} GB/s between devices, all three at the same time; each product "
+        f"reads and writes memory once; {read}",
+        _whole_run(program, best, "at best"),
+        _whole_run(program, 2 * best, "at half of it"),
+    ]
+
+
+def _whole_run(program: Program, step: float, when: str) -> str:
+    train = program.config.train
+    whole = step * train.steps
+    hours = whole * program.devices / 3600
+    many = f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
+    return (
+        f"{when}: {train.batch_size / step:,.0f} images/s; {train.steps:,} steps in "
+        f"{_duration(whole)}, {many} device-hours"
+    )
+
+
+def _duration(value: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60), ("s", 1)):
+        if value >= (1 if unit == "s" else 2) * size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value * 1e3:.3g} ms"
+
+
+# What to change
+
+
+def _lighter(program: Program, limit: float) -> Iterator[dict[str, Any]]:
+    """Changes that need less memory, the cheapest in time first."""
+    config = program.config
+    key = f"model.{config.model.name}.remat"
+    policies = list(REMAT)
+    heavier = policies[policies.index(config.model[config.model.name].remat) + 1 :]
+    yield from ({key: policy} for policy in heavier)
+    full = {key: "full"} if heavier else {}
+    for less in ({}, full) if full else ({},):
+        splits = _enough_splits(program.changed(less), limit)
+        if splits > config.train.accumulate:
+            yield {**less, "train.accumulate": splits}
+    cuts = {}
+    for fsdp in (2**i for i in range(1, 1 + int(math.log2(program.devices)))):
+        if fsdp > config.parallel.fsdp or config.parallel.strategy != "sharded":
+            cuts = {"parallel.strategy": "sharded", "parallel.fsdp": fsdp}
+            yield cuts
+    if cuts:
+        yield {**cuts, **full}
+        yield {**cuts, **full, "train.accumulate": config.train.accumulate * program.rows}
+
+
+def _enough_splits(program: Program, limit: float) -> int:
+    """The least `train.accumulate` that fits, if activations shrink in proportion to it."""
+    held, accumulate = program.memory, program.config.train.accumulate
+    rest = sum(held.values()) - held["activations"] + held["gradients"] * (accumulate == 1)
+    splits = [2**i for i in range(1, 1 + int(math.log2(max(program.rows, 1))))]
+    fitting = (n for n in splits if rest + held["activations"] / n < 0.9 * limit)
+    return accumulate * next(fitting, 1)
+
+
+def _faster(program: Program, bound: str) -> Iterator[dict[str, Any]]:
+    """Changes that may be faster and need more memory."""
+    config = program.config
+    key = f"model.{config.model.name}.remat"
+    policies = list(REMAT)
+    at = policies.index(config.model[config.model.name].remat)
+    if config.model.dtype == "float32" and program.platform != "cpu":
+        yield {"model.dtype": "bfloat16"}
+    yield from ({key: policy} for policy in policies[:at])
+    if config.train.accumulate > 1:
+        yield {"train.accumulate": config.train.accumulate // 2}
+    if bound != "computation":
+        yield {"train.batch_size": 2 * config.train.batch_size}
+
+
+def _next_change(
+    program: Program, compiled: Compiled | None, topology: Topology, limit: float
+) -> str:
+    """The first change, by estimates, that would make it fit, or go faster and still fit."""
+    whole = sum(_by_part(program, compiled).values())
+    times = roofline(program, compiled, topology)
+    bound = max(times, key=times.__getitem__)
+    fits = whole <= limit and not (compiled and compiled.refused)
+    # What the compiler needed beyond the estimate it will need again.
+    beyond = 0 if not compiled or compiled.refused else whole - sum(program.memory.values())
+    rate = program.config.train.batch_size / times[bound]
+    for changes in _faster(program, bound) if fits else _lighter(program, limit):
+        other = program.changed(changes)
+        try:
+            needed = sum(other.memory.values()) + beyond
+        except ConfigError:  # such as a batch that cannot be cut so
+            continue
+        new = max(roofline(other, None, topology).values())
+        gain = other.config.train.batch_size / new / rate
+        if needed > 0.95 * limit or (fits and gain < 1.02):
+            continue
+        still = "still fit" if fits else "fit"
+        return (
+            f"{_overrides(changes)} would need {_size(needed)} and {still}, at {gain:.2f} "
+            "times the images/s at best (estimated)"
+        )
+    if fits:
+        return "nothing that would be faster and fit; it is bound by " + bound
+    return "no change of remat, train.accumulate or parallel.fsdp makes it fit on these devices"
+
+
+def _overrides(changes: Mapping[str, Any]) -> str:
+    return " ".join(f"--config.{key}={value}" for key, value in changes.items())

@@ -1,0 +1,125 @@
+"""Published figures of accelerators, and topologies by name."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+
+from diffusion_jax.command_line import suggest
+
+GIB = 2**30
+
+
+class TopologyError(ValueError):
+    """A topology that is none: which, and what is allowed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Hardware:
+    """One kind of device.
+
+    Attributes:
+        platform: "tpu", "gpu" or "cpu".
+        kind: a part of what JAX calls it (`jax.Device.device_kind`).
+        flops: peak of dense bfloat16 products, FLOP/s.
+        memory: bytes.
+        bandwidth: of its memory, bytes/s.
+        interconnect: to its neighbours, bytes/s in one direction, over all its links.
+        network: the same beyond `node` devices.
+        node: devices that the interconnect joins at most.
+    """
+
+    platform: str
+    kind: str
+    flops: float
+    memory: float
+    bandwidth: float
+    interconnect: float
+    network: float
+    node: int
+
+
+def _tpu(kind: str, flops: float, gib: int, bandwidth: float, gbit: float, most: int) -> Hardware:
+    """Interconnect in Gbit/s; slices of `most` chips at most."""
+    return Hardware("tpu", kind, flops, gib * GIB, bandwidth, gbit / 8 * 1e9, 0.0, most)
+
+
+def _gpu(kind: str, flops: float, gb: int, bandwidth: float, nvlink: float) -> Hardware:
+    """NVLink as published, both directions together; one network adapter of 400 Gbit/s each."""
+    return Hardware("gpu", kind, flops, gb * 1e9, bandwidth, nvlink / 2, 50e9, 8)
+
+
+HARDWARE: Mapping[str, Hardware] = {
+    # cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}: peak compute (bf16), HBM capacity and bandwidth,
+    # interchip interconnect bandwidth, chips of a pod; all per chip.
+    "v4": _tpu("TPU v4", 275e12, 32, 1.2e12, 2400, 4096),
+    "v5e": _tpu("TPU v5 lite", 197e12, 16, 0.819e12, 1600, 256),
+    "v5p": _tpu("TPU v5", 459e12, 95, 2.765e12, 4800, 8960),
+    "v6e": _tpu("TPU v6 lite", 918e12, 32, 1.64e12, 3584, 256),
+    # NVIDIA's data sheets of the SXM modules: tensor cores without sparsity, memory, NVLink.
+    "a100-40": _gpu("A100-SXM4-40GB", 312e12, 40, 1.555e12, 600e9),
+    "a100-80": _gpu("A100-SXM4-80GB", 312e12, 80, 2.039e12, 600e9),
+    "h100": _gpu("H100", 989.4e12, 80, 3.35e12, 900e9),
+    "h200": _gpu("H200", 989.4e12, 141, 4.8e12, 900e9),
+    "b200": _gpu("B200", 2250e12, 180, 7.7e12, 1800e9),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """So many devices of a kind.
+
+    Attributes:
+        name: as it was given, such as "v5e:16x16" or "h100:8".
+        hardware: each of the devices.
+        count: how many.
+    """
+
+    name: str
+    hardware: Hardware
+    count: int
+
+    @property
+    def link(self) -> float:
+        """Bytes/s that a device exchanges with the others, in one direction."""
+        whole = self.count <= self.hardware.node
+        return self.hardware.interconnect if whole else self.hardware.network
+
+
+def parse_topology(name: str) -> Topology:
+    """A topology by its name: a kind, a colon, and a number or a grid of devices.
+
+    Raises:
+        TopologyError: one sentence with the nearest match.
+    """
+    kind, _, size = name.lower().partition(":")
+    if kind not in HARDWARE:
+        raise TopologyError(
+            f"--topology={name}: no device is called {kind!r}{suggest(kind, HARDWARE)}"
+        )
+    hardware = HARDWARE[kind]
+    tpu = hardware.platform == "tpu"
+    axes = 3 if kind in ("v4", "v5p") else 2
+    pattern = r"x".join([r"[1-9]\d*"] * axes) if tpu else r"[1-9]\d*"
+    example = {3: "2x2x1, 4x4x4", 2: "1x1, 4x4, 16x16"}[axes] if tpu else "1, 8, 16"
+    if not re.fullmatch(pattern, size):
+        raise TopologyError(
+            f"--topology={name}: {size!r} is no size of {kind}; take such as {example}"
+        )
+    count = math.prod(map(int, size.split("x")))
+    if tpu and count > hardware.node:
+        raise TopologyError(
+            f"--topology={name}: a slice of {kind} has {hardware.node} chips at most"
+        )
+    if not tpu and count > hardware.node and count % hardware.node:
+        raise TopologyError(
+            f"--topology={name}: more than {hardware.node} of {kind} come in whole nodes of "
+            f"{hardware.node}"
+        )
+    return Topology(f"{kind}:{size}", hardware, count)
+
+
+def find_hardware(device_kind: str) -> Hardware | None:
+    """The device that JAX calls so; None if it is not in the table."""
+    found = [h for h in HARDWARE.values() if h.kind.lower() in device_kind.lower()]
+    return max(found, key=lambda h: len(h.kind), default=None)

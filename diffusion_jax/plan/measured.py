@@ -1,0 +1,89 @@
+"""What the devices that are there really do: their matrix peak, and a few train steps."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffusion_jax.build import make_parallel
+from diffusion_jax.plan.program import Program
+from diffusion_jax.training.state import initial_state
+from diffusion_jax.training.step import make_train_step
+from diffusion_jax.types import Batch
+
+SECONDS = 5.0
+"""Steps are taken for about so long."""
+SIDES = {"cpu": 2048}
+"""Of the matrices whose product is timed; 8192 elsewhere."""
+
+
+def matrix_peak(dtype: Any, rounds: int = 8) -> float:
+    """FLOP/s of one device in the product of two square matrices: the best of some rounds."""
+    side = SIDES.get(jax.default_backend(), 8192)
+    a, b = (jax.random.normal(jax.random.key(i), (side, side), dtype) for i in (0, 1))
+    product = jax.jit(lambda a, b: a @ b)
+    repeat = 1 if jax.default_backend() == "cpu" else 10
+
+    def run() -> None:
+        for _ in range(repeat):
+            c = product(a, b)
+        jax.block_until_ready(c)
+
+    run()
+    return 2 * side**3 * repeat / min(seconds(run) for _ in range(rounds))
+
+
+def seconds(job: Callable[[], Any]) -> float:
+    """Wall time of one run."""
+    began = time.perf_counter()
+    job()
+    return time.perf_counter() - began
+
+
+class Steps:
+    """Train steps of a config on all devices that are there, timed one by one.
+
+    Args:
+        program: the config.
+    """
+
+    def __init__(self, program: Program) -> None:
+        config, parts = program.config, program.parts
+        self._parallel = make_parallel(config)
+        step = make_train_step(
+            parts.loss,
+            parts.optimizer,
+            parts.averages,
+            config.train.accumulate,
+            self._parallel.axis_name,
+            config.train.max_grad_norm,
+        )
+        self._step = self._parallel.compile(step)
+        key = jax.random.key(config.seed)
+        state = initial_state(
+            parts.init, parts.optimizer, key, parts.averages, self._parallel.shardings
+        )
+        self._state, self._key = self._parallel.place((state, key))
+        size = config.train.batch_size // self._parallel.share[1]
+        noise = np.random.default_rng(0).uniform(-1, 1, (size, *program.dataset.image_shape))
+        cond = {"label": np.zeros(size, np.int32)} if program.dataset.num_classes else {}
+        self._batch: Batch = {"x": noise.astype(np.float32), "cond": cond}
+
+    def take(self, batches: Iterator[Batch] | None = None) -> float:
+        """Seconds of one step, on the next of `batches`, or again on one of noise."""
+
+        def step() -> None:
+            batch = self._batch if batches is None else next(batches)
+            self._state, _ = self._step(self._state, self._parallel.split(batch), self._key)
+            jax.block_until_ready(self._state)
+
+        return seconds(step)
+
+    def take_some(self) -> list[float]:
+        """Seconds of each of 3 to 50 steps, of as many as some seconds allow."""
+        began, times = time.perf_counter(), [self.take() for _ in range(3)]
+        while len(times) < 50 and time.perf_counter() - began < SECONDS:
+            times.append(self.take())
+        return times

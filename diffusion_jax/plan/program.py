@@ -1,0 +1,225 @@
+"""The train step of a config, traced for devices that need not be there, and what it costs."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
+
+from diffusion_jax.build import Config, Parts, build
+from diffusion_jax.data import Dataset
+from diffusion_jax.models.flops import count_flops, count_peak_memory, count_traffic
+from diffusion_jax.models.platform import computing_on
+from diffusion_jax.training.parallel import ROWS, Sharded
+from diffusion_jax.training.state import TrainState, create_state
+from diffusion_jax.training.step import TrainStep, make_train_step
+
+PARTS = {"params": "parameters", "ema": "moving averages", "opt_state": "optimizer"}
+"""What the fields of the state are called."""
+
+
+class _Sizes(Sharded):
+    """`Sharded` over devices that are not there, for the sizes of what lies on each."""
+
+    def __init__(self, data: int, fsdp: int, model: int) -> None:
+        mesh: Any = AbstractMesh((data, fsdp, model), (*ROWS, "model"))
+        self.mesh = mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A config on so many devices.
+
+    Attributes:
+        config: of the run.
+        dataset: its images, or their shape alone.
+        devices: how many it runs on.
+        platform: theirs, "cpu", "gpu" or "tpu".
+    """
+
+    config: Config
+    dataset: Dataset
+    devices: int
+    platform: str
+
+    def changed(self, changes: Mapping[str, Any]) -> "Program":
+        """The same with other settings, `{"group.key": value}`."""
+        config = self.config.copy_and_resolve_references()
+        config.update_from_flattened_dict(changes)
+        other = dataclasses.replace(self, config=config)
+        if all(key.startswith("parallel.") for key in changes) and other.rows == self.rows:
+            # The same arrays, cut otherwise: nothing is traced again.
+            other.__dict__.update(state=self.state, gradient=self.gradient)
+        return other
+
+    @functools.cached_property
+    def parts(self) -> Parts:
+        """What the config means.
+
+        Raises:
+            ConfigError: it is not possible on so many devices.
+        """
+        return build(self.config, self.dataset, self.devices)
+
+    @functools.cached_property
+    def cuts(self) -> tuple[int, int, int]:
+        """Devices along `data`, `fsdp` and `model`."""
+        settings = self.config.parallel
+        sharded = settings.strategy == "sharded"
+        fsdp, model = (settings.fsdp, settings.model) if sharded else (1, 1)
+        return self.devices // (fsdp * model), fsdp, model
+
+    @property
+    def rows(self) -> int:
+        """Samples of a microbatch on each device."""
+        data, fsdp, _ = self.cuts
+        size: int = self.config.train.batch_size
+        return size // (data * fsdp * self.config.train.accumulate)
+
+    @functools.cached_property
+    def state(self) -> TrainState:
+        """Shapes of the state."""
+        parts = self.parts  # made before anything is traced
+        return jax.eval_shape(
+            lambda key: create_state(parts.init(key), parts.optimizer, parts.averages),
+            jax.eval_shape(lambda: jax.random.key(0)),
+        )
+
+    def batch(self, size: int) -> dict[str, Any]:
+        """Shapes of a batch of `size`."""
+        integers = jax.ShapeDtypeStruct((size,), np.int32)
+        shape = (size, *self.dataset.image_shape)
+        cond = {"label": integers} if self.dataset.num_classes else {}
+        return {"x": jax.ShapeDtypeStruct(shape, np.float32), "cond": cond, "index": integers}
+
+    def step(self) -> TrainStep:
+        """The train step of the run."""
+        train = self.config.train
+        return make_train_step(
+            self.parts.loss,
+            self.parts.optimizer,
+            self.parts.averages,
+            train.accumulate,
+            max_grad_norm=train.max_grad_norm,
+        )
+
+    @property
+    def parameters(self) -> int:
+        """How many."""
+        return sum(math.prod(a.shape) for a in jax.tree.leaves(self.state.params))
+
+    @functools.cached_property
+    def forward_flops(self) -> int:
+        """Of the network, for one image."""
+        x, t = jnp.zeros((1, *self.dataset.image_shape)), jnp.zeros(1)
+        apply = self.parts.generator.apply
+        # Counted as on a TPU: of a fused kernel there is nothing to be seen.
+        with computing_on("tpu"):
+            return count_flops(lambda params: apply(params, x, t, {}), self.state.params)
+
+    @functools.cached_property
+    def gradient(self) -> tuple[int, int, int]:
+        """FLOPs, bytes through memory and peak of memory of the gradient of `rows` samples."""
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        args = self.state.params, self.batch(self.rows), key
+
+        def gradient(params: Any, batch: Any, key: Any) -> Any:
+            return jax.grad(lambda p: self.parts.loss(p, batch, key)[0].mean())(params)
+
+        with computing_on("tpu"):
+            flops, traffic = count_flops(gradient, *args), count_traffic(gradient, *args)
+        with computing_on(self.platform):
+            return flops, traffic, count_peak_memory(gradient, *args)
+
+    @functools.cached_property
+    def step_flops(self) -> int:
+        """Of a step over the whole batch, with all that it computes again."""
+        return self.gradient[0] * (self.config.train.batch_size // self.rows)
+
+    @functools.cached_property
+    def model_flops(self) -> int:
+        """Of a step that computed nothing again, by which utilisation is measured (PaLM, B)."""
+        key = f"model.{self.config.model.name}.remat"
+        return self.changed({key: "none"}).step_flops
+
+    def bytes_of(self, tree: Any) -> int:
+        """Bytes of a tree, named as the state, on each device."""
+        shardings = _Sizes(*self.cuts).shardings(tree)
+        sizes = jax.tree.map(
+            lambda a, s: math.prod(s.shard_shape(a.shape)) * a.dtype.itemsize, tree, shardings
+        )
+        return sum(jax.tree.leaves(sizes))
+
+    @functools.cached_property
+    def memory(self) -> dict[str, int]:
+        """Bytes on each device by part, estimated without compilation; the whole is their sum."""
+        found = {
+            PARTS.get(name, "the rest of the state"): 0 for name in (*PARTS, *self.state._fields)
+        }
+        for name, value in self.state._asdict().items():
+            found[PARTS.get(name, "the rest of the state")] += self.bytes_of({name: value})
+        whole = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(self.state.params))
+        gradients = self.bytes_of({"params": self.state.params})
+        found["gradients"] = gradients * (2 if self.config.train.accumulate > 1 else 1)
+        found["activations"] = max(self.gradient[2] - whole, 0)
+        found["parameters as computed with"] = self._copy_bytes(whole)
+        found["batch"] = self.batch_bytes
+        return found
+
+    def _copy_bytes(self, whole: int) -> int:
+        """Bytes of the copy of all parameters that XLA makes ahead of the loop over the blocks.
+
+        In half precision, unless they are among the activations as without remat; and gathered.
+        """
+        _, fsdp, model = self.cuts
+        network = self.config.model[self.config.model.name]
+        if self.config.model.dtype == "float32":
+            return whole // model if fsdp > 1 else 0
+        return whole // 2 // model if network.remat != "none" else 0
+
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of the batch on each device."""
+        leaves = jax.tree.leaves(self.batch(self.rows * self.config.train.accumulate))
+        return sum(math.prod(a.shape) * a.dtype.itemsize for a in leaves)
+
+    @property
+    def traffic(self) -> int:
+        """Bytes through each device's memory in a step."""
+        _, _, model = self.cuts
+        held = self.memory
+        state = sum(held[name] for name in PARTS.values()) + held["gradients"]
+        return self.gradient[1] * self.config.train.accumulate // model + 2 * state
+
+    @property
+    def exchanged(self) -> int:
+        """Bytes that each device sends in a step, in rings.
+
+        Gradients are summed over `data`. With `fsdp` parameters are gathered in the forward and in
+        the backward pass and gradients scattered, each once for every microbatch. What `model`
+        sends of activations is left out.
+        """
+        data, fsdp, model = self.cuts
+        whole = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(self.state.params)) // model
+        gathered = 3 * whole * (fsdp - 1) / fsdp * self.config.train.accumulate
+        return int(gathered + 2 * whole / fsdp * (data - 1) / data)
+
+    def arguments(self, parallel: Sharded) -> tuple[Any, Any, Any]:
+        """Shapes of the step's arguments, laid out over the devices of `parallel`."""
+
+        def laid(tree: Any, shardings: Any) -> Any:
+            return jax.tree.map(lambda a, s: a.update(sharding=s), tree, shardings)
+
+        batch = self.batch(self.config.train.batch_size)
+        rows = NamedSharding(parallel.mesh, PartitionSpec(ROWS))
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        return (
+            laid(self.state, parallel.shardings(self.state)),
+            jax.tree.map(lambda a: a.update(sharding=rows), batch),
+            key.update(sharding=NamedSharding(parallel.mesh, PartitionSpec())),
+        )

@@ -1,0 +1,246 @@
+"""How fast this machine trains and samples networks of published sizes, on synthetic data.
+
+    train dit_xl2 | adm64    a training step: time, share of the measured matrix peak, and with
+                             batches from the input pipeline instead of one that is there
+    start dit_xl2 | adm64    from nothing to the end of the first step: twice, with the cache of
+                             compiled programs empty and then filled
+    sample                   steps per second of a U-Net of Stable Diffusion v1-5's shape, guided
+    depth                    how long DiT-XL/2's step takes to compile at depths 7, 14 and 28;
+                             with --topology v5e:1x1 for a TPU, by libtpu
+
+On a CPU the networks are smaller (`REDUCED`) and in float32. See README.md.
+"""
+
+import argparse
+import dataclasses
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from diffusion_jax.runtime import enable_compilation_cache, tune_cpu_allocator
+
+tune_cpu_allocator()
+
+import jax  # noqa: E402  the allocator comes first
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from bench import describe  # noqa: E402
+
+from configs import imagenet64_adm, imagenet256_dit  # noqa: E402
+from diffusion_jax.build import planned_dataset  # noqa: E402
+from diffusion_jax.data import ArraySource, train_batches  # noqa: E402
+from diffusion_jax.guidance.classifier_free import classifier_free  # noqa: E402
+from diffusion_jax.models.flops import count_flops  # noqa: E402
+from diffusion_jax.models.platform import computing_on  # noqa: E402
+from diffusion_jax.models.unet import UNet  # noqa: E402
+from diffusion_jax.plan import parse_topology  # noqa: E402
+from diffusion_jax.plan.ahead_of_time import compile_step  # noqa: E402
+from diffusion_jax.plan.measured import Steps, matrix_peak, seconds  # noqa: E402
+from diffusion_jax.plan.program import Program  # noqa: E402
+from diffusion_jax.samplers.ddim import ddim  # noqa: E402
+from diffusion_jax.samplers.loop import sample  # noqa: E402
+from diffusion_jax.schedules import ScaledLinear  # noqa: E402
+from diffusion_jax.types import Denoised  # noqa: E402
+
+DIT_XL2 = {
+    "plan.shape": (32, 32, 4),
+    "model.dit.patch_size": 2,
+    "model.dit.hidden_size": 1152,
+    "model.dit.depth": 28,
+    "model.dit.num_heads": 16,
+    "model.dit.remat": "none",
+    "train.batch_size": 64,
+}
+NETWORKS = {
+    "dit_xl2": (imagenet256_dit, DIT_XL2),
+    "adm64": (imagenet64_adm, {"train.batch_size": 48}),
+}
+REDUCED = {
+    "dit_xl2": {
+        "model.dtype": "float32",
+        "model.dit.hidden_size": 576,
+        "model.dit.depth": 6,
+        "model.dit.num_heads": 8,
+        "model.dit.unroll": 6,
+        "train.batch_size": 8,
+    },
+    "adm64": {
+        "model.dtype": "float32",
+        "model.unet.channels": 64,
+        "model.unet.num_blocks": 1,
+        "model.unet.head_dim": 32,
+        "train.batch_size": 4,
+    },
+}
+SAMPLING_STEPS = 50
+
+
+def program(network: str, batch: int, changes: dict[str, Any] | None = None) -> Program:
+    """The config of a network on what is there; `batch` 0 is that of the table."""
+    module, sizes = NETWORKS[network]
+    config = module.get_config()
+    config.update_from_flattened_dict(sizes)
+    if jax.default_backend() == "cpu":
+        config.update_from_flattened_dict(REDUCED[network])
+    config.update_from_flattened_dict(changes or {})
+    if batch:
+        config.train.batch_size = batch
+    return Program(config, planned_dataset(config), jax.device_count(), jax.default_backend())
+
+
+def train(network: str, batch: int, rounds: int) -> None:
+    """Prints the time of a step with and without the input pipeline, in turns."""
+    found = program(network, batch)
+    size, dtype = found.config.train.batch_size, jnp.dtype(found.config.model.dtype)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4096, *found.dataset.image_shape), np.uint8)
+    labels = rng.integers(0, found.dataset.num_classes, 4096).astype(np.int32)
+    source = ArraySource(images, labels)
+    dataset = dataclasses.replace(found.dataset, train=source)
+    print(
+        f"{network}: {found.parameters:,} parameters, batch {size}, {dtype}, "
+        f"{jax.devices()[0].device_kind}"
+    )
+    cores = found.devices if found.platform == "cpu" else 1  # they share one machine
+    steps, batches = Steps(found), train_batches(dataset, batch_size=size, seed=0, flip=True)
+    print(f"  the first step took {steps.take():.1f} s, compilation included", flush=True)
+    steps.take(batches)  # the pipeline starts
+    rows = []
+    for _ in range(rounds):
+        peak = matrix_peak(dtype, rounds=2) * found.devices / cores
+        rows.append((peak, steps.take(), steps.take(batches)))
+    batches.close()
+    peaks, plain, fed = (np.array(column) for column in zip(*rows, strict=True))
+    for name, values in {
+        "matrix peak, TFLOP/s": peaks / 1e12,
+        "step, s": plain,
+        "images/s": size / plain,
+        "**step / matrix peak**": found.model_flops / plain / peaks,
+        "**step with the input pipeline / without**": fed / plain,
+    }.items():
+        print(describe(f"{network} {name}", list(values)))
+
+
+def start(network: str, batch: int) -> None:
+    """Prints the seconds from the start of a process to the end of its first step, twice."""
+    with tempfile.TemporaryDirectory() as cache:
+        command = [sys.executable, __file__, "first", network, "--batch", str(batch)]
+        env = {**os.environ, "XDG_CACHE_HOME": cache}
+        found = [
+            seconds(lambda: subprocess.run(command, env=env, check=True)) for _ in ("empty", "full")
+        ]
+    print(
+        f"{network}: first step after {found[0]:.1f} s with an empty cache, {found[1]:.1f} s with "
+        f"a filled one: {found[0] / found[1]:.1f} times sooner"
+    )
+
+
+def first(network: str, batch: int) -> None:
+    """Takes the first step and ends."""
+    enable_compilation_cache()
+    Steps(program(network, batch)).take()
+
+
+def guided_sampling(rounds: int) -> None:
+    """Prints steps per second of DDIM with guidance, for one sample."""
+    cpu = jax.default_backend() == "cpu"
+    small = {"channels": 64, "num_heads": 4} if cpu else {"channels": 320, "num_heads": 8}
+    net = UNet(
+        **small,
+        channel_mults=(1, 2, 4, 4),
+        num_blocks=2,
+        attention_resolutions=(64, 32, 16),
+        context_dim=768,
+        symmetric_padding=True,
+        dropout=0.0,
+        out_channels=4,
+        dtype=jnp.float32 if cpu else jnp.bfloat16,
+    )
+    x = jax.random.normal(jax.random.key(0), (1, 64, 64, 4))
+    cond = {"text": jax.random.normal(jax.random.key(1), (1, 77, 768))}
+    shapes = jax.eval_shape(net.init, jax.random.key(2), x, jnp.zeros(1), cond)
+    rng = np.random.default_rng(0)  # compiling the initialisation would take longer than the rest
+    params = jax.tree.map(lambda a: 0.02 * rng.standard_normal(a.shape, np.float32), shapes)
+    with computing_on("tpu"):
+        flops = count_flops(net.apply, params, x, jnp.zeros(1), cond)
+    # Sampling reads all weights at every step: in half precision half as long.
+    dtype = jnp.float32 if cpu else jnp.bfloat16
+    params = jax.tree.map(lambda a: jnp.asarray(a, dtype), params)
+    steps = SAMPLING_STEPS // 10 if cpu else SAMPLING_STEPS
+
+    @jax.jit
+    def run(params: Any, x: jax.Array, scale: jax.Array) -> jax.Array:
+        def denoiser(x_t: jax.Array, t: jax.Array, cond: Any) -> Denoised:
+            return Denoised(net.apply(params, x_t, t, cond))
+
+        times = jnp.linspace(0.999, 0.001, steps + 1)
+        keys = jax.random.split(jax.random.key(3), 1)
+        guided = classifier_free(denoiser, scale)
+        return sample(guided, ddim(ScaledLinear()), times, x, cond, keys)[0]
+
+    scale = jnp.asarray(7.5)
+    compiled = seconds(lambda: jax.block_until_ready(run(params, x, scale)))
+    taken = [seconds(lambda: jax.block_until_ready(run(params, x, scale))) for _ in range(rounds)]
+    best = float(np.median(taken))
+    print(
+        f"{sum(a.size for a in jax.tree.leaves(params)):,} parameters, {flops / 1e9:.1f} GFLOP per "
+        f"forward: {steps / best:.2f} steps/s, {2 * steps / best:.2f} forwards/s, "
+        f"{2 * steps * flops / best / 1e12:.3f} TFLOP/s (median of {rounds}, from "
+        f"{steps / max(taken):.2f} to {steps / min(taken):.2f} steps/s; first run {compiled:.1f} s)"
+    )
+
+
+def depth(topology: str, depths: list[int]) -> None:
+    """Prints how long the step takes to lower and compile at several depths."""
+    for blocks in depths:
+        changes = {**DIT_XL2, "model.dit.depth": blocks, "model.dit.unroll": 1}
+        if topology:
+            changes |= {"model.dtype": "bfloat16", "train.batch_size": 4}
+        else:
+            changes |= {"model.dit.hidden_size": 288, "train.batch_size": 4}
+        found, target = program("dit_xl2", 0, changes), parse_topology(topology or "v5e:1x1")
+        found = dataclasses.replace(found, devices=target.count if topology else found.devices)
+        steps = None if topology else Steps(found)
+        found.state  # noqa: B018  traced before the clock runs
+        began = time.process_time()
+        if steps:  # the first, which compiles, less the second
+            wall = steps.take() - steps.take()
+        else:
+            wall = seconds(functools.partial(compile_step, found, target))
+        print(
+            f"depth {blocks}: {found.parameters:,} parameters, {wall:.1f} s, "
+            f"{time.process_time() - began:.1f} s of processor time",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Run one of them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("job", choices=["train", "start", "first", "sample", "depth"])
+    parser.add_argument("network", choices=NETWORKS, nargs="?", default="dit_xl2")
+    parser.add_argument("--batch", type=int, default=0, help="0: the table's")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--topology", default="", help="of depth: compile for it")
+    parser.add_argument("--depths", type=int, nargs="+", default=[7, 14, 28])
+    args = parser.parse_args()
+    if args.job == "train":
+        train(args.network, args.batch, args.rounds)
+    elif args.job == "start":
+        start(args.network, args.batch)
+    elif args.job == "first":
+        first(args.network, args.batch)
+    elif args.job == "sample":
+        guided_sampling(args.rounds)
+    else:
+        depth(args.topology, args.depths)
+
+
+if __name__ == "__main__":
+    main()
