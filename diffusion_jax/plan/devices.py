@@ -274,10 +274,16 @@ def _next_change(
         gain = other.config.train.batch_size / new / rate
         if needed > 0.95 * limit or (fits and gain < 1.02):
             continue
+        told = "estimated"
+        if compiled and compiled.refused:  # the estimate said otherwise, or might again
+            tried = compile_step(other, topology)
+            if tried.refused:
+                continue
+            needed, told = sum(_by_part(other, tried).values()), "compiled"
         still = "still fit" if fits else "fit"
         return (
             f"{_overrides(changes)} would need {_size(needed)} and {still}, at {gain:.2f} "
-            "times the images/s at best (estimated)"
+            f"times the images/s at best ({told})"
         )
     if fits:
         return "nothing that would be faster and fit; it is bound by " + bound
