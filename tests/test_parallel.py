@@ -9,12 +9,16 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from diffusion_jax import build
 from diffusion_jax.data import train_batches
+from diffusion_jax.models.dit import DiT
+from diffusion_jax.models.layout import rows_over
+from diffusion_jax.models.unet import UNet
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import EXPONENTIAL
-from diffusion_jax.training.parallel import Replicated, Sharded
+from diffusion_jax.training.parallel import ROWS, Replicated, Sharded
 from diffusion_jax.training.state import TrainState, initial_state
 from diffusion_jax.training.step import make_train_step
 from tests.test_run import ROOT, random_dataset, tiny
@@ -140,6 +144,22 @@ def test_names_decide_how_parameters_are_cut() -> None:
     assert specs["odd"] == (None, None, "fsdp")
     scalar = layout.shardings(jax.ShapeDtypeStruct((), np.int32))
     assert tuple(scalar.spec) == ()
+
+
+def test_activations_stay_with_their_samples() -> None:
+    """Between blocks, and only where it is said over which devices the samples are."""
+    layout = Sharded(fsdp=1, model=1)
+    x, t = np.zeros((2, 8, 8, 1), np.float32), np.zeros(2, np.float32)
+    unet = UNet(channels=8, channel_mults=(1,), num_blocks=1, attention_resolutions=(8,))
+    for network in (DiT(hidden_size=16, depth=2, num_heads=2), unet):
+        params = jax.eval_shape(network.init, jax.random.key(0), x, t, {})
+
+        def constraints(params: Any, network: Any = network) -> int:
+            return str(jax.make_jaxpr(network.apply)(params, x, t, {})).count("sharding_constraint")
+
+        assert constraints(params) == 0
+        with rows_over(NamedSharding(layout.mesh, PartitionSpec(ROWS))):
+            assert constraints(params) >= 4
 
 
 def test_layouts_that_do_not_fit(tmp_path: Path) -> None:

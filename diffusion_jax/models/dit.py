@@ -22,6 +22,7 @@ from diffusion_jax.models.layers import (
     unpatchify,
     zeros,
 )
+from diffusion_jax.models.layout import keep_rows
 from diffusion_jax.models.remat import remat
 from diffusion_jax.types import Array, Cond
 
@@ -52,11 +53,11 @@ class DiTBlock(nn.Module):
 
         h = modulate(x, shift_a, scale_a)
         q, k, v = jnp.split(layer(3 * features, name="qkv")(h), 3, axis=-1)
-        x = x + gate_a * layer(features, name="out")(attention(q, k, v, self.num_heads))
+        x = keep_rows(x + gate_a * layer(features, name="out")(attention(q, k, v, self.num_heads)))
 
         h = modulate(x, shift_m, scale_m)
         h = gelu(layer(int(self.mlp_ratio * features), name="mlp_0")(h))
-        return x + gate_m * layer(features, name="mlp_1")(h), None
+        return keep_rows(x + gate_m * layer(features, name="mlp_1")(h)), None
 
 
 class DiT(nn.Module):
@@ -120,7 +121,7 @@ class DiT(nn.Module):
         b, height, width, _ = patches.shape
         x = layer(self.hidden_size, name="patches")(patches.reshape(b, height * width, -1))
         x = x + position_embedding(height, width, self.hidden_size).astype(self.dtype)
-        x, _ = self._blocks()(x, emb)
+        x, _ = self._blocks()(keep_rows(x), keep_rows(emb))
 
         modulation = layer(2 * self.hidden_size, kernel_init=zeros, name="modulation_out")(emb)
         shift, scale = jnp.split(modulation[:, None], 2, axis=-1)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from diffusion_jax.models.attention import attention
 from diffusion_jax.models.layers import Dtype, GroupNorm, dense, zeros
+from diffusion_jax.models.layout import keep_rows
 from diffusion_jax.types import Array
 
 
@@ -41,7 +42,7 @@ class SpatialTransformer(nn.Module):
         # GEGLU (Shazeer 2020) with the exact GELU.
         up, gate = jnp.split(layer(8 * c, name="mlp_0")(norm(name="norm_mlp")(h)), 2, axis=-1)
         h += layer(c, name="mlp_1")(up * nn.gelu(gate, approximate=False))
-        return x + layer(c, kernel_init=zeros, name="proj_out")(h).reshape(x.shape)
+        return keep_rows(x + layer(c, kernel_init=zeros, name="proj_out")(h).reshape(x.shape))
 
     def _attend(self, h: Array, text: Array | None, name: str) -> Array:
         """From h [B, P, C] to itself, or to the text; no biases but the last."""

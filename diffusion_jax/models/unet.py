@@ -28,6 +28,7 @@ from diffusion_jax.models.layers import (
     upsample,
     zeros,
 )
+from diffusion_jax.models.layout import keep_rows
 from diffusion_jax.models.remat import remat
 from diffusion_jax.models.transformer import SpatialTransformer
 from diffusion_jax.types import Array, Cond
@@ -71,7 +72,7 @@ class ResBlock(nn.Module):
         h = Conv(self.features, kernel_init=zeros, dtype=self.dtype, name="conv_1")(h)
         if x.shape[-1] != self.features:
             x = Conv(self.features, kernel_size=1, dtype=self.dtype, name="skip")(x)
-        return x + h
+        return keep_rows(x + h)
 
 
 class AttentionBlock(nn.Module):
@@ -95,7 +96,7 @@ class AttentionBlock(nn.Module):
         q, k, v = jnp.split(dense(3 * c, dtype=self.dtype, name="qkv")(h), 3, axis=-1)
         h = attention(q, k, v, heads)
         h = dense(c, kernel_init=zeros, dtype=self.dtype, name="out")(h)
-        return x + h.reshape(x.shape)
+        return keep_rows(x + h.reshape(x.shape))
 
 
 class UNet(nn.Module):
@@ -159,7 +160,7 @@ class UNet(nn.Module):
         emb = ConditionEmbedding(
             4 * self.channels, self.channels, self.num_classes, self.dtype, name="embedding"
         )(t, cond)
-        emb = nn.silu(emb)  # once, for all the blocks that read it
+        emb = keep_rows(nn.silu(emb))  # once, for all the blocks that read it
 
         h = patchify(x_t, self.patch_size)
         h = Conv(self.channels, dtype=self.dtype, name="conv_in")(h)

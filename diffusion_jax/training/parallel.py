@@ -11,6 +11,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from diffusion_jax.devices import AXIS, all_devices, everywhere, put
+from diffusion_jax.models.layout import rows_over
 from diffusion_jax.types import Batch
 
 ROWS = ("data", "fsdp")
@@ -159,7 +160,8 @@ class Sharded:
         """`(state, batch, key) -> (state, metrics)` over the mesh; the state is donated."""
 
         def pinned(state: Any, batch: Batch, key: Any) -> Any:
-            state, metrics = step(state, batch, key)
+            with rows_over(self._rows):
+                state, metrics = step(state, batch, key)
             state = jax.lax.with_sharding_constraint(state, self.shardings(state))
             return state, jax.lax.with_sharding_constraint(metrics, everywhere(self.mesh))
 
