@@ -14,6 +14,8 @@ import jax
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
+CACHED_SECONDS = 0.5
+"""Least time of compilation for which a program is kept."""
 
 
 def tune_cpu_allocator() -> bool:
@@ -47,4 +49,4 @@ def cache_dir() -> Path:
 def enable_compilation_cache() -> None:
     """Keeps compiled programs, so that the same run starts faster the next time."""
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", CACHED_SECONDS)

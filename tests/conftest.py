@@ -7,13 +7,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before jax is imported: ke
 import jax
 import pytest
 
-from diffusion_jax.runtime import enable_compilation_cache
+from diffusion_jax import runtime
 
 
 def pytest_configure(config):
     """Compiled programs are kept in `.pytest_cache`, for other tests and the next time."""
     os.environ["XDG_CACHE_HOME"] = str(config.rootpath / ".pytest_cache")
-    enable_compilation_cache()
+    runtime.CACHED_SECONDS = 0
+    runtime.enable_compilation_cache()
 
 
 def pytest_collection_modifyitems(items):

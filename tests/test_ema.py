@@ -299,7 +299,7 @@ def test_a_run_with_lengths(
     seen = Extractor("noise_cnn", "", lambda images: (flat(images)[:, :10], flat(images)[:, 10:20]))
     monkeypatch.setattr(run, "get_extractor", lambda *a: seen)
     monkeypatch.setattr(jax, "jit", quick_jit)
-    quiet = {"train__heldout_every": 0, "train__sample_every": 0, "train__checkpoint_every": 2}
+    quiet = {"train__checkpoint_every": 2}
     config = tiny(ema__lengths=(0.05, 0.1), ema__snapshot_every=2, **quiet)
     assert run.run(config, tmp_path, "train") == 0
     job = run.Job(config, tmp_path, build(config))

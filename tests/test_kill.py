@@ -12,12 +12,10 @@ from tests.forked import Forked
 from tests.test_run import random_dataset, tiny
 
 STEPS = 48
-KILLS = 21
+KILLS = 20
 SETTINGS = {
     "train__steps": STEPS,
     "train__log_every": 1,
-    "train__heldout_every": 0,
-    "train__sample_every": 0,
     "train__keep_checkpoints": 2,
 }
 
@@ -34,7 +32,7 @@ def child(workdir: Path, checkpoint_every: int, cache: Path) -> None:
 def test_runs_killed_at_random_moments_end_in_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """21 kills, every second one while a checkpoint is written; then all that is carried."""
+    """20 kills, every second one while a checkpoint is written; then all that is carried."""
     monkeypatch.setattr(build.parts, "load_dataset", lambda *a, **k: random_dataset())
     cache, killed, whole = tmp_path / "cache", tmp_path / "killed", tmp_path / "whole"
     folder = killed / "checkpoints"
