@@ -1,6 +1,7 @@
 """The train step and what it is made of, on problems with a known answer."""
 
 import json
+import functools
 import os
 import signal
 import time
@@ -62,7 +63,8 @@ def test_one_step_by_hand() -> None:
 
 def test_steps_that_are_not_sound_change_nothing_but_are_counted() -> None:
     optimizer = make_optimizer("adam", optax.constant_schedule(0.1))
-    step = jax.jit(make_train_step(regression, optimizer, AVERAGES, max_grad_norm=50.0))
+    make = functools.partial(make_train_step, regression, optimizer, AVERAGES)
+    step = jax.jit(make(max_grad_norm=50.0))
     good, key = data(), jax.random.key(0)
     bad = {**good, "x": np.where(np.arange(16)[:, None] == 3, np.nan, good["x"])}
     far = {**good, "y": good["y"] + 1e3}  # its gradient is finite, but too large
@@ -79,6 +81,9 @@ def test_steps_that_are_not_sound_change_nothing_but_are_counted() -> None:
     after, metrics = step(after, good, key)
     assert metrics["skipped"] == after.skipped == 0
     assert not np.array_equal(after.params["w"], state.params["w"])
+    unlimited = jax.jit(make())
+    assert unlimited(state, bad, key)[1]["skipped"] == 1
+    assert unlimited(state, far, key)[1]["skipped"] == 0
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])
