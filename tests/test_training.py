@@ -1,7 +1,7 @@
 """The train step and what it is made of, on problems with a known answer."""
 
-import json
 import functools
+import json
 import os
 import signal
 import time
