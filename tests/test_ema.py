@@ -22,6 +22,7 @@ from diffusion_jax.extractor import Extractor
 from diffusion_jax.plan import make_plan
 from diffusion_jax.report import result_tables
 from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.run.evaluation import evaluate
 from diffusion_jax.training.ema import (
     EXPONENTIAL,
     LONGEST,
@@ -335,7 +336,7 @@ def test_a_run_with_lengths(
     assert "| 0.05 | **" in page
     assert "| 0.2 (post-hoc, profile " in page
     assert "`accuracy_noise_cnn`" in page
-    run.Job(swept, tmp_path, build(swept)).evaluate(again=False)
+    evaluate(run.Job(swept, tmp_path, build(swept)), again=False)
     assert "evaluated already" in capsys.readouterr().out
 
 

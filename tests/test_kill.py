@@ -24,7 +24,7 @@ def child(workdir: Path, checkpoint_every: int, cache: Path) -> None:
     """Trains, as `launch.py` would, but with everything imported and all programs cached."""
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    run.enable_compilation_cache = lambda: None
+    run.command.enable_compilation_cache = lambda: None
     build.parts.load_dataset = lambda *a, **k: random_dataset()
     sys.exit(run.run(tiny(**SETTINGS, train__checkpoint_every=checkpoint_every), workdir, "train"))
 

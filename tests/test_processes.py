@@ -30,7 +30,7 @@ def child(number: int, count: int, port: int, workdir: Path, strategy: str, slow
     os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
     jax.config.update("jax_compilation_cache_dir", str(workdir.parent / "cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    run.enable_compilation_cache = lambda: None
+    run.command.enable_compilation_cache = lambda: None
     build.parts.load_dataset = lambda *a, **k: random_dataset()
     if slow:
         for layout in (Replicated, Sharded):

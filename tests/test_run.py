@@ -76,7 +76,7 @@ def tiny(**changes: object) -> ConfigDict:
 def _noise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every run here trains on noise, with classifiers of its own."""
     monkeypatch.setattr(build.parts, "load_dataset", lambda *a, **k: random_dataset())
-    monkeypatch.setattr(run, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr(run.evaluation, "cache_dir", lambda: tmp_path / "cache")
     monkeypatch.setattr("diffusion_jax.extractor.STEPS", 3)
 
 
@@ -573,7 +573,7 @@ from pathlib import Path
 from tests import test_run as t
 from diffusion_jax import build, extractor, run
 build.parts.load_dataset = lambda *a, **k: t.random_dataset()
-run.cache_dir = lambda: Path({out!r}) / "cache"
+run.evaluation.cache_dir = lambda: Path({out!r}) / "cache"
 extractor.STEPS = 3
 sys.exit(run.run(t.tiny(), Path({out!r}), "all"))
 """

@@ -1,0 +1,6 @@
+"""One run from its config and workdir: train, sample, evaluate, report."""
+
+from diffusion_jax.run.command import run
+from diffusion_jax.run.job import Job
+
+__all__ = ["Job", "run"]

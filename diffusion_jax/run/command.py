@@ -1,0 +1,68 @@
+"""What `launch.py` calls: one run, its stages and its exit status."""
+
+import signal
+import sys
+from pathlib import Path
+
+from absl import logging
+
+from diffusion_jax.build import (
+    Config,
+    ConfigError,
+    build,
+)
+from diffusion_jax.data import DataError
+from diffusion_jax.plan import TopologyError
+from diffusion_jax.provenance import check_workdir
+from diffusion_jax.run.evaluation import evaluate
+from diffusion_jax.run.job import Job, command
+from diffusion_jax.run.planning import plan
+from diffusion_jax.run.sampling import sample
+from diffusion_jax.run.training import train
+from diffusion_jax.runtime import enable_compilation_cache, tune_cpu_allocator
+from diffusion_jax.training.checkpoint import CheckpointError
+from diffusion_jax.training.loop import TrainingError
+
+USER_ERRORS = (ConfigError, DataError, CheckpointError, TrainingError, TopologyError)
+
+
+def run(config: Config, workdir: Path, mode: str, topology: str = "") -> int:
+    """Does what `mode` says; returns the exit status.
+
+    0: done; 2: a mistake of the user's, or a disk that is full or closed, in one line on stderr;
+    128 + the number of the signal that ended it, that is 130 for Ctrl-C and 143 for SIGTERM.
+
+    With mode "plan" `topology` names the devices to plan for, those that are there if ''.
+    """
+    try:
+        return _run(config, workdir, mode, topology)
+    except USER_ERRORS as error:
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename or workdir}: {error.strerror or error}"
+    except KeyboardInterrupt:  # outside of training, which ends by itself
+        print("interrupted; what is missing is made by the same command", file=sys.stderr)
+        return 128 + signal.SIGINT
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
+    logging.set_verbosity(logging.FATAL)  # Orbax tells of all it writes, and logs what it raises
+    tune_cpu_allocator()
+    enable_compilation_cache()
+    if mode == "plan":
+        plan(config, topology)
+        return 0
+    if topology:
+        raise ConfigError(f"--topology={topology} goes with --mode plan, not {mode}")
+    check_workdir(config, workdir)
+    job = Job(config, workdir, build(config))
+    if mode in ("all", "train") and (signum := train(job)):
+        print(f"stopped and saved; go on with the same command: {command()}")
+        return 128 + signum
+    if mode in ("all", "sample"):
+        sample(job, again=mode == "sample")
+    if mode in ("all", "evaluate"):
+        evaluate(job, again=mode == "evaluate")
+    return 0

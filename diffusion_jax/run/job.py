@@ -1,0 +1,191 @@
+"""One config in one workdir: its state, its averages and its samples."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.build import (
+    OPTIMISED,
+    Config,
+    ConfigError,
+    Parts,
+    config_hash,
+    grids_to_start_from,
+    make_parallel,
+    sample_average,
+)
+from diffusion_jax.data import to_uint8
+from diffusion_jax.devices import is_main
+from diffusion_jax.grid_search import Found, cached_times, optimise_times
+from diffusion_jax.models.flops import count_flops
+from diffusion_jax.sample import cycle_labels
+from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.training.ema import never_moved
+from diffusion_jax.training.snapshots import Snapshots
+from diffusion_jax.training.state import TrainState, create_state
+
+
+def command() -> str:
+    """The command line that started this run."""
+    return " ".join(["python", *sys.argv])
+
+
+@dataclasses.dataclass
+class Job:
+    """A config, where its run lives, the parts it means, and what all stages ask of them."""
+
+    config: Config
+    workdir: Path
+    parts: Parts
+
+    def __post_init__(self) -> None:
+        self.labels(np.arange(1))  # refuses bad ones before any time is spent
+        self.init_key, self.train_key = jax.random.split(jax.random.key(self.config.seed))
+        kept = self.config.train
+        self.checkpoints = Checkpoints(
+            self.workdir / "checkpoints", kept.keep_checkpoints, kept.keep_every, kept.keep_best
+        )
+        self.snapshots = Snapshots(self.workdir / "snapshots", self.parts.averages)
+        self.ema = sample_average(self.config)
+        self.generator = self.parts.generator
+        self.parallel = make_parallel(self.config)
+
+    def abstract_state(self) -> TrainState:
+        """Shapes and types of the state, and where it lies."""
+        shapes = jax.eval_shape(
+            lambda key: create_state(
+                self.parts.init(key), self.parts.optimizer, self.parts.averages
+            ),
+            self.init_key,
+        )
+        return jax.tree.map(
+            lambda a, sharding: a.update(sharding=sharding), shapes, self.parallel.shardings(shapes)
+        )
+
+    def step_to_use(self) -> int | None:
+        """Step of the checkpoint that `sample.checkpoint` names; None if there is none yet."""
+        step: int = self.config.sample.checkpoint
+        return self.checkpoints.latest() if step < 0 else step
+
+    def restore(self) -> tuple[Any, int]:
+        """Parameters, averaged as configured, and step of that checkpoint."""
+        state = self.restored_state()
+        return self.averaged(state, self.ema), int(state.step)
+
+    def restored_state(self) -> TrainState:
+        """The state of that checkpoint."""
+        state: TrainState = self.checkpoints.restore(self.abstract_state(), self.step_to_use())[0]
+        return state
+
+    def averaged(self, state: TrainState, name: str) -> Any:
+        """Parameters of a name; warns of averages unfit to sample from.
+
+        The grid is searched for if so configured.
+        """
+        step = int(state.step)
+        params = self.snapshots.average(state, name)
+        for warning in self.unfit(params, step, name):
+            if is_main():
+                print(f"warning: {warning}", file=sys.stderr)
+        if self.config.sample.grid == OPTIMISED:
+            times = self.optimised_times(params, step, name)
+            self.generator = dataclasses.replace(self.parts.generator, times=times)
+        return params
+
+    def unfit(self, params: Any, step: int, name: str) -> list[str]:
+        """What is wrong with an average, in sentences."""
+        found = self.snapshots.unfit(name, step)
+        if step and never_moved(params, self.parts.init, self.init_key):
+            found.append(
+                f"what is sampled with (EMA: {self.snapshots.describe(name)}) has never moved: "
+                f"after {step:,} steps it still is the initial parameters"
+            )
+        return found
+
+    def optimised_times(self, params: Any, step: int, name: str) -> jax.Array:
+        """The times that are best for these parameters, searched for once."""
+        settings = self.config.sample
+        index = np.arange(settings.optimised.images)
+        labels = self.labels(index)
+        made_by = {**self.made_by(step, self.config.seed, name), "labels": settings.labels}
+
+        def search() -> Found:
+            print(f"searching the times of {settings.steps} steps of {settings.sampler}")
+            return optimise_times(
+                self.parts.generator,
+                params,
+                jax.random.fold_in(self.init_key, 1),
+                jnp.asarray(index),
+                {} if labels is None else {"label": jnp.asarray(labels)},
+                jnp.asarray(settings.guidance_scale),
+                grids_to_start_from(self.config, self.parts.generator.schedule),
+                settings.optimised.iterations,
+            )
+
+        return cached_times(self.workdir / "grids", made_by, search, print)
+
+    def made_by(self, step: int | None, seed: int, name: str = "") -> dict[str, Any]:
+        """What determines a sample, but for its number and label; `name` of the average."""
+        sample = self.config.sample
+
+        def words(name: str) -> str:
+            """A choice with its settings."""
+            settings = ", ".join(f"{key}={value}" for key, value in sample.get(name, {}).items())
+            return f"{name}({settings})"
+
+        return {
+            "config": config_hash(self.config),
+            "checkpoint": step,
+            "seed": seed,
+            "ema": self.snapshots.describe(name or self.ema),
+            "sampler": words(sample.sampler),
+            "steps": sample.steps,
+            "grid": words(sample.grid) + words("restart") * (sample.restart.repeats > 0),
+            "t_max": sample.t_max,
+            "guidance_scale": sample.guidance_scale,
+            "clip": sample.clip,
+        }
+
+    def draw(self, params: Any, seed: int, index: np.ndarray, labels: Any, keep: int = 0) -> Any:
+        """Samples number `index` of `seed` as uint8, and kept states."""
+        sample = self.config.sample
+        return tuple(
+            None if x is None else to_uint8(x)
+            for x in self.generator(
+                params,
+                seed,
+                index,
+                labels,
+                sample.guidance_scale,
+                batch_size=sample.batch_size,
+                keep_every=keep,
+            )
+        )
+
+    def labels(self, index: np.ndarray) -> np.ndarray | None:
+        """Labels that `sample.labels` gives to the samples number `index`."""
+        try:
+            return cycle_labels(self.config.sample.labels, self.parts.dataset.num_classes, index)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def span(self, index: np.ndarray) -> dict[str, Any]:
+        """What a picture of many samples says of their numbers and labels."""
+        return {
+            "labels": self.config.sample.labels,
+            "index": [int(index[0]), int(index[-1])],
+        }
+
+    def cost(self, state: TrainState) -> str:
+        """Size and cost of the network in words."""
+        x, t = jnp.zeros((1, *self.parts.dataset.image_shape)), jnp.zeros(1)
+        flops = count_flops(
+            lambda params: self.parts.generator.apply(params, x, t, {}), state.params
+        )
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        return f"{parameters:,} parameters, {flops / 1e9:.3g} GFLOP per image and evaluation"

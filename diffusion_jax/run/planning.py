@@ -1,0 +1,43 @@
+"""What is said of a config before any time is spent on it."""
+
+import sys
+
+import jax
+import numpy as np
+
+from diffusion_jax.build import (
+    Config,
+    Parts,
+    build,
+    planned_dataset,
+)
+from diffusion_jax.data import arrays, to_float
+from diffusion_jax.plan import make_plan, parse_topology, plan_here, plan_topology
+
+MOMENT_IMAGES = 1000
+"""Training images over which the mean square of the data is taken."""
+
+
+def plan(config: Config, topology: str) -> None:
+    """Prints what is said of the noise levels, where the data is there, and of the devices."""
+    target = parse_topology(topology) if topology else None
+    if target:
+        jax.config.update("jax_platforms", "cpu")  # the devices are elsewhere
+    dataset = planned_dataset(config)
+    if len(dataset.train):
+        print_plan(config, build(config, dataset, target.count if target else None))
+    else:
+        print("the part on noise levels is left out: it needs the images, and they are not here")
+    print(
+        "\n".join(plan_topology(config, dataset, target) if target else plan_here(config, dataset))
+    )
+
+
+def print_plan(config: Config, parts: Parts, only_warnings: bool = False) -> None:
+    """Prints what is said of the noise levels; warnings go to stderr."""
+    images, _ = arrays(parts.dataset.train, MOMENT_IMAGES)
+    plan = make_plan(config, parts, float(np.mean(to_float(images) ** 2)))
+    if not only_warnings:
+        print("\n".join(plan.lines))
+    for warning in plan.warnings:
+        print(f"warning: {warning}", file=sys.stderr)

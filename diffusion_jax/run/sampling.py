@@ -1,0 +1,70 @@
+"""The stage that draws pictures."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion_jax.build import (
+    OPTIMISED,
+)
+from diffusion_jax.devices import is_main
+from diffusion_jax.pictures import read_made_by, save_gif, save_png, tile
+from diffusion_jax.run.job import Job
+
+COLUMNS = 10
+SHOWN = 100
+"""Samples at most in a grid during training, and in the animation."""
+
+
+def draw_grid(job: Job, params: Any, step: int, path: Path) -> np.ndarray:
+    """Draws the first `SHOWN` samples at most, saves them as a grid and returns it."""
+    sample = job.config.sample
+    index = sample.first_index + np.arange(min(sample.num_images, SHOWN))
+    images, _ = job.draw(params, sample.seed, index, job.labels(index))
+    sheet = tile(images, COLUMNS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made_by = {**job.made_by(step, sample.seed), **job.span(index)}
+    if sample.grid == OPTIMISED:
+        made_by["grid"] = "uniform()"  # a search for each of these would take too long
+    if is_main():
+        save_png(path, sheet, made_by)
+    return sheet
+
+
+def sample(job: Job, again: bool) -> None:
+    """Draws `sample.num_images`; single pictures, a grid, a strip and an animation."""
+    folder = job.workdir / "samples"
+    sample = job.config.sample
+    index = sample.first_index + np.arange(sample.num_images)
+    labels = job.labels(index)
+    made_by = job.made_by(job.step_to_use(), sample.seed)
+    if not again and read_made_by(folder / "grid.png") == {**made_by, **job.span(index)}:
+        return
+    params, step = job.restore()
+    keep = max(1, sample.steps // max(sample.strip - 1, 1))
+    parts = (slice(None, SHOWN), slice(SHOWN, None))
+    first, rest = ((index[part], None if labels is None else labels[part]) for part in parts)
+    images, states = job.draw(params, sample.seed, *first, keep)
+    if len(rest[0]):
+        more, _ = job.draw(params, sample.seed, *rest)
+        images = np.concatenate([images, more])
+    if not is_main():
+        return
+    singles = folder / "images"
+    shutil.rmtree(singles, ignore_errors=True)
+    singles.mkdir(parents=True)
+    for number, image, label in zip(
+        index, images, [None] * len(index) if labels is None else labels, strict=True
+    ):
+        what = {"index": int(number), "label": None if label is None else int(label)}
+        save_png(singles / f"{number:06d}.png", image, {**made_by, **what})
+    span = {**made_by, **job.span(index)}
+    few = states[:, :COLUMNS].swapaxes(0, 1)
+    strip = tile(few.reshape(-1, *few.shape[2:]), columns=few.shape[1])
+    save_png(folder / "trajectory.png", strip, span)
+    save_gif(folder / "denoise.gif", states, COLUMNS)
+    # Last: it says that all of them are there.
+    save_png(folder / "grid.png", tile(images, COLUMNS), span)
+    print(f"{len(index)} samples of step {step} are in {folder}")
