@@ -21,8 +21,8 @@ from diffusion_jax.build.averages import make_averages
 from diffusion_jax.extractor import Extractor
 from diffusion_jax.plan import make_plan
 from diffusion_jax.report import result_tables
-from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.run.evaluation import evaluate
+from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import (
     EXPONENTIAL,
     LONGEST,
@@ -298,7 +298,7 @@ def test_a_run_with_lengths(
     """Killed between a checkpoint and its snapshot; then measured by length."""
     flat = lambda images: images.reshape(len(images), -1)  # noqa: E731
     seen = Extractor("noise_cnn", "", lambda images: (flat(images)[:, :10], flat(images)[:, 10:20]))
-    monkeypatch.setattr(run, "get_extractor", lambda *a: seen)
+    monkeypatch.setattr(run.evaluation, "get_extractor", lambda *a: seen)
     monkeypatch.setattr(jax, "jit", quick_jit)
     quiet = {"train__checkpoint_every": 2}
     config = tiny(ema__lengths=(0.05, 0.1), ema__snapshot_every=2, **quiet)
@@ -316,7 +316,7 @@ def test_a_run_with_lengths(
     moved = whole.ema["0.05"]
     assert job.unfit(moved, 6, "0.05") == []
     with monkeypatch.context() as patch:
-        patch.setattr(run, "never_moved", lambda *a: True)
+        patch.setattr(run.job, "never_moved", lambda *a: True)
         assert "(EMA: length 0.05) has never moved: after 6 steps" in job.unfit(moved, 6, "0.05")[0]
         assert job.unfit(moved, 0, "0.05") == []
 
