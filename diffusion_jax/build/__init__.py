@@ -3,7 +3,14 @@
 from diffusion_jax.build.averages import evaluated, sample_average
 from diffusion_jax.build.choices import Config, ConfigError
 from diffusion_jax.build.identity import config_hash, training_config
-from diffusion_jax.build.parts import Parts, build, make_parallel, planned_dataset
+from diffusion_jax.build.parts import (
+    Parts,
+    build,
+    make_parallel,
+    make_step,
+    mesh_shape,
+    planned_dataset,
+)
 from diffusion_jax.build.process import make_objective
 from diffusion_jax.build.sampling import OPTIMISED, SAMPLERS, grids_to_start_from, make_sampler
 
@@ -20,6 +27,8 @@ __all__ = [
     "make_objective",
     "make_parallel",
     "make_sampler",
+    "make_step",
+    "mesh_shape",
     "planned_dataset",
     "sample_average",
     "training_config",

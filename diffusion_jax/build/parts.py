@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ from diffusion_jax.sample import Generator
 from diffusion_jax.training.ema import Average
 from diffusion_jax.training.optimizer import DECAYS, learning_rate_schedule, make_optimizer
 from diffusion_jax.training.parallel import Parallel, Replicated, Sharded
+from diffusion_jax.training.step import TrainStep, make_train_step
 from diffusion_jax.types import Array, Cond, Key, Params
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "dit": DiT}
@@ -181,19 +183,40 @@ def _check_numbers(config: ConfigDict, devices: int) -> None:
 def _check_parallel(config: ConfigDict, devices: int) -> None:
     settings = config.parallel
     check_known(settings.strategy, PARALLEL, "parallel.strategy")
-    sharing = settings.fsdp * settings.model if settings.strategy == "sharded" else 1
-    if min(settings.fsdp, settings.model) < 1 or devices % sharing:
+    least = min(settings.fsdp, settings.model)
+    if least < 1 or math.prod(mesh_shape(config, devices)) != devices:
         raise ConfigError(
             f"parallel.fsdp={settings.fsdp} x parallel.model={settings.model} must divide the "
             f"number of devices, {devices}"
         )
-    rows = devices // settings.model if settings.strategy == "sharded" else devices
+    data, fsdp, _ = mesh_shape(config, devices)
+    rows = data * fsdp
     parts = rows * config.train.accumulate
     if config.train.batch_size % parts:
         raise ConfigError(
             f"train.batch_size={config.train.batch_size} cannot be split over {rows} devices x "
             f"train.accumulate={config.train.accumulate}: it must be a multiple of {parts}"
         )
+
+
+def mesh_shape(config: ConfigDict, devices: int) -> tuple[int, int, int]:
+    """Devices along `data`, `fsdp` and `model`, of so many."""
+    settings = config.parallel
+    sharded = settings.strategy == "sharded"
+    fsdp, model = (settings.fsdp, settings.model) if sharded else (1, 1)
+    return devices // (fsdp * model), fsdp, model
+
+
+def make_step(config: ConfigDict, parts: Parts, axis_name: str | None = None) -> TrainStep:
+    """The train step, which takes its means over the mapped axis `axis_name` if there is one."""
+    return make_train_step(
+        parts.loss,
+        parts.optimizer,
+        parts.averages,
+        config.train.accumulate,
+        axis_name,
+        config.train.max_grad_norm,
+    )
 
 
 def make_parallel(config: ConfigDict) -> Parallel:

@@ -9,6 +9,7 @@ import re
 import jax
 from jax.experimental import topologies
 
+from diffusion_jax.build import make_step
 from diffusion_jax.models.platform import computing_on
 from diffusion_jax.plan.hardware import Topology, TopologyError
 from diffusion_jax.plan.program import Program
@@ -66,7 +67,9 @@ def compile_step(program: Program, topology: Topology) -> Compiled:
     _, fsdp, model = program.cuts
     parallel = Sharded(fsdp, model, devices)
     with computing_on("tpu"), silent_stderr():
-        lowered = parallel.compile(program.step()).lower(*program.arguments(parallel))
+        lowered = parallel.compile(make_step(program.config, program.parts)).lower(
+            *program.arguments(parallel)
+        )
         try:
             compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:

@@ -7,10 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion_jax.build import make_parallel
+from diffusion_jax.build import make_parallel, make_step
 from diffusion_jax.plan.program import Program
 from diffusion_jax.training.state import initial_state
-from diffusion_jax.training.step import make_train_step
 from diffusion_jax.types import Batch
 
 SECONDS = 5.0
@@ -52,14 +51,7 @@ class Steps:
     def __init__(self, program: Program) -> None:
         config, parts = program.config, program.parts
         self._parallel = make_parallel(config)
-        step = make_train_step(
-            parts.loss,
-            parts.optimizer,
-            parts.averages,
-            config.train.accumulate,
-            self._parallel.axis_name,
-            config.train.max_grad_norm,
-        )
+        step = make_step(config, parts, self._parallel.axis_name)
         self._step = self._parallel.compile(step)
         key = jax.random.key(config.seed)
         state = initial_state(

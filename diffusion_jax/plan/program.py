@@ -11,13 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
-from diffusion_jax.build import Config, Parts, build
+from diffusion_jax.build import Config, Parts, build, mesh_shape
 from diffusion_jax.data import Dataset
 from diffusion_jax.models.flops import count_flops, count_peak_memory, count_traffic
 from diffusion_jax.models.platform import computing_on
 from diffusion_jax.training.parallel import ROWS, Sharded
-from diffusion_jax.training.state import TrainState, create_state
-from diffusion_jax.training.step import TrainStep, make_train_step
+from diffusion_jax.training.state import TrainState, abstract_state
 
 PARTS = {"params": "parameters", "ema": "moving averages", "opt_state": "optimizer"}
 """What the fields of the state are called."""
@@ -69,10 +68,7 @@ class Program:
     @functools.cached_property
     def cuts(self) -> tuple[int, int, int]:
         """Devices along `data`, `fsdp` and `model`."""
-        settings = self.config.parallel
-        sharded = settings.strategy == "sharded"
-        fsdp, model = (settings.fsdp, settings.model) if sharded else (1, 1)
-        return self.devices // (fsdp * model), fsdp, model
+        return mesh_shape(self.config, self.devices)
 
     @property
     def rows(self) -> int:
@@ -85,10 +81,7 @@ class Program:
     def state(self) -> TrainState:
         """Shapes of the state."""
         parts = self.parts  # made before anything is traced
-        return jax.eval_shape(
-            lambda key: create_state(parts.init(key), parts.optimizer, parts.averages),
-            jax.eval_shape(lambda: jax.random.key(0)),
-        )
+        return abstract_state(parts.init, parts.optimizer, parts.averages)
 
     def batch(self, size: int) -> dict[str, Any]:
         """Shapes of a batch of `size`."""
@@ -96,17 +89,6 @@ class Program:
         shape = (size, *self.dataset.image_shape)
         cond = {"label": integers} if self.dataset.num_classes else {}
         return {"x": jax.ShapeDtypeStruct(shape, np.float32), "cond": cond, "index": integers}
-
-    def step(self) -> TrainStep:
-        """The train step of the run."""
-        train = self.config.train
-        return make_train_step(
-            self.parts.loss,
-            self.parts.optimizer,
-            self.parts.averages,
-            train.accumulate,
-            max_grad_norm=train.max_grad_norm,
-        )
 
     @property
     def parameters(self) -> int:

@@ -6,11 +6,7 @@ from pathlib import Path
 
 from absl import logging
 
-from diffusion_jax.build import (
-    Config,
-    ConfigError,
-    build,
-)
+from diffusion_jax.build import Config, ConfigError, build
 from diffusion_jax.data import DataError
 from diffusion_jax.plan import TopologyError
 from diffusion_jax.provenance import check_workdir

@@ -7,10 +7,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax import report
-from diffusion_jax.build import (
-    config_hash,
-    evaluated,
-)
+from diffusion_jax.build import config_hash, evaluated
 from diffusion_jax.data import arrays
 from diffusion_jax.devices import is_main
 from diffusion_jax.evaluate import Evaluation, Result, likelihood

@@ -27,7 +27,7 @@ from diffusion_jax.sample import cycle_labels
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import never_moved
 from diffusion_jax.training.snapshots import Snapshots
-from diffusion_jax.training.state import TrainState, create_state
+from diffusion_jax.training.state import TrainState, abstract_state
 
 
 def command() -> str:
@@ -57,12 +57,8 @@ class Job:
 
     def abstract_state(self) -> TrainState:
         """Shapes and types of the state, and where it lies."""
-        shapes = jax.eval_shape(
-            lambda key: create_state(
-                self.parts.init(key), self.parts.optimizer, self.parts.averages
-            ),
-            self.init_key,
-        )
+        parts = self.parts
+        shapes = abstract_state(parts.init, parts.optimizer, parts.averages)
         return jax.tree.map(
             lambda a, sharding: a.update(sharding=sharding), shapes, self.parallel.shardings(shapes)
         )

@@ -5,12 +5,7 @@ import sys
 import jax
 import numpy as np
 
-from diffusion_jax.build import (
-    Config,
-    Parts,
-    build,
-    planned_dataset,
-)
+from diffusion_jax.build import Config, Parts, build, planned_dataset
 from diffusion_jax.data import arrays, to_float
 from diffusion_jax.plan import make_plan, parse_topology, plan_here, plan_topology
 

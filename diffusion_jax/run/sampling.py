@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax.build import (
-    OPTIMISED,
-)
+from diffusion_jax.build import OPTIMISED
 from diffusion_jax.devices import is_main
 from diffusion_jax.pictures import read_made_by, save_gif, save_png, tile
 from diffusion_jax.run.job import Job

@@ -4,6 +4,7 @@ import contextlib
 
 from clu import parameter_overview
 
+from diffusion_jax.build import make_step
 from diffusion_jax.data import train_batches
 from diffusion_jax.devices import is_main
 from diffusion_jax.heldout import HeldoutLoss
@@ -13,7 +14,6 @@ from diffusion_jax.run.planning import print_plan
 from diffusion_jax.run.sampling import draw_grid
 from diffusion_jax.training import loop
 from diffusion_jax.training.state import TrainState, initial_state
-from diffusion_jax.training.step import make_train_step
 from diffusion_jax.training.writers import make_writer
 
 
@@ -66,20 +66,12 @@ def train(job: Job) -> int:
     if every and start and start % every == 0:
         snapshot(start, state)  # a run that was killed may have saved the checkpoint alone
 
-    train_step = make_train_step(
-        parts.loss,
-        parts.optimizer,
-        parts.averages,
-        config.train.accumulate,
-        parallel.axis_name,
-        config.train.max_grad_norm,
-    )
     settings = config.train
     with contextlib.ExitStack() as closing:
         for close in (batches.close, writer.close, job.checkpoints.wait):
             closing.callback(close)
         return loop.train(
-            train_step,
+            make_step(config, parts, parallel.axis_name),
             state,
             batches,
             job.train_key,

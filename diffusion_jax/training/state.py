@@ -39,6 +39,16 @@ def create_state(
     return TrainState(zero, params, ema, optimizer.init(params), jnp.copy(zero))
 
 
+def abstract_state(
+    init: Callable[[Key], Params],
+    optimizer: optax.GradientTransformation,
+    averages: Collection[str],
+) -> TrainState:
+    """Shapes and types of the state; nothing is computed."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.eval_shape(lambda key: create_state(init(key), optimizer, averages), key)
+
+
 def initial_state(
     init: Callable[[Key], Params],
     optimizer: optax.GradientTransformation,
@@ -55,6 +65,6 @@ def initial_state(
     def create(key: Key) -> TrainState:
         return create_state(init(key), optimizer, averages)
 
-    places = None if shardings is None else shardings(jax.eval_shape(create, key))
+    places = shardings and shardings(abstract_state(init, optimizer, averages))
     lightly = {"xla_backend_optimization_level": 1}
     return jax.jit(create, out_shardings=places, compiler_options=lightly)(key)
