@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
 
 from diffusion_jax.files import write_whole
 from diffusion_jax.sample import Generator
@@ -84,6 +83,8 @@ def optimise_times(
     # Only the states between the steps are kept for the backward pass.
     lean = dataclasses.replace(generator, apply=jax.checkpoint(generator.apply))
 
+    from scipy.optimize import minimize  # here, as it is slow to import, and few runs come by
+
     def error(times: Array) -> Array:
         x_0, _ = dataclasses.replace(lean, times=times).draw(params, key, index, cond, scale)
         return jnp.sqrt(jnp.mean((x_0 - exact) ** 2))
@@ -101,7 +102,7 @@ def optimise_times(
     plain = jax.jit(error)
     errors = {name: float(plain(times)) for name, times in starts.items()}
     best = min(errors, key=lambda name: errors[name] if np.isfinite(errors[name]) else np.inf)
-    found = scipy.optimize.minimize(
+    found = minimize(
         lambda logs: tuple(np.asarray(v, np.float64) for v in objective(jnp.asarray(logs))),
         np.asarray(logs_of(starts[best]), np.float64),
         jac=True,

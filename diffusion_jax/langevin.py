@@ -44,7 +44,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import gammainc
 
 from diffusion_jax.prediction import per_sample
 from diffusion_jax.types import Array
@@ -128,6 +127,8 @@ class Langevin:
 
     def _terms(self, tau: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`k`, `p` and `d`; the one difference of near numbers, in `d`, is of 4/3 and 1."""
+        from scipy.special import gammainc  # here, as it is slow to import, and few runs come by
+
         decay, square = np.exp(-2 * tau), 1 + 2 * tau + 2 * tau**2
         # 1 - decay * square, the variance of x for v_0 = 0.
         a = gammainc(3, 2 * tau)

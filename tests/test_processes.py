@@ -58,7 +58,10 @@ def start(count: int, workdir: Path, strategy: str, slow: bool) -> list[Forked]:
 def test_killed_and_started_again_they_train_the_network_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """Four over a mesh, of which one is killed; two with pmap, stopped by SIGTERM; then one."""
+    """Four over a mesh, of which one is killed; two with pmap, stopped by SIGTERM; then one.
+
+    And four to the end.
+    """
     folder = tmp_path / "run"
     folder.mkdir()
     four = start(4, folder, "sharded", slow=True)
@@ -86,11 +89,14 @@ def test_killed_and_started_again_they_train_the_network_of_one(
     monkeypatch.setattr(build.parts, "load_dataset", lambda *a, **k: random_dataset())
     assert run.run(config(), folder, "train") == 0
     assert f"going on from step {stopped}" in capsys.readouterr().out
+    undisturbed = tmp_path / "four"
+    undisturbed.mkdir()
+    assert [p.wait() for p in start(4, undisturbed, "sharded", slow=False)] == [0] * 4
     assert run.run(config(), tmp_path / "one", "train") == 0
-    for a, b in zip(
-        final_state(config(), folder), final_state(config(), tmp_path / "one"), strict=True
-    ):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+    one = final_state(config(), tmp_path / "one")
+    for several in (folder, undisturbed):
+        for a, b in zip(final_state(config(), several), one, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_whose_cluster_it_is() -> None:

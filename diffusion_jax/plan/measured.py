@@ -63,6 +63,14 @@ class Steps:
         cond = {"label": np.zeros(size, np.int32)} if program.dataset.num_classes else {}
         self._batch: Batch = {"x": noise.astype(np.float32), "cond": cond}
 
+    def compile(self) -> None:
+        """Makes the program, or loads it, and keeps to batches of noise: the next is a step alone.
+
+        Without it the first step does.
+        """
+        batch = self._parallel.split(self._batch)
+        self._step = self._step.lower(self._state, batch, self._key).compile()
+
     def take(self, batches: Iterator[Batch] | None = None) -> float:
         """Seconds of one step, on the next of `batches`, or again on one of noise."""
 

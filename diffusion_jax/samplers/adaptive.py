@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import diffrax
 import jax
 import jax.numpy as jnp
 
@@ -42,6 +41,7 @@ def integrate(
         rtol: tolerance relative to `y`.
         atol: absolute tolerance.
     """
+    import diffrax  # here, as it takes a third of a second, and few runs come by
 
     def largest(error: Any) -> Array:
         leaves = [e.reshape(len(e), -1) for e in jax.tree.leaves(error)]

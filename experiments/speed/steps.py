@@ -2,7 +2,7 @@
 
     train dit_xl2 | adm64    a training step: time, share of the measured matrix peak, and with
                              batches from the input pipeline instead of one that is there
-    start dit_xl2 | adm64    from nothing to the end of the first step: twice, with the cache of
+    start dit_xl2 | adm64    from nothing to the first step, and to its end: with the cache of
                              compiled programs empty and then filled
     sample                   steps per second of a U-Net of Stable Diffusion v1-5's shape, guided
     depth                    how long DiT-XL/2's step takes to compile at depths 7, 14 and 28;
@@ -125,24 +125,39 @@ def train(network: str, batch: int, rounds: int) -> None:
         print(describe(f"{network} {name}", list(values)))
 
 
-def start(network: str, batch: int) -> None:
-    """Prints the seconds from the start of a process to the end of its first step, twice."""
-    with tempfile.TemporaryDirectory() as cache:
-        command = [sys.executable, __file__, "first", network, "--batch", str(batch)]
-        env = {**os.environ, "XDG_CACHE_HOME": cache}
-        found = [
-            seconds(lambda: subprocess.run(command, env=env, check=True)) for _ in ("empty", "full")
-        ]
-    print(
-        f"{network}: first step after {found[0]:.1f} s with an empty cache, {found[1]:.1f} s with "
-        f"a filled one: {found[0] / found[1]:.1f} times sooner"
-    )
+def start(network: str, batch: int, rounds: int) -> None:
+    """Prints the seconds until a new process can take its first step, and until it has."""
+    found = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as cache:
+            found.append([_first_step(network, batch, cache) for _ in ("empty", "filled")])
+    times = np.array(found)  # [round, empty or filled, reached or taken]
+    for i, name in enumerate(("reached", "taken")):
+        empty, filled = times[:, :, i].T
+        print(describe(f"{network} first step {name}, empty cache, s", list(empty)))
+        print(describe(f"{network} first step {name}, filled cache, s", list(filled)))
+        print(describe(f"{network} **first step {name}, empty / filled**", list(empty / filled)))
+
+
+def _first_step(network: str, batch: int, cache: str) -> tuple[float, float]:
+    """Seconds from the start of a process until its step is compiled, and until one is taken."""
+    command = [sys.executable, __file__, "first", network, "--batch", str(batch)]
+    env = {**os.environ, "XDG_CACHE_HOME": cache}
+    began = time.perf_counter()
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        reached, taken = [time.perf_counter() - began for _ in process.stdout]
+    return reached, taken
 
 
 def first(network: str, batch: int) -> None:
-    """Takes the first step and ends."""
+    """Takes the first step and ends; a line before and after it."""
     enable_compilation_cache()
-    Steps(program(network, batch)).take()
+    steps = Steps(program(network, batch))
+    steps.compile()
+    print("reached", flush=True)
+    steps.take()
+    print("taken", flush=True)
 
 
 def guided_sampling(rounds: int) -> None:
@@ -233,7 +248,7 @@ def main() -> None:
     if args.job == "train":
         train(args.network, args.batch, args.rounds)
     elif args.job == "start":
-        start(args.network, args.batch)
+        start(args.network, args.batch, args.rounds)
     elif args.job == "first":
         first(args.network, args.batch)
     elif args.job == "sample":
