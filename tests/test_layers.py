@@ -26,7 +26,8 @@ LAYERS = (
     ("command_line", "report"),
     ("build",),
     ("provenance", "plan", "equivalence"),
-    ("sweep", "run"),
+    ("run",),
+    ("sweep",),
     ("launch", "configs", "experiments"),
 )
 """From top to bottom; a module imports from the lines above its own, and from its own folder."""
