@@ -57,7 +57,7 @@ def run_sweep(words: str, config: Config, folder: Path, options: Options) -> int
     """Does the runs of a sweep that are not done, and writes the report; returns the exit status.
 
     0: all are done; 1: some failed, and the report says which; 2: a mistake of the user's, before
-    any run began; 130: Ctrl-C or SIGTERM, after which the same command goes on.
+    any run began; 130: Ctrl-C, after which the same command goes on. SIGTERM exits with 143.
     """
     try:
         return _run_sweep(words, config, folder, options)

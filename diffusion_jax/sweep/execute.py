@@ -148,7 +148,7 @@ def execute(
     queue, free = list(waiting), list(where)
     running: dict[int, tuple[Process, Place]] = {}
     statuses: dict[int, int | None] = {}
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         while queue or running:
             while queue and free:
@@ -163,7 +163,8 @@ def execute(
             tell(statuses)
             if running:
                 time.sleep(POLL_SECONDS)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
+        print(f"stopping: {len(running)} processes save and end", file=sys.stderr)
         for process, _ in running.values():
             process.terminate()
         while any(process.poll() is None for process, _ in running.values()):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from diffusion_jax.sweep.results import Settings, mean_of, values
+from diffusion_jax.sweep.results import Settings, mean_of, sign_of, values
 
 IMAGES = 10
 """Samples of each setting."""
@@ -51,26 +51,35 @@ def _metric(settings: Settings, metric: str, folder: Path) -> tuple[str, str]:
     first = next(iter(settings.values()))[0].result
     if f"{metric}_heldout" in first:
         axes.axvline(first[f"{metric}_heldout"]["value"], ls="--", color="C2", label="held-out")
-        axes.legend()
+        figure.legend(loc="outside upper right", frameon=False)
     axes.set_yticks(range(len(settings)), list(settings))
-    axes.invert_yaxis()
+    axes.set_ylim(len(settings) - 0.5, -0.5)
     axes.set_xlabel(metric)
     name = _save(pyplot, figure, folder / "metric.png")
     return name, f"{metric}: mean over seeds with its 95% interval, and each seed in grey"
 
 
 def _pareto(settings: Settings, metric: str, folder: Path) -> tuple[str, str]:
+    """Points for settings, and a line through those that none beats at the same cost or less."""
     pyplot, figure, axes = _plots(1, 4)
+    points = []
     for title, founds in settings.items():
         cost = float(np.mean([found.train_seconds for found in founds]))
         mean, low, high = mean_of(founds, metric)
         axes.errorbar(
             [cost], [mean], [[max(mean - low, 0)], [max(high - mean, 0)]], fmt="o", label=title
         )
+        points.append((cost, sign_of(metric) * mean, mean))
+    points.sort()
+    front = [p for i, p in enumerate(points) if all(p[1] < other[1] for other in points[:i])]
+    axes.plot([p[0] for p in front], [p[2] for p in front], ":", color="0.5", zorder=0)
     axes.set(xlabel="seconds of training", ylabel=metric)
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     name = _save(pyplot, figure, folder / "cost.png")
-    return name, f"{metric} over what a run's training cost (several at a time share the machine)"
+    return name, (
+        f"{metric} over what a run's training cost, compilation included (several at a time share "
+        "the machine); dotted: what no other setting beats for less"
+    )
 
 
 def _curves(settings: Settings, folder: Path) -> tuple[str, str] | None:
@@ -91,7 +100,7 @@ def _curves(settings: Settings, folder: Path) -> tuple[str, str] | None:
         steps = sorted(step for step, losses in by_step.items() if len(losses) >= len(founds))
         axes.plot(steps, [np.mean(by_step[step]) for step in steps], label=title)
     axes.set(xlabel="step", ylabel=key, yscale="log")
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     name = _save(pyplot, figure, folder / "curves.png")
     what = "Loss on held-out images" if everywhere else "Loss in training"
     return name, (
