@@ -97,7 +97,7 @@ def _sweep(words: str) -> int:
     how = dataclasses.replace(how, unit=UNIT.value)
     for flag in ("mode", "topology", "coordinator", "num_processes", "process_id", "multihost"):
         if flags.FLAGS[flag].present:
-            sys.exit(f"error: --{flag} does not go with --sweep; hosts share one by --part=I/N")
+            sys.exit(f"error: --{flag} does not go with --sweep")
     return run_sweep(words, CONFIG.value, folder, how)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from diffusion_jax.build import ConfigError
 from diffusion_jax.runtime import visible_gpus
+from diffusion_jax.sweep.expression import value_of
 from diffusion_jax.sweep.work import CORES, LEASH
 
 ROOM = 3 * 2**30
@@ -107,12 +108,12 @@ def submitter(settings: str, folder: Path) -> Start:
     except ImportError as error:
         raise ConfigError("--submit needs submitit: pip install submitit") from error
     pairs = [pair.partition("=") for pair in settings.split(",")]
-    parameters: dict[str, Any] = {k: int(v) if v.isdecimal() else v for k, _, v in pairs}
+    parameters: dict[str, Any] = {key: value_of(value) for key, _, value in pairs}
     try:
         executor = submitit.AutoExecutor(folder, cluster=parameters.pop("cluster", None))
         executor.update_parameters(**parameters)
     except (NameError, RuntimeError, TypeError, ValueError) as error:
-        raise ConfigError(f"--submit={settings}: {error}") from error
+        raise ConfigError(f"--submit={settings}: {str(error).partition(chr(10))[0]}") from error
 
     def start(unit: int, place: Place, log: Path) -> Process:
         job = executor.submit(_command, [sys.executable, *sys.argv, f"--unit={unit}"], log)

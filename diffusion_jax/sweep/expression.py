@@ -73,7 +73,7 @@ def _axis(text: str) -> tuple[str, list[Any]]:
         raise ConfigError(f"--sweep: {text!r} is not key=value,value,... of the config")
     if drawn := DRAW.fullmatch(values.strip()):
         return key, _draw(text, drawn[1], drawn[2])
-    found = [_value(value) for value in split(values, ",")]
+    found = [value_of(value) for value in split(values, ",")]
     if not found:
         raise ConfigError(f"--sweep: {key} has no values in {text!r}: the grid is empty")
     return key, found
@@ -106,7 +106,7 @@ def _joined(parts: Any, text: str) -> Overrides:
     return run
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
     """A number, tuple, bool or quoted string as in Python; else the text itself."""
     try:
         return ast.literal_eval(text)
