@@ -82,11 +82,9 @@ def test_who_learned_the_law_denoises_unseen_images_as_well(dataset):
 
 def test_a_memoriser_denoises_what_it_has_seen(dataset):
     found = errors(memoriser(dataset), dataset)
-    low = [found[f"denoising_gap_t{t:.2f}"]["low"] for t in TIMES]
-    assert low[0] > 5  # it knows each training image in little noise
-    assert low[0] > low[1] > 1
-    near_prior = found["denoising_gap_t0.90"]
-    assert near_prior["low"] < 1.3  # where all is noise there is nothing to be known
+    gaps = [found[f"denoising_gap_t{t:.2f}"] for t in TIMES]
+    assert gaps[0]["low"] > 5  # it knows each training image in little noise
+    assert all(gap["low"] < 1 < gap["high"] for gap in gaps[2:])  # and in much there is no telling
 
 
 def test_intervals_of_a_ratio_cover_it():
