@@ -92,7 +92,8 @@ class Evaluation:
         self._train = f"{dataset.name} train {dataset.fingerprint}"
         self._reference = statistics.words if statistics else self._train
         self._seen = some(len(dataset.train))
-        self._flat = _flat(dataset.train.gather(self._seen)[0])
+        images, labels = dataset.train.gather(self._seen)
+        self._flat = _flat(images)
         self._set = None
         if extractor is None:
             if statistics:
@@ -114,7 +115,7 @@ class Evaluation:
                 cache, key, lambda rows: extractor(dataset.train.gather(rows)[0])[1], num, CHUNK
             )
             self._moments = cached_moments(cache, key, lambda: moments(features))
-            self._set = prepare(self._moments, np.asarray(features[self._seen], np.float32))
+            self._set = prepare(self._moments, np.asarray(features[self._seen], np.float32), labels)
             self._of = {"n_reference": num}
         self._heldout = self._look(_chunks(dataset.heldout)) if len(dataset.heldout) else None
 

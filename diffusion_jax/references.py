@@ -35,16 +35,18 @@ def read_statistics(path: Path) -> Statistics:
 
     try:
         with np.load(path) as file:
-            names = next((pair for pair in KEYS if set(pair) <= set(file)), None)
-            if names is None:
-                raise wrong(
-                    f"holds {', '.join(file)}, and must hold mu and sigma, or ref_mu and ref_sigma"
-                )
-            mean, covariance = (np.asarray(file[name], np.float64) for name in names)
+            there = list(file)
+            names = next((pair for pair in KEYS if set(pair) <= set(there)), ())
+            arrays = [np.asarray(file[name], np.float64) for name in names]
     except OSError as error:
         raise wrong(error.strerror or "is not an .npz file") from error
     except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise wrong("is not an .npz file of numbers") from error
+    if not names:
+        raise wrong(
+            f"holds {', '.join(there)}, and must hold mu and sigma, or ref_mu and ref_sigma"
+        )
+    mean, covariance = arrays
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
         raise wrong(
             f"{names[0]} is {mean.shape} and {names[1]} {covariance.shape}, not (D,), (D, D)"

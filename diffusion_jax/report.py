@@ -45,8 +45,8 @@ MEASURED = ("n", "n_reference", "n_heldout", "quantile", "extractor", "preproces
 
 
 def kind(name: str) -> str:
-    """The key of `MEANING` that a figure's name begins with."""
-    return max((key for key in MEANING if f"{name}_".startswith(f"{key}_")), key=len)
+    """The key of `MEANING` that a figure's name begins with, '' for likelihoods."""
+    return max((key for key in MEANING if f"{name}_".startswith(f"{key}_")), key=len, default="")
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
@@ -224,7 +224,8 @@ def _how_to_read(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines.append(
         f"Distances are taken in the features of `{passport['extractor']}` "
         f"({passport['preprocessing']}): they compare runs measured with it, against the same "
-        f"reference ({passport['reference']}), and are not an FID."
+        f"reference ({passport['reference']})"
+        + ("." if "inception" in passport["extractor"] else ", and are not an FID.")
     )
     if limit:
         bias = entry["value"] - limit["value"]
@@ -243,7 +244,7 @@ def _how_to_read(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _figure(name: str, entry: Mapping[str, Any]) -> str:
-    share = not name.startswith("bits") and kind(name) in SHARES
+    share = kind(name) in SHARES
     value, low, high = (
         f"{entry[key]:.2%}" if share else f"{entry[key]:.3g}" for key in ("value", "low", "high")
     )

@@ -56,12 +56,17 @@ class Reference(NamedTuple):
     density: np.ndarray
 
 
-def prepare(all_moments: Moments, features: np.ndarray) -> Reference:
-    """A reference set with these moments and, of some of its images, features `[M, D]`."""
+def prepare(
+    all_moments: Moments, features: np.ndarray, labels: np.ndarray | None = None
+) -> Reference:
+    """A reference set with these moments and, of some of its images, features `[M, D]`.
+
+    `labels` `[M]`, where samples are asked for in their proportions.
+    """
     return Reference(
         all_moments,
         features,
-        mean_kernel(features),
+        mean_kernel(features, labels),
         radii(features, MANIFOLD_K),
         radii(features, DENSITY_K),
     )

@@ -86,7 +86,7 @@ def wilson(share: float, num: float) -> Estimate:
     """Wilson's score interval (1927) of a probability, where `share` of `num` trials were hits."""
     centre = (share + Z**2 / (2 * num)) / (1 + Z**2 / num)
     half = Z / (1 + Z**2 / num) * np.sqrt(share * (1 - share) / num + Z**2 / (4 * num**2))
-    return Estimate(share, float(centre - half), float(centre + half))
+    return Estimate(share, max(float(centre - half), 0.0), min(float(centre + half), 1.0))
 
 
 def share(value: float, variance: float, num: int) -> Estimate:

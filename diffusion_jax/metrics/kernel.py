@@ -15,14 +15,34 @@ def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return product * product * product  # much faster than a power
 
 
-def mean_kernel(x: np.ndarray) -> float:
-    """The mean of `kernel` over pairs of two different rows of `x` `[N, D]`."""
-    total = 0.0
+def mean_kernel(x: np.ndarray, strata: np.ndarray | None = None) -> float:
+    """The mean of `kernel` over pairs of two different rows of `x` `[N, D]`.
+
+    With `strata`, as for `kernel_distance`, of a law with these proportions of kinds.
+    """
+    members, blocks = _members(len(x), strata), 0.0
     for start in range(0, len(x), CHUNK):
-        part = x[start : start + CHUNK]
-        k = kernel(part, x)
-        total += k.sum() - np.trace(k, offset=start)
-    return total / (len(x) * (len(x) - 1))
+        k = kernel(x[start : start + CHUNK], x)
+        k[np.arange(len(k)), start + np.arange(len(k))] = 0
+        blocks = blocks + members[start : start + CHUNK].T @ (k @ members)
+    return _mean_of_pairs(np.asarray(blocks), members.sum(0))
+
+
+def _members(num: int, strata: np.ndarray | None) -> np.ndarray:
+    """Which kind each row is of, float64 `[N, kinds]`; one kind, where one has a single row."""
+    kinds = np.zeros(num, int) if strata is None else np.unique(strata, return_inverse=True)[1]
+    members: np.ndarray = np.eye(len(np.unique(kinds)))[kinds]
+    return members if members.sum(0).min() > 1 else np.ones((num, 1))
+
+
+def _mean_of_pairs(blocks: np.ndarray, counts: np.ndarray) -> float:
+    """Mean over pairs in which each kind has its share, of sums over pairs of different rows.
+
+    Of `counts` rows fixed beforehand too few pairs are of one kind, which alone would make the mean
+    differ by one over their number.
+    """
+    squares = np.outer(counts, counts)
+    return float((blocks * squares / (squares - np.diag(counts))).sum() / counts.sum() ** 2)
 
 
 def kernel_distance(
@@ -42,7 +62,8 @@ def kernel_distance(
     Args:
         features: of the samples `[N, D]`.
         reference: of the reference set `[M, D]`.
-        strata: int `[N]`, where the number of rows of each kind was fixed beforehand.
+        strata: int `[N]`, where the number of rows of each kind was fixed beforehand: every pair of
+            kinds then counts with its share. None gives the published estimate.
         reference_mean: `mean_kernel(reference)`, if it is known already.
     """
     n = len(features)
@@ -52,8 +73,7 @@ def kernel_distance(
     to_reference = np.concatenate(
         [kernel(features[s : s + CHUNK], reference).mean(1) for s in starts]
     )
-    kinds = np.zeros(n, int) if strata is None else np.unique(strata, return_inverse=True)[1]
-    members = np.eye(len(np.unique(kinds)))[kinds]  # [N, kinds]
+    members = _members(n, strata)
     sums, squares = np.empty_like(members), 0.0
     for s in starts:
         h = kernel(features[s : s + CHUNK], features)
@@ -62,10 +82,10 @@ def kernel_distance(
         h[rows, s + rows] = 0
         sums[s : s + CHUNK] = h @ members
         squares += float(np.vdot(h, h))
-    value = float(sums.sum() / (n * (n - 1)) + reference_mean)
+    counts, blocks = members.sum(0), members.T @ sums
+    value = _mean_of_pairs(blocks, counts) + reference_mean
     by_means = variance_of_mean(2 * sums.sum(1) / (n - 1), strata)
     # What the means over rows and columns, within each pair of kinds, leave of h.
-    counts, blocks = members.sum(0), members.T @ sums
     left = squares - 2 * (sums**2 / counts).sum() + (blocks**2 / np.outer(counts, counts)).sum()
     rest = 2 * max(left, 0.0) / (n * (n - 1)) ** 2
     return value, float(max(by_means - rest, rest))
