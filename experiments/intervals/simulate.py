@@ -104,14 +104,12 @@ class Simulation:
         found["nearest"] = bootstrap(lambda d: float(np.median(d)), near, 200)
         return found
 
-    def truths(self, values: dict[str, np.ndarray]) -> dict[str, float]:
-        """What the intervals are of, given `values` of many draws."""
+    def truths(self, values: dict[str, np.ndarray], many: int) -> dict[str, float]:
+        """What the intervals are of, given `values` of many draws, and by `many` samples."""
         s = self.setting
-        many = 200_000
         x = s.model.draw(self.rng, s.labels(self.rng, many))
-        part = slice(0, 20_000)
-        near = nearest_distances(x[part], self.reference.features)
-        heldout = nearest_distances(self._real(20_000), self.reference.features)
+        near = nearest_distances(x[: many // 10], self.reference.features)
+        heldout = nearest_distances(self._real(many // 10), self.reference.features)
         root = float(np.sqrt((values["sliced_wasserstein"] ** 2).mean()))
         return {name: float(v.mean()) for name, v in values.items()} | {
             "sliced_wasserstein": root,
@@ -130,7 +128,7 @@ SETTINGS = {
 
 
 def coverages(
-    setting: Setting, repeats: int, draws: int, seed: int = 0
+    setting: Setting, repeats: int, draws: int, many: int = 200_000, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
     """`{"metric": (truth, share of the intervals that contain it)}`.
 
@@ -139,7 +137,7 @@ def coverages(
     simulation = Simulation(setting, seed)
     found = [simulation.draw() for _ in range(max(draws, repeats))]
     values = {name: np.array([f[name].value for f in found]) for name in found[0]}
-    truths = simulation.truths(values)
+    truths = simulation.truths(values, many)
     return {
         name: (
             truth,
