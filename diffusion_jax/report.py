@@ -234,6 +234,11 @@ def _how_to_read(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
             "infinitely many, and figures of other numbers of images are compared by the "
             "extrapolated value."
         )
+    if heldout and heldout["n"] != entry["n"]:
+        lines.append(
+            "Recall, coverage and distances without extrapolation depend on the number of images: "
+            f"{heldout['n']:,} held-out images are no bound of them for {entry['n']:,} samples."
+        )
     lines += [
         "",
         "The intervals are of what this model gives on average at this number of samples, against "

@@ -52,7 +52,7 @@ def test_statistics_are_read(tmp_path: Path, names: tuple[str, str]) -> None:
         (b"no archive", "is not an .npz file"),
         ({"mean": np.ones(2)}, "holds mean, and must hold mu and sigma"),
         ({"mu": np.ones(3), "sigma": COVARIANCE}, r"mu is \(3,\) and sigma \(2, 2\)"),
-        ({"mu": np.ones(2), "sigma": COVARIANCE * [[1], [-1]]}, "sigma is not a covariance"),
+        ({"mu": np.ones(2), "sigma": np.array([[2, 0.5], [0.1, 1]])}, "sigma is not a covariance"),
         ({"mu": np.array([1, np.nan]), "sigma": COVARIANCE}, "not all numbers are finite"),
     ],
 )
