@@ -26,6 +26,7 @@ from diffusion_jax.metrics.estimates import (
     prepare,
     set_estimates,
     some,
+    variety_estimates,
 )
 from diffusion_jax.metrics.frechet import moments
 from diffusion_jax.metrics.intervals import Estimate, Z, bootstrap, wilson
@@ -181,6 +182,7 @@ class Evaluation:
                 rows = some(n)
                 few = None if labels is None else labels[rows]
                 found = set_estimates(features[rows], few, self._set)
+                found |= variety_estimates(features[rows], few, self._set)
                 groups.append((found, len(rows), {"n_reference": len(self._seen)}))
             for estimates, num, more in groups:
                 for name, value in estimates.items():

@@ -24,10 +24,7 @@ MEANING = {
         "median distance to the nearest training image",
         "much below held-out images: memorised",
     ),
-    "memorised_share": (
-        "nearer to a training image than 5% of held-out images are",
-        "5% of what memorises nothing",
-    ),
+    "memorised_share": ("nearer to training than 5% of held-out images", "5%: memorises nothing"),
     "copied_share": (
         "three times nearer to one training image than to the next",
         "much above held-out images: copies",

@@ -116,13 +116,30 @@ def class_estimates(logits: np.ndarray, labels: np.ndarray | None) -> dict[str, 
 def set_estimates(
     features: np.ndarray, labels: np.ndarray | None, reference: Reference
 ) -> dict[str, Estimate]:
-    """What needs the features of both sets: of samples `[N, D]`, `N` at most `MOST`."""
+    """What needs the features of both sets, but for `variety_estimates`.
+
+    Of samples `[N, D]`, `N` at most `MOST`.
+    """
     real, n = reference.features, len(features)
     square, influence = sliced_wasserstein(features, real)
     distance = _not_below_zero(normal(square, variance_of_mean(influence, labels)))
     kernel = kernel_distance(features, real, labels, reference.kernel_mean)
     precise = covered(features, real, reach=reference.manifold)
     dense = densities(features, real, DENSITY_K, reference.density)
+
+    return {
+        "kernel": normal(*kernel),
+        "sliced_wasserstein": Estimate(*np.sqrt(distance).tolist()),
+        "precision": wilson(float(precise.mean()), n),
+        "density": normal(float(dense.mean()), variance_of_mean(dense, labels)),
+    }
+
+
+def variety_estimates(
+    features: np.ndarray, labels: np.ndarray | None, reference: Reference
+) -> dict[str, Estimate]:
+    """`recall` and `coverage`, of samples as for `set_estimates`."""
+    real, n = reference.features, len(features)
 
     def recall(rows: np.ndarray, real_rows: np.ndarray) -> float:
         return float(covered(real[real_rows], features[rows], MANIFOLD_K).mean())
@@ -134,11 +151,7 @@ def set_estimates(
     reach = float(reached(features, real, DENSITY_K, reference.density).mean())
     sizes = n, len(real)
     return {
-        "kernel": normal(*kernel),
-        "sliced_wasserstein": Estimate(*np.sqrt(distance).tolist()),
-        "precision": wilson(float(precise.mean()), n),
         "recall": share(recalled, by_groups(recall, *sizes, labels), n),
-        "density": normal(float(dense.mean()), variance_of_mean(dense, labels)),
         "coverage": share(reach, by_groups(coverage, *sizes, labels), n),
     }
 

@@ -19,6 +19,7 @@ from diffusion_jax.metrics.estimates import (
     moment_estimates,
     prepare,
     set_estimates,
+    variety_estimates,
 )
 from diffusion_jax.metrics.frechet import Moments, frechet_distance, moments
 from diffusion_jax.metrics.inception import inception_score, log_softmax
@@ -96,8 +97,7 @@ class Simulation:
         found |= class_estimates(x @ self.network, given)
         found |= set_estimates(x, given, self.reference)
         features = self._real(s.num_reference)
-        other = set_estimates(x, given, prepare(moments(features), features))
-        found |= {name: other[name] for name in ("recall", "coverage")}
+        found |= variety_estimates(x, given, prepare(moments(features), features))
         near = nearest_distances(x, self.reference.features)
         heldout = nearest_distances(self._real(s.num_heldout), self.reference.features)
         found["memorised"] = memorised(near, heldout, QUANTILE)
