@@ -193,7 +193,10 @@ def get_config() -> ConfigDict:
     c.evaluate.num_samples = 1797  # labels in the proportions of the training data
     c.evaluate.seed = 1
     c.evaluate.ema_lengths = ()  # measures each of these lengths, in place of sample.ema
-    c.evaluate.bootstrap = 200  # resamplings for the intervals
+    c.evaluate.bootstrap = 200  # resamplings for intervals of distances to training images
+    # "": the training images | an .npz with mu and sigma (or ref_mu, ref_sigma) of the extractor's
+    # features of other images, as pytorch-fid writes them: gives the Frechet distance only
+    c.evaluate.reference = ""
     # Bits per dimension, of so many held-out and so many training images (0: not measured): by the
     # ODE with Hutchinson's estimate, and as a bound at so many noise levels.
     c.evaluate.likelihood = ConfigDict({"num_images": 128, "probes": 2, "noise_levels": 64})

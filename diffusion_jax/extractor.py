@@ -32,24 +32,26 @@ class Extractor:
     Attributes:
         name: what metrics made with it are named after, `<data set>_cnn`.
         digest: short hash of its weights, for passports.
+        preprocessing: how images are resized and in which type it computes, for passports.
         forward: float32 images `[B, H, W, C]` to logits and features.
     """
 
     name: str
     digest: str
+    preprocessing: str
     forward: Callable[[Array], tuple[Array, Array]]
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted classes `[N]` and features `[N, D]` of uint8 images `[N, H, W, C]`."""
-        classes, features = [], []
+        """Logits `[N, K]` and features `[N, D]`, float32, of uint8 images `[N, H, W, C]`."""
+        all_logits, features = [], []
         for start in range(0, len(images), CHUNK):
             part = images[start : start + CHUNK]
             # Filled up to whole chunks: one shape, one program.
             filled = np.resize(part, (min(CHUNK, len(images)), *part.shape[1:]))
             logits, found = jax.device_get(self.forward(jnp.asarray(to_float(filled))))
-            classes.append(logits.argmax(-1)[: len(part)])
+            all_logits.append(logits[: len(part)])
             features.append(found[: len(part)])
-        return np.concatenate(classes), np.concatenate(features)
+        return np.concatenate(all_logits), np.concatenate(features)
 
 
 def get_extractor(dataset: Dataset, cache: Path, say: Callable[[str], None]) -> Extractor:
@@ -68,7 +70,8 @@ def get_extractor(dataset: Dataset, cache: Path, say: Callable[[str], None]) -> 
     )
     name = f"{dataset.name.replace('/', '_')}_cnn"
     forward = jax.jit(functools.partial(net.apply, params))
-    return Extractor(name, hashlib.sha256(data).hexdigest()[:12], forward)
+    digest = hashlib.sha256(data).hexdigest()[:12]
+    return Extractor(name, digest, "pixels as stored, float32", forward)
 
 
 def fit(net: Classifier, dataset: Dataset) -> Params:

@@ -297,7 +297,9 @@ def test_a_run_with_lengths(
 ) -> None:
     """Killed between a checkpoint and its snapshot; then measured by length."""
     flat = lambda images: images.reshape(len(images), -1)  # noqa: E731
-    seen = Extractor("noise_cnn", "", lambda images: (flat(images)[:, :10], flat(images)[:, 10:20]))
+    seen = Extractor(
+        "noise_cnn", "", "", lambda images: (flat(images)[:, :10], flat(images)[:, 10:20])
+    )
     monkeypatch.setattr(run.evaluation, "get_extractor", lambda *a: seen)
     monkeypatch.setattr(jax, "jit", quick_jit)
     quiet = {"train__checkpoint_every": 2}
