@@ -37,8 +37,8 @@ class Evaluation:
 
     Args:
         dataset: whose training images are the reference.
-        extractor: its classifier; None for data without classes, where only the distance to the
-            nearest training image is measured.
+        extractor: in whose features they are compared; None for data without classes, where only
+            the distance to the nearest training image is measured.
         bootstrap_repeats: resamplings for intervals.
         cache: where the features of the training images are kept.
     """
@@ -58,7 +58,7 @@ class Evaluation:
             whole, _ = arrays(dataset.train)
             self._features = cached_outputs(
                 cache,
-                f"{extractor.digest} {self._reference}",
+                f"{extractor.digest} {extractor.preprocessing} {self._reference}",
                 lambda rows: extractor(whole[rows])[1],
                 len(whole),
             )
@@ -89,18 +89,22 @@ class Evaluation:
 
         if self._extractor is not None:
             name = self._extractor.name
-            by = {"extractor": f"{name} {self._extractor.digest}"}
+            by = {
+                "extractor": f"{name} {self._extractor.digest}",
+                "preprocessing": self._extractor.preprocessing,
+            }
+            own = self._extractor.own_classes
             some = self._features[:MAX_REFERENCES]
-            seen, features = self._extractor(images)
+            logits, features = self._extractor(images)
 
             def distance(features: np.ndarray) -> float:
                 return frechet_distance(moments(features), self._moments)
 
             fd, low, high = bootstrap(distance, features, self._repeats, labels)
             many = {"n_reference": len(self._features)}
-            put(f"frechet_{name}", (fd, max(low, 0.0), high), **by, **many)
-            if labels is not None:
-                put(f"accuracy_{name}", wilson(seen == labels), **by)
+            put(f"{'frechet' if own else 'fd'}_{name}", (fd, max(low, 0.0), high), **by, **many)
+            if labels is not None and own and logits is not None:
+                put(f"accuracy_{name}", wilson(logits.argmax(-1) == labels), **by)
             put(f"precision_{name}", wilson(covered(features, some)), **by)
             put(f"recall_{name}", wilson(covered(some, features)), **by)
         near = nearest_distances(images.reshape(n, -1) / 127.5, self._flat)

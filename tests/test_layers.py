@@ -22,7 +22,7 @@ LAYERS = (
     ("data",),
     ("training",),
     ("sample", "features", "extractor"),
-    ("heldout", "evaluate", "grid_search"),
+    ("heldout", "evaluate", "grid_search", "pretrained"),
     ("command_line", "report"),
     ("build",),
     ("provenance", "plan", "equivalence"),
