@@ -8,6 +8,7 @@ from typing import Any
 from diffusion_jax.files import write_whole
 
 MEANING = {
+    "fd": ("Frechet distance to the training images", "lower is better"),
     "frechet": ("Frechet distance to the training images", "lower is better"),
     "accuracy": ("class asked for = class seen", "higher is better"),
     "precision": ("precision: samples that look real", "higher is better"),
@@ -156,7 +157,7 @@ def write_report(
         if (path.parent / file).exists():
             lines += [f"![{caption}]({file})", "", f"*{caption}*", ""]
     lines += ["## Results", "", result_tables(result), ""]
-    frechet = next((name for name in result if name.startswith("frechet")), None)
+    frechet = next((name for name in result if name.startswith(("frechet", "fd_"))), None)
     if frechet:
         by_length = suffix(result[frechet])
         heldout = result[frechet.removesuffix(by_length) + "_heldout"]
@@ -165,12 +166,17 @@ def write_report(
             lines.append(
                 f"The samples' Frechet distance is {ratio:.2f} times that of the held-out images."
             )
+        passport = result[frechet]["passport"]
+        kind = "a classifier trained on the training split"
+        if frechet.startswith("fd_"):
+            kind = f"published weights (images: {passport['preprocessing']})"
+        fid = "is an FID only with as many samples and the same reference as the one compared with"
+        if not frechet.startswith("fd_inception"):
+            fid = "compares runs on this data set, and is not an FID"
         lines += [
-            "The Frechet distance is taken in the features of "
-            f"`{result[frechet]['passport']['extractor']}`, a classifier trained on the "
-            "training split: it compares runs on this data set, and is not an FID. "
-            f"It has a bias that falls with the number of images ({result[frechet]['n']} samples, "
-            f"{heldout['n']} held-out images).",
+            f"The Frechet distance is taken in the features of `{passport['extractor']}`, "
+            f"{kind}: it {fid}. It has a bias that falls with the number of "
+            f"images ({result[frechet]['n']} samples, {heldout['n']} held-out images).",
             "",
         ]
     if any(name.startswith("bits") for name in result):
