@@ -193,6 +193,10 @@ def get_config() -> ConfigDict:
     c.evaluate.num_samples = 1797  # labels in the proportions of the training data
     c.evaluate.seed = 1
     c.evaluate.ema_lengths = ()  # measures each of these lengths, in place of sample.ema
+    # In whose features: classifier (trained on the data set, for data with classes) | inception |
+    # efflite0 | dinov2_vits14 | dinov2_vitb14 | dinov2_vitl14, these three also with _reg
+    c.evaluate.extractor = "classifier"
+    c.evaluate.weights = ""  # its published file; efflite0: "" is that of the package, if installed
     c.evaluate.bootstrap = 200  # resamplings for intervals of distances to training images
     # "": the training images | an .npz with mu and sigma (or ref_mu, ref_sigma) of the extractor's
     # features of other images, as pytorch-fid writes them: gives the Frechet distance only

@@ -70,8 +70,8 @@ class Evaluation:
 
     Args:
         dataset: whose training images are the reference.
-        extractor: what measures; None for data without classes, where only the distance to the
-            training images is measured.
+        extractor: in whose features they are compared; None for data without classes, where only
+            the distance to the training images is measured.
         bootstrap_repeats: resamplings for the intervals of that distance.
         cache: where features and moments of the training images are kept.
         statistics: moments of another reference set in the extractor's features: the Frechet
@@ -111,7 +111,8 @@ class Evaluation:
                     f"features, while {extractor.name} has {found}"
                 )
         else:
-            key, num = f"{extractor.digest} {self._train}", len(dataset.train)
+            key = f"{extractor.digest} {extractor.preprocessing} {self._train}"
+            num = len(dataset.train)
             features = cached_outputs(
                 cache, key, lambda rows: extractor(dataset.train.gather(rows)[0])[1], num, CHUNK
             )
@@ -177,7 +178,10 @@ class Evaluation:
             }
             groups = [(moment_estimates(features, labels, self._moments), n, self._of)]
             if looked.logits is not None:
-                groups.append((class_estimates(looked.logits, labels), n, {}))
+                by_class = class_estimates(looked.logits, labels)
+                if not self._extractor.own_classes:
+                    by_class.pop("accuracy", None)  # other classes than were asked for
+                groups.append((by_class, n, {}))
             if self._set is not None:
                 rows = some(n)
                 few = None if labels is None else labels[rows]
@@ -187,6 +191,8 @@ class Evaluation:
             for estimates, num, more in groups:
                 for name, value in estimates.items():
                     of = {"reference": self._reference, **more}
+                    if not self._extractor.own_classes:
+                        name = name.replace("frechet", "fd")
                     put(f"{name}_{self._extractor.name}", value, num, **by, **of)
         of = {"reference": self._train, "n_reference": len(self._seen)}
         near, next_near = looked.distances.T

@@ -1,4 +1,4 @@
-"""The feature extractor of a data set: a classifier trained on its training split, and cached."""
+"""What looks at pictures, and the data set's own: a classifier trained on its training split."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from flax import serialization
 
-from diffusion_jax.data import Dataset, to_float, train_batches
+from diffusion_jax.data import Dataset, train_batches
 from diffusion_jax.files import write_whole
 from diffusion_jax.models.classifier import Classifier
 from diffusion_jax.training.ema import EXPONENTIAL, Exponential
@@ -27,31 +27,34 @@ CHUNK = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """A classifier as a measure of pictures.
+    """A frozen network as a measure of pictures.
 
     Attributes:
-        name: what metrics made with it are named after, `<data set>_cnn`.
+        name: what metrics made with it are named after, `<data set>_cnn` for a data set's own.
         digest: short hash of its weights, for passports.
-        preprocessing: how images are resized and in which type it computes, for passports.
-        forward: float32 images `[B, H, W, C]` to logits and features.
+        preprocessing: what is done to the images first, and in which type, for passports.
+        forward: uint8 images `[B, H, W, C]` to logits, None where there are none, and features.
+        own_classes: whether its classes are those of the data set.
+        batch_size: images at a time.
     """
 
     name: str
     digest: str
     preprocessing: str
-    forward: Callable[[Array], tuple[Array, Array]]
+    forward: Callable[[Array], tuple[Array | None, Array]]
+    own_classes: bool = True
+    batch_size: int = CHUNK
 
-    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logits `[N, K]` and features `[N, D]`, float32, of uint8 images `[N, H, W, C]`."""
-        all_logits, features = [], []
-        for start in range(0, len(images), CHUNK):
-            part = images[start : start + CHUNK]
-            # Filled up to whole chunks: one shape, one program.
-            filled = np.resize(part, (min(CHUNK, len(images)), *part.shape[1:]))
-            logits, found = jax.device_get(self.forward(jnp.asarray(to_float(filled))))
-            all_logits.append(logits[: len(part)])
-            features.append(found[: len(part)])
-        return np.concatenate(all_logits), np.concatenate(features)
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+        """Logits `[N, K]`, or None, and features `[N, D]` of uint8 images `[N, H, W, C]`."""
+        found = []
+        for start in range(0, len(images), self.batch_size):
+            part = images[start : start + self.batch_size]
+            # Filled up to whole batches: one shape, one program.
+            filled = np.resize(part, (min(self.batch_size, len(images)), *part.shape[1:]))
+            found.append(jax.device_get(self.forward(jnp.asarray(filled))))
+        outputs = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *found)
+        return outputs[0], outputs[1]
 
 
 def get_extractor(dataset: Dataset, cache: Path, say: Callable[[str], None]) -> Extractor:
@@ -69,7 +72,7 @@ def get_extractor(dataset: Dataset, cache: Path, say: Callable[[str], None]) -> 
         jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), template), data
     )
     name = f"{dataset.name.replace('/', '_')}_cnn"
-    forward = jax.jit(functools.partial(net.apply, params))
+    forward = jax.jit(lambda images: net.apply(params, images / 127.5 - 1.0))
     digest = hashlib.sha256(data).hexdigest()[:12]
     return Extractor(name, digest, "pixels as stored, float32", forward)
 

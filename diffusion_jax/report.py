@@ -31,9 +31,12 @@ MEANING = {
     ),
 }
 """By what the name of a figure begins with: a title, and how to read it."""
+MEANING |= {  # in other features than those of the data set's own classifier
+    name.replace("frechet", "fd"): MEANING[name] for name in ("frechet", "frechet_infinite")
+}
 BY_LENGTH = (
-    *("frechet", "frechet_infinite", "kernel", "accuracy", "precision", "recall"),
-    *("coverage", "nearest_training_distance", "memorised_share"),
+    *("frechet", "frechet_infinite", "fd", "fd_infinite", "kernel", "accuracy", "precision"),
+    *("recall", "coverage", "nearest_training_distance", "memorised_share"),
 )
 """Columns of the table of EMA lengths; `result.json` has all."""
 SHARES = ("accuracy", "precision", "recall", "coverage", "memorised_share", "copied_share")
@@ -206,12 +209,12 @@ def write_report(
 
 def _how_to_read(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Sentences on the distances of the table, and on the intervals."""
-    frechet = next((n for n in result if n.startswith("frechet")), None)
+    frechet = next((n for n in result if n.startswith(("frechet", "fd_"))), None)
     if frechet is None:
         return []
     entry, lines = result[frechet], []
     heldout = result.get(f"{frechet}_heldout")
-    limit = result.get(frechet.replace("frechet_", "frechet_infinite_", 1))
+    limit = result.get(frechet.replace("_", "_infinite_", 1))
     if heldout and not suffix(entry):
         ratio = entry["value"] / heldout["value"]
         lines.append(

@@ -297,10 +297,8 @@ def test_a_run_with_lengths(
 ) -> None:
     """Killed between a checkpoint and its snapshot; then measured by length."""
     flat = lambda images: images.reshape(len(images), -1)  # noqa: E731
-    seen = Extractor(
-        "noise_cnn", "", "", lambda images: (flat(images)[:, :10], flat(images)[:, 10:20])
-    )
-    monkeypatch.setattr(run.evaluation, "get_extractor", lambda *a: seen)
+    seen = Extractor("noise_cnn", "", "", lambda x: (flat(x)[:, :10], flat(x)[:, 10:20]))
+    monkeypatch.setattr(run.evaluation, "make_extractor", lambda *a: seen)
     monkeypatch.setattr(jax, "jit", quick_jit)
     quiet = {"train__checkpoint_every": 2}
     config = tiny(ema__lengths=(0.05, 0.1), ema__snapshot_every=2, **quiet)

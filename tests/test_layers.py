@@ -22,7 +22,7 @@ LAYERS = (
     ("data",),
     ("training",),
     ("sample", "features", "extractor", "references"),
-    ("heldout", "evaluate", "denoising", "grid_search", "passports"),
+    ("heldout", "evaluate", "denoising", "grid_search", "passports", "pretrained"),
     ("command_line", "report"),
     ("build",),
     ("provenance", "plan", "equivalence"),

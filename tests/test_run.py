@@ -108,6 +108,7 @@ def test_the_whole_job_and_what_it_leaves(tmp_path: Path, capsys: pytest.Capture
         for entry in (result[name], result[f"{name}_heldout"]):
             assert entry["low"] <= entry["value"] <= entry["high"]
             assert entry["passport"]["config"] == build.config_hash(tiny())
+            assert entry["passport"]["measured_by"] == "classifier"
     assert result["frechet_noise_cnn"]["n"] == 60
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
     assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6]

@@ -2,6 +2,7 @@
 
 from diffusion_jax.build.averages import evaluated, sample_average
 from diffusion_jax.build.choices import Config, ConfigError
+from diffusion_jax.build.extractors import make_extractor
 from diffusion_jax.build.identity import config_hash, training_config
 from diffusion_jax.build.parts import (
     Parts,
@@ -24,6 +25,7 @@ __all__ = [
     "config_hash",
     "evaluated",
     "grids_to_start_from",
+    "make_extractor",
     "make_objective",
     "make_parallel",
     "make_sampler",

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from diffusion_jax import time_sampling
 from diffusion_jax.build.averages import make_averages
 from diffusion_jax.build.choices import ConfigError, check_known, lookup
+from diffusion_jax.build.extractors import weights_file
 from diffusion_jax.build.process import make_objective
 from diffusion_jax.build.sampling import check_times, make_sampler, make_times
 from diffusion_jax.data import Dataset, describe_dataset, load_dataset, without_images
@@ -183,6 +184,7 @@ def _check_numbers(config: ConfigDict, devices: int) -> None:
             "evaluate.likelihood needs sample.steps of at least 2 for its bound of the ancestral "
             "sampler; evaluate.likelihood.num_images=0 measures none"
         )
+    weights_file(config)
     _check_parallel(config, devices)
 
 

@@ -19,8 +19,12 @@ from diffusion_jax.run.training import train, train_abreast
 from diffusion_jax.runtime import enable_compilation_cache, tune_cpu_allocator
 from diffusion_jax.training.checkpoint import CheckpointError
 from diffusion_jax.training.loop import TrainingError
+from diffusion_jax.weights import WeightsError
 
-USER_ERRORS = (ConfigError, DataError, CheckpointError, TrainingError, TopologyError)
+USER_ERRORS = (
+    *(ConfigError, DataError, CheckpointError, TrainingError, TopologyError),
+    WeightsError,
+)
 
 
 def run(config: Config, workdir: Path, mode: str, topology: str = "") -> int:

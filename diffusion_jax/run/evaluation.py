@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax import report
-from diffusion_jax.build import config_hash, evaluated
+from diffusion_jax.build import config_hash, evaluated, make_extractor
 from diffusion_jax.data import arrays
 from diffusion_jax.devices import is_main
 from diffusion_jax.evaluate import Chunk, Evaluation, Result, likelihood
-from diffusion_jax.extractor import get_extractor
 from diffusion_jax.pictures import save_png, tile
 from diffusion_jax.provenance import environment
 from diffusion_jax.references import read_statistics
@@ -35,6 +34,7 @@ def evaluate(job: Job, again: bool) -> None:
         **job.made_by(job.step_to_use(), settings.seed),
         "num_samples": settings.num_samples,
         "likelihood": dict(settings.likelihood),
+        "measured_by": f"{settings.extractor} {settings.weights}".strip(),
         "statistics": statistics.words if statistics else "of the training images",
     }
     if lengths:  # each figure says its own
@@ -46,9 +46,8 @@ def evaluate(job: Job, again: bool) -> None:
     state = job.restored_state()
     step = int(state.step)
     index = np.arange(settings.num_samples)
-    extractor, wanted, labels = None, None, job.labels(index)
-    if dataset.num_classes:
-        extractor = get_extractor(dataset, cache_dir() / "extractors", print)
+    wanted, labels = None, job.labels(index)
+    extractor = make_extractor(job.config, dataset, cache_dir() / "extractors", print)
     if labels is not None and job.config.sample.labels != "none":
         _, train_labels = arrays(dataset.train)
         wanted = proportional_labels(train_labels, dataset.num_classes, settings.num_samples)

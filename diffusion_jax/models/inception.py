@@ -1,0 +1,189 @@
+"""InceptionV3 as the FID knows it: the network of 2015-12-05, whose pooled features are compared.
+
+Szegedy et al. 2016; Heusel et al. 2017 for its use. Modules are named as in the published weights
+`pt_inception-2015-12-05-6726825d.pth`, which were converted from TensorFlow's graph. Against
+torchvision's Inception its average pools do not count the padding, and the last block's pool takes
+the maximum.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from diffusion_jax.types import Array
+
+Kernel = int | tuple[int, int]
+Layer = tuple[str, int, Kernel]
+"""Name, channels and size of the kernel."""
+
+
+class ConvNorm(nn.Module):
+    """A convolution without bias, frozen batch normalisation, ReLU.
+
+    Attributes:
+        features: channels of the output.
+        kernel_size: of a square one, or height and width.
+        stride: 1 is padded to the same size, 2 is not padded, unless `padding` says otherwise.
+        padding: "" for that.
+    """
+
+    features: int
+    kernel_size: Kernel = 1
+    stride: int = 1
+    padding: str = ""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, H', W', features]."""
+        size = self.kernel_size
+        kernel = (size, size) if isinstance(size, int) else size
+        padding = self.padding or ("SAME" if self.stride == 1 else "VALID")
+        x = nn.Conv(
+            self.features, kernel, self.stride, padding=padding, use_bias=False, name="conv"
+        )(x)
+        return nn.relu(nn.BatchNorm(use_running_average=True, epsilon=1e-3, name="bn")(x))
+
+
+def chain(x: Array, *layers: Layer, stride: int = 1) -> Array:
+    """Convolutions in turn, the last of them with the stride."""
+    for name, features, kernel in layers[:-1]:
+        x = ConvNorm(features, kernel, name=name)(x)
+    name, features, kernel = layers[-1]
+    return ConvNorm(features, kernel, stride, name=name)(x)
+
+
+def average(x: Array) -> Array:
+    """Mean over 3 x 3 pixels, of those that there are at the border."""
+    return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
+
+
+def halve(x: Array) -> Array:
+    """Maximum over 3 x 3 pixels, every second."""
+    return nn.max_pool(x, (3, 3), strides=(2, 2))
+
+
+class MixedA(nn.Module):
+    """Branches of 1x1, 5x5 and twice 3x3 convolutions, and a pool (35 x 35 pixels)."""
+
+    pool_features: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, H, W, 224 + pool_features]."""
+        double = ("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)
+        branches = [
+            chain(x, ("branch1x1", 64, 1)),
+            chain(x, ("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)),
+            chain(x, *double),
+            chain(average(x), ("branch_pool", self.pool_features, 1)),
+        ]
+        return jnp.concatenate(branches, axis=-1)
+
+
+class MixedB(nn.Module):
+    """Halves the size, from 35 to 17 pixels."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, (H - 1) / 2, (W - 1) / 2, 480 + C]."""
+        double = ("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)
+        branches = [chain(x, ("branch3x3", 384, 3), stride=2), chain(x, *double, stride=2)]
+        return jnp.concatenate([*branches, halve(x)], axis=-1)
+
+
+class MixedC(nn.Module):
+    """Branches of 7x7 convolutions, each cut into 1x7 and 7x1 (17 x 17 pixels)."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, H, W, 768]."""
+        across, down, c = (1, 7), (7, 1), self.width
+        single: list[Layer] = [
+            ("branch7x7_1", c, 1),
+            ("branch7x7_2", c, across),
+            ("branch7x7_3", 192, down),
+        ]
+        double: list[Layer] = [
+            ("branch7x7dbl_1", c, 1),
+            ("branch7x7dbl_2", c, down),
+            ("branch7x7dbl_3", c, across),
+            ("branch7x7dbl_4", c, down),
+            ("branch7x7dbl_5", 192, across),
+        ]
+        branches = [
+            chain(x, ("branch1x1", 192, 1)),
+            chain(x, *single),
+            chain(x, *double),
+            chain(average(x), ("branch_pool", 192, 1)),
+        ]
+        return jnp.concatenate(branches, axis=-1)
+
+
+class MixedD(nn.Module):
+    """Halves the size, from 17 to 8 pixels."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, (H - 1) / 2, (W - 1) / 2, 512 + C]."""
+        seven: list[Layer] = [
+            ("branch7x7x3_1", 192, 1),
+            ("branch7x7x3_2", 192, (1, 7)),
+            ("branch7x7x3_3", 192, (7, 1)),
+            ("branch7x7x3_4", 192, 3),
+        ]
+        three = chain(x, ("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3), stride=2)
+        return jnp.concatenate([three, chain(x, *seven, stride=2), halve(x)], axis=-1)
+
+
+class MixedE(nn.Module):
+    """Branches that fork into 1x3 and 3x1 convolutions (8 x 8 pixels).
+
+    Attributes:
+        largest: whether the last branch pools by the maximum, as TensorFlow's last block does.
+    """
+
+    largest: bool
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, H, W, 2048]."""
+
+        def fork(x: Array, name: str) -> list[Array]:
+            return [chain(x, (f"{name}a", 384, (1, 3))), chain(x, (f"{name}b", 384, (3, 1)))]
+
+        double = chain(x, ("branch3x3dbl_1", 448, 1), ("branch3x3dbl_2", 384, 3))
+        pooled = nn.max_pool(x, (3, 3), padding="SAME") if self.largest else average(x)
+        branches = [
+            chain(x, ("branch1x1", 320, 1)),
+            *fork(chain(x, ("branch3x3_1", 384, 1)), "branch3x3_2"),
+            *fork(double, "branch3x3dbl_3"),
+            chain(pooled, ("branch_pool", 192, 1)),
+        ]
+        return jnp.concatenate(branches, axis=-1)
+
+
+class InceptionV3(nn.Module):
+    """The network, frozen: 23.9 M parameters."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        """Images in [-1, 1], [B, 299, 299, 3], to logits [B, 1008] and features [B, 2048].
+
+        The features are the mean of the last block over its pixels ("pool3").
+        """
+        x = ConvNorm(32, 3, 2, name="Conv2d_1a_3x3")(x)
+        x = ConvNorm(32, 3, padding="VALID", name="Conv2d_2a_3x3")(x)
+        x = halve(ConvNorm(64, 3, name="Conv2d_2b_3x3")(x))
+        x = ConvNorm(80, name="Conv2d_3b_1x1")(x)
+        x = halve(ConvNorm(192, 3, padding="VALID", name="Conv2d_4a_3x3")(x))
+        for letter, pooled in zip("bcd", (32, 64, 64), strict=True):
+            x = MixedA(pooled, name=f"Mixed_5{letter}")(x)
+        x = MixedB(name="Mixed_6a")(x)
+        for letter, width in zip("bcde", (128, 160, 160, 192), strict=True):
+            x = MixedC(width, name=f"Mixed_6{letter}")(x)
+        x = MixedD(name="Mixed_7a")(x)
+        x = MixedE(largest=False, name="Mixed_7b")(x)
+        x = MixedE(largest=True, name="Mixed_7c")(x)
+        features = jnp.mean(x, (1, 2))
+        return nn.Dense(1008, name="fc")(features), features

@@ -1,0 +1,224 @@
+"""Published weights without torch: its two file formats, by a pickle that can only build arrays.
+
+A `.pth` file is a pickle, and a pickle may call anything. Of what such a file asks for, the readers
+here know tensors, their storages and ordered dicts, and refuse all else.
+"""
+
+import dataclasses
+import hashlib
+import math
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
+DTYPES: dict[str, Any] = {
+    "FloatStorage": np.float32,
+    "DoubleStorage": np.float64,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": jnp.bfloat16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}
+LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+"""What torch calls the parameters of a layer, by our names, where they differ."""
+
+
+class WeightsError(ValueError):
+    """A file that does not hold the weights asked for: which file, which tensor."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+    """A flat array of the file, by its key."""
+
+    dtype: np.dtype
+    key: str
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+    """A view of a storage, in elements."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def view(self, data: Mapping[str, bytes]) -> np.ndarray:
+        """The array; nothing outside of the storage is ever looked at."""
+        flat = np.frombuffer(data[self.storage.key], self.storage.dtype, self.storage.size)
+        reach = sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+        if min((self.offset, *self.shape, *self.strides)) < 0:
+            raise WeightsError(f"a tensor has shape {self.shape}, strides {self.strides}")
+        if math.prod(self.shape) == 0:
+            return np.zeros(self.shape, flat.dtype)
+        if self.offset + reach >= len(flat):
+            raise WeightsError(f"a tensor {list(self.shape)} reaches beyond its storage")
+        strides = [s * flat.itemsize for s in self.strides]
+        return np.lib.stride_tricks.as_strided(
+            flat[self.offset :], self.shape, strides, writeable=False
+        )
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds ordered dicts, `_Tensor`s and `_Storage`s, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            # Then follow requires_grad and hooks, which an array has not.
+            return lambda storage, offset, shape, strides, *_: _Tensor(
+                storage, offset, tuple(shape), tuple(strides)
+            )
+        if module == "torch" and name in DTYPES:
+            return np.dtype(DTYPES[name])
+        raise WeightsError(f"it asks for {module}.{name}, which is no part of a tensor")
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, dtype, key, _, size, *_ = pid
+        if kind != "storage" or not isinstance(dtype, np.dtype):
+            raise pickle.UnpicklingError("a persistent id that is no storage")
+        return _Storage(dtype, str(key), int(size))
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """A state dict that `torch.save` wrote, in its zip format or the older one: name to array.
+
+    Raises:
+        WeightsError: one sentence that names the file, and what in it is no tensor.
+    """
+    try:
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"PK"
+            file.seek(0)
+            found, data = _read_zip(file) if zipped else _read_legacy(file)
+        if not isinstance(found, dict):
+            raise WeightsError(f"it holds a {type(found).__name__}, not tensors by name")
+        for name, tensor in found.items():
+            if not isinstance(tensor, _Tensor):
+                raise WeightsError(f"{name!r} is a {type(tensor).__name__}, not a tensor")
+        return {str(name): tensor.view(data) for name, tensor in found.items()}
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    except OSError:
+        raise
+    except Exception as error:  # what pickles and zips raise when they are cut short or foreign
+        raise WeightsError(
+            f"{path}: no file of weights that torch.save wrote, or one that was cut short "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _read_zip(file: BinaryIO) -> tuple[Any, dict[str, bytes]]:
+    """What was pickled, and the storages by key: entries `*/data.pkl` and `*/data/KEY`."""
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        (pickled,) = (name for name in names if name.endswith("/data.pkl"))
+        root = pickled.removesuffix("data.pkl")
+        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
+            raise WeightsError("it was written on a big-endian machine")
+        with archive.open(pickled) as entry:
+            found = _Unpickler(entry).load()
+        prefix = f"{root}data/"
+        keys = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        return found, {key: archive.read(prefix + key) for key in keys}
+
+
+def _read_legacy(file: BinaryIO) -> tuple[Any, dict[str, bytes]]:
+    """The same of the older format: five pickles, then each storage's size and bytes in turn."""
+    magic, version = _Unpickler(file).load(), _Unpickler(file).load()
+    if (magic, version) != (LEGACY_MAGIC, LEGACY_VERSION):
+        raise pickle.UnpicklingError("another magic number")
+    if not _Unpickler(file).load()["little_endian"]:
+        raise WeightsError("it was written on a big-endian machine")
+    storages: dict[str, _Storage] = {}
+
+    class Noting(_Unpickler):
+        """Keeps the storages, whose types say how many bytes to read."""
+
+        def persistent_load(self, pid: Any) -> _Storage:
+            storage = super().persistent_load(pid)
+            return storages.setdefault(storage.key, storage)
+
+    found, data = Noting(file).load(), {}
+    for key in _Unpickler(file).load():
+        (size,) = struct.unpack("<q", file.read(8))
+        if size != storages[key].size:
+            raise WeightsError(f"storage {key} has {size} elements, not {storages[key].size}")
+        data[key] = file.read(size * storages[key].dtype.itemsize)
+    return found, data
+
+
+def load_variables(
+    path: Path, template: Any, whose: str, unused: Callable[[str], bool] = lambda name: False
+) -> Any:
+    """The variables of a network whose modules are named as in the file of its published weights.
+
+    Every tensor of the file is used, but for those that `unused` names, and every shape is checked.
+
+    Args:
+        path: of the file.
+        template: tree of shapes, as `jax.eval_shape` of `net.init` gives it.
+        whose: the network's name, for errors.
+        unused: says of a tensor's name whether the network has no use for it.
+
+    Raises:
+        WeightsError: one sentence that names the file and the first tensor that is wrong.
+    """
+    tensors = read_tensors(path)
+    used = set()
+
+    def fill(keys: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        name, axes = published(keys, leaf)
+        shape = tuple(np.array(leaf.shape, int)[np.argsort(axes)])
+        words = f"{path}: {whose} has a tensor {name} {list(map(int, shape))}"
+        if name not in tensors:
+            raise WeightsError(f"{words}, which the file has not")
+        tensor = tensors[name]
+        if tensor.shape != shape:
+            raise WeightsError(f"{words}, which in the file is {list(tensor.shape)}")
+        if not jnp.issubdtype(tensor.dtype, jnp.floating):
+            raise WeightsError(f"{words}, which in the file is of {tensor.dtype}")
+        used.add(name)
+        return np.ascontiguousarray(tensor.transpose(axes), np.float32)
+
+    variables = jax.tree_util.tree_map_with_path(fill, template)
+    for name, tensor in tensors.items():
+        if name not in used and not unused(name):
+            raise WeightsError(
+                f"{path}: the file's tensor {name} {list(tensor.shape)} has no place in {whose}"
+            )
+    return variables
+
+
+def published(keys: Any, leaf: Any) -> tuple[str, tuple[int, ...]]:
+    """A variable's name in torch, and which of the tensor's axes are ours in turn.
+
+    Kernels are [D, C, K, K] and [D, C] there, [K, K, C, D] and [C, D] here.
+    """
+    *modules, last = (key.key for key in keys[1:])  # after the name of the collection
+    axes = tuple(range(leaf.ndim))
+    if last == "kernel":
+        axes = (*axes[2:], 1, 0)
+    return ".".join((*modules, LEAVES.get(last, last))), axes
+
+
+def file_digest(path: Path) -> str:
+    """The first 12 digits of the file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
