@@ -201,6 +201,9 @@ def get_config() -> ConfigDict:
     # "": the training images | an .npz with mu and sigma (or ref_mu, ref_sigma) of the extractor's
     # features of other images, as pytorch-fid writes them: gives the Frechet distance only
     c.evaluate.reference = ""
+    # Error of x_0_hat by noise level, of so many training and so many held-out images (0: none): a
+    # network that learned its training images by heart denoises these better.
+    c.evaluate.denoising_images = 256
     # Bits per dimension, of so many held-out and so many training images (0: not measured): by the
     # ODE with Hutchinson's estimate, and as a bound at so many noise levels.
     c.evaluate.likelihood = ConfigDict({"num_images": 128, "probes": 2, "noise_levels": 64})

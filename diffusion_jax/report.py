@@ -45,7 +45,7 @@ MEASURED = ("n", "n_reference", "n_heldout", "quantile", "extractor", "preproces
 
 
 def kind(name: str) -> str:
-    """The key of `MEANING` that a figure's name begins with, '' for likelihoods."""
+    """The key of `MEANING` that a figure's name begins with, '' for those of other tables."""
     return max((key for key in MEANING if f"{name}_".startswith(f"{key}_")), key=len, default="")
 
 
@@ -87,7 +87,7 @@ def result_tables(result: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     samples = {}
     for name, entry in result.items():
-        if name.endswith("_heldout") or name.startswith("bits"):
+        if name.endswith("_heldout") or not kind(name):
             continue
         samples[name] = entry
         title, direction = MEANING[kind(name)]
@@ -109,7 +109,26 @@ def result_tables(result: Mapping[str, Mapping[str, Any]]) -> str:
             cells = " | ".join(_figure(name, entry) for entry in entries)
             cost = entries[0]["passport"]["evaluations"]
             lines.append(f"| {title} (`bits_{name}`) | {cells} | {cost} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_denoising(result)])
+
+
+def _denoising(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A row for each noise level at which the network was asked to denoise."""
+    gaps = [name for name in result if name.startswith("denoising_gap")]
+    lines = [
+        "",
+        "| denoising, squared error per dimension | training images (95% interval) "
+        "| held-out images | held-out / training |",
+        "|---|---|---|---|",
+    ]
+    for name in gaps:
+        cells = [
+            _figure(column, result[column])
+            for column in (name.replace("gap", f"error_{split}") for split in ("train", "heldout"))
+        ]
+        time = result[name]["passport"]["t"]
+        lines.append(f"| t = {time} | {' | '.join(cells)} | {_figure(name, result[name])} |")
+    return lines if gaps else []
 
 
 def _by_length(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -193,6 +212,7 @@ def write_report(
             lines += [f"![{caption}]({file})", "", f"*{caption}*", ""]
     lines += ["## Results", "", result_tables(result), ""]
     lines += _how_to_read(result)
+    lines += _memorisation(result)
     if any(name.startswith("bits") for name in result):
         lines += [
             "Bits per dimension are of 256 grey levels, by the averaged network without guidance "
@@ -246,6 +266,32 @@ def _how_to_read(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "",
     ]
     return lines
+
+
+def memorises(result: Mapping[str, Mapping[str, Any]]) -> bool | None:
+    """Whether samples are copies of training images; None where it was not measured.
+
+    That is so where more of them than of held-out images are too near to one, both by the distance
+    alone and by how much nearer than to the next, beyond all intervals.
+    """
+    names = "memorised_share", "copied_share", "copied_share_heldout"
+    if any(name not in result for name in names):
+        return None
+    near, copied, heldout = (result[name] for name in names)
+    return bool(near["low"] > near["passport"]["quantile"] and copied["low"] > heldout["high"])
+
+
+def _memorisation(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    found = memorises(result)
+    if found is None:
+        return []
+    if not found:
+        return ["No copies of training images are seen among the samples.", ""]
+    return [
+        "**Samples are copies of training images**: more of them than of held-out images are too "
+        "near to one, and much nearer to it than to the next. See the nearest pairs above.",
+        "",
+    ]
 
 
 def _figure(name: str, entry: Mapping[str, Any]) -> str:

@@ -7,8 +7,10 @@ import pytest
 
 from diffusion_jax.data import ArraySource, Dataset, to_uint8
 from diffusion_jax.denoising import TIMES, denoising_errors, ratio
+from diffusion_jax.evaluate import Evaluation
 from diffusion_jax.metrics.similarity import cosines
 from diffusion_jax.prediction import PREDICTIONS
+from diffusion_jax.report import memorises
 from diffusion_jax.sample import Generator
 from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.schedules import Cosine
@@ -107,3 +109,18 @@ def test_cosines():
     expected = [np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in zip(a, b, strict=True)]
     np.testing.assert_allclose(cosines(a, b), expected)
     np.testing.assert_array_equal(cosines(np.ones((2, 4)), rng.normal(size=(2, 4))), [0, 0])
+
+
+def test_copies_are_flagged_and_a_model_of_the_law_is_not(dataset, tmp_path):
+    """What `--mode evaluate` measures, of samples drawn by a memoriser and of the law."""
+    measure = Evaluation(dataset, None, 50, tmp_path)
+    for mixture, copies in ((law(), False), (memoriser(dataset), True)):
+        index = np.arange(NUM)
+        x, _ = generator(mixture)(jnp.zeros(()), 5, index, None, 1.0, batch_size=NUM)
+        found, pairs = measure([(to_uint8(x), None)], {})
+        found |= measure.heldout({})
+        assert memorises(found) == copies
+        assert (found["memorised_share"]["value"] > 0.9) == copies
+        above, below = np.split(pairs, 2)
+        assert (np.abs(above.astype(int) - below).max() <= 4) == copies
+    assert memorises({}) is None

@@ -10,6 +10,7 @@ import numpy as np
 from diffusion_jax import report
 from diffusion_jax.build import config_hash, evaluated, make_extractor
 from diffusion_jax.data import arrays
+from diffusion_jax.denoising import denoising_errors
 from diffusion_jax.devices import is_main
 from diffusion_jax.evaluate import Chunk, Evaluation, Result, likelihood
 from diffusion_jax.pictures import save_png, tile
@@ -34,6 +35,7 @@ def evaluate(job: Job, again: bool) -> None:
         **job.made_by(job.step_to_use(), settings.seed),
         "num_samples": settings.num_samples,
         "likelihood": dict(settings.likelihood),
+        "denoising_images": settings.denoising_images,
         "measured_by": f"{settings.extractor} {settings.weights}".strip(),
         "statistics": statistics.words if statistics else "of the training images",
     }
@@ -68,6 +70,16 @@ def evaluate(job: Job, again: bool) -> None:
             path_of_pairs = job.workdir / "samples" / f"closest{f'_{name}' if lengths else ''}.png"
             path_of_pairs.parent.mkdir(parents=True, exist_ok=True)
             save_png(path_of_pairs, tile(closest, len(closest) // 2), about)
+        if settings.denoising_images and len(dataset.heldout):
+            found |= denoising_errors(
+                job.generator,
+                params,
+                dataset,
+                num_images=settings.denoising_images,
+                seed=settings.seed,
+                batch_size=job.config.sample.batch_size,
+                passport=about,
+            )
         if settings.likelihood.num_images:
             found |= _likelihood(job, params, about)
         result |= {key + report.suffix(entry): entry for key, entry in found.items()}

@@ -10,7 +10,7 @@ from typing import Any
 
 from diffusion_jax.files import write_whole
 from diffusion_jax.passports import differences
-from diffusion_jax.report import MEANING
+from diffusion_jax.report import MEANING, kind
 from diffusion_jax.run.job import command
 from diffusion_jax.sweep.design import Run, Sweep
 from diffusion_jax.sweep.figures import draw_all
@@ -92,7 +92,7 @@ def _more(gap: Any) -> str:
 def _ranking(settings: Settings, metric: str) -> list[str]:
     """A row for each setting, the best first, each against the first of the sweep."""
     first = next(iter(settings))
-    title, direction = MEANING.get(metric.split("_")[0], (metric, ""))
+    title, direction = MEANING.get(kind(metric), (metric, ""))
     lines = [
         f"| setting | seeds | {title} (`{metric}`; {direction}) | minus that of {first}, by seed "
         "| |",

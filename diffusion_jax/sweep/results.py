@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.metrics.paired import Difference, mean_interval, paired_difference
-from diffusion_jax.report import MEANING
+from diffusion_jax.report import MEANING, kind
 from diffusion_jax.sweep.design import Run
 from diffusion_jax.sweep.work import seconds
 
@@ -80,9 +80,9 @@ def metrics_in(results: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def sign_of(metric: str) -> int:
     """1 where lower is better, -1 where higher is, 0 where neither is meant."""
-    if metric.startswith("bits"):
+    if metric.startswith(("bits", "denoising_error")):
         return 1
-    direction = MEANING.get(metric.split("_")[0], ("", ""))[1].split()
+    direction = MEANING.get(kind(metric), ("", ""))[1].split()
     return {"lower": 1, "higher": -1}.get(direction[0] if direction else "", 0)
 
 
