@@ -25,7 +25,6 @@ from diffusion_jax.metrics.intervals import (
     normal,
     share,
     variance_of_mean,
-    wilson,
     without_bias,
 )
 from diffusion_jax.metrics.kernel import kernel_distance, mean_kernel
@@ -108,8 +107,7 @@ def class_estimates(logits: np.ndarray, labels: np.ndarray | None) -> dict[str, 
     )
     found = {"inception_score": normal(value, variance), "inception_score_infinite": limit}
     if labels is not None:
-        right = float(np.mean(logits.argmax(1) == labels))
-        found = {"accuracy": wilson(right, len(labels)), **found}
+        found = {"accuracy": _share(logits.argmax(1) == labels, labels), **found}
     return found
 
 
@@ -120,7 +118,7 @@ def set_estimates(
 
     Of samples `[N, D]`, `N` at most `MOST`.
     """
-    real, n = reference.features, len(features)
+    real = reference.features
     square, influence = sliced_wasserstein(features, real)
     distance = _not_below_zero(normal(square, variance_of_mean(influence, labels)))
     kernel = kernel_distance(features, real, labels, reference.kernel_mean)
@@ -130,7 +128,7 @@ def set_estimates(
     return {
         "kernel": normal(*kernel),
         "sliced_wasserstein": Estimate(*np.sqrt(distance).tolist()),
-        "precision": wilson(float(precise.mean()), n),
+        "precision": _share(precise, labels),
         "density": normal(float(dense.mean()), variance_of_mean(dense, labels)),
     }
 
@@ -154,6 +152,11 @@ def variety_estimates(
         "recall": share(recalled, by_groups(recall, *sizes, labels), n),
         "coverage": share(reach, by_groups(coverage, *sizes, labels), n),
     }
+
+
+def _share(hits: np.ndarray, labels: np.ndarray | None) -> Estimate:
+    """Of true values in bool `[N]`."""
+    return share(float(hits.mean()), variance_of_mean(hits, labels), len(hits))
 
 
 def _not_below_zero(estimate: Estimate) -> Estimate:

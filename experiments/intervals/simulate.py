@@ -148,21 +148,22 @@ def coverages(
 
 
 def main() -> None:
-    """Prints the table and writes `results.json`."""
+    """Prints the table and writes `results_<seed>.json`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     table, began = {}, time.monotonic()
     for name, setting in SETTINGS.items():
-        table[name] = coverages(setting, options.repeats, options.draws)
+        table[name] = coverages(setting, options.repeats, options.draws, seed=options.seed)
         print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
     print("| metric | " + " | ".join(SETTINGS) + " |\n" + "|---" * (len(SETTINGS) + 1) + "|")
     for metric in next(iter(table.values())):
         found = [table[s].get(metric) for s in SETTINGS]
         cells = [f"{100 * f[1]:.1f}% ({f[0]:.3g})" if f else "" for f in found]
         print(f"| {metric} | {' | '.join(cells)} |")
-    path = Path(__file__).with_name("results.json")
+    path = Path(__file__).with_name(f"results_{options.seed}.json")
     path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 
 
