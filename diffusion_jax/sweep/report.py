@@ -191,12 +191,24 @@ def _as_json(sweep: Sweep, everything: Sequence[Found]) -> str:
             "overrides": found.run.overrides,
             "train_seconds": round(found.train_seconds, 1),
             "seconds": found.seconds,
-            "result": found.result,
+            "result": {
+                name: [float(f"{entry[key]:.6g}") for key in ("value", "low", "high")]
+                + [entry["n"]]
+                for name, entry in found.result.items()
+            },
         }
         for found in everything
     ]
+    first = next(iter(everything[0].result.values()))["passport"]
     about = {"question": sweep.question, "hypothesis": sweep.hypothesis, "fixed": dict(sweep.fixed)}
-    return json.dumps({**about, "runs": runs}, indent=1) + "\n"
+    about["columns of result"] = ["value", "low", "high", "n"]
+    about["passport of the first figure"] = first
+    lines = ",\n".join(json.dumps(run) for run in runs)
+    return f'{json.dumps(about, indent=1)[:-2]},\n "runs": [\n{lines}\n]}}\n'
+
+
+def _row(entry: Mapping[str, Any]) -> list[float]:
+    return [*(float(f"{entry[key]:.6g}") for key in ("value", "low", "high")), entry["n"]]
 
 
 def _as_html(text: str, folder: Path) -> str:
