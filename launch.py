@@ -1,5 +1,6 @@
 """Trains, samples and evaluates, or says what it would do: flags -> config -> run."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -22,6 +23,30 @@ TOPOLOGY = flags.DEFINE_string(
     "not be there; by default those that are.",
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; by default runs/<config name>.")
+SWEEP = flags.DEFINE_string(
+    "sweep",
+    None,
+    "An ablation: a file with get_sweep(), or runs such as 'objective.prediction=eps,v; seed=0,1' "
+    "(';' makes a grid, '&' zips, '|' lists).",
+)
+WORKERS = flags.DEFINE_integer(
+    "workers", 0, "Of a sweep, runs at a time; 0: one per GPU, or one per core of a CPU."
+)
+TOGETHER = flags.DEFINE_enum(
+    "together",
+    "auto",
+    ["auto", "always", "never"],
+    "Of a sweep: train runs that differ in their seeds alone by one program; auto: on GPUs.",
+)
+PART = flags.DEFINE_string("part", "0/1", "Of a sweep: this host does the I-th of N parts, I/N.")
+SUBMIT = flags.DEFINE_string(
+    "submit",
+    "",
+    "Of a sweep: run it as jobs of a cluster, with these settings of submitit, e.g. "
+    "slurm_partition=gpu,gpus_per_node=1,timeout_min=240.",
+)
+MAX_RUNS = flags.DEFINE_integer("max_runs", 200, "A sweep of more runs is refused.")
+UNIT = flags.DEFINE_integer("unit", None, "Set by a sweep for its processes.")
 COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "Of several processes: HOST:PORT at which process 0 listens."
 )
@@ -48,6 +73,8 @@ def parse(argv: list[str]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     """Runs one config."""
+    if SWEEP.value is not None:
+        sys.exit(_sweep(SWEEP.value))
     from diffusion_jax import processes, run  # not at the top: --help is instant
 
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
@@ -58,6 +85,20 @@ def main(argv: list[str]) -> None:
             sys.exit(run.run(CONFIG.value, workdir, MODE.value, TOPOLOGY.value))
     except processes.ProcessesError as error:
         sys.exit(f"error: {error}")
+
+
+def _sweep(words: str) -> int:
+    """Runs a sweep; returns the exit status."""
+    from diffusion_jax.sweep.command import Options, default_folder, run_sweep
+
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    folder = Path(WORKDIR.value) if WORKDIR.value else default_folder(words, name)
+    how = Options(WORKERS.value, TOGETHER.value, PART.value, SUBMIT.value, MAX_RUNS.value)
+    how = dataclasses.replace(how, unit=UNIT.value)
+    for flag in ("mode", "topology", "coordinator", "num_processes", "process_id", "multihost"):
+        if flags.FLAGS[flag].present:
+            sys.exit(f"error: --{flag} does not go with --sweep")
+    return run_sweep(words, CONFIG.value, folder, how)
 
 
 if __name__ == "__main__":

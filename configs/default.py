@@ -197,7 +197,10 @@ def get_config() -> ConfigDict:
     # efflite0 | dinov2_vits14 | dinov2_vitb14 | dinov2_vitl14, these three also with _reg
     c.evaluate.extractor = "classifier"
     c.evaluate.weights = ""  # its published file; efflite0: "" is that of the package, if installed
-    c.evaluate.bootstrap = 200  # resamplings for the intervals
+    c.evaluate.bootstrap = 200  # resamplings for intervals of distances to training images
+    # "": the training images | an .npz with mu and sigma (or ref_mu, ref_sigma) of the extractor's
+    # features of other images, as pytorch-fid writes them: gives the Frechet distance only
+    c.evaluate.reference = ""
     # Bits per dimension, of so many held-out and so many training images (0: not measured): by the
     # ODE with Hutchinson's estimate, and as a bound at so many noise levels.
     c.evaluate.likelihood = ConfigDict({"num_images": 128, "probes": 2, "noise_levels": 64})

@@ -41,12 +41,19 @@ def check_command_line(argv: Sequence[str]) -> str:
     except (AttributeError, KeyError, TypeError) as error:
         return f"{path}: {' '.join(str(error.args[0]).split())}"
     for key in keys:
-        group, known = config, "config"
-        for name in key.split(".")[1:]:
-            if not isinstance(group, ConfigDict) or name not in group:
-                names = list(group) if isinstance(group, ConfigDict) else []
-                return f"--{key}: {known} has no key {name!r}{suggest(name, names)}"
-            group, known = group[name], f"{known}.{name}"
+        if wrong := unknown_key(config, key.removeprefix("config.")):
+            return f"--{key}: {wrong}"
+    return ""
+
+
+def unknown_key(config: ConfigDict, key: str) -> str:
+    """What is wrong with a dotted key that a config does not have; '' if it has it."""
+    group, known = config, "config"
+    for name in key.split("."):
+        if not isinstance(group, ConfigDict) or name not in group:
+            names = list(group) if isinstance(group, ConfigDict) else []
+            return f"{known} has no key {name!r}{suggest(name, names)}"
+        group, known = group[name], f"{known}.{name}"
     return ""
 
 

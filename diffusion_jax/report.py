@@ -6,18 +6,47 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_jax.files import write_whole
+from diffusion_jax.passports import differences
 
 MEANING = {
-    "fd": ("Frechet distance to the training images", "lower is better"),
-    "frechet": ("Frechet distance to the training images", "lower is better"),
+    "frechet": ("Frechet distance to the reference images", "lower is better"),
+    "frechet_infinite": ("the same, extrapolated to infinitely many samples", "lower is better"),
+    "kernel": ("kernel distance (KID), unbiased", "lower is better; 0 or below: none seen"),
+    "sliced_wasserstein": ("sliced Wasserstein distance", "lower is better"),
     "accuracy": ("class asked for = class seen", "higher is better"),
+    "inception_score": ("inception score", "higher is better, up to the number of classes"),
+    "inception_score_infinite": ("the same, of infinitely many samples", "higher is better"),
     "precision": ("precision: samples that look real", "higher is better"),
     "recall": ("recall: real images that samples cover", "higher is better"),
-    "nearest": (
+    "density": ("density: how typical samples are", "1 as real images; higher is narrower"),
+    "coverage": ("coverage: real images with a sample nearby", "higher is better"),
+    "nearest_training_distance": (
         "median distance to the nearest training image",
         "much below held-out images: memorised",
     ),
+    "memorised_share": ("nearer to training than 5% of held-out images", "5%: memorises nothing"),
+    "copied_share": (
+        "three times nearer to one training image than to the next",
+        "much above held-out images: copies",
+    ),
 }
+"""By what the name of a figure begins with: a title, and how to read it."""
+MEANING |= {  # in other features than those of the data set's own classifier
+    name.replace("frechet", "fd"): MEANING[name] for name in ("frechet", "frechet_infinite")
+}
+BY_LENGTH = (
+    *("frechet", "frechet_infinite", "fd", "fd_infinite", "kernel", "accuracy", "precision"),
+    *("recall", "coverage", "nearest_training_distance", "memorised_share"),
+)
+"""Columns of the table of EMA lengths; `result.json` has all."""
+SHARES = ("accuracy", "precision", "recall", "coverage", "memorised_share", "copied_share")
+MEASURED = ("n", "n_reference", "n_heldout", "quantile", "extractor", "preprocessing")
+"""Fields of passports in which the metrics of one table differ by what they are."""
+
+
+def kind(name: str) -> str:
+    """The key of `MEANING` that a figure's name begins with, '' for likelihoods."""
+    return max((key for key in MEANING if f"{name}_".startswith(f"{key}_")), key=len, default="")
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
@@ -56,12 +85,17 @@ def result_tables(result: Mapping[str, Mapping[str, Any]]) -> str:
         "| metric | samples (95% interval) | held-out real images | |",
         "|---|---|---|---|",
     ]
+    samples = {}
     for name, entry in result.items():
         if name.endswith("_heldout") or name.startswith("bits"):
             continue
-        title, direction = MEANING[name.split("_")[0]]
-        figures = (_figure(name, entry), _figure(name, result[f"{name}_heldout"]))
+        samples[name] = entry
+        title, direction = MEANING[kind(name)]
+        figures = _figure(name, entry), _cells(result, [f"{name}_heldout"])
         lines.append(f"| {title} (`{name}`) | {' | '.join(figures)} | {direction} |")
+    if said := differences(samples, MEASURED):
+        lines += ["", "Not all figures of the table are of the same:", ""]
+        lines += [f"- {sentence}" for sentence in said]
     if any(name.startswith("bits") for name in result):
         lines += [
             "",
@@ -86,7 +120,8 @@ def _by_length(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
             entries = metrics.setdefault(name.removesuffix(suffix(entry)), {})
             entries[entry["passport"]["length"]] = entry
     bits = {f"bits_{name}_heldout": title for name, title in ESTIMATES.items()}
-    titles = {n: "; ".join(MEANING[n.split("_")[0]]) for n in metrics if not n.startswith("bits")}
+    shown = [n for n in metrics if not n.startswith("bits") and kind(n) in BY_LENGTH]
+    titles = {name: "; ".join(MEANING[kind(name)]) for name in shown}
     lines, verdicts = _length_table(metrics, titles)
     lines.append(f"| held-out real images | {_cells(result, [f'{n}_heldout' for n in titles])} |")
     there = {
@@ -116,7 +151,7 @@ def _length_table(
 
 
 def _cells(result: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> str:
-    return " | ".join(_figure(name, result[name]) for name in names)
+    return " | ".join(_figure(name, result[name]) if name in result else "" for name in names)
 
 
 def _best(name: str, entries: Mapping[float, Mapping[str, Any]], title: str) -> str:
@@ -157,28 +192,7 @@ def write_report(
         if (path.parent / file).exists():
             lines += [f"![{caption}]({file})", "", f"*{caption}*", ""]
     lines += ["## Results", "", result_tables(result), ""]
-    frechet = next((name for name in result if name.startswith(("frechet", "fd_"))), None)
-    if frechet:
-        by_length = suffix(result[frechet])
-        heldout = result[frechet.removesuffix(by_length) + "_heldout"]
-        if not by_length:
-            ratio = result[frechet]["value"] / heldout["value"]
-            lines.append(
-                f"The samples' Frechet distance is {ratio:.2f} times that of the held-out images."
-            )
-        passport = result[frechet]["passport"]
-        kind = "a classifier trained on the training split"
-        if frechet.startswith("fd_"):
-            kind = f"published weights (images: {passport['preprocessing']})"
-        fid = "is an FID only with as many samples and the same reference as the one compared with"
-        if not frechet.startswith("fd_inception"):
-            fid = "compares runs on this data set, and is not an FID"
-        lines += [
-            f"The Frechet distance is taken in the features of `{passport['extractor']}`, "
-            f"{kind}: it {fid}. It has a bias that falls with the number of "
-            f"images ({result[frechet]['n']} samples, {heldout['n']} held-out images).",
-            "",
-        ]
+    lines += _how_to_read(result)
     if any(name.startswith("bits") for name in result):
         lines += [
             "Bits per dimension are of 256 grey levels, by the averaged network without guidance "
@@ -193,8 +207,49 @@ def write_report(
     write_whole(path, "\n".join(lines).encode())
 
 
+def _how_to_read(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Sentences on the distances of the table, and on the intervals."""
+    frechet = next((n for n in result if n.startswith(("frechet", "fd_"))), None)
+    if frechet is None:
+        return []
+    entry, lines = result[frechet], []
+    heldout = result.get(f"{frechet}_heldout")
+    limit = result.get(frechet.replace("_", "_infinite_", 1))
+    if heldout and not suffix(entry):
+        ratio = entry["value"] / heldout["value"]
+        lines.append(
+            f"The samples' Frechet distance is {ratio:.2f} times that of the held-out images."
+        )
+    passport = entry["passport"]
+    lines.append(
+        f"Distances are taken in the features of `{passport['extractor']}` "
+        f"({passport['preprocessing']}): they compare runs measured with it, against the same "
+        f"reference ({passport['reference']})"
+        + ("." if "inception" in passport["extractor"] else ", and are not an FID.")
+    )
+    if limit:
+        bias = entry["value"] - limit["value"]
+        lines.append(
+            f"Of {entry['n']:,} samples the Frechet distance is about {bias:.2g} above that of "
+            "infinitely many, and figures of other numbers of images are compared by the "
+            "extrapolated value."
+        )
+    if heldout and heldout["n"] != entry["n"]:
+        lines.append(
+            "Recall, coverage and distances without extrapolation depend on the number of images: "
+            f"{heldout['n']:,} held-out images are no bound of them for {entry['n']:,} samples."
+        )
+    lines += [
+        "",
+        "The intervals are of what this model gives on average at this number of samples, against "
+        "these reference images; those of recall and coverage are over draws of both.",
+        "",
+    ]
+    return lines
+
+
 def _figure(name: str, entry: Mapping[str, Any]) -> str:
-    share = name.split("_")[0] in ("accuracy", "precision", "recall")
+    share = kind(name) in SHARES
     value, low, high = (
         f"{entry[key]:.2%}" if share else f"{entry[key]:.3g}" for key in ("value", "low", "high")
     )

@@ -50,3 +50,12 @@ def enable_compilation_cache() -> None:
     """Keeps compiled programs, so that the same run starts faster the next time."""
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", CACHED_SECONDS)
+
+
+def visible_gpus() -> list[str]:
+    """Names of the NVIDIA GPUs that JAX would use, without starting it: they stay free."""
+    if not entry_points(group="jax_plugins"):
+        return []
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in named.split(",") if name]
+    return [path.name.removeprefix("nvidia") for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]

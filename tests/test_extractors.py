@@ -102,7 +102,8 @@ def test_measured_by_other_classes(tmp_path, num_classes):
     data = dataclasses.replace(random_dataset(), num_classes=num_classes)
     measure = Evaluation(data, seen, 10, tmp_path)
     images, labels = arrays(data.heldout)
-    result = measure(images, labels if num_classes else None, {}) | measure.heldout({})
+    result, _ = measure([(images, labels if num_classes else None)], {})
+    result |= measure.heldout({})
     assert not any("accuracy" in name for name in result)
     assert {"precision_other", "recall_other"} <= set(result)
     held, train = (moments(pixels(arrays(source)[0])) for source in (data.heldout, data.train))
@@ -113,5 +114,5 @@ def test_measured_by_other_classes(tmp_path, num_classes):
     report.write_report(tmp_path / "report.md", "title", result, {}, [], [])
     page = (tmp_path / "report.md").read_text()
     assert "(`fd_other`) | **" in page
-    assert "published weights (images: in words): it compares runs on this data set" in page
+    assert "`other d1g3` (in words): they compare runs" in page
     assert "not an FID" in page

@@ -21,12 +21,13 @@ LAYERS = (
     ("metrics", "likelihood", "restoration", "weights"),
     ("data",),
     ("training",),
-    ("sample", "features", "extractor"),
-    ("heldout", "evaluate", "grid_search", "pretrained"),
+    ("sample", "features", "extractor", "references"),
+    ("heldout", "evaluate", "denoising", "grid_search", "passports", "pretrained"),
     ("command_line", "report"),
     ("build",),
     ("provenance", "plan", "equivalence"),
-    ("sweep", "run"),
+    ("run",),
+    ("sweep",),
     ("launch", "configs", "experiments"),
 )
 """From top to bottom; a module imports from the lines above its own, and from its own folder."""

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -99,10 +100,11 @@ def test_the_whole_job_and_what_it_leaves(tmp_path: Path, capsys: pytest.Capture
     assert {"config.json", "checkpoints", "metrics.jsonl", "samples", "result.json"} <= names
     assert {"report.md", "curves.png"} <= names
     samples = {p.name for p in (tmp_path / "run/samples").iterdir()}
-    assert {"grid.png", "trajectory.png", "denoise.gif", "step_00000003.png"} <= samples
+    pictures = {"grid.png", "trajectory.png", "denoise.gif", "closest.png"}
+    assert pictures | {"step_00000003.png"} <= samples
 
     result = json.loads((tmp_path / "run/result.json").read_text())
-    for name in ("frechet_noise_cnn", "accuracy_noise_cnn", "nearest_training_distance"):
+    for name in ("frechet_noise_cnn", "recall_noise_cnn", "memorised_share"):
         for entry in (result[name], result[f"{name}_heldout"]):
             assert entry["low"] <= entry["value"] <= entry["high"]
             assert entry["passport"]["config"] == build.config_hash(tiny())
@@ -155,6 +157,39 @@ def test_optimised_times_and_likelihood(tmp_path: Path, capsys: pytest.CaptureFi
     for name in ("bits_ode", "bits_bound", "bits_ancestral"):
         assert f"(`{name}`) | **" in page
     assert "grid optimised(images=4, iterations=2)" in page
+
+
+@pytest.mark.parametrize(
+    ("num", "sizes"), [(60, [60]), (10, [10]), (100, [32, 32, 36]), (112, [32, 32, 32, 16])]
+)
+def test_samples_are_drawn_in_chunks_of_whole_batches(
+    monkeypatch: pytest.MonkeyPatch, num: int, sizes: list[int]
+) -> None:
+    """A chunk smaller than a batch would be another program."""
+    limit = 32 * 64 if num > 60 else 2**20
+    monkeypatch.setattr(run.evaluation, "CHUNK_BYTES", limit)
+    config, parts = tiny(sample__batch_size=16), SimpleNamespace(dataset=random_dataset())
+
+    def draw(params: None, seed: int, index: np.ndarray, labels: np.ndarray) -> tuple:
+        np.testing.assert_array_equal(labels, 2 * index)
+        return index, None
+
+    job, spent, index = SimpleNamespace(config=config, parts=parts, draw=draw), [], np.arange(num)
+    drawn = list(run.evaluation._drawn(job, None, index, 2 * index, True, spent))
+    assert [len(images) for images, _ in drawn] == sizes
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in drawn]), 2 * index)
+    assert len(spent) == len(sizes)
+
+
+def test_a_missing_reference_is_refused_before_any_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    missing = tiny(evaluate__reference=str(tmp_path / "none.npz"))
+    assert run.run(missing, tmp_path / "new", "all") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: evaluate.reference=")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_is_learned_beside_the_network_moves(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -24,6 +25,7 @@ from diffusion_jax.models.remat import REMAT
 from diffusion_jax.models.uncertainty import Uncertainty
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.objectives import GaussianLoss
+from diffusion_jax.references import read_statistics
 from diffusion_jax.sample import Generator
 from diffusion_jax.training.ema import Average
 from diffusion_jax.training.optimizer import DECAYS, learning_rate_schedule, make_optimizer
@@ -166,6 +168,10 @@ def _check_numbers(config: ConfigDict, devices: int) -> None:
     for key in ("num_images", "batch_size"):
         if config.sample[key] < 1:
             raise ConfigError(f"sample.{key}={config.sample[key]} must be at least 1")
+    if config.evaluate.bootstrap < 2:
+        raise ConfigError(f"evaluate.bootstrap={config.evaluate.bootstrap} must be at least 2")
+    if config.evaluate.reference:  # refused now, not after a training
+        read_statistics(Path(config.evaluate.reference).expanduser())
     measured = config.evaluate.likelihood
     for key, least in (("num_images", 2), ("probes", 1), ("noise_levels", 1)):
         if measured.num_images and measured[key] < least:

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import logging
@@ -14,7 +15,7 @@ from diffusion_jax.run.evaluation import evaluate
 from diffusion_jax.run.job import Job, command
 from diffusion_jax.run.planning import plan
 from diffusion_jax.run.sampling import sample
-from diffusion_jax.run.training import train
+from diffusion_jax.run.training import train, train_abreast
 from diffusion_jax.runtime import enable_compilation_cache, tune_cpu_allocator
 from diffusion_jax.training.checkpoint import CheckpointError
 from diffusion_jax.training.loop import TrainingError
@@ -34,8 +35,21 @@ def run(config: Config, workdir: Path, mode: str, topology: str = "") -> int:
 
     With mode "plan" `topology` names the devices to plan for, those that are there if ''.
     """
+    return _status(lambda: _run(config, workdir, mode, topology), workdir)
+
+
+def run_abreast(configs: Sequence[Config], workdirs: Sequence[Path]) -> int:
+    """Trains runs that differ in their seeds alone by one program; returns the exit status.
+
+    Each is left in its workdir as if it had been trained on its own.
+    """
+    return _status(lambda: _run_abreast(configs, workdirs), workdirs[0])
+
+
+def _status(job: Callable[[], int], workdir: Path) -> int:
+    """What a job returns, or the status of its failure, said in one line."""
     try:
-        return _run(config, workdir, mode, topology)
+        return job()
     except USER_ERRORS as error:
         message = str(error)
     except OSError as error:
@@ -47,10 +61,27 @@ def run(config: Config, workdir: Path, mode: str, topology: str = "") -> int:
     return 2
 
 
-def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
+def _prepare() -> None:
     logging.set_verbosity(logging.FATAL)  # Orbax tells of all it writes, and logs what it raises
     tune_cpu_allocator()
     enable_compilation_cache()
+
+
+def _run_abreast(configs: Sequence[Config], workdirs: Sequence[Path]) -> int:
+    _prepare()
+    for config, workdir in zip(configs, workdirs, strict=True):
+        check_workdir(config, workdir)
+    dataset = build(configs[0]).dataset
+    jobs = [
+        Job(config, workdir, build(config, dataset))
+        for config, workdir in zip(configs, workdirs, strict=True)
+    ]
+    signum = train_abreast(jobs)
+    return 128 + signum if signum else 0
+
+
+def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
+    _prepare()
     if mode == "plan":
         plan(config, topology)
         return 0

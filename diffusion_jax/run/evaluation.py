@@ -1,7 +1,8 @@
 """The stage that measures samples and writes the report."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,16 @@ from diffusion_jax import report
 from diffusion_jax.build import config_hash, evaluated, make_extractor
 from diffusion_jax.data import arrays
 from diffusion_jax.devices import is_main
-from diffusion_jax.evaluate import Evaluation, Result, likelihood
+from diffusion_jax.evaluate import Chunk, Evaluation, Result, likelihood
+from diffusion_jax.pictures import save_png, tile
 from diffusion_jax.provenance import environment
+from diffusion_jax.references import read_statistics
 from diffusion_jax.run.job import Job, command
 from diffusion_jax.runtime import cache_dir
 from diffusion_jax.sample import proportional_labels
+
+CHUNK_BYTES = 256 * 2**20
+"""Pixels of samples that are drawn, looked at and dropped at once."""
 
 
 def evaluate(job: Job, again: bool) -> None:
@@ -22,11 +28,14 @@ def evaluate(job: Job, again: bool) -> None:
     path = job.workdir / "result.json"
     settings, dataset = job.config.evaluate, job.parts.dataset
     lengths = evaluated(job.config)
+    file = settings.reference
+    statistics = read_statistics(Path(file).expanduser()) if file else None
     passport = {
         **job.made_by(job.step_to_use(), settings.seed),
         "num_samples": settings.num_samples,
         "likelihood": dict(settings.likelihood),
         "measured_by": f"{settings.extractor} {settings.weights}".strip(),
+        "statistics": statistics.words if statistics else "of the training images",
     }
     if lengths:  # each figure says its own
         del passport["ema"]
@@ -44,29 +53,47 @@ def evaluate(job: Job, again: bool) -> None:
         wanted = proportional_labels(train_labels, dataset.num_classes, settings.num_samples)
         labels = wanted
     features = cache_dir() / "features"
-    measure = Evaluation(dataset, extractor, settings.bootstrap, features)
+    measure = Evaluation(dataset, extractor, settings.bootstrap, features, statistics)
     result: Result = {}
-    seconds = 0.0
+    spent: list[float] = []
     for name in lengths or [job.ema]:
         params = job.averaged(state, name)
         about = passport
         if lengths:
             print(f"EMA length {name}")
             about = {**passport, **job.snapshots.passport(name, step)}
-        began = time.monotonic()
-        images, _ = job.draw(params, settings.seed, index, labels)
-        seconds += time.monotonic() - began
-        found = measure(images, wanted, about)
+        drawn = _drawn(job, params, index, labels, wanted is not None, spent)
+        found, closest = measure(drawn, about)
+        if is_main():
+            path_of_pairs = job.workdir / "samples" / f"closest{f'_{name}' if lengths else ''}.png"
+            path_of_pairs.parent.mkdir(parents=True, exist_ok=True)
+            save_png(path_of_pairs, tile(closest, len(closest) // 2), about)
         if settings.likelihood.num_images:
             found |= _likelihood(job, params, about)
         result |= {key + report.suffix(entry): entry for key, entry in found.items()}
     if not is_main():
         return
     result |= measure.heldout(passport)
-    _write_report(job, result, step, seconds)
+    _write_report(job, result, step, sum(spent))
     report.write_result(path, result)  # last: it says that all is there
     print(report.result_tables(result))
     print(f"report: {job.workdir / 'report.md'}")
+
+
+def _drawn(
+    job: Job, params: Any, index: np.ndarray, labels: Any, asked: bool, spent: list[float]
+) -> Iterator[Chunk]:
+    """Samples in chunks, with their labels if these were `asked` for; seconds go to `spent`."""
+    size = job.config.sample.batch_size  # a chunk is of whole batches, and none is smaller
+    per_image = int(np.prod(job.parts.dataset.image_shape))
+    chunk = max(CHUNK_BYTES // (per_image * size), 1) * size
+    starts = [start for start in range(0, len(index), chunk) if len(index) - start >= size] or [0]
+    for start, end in zip(starts, [*starts[1:], len(index)], strict=True):
+        began, rows = time.monotonic(), slice(start, end)
+        of = None if labels is None else labels[rows]
+        images, _ = job.draw(params, job.config.evaluate.seed, index[rows], of)
+        spent.append(time.monotonic() - began)
+        yield images, of if asked else None
 
 
 def _likelihood(job: Job, params: Any, passport: Mapping[str, Any]) -> Result:
@@ -114,6 +141,10 @@ def _write_report(job: Job, result: Mapping[str, Any], step: int, seconds: float
         ("samples/grid.png", "Samples, asked for by class: one column for each, in order"),
         ("samples/trajectory.png", "From noise on the left to the picture on the right"),
         ("samples/denoise.gif", "The same for all, as an animation"),
+        (
+            "samples/closest.png",
+            "The samples nearest to a training image (above), and those training images (below)",
+        ),
         ("curves.png", "Loss in training, and on held-out images by noise level"),
     ]
     title = f"{job.workdir.name}: {config.data.name}"

@@ -1,6 +1,7 @@
 """One config in one workdir: its state, its averages and its samples."""
 
 import dataclasses
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from diffusion_jax.training.state import TrainState, abstract_state
 
 def command() -> str:
     """The command line that started this run."""
-    return " ".join(["python", *sys.argv])
+    return shlex.join(["python", *sys.argv])
 
 
 @dataclasses.dataclass

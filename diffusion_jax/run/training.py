@@ -1,10 +1,13 @@
 """The stage that trains."""
 
 import contextlib
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from clu import parameter_overview
 
-from diffusion_jax.build import make_step
+from diffusion_jax.build import Config, make_step
 from diffusion_jax.data import train_batches
 from diffusion_jax.devices import is_main
 from diffusion_jax.heldout import HeldoutLoss
@@ -13,40 +16,103 @@ from diffusion_jax.run.job import Job
 from diffusion_jax.run.planning import print_plan
 from diffusion_jax.run.sampling import draw_grid
 from diffusion_jax.training import loop
+from diffusion_jax.training.abreast import (
+    Abreast,
+    AbreastBatches,
+    AbreastCheckpoints,
+    AbreastWriter,
+    abreast,
+    stack,
+)
 from diffusion_jax.training.state import TrainState, initial_state
+from diffusion_jax.training.step import TrainStep
 from diffusion_jax.training.writers import make_writer
 
 
 def train(job: Job) -> int:
     """Trains to the end from the newest checkpoint; the signal that came first, or 0."""
-    config, parts, parallel = job.config, job.parts, job.parallel
-    if job.checkpoints.latest() == config.train.steps:
-        print(f"training is done: step {config.train.steps} is in {job.workdir}")
+    steps = job.config.train.steps
+    if job.checkpoints.latest() == steps:
+        print(f"training is done: step {steps} is in {job.workdir}")
         return 0
-    job.checkpoints.open()  # which may make room on a full disk
-    if is_main():
-        write_config(config, job.workdir)
-    batches = train_batches(
-        parts.dataset,
-        batch_size=config.train.batch_size // parallel.share[1],
-        seed=config.seed,
-        flip=config.data.flip,
-        num_workers=config.data.num_workers,
-        prefetch=config.data.prefetch,
-        process_index=parallel.share[0],
-        process_count=parallel.share[1],
-    )
-    state = initial_state(
-        parts.init, parts.optimizer, job.init_key, parts.averages, parallel.shardings
-    )
+    _open(job)
+    batches = _batches(job)
+    state = _initial_state(job)
     print_overview(job, state)
-    print_plan(config, parts, only_warnings=True)
+    print_plan(job.config, job.parts, only_warnings=True)
     if job.checkpoints.latest() is not None:
         state, data_state = job.checkpoints.restore(state)
         batches.set_state(data_state)
         print(f"going on from step {int(state.step)}", flush=True)
     writer = make_writer(job.workdir, print)
-    heldout = HeldoutLoss(parts.heldout_loss, parts.dataset)
+    return _loop(
+        job.config,
+        make_step(job.config, job.parts, job.parallel.axis_name),
+        state,
+        batches,
+        job.train_key,
+        _actions(job, writer),
+        parallel=job.parallel,
+        checkpoints=job.checkpoints,
+        writer=writer,
+    )
+
+
+def train_abreast(jobs: Sequence[Job]) -> int:
+    """Trains runs that differ in their seeds alone by one program, from the start; as `train`."""
+    first = jobs[0]
+    for job in jobs:
+        _open(job)
+    writers = [make_writer(job.workdir, print) for job in jobs]
+    states = [_initial_state(job) for job in jobs]
+    print_overview(first, states[0])
+    print_plan(first.config, first.parts, only_warnings=True)
+    actions = [_actions(job, writer) for job, writer in zip(jobs, writers, strict=True)]
+    return _loop(
+        first.config,
+        make_step(first.config, first.parts),
+        stack(states),
+        AbreastBatches([_batches(job) for job in jobs]),
+        stack([job.train_key for job in jobs]),
+        [(each[0][0], abreast([own for _, own in each])) for each in zip(*actions, strict=True)],
+        parallel=Abreast(),
+        checkpoints=AbreastCheckpoints([job.checkpoints for job in jobs]),
+        writer=AbreastWriter(writers),
+    )
+
+
+def _open(job: Job) -> None:
+    """Makes the workdir ready for a training."""
+    job.checkpoints.open()  # which may make room on a full disk
+    if is_main():
+        write_config(job.config, job.workdir)
+
+
+def _batches(job: Job) -> Any:
+    data, share = job.config.data, job.parallel.share
+    return train_batches(
+        job.parts.dataset,
+        batch_size=job.config.train.batch_size // share[1],
+        seed=job.config.seed,
+        flip=data.flip,
+        num_workers=data.num_workers,
+        prefetch=data.prefetch,
+        process_index=share[0],
+        process_count=share[1],
+    )
+
+
+def _initial_state(job: Job) -> TrainState:
+    parts = job.parts
+    return initial_state(
+        parts.init, parts.optimizer, job.init_key, parts.averages, job.parallel.shardings
+    )
+
+
+def _actions(job: Job, writer: Any) -> list[tuple[int, loop.Action]]:
+    """What is done now and then, and how often."""
+    config = job.config
+    heldout = HeldoutLoss(job.parts.heldout_loss, job.parts.dataset)
 
     def measure(step: int, state: TrainState) -> dict[str, float]:
         return heldout(job.snapshots.average(state, job.ema))
@@ -62,19 +128,39 @@ def train(job: Job) -> int:
             job.snapshots.save(step, state)
         return {}
 
-    every, start = config.ema.snapshot_every, int(state.step)
+    return [
+        (config.train.heldout_every, measure),
+        (config.train.sample_every, show),
+        (config.ema.snapshot_every, snapshot),
+    ]
+
+
+def _loop(
+    config: Config,
+    step: TrainStep,
+    state: TrainState,
+    batches: Any,
+    key: Any,
+    actions: Sequence[tuple[int, loop.Action]],
+    *,
+    parallel: Any,
+    checkpoints: Any,
+    writer: Any,
+) -> int:
+    """`loop.train` with a config's settings; closes what it was given."""
+    settings = config.train
+    every, snapshot = actions[-1]
+    start = int(np.min(state.step))
     if every and start and start % every == 0:
         snapshot(start, state)  # a run that was killed may have saved the checkpoint alone
-
-    settings = config.train
     with contextlib.ExitStack() as closing:
-        for close in (batches.close, writer.close, job.checkpoints.wait):
+        for close in (batches.close, writer.close, checkpoints.wait):
             closing.callback(close)
         return loop.train(
-            make_step(config, parts, parallel.axis_name),
+            step,
             state,
             batches,
-            job.train_key,
+            key,
             parallel=parallel,
             batch_size=settings.batch_size,
             cadence=loop.Cadence(
@@ -83,13 +169,9 @@ def train(job: Job) -> int:
                 settings.checkpoint_every,
                 settings.max_skipped,
             ),
-            checkpoints=job.checkpoints,
+            checkpoints=checkpoints,
             writer=writer,
-            actions=[
-                (settings.heldout_every, measure),
-                (settings.sample_every, show),
-                (every, snapshot),
-            ],
+            actions=actions,
             stall_seconds=config.data.stall_seconds,
         )
 

@@ -60,6 +60,8 @@ def train(
 ) -> int:
     """Trains from `state.step` to `cadence.steps`, over all devices.
 
+    Several runs abreast (`training/abreast.py`) have a leading axis in the state and metrics.
+
     Args:
         train_step: with its means over `parallel.axis_name`.
         state: one copy of it.
@@ -81,7 +83,7 @@ def train(
         CheckpointError: a checkpoint could not be written.
     """
     step_fn = parallel.compile(train_step)
-    start = int(state.step)
+    start = int(np.min(state.step))
     placed, keys = parallel.place((state, key))
     progress = Progress(cadence.steps, start, batch_size)
     window: list[Mapping[str, Any]] = []
@@ -91,10 +93,12 @@ def train(
     def log(step: int) -> None:
         nonlocal clock
         checkpoints.check()
-        rows = jax.device_get(window)
+        rows = parallel.read(window)
         check_skipped(step - len(rows), [int(np.max(row["skipped"])) for row in rows])
         sound = [row for row in rows if not np.any(row["skipped"])]
-        scalars = {name: float(np.mean([row[name] for row in sound or rows])) for name in rows[0]}
+        scalars: dict[str, Any] = {
+            name: np.mean([row[name] for row in sound or rows], axis=0) for name in rows[0]
+        }
         scalars["skipped"] = len(rows) - len(sound)
         now = time.monotonic()
         scalars["images_per_second"] = batch_size * len(window) / (now - clock)

@@ -87,6 +87,11 @@ class Replicated:
 
         return jax.tree.map(fetch_one, tree)
 
+    def read(self, metrics: Any) -> Any:
+        """Metrics as NumPy; the same on all devices."""
+        metrics = jax.device_get(metrics)
+        return metrics if self.axis_name is None else jax.tree.map(lambda a: a[0], metrics)
+
     def split(self, batch: Batch) -> Batch:
         """A share `[B, ...]` of a batch, this process's, cut for its devices.
 
@@ -175,6 +180,10 @@ class Sharded:
         """The same arrays; on a CPU copies, where what reads them reads the donated memory."""
         cpu = self.mesh.devices.flat[0].platform == "cpu"
         return _copy(tree) if cpu else tree
+
+    def read(self, metrics: Any) -> Any:
+        """Metrics as NumPy."""
+        return jax.device_get(metrics)
 
     def split(self, batch: Batch) -> Batch:
         """A share `[B, ...]` of a batch, this process's, as its part of the mesh's arrays."""

@@ -3,7 +3,9 @@
 import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from diffusion_jax.devices import is_main
@@ -30,17 +32,18 @@ class Progress:
         if self._bar is not None:
             self._bar.update()
 
-    def report(self, step: int, scalars: Mapping[str, float]) -> None:
+    def report(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Shows the newest `loss` and, in plain lines, rate and time left."""
+        loss = float(np.mean(scalars["loss"]))
         if self._bar is not None:
             images = self._images * (self._bar.format_dict["rate"] or 0)
-            self._bar.set_postfix_str(f"loss {scalars['loss']:.4f}, {images:,.0f} images/s")
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {images:,.0f} images/s")
             return
         seconds = time.monotonic() - self._start
         rate = (step - self._done) / seconds
         left = tqdm.format_interval((self._total - step) / rate)
         print(
-            f"step {step}/{self._total}  loss {scalars['loss']:.4f}  {rate:.1f} steps/s  "
+            f"step {step}/{self._total}  loss {loss:.4f}  {rate:.1f} steps/s  "
             f"{rate * self._images:,.0f} images/s  {left} left",
             flush=True,
         )

@@ -1,0 +1,160 @@
+"""Every metric of samples in the features of an extractor, with its 95% interval.
+
+What each interval is of, for samples of one model with the labels that were asked for:
+
+- `frechet`, `sliced_wasserstein`, `inception_score`: the expected value at this `N`, bias included
+  (of the sliced Wasserstein distance the root of the expected square); `_infinite`: the value at
+  infinitely many samples. `kernel` has no bias, at any `N` it is of the same value.
+- `accuracy`, `precision`, `density`: the same; they are means over samples.
+- `recall`, `coverage`: the expected value at these numbers of samples and of reference images, over
+  draws of both.
+
+But for the last line the reference images are given: the intervals are what two models measured
+against the same images are compared by, and do not say how far these images are from others.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from diffusion_jax.metrics.frechet import Moments, frechet_distance, frechet_influence, moments
+from diffusion_jax.metrics.inception import inception_influence, inception_score, log_softmax
+from diffusion_jax.metrics.intervals import (
+    Estimate,
+    by_groups,
+    normal,
+    share,
+    variance_of_mean,
+    wilson,
+    without_bias,
+)
+from diffusion_jax.metrics.kernel import kernel_distance, mean_kernel
+from diffusion_jax.metrics.neighbours import covered, densities, radii, reached
+from diffusion_jax.metrics.sliced import sliced_wasserstein
+
+MOST = 10_000
+"""Rows of each set that metrics of pairs of rows look at."""
+MANIFOLD_K, DENSITY_K = 3, 5
+"""Neighbours of precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem)."""
+
+
+class Reference(NamedTuple):
+    """A reference set as the metrics see it, prepared once.
+
+    Attributes:
+        moments: of all its features.
+        features: of at most `MOST` of its images, float32 `[M, D]`.
+        kernel_mean: mean kernel of those.
+        manifold: their radii for precision `[M]`.
+        density: their radii for density and coverage `[M]`.
+    """
+
+    moments: Moments
+    features: np.ndarray
+    kernel_mean: float
+    manifold: np.ndarray
+    density: np.ndarray
+
+
+def prepare(
+    all_moments: Moments, features: np.ndarray, labels: np.ndarray | None = None
+) -> Reference:
+    """A reference set with these moments and, of some of its images, features `[M, D]`.
+
+    `labels` `[M]`, where samples are asked for in their proportions.
+    """
+    return Reference(
+        all_moments,
+        features,
+        mean_kernel(features, labels),
+        radii(features, MANIFOLD_K),
+        radii(features, DENSITY_K),
+    )
+
+
+def some(num: int) -> np.ndarray:
+    """At most `MOST` of the numbers below `num`, at random but always the same, ascending.
+
+    Not the first: sets are often ordered by class.
+    """
+    if num <= MOST:
+        return np.arange(num)
+    return np.sort(np.random.default_rng(0).permutation(num)[:MOST])
+
+
+def moment_estimates(
+    features: np.ndarray, labels: np.ndarray | None, reference: Moments
+) -> dict[str, Estimate]:
+    """`frechet` and `frechet_infinite` of features `[N, D]` with labels `[N]`."""
+    value = frechet_distance(moments(features), reference)
+    variance = variance_of_mean(frechet_influence(features, reference), labels)
+    limit = without_bias(
+        lambda rows: frechet_distance(moments(features[rows]), reference),
+        value, variance, len(features), labels,
+    )  # fmt: skip
+    return {"frechet": _not_below_zero(normal(value, variance)), "frechet_infinite": limit}
+
+
+def class_estimates(logits: np.ndarray, labels: np.ndarray | None) -> dict[str, Estimate]:
+    """`inception_score`, its `_infinite` and, where labels were asked for, `accuracy`.
+
+    Of logits `[N, K]` and labels `[N]`.
+    """
+    log_p = log_softmax(logits)
+    value = inception_score(log_p)
+    variance = variance_of_mean(inception_influence(log_p), labels)
+    limit = without_bias(
+        lambda rows: inception_score(log_p[rows]), value, variance, len(log_p), labels
+    )
+    found = {"inception_score": normal(value, variance), "inception_score_infinite": limit}
+    if labels is not None:
+        right = float(np.mean(logits.argmax(1) == labels))
+        found = {"accuracy": wilson(right, len(labels)), **found}
+    return found
+
+
+def set_estimates(
+    features: np.ndarray, labels: np.ndarray | None, reference: Reference
+) -> dict[str, Estimate]:
+    """What needs the features of both sets, but for `variety_estimates`.
+
+    Of samples `[N, D]`, `N` at most `MOST`.
+    """
+    real, n = reference.features, len(features)
+    square, influence = sliced_wasserstein(features, real)
+    distance = _not_below_zero(normal(square, variance_of_mean(influence, labels)))
+    kernel = kernel_distance(features, real, labels, reference.kernel_mean)
+    precise = covered(features, real, reach=reference.manifold)
+    dense = densities(features, real, DENSITY_K, reference.density)
+
+    return {
+        "kernel": normal(*kernel),
+        "sliced_wasserstein": Estimate(*np.sqrt(distance).tolist()),
+        "precision": wilson(float(precise.mean()), n),
+        "density": normal(float(dense.mean()), variance_of_mean(dense, labels)),
+    }
+
+
+def variety_estimates(
+    features: np.ndarray, labels: np.ndarray | None, reference: Reference
+) -> dict[str, Estimate]:
+    """`recall` and `coverage`, of samples as for `set_estimates`."""
+    real, n = reference.features, len(features)
+
+    def recall(rows: np.ndarray, real_rows: np.ndarray) -> float:
+        return float(covered(real[real_rows], features[rows], MANIFOLD_K).mean())
+
+    def coverage(rows: np.ndarray, real_rows: np.ndarray) -> float:
+        return float(reached(features[rows], real[real_rows], DENSITY_K).mean())
+
+    recalled = float(covered(real, features, MANIFOLD_K).mean())
+    reach = float(reached(features, real, DENSITY_K, reference.density).mean())
+    sizes = n, len(real)
+    return {
+        "recall": share(recalled, by_groups(recall, *sizes, labels), n),
+        "coverage": share(reach, by_groups(coverage, *sizes, labels), n),
+    }
+
+
+def _not_below_zero(estimate: Estimate) -> Estimate:
+    return Estimate(estimate.value, max(estimate.low, 0.0), estimate.high)

@@ -1,0 +1,154 @@
+"""What `launch.py --sweep` calls: all runs of a sweep, and the report on them."""
+
+import re
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from diffusion_jax.build import Config, ConfigError
+from diffusion_jax.data import DataError
+from diffusion_jax.provenance import check_workdir
+from diffusion_jax.runtime import visible_gpus
+from diffusion_jax.sweep.design import MOST_RUNS, Run, Sweep, check, load, make_runs
+from diffusion_jax.sweep.execute import Start, execute, places, start_here, submitter
+from diffusion_jax.sweep.report import headline, write_reports
+from diffusion_jax.sweep.screen import Screen
+from diffusion_jax.sweep.work import finished, units, work
+
+USER_ERRORS = (ConfigError, DataError)
+TOGETHER = ("auto", "always", "never")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a sweep is run.
+
+    Attributes:
+        workers: processes at a time; 0: one per GPU, or one per core of a CPU.
+        together: whether runs that differ in their seeds alone are trained by one program: always,
+            never, or auto, on GPUs.
+        part: `I/N`: the I-th of N parts of the units, from 0, for N hosts.
+        submit: settings of submitit, to run them as jobs of a cluster.
+        max_runs: more are refused.
+        unit: the number of the one unit that this process does; None: it runs them all.
+    """
+
+    workers: int = 0
+    together: str = "auto"
+    part: str = "0/1"
+    submit: str = ""
+    max_runs: int = MOST_RUNS
+    unit: int | None = None
+
+
+def default_folder(words: str, config: str) -> Path:
+    """Where a sweep lives if nothing is said."""
+    path = Path(words)
+    if path.suffix == ".py":
+        return Path("runs") / f"sweep_{path.parent.name if path.stem == 'sweep' else path.stem}"
+    return Path("runs") / f"sweep_{config}"
+
+
+def run_sweep(words: str, config: Config, folder: Path, options: Options) -> int:
+    """Does the runs of a sweep that are not done, and writes the report; returns the exit status.
+
+    0: all are done; 1: some failed, and the report says which; 2: a mistake of the user's, before
+    any run began; 130: Ctrl-C, after which the same command goes on. SIGTERM exits with 143.
+    """
+    try:
+        return _run_sweep(words, config, folder, options)
+    except USER_ERRORS as error:
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename or folder}: {error.strerror or error}"
+    except KeyboardInterrupt:
+        print("stopped and saved; go on with the same command", file=sys.stderr)
+        return 128 + signal.SIGINT
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def _run_sweep(words: str, config: Config, folder: Path, options: Options) -> int:
+    sweep = load(words)
+    runs = make_runs(sweep, config, options.max_runs)
+    if options.together not in TOGETHER:
+        raise ConfigError(f"--together={options.together} must be one of {', '.join(TOGETHER)}")
+    together = options.together == "always" or (options.together == "auto" and bool(visible_gpus()))
+    numbered = dict(enumerate(units(runs, together)))
+    if options.unit is not None:
+        return work(numbered[options.unit], folder)
+    jax.config.update("jax_platforms", "cpu")  # this process leaves the devices to the others
+    mine = _part(numbered, options.part)
+    left = [n for n, unit in mine.items() if not all(finished(folder, run) for run in unit)]
+    if left:
+        _run_units(mine, left, folder, sweep, options)
+    return _conclude(sweep, runs, mine, folder)
+
+
+def _run_units(
+    mine: Mapping[int, Sequence[Run]],
+    left: Sequence[int],
+    folder: Path,
+    sweep: Sweep,
+    options: Options,
+) -> None:
+    """Runs the units that are left, all checked beforehand."""
+    where = places(options.workers, len(left))
+    todo = [run for n in left for run in mine[n] if not finished(folder, run)]
+    check(todo, 1 if len(where) > 1 or visible_gpus() else None)
+    for run in todo:
+        check_workdir(run.config, folder / run.name)
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    start: Start = start_here
+    if options.submit:
+        start = submitter(options.submit, folder / "submitted")
+        where = where[:1] * (options.workers or len(left))
+    many = sum(map(len, mine.values()))
+    print(f"{many} runs, {many - len(todo)} of them done, in {folder}; {len(where)} at a time")
+
+    def log(unit: int) -> Path:
+        return logs / f"{mine[unit][0].name}.txt"
+
+    def figure(run: Run) -> str:
+        return headline(folder / run.name, sweep.metric)
+
+    with Screen(mine, folder, len(where), figure) as screen:
+        statuses = execute(left, start, where, log, screen.tell)
+    for unit, status in statuses.items():
+        if status:
+            print(f"{mine[unit][0].name} failed: {last_line(log(unit))} ({log(unit)})")
+
+
+def last_line(log: Path) -> str:
+    """Why a process failed, as its output says."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    wrong = [line for line in lines if re.match(r"error:|\w*(Error|Exception)\b", line)]
+    return (wrong or lines or ["without a word"])[-1]
+
+
+def _part(numbered: Mapping[int, Sequence[Run]], part: str) -> dict[int, Sequence[Run]]:
+    """The units of one host."""
+    match = re.fullmatch(r"(\d+)/(\d+)", part)
+    if not match or int(match[1]) >= int(match[2]):
+        raise ConfigError(f"--part={part} must be I/N, the I-th of N parts, from 0/N to N-1/N")
+    return {n: unit for n, unit in numbered.items() if n % int(match[2]) == int(match[1])}
+
+
+def _conclude(
+    sweep: Sweep, runs: Sequence[Run], mine: Mapping[int, Sequence[Run]], folder: Path
+) -> int:
+    done = [run for run in runs if finished(folder, run)]
+    failed = [run for unit in mine.values() for run in unit if not finished(folder, run)]
+    if not done:
+        print("no run is done: there is nothing to report", file=sys.stderr)
+        return 1
+    write_reports(sweep, runs, done, folder)
+    print(f"{len(done)} of {len(runs)} runs are done; report: {folder / 'report.md'} and .html")
+    if failed:
+        print(f"not done: {', '.join(run.name for run in failed)}", file=sys.stderr)
+    return 1 if failed else 0

@@ -1,0 +1,172 @@
+"""From a sweep's words to its runs, all of them checked before any time is spent."""
+
+import copy
+import importlib.util
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffusion_jax.build import Config, ConfigError, build
+from diffusion_jax.command_line import suggest, unknown_key
+from diffusion_jax.sweep.expression import Overrides, check_number, expand
+
+MOST_RUNS = 200
+LONGEST_NAME = 100
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """An ablation, as a file's `get_sweep()` returns it.
+
+    Attributes:
+        runs: an expression (`expression.expand`), or a list of overrides.
+        question: what it is to find out; stands at the head of the report.
+        hypothesis: what was expected beforehand.
+        fixed: overrides that all runs share.
+        metric: by which settings are ranked: a name in `result.json`, or how it begins.
+    """
+
+    runs: str | Sequence[Mapping[str, Any]]
+    question: str = ""
+    hypothesis: str = ""
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    metric: str = "frechet"
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run of a sweep.
+
+    Attributes:
+        name: of its folder, from what is its own.
+        setting: what runs with other seeds share, in words.
+        overrides: what it changes, by key.
+        config: the whole of it.
+    """
+
+    name: str
+    setting: str
+    overrides: Overrides
+    config: Config
+
+
+def load(words: str) -> Sweep:
+    """The sweep of a file, or of an expression.
+
+    Raises:
+        ConfigError: the file is not there, or gives none.
+    """
+    if not words.endswith(".py"):
+        return Sweep(words)
+    path = Path(words)
+    if not path.is_file():
+        near = sorted(map(str, Path("experiments").glob("*/sweep*.py")))
+        raise ConfigError(f"--sweep={words}: there is no such file{suggest(words, near)}")
+    spec = importlib.util.spec_from_file_location("sweep_file", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"--sweep={words}: is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sweep = module.get_sweep() if hasattr(module, "get_sweep") else None
+    if not isinstance(sweep, Sweep):
+        raise ConfigError(f"--sweep={words}: its get_sweep() must return a diffusion_jax Sweep")
+    return sweep
+
+
+def make_runs(sweep: Sweep, config: Config, most: int = MOST_RUNS) -> list[Run]:
+    """The runs of a sweep over a config.
+
+    Raises:
+        ConfigError: a key is unknown, a value is not of its type, there are no runs, two are the
+            same, or there are more than `most`.
+    """
+    if isinstance(sweep.runs, str):
+        own = expand(sweep.runs, most)
+    else:
+        own = [dict(overrides) for overrides in sweep.runs]
+        check_number(len(own), most)
+    configs = [_changed(config, {**sweep.fixed, **overrides}) for overrides in own]
+    short = _short(own)
+    names = _names([_in_words(overrides, short, ",") for overrides in own])
+    settings = [
+        _in_words({k: v for k, v in overrides.items() if k != "seed"}, short, ", ")
+        or "as configured"
+        for overrides in own
+    ]
+    seen: dict[str, str] = {}
+    for name, changed in zip(names, configs, strict=True):
+        text = json.dumps(changed.to_dict(), sort_keys=True)
+        if text in seen:
+            raise ConfigError(f"--sweep: two runs are the same: {seen[text]} and {name}")
+        seen[text] = name
+    return [Run(*each) for each in zip(names, settings, own, configs, strict=True)]
+
+
+def check(runs: Iterable[Run], devices: int | None) -> None:
+    """Builds the parts of every run, over data that is loaded once for those that share it.
+
+    Args:
+        runs: to check.
+        devices: that each of them will have; None: those that are there.
+
+    Raises:
+        ConfigError: one is not possible; its name is said.
+        DataError: as for a run on its own.
+    """
+    datasets: dict[str, Any] = {}
+    for run in runs:
+        key = json.dumps(run.config.data.to_dict(), sort_keys=True)
+        try:
+            datasets[key] = build(run.config, datasets.get(key), devices).dataset
+        except ConfigError as error:
+            raise ConfigError(f"--sweep: run {run.name}: {error}") from error
+
+
+def _changed(config: Config, overrides: Overrides) -> Config:
+    """A copy of a config with other values."""
+    changed = copy.deepcopy(config)
+    for key, value in overrides.items():
+        if wrong := unknown_key(changed, key):
+            raise ConfigError(f"--sweep: {wrong}")
+        try:
+            changed.update_from_flattened_dict({key: value})
+        except (TypeError, ValueError) as error:
+            is_like = json.dumps(_plain(config, key))
+            raise ConfigError(
+                f"--sweep: {key}={value!r} is not of the type of its default, {is_like}"
+            ) from error
+    return changed
+
+
+def _plain(config: Config, key: str) -> Any:
+    for part in key.split("."):
+        config = config[part]
+    return config.to_dict() if isinstance(config, Config) else config
+
+
+def _short(runs: Sequence[Overrides]) -> dict[str, str]:
+    """The last word of each key, where no other key has the same."""
+    keys = list(dict.fromkeys(key for run in runs for key in run))
+    lasts = [key.rpartition(".")[2] for key in keys]
+    return {
+        key: last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)
+    }
+
+
+def _in_words(overrides: Overrides, short: Mapping[str, str], comma: str) -> str:
+    def word(value: Any) -> str:
+        return "x".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+    return comma.join(f"{short[key]}={word(value)}" for key, value in overrides.items())
+
+
+def _names(words: Sequence[str]) -> list[str]:
+    """A folder's name for each run: `prediction=eps,seed=0`; numbered where these are alike."""
+    names = [re.sub(r"[^\w.=,+-]+", "_", each) for each in words]
+    if len(set(names)) == len(names) and max(map(len, names)) <= LONGEST_NAME:
+        return names
+    width = len(str(len(names)))
+    return [f"{i:0{width}d},{name}"[:LONGEST_NAME] for i, name in enumerate(names)]

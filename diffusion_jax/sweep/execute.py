@@ -1,0 +1,176 @@
+"""The processes of a sweep: several at a time, each on its own cores or device."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from diffusion_jax.build import ConfigError
+from diffusion_jax.runtime import visible_gpus
+from diffusion_jax.sweep.expression import value_of
+from diffusion_jax.sweep.work import CORES, LEASH
+
+ROOM = 3 * 2**30
+"""Bytes of memory left free for each run on a CPU."""
+POLL_SECONDS = 0.5
+
+
+class Process(Protocol):
+    """What runs a unit, here or elsewhere."""
+
+    def poll(self) -> int | None:
+        """The exit status, None while it runs."""
+
+    def terminate(self) -> None:
+        """Asks it to save and end."""
+
+
+Place = Mapping[str, str]
+"""Where a process runs, as additions to its environment say."""
+Start = Callable[[int, Place, Path], Process]
+"""Starts a unit at a place, with a file for its output."""
+
+
+def places(workers: int, units: int) -> list[Place]:
+    """Places for so many processes at a time.
+
+    A small network computes on one core nearly as fast as on many.
+
+    Args:
+        workers: how many, 1 has all devices; 0: one per GPU, or one per core of a CPU that has the
+            memory.
+        units: that there are to run.
+    """
+    gpus = visible_gpus()
+    if gpus and workers != 1:
+        several = [gpus[i % len(gpus)] for i in range(min(units, workers or len(gpus)))]
+        return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in several]
+    if gpus or not hasattr(os, "sched_getaffinity"):
+        return [{}] * min(units, max(workers, 1))
+    cores = sorted(os.sched_getaffinity(0))
+    room = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // ROOM
+    count = min(units, workers or max(1, min(len(cores), room)))
+    if count > len(cores):
+        return [{}] * count
+    shares = [cores[i * len(cores) // count : (i + 1) * len(cores) // count] for i in range(count)]
+    return [{CORES: ",".join(map(str, share))} for share in shares]
+
+
+def start_here(unit: int, place: Place, log: Path) -> Process:
+    """Starts this command again for one unit; it ends with this process."""
+    with log.open("a") as file:
+        return subprocess.Popen(
+            [sys.executable, *sys.argv, f"--unit={unit}"],
+            env={**os.environ, **place, LEASH: "1"},
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+
+
+class Submitted:
+    """A unit that a cluster's scheduler runs, through submitit."""
+
+    def __init__(self, job: Any) -> None:
+        self._job = job
+
+    def poll(self) -> int | None:
+        if not self._job.done():
+            return None
+        try:
+            status: int = self._job.result()
+        except Exception as error:  # whatever the scheduler or the node failed at
+            print(f"job {self._job.job_id}: {error}", file=sys.stderr)
+            return 1
+        return status
+
+    def terminate(self) -> None:
+        self._job.cancel(check=False)
+
+
+def submitter(settings: str, folder: Path) -> Start:
+    """Starts units as jobs of a cluster.
+
+    Args:
+        settings: `name=value,...` for submitit's `AutoExecutor.update_parameters`, such as
+            `slurm_partition=gpu,gpus_per_node=1,timeout_min=240`; `cluster=local` stays here.
+        folder: for the scheduler's files.
+
+    Raises:
+        ConfigError: submitit is not installed, or does not know a setting.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise ConfigError("--submit needs submitit: pip install submitit") from error
+    pairs = [pair.partition("=") for pair in settings.split(",")]
+    parameters: dict[str, Any] = {key: value_of(value) for key, _, value in pairs}
+    try:
+        executor = submitit.AutoExecutor(folder, cluster=parameters.pop("cluster", None))
+        executor.update_parameters(**parameters)
+    except (NameError, RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(f"--submit={settings}: {str(error).partition(chr(10))[0]}") from error
+
+    def start(unit: int, place: Place, log: Path) -> Process:
+        job = executor.submit(_command, [sys.executable, *sys.argv, f"--unit={unit}"], log)
+        return Submitted(job)
+
+    return start
+
+
+def _command(command: Sequence[str], log: Path) -> int:
+    """In the cluster's job: one unit."""
+    with log.open("a") as file:
+        return subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
+
+
+def execute(
+    waiting: Sequence[int],
+    start: Start,
+    where: Sequence[Place],
+    log: Callable[[int], Path],
+    tell: Callable[[dict[int, int | None]], None],
+) -> dict[int, int]:
+    """Runs units until none is left, whatever becomes of each; their exit statuses.
+
+    Ctrl-C and SIGTERM are passed on, and all that run are waited for.
+
+    Args:
+        waiting: units to run, in order.
+        start: starts a unit at a place, with a file for its output.
+        where: as many run at a time as there are places.
+        log: the file of a unit.
+        tell: called now and then with the statuses of those that have begun.
+    """
+    queue, free = list(waiting), list(where)
+    running: dict[int, tuple[Process, Place]] = {}
+    statuses: dict[int, int | None] = {}
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        while queue or running:
+            while queue and free:
+                unit, place = queue.pop(0), free.pop()
+                running[unit] = start(unit, place, log(unit)), place
+                statuses[unit] = None
+            for unit, (process, place) in list(running.items()):
+                if (status := process.poll()) is not None:
+                    statuses[unit] = status
+                    free.append(place)
+                    del running[unit]
+            tell(statuses)
+            if running:
+                time.sleep(POLL_SECONDS)
+    except (KeyboardInterrupt, SystemExit):
+        print(f"stopping: {len(running)} processes save and end", file=sys.stderr)
+        for process, _ in running.values():
+            process.terminate()
+        while any(process.poll() is None for process, _ in running.values()):
+            time.sleep(POLL_SECONDS)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return {unit: status for unit, status in statuses.items() if status is not None}

@@ -1,0 +1,136 @@
+"""What a sweep's expression says: grids, lists, zipped and random values."""
+
+import ast
+import hashlib
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from diffusion_jax.build import ConfigError
+
+Overrides = dict[str, Any]
+"""Values of a run by the keys of the config, such as `{"objective.prediction": "eps"}`."""
+
+DRAWS: Mapping[str, Callable[[np.random.Generator, float, float, int], np.ndarray]] = {
+    "uniform": lambda rng, low, high, n: rng.uniform(low, high, n),
+    "log_uniform": lambda rng, low, high, n: np.exp(rng.uniform(np.log(low), np.log(high), n)),
+    "integers": lambda rng, low, high, n: rng.integers(int(low), int(high) + 1, n),
+}
+DRAW = re.compile(rf"({'|'.join(DRAWS)})\((.*)\)")
+
+
+def expand(expression: str, most: int) -> list[Overrides]:
+    """The runs that an expression stands for, in order.
+
+    `key=a,b; key2=c,d` is the grid of all combinations, with the last key fastest. `key=a,b &
+    key2=c,d` is zipped: a with c, b with d. `key=a | key2=b` are alternatives, a list of runs.
+    `&` binds closest, then `|`, then `;`. `key=log_uniform(1e-4, 1e-2, 8)`, `uniform` and
+    `integers` (both ends included) are eight random values, the same for the same words; zipped,
+    they are a random search.
+
+    Raises:
+        ConfigError: a part is not `key=values`, has no values, or is zipped with more or fewer; or
+            there are more than `most` runs, which are then not made.
+    """
+    factors = [
+        [run for alternative in split(factor, "|") for run in _zipped(alternative)]
+        for factor in split(expression, ";")
+    ]
+    check_number(math.prod(map(len, factors)) if factors else 0, most)
+    return [_joined(parts, expression) for parts in itertools.product(*factors)]
+
+
+def check_number(runs: int, most: int) -> None:
+    """Raises a ConfigError if there are none, or more than are allowed."""
+    if not runs:
+        raise ConfigError("--sweep: there are no runs in it: the grid is empty")
+    if runs > most:
+        raise ConfigError(
+            f"--sweep: {runs:,} runs are more than {most}; if all are meant, say so by "
+            f"--max_runs={runs}"
+        )
+
+
+def _zipped(text: str) -> list[Overrides]:
+    """The runs of `key=values & key=values`."""
+    axes = [_axis(part) for part in split(text, "&")]
+    if len({len(values) for _, values in axes}) > 1:
+        lengths = ", ".join(f"{key} has {len(values)}" for key, values in axes)
+        raise ConfigError(f"--sweep: zipped keys need as many values each: {lengths} in {text!r}")
+    keys = [key for key, _ in axes]
+    rows = zip(*(values for _, values in axes), strict=True)
+    return [_joined([{k: v} for k, v in zip(keys, row, strict=True)], text) for row in rows]
+
+
+def _axis(text: str) -> tuple[str, list[Any]]:
+    key, equals, values = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise ConfigError(f"--sweep: {text!r} is not key=value,value,... of the config")
+    if drawn := DRAW.fullmatch(values.strip()):
+        return key, _draw(text, drawn[1], drawn[2])
+    found = [value_of(value) for value in split(values, ",")]
+    if not found:
+        raise ConfigError(f"--sweep: {key} has no values in {text!r}: the grid is empty")
+    return key, found
+
+
+def _draw(text: str, name: str, arguments: str) -> list[Any]:
+    """Random values that depend on the words alone, so that a sweep can go on."""
+    try:
+        low, high, n = (float(part) for part in arguments.split(","))
+        if n < 1 or n != int(n) or low > high or (name == "log_uniform" and low <= 0):
+            raise ValueError
+    except ValueError as error:
+        raise ConfigError(
+            f"--sweep: {name}(low, high, n) draws n values between two numbers (above 0 for "
+            f"log_uniform), not {text!r}"
+        ) from error
+    digest = hashlib.sha256("".join(text.split()).encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    values = DRAWS[name](rng, low, high, int(n)).tolist()
+    return [float(f"{v:.4g}") if isinstance(v, float) else v for v in values]
+
+
+def _joined(parts: Any, text: str) -> Overrides:
+    """One run of several parts, none of which says again what another one said."""
+    run: Overrides = {}
+    for part in parts:
+        for key in part.keys() & run.keys():
+            raise ConfigError(f"--sweep: {key} is said twice in {text.strip()!r}")
+        run |= part
+    return run
+
+
+def value_of(text: str) -> Any:
+    """A number, tuple, bool or quoted string as in Python; else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def split(text: str, mark: str) -> list[str]:
+    """The parts between the marks that stand outside of brackets and quotes, without empty ones."""
+    return [part for part in map(str.strip, _parts(text, mark)) if part]
+
+
+def _parts(text: str, mark: str) -> Iterator[str]:
+    depth, quote, start = 0, "", 0
+    for i, char in enumerate(text):
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+        elif char == mark and not depth:
+            yield text[start:i]
+            start = i + 1
+    yield text[start:]

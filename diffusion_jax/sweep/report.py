@@ -1,0 +1,218 @@
+"""The report on a sweep: `report.md`, the same as one HTML file, and all figures as JSON."""
+
+import base64
+import json
+import mimetypes
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from diffusion_jax.files import write_whole
+from diffusion_jax.passports import differences
+from diffusion_jax.report import MEANING
+from diffusion_jax.run.job import command
+from diffusion_jax.sweep.design import Run, Sweep
+from diffusion_jax.sweep.figures import draw_all
+from diffusion_jax.sweep.results import (
+    Found,
+    Settings,
+    collect,
+    difference,
+    mean_of,
+    metric_named,
+    metrics_in,
+    ranked,
+    sign_of,
+)
+
+STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto;
+padding: 0 1em } table { border-collapse: collapse; display: block; overflow-x: auto }
+th, td { border: 1px solid #ccc; padding: .3em .6em; text-align: left } img { max-width: 100% }
+code { background: #f2f2f2 } pre { background: #f2f2f2; padding: .6em; overflow-x: auto }"""
+
+
+def headline(folder: Path, metric: str) -> str:
+    """The figure of a finished run that the sweep is about."""
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    name = metric_named(metric, [result])
+    return f"{name} {result[name]['value']:.4g}" if name else f"no metric {metric!r}"
+
+
+def write_reports(sweep: Sweep, runs: Sequence[Run], done: Sequence[Run], folder: Path) -> None:
+    """Writes `report.md`, `report.html` and `results.json`, over the runs that are done."""
+    settings = collect(done, folder)
+    everything = [found for founds in settings.values() for found in founds]
+    results = [found.result for found in everything]
+    metric = metric_named(sweep.metric, results)
+    pictures = draw_all(settings, metric, folder)
+    lines = [f"# {folder.name.replace('_', ' ')}", ""]
+    lines += [f"**Question.** {sweep.question}", ""] * bool(sweep.question)
+    lines += [f"**Hypothesis.** {sweep.hypothesis}", ""] * bool(sweep.hypothesis)
+    lines += ["## Result", ""]
+    if missing := [run.name for run in runs if run not in done]:
+        lines += [f"**Not done: {len(missing)} of {len(runs)} runs**: {', '.join(missing)}.", ""]
+    if metric:
+        lines += [*_verdict(settings, metric), "", *_ranking(settings, metric), ""]
+    for file, caption in pictures:
+        lines += [f"![{caption}]({file})", "", f"*{caption}*", ""]
+    lines += [*_all_metrics(settings, metrics_in(results)), ""]
+    lines += [*_passports(everything, metrics_in(results)), ""]
+    lines += _how(sweep, everything)
+    text = "\n".join(lines)
+    write_whole(folder / "report.html", _as_html(text, folder).encode())
+    write_whole(folder / "results.json", _as_json(sweep, everything).encode())
+    write_whole(folder / "report.md", text.encode())
+
+
+def _verdict(settings: Settings, metric: str) -> list[str]:
+    """Which setting is best, and whether so many seeds tell it from the next."""
+    if len(settings) < 2 or not sign_of(metric):
+        return []
+    best, second = ranked(settings, metric)[:2]
+    gap = difference(settings[second], settings[best], metric)
+    figure = _interval(*mean_of(settings[best], metric))
+    line = f"By `{metric}` the best is **{best}**: {figure}. The next is {second}"
+    if gap is None:
+        return [f"{line}, of other seeds."]
+    if gap.seeds == 1:
+        return [f"{line}. **Not resolved: one seed** says nothing about others."]
+    by = f"{gap.mean:.3g} ({gap.low:.3g} to {gap.high:.3g}), paired by seed"
+    if gap.resolved:
+        return [f"{line}; the difference, {by}, is resolved by {gap.seeds} seeds."]
+    return [f"{line}; the difference, {by}, is **not resolved by {gap.seeds} seeds**{_more(gap)}."]
+
+
+def _more(gap: Any) -> str:
+    if not gap.needed:
+        return ""
+    return f": if it is as large as it looks, about {gap.needed:,} would resolve it"
+
+
+def _ranking(settings: Settings, metric: str) -> list[str]:
+    """A row for each setting, the best first, each against the first of the sweep."""
+    first = next(iter(settings))
+    title, direction = MEANING.get(metric.split("_")[0], (metric, ""))
+    lines = [
+        f"| setting | seeds | {title} (`{metric}`; {direction}) | minus that of {first}, by seed "
+        "| |",
+        "|---|---|---|---|---|",
+    ]
+    for name in ranked(settings, metric):
+        founds = settings[name]
+        gap = None if name == first else difference(founds, settings[first], metric)
+        cells = ["", ""]
+        if gap and gap.seeds > 1:
+            resolved = "resolved" if gap.resolved else f"not resolved by {gap.seeds} seeds"
+            cells = [
+                _interval(gap.mean, gap.low, gap.high),
+                resolved + ("" if gap.resolved else _more(gap)),
+            ]
+        elif gap:
+            cells = [f"{gap.mean:.3g}", "not resolved: one seed"]
+        figure = _interval(*mean_of(founds, metric))
+        lines.append(f"| {name} | {len(founds)} | {figure} | {' | '.join(cells)} |")
+    if f"{metric}_heldout" in founds[0].result:
+        entry = founds[0].result[f"{metric}_heldout"]
+        floor = _interval(entry["value"], entry["low"], entry["high"])
+        lines.append(f"| held-out real images | | {floor} | | the floor |")
+    alone = all(len(founds) == 1 for founds in settings.values())
+    of = "samples of the one run" if alone else "seeds, by Student's t"
+    return [*lines, "", f"Intervals are of 95%, over {of}."]
+
+
+def _all_metrics(settings: Settings, metrics: Sequence[str]) -> list[str]:
+    lines = [
+        "## All metrics",
+        "",
+        "| metric | " + " | ".join(settings) + " |",
+        "|---|" + "---|" * len(settings),
+    ]
+    for metric in metrics:
+        cells = [_interval(*mean_of(founds, metric)) for founds in settings.values()]
+        lines.append(f"| `{metric}` | {' | '.join(cells)} |")
+    return lines
+
+
+def _passports(everything: Sequence[Found], metrics: Sequence[str]) -> list[str]:
+    """What differs in how the runs were measured, but for their configs and checkpoints."""
+    sentences: dict[str, list[str]] = {}
+    for metric in metrics:
+        entries = {found.run.name: found.result[metric] for found in everything}
+        for sentence in differences(entries, but=("config", "checkpoint")):
+            sentences.setdefault(sentence, []).append(f"`{metric}`")
+    if not sentences:
+        return ["All runs were measured alike: their passports differ in the config alone."]
+    said = [f"- {sentence} (of {_few(which)})" for sentence, which in sentences.items()]
+    return ["**Measured differently**, by their passports:", "", *said]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _how(sweep: Sweep, everything: Sequence[Found]) -> list[str]:
+    lines = ["## How it was made", "", "```", command(), "```", ""]
+    if sweep.fixed:
+        fixed = ", ".join(f"`{key}={value}`" for key, value in sweep.fixed.items())
+        lines += [f"In all runs: {fixed}.", ""]
+    lines += ["| run | overrides | steps | training, s | in all, s |", "|---|---|---|---|---|"]
+    for found in everything:
+        overrides = " ".join(f"`{key}={value}`" for key, value in found.run.overrides.items())
+        lines.append(
+            f"| [{found.run.name}]({found.folder.name}/report.md) | {overrides} | "
+            f"{found.run.config.train.steps:,} | {found.train_seconds:,.0f} | "
+            f"{found.seconds:,.0f} |"
+        )
+    training = sum(found.train_seconds for found in everything)
+    whole = sum(found.seconds for found in everything)
+    made = json.loads((everything[0].folder / "config.json").read_text(encoding="utf-8"))
+    versions = ", ".join(f"{name} {v}" for name, v in made["versions"].items())
+    return [
+        *lines,
+        f"| all | | | {training:,.0f} | {whole:,.0f} |",
+        "",
+        f"On {made['device']}; commit {made['commit']}; {versions}.",
+        "",
+    ]
+
+
+def _interval(mean: float, low: float, high: float) -> str:
+    if low != low:
+        return f"**{mean:.3g}**"
+    return f"**{mean:.3g}** ({low:.3g} to {high:.3g})"
+
+
+def _as_json(sweep: Sweep, everything: Sequence[Found]) -> str:
+    """What the report's figures are made of; small enough to keep beside a paper."""
+    runs = [
+        {
+            "name": found.run.name,
+            "overrides": found.run.overrides,
+            "train_seconds": round(found.train_seconds, 1),
+            "seconds": found.seconds,
+            "result": found.result,
+        }
+        for found in everything
+    ]
+    about = {"question": sweep.question, "hypothesis": sweep.hypothesis, "fixed": dict(sweep.fixed)}
+    return json.dumps({**about, "runs": runs}, indent=1) + "\n"
+
+
+def _as_html(text: str, folder: Path) -> str:
+    """The page as one file, pictures in it."""
+    import markdown
+
+    def inlined(match: re.Match[str]) -> str:
+        path = folder / match[1]
+        kind = mimetypes.guess_type(path.name)[0]
+        return f'src="data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"'
+
+    body = markdown.markdown(text, extensions=["tables", "fenced_code"])
+    body = re.sub(r'src="([^":]+)"', inlined, body)
+    title = text.partition("\n")[0].removeprefix("# ")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>{title}</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )

@@ -1,0 +1,118 @@
+"""What the runs of a sweep found, by setting and seed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion_jax.metrics.paired import Difference, mean_interval, paired_difference
+from diffusion_jax.report import MEANING
+from diffusion_jax.sweep.design import Run
+from diffusion_jax.sweep.work import seconds
+
+
+@dataclass(frozen=True)
+class Found:
+    """One finished run.
+
+    Attributes:
+        run: which.
+        result: its `result.json`.
+        rows: its `metrics.jsonl`.
+        seconds: that it took in all.
+        folder: its workdir.
+    """
+
+    run: Run
+    result: Mapping[str, Mapping[str, Any]]
+    rows: Sequence[Mapping[str, float]]
+    seconds: float
+    folder: Path
+
+    @property
+    def train_seconds(self) -> float:
+        """Spent in training, in all attempts."""
+        return sum(row.get("train_seconds", 0.0) for row in self.rows)
+
+
+Settings = Mapping[str, Sequence[Found]]
+"""Finished runs by the title of their setting, in order of their seeds."""
+
+
+def collect(runs: Sequence[Run], folder: Path) -> Settings:
+    """What finished runs left in the folder of a sweep."""
+    settings: dict[str, list[Found]] = {}
+    for run in sorted(runs, key=lambda run: run.config.seed):
+        where = folder / run.name
+        lines = (where / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        found = Found(
+            run,
+            json.loads((where / "result.json").read_text(encoding="utf-8")),
+            [json.loads(line) for line in lines],
+            seconds(folder, run),
+            where,
+        )
+        settings.setdefault(run.setting, []).append(found)
+    order = list(dict.fromkeys(run.setting for run in runs))
+    return {title: settings[title] for title in order if title in settings}
+
+
+def metric_named(name: str, results: Sequence[Mapping[str, Any]]) -> str:
+    """The metric that all results have, of that name or that begins so; '' if there is none."""
+    common = set.intersection(*(set(result) for result in results))
+    ordered = [key for key in results[0] if key in common and not key.endswith("_heldout")]
+    exact = [key for key in ordered if key == name]
+    return next(iter(exact + [key for key in ordered if key.startswith(name)]), "")
+
+
+def metrics_in(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names that all results have, without those of held-out images that stand beside others."""
+    common = set.intersection(*(set(result) for result in results))
+    return [
+        name
+        for name in results[0]
+        if name in common and not (name.endswith("_heldout") and name[:-8] in common)
+    ]
+
+
+def sign_of(metric: str) -> int:
+    """1 where lower is better, -1 where higher is, 0 where neither is meant."""
+    if metric.startswith("bits"):
+        return 1
+    direction = MEANING.get(metric.split("_")[0], ("", ""))[1].split()
+    return {"lower": 1, "higher": -1}.get(direction[0] if direction else "", 0)
+
+
+def values(founds: Sequence[Found], metric: str) -> np.ndarray:
+    """A metric of the runs of one setting, by seed."""
+    return np.array([found.result[metric]["value"] for found in founds])
+
+
+def mean_of(founds: Sequence[Found], metric: str) -> tuple[float, float, float]:
+    """Mean and 95% interval over seeds; with one seed the interval of its run, over samples."""
+    if len(founds) == 1:
+        entry = founds[0].result[metric]
+        return entry["value"], entry["low"], entry["high"]
+    return mean_interval(values(founds, metric))
+
+
+def difference(a: Sequence[Found], b: Sequence[Found], metric: str) -> Difference | None:
+    """`a - b` over the seeds that both have; None if there are none."""
+    by_seed = [{found.run.config.seed: found for found in founds} for founds in (a, b)]
+    seeds = [seed for seed in by_seed[0] if seed in by_seed[1]]
+    if not seeds:
+        return None
+    return paired_difference(
+        *(values([found[seed] for seed in seeds], metric) for found in by_seed)
+    )
+
+
+def ranked(settings: Mapping[str, Sequence[Found]], metric: str) -> list[str]:
+    """Titles, the best first; as they are where neither direction is meant."""
+    sign = sign_of(metric)
+    return sorted(
+        settings, key=lambda title: sign * float(np.mean(values(settings[title], metric)))
+    )

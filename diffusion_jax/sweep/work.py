@@ -1,0 +1,124 @@
+"""What one process of a sweep does, and how another one sees how far it is."""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from diffusion_jax.files import write_whole
+from diffusion_jax.run import run as run_one
+from diffusion_jax.run import run_abreast
+from diffusion_jax.sweep.design import Run
+
+FINISHED = "finished.json"
+CORES = "DIFFUSION_JAX_CORES"
+"""In the environment of a process that keeps to these cores."""
+LEASH = "DIFFUSION_JAX_LEASH"
+"""In the environment of a process that ends when its standard input does, with its parent."""
+
+
+def units(runs: Sequence[Run], together: bool) -> list[list[Run]]:
+    """The runs that one process does, those that differ in their seeds alone if `together`."""
+    if not together:
+        return [[run] for run in runs]
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(json.dumps(_config(run) | {"seed": None}), []).append(run)
+    return list(found.values())
+
+
+def work(runs: Sequence[Run], folder: Path) -> int:
+    """Does the runs of a unit; the first exit status that is not 0.
+
+    Those that have not begun are trained abreast if there are several.
+    """
+    if cores := os.environ.get(CORES):
+        os.sched_setaffinity(0, map(int, cores.split(",")))  # before JAX starts its threads
+    if os.environ.get(LEASH):
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    left = [run for run in runs if not finished(folder, run)]
+    with contextlib.ExitStack() as stack:
+        for run in left:
+            stack.enter_context(_alone(folder / run.name))
+        new = [run for run in left if not list((folder / run.name).glob("checkpoints/*"))]
+        began, status = time.monotonic(), 0
+        if len(new) > 1:
+            status = run_abreast([run.config for run in new], [folder / run.name for run in new])
+            if status > 2:  # it was asked to stop; after a failure each is tried on its own
+                return status
+        together = time.monotonic() - began
+        statuses = [
+            _work_one(run, folder, together / len(new) if run in new else 0.0) for run in left
+        ]
+    return next((status for status in statuses if status), 0)
+
+
+def _work_one(run: Run, folder: Path, before: float) -> int:
+    print(f"== {run.name}", flush=True)
+    began = time.monotonic()
+    status = run_one(run.config, folder / run.name, "all")
+    if not status:
+        seconds = before + time.monotonic() - began
+        found = {"seconds": round(seconds, 1), "config": _config(run)}
+        write_whole(folder / run.name / FINISHED, (json.dumps(found, indent=1) + "\n").encode())
+    return status
+
+
+def finished(folder: Path, run: Run) -> bool:
+    """Whether a run is done to the end with all of its settings."""
+    try:
+        found = json.loads((folder / run.name / FINISHED).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return bool(found["config"] == _config(run))
+
+
+def seconds(folder: Path, run: Run) -> float:
+    """How long a finished run took, in the process that ended it."""
+    path = folder / run.name / FINISHED
+    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+
+
+def step_of(folder: Path, run: Run) -> int:
+    """The last step that a run has logged."""
+    try:
+        with (folder / run.name / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return 0
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError):
+            return int(json.loads(line)["step"])
+    return 0
+
+
+def _config(run: Run) -> dict[str, object]:
+    """All settings, as JSON gives them back."""
+    found: dict[str, object] = json.loads(json.dumps(run.config.to_dict()))
+    return found
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits until no other process works in that folder: one may still be saving its last step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that works in {folder}", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _end_with_parent() -> None:
+    """Ends as by SIGTERM, saving, when the process that started this one is gone."""
+    os.read(sys.stdin.fileno(), 1)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,121 @@
+"""Runs of one config but for their seeds, trained by one program: everything has a leading axis."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.training.loop import Action
+from diffusion_jax.training.parallel import Replicated, with_index
+from diffusion_jax.training.state import TrainState
+from diffusion_jax.types import Batch
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """One tree of arrays `[S, ...]` of S trees."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def part(tree: Any, i: int) -> Any:
+    """Number `i` of what `stack` made."""
+    return jax.tree.map(lambda a: a[i], tree)
+
+
+class Abreast(Replicated):
+    """The train step mapped over the runs, on one device; a small network leaves it idle else.
+
+    A step takes as long as that of a batch as much larger, and gives what each would on its own,
+    to the order of float sums.
+    """
+
+    def __init__(self) -> None:
+        self.axis_name = None
+        self.share = 0, 1
+        self._devices = jax.local_devices()
+
+    def compile(self, step: Any) -> Any:
+        """`(states, batches, keys) -> (states, metrics)`; the states are donated."""
+        return jax.jit(jax.vmap(step), donate_argnums=0)
+
+    def split(self, batch: Batch) -> Batch:
+        """Batches `[S, B, ...]` with each sample's place in its own."""
+        runs = len(batch["x"])
+        index = with_index({"x": batch["x"][0]}, 0)["index"]
+        return {**batch, "index": np.broadcast_to(index, (runs, len(index)))}
+
+
+class AbreastBatches:
+    """The batches of several runs, stacked; their states are a list."""
+
+    def __init__(self, batches: Sequence[Any]) -> None:
+        self._batches = batches
+
+    def __next__(self) -> Batch:
+        each = [next(batches) for batches in self._batches]
+        return jax.tree.map(lambda *arrays: np.stack(arrays), *each)
+
+    def get_state(self) -> list[Any]:
+        return [batches.get_state() for batches in self._batches]
+
+    def describe(self, index: int) -> str:
+        return "; ".join(batches.describe(index) for batches in self._batches)
+
+    def close(self) -> None:
+        for batches in self._batches:
+            batches.close()
+
+
+class AbreastCheckpoints:
+    """What `loop.train` asks of checkpoints, of each run's own."""
+
+    def __init__(self, checkpoints: Sequence[Checkpoints]) -> None:
+        self._each = checkpoints
+
+    def save(
+        self, step: int, states: TrainState, data_states: Sequence[Any], metrics: Mapping[str, Any]
+    ) -> None:
+        for i, (checkpoints, data_state) in enumerate(zip(self._each, data_states, strict=True)):
+            own = {name: float(values[i]) for name, values in metrics.items()}
+            checkpoints.save(step, part(states, i), data_state, own)
+
+    def latest(self) -> int | None:
+        return self._each[0].latest()
+
+    def check(self) -> None:
+        for checkpoints in self._each:
+            checkpoints.check()
+
+    def wait(self) -> None:
+        for checkpoints in self._each:
+            checkpoints.wait()
+
+
+class AbreastWriter:
+    """Writes number i of each metric `[S]` by writer i, and of times each run's share."""
+
+    def __init__(self, writers: Sequence[Any]) -> None:
+        self._writers = writers
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        for i, writer in enumerate(self._writers):
+            own = {name: v[i] if np.ndim(v) else v for name, v in scalars.items()}
+            if "train_seconds" in own:
+                own["train_seconds"] /= len(self._writers)
+            writer.write_scalars(step, own)
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+
+def abreast(actions: Sequence[Action]) -> Callable[[int, TrainState], dict[str, Any]]:
+    """One action of those of several runs, each on its own state; metrics `[S]`."""
+
+    def action(step: int, states: TrainState) -> dict[str, Any]:
+        found = [own(step, part(states, i)) for i, own in enumerate(actions)]
+        return {name: np.array([each[name] for each in found]) for name in found[0]}
+
+    return action
