@@ -90,8 +90,8 @@ class _Unpickler(pickle.Unpickler):
         raise WeightsError(f"it asks for {module}.{name}, which is no part of a tensor")
 
     def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, _, size, *_ = pid
-        if kind != "storage" or not isinstance(dtype, np.dtype):
+        kind, dtype, key, _, size, *view = pid
+        if kind != "storage" or not isinstance(dtype, np.dtype) or any(view):
             raise pickle.UnpicklingError("a persistent id that is no storage")
         return _Storage(dtype, str(key), int(size))
 

@@ -16,6 +16,7 @@ from compiled import quick_jit
 from PIL import Image
 
 from diffusion_jax import weights
+from diffusion_jax.models.efficientnet import depthwise_conv, depthwise_conv_by_shifts
 from diffusion_jax.models.vision_transformer import VisionTransformer
 from diffusion_jax.pretrained import (
     EFFLITE0,
@@ -112,6 +113,15 @@ def test_sizes_are_the_published_ones(name, parameters, features):
     for channels in (1, 3):
         images = jax.ShapeDtypeStruct((2, 8, 8, channels), jnp.uint8)
         assert jax.eval_shape(pretrained.apply, shapes, images)[1].shape == (2, features)
+
+
+@pytest.mark.parametrize(("side", "size", "stride"), [(8, 3, 1), (8, 3, 2), (9, 5, 2), (7, 5, 1)])
+def test_depthwise_convolution_by_shifts(side, size, stride):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, side, side + 2, 3), np.float32)
+    kernel = rng.standard_normal((size, size, 1, 3), np.float32)
+    found = depthwise_conv_by_shifts(x, kernel, stride)
+    np.testing.assert_allclose(found, depthwise_conv(x, kernel, stride), atol=1e-5)
 
 
 def test_grey_is_repeated_and_values_are_as_each_network_takes_them():

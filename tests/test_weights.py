@@ -7,6 +7,7 @@ import io
 import pathlib
 import pickle
 import zipfile
+from collections import OrderedDict
 
 import flax.linen as nn
 import jax
@@ -55,8 +56,8 @@ class Pickler(pickle._Pickler):
 class Stored:
     """A persistent id."""
 
-    def __init__(self, kind="FloatStorage", key="0", size=6):
-        self.pid = ("storage", Asking("torch", kind), key, "cpu", size)
+    def __init__(self, kind="FloatStorage", key="0", size=6, view=None):
+        self.pid = ("storage", Asking("torch", kind), key, "cpu", size, view)
 
 
 def pickled(obj):
@@ -116,6 +117,14 @@ def test_every_kind_of_storage_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("write", [write_zip, write_legacy])
+def test_what_a_module_adds_to_its_state_dict_is_passed_over(tmp_path, write):
+    state = OrderedDict(x=tensor())
+    state._metadata = OrderedDict({"": {"version": 1}})
+    found = read_tensors(write(tmp_path / "x.pth", state))
+    np.testing.assert_array_equal(found["x"], [[0, 1, 2], [3, 4, 5]])
+
+
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
 @pytest.mark.parametrize(
     ("state", "says"),
     [
@@ -133,6 +142,7 @@ def test_every_kind_of_storage_is_read(tmp_path):
         ({"x": tensor(offset=-1)}, r"shape \(2, 3\)"),
         ({"x": tensor(strides=(3, -1))}, r"strides \(3, -1\)"),
         ({"x": tensor(strides=(1,))}, "cut short"),
+        ({"x": tensor(stored=Stored(view=("1", 1, 2)))}, "no storage"),  # of torch before 0.4
         ({"x": Asking("torch._utils", "_rebuild_tensor_v2", 3, 0, (1,), (1,))}, "cut short"),
     ],
 )
