@@ -10,6 +10,7 @@ from diffusion_jax.metrics.frechet import (
     frechet_influence,
     moments,
     moments_of_chunks,
+    square_root,
 )
 from diffusion_jax.metrics.inception import inception_influence, inception_score, log_softmax
 from diffusion_jax.metrics.intervals import bootstrap, variance_of_mean, wilson, without_bias
@@ -116,7 +117,7 @@ def test_influence_is_what_leaving_a_sample_out_does(metric: str) -> None:
         "inception": lambda rows: inception_score(log_p[rows]),
         "sliced": lambda rows: sliced_wasserstein(fake[rows], real, 16)[0],
     }[metric], {
-        "frechet": lambda: frechet_influence(fake, reference),
+        "frechet": lambda: frechet_influence(fake, reference, square_root(reference.covariance)),
         "inception": lambda: inception_influence(log_p),
         "sliced": lambda: sliced_wasserstein(fake, real, 16)[1],
     }[metric]()  # fmt: skip

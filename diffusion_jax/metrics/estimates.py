@@ -17,7 +17,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diffusion_jax.metrics.frechet import Moments, frechet_distance, frechet_influence, moments
+from diffusion_jax.metrics.frechet import (
+    Moments,
+    frechet_distance,
+    frechet_influence,
+    moments,
+    square_root,
+)
 from diffusion_jax.metrics.inception import inception_influence, inception_score, log_softmax
 from diffusion_jax.metrics.intervals import (
     Estimate,
@@ -85,10 +91,11 @@ def moment_estimates(
     features: np.ndarray, labels: np.ndarray | None, reference: Moments
 ) -> dict[str, Estimate]:
     """`frechet` and `frechet_infinite` of features `[N, D]` with labels `[N]`."""
-    value = frechet_distance(moments(features), reference)
-    variance = variance_of_mean(frechet_influence(features, reference), labels)
+    root = square_root(reference.covariance)
+    value = frechet_distance(moments(features), reference, root)
+    variance = variance_of_mean(frechet_influence(features, reference, root), labels)
     limit = without_bias(
-        lambda rows: frechet_distance(moments(features[rows]), reference),
+        lambda rows: frechet_distance(moments(features[rows]), reference, root),
         value, variance, len(features), labels,
     )  # fmt: skip
     return {"frechet": _not_below_zero(normal(value, variance)), "frechet_infinite": limit}

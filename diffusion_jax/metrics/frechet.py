@@ -40,21 +40,27 @@ def moments_of_chunks(chunks: Iterable[np.ndarray]) -> Moments:
     return Moments(mean, squares / (num - 1))
 
 
-def frechet_distance(a: Moments, b: Moments) -> float:
+def frechet_distance(a: Moments, b: Moments, root: np.ndarray | None = None) -> float:
     """`|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))` (Heusel et al. 2017).
 
-    The trace of the root is the sum of the singular values of `C_a^(1/2) C_b^(1/2)`, which stays
-    real for covariances without full rank.
+    The trace of the root is that of `(R C_a R)^(1/2)` with `R = C_b^(1/2)`, which is symmetric, and
+    so real for covariances without full rank; what rounding leaves of eigenvalues that are 0 is 0.
 
     Of `N` samples it is too large by about `c / N`, and of few reference images likewise.
+
+    Args:
+        a: of samples, say.
+        b: of the reference.
+        root: `square_root(b.covariance)`, where many are measured against one.
     """
-    roots = _square_root(a.covariance) @ _square_root(b.covariance)
-    cross = np.linalg.svd(roots, compute_uv=False).sum()
+    root = square_root(b.covariance) if root is None else root
+    values = np.linalg.eigvalsh(root @ a.covariance @ root)
+    cross = np.sqrt(values[_there(values)]).sum()
     shift = ((a.mean - b.mean) ** 2).sum()
     return float(shift + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross)
 
 
-def frechet_influence(features: np.ndarray, reference: Moments) -> np.ndarray:
+def frechet_influence(features: np.ndarray, reference: Moments, root: np.ndarray) -> np.ndarray:
     """How much each sample moves the distance from `reference`: its influence function `[N]`.
 
     The derivative of the distance where the law of the samples takes on more of `x`: with
@@ -65,11 +71,11 @@ def frechet_influence(features: np.ndarray, reference: Moments) -> np.ndarray:
     Args:
         features: of the samples `[N, D]`.
         reference: moments of the reference set, taken as given.
+        root: `square_root` of its covariance.
     """
     own = moments(features)
-    root = _square_root(reference.covariance)
     values, vectors = np.linalg.eigh(root @ own.covariance @ root)
-    there = values > values[-1] * len(values) * np.finfo(np.float64).eps
+    there = _there(values)
     project = root @ vectors[:, there] / values[there] ** 0.25
     found = []
     for start in range(0, len(features), CHUNK):
@@ -79,6 +85,13 @@ def frechet_influence(features: np.ndarray, reference: Moments) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _square_root(covariance: np.ndarray) -> np.ndarray:
+def _there(values: np.ndarray) -> np.ndarray:
+    """Which of ascending eigenvalues are more than rounding."""
+    found: np.ndarray = values > values[-1] * len(values) * np.finfo(np.float64).eps
+    return found
+
+
+def square_root(covariance: np.ndarray) -> np.ndarray:
+    """The symmetric root of a covariance `[D, D]`."""
     values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
