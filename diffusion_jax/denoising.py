@@ -54,7 +54,7 @@ def denoising_errors(
             keys = sample_keys(jax.random.fold_in(key, number), index)
             eps, t = sample_noise(keys, generator.shape), jnp.full(len(x_0), time)
             x_0_hat = denoise(diffuse(generator.schedule, x_0, eps, t), t, cond).x_0
-            errors.append(jnp.mean((x_0_hat - x_0) ** 2, axis=range(1, x_0.ndim)))
+            errors.append(jnp.mean((x_0_hat - x_0) ** 2, axis=tuple(range(1, x_0.ndim))))
         return jnp.stack(errors, 1)
 
     def measured(source: Source) -> np.ndarray:
