@@ -115,7 +115,7 @@ def _ranking(settings: Settings, metric: str) -> list[str]:
     if f"{metric}_heldout" in founds[0].result:
         entry = founds[0].result[f"{metric}_heldout"]
         floor = _interval(entry["value"], entry["low"], entry["high"])
-        lines.append(f"| held-out real images | | {floor} | | the floor |")
+        lines.append(f"| {entry['n']:,} held-out real images | | {floor} | | the floor |")
     alone = all(len(founds) == 1 for founds in settings.values())
     of = "samples of the one run" if alone else "seeds, by Student's t"
     return [*lines, "", f"Intervals are of 95%, over {of}."]
