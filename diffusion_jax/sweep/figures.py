@@ -35,7 +35,7 @@ def _plots(columns: int, height: float) -> tuple[Any, Any, Any]:
 
 
 def _save(pyplot: Any, figure: Any, path: Path) -> str:
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     pyplot.close(figure)
     return path.name
 
@@ -118,7 +118,7 @@ def _samples(settings: Settings, folder: Path) -> tuple[str, str] | None:
             rows[title] = [np.asarray(Image.open(path)) for path in paths]
     if not rows:
         return None
-    pyplot, figure, axes = _plots(1, 0.55 + 0.75 * len(rows))
+    pyplot, figure, axes = _plots(1, 0.3 + 0.6 * len(rows))
     size = max(image.shape[0] for images in rows.values() for image in images)
     sheet = np.full((len(rows) * (size + 1), IMAGES * (size + 1), 3), 255, np.uint8)
     for i, images in enumerate(rows.values()):
