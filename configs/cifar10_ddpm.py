@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     c.schedule.name = "ddpm"
     c.time_sampling.name = "discrete"
     c.objective.prediction = "eps"
-    c.objective.label_dropout = 1.0  # no labels at all
+    c.objective.cond_dropout = 1.0  # no labels at all
     c.model.unet.channels = 128
     c.model.unet.channel_mults = (1, 2, 2, 2)
     c.model.unet.attention_resolutions = (16,)

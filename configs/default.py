@@ -66,7 +66,9 @@ def get_config() -> ConfigDict:
     c.objective.sigma_data = 0.5  # of the data: for prediction edm and weighting edm
     c.objective.huber = 0.0  # c of the pseudo-Huber error, in the root of the mean square; 0: off
     c.objective.learned_uncertainty = False  # the loss over its learned size at t (EDM2)
-    c.objective.label_dropout = 0.1  # share of the samples trained without label, for guidance
+    c.objective.cond_dropout = 0.1  # share of samples trained without conditioning, for guidance
+    # Further shares that are trained without a part of it, independent of each other.
+    c.objective.part_dropout = ConfigDict({"label": 0.0, "text": 0.0, "vector": 0.0, "image": 0.0})
     c.objective.learned_variance = False  # two outputs per channel (improved DDPM's L_hybrid)
     c.objective.vlb_weight = 1e-3  # lambda of L_hybrid
 
@@ -179,6 +181,19 @@ def get_config() -> ConfigDict:
     c.sample.optimised = ConfigDict({"images": 256, "iterations": 60})
     c.sample.t_max = 1.0  # where sampling starts; < 1 for eps or score with schedule flow
     c.sample.guidance_scale = 1.0  # classifier-free; 1 is off
+    c.sample.guidance = ConfigDict()
+    c.sample.guidance.interval = (0.0, 1.0)  # times t at which guidance is on
+    # Course of the scale over time: constant | linear | cosine (these two grow from 1 at the noise,
+    # with the same mean) | plus_plus (CFG++, for DDIM, with a scale in [0, 1])
+    c.sample.guidance.schedule = "constant"
+    c.sample.guidance.parallel = 1.0  # share that is kept of the part along x_0_hat (APG); 1: all
+    c.sample.guidance.max_norm = 0.0  # of the difference per root of its dimensions (APG); 0: none
+    c.sample.guidance.rescale = 0.0  # share of the way back to the unguided standard deviation
+    # Samples denoised together in groups of this size (0: each alone), that repel each other
+    # (particle guidance), or draw together their pictures or the directions in which they move.
+    c.sample.guidance.flock = ConfigDict(
+        {"size": 0, "separation": 0.0, "cohesion": 0.0, "alignment": 0.0}
+    )
     c.sample.clip = 1.0  # x_0_hat is kept within +-clip; 0: no clipping
     c.sample.num_images = 100
     c.sample.first_index = 0  # image i is the same whatever the number of images

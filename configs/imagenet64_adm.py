@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     c.time_sampling.name = "discrete"
     c.objective.prediction = "eps"
     c.objective.learned_variance = True
-    c.objective.label_dropout = 0.0
+    c.objective.cond_dropout = 0.0
     c.model.dtype = "bfloat16"
     c.model.unet.channels = 192
     c.model.unet.channel_mults = (1, 2, 3, 4)

@@ -7,7 +7,7 @@ right for every prediction type.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +91,8 @@ class GaussianLoss:
         time_law: None, or `params -> logits` `[K]` of `time_sampling.learned`: how often each time
             is drawn is learned too, such that the loss has least variance. Its mean stays what it
             is, as each sample is divided by the density with which it was drawn.
-        label_dropout: probability with which a sample's conditioning is switched off.
+        cond_dropout: probability with which all of a sample's conditioning is switched off.
+        part_dropout: further probabilities by part of the conditioning (`conditioning.PARTS`).
         vlb_steps: 0, or the number of discrete steps for which the network learns the variance,
             from the variational bound times `vlb_weight` added to the loss (L_hybrid, Eq. 16,
             Nichol & Dhariwal 2021); the mean gets no gradient from it.
@@ -108,7 +109,8 @@ class GaussianLoss:
     huber: float = 0.0
     uncertainty: Callable[[Params, Array], Array] | None = None
     time_law: Callable[[Params], Array] | None = None
-    label_dropout: float = 0.0
+    cond_dropout: float = 0.0
+    part_dropout: Mapping[str, float] | None = None
     vlb_steps: int = 0
     vlb_weight: float = 1e-3
 
@@ -121,7 +123,8 @@ class GaussianLoss:
             u, log_density = learned(self.time_law(params), u)
         t = self.quantile(u)
         eps = sample_noise(sample_keys(noise_key, index), x_0.shape[1:])
-        cond = drop(batch["cond"], sample_keys(cond_key, index), self.label_dropout)
+        cond_keys = sample_keys(cond_key, index)
+        cond = drop(batch["cond"], cond_keys, self.cond_dropout, self.part_dropout)
 
         x_t = diffuse(self.schedule, x_0, eps, t)
         network_input = self.prediction.network_input(self.schedule, x_t, t)

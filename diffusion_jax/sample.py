@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +12,19 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from diffusion_jax.corruption import sample_keys, sample_noise
 from diffusion_jax.devices import everywhere, gather, lies_over, mesh_of, put
-from diffusion_jax.guidance.classifier_free import classifier_free
-from diffusion_jax.guidance.clip import clip
+from diffusion_jax.guidance.extrapolation import classifier_free
 from diffusion_jax.prediction import Prediction, denoiser
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Cond, Denoiser, Key, Params, Sampler
+
+Guide = Callable[[Denoiser, Array, Array], Denoiser]
+"""`(denoiser, guidance scale, times [steps + 1]) -> Denoiser`."""
+
+
+def only_classifier_free(denoise: Denoiser, scale: Array, _: Array) -> Denoiser:
+    """A `Guide` of one part."""
+    return classifier_free(denoise, scale)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,8 +38,9 @@ class Generator:
         sampler: the method.
         times: `[steps + 1]` times, descending.
         shape: of one sample.
-        clip: limit of `x_0_hat`, 0 for none.
         learned_variance: whether `y` has a variance for each channel.
+        guide: makes of the denoiser what the sampler sees.
+        group: so many samples in a row see each other.
     """
 
     apply: Callable[..., Array]
@@ -40,8 +49,9 @@ class Generator:
     sampler: Sampler
     times: Array
     shape: tuple[int, ...]
-    clip: float = 1.0
     learned_variance: bool = False
+    guide: Guide = only_classifier_free
+    group: int = 1
 
     def denoiser(self, params: Params) -> Denoiser:
         """The network with these parameters, without guidance and clipping."""
@@ -56,9 +66,7 @@ class Generator:
         Returns:
             `[B, *shape]`, and every `keep_every`-th state `[K, B, *shape]` or None.
         """
-        denoise = classifier_free(self.denoiser(params), scale)
-        if self.clip:
-            denoise = clip(denoise, self.clip)
+        denoise = self.guide(self.denoiser(params), scale, self.times)
         prior_keys, step_keys = (sample_keys(k, index) for k in jax.random.split(key))
         x_T = self.schedule.sigma(self.times[0]) * sample_noise(prior_keys, self.shape)
         return sample(denoise, self.sampler, self.times, x_T, cond, step_keys, keep_every)
@@ -98,7 +106,8 @@ class Generator:
             final, kept = self._jitted(*whole[:2], *rows, whole[2], keep_every=keep_every)
             return final, None if kept is None else kept.swapaxes(0, 1)
 
-        x, kept = in_batches(draw, (params, jax.random.key(seed), float(scale)), each, batch_size)
+        whole = params, jax.random.key(seed), float(scale)
+        x, kept = in_batches(draw, whole, each, batch_size, self.group)
         return x, None if kept is None else kept.swapaxes(0, 1)
 
 
@@ -107,7 +116,9 @@ def as_cond(labels: np.ndarray | None) -> dict[str, np.ndarray]:
     return {} if labels is None else {"label": np.asarray(labels, np.int32)}
 
 
-def in_batches(program: Callable[[Any, Any], Any], whole: Any, each: Any, batch_size: int) -> Any:
+def in_batches(
+    program: Callable[[Any, Any], Any], whole: Any, each: Any, batch_size: int, group: int = 1
+) -> Any:
     """`program(whole, each)` in batches split over the devices of all processes.
 
     Args:
@@ -115,13 +126,15 @@ def in_batches(program: Callable[[Any, Any], Any], whole: Any, each: Any, batch_
         whole: tree of what all batches need; what is cut over all devices stays so.
         each: tree of `[N, ...]`, the same in all processes.
         batch_size: at most so many at once; smaller jobs are one batch.
+        group: batches are multiples of this, of which `N` is one too.
 
     Returns:
         The tree of `[N, ...]`, NumPy, in all processes.
     """
     num = len(jax.tree.leaves(each)[0])
     mesh = mesh_of(whole)
-    batch_size = -(-min(batch_size, num) // mesh.size) * mesh.size
+    multiple = math.lcm(mesh.size, group)
+    batch_size = -(-min(batch_size, num) // multiple) * multiple
     split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     whole = jax.tree.map(lambda a: a if lies_over(a, mesh) else put(a, everywhere(mesh)), whole)
     found = []

@@ -27,7 +27,7 @@ def generator(sampler, times, name="cosine"):
     def apply(params, x_t, t, cond):
         return prediction.from_x_0(schedule, x_t, exact(x_t, t, {}).x_0, t)
 
-    return Generator(apply, schedule, prediction, sampler(schedule), times, (2,), clip=0.0)
+    return Generator(apply, schedule, prediction, sampler(schedule), times, (2,))
 
 
 def search(made, starts, iterations=40, num=128):

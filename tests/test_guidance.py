@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,8 +8,8 @@ from oracles import SCHEDULES, three_components
 
 from diffusion_jax.conditioning import drop, unconditional
 from diffusion_jax.corruption import sample_keys
-from diffusion_jax.guidance.classifier_free import classifier_free
 from diffusion_jax.guidance.clip import clip
+from diffusion_jax.guidance.extrapolation import classifier_free
 from diffusion_jax.prediction import PREDICTIONS, denoiser
 from diffusion_jax.types import Denoised
 
@@ -82,19 +84,25 @@ def test_another_scale_does_not_compile_again():
         np.testing.assert_allclose(result, alone, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("scale", "calls"), [(1.0, 1), (2.0, 2), (0.0, 2)])
-def test_scale_1_costs_nothing(scale, calls):
-    """Counted as the program runs, not as it is traced."""
+def evaluated(program, *args):
+    """Images that the denoiser is asked of, in each of its calls: as the program runs."""
     ran = []
 
     def counted(x_t, t, cond):
-        jax.debug.callback(lambda: ran.append(1))
+        jax.debug.callback(lambda: ran.append(len(x_t)))
         return exact()(x_t, t, cond)
 
-    run = jax.jit(lambda scale: classifier_free(counted, scale)(points(), T, LABELS).x_0)
-    run(scale).block_until_ready()
+    jax.block_until_ready(jax.jit(functools.partial(program, counted))(*args))
     jax.effects_barrier()
-    assert len(ran) == calls
+    return ran
+
+
+@pytest.mark.parametrize(("scale", "calls"), [(1.0, [4]), (2.0, [8]), (0.0, [8])])
+def test_scale_1_costs_nothing_and_others_one_call_of_twice_the_images(scale, calls):
+    def program(denoise, scale):
+        return classifier_free(denoise, scale)(points(), T, LABELS).x_0
+
+    assert evaluated(program, scale) == calls
 
 
 def with_variance(x_t, t, cond):
@@ -130,9 +138,9 @@ def test_transforms_compose_outside_in():
 
 
 def test_unconditional_switches_all_off_and_keeps_types():
-    off = unconditional({"label": jnp.array([3, 5]), "text": jnp.zeros((2, 4), jnp.float32)})
+    off = unconditional({"label": jnp.array([3, 5]), "text": jnp.ones((2, 4), jnp.float32)})
     np.testing.assert_array_equal(off["label"], [-1, -1])
-    np.testing.assert_array_equal(off["text"], np.full((2, 4), -1.0))
+    np.testing.assert_array_equal(off["text"], np.zeros((2, 4)))
     assert off["label"].dtype == jnp.int32
     assert off["text"].dtype == jnp.float32
 
@@ -142,7 +150,7 @@ def test_drop_switches_all_conditioning_of_a_sample_together():
     dropped = drop(cond, sample_keys(jax.random.key(0), jnp.arange(200)), 0.5)
     off = np.asarray(dropped["label"]) == -1
     assert 50 < off.sum() < 150
-    np.testing.assert_array_equal(np.all(dropped["text"] == -1, axis=1), off)
+    np.testing.assert_array_equal(np.all(dropped["text"] == 0, axis=1), off)
     np.testing.assert_array_equal(np.all(dropped["text"] == 1, axis=1), ~off)
     part = drop(
         {"label": jnp.arange(100, 200)},

@@ -461,7 +461,7 @@ def test_learned_variance_is_finite_at_every_step_in_float32():
 
 def test_loss_does_not_depend_on_how_the_batch_is_split():
     key, batch, network = jax.random.key(4), make_batch(12), Recorder()
-    loss = make_loss("cosine", "v", network, batch_size=12, label_dropout=0.5)
+    loss = make_loss("cosine", "v", network, batch_size=12, cond_dropout=0.5)
     whole, metrics = loss(PARAMS, batch, key)
     labels = network.cond["label"]
     for part in (slice(0, 5), slice(5, 12)):
@@ -481,11 +481,11 @@ def test_noise_is_its_own_for_each_sample_and_key():
     assert len(np.unique(noises)) == 2 * 6 * 3 * 2
 
 
-def test_label_dropout_has_its_rate_and_is_deterministic():
+def test_cond_dropout_has_its_rate_and_is_deterministic():
     """20,000 labels; 5 standard deviations: false-alarm rate 6e-7."""
     num, rate, network = 20_000, 0.1, Recorder()
     batch = make_batch(num, (1, 1))
-    loss = make_loss("cosine", "v", network, batch_size=num, label_dropout=rate)
+    loss = make_loss("cosine", "v", network, batch_size=num, cond_dropout=rate)
     masks = []
     for seed in (0, 0, 1):
         loss(PARAMS, batch, jax.random.key(seed))
@@ -498,8 +498,8 @@ def test_label_dropout_has_its_rate_and_is_deterministic():
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(0.0, range(6)), (1.0, [-1] * 6)])
-def test_label_dropout_never_and_always(rate, expected):
+def test_cond_dropout_never_and_always(rate, expected):
     network = Recorder()
-    loss = make_loss("cosine", "v", network, label_dropout=rate)
+    loss = make_loss("cosine", "v", network, cond_dropout=rate)
     loss(PARAMS, make_batch(), jax.random.key(0))
     np.testing.assert_array_equal(network.cond["label"], np.array(expected))

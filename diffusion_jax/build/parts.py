@@ -17,6 +17,7 @@ from diffusion_jax import time_sampling
 from diffusion_jax.build.averages import make_averages
 from diffusion_jax.build.choices import ConfigError, check_known, lookup
 from diffusion_jax.build.extractors import weights_file
+from diffusion_jax.build.guidance import make_guide
 from diffusion_jax.build.process import make_objective
 from diffusion_jax.build.sampling import check_times, make_sampler, make_times
 from diffusion_jax.data import Dataset, describe_dataset, load_dataset, without_images
@@ -78,6 +79,7 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     schedule = objective.schedule
     times = make_times(config, schedule)
     sampler = make_sampler(config, schedule)
+    guide = make_guide(config, schedule)
     check_known(config.model.name, MODELS, "model.name")
     check_known(config.model.dtype, DTYPES, "model.dtype")
     name = config.model.name
@@ -113,7 +115,10 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
 
     loss = dataclasses.replace(objective, apply=apply_train)
     heldout_loss = dataclasses.replace(
-        objective, apply=lambda params, *args: apply(params, *args[:-1]), label_dropout=0.0
+        objective,
+        apply=lambda params, *args: apply(params, *args[:-1]),
+        cond_dropout=0.0,
+        part_dropout=None,
     )
     generator = Generator(
         apply=apply,
@@ -122,7 +127,8 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
         sampler=sampler,
         times=times,
         shape=dataset.image_shape,
-        clip=config.sample.clip,
+        guide=guide,
+        group=max(config.sample.guidance.flock.size, 1),
         learned_variance=config.objective.learned_variance,
     )
     return Parts(dataset, init, loss, heldout_loss, optimizer, averages, generator)

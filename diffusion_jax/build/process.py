@@ -79,7 +79,8 @@ def make_objective(config: ConfigDict) -> GaussianLoss:
         huber=settings.huber,
         uncertainty=uncertainty if settings.learned_uncertainty else None,
         time_law=_time_law if config.time_sampling.learned else None,
-        label_dropout=settings.label_dropout,
+        cond_dropout=settings.cond_dropout,
+        part_dropout=dict(settings.part_dropout),
         vlb_steps=config.time_sampling.discrete.num_steps if settings.learned_variance else 0,
         vlb_weight=settings.vlb_weight,
     )

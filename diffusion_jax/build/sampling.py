@@ -180,8 +180,3 @@ def check_times(config: ConfigDict, schedule: Schedule) -> None:
             f"x_0 does not follow from prediction {prediction!r}; use sample.t_max=0.999, or "
             "objective.prediction=v, x0 or velocity"
         )
-    if config.sample.guidance_scale != 1 and not config.objective.label_dropout:
-        raise ConfigError(
-            f"sample.guidance_scale={config.sample.guidance_scale} needs a network that was "
-            "trained without labels too: objective.label_dropout > 0"
-        )

@@ -130,10 +130,14 @@ class Job:
         """What determines a sample, but for its number and label; `name` of the average."""
         sample = self.config.sample
 
-        def words(name: str) -> str:
+        def words(name: str, within: Config = sample) -> str:
             """A choice with its settings."""
-            settings = ", ".join(f"{key}={value}" for key, value in sample.get(name, {}).items())
-            return f"{name}({settings})"
+            group = within.get(name, {})
+            settings = [
+                words(key, group) if isinstance(value, Config) else f"{key}={value}"
+                for key, value in group.items()
+            ]
+            return f"{name}({', '.join(settings)})"
 
         return {
             "config": config_hash(self.config),
@@ -145,6 +149,7 @@ class Job:
             "grid": words(sample.grid) + words("restart") * (sample.restart.repeats > 0),
             "t_max": sample.t_max,
             "guidance_scale": sample.guidance_scale,
+            "guidance": words("guidance"),
             "clip": sample.clip,
         }
 

@@ -13,13 +13,18 @@ from diffusion_jax.run.job import Job
 
 COLUMNS = 10
 SHOWN = 100
-"""Samples at most in a grid during training, and in the animation."""
+"""Samples at most in a grid during training, and in the animation, as whole groups."""
+
+
+def _shown(job: Job) -> int:
+    group = job.generator.group
+    return max(SHOWN // group, 1) * group
 
 
 def draw_grid(job: Job, params: Any, step: int, path: Path) -> np.ndarray:
     """Draws the first `SHOWN` samples at most, saves them as a grid and returns it."""
     sample = job.config.sample
-    index = sample.first_index + np.arange(min(sample.num_images, SHOWN))
+    index = sample.first_index + np.arange(min(sample.num_images, _shown(job)))
     images, _ = job.draw(params, sample.seed, index, job.labels(index))
     sheet = tile(images, COLUMNS)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +47,8 @@ def sample(job: Job, again: bool) -> None:
         return
     params, step = job.restore()
     keep = max(1, sample.steps // max(sample.strip - 1, 1))
-    parts = (slice(None, SHOWN), slice(SHOWN, None))
+    shown = _shown(job)
+    parts = (slice(None, shown), slice(shown, None))
     first, rest = ((index[part], None if labels is None else labels[part]) for part in parts)
     images, states = job.draw(params, sample.seed, *first, keep)
     if len(rest[0]):

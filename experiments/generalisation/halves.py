@@ -32,7 +32,7 @@ def config_of(size: int, first: int, seed: int, steps: int):
     config = digits.get_config()
     config.seed = seed
     config.data.train_split = f"train[{first}:{first + size}]"
-    config.objective.label_dropout = 1.0
+    config.objective.cond_dropout = 1.0
     config.train.steps = steps
     config.train.heldout_every = config.train.sample_every = 0
     config.train.checkpoint_every = steps

@@ -74,9 +74,7 @@ def mixture_problem() -> Problem:
     def apply(_: Any, x_t: jax.Array, t: jax.Array, cond: Any) -> jax.Array:
         return prediction.from_x_0(schedule, x_t, exact(x_t, t, {}).x_0, t)
 
-    generator = Generator(
-        apply, schedule, prediction, ddim(schedule), jnp.array([1.0, 0.0]), (2,), clip=0.0
-    )
+    generator = Generator(apply, schedule, prediction, ddim(schedule), jnp.array([1.0, 0.0]), (2,))
     frechet = functools.partial(_frechet, Moments(*mixture.moments()), lambda x: x, None)
     return Problem(generator, {}, {}, frechet)
 

@@ -33,7 +33,7 @@ from bench import describe  # noqa: E402
 from configs import imagenet64_adm, imagenet256_dit  # noqa: E402
 from diffusion_jax.build import planned_dataset  # noqa: E402
 from diffusion_jax.data import ArraySource, train_batches  # noqa: E402
-from diffusion_jax.guidance.classifier_free import classifier_free  # noqa: E402
+from diffusion_jax.guidance.extrapolation import classifier_free  # noqa: E402
 from diffusion_jax.models.flops import count_flops  # noqa: E402
 from diffusion_jax.models.platform import computing_on  # noqa: E402
 from diffusion_jax.models.unet import UNet  # noqa: E402

@@ -1,0 +1,99 @@
+"""Guidance of a config: from the denoiser of a network to the one that is sampled."""
+
+from ml_collections import ConfigDict
+
+from diffusion_jax.build.choices import ConfigError, check_known
+from diffusion_jax.guidance import scales
+from diffusion_jax.guidance.clip import clip
+from diffusion_jax.guidance.extrapolation import Push, classifier_free
+from diffusion_jax.guidance.particles import flock
+from diffusion_jax.sample import Guide
+from diffusion_jax.schedules import Schedule
+from diffusion_jax.types import Array, Denoiser
+
+PLUS_PLUS = "plus_plus"
+"""The course of the scale that follows from the steps of DDIM (CFG++)."""
+
+
+def make_guide(config: ConfigDict, schedule: Schedule) -> Guide:
+    """All guidance of a config, classifier-free first, and clipping last.
+
+    Raises:
+        ConfigError: a setting is not possible.
+    """
+    settings, limit = config.sample.guidance, config.sample.clip
+    check(config)
+    low, high = settings.interval
+    push = Push(settings.parallel, settings.max_norm, settings.rescale)
+    birds = settings.flock
+    strengths = {
+        name: scales.within(birds[name], low, high, 0.0)
+        for name in ("separation", "cohesion", "alignment")
+        if birds.size and birds[name]
+    }
+    # Without guidance the program is that of no guidance: the scale is not known when it is made.
+    free = config.sample.guidance_scale != 1 or settings.schedule == PLUS_PLUS
+
+    def guide(denoise: Denoiser, scale: Array, times: Array) -> Denoiser:
+        if settings.schedule == PLUS_PLUS:
+            course = scales.plus_plus(scale, schedule, times)
+        else:
+            course = scales.SCHEDULES[settings.schedule](scale)
+        if free:
+            denoise = classifier_free(denoise, scales.within(course, low, high), push=push)
+        if strengths:
+            denoise = flock(denoise, schedule, birds.size, **strengths)
+        return clip(denoise, limit) if limit else denoise
+
+    return guide
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses guidance that cannot be.
+
+    Raises:
+        ConfigError: says why.
+    """
+    sample, settings = config.sample, config.sample.guidance
+    check_known(settings.schedule, (*scales.SCHEDULES, PLUS_PLUS), "sample.guidance.schedule")
+    if len(settings.interval) != 2 or not 0 <= settings.interval[0] < settings.interval[1] <= 1:
+        raise ConfigError(
+            f"sample.guidance.interval={tuple(settings.interval)} must be two times in [0, 1], the "
+            "lower one first"
+        )
+    for name in ("parallel", "rescale"):
+        if not 0 <= settings[name] <= 1:
+            raise ConfigError(f"sample.guidance.{name}={settings[name]} must lie in [0, 1]")
+    if settings.max_norm < 0:
+        raise ConfigError(f"sample.guidance.max_norm={settings.max_norm} must be 0 (none) or more")
+    _check_flock(config)
+    if settings.schedule == PLUS_PLUS:
+        noisy = sample.sampler != "ddim" or sample.ddim.eta or sample.restart.repeats
+        if noisy or not 0 <= sample.guidance_scale <= 1:
+            raise ConfigError(
+                "sample.guidance.schedule='plus_plus' is for sample.sampler='ddim' without noise "
+                "and sample.guidance_scale in [0, 1]"
+            )
+    elif sample.guidance_scale == 1:
+        return
+    if not config.objective.cond_dropout:
+        raise ConfigError(
+            f"sample.guidance_scale={sample.guidance_scale} needs a network that was "
+            "trained without conditioning too: objective.cond_dropout > 0"
+        )
+
+
+def _check_flock(config: ConfigDict) -> None:
+    """Groups are of samples i size to (i + 1) size - 1, and none is cut."""
+    sample, size = config.sample, config.sample.guidance.flock.size
+    if size == 0:
+        return
+    if size < 2:
+        raise ConfigError(f"sample.guidance.flock.size={size} must be 0 (none), or 2 or more")
+    counts = {f"sample.{key}": sample[key] for key in ("num_images", "first_index", "batch_size")}
+    counts["evaluate.num_samples"] = config.evaluate.num_samples
+    for key, value in counts.items():
+        if value % size:
+            raise ConfigError(
+                f"{key}={value} must be a multiple of sample.guidance.flock.size={size}"
+            )

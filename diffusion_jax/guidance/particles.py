@@ -1,0 +1,96 @@
+"""Joint denoising: the samples of a group see each other, as the birds of a flock do."""
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.guidance.scales import Scale, at, is_off
+from diffusion_jax.prediction import per_sample
+from diffusion_jax.schedules import Schedule
+from diffusion_jax.types import Array, Cond, Denoised, Denoiser
+
+
+def flock(
+    denoise: Denoiser,
+    schedule: Schedule,
+    size: int,
+    *,
+    separation: Scale = 0.0,
+    cohesion: Scale = 0.0,
+    alignment: Scale = 0.0,
+) -> Denoiser:
+    """Lets every `size` samples in a row attract or repel each other.
+
+    With `k_ij = exp(-|x_i - x_j|^2 / h)`, `h` the squared median of the distances in the group over
+    `log size`, and the weights `w_ij = k_ij / sum_{j != i} k_ij` of a sample's neighbours,
+
+        separation:  x_0 of i += s sigma_t^2 / alpha_t  grad_i log Phi,  log Phi = -sum_{i<j} k_ij,
+        cohesion:    x_0 of i += c sum_j w_ij (x_0 of j - x_0 of i),
+        alignment:   eps of i += a sum_j w_ij (eps of j - eps of i).
+
+    Separation is particle guidance (Corso et al. 2024, Eq. 3 and section 5, with their kernel): the
+    group together then follows the law of its members times `Phi`, and a single one no longer the
+    law of the data. Cohesion and alignment, Reynolds' (1987) two other rules, draw the pictures and
+    the directions `d(x_t / alpha_t) / d(sigma_t / alpha_t) = eps` in which they move together. Each
+    is off at 0; where all are, nothing is computed: samples are those of `denoise` to the bit.
+
+    Args:
+        denoise: the denoiser.
+        schedule: of the noise.
+        size: samples of a group; batches are multiples of it. Sample i is the same whatever else is
+            in the batch, but for its group.
+        separation: repels, above 0.
+        cohesion: draws the pictures together.
+        alignment: draws their directions together.
+
+    Raises:
+        ValueError: the group is of fewer than two, or does not divide the batch.
+    """
+    if size < 2:
+        raise ValueError(f"a group of {size} samples cannot be denoised together: take 2 or more")
+    if is_off((separation, 0), (cohesion, 0), (alignment, 0)):
+        return denoise
+
+    def together(x_t: Array, t: Array, cond: Cond) -> Denoised:
+        denoised = denoise(x_t, t, cond)
+        if len(x_t) % size:
+            raise ValueError(f"{len(x_t)} samples cannot be cut into groups of {size}")
+        strengths = [at(scale, t) for scale in (separation, cohesion, alignment)]
+
+        def moved() -> Array:
+            alpha, sigma = (f(t) for f in (schedule.alpha, schedule.sigma))
+            x, x_0 = (a.reshape(-1, size, a[0].size) for a in (x_t, denoised.x_0))
+            kernel, width = _kernel(x)
+            apart = 2 / width * _pull(kernel, x)  # the gradient of -log Phi
+            weights = kernel / jnp.maximum(kernel.sum(-1, keepdims=True), 1e-12)
+            near, pull_x = _pull(weights, x_0), _pull(weights, x)
+            factors = (
+                -strengths[0] * sigma**2 / jnp.maximum(alpha, 1e-6),
+                strengths[1] + strengths[2],
+                -strengths[2] / jnp.maximum(alpha, 1e-6),
+            )
+            # The pull of eps = (x_t - alpha x_0) / sigma follows from those of x_t and x_0.
+            change = sum(
+                per_sample(factor, x_t) * a.reshape(x_t.shape)
+                for factor, a in zip(factors, (apart, near, pull_x), strict=True)
+            )
+            return denoised.x_0 + change
+
+        on = jnp.any(jnp.stack(strengths) != 0)
+        return denoised._replace(x_0=jax.lax.cond(on, moved, lambda: denoised.x_0))
+
+    return together
+
+
+def _kernel(x: Array) -> tuple[Array, Array]:
+    """`k_ij` of groups `[G, n, D]`, 0 for i = j: `[G, n, n]`; and h `[G, 1, 1]`."""
+    n = x.shape[1]
+    square = jnp.sum((x[:, :, None] - x[:, None]) ** 2, axis=-1)
+    pairs = square[:, *jnp.triu_indices(n, 1)]
+    width = jnp.median(pairs, axis=-1)[:, None, None] / jnp.log(n)
+    width = jnp.maximum(width, 1e-12)
+    return jnp.exp(-square / width) * (1 - jnp.eye(n)), width
+
+
+def _pull(weights: Array, x: Array) -> Array:
+    """`sum_j weights_ij (x_j - x_i)`: `[G, n, n]` and `[G, n, D]` to `[G, n, D]`."""
+    return weights @ x - weights.sum(-1, keepdims=True) * x

@@ -1,0 +1,76 @@
+"""How strong a guidance is at each time."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from diffusion_jax.schedules import Schedule
+from diffusion_jax.types import Array
+
+Scale = float | Array | Callable[[Array], Array]
+"""A guidance scale, or one for each time: `t [B] -> [B]`. Whatever has a scale costs nothing where
+it is off: the branch of the program is not taken."""
+
+
+def at(scale: Scale, t: Array) -> Array:
+    """The scale at times `t` `[B]`: `[B]`."""
+    t = jnp.asarray(t)
+    return jnp.broadcast_to(jnp.asarray(scale(t) if callable(scale) else scale, t.dtype), t.shape)
+
+
+def is_off(*pairs: tuple[Scale, float]) -> bool:
+    """Whether each scale is a number known by now, and the one at which its guidance is off."""
+    return all(isinstance(scale, float | int) and scale == off for scale, off in pairs)
+
+
+def within(scale: Scale, low: float, high: float, off: float = 1.0) -> Scale:
+    """`scale` for `low <= t <= high`, and `off` elsewhere (Kynkaanniemi et al. 2024)."""
+
+    def limited(t: Array) -> Array:
+        return jnp.where((t >= low) & (t <= high), at(scale, t), off)
+
+    return limited
+
+
+def linear(scale: Array | float) -> Scale:
+    """`1 + 2 (scale - 1) (1 - t)`: from none at the noise to twice, the same on average.
+
+    The linear weights of Wang et al. 2024 ("Analysis of classifier-free guidance weight
+    schedulers"), section 3.
+    """
+    return lambda t: 1 + 2 * (scale - 1) * (1 - t)
+
+
+def cosine(scale: Array | float) -> Scale:
+    """`1 + (scale - 1) (1 + cos(pi t))`: as `linear`, along half a cosine (the same source)."""
+    return lambda t: 1 + (scale - 1) * (1 + jnp.cos(jnp.pi * t))
+
+
+def plus_plus(scale: Array | float, schedule: Schedule, times: Array) -> Scale:
+    """CFG++ (Chung et al. 2025) as a scale: what it asks of the step from `t` to the next time `s`.
+
+    Its step of DDIM (Alg. 2 there) is `x_s = alpha_s x_0' + sigma_s eps(none)` with the guided
+    `x_0' = x_0(none) + scale (x_0(cond) - x_0(none))`, `scale` in [0, 1]. That is DDIM's own step,
+    whose noise is the guided one, with the larger scale
+
+        scale / (1 - exp((logsnr_t - logsnr_s) / 2)).
+
+    Hence it holds for DDIM without noise, over these `times` `[steps + 1]`, falling.
+    """
+
+    def of_step(t: Array) -> Array:
+        # The last of the times that are no earlier than t; rounding is far below their distance.
+        number = jnp.sum(times[:-1] > t[:, None] * (1 + 1e-6), axis=1)
+        s = times[1:][jnp.clip(number, 0, len(times) - 2)]
+        ratio = schedule.sigma(s) * schedule.alpha(t) / (schedule.alpha(s) * schedule.sigma(t))
+        return scale / (1 - ratio)
+
+    return of_step
+
+
+SCHEDULES: dict[str, Callable[[Array | float], Scale]] = {
+    "constant": lambda scale: scale,
+    "linear": linear,
+    "cosine": cosine,
+}
+"""Courses over time, by name."""
