@@ -324,7 +324,7 @@ def test_separation_is_the_gradient_of_its_potential(x64):
             return -sum(jnp.exp(-jnp.sum((x[i] - x[j]) ** 2) / h) for i, j in pairs)
 
         plain = exact(points(), t, LABELS).x_0[group]
-        expected = plain + 0.7 * sigma**2 / alpha * jax.grad(log_phi)(x)
+        expected = plain + 0.7 * sigma**2 / alpha * alpha * jax.grad(log_phi)(x)
         np.testing.assert_allclose(found[group], expected, rtol=1e-8)
 
 
@@ -340,7 +340,7 @@ def test_cohesion_and_alignment_draw_pictures_and_noise_together(x64):
     drawn = flock(exact, schedule, 6, cohesion=0.4)(points(), t, LABELS).x_0
     np.testing.assert_allclose(drawn, 0.6 * x_0 + 0.4 * weights @ x_0, rtol=1e-8)
     aligned = flock(exact, schedule, 6, alignment=0.4)(points(), t, LABELS).x_0
-    expected = 0.6 * eps + 0.4 * weights @ eps
+    expected = (1 - 0.4 * alpha) * eps + 0.4 * alpha * weights @ eps
     np.testing.assert_allclose((points() - alpha * aligned) / sigma, expected, rtol=1e-8)
 
 

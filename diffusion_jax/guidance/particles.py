@@ -23,15 +23,17 @@ def flock(
     With `k_ij = exp(-|x_i - x_j|^2 / h)`, `h` the squared median of the distances in the group over
     `log size`, and the weights `w_ij = k_ij / sum_{j != i} k_ij` of a sample's neighbours,
 
-        separation:  x_0 of i += s sigma_t^2 / alpha_t  grad_i log Phi,  log Phi = -sum_{i<j} k_ij,
+        separation:  score of i += s grad_i log Phi,   log Phi = -alpha_t sum_{i<j} k_ij,
         cohesion:    x_0 of i += c sum_j w_ij (x_0 of j - x_0 of i),
-        alignment:   eps of i += a sum_j w_ij (eps of j - eps of i).
+        alignment:   eps of i += a alpha_t sum_j w_ij (eps of j - eps of i).
 
     Separation is particle guidance (Corso et al. 2024, Eq. 3 and section 5, with their kernel): the
     group together then follows the law of its members times `Phi`, and a single one no longer the
-    law of the data. Cohesion and alignment, Reynolds' (1987) two other rules, draw the pictures and
-    the directions `d(x_t / alpha_t) / d(sigma_t / alpha_t) = eps` in which they move together. Each
-    is off at 0; where all are, nothing is computed: samples are those of `denoise` to the bit.
+    law of the data. The factor `alpha_t` is ours: where next to no signal is left, a sampler's step
+    multiplies what there is of it many times. Cohesion and alignment are the other two rules of
+    Reynolds (1987): they draw together the pictures, and the directions
+    `d(x_t / alpha_t) / d(sigma_t / alpha_t) = eps` in which they move. Each is off at 0; where all
+    are, nothing is computed: samples are those of `denoise` to the bit.
 
     Args:
         denoise: the denoiser.
@@ -57,18 +59,18 @@ def flock(
         strengths = [at(scale, t) for scale in (separation, cohesion, alignment)]
 
         def moved() -> Array:
-            alpha, sigma = (f(t) for f in (schedule.alpha, schedule.sigma))
+            alpha, sigma = schedule.alpha(t), schedule.sigma(t)
             x, x_0 = (a.reshape(-1, size, a[0].size) for a in (x_t, denoised.x_0))
             kernel, width = _kernel(x)
             apart = 2 / width * _pull(kernel, x)  # the gradient of -log Phi
             weights = kernel / jnp.maximum(kernel.sum(-1, keepdims=True), 1e-12)
             near, pull_x = _pull(weights, x_0), _pull(weights, x)
             factors = (
-                -strengths[0] * sigma**2 / jnp.maximum(alpha, 1e-6),
-                strengths[1] + strengths[2],
-                -strengths[2] / jnp.maximum(alpha, 1e-6),
+                -strengths[0] * sigma**2,
+                strengths[1] + strengths[2] * alpha,
+                -strengths[2],
             )
-            # The pull of eps = (x_t - alpha x_0) / sigma follows from those of x_t and x_0.
+            # x_0 = (x_t + sigma^2 score) / alpha = (x_t - sigma eps) / alpha.
             change = sum(
                 per_sample(factor, x_t) * a.reshape(x_t.shape)
                 for factor, a in zip(factors, (apart, near, pull_x), strict=True)
