@@ -1,5 +1,6 @@
 """Multi-head attention, by the fused kernel where the platform has one."""
 
+import functools
 import math
 
 import jax
@@ -9,24 +10,32 @@ from diffusion_jax.models.platform import platform
 from diffusion_jax.types import Array
 
 
-def attention(q: Array, k: Array, v: Array, num_heads: int) -> Array:
+def attention(q: Array, k: Array, v: Array, num_heads: int, lengths: Array | None = None) -> Array:
     """Multi-head attention over positions: q [B, L, C], k and v [B, M, C] -> [B, L, C].
+
+    With `lengths` int32 [B] only the first so many of the M positions, and at least one, are there.
 
     On a GPU by cuDNN's fused kernel (FlashAttention, Dao et al. 2022) where it takes the arrays, on
     a TPU by the library.
     """
     q, k, v = (a.reshape(*a.shape[:2], num_heads, -1) for a in (q, k, v))
+    if lengths is not None:
+        lengths = jnp.maximum(lengths, 1)
+    kernel = functools.partial(jax.nn.dot_product_attention, key_value_seq_lengths=lengths)
     if platform() == "cpu":  # the same, at half the library's time
         logits = jnp.einsum("bqhd,bkhd->bhqk", q / math.sqrt(q.shape[-1]), k)
+        if lengths is not None:
+            there = jnp.arange(k.shape[1]) < lengths[:, None]
+            logits = jnp.where(there[:, None, None], logits, -jnp.inf)
         weights = jax.nn.softmax(logits.astype(jnp.float32)).astype(v.dtype)
         out: Array = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
     elif platform() == "gpu" and fits_cudnn(q):
         if has_cudnn():
-            out = jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+            out = kernel(q, k, v, implementation="cudnn")
         else:  # a GPU elsewhere that is planned for: like the kernel, this keeps no weights
-            out = jax.checkpoint(jax.nn.dot_product_attention)(q, k, v)
+            out = jax.checkpoint(kernel)(q, k, v)
     else:
-        out = jax.nn.dot_product_attention(q, k, v)
+        out = kernel(q, k, v)
     return out.reshape(*out.shape[:2], -1)
 
 

@@ -4,6 +4,7 @@ Published sizes, as (hidden_size, depth, num_heads): S (384, 12, 6), B (768, 12,
 L (1024, 24, 16), XL (1152, 28, 16). The defaults are S/2.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from diffusion_jax.models.attention import attention
 from diffusion_jax.models.layers import (
     ConditionEmbedding,
     Dtype,
+    beside,
     dense,
     patchify,
     unpatchify,
@@ -24,11 +26,15 @@ from diffusion_jax.models.layers import (
 )
 from diffusion_jax.models.layout import keep_rows
 from diffusion_jax.models.remat import remat
+from diffusion_jax.models.transformer import attend, text_of
 from diffusion_jax.types import Array, Cond
 
 
 class DiTBlock(nn.Module):
     """Self-attention and MLP, each scaled, shifted and gated by the conditioning (Fig. 3).
+
+    Between them, where there is a text, attention to it, which starts at zero (PixArt-alpha, Chen
+    et al. 2024, section 2.3).
 
     Attributes:
         num_heads: heads of the attention.
@@ -41,8 +47,12 @@ class DiTBlock(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, x: Array, emb: Array) -> tuple[Array, None]:
+    def __call__(
+        self, x: Array, emb: Array, text: tuple[Array, Array] | None = None
+    ) -> tuple[Array, None]:
         """Tokens x [B, L, D] and conditioning emb [B, D] -> (tokens [B, L, D], nothing to stack).
+
+        A text is [B, M, E] with the numbers of its tokens, int32 [B].
 
         The modulation starts at zero, gates included, so that every block starts as the identity.
         """
@@ -54,6 +64,11 @@ class DiTBlock(nn.Module):
         h = modulate(x, shift_a, scale_a)
         q, k, v = jnp.split(layer(3 * features, name="qkv")(h), 3, axis=-1)
         x = keep_rows(x + gate_a * layer(features, name="out")(attention(q, k, v, self.num_heads)))
+
+        if text is not None:
+            to_text = partial(attend, num_heads=self.num_heads, dtype=self.dtype, out_init=zeros)
+            h = modulate(x, jnp.zeros_like(shift_a), jnp.zeros_like(scale_a))
+            x = keep_rows(x + to_text(h, text[0], "text", text[1]))
 
         h = modulate(x, shift_m, scale_m)
         h = gelu(layer(int(self.mlp_ratio * features), name="mlp_0")(h))
@@ -69,7 +84,11 @@ class DiT(nn.Module):
         depth: number of blocks.
         num_heads: heads of the attention.
         mlp_ratio: width of the MLPs' hidden layer over `hidden_size`.
-        num_classes: classes of `cond['label']`; 0 for an unconditional network.
+        context_dim: width of the embedded texts `cond['text']` that attention goes to as well; 0 is
+            no text.
+        num_classes: classes of `cond['label']`; 0 for none.
+        vectors: names of the vectors in `cond` that are read, such as 'pooled'.
+        image_channels: of `cond['image']`, a picture that is laid beside the noisy one; 0 for none.
         out_channels: channels of the prediction; twice the input's with a learned variance.
         unroll: blocks per iteration of the loop over them. With all of them there is no loop,
             which compiles longer and on a CPU trains faster, by a sixth for the size S.
@@ -84,7 +103,10 @@ class DiT(nn.Module):
     depth: int = 12
     num_heads: int = 6
     mlp_ratio: float = 4.0
+    context_dim: int = 0
     num_classes: int = 0
+    vectors: Sequence[str] = ()
+    image_channels: int = 0
     out_channels: int = 3
     remat: str = "none"
     unroll: int = 1
@@ -97,8 +119,8 @@ class DiT(nn.Module):
         Args:
             x_t: noisy images or latents, [B, H, W, C].
             t: times in [0, 1], [B].
-            cond: `label` int32 [B] is read where `num_classes` is positive; -1, or no label at
-                all, is unconditional.
+            cond: as in `conditioning.py`, of which it reads what its attributes say: `label`,
+                `text`, the `vectors`, `image`. What is off or not there is unconditional.
             train: of no effect: DiT has no dropout.
 
         Returns:
@@ -113,15 +135,16 @@ class DiT(nn.Module):
             )
         layer = partial(dense, dtype=self.dtype)
         emb = ConditionEmbedding(
-            self.hidden_size, 256, self.num_classes, self.dtype, name="embedding"
+            self.hidden_size, 256, self.num_classes, self.vectors, self.dtype, name="embedding"
         )(t, cond)
         emb = nn.silu(emb)  # once, for all the blocks that read it
 
-        patches = patchify(x_t, self.patch_size)
+        patches = patchify(beside(x_t, cond, self.image_channels), self.patch_size)
         b, height, width, _ = patches.shape
         x = layer(self.hidden_size, name="patches")(patches.reshape(b, height * width, -1))
         x = x + position_embedding(height, width, self.hidden_size).astype(self.dtype)
-        x, _ = self._blocks()(keep_rows(x), keep_rows(emb))
+        text = [text_of(cond, b, self.context_dim)] if self.context_dim else []
+        x, _ = self._blocks()(keep_rows(x), keep_rows(emb), *text)
 
         modulation = layer(2 * self.hidden_size, kernel_init=zeros, name="modulation_out")(emb)
         shift, scale = jnp.split(modulation[:, None], 2, axis=-1)

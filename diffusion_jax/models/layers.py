@@ -36,18 +36,20 @@ def sinusoidal_embedding(t: Array, features: int, max_period: float = 1e4) -> Ar
 
 
 class ConditionEmbedding(nn.Module):
-    """One vector per sample for the time and, where there are classes, the label.
+    """One vector per sample for the time and, where there are any, the label and other vectors.
 
     Attributes:
         features: width of the vector.
         frequencies: width of the sinusoidal embedding under it.
         num_classes: labels run from 0 to `num_classes - 1`; 0 means no label embedding.
+        vectors: names of float vectors [B, D] in `cond`.
         dtype: compute dtype.
     """
 
     features: int
     frequencies: int
     num_classes: int = 0
+    vectors: Sequence[str] = ()
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -55,7 +57,8 @@ class ConditionEmbedding(nn.Module):
         """`t` float [B] in [0, 1], `cond['label']` int32 [B] or missing -> [B, features].
 
         The published networks count 1000 time steps, hence the factor. A label of -1, or none at
-        all, is the unconditional case and has the last row of the table to itself.
+        all, is the unconditional case and has the last row of the table to itself; a vector of
+        zeros, or none at all, has a learned one.
         """
         emb = sinusoidal_embedding(1000.0 * t, self.frequencies).astype(self.dtype)
         emb = dense(self.features, dtype=self.dtype, name="time_0")(emb)
@@ -71,7 +74,31 @@ class ConditionEmbedding(nn.Module):
                 name="label",
             )
             emb = emb + table(label)
+        for name in self.vectors:
+            none = self.param(f"no_{name}", nn.initializers.normal(0.02), (self.features,))
+            none = none.astype(self.dtype)
+            if name in cond:
+                vector = cond[name].astype(self.dtype)
+                layer = dense(self.features, use_bias=False, dtype=self.dtype, name=name)
+                there = jnp.any(vector != 0, axis=-1, keepdims=True)
+                emb = emb + jnp.where(there, layer(vector), none)
+            else:
+                emb = emb + none
         return emb
+
+
+def beside(x_t: Array, cond: Cond, channels: int) -> Array:
+    """Noisy images [B, H, W, C] with `cond['image']` [B, H, W, channels] -> [B, H, W, C + 1 + ...].
+
+    The last channel is 1 where there is such a picture, and all of its channels are 0 where there
+    is none, or all of it is 0. With `channels` 0 it is `x_t`.
+    """
+    if not channels:
+        return x_t
+    image = cond.get("image", jnp.zeros((*x_t.shape[:-1], channels), x_t.dtype))
+    there = jnp.any(image != 0, axis=(1, 2, 3), keepdims=True).astype(x_t.dtype)
+    there = jnp.broadcast_to(there, (*x_t.shape[:-1], 1))
+    return jnp.concatenate([x_t, image.astype(x_t.dtype), there], axis=-1)
 
 
 def dense(

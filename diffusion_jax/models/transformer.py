@@ -13,9 +13,16 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from diffusion_jax.models.attention import attention
-from diffusion_jax.models.layers import Dtype, GroupNorm, dense, zeros
+from diffusion_jax.models.layers import (
+    Dtype,
+    GroupNorm,
+    Initializer,
+    dense,
+    fan_avg_uniform,
+    zeros,
+)
 from diffusion_jax.models.layout import keep_rows
-from diffusion_jax.types import Array
+from diffusion_jax.types import Array, Cond
 
 
 class SpatialTransformer(nn.Module):
@@ -30,26 +37,51 @@ class SpatialTransformer(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, text: Array) -> Array:
-        """Images x [B, H, W, C] and embedded texts [B, L, D] -> [B, H, W, C]."""
+    def __call__(self, x: Array, text: Array, lengths: Array) -> Array:
+        """Images x [B, H, W, C] and texts [B, L, D] of `lengths` [B] tokens -> [B, H, W, C]."""
         b, height, width, c = x.shape
         layer = partial(dense, dtype=self.dtype)
         norm = partial(nn.LayerNorm, epsilon=1e-5, dtype=self.dtype)
         h = GroupNorm(self.dtype, epsilon=1e-6, name="norm")(x).reshape(b, height * width, c)
         h = layer(c, name="proj_in")(h)
-        h += self._attend(norm(name="norm_self")(h), None, "self")
-        h += self._attend(norm(name="norm_text")(h), text.astype(self.dtype), "text")
+        to_heads = partial(attend, num_heads=self.num_heads, dtype=self.dtype)
+        own = norm(name="norm_self")(h)
+        h += to_heads(own, own, "self")
+        h += to_heads(norm(name="norm_text")(h), text, "text", lengths)
         # GEGLU (Shazeer 2020) with the exact GELU.
         up, gate = jnp.split(layer(8 * c, name="mlp_0")(norm(name="norm_mlp")(h)), 2, axis=-1)
         h += layer(c, name="mlp_1")(up * nn.gelu(gate, approximate=False))
         return keep_rows(x + layer(c, kernel_init=zeros, name="proj_out")(h).reshape(x.shape))
 
-    def _attend(self, h: Array, text: Array | None, name: str) -> Array:
-        """From h [B, P, C] to itself, or to the text; no biases but the last."""
-        context = h if text is None else text
-        c = h.shape[-1]
-        q, k, v = (
-            dense(c, dtype=self.dtype, use_bias=False, name=f"{name}_{part}")(source)
-            for part, source in (("q", h), ("k", context), ("v", context))
-        )
-        return dense(c, dtype=self.dtype, name=f"{name}_out")(attention(q, k, v, self.num_heads))
+
+def attend(
+    h: Array,
+    context: Array,
+    name: str,
+    lengths: Array | None = None,
+    *,
+    num_heads: int,
+    dtype: Dtype,
+    out_init: Initializer = fan_avg_uniform,
+) -> Array:
+    """Attention from h [B, P, C] to a context [B, L, D], within a compact module -> [B, P, C].
+
+    No biases but the last, so that nothing comes from a row of zeros: without a token it adds a
+    constant.
+    """
+    c = h.shape[-1]
+    q, k, v = (
+        dense(c, dtype=dtype, use_bias=False, name=f"{name}_{part}")(source.astype(dtype))
+        for part, source in (("q", h), ("k", context), ("v", context))
+    )
+    out = dense(c, out_init, dtype, name=f"{name}_out")
+    return out(attention(q, k, v, num_heads, lengths))
+
+
+def text_of(cond: Cond, rows: int, width: int) -> tuple[Array, Array]:
+    """`cond['text']` [B, L, width], one row of zeros if there is none, and its tokens [B].
+
+    The tokens come first; those that are not there are rows of zeros.
+    """
+    text = cond.get("text", jnp.zeros((rows, 1, width)))
+    return text, jnp.sum(jnp.any(text != 0, axis=-1), axis=-1, dtype=jnp.int32)

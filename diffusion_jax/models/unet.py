@@ -21,6 +21,7 @@ from diffusion_jax.models.layers import (
     Conv,
     Dtype,
     GroupNorm,
+    beside,
     dense,
     downsample,
     patchify,
@@ -30,7 +31,7 @@ from diffusion_jax.models.layers import (
 )
 from diffusion_jax.models.layout import keep_rows
 from diffusion_jax.models.remat import remat
-from diffusion_jax.models.transformer import SpatialTransformer
+from diffusion_jax.models.transformer import SpatialTransformer, text_of
 from diffusion_jax.types import Array, Cond
 
 
@@ -120,7 +121,9 @@ class UNet(nn.Module):
             spatial transformers of `num_heads` heads; 0 is no text and plain attention.
         symmetric_padding: pad the convolutions that halve the size by one pixel on every side
             (Stable Diffusion) instead of to the right and below only (DDPM's 'SAME').
-        num_classes: classes of `cond['label']`; 0 for an unconditional network.
+        num_classes: classes of `cond['label']`; 0 for none.
+        vectors: names of the vectors in `cond` that are read, such as 'pooled'.
+        image_channels: of `cond['image']`, a picture that is laid beside the noisy one; 0 for none.
         out_channels: channels of the prediction; twice the image's with a learned variance.
         dtype: compute dtype; parameters and output are float32.
     """
@@ -139,6 +142,8 @@ class UNet(nn.Module):
     context_dim: int = 0
     symmetric_padding: bool = False
     num_classes: int = 0
+    vectors: Sequence[str] = ()
+    image_channels: int = 0
     out_channels: int = 3
     dtype: Dtype = jnp.float32
 
@@ -149,8 +154,8 @@ class UNet(nn.Module):
         Args:
             x_t: noisy images, [B, H, W, C].
             t: times in [0, 1], [B].
-            cond: `label` int32 [B] is read where `num_classes` is positive; -1, or no label at
-                all, is unconditional. `text` float [B, L, context_dim] where that is positive.
+            cond: as in `conditioning.py`, of which it reads what its attributes say: `label`,
+                `text`, the `vectors`, `image`. What is off or not there is unconditional.
             train: whether dropout is on; it takes the 'dropout' key.
 
         Returns:
@@ -158,11 +163,16 @@ class UNet(nn.Module):
         """
         self._check_size(x_t.shape[1], x_t.shape[2])
         emb = ConditionEmbedding(
-            4 * self.channels, self.channels, self.num_classes, self.dtype, name="embedding"
+            4 * self.channels,
+            self.channels,
+            self.num_classes,
+            self.vectors,
+            self.dtype,
+            name="embedding",
         )(t, cond)
         emb = keep_rows(nn.silu(emb))  # once, for all the blocks that read it
 
-        h = patchify(x_t, self.patch_size)
+        h = patchify(beside(x_t, cond, self.image_channels), self.patch_size)
         h = Conv(self.channels, dtype=self.dtype, name="conv_in")(h)
         skips = [h]
         last = len(self.channel_mults) - 1
@@ -206,8 +216,9 @@ class UNet(nn.Module):
         if not self.context_dim:
             block = remat(AttentionBlock, self.remat)
             return block(self.num_heads, self.head_dim, self.dtype, name=name)(h)
-        return remat(SpatialTransformer, self.remat)(self.num_heads, self.dtype, name=name)(
-            h, cond["text"]
+        block = remat(SpatialTransformer, self.remat)
+        return block(self.num_heads, self.dtype, name=name)(
+            h, *text_of(cond, len(h), self.context_dim)
         )
 
     def _block(self, h: Array, emb: Array, cond: Cond, mult: int, train: bool, name: str) -> Array:
