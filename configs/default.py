@@ -189,12 +189,19 @@ def get_config() -> ConfigDict:
     c.sample.guidance.parallel = 1.0  # share that is kept of the part along x_0_hat (APG); 1: all
     c.sample.guidance.max_norm = 0.0  # of the difference per root of its dimensions (APG); 0: none
     c.sample.guidance.rescale = 0.0  # share of the way back to the unguided standard deviation
+    # Autoguidance, away from a worse model in place of the unconditional one: FOLDER@STEP, the
+    # folder of a run ("": this one) and one of its checkpoints (without @: the newest)
+    c.sample.guidance.worse = ""
     # Samples denoised together in groups of this size (0: each alone), that repel each other
     # (particle guidance), or draw together their pictures or the directions in which they move.
     c.sample.guidance.flock = ConfigDict(
         {"size": 0, "separation": 0.0, "cohesion": 0.0, "alignment": 0.0}
     )
     c.sample.clip = 1.0  # x_0_hat is kept within +-clip; 0: no clipping
+    c.sample.prompts = ()  # of a network with a text input: texts, in turn
+    c.sample.negative = ""  # what guidance leads away from, in place of no text
+    # Texts composed with the prompt, with a weight each (AND above 0, NOT below): (("a hat", 1.5),)
+    c.sample.compose = ()
     c.sample.num_images = 100
     c.sample.first_index = 0  # image i is the same whatever the number of images
     c.sample.labels = "all"  # all (in turn) | none | a list such as "3" or "3,5"

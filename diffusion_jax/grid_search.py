@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.files import write_whole
-from diffusion_jax.sample import Generator
+from diffusion_jax.sample import Beside, Generator
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.types import Array, Cond, Key, Params
 
@@ -49,6 +49,7 @@ def optimise_times(
     index: Array,
     cond: Cond,
     scale: Array,
+    beside: Beside,
     starts: Mapping[str, Array],
     iterations: int,
 ) -> Found:
@@ -65,6 +66,7 @@ def optimise_times(
         index: `[B]` numbers of the samples to compare.
         cond: their conditioning.
         scale: guidance scale.
+        beside: what else guides them.
         starts: grids `[steps + 1]` by name.
         iterations: of L-BFGS, each about one gradient.
 
@@ -79,14 +81,16 @@ def optimise_times(
         sampler=heun(generator.schedule),
         times=jnp.linspace(first, last, REFERENCE_STEPS + 1),
     )
-    exact = jax.jit(fine.draw)(params, key, index, cond, scale)[0]
+    exact = jax.jit(fine.draw)(params, key, index, cond, scale, beside)[0]
     # Only the states between the steps are kept for the backward pass.
     lean = dataclasses.replace(generator, apply=jax.checkpoint(generator.apply))
 
     from scipy.optimize import minimize  # here, as it is slow to import, and few runs come by
 
     def error(times: Array) -> Array:
-        x_0, _ = dataclasses.replace(lean, times=times).draw(params, key, index, cond, scale)
+        x_0, _ = dataclasses.replace(lean, times=times).draw(
+            params, key, index, cond, scale, beside
+        )
         return jnp.sqrt(jnp.mean((x_0 - exact) ** 2))
 
     def from_logs(logs: Array) -> Array:

@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,13 +18,45 @@ from diffusion_jax.samplers.loop import sample
 from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Cond, Denoiser, Key, Params, Sampler
 
-Guide = Callable[[Denoiser, Array, Array], Denoiser]
-"""`(denoiser, guidance scale, times [steps + 1]) -> Denoiser`."""
+
+class Beside(NamedTuple):
+    """What samples are guided by beside their own conditioning.
+
+    Attributes:
+        against: conditioning `[B, ...]` in place of none, from which guidance leads away.
+        others: more conditionings `[B, ...]`, to be composed with their own.
+        worse: parameters of the worse model of autoguidance.
+    """
+
+    against: Cond | None = None
+    others: tuple[Cond, ...] = ()
+    worse: Params | None = None
 
 
-def only_classifier_free(denoise: Denoiser, scale: Array, _: Array) -> Denoiser:
+ALONE = Beside()
+
+
+class Aim(NamedTuple):
+    """What a `Guide` is told beside the denoiser.
+
+    Attributes:
+        scale: guidance scale; 1 is off.
+        times: `[steps + 1]` of the sampling.
+        beside: what there is beside the samples' own conditioning.
+    """
+
+    scale: Array
+    times: Array
+    beside: Beside = ALONE
+
+
+Guide = Callable[[Denoiser, Aim], Denoiser]
+"""From the denoiser of the network to the one that is sampled."""
+
+
+def only_classifier_free(denoise: Denoiser, aim: Aim) -> Denoiser:
     """A `Guide` of one part."""
-    return classifier_free(denoise, scale)
+    return classifier_free(denoise, aim.scale, against=aim.beside.against)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,14 +91,21 @@ class Generator:
         return denoiser(network, self.schedule, self.prediction, self.learned_variance)
 
     def draw(
-        self, params: Params, key: Key, index: Array, cond: Cond, scale: Array, keep_every: int = 0
+        self,
+        params: Params,
+        key: Key,
+        index: Array,
+        cond: Cond,
+        scale: Array,
+        beside: Beside = ALONE,
+        keep_every: int = 0,
     ) -> tuple[Array, Array | None]:
         """Samples number `index` `[B]` of `key`, each the same whatever the others.
 
         Returns:
             `[B, *shape]`, and every `keep_every`-th state `[K, B, *shape]` or None.
         """
-        denoise = self.guide(self.denoiser(params), scale, self.times)
+        denoise = self.guide(self.denoiser(params), Aim(scale, self.times, beside))
         prior_keys, step_keys = (sample_keys(k, index) for k in jax.random.split(key))
         x_T = self.schedule.sigma(self.times[0]) * sample_noise(prior_keys, self.shape)
         return sample(denoise, self.sampler, self.times, x_T, cond, step_keys, keep_every)
@@ -80,8 +119,9 @@ class Generator:
         params: Params,
         seed: int,
         index: np.ndarray,
-        labels: np.ndarray | None,
+        cond: Mapping[str, np.ndarray],
         scale: float,
+        beside: Beside = ALONE,
         *,
         batch_size: int,
         keep_every: int = 0,
@@ -92,21 +132,28 @@ class Generator:
             params: of the network.
             seed: picks the noise, together with each index.
             index: `[N]` numbers of the samples.
-            labels: int32 `[N]`, -1 for none; None for a network without classes.
+            cond: conditioning, arrays `[N, ...]`.
             scale: guidance scale, 1 is off.
+            beside: what they are guided by beside that, arrays `[N, ...]`.
             batch_size: at most so many at once; smaller jobs are one batch.
             keep_every: as for `draw`.
 
         Returns:
             float32 `[N, *shape]`, and the kept states `[K, N, *shape]` or None.
         """
-        each = np.asarray(index, np.int32), as_cond(labels)
+        each = np.asarray(index, np.int32), dict(cond), beside.against, beside.others
+        whole = params, jax.random.key(seed), float(scale), beside.worse
 
-        def draw(whole: Any, rows: Any) -> tuple[Array, Array | None]:
-            final, kept = self._jitted(*whole[:2], *rows, whole[2], keep_every=keep_every)
+        def draw(whole: Any, each: Any) -> tuple[Array, Array | None]:
+            params, key, scale, worse = whole
+            index, cond, against, others = each
+            final, kept = self._jitted(
+                *(params, key, index, cond, scale),
+                Beside(against, others, worse),
+                keep_every=keep_every,
+            )
             return final, None if kept is None else kept.swapaxes(0, 1)
 
-        whole = params, jax.random.key(seed), float(scale)
         x, kept = in_batches(draw, whole, each, batch_size, self.group)
         return x, None if kept is None else kept.swapaxes(0, 1)
 

@@ -14,7 +14,7 @@ from diffusion_jax import time_grids
 from diffusion_jax.build import ConfigError, build, grids_to_start_from
 from diffusion_jax.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.prediction import PREDICTIONS
-from diffusion_jax.sample import Generator
+from diffusion_jax.sample import ALONE, Generator
 from diffusion_jax.samplers.exponential import dpmpp_multistep
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.samplers.sde import euler_ancestral
@@ -32,7 +32,7 @@ def generator(sampler, times, name="cosine"):
 
 def search(made, starts, iterations=40, num=128):
     return optimise_times(
-        made, {}, jax.random.key(0), jnp.arange(num), {}, jnp.ones(()), starts, iterations
+        made, {}, jax.random.key(0), jnp.arange(num), {}, jnp.ones(()), ALONE, starts, iterations
     )
 
 

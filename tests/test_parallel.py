@@ -57,7 +57,8 @@ def train(parts: build.Parts, layout: Any) -> tuple[list[float], TrainState, int
 
 def draw(parts: build.Parts, params: Any) -> np.ndarray:
     index = np.arange(12)
-    return parts.generator(params, 3, index, index % 10, 1.0, batch_size=12)[0]
+    cond = {"label": index % 10}
+    return parts.generator(params, 3, index, cond, 1.0, batch_size=12)[0]
 
 
 def eight(out: str) -> None:

@@ -170,12 +170,13 @@ def test_samples_are_drawn_in_chunks_of_whole_batches(
     monkeypatch.setattr(run.evaluation, "CHUNK_BYTES", limit)
     config, parts = tiny(sample__batch_size=16), SimpleNamespace(dataset=random_dataset())
 
-    def draw(params: None, seed: int, index: np.ndarray, labels: np.ndarray) -> tuple:
-        np.testing.assert_array_equal(labels, 2 * index)
+    def draw(params: None, seed: int, index: np.ndarray, cond: dict) -> tuple:
+        np.testing.assert_array_equal(cond["label"], 2 * index)
         return index, None
 
     job, spent, index = SimpleNamespace(config=config, parts=parts, draw=draw), [], np.arange(num)
-    drawn = list(run.evaluation._drawn(job, None, index, 2 * index, True, spent))
+    cond = {"label": 2 * index}
+    drawn = list(run.evaluation._drawn(job, None, index, cond, 2 * index, spent))
     assert [len(images) for images, _ in drawn] == sizes
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in drawn]), 2 * index)
     assert len(spent) == len(sizes)
@@ -302,13 +303,15 @@ def test_sample_i_is_the_same_in_any_batch() -> None:
         jax.jit(parts.init)(jax.random.key(0)),
     )
     index, labels = np.arange(64), np.arange(64, dtype=np.int32) % 10
-    whole, states = parts.generator(params, 3, index, labels, 2.0, batch_size=64, keep_every=2)
+    cond = {"label": labels}
+    whole, states = parts.generator(params, 3, index, cond, 2.0, batch_size=64, keep_every=2)
     assert np.abs(whole - whole[:1]).max() > 0.1
     for size in (1, 7):
         for start in (0, 5, 57):
             rows = slice(start, start + size)
+            cond = {"label": labels[rows]}
             x, kept = parts.generator(
-                params, 3, index[rows], labels[rows], 2.0, batch_size=size, keep_every=2
+                params, 3, index[rows], cond, 2.0, batch_size=size, keep_every=2
             )
             np.testing.assert_array_equal(kept[0], states[0][rows])  # the noise, to the bit
             np.testing.assert_allclose(x, whole[rows], atol=1e-4)
@@ -330,7 +333,7 @@ def test_step_and_sampler_are_traced_once() -> None:
         parts.generator, apply=counted("sampler", parts.generator.apply)
     )
     draw = lambda seed, labels, scale: generator(  # noqa: E731
-        params, seed, np.arange(4), labels, scale, batch_size=4
+        params, seed, np.arange(4), {"label": labels}, scale, batch_size=4
     )
     draw(0, np.arange(4), 1.5)
     once = traces["sampler"]

@@ -3,6 +3,7 @@
 from diffusion_jax.build.averages import evaluated, sample_average
 from diffusion_jax.build.choices import Config, ConfigError
 from diffusion_jax.build.extractors import make_extractor
+from diffusion_jax.build.guidance import make_guide
 from diffusion_jax.build.identity import config_hash, training_config
 from diffusion_jax.build.parts import (
     Parts,
@@ -26,6 +27,7 @@ __all__ = [
     "evaluated",
     "grids_to_start_from",
     "make_extractor",
+    "make_guide",
     "make_objective",
     "make_parallel",
     "make_sampler",

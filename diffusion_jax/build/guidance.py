@@ -1,22 +1,32 @@
 """Guidance of a config: from the denoiser of a network to the one that is sampled."""
 
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
 
 from diffusion_jax.build.choices import ConfigError, check_known
 from diffusion_jax.guidance import scales
 from diffusion_jax.guidance.clip import clip
-from diffusion_jax.guidance.extrapolation import Push, classifier_free
+from diffusion_jax.guidance.extrapolation import Push, autoguidance, classifier_free
 from diffusion_jax.guidance.particles import flock
-from diffusion_jax.sample import Guide
+from diffusion_jax.sample import Aim, Guide
 from diffusion_jax.schedules import Schedule
-from diffusion_jax.types import Array, Denoiser
+from diffusion_jax.types import Denoiser, Params
 
 PLUS_PLUS = "plus_plus"
 """The course of the scale that follows from the steps of DDIM (CFG++)."""
 
 
-def make_guide(config: ConfigDict, schedule: Schedule) -> Guide:
-    """All guidance of a config, classifier-free first, and clipping last.
+def make_guide(
+    config: ConfigDict, schedule: Schedule, worse: Callable[[Params], Denoiser] | None = None
+) -> Guide:
+    """All guidance of a config: by a worse model or without conditioning first, clipping last.
+
+    Args:
+        config: of the run.
+        schedule: of the noise.
+        worse: from parameters to the worse model of autoguidance, which then takes the place of
+            classifier-free guidance.
 
     Raises:
         ConfigError: a setting is not possible.
@@ -32,15 +42,23 @@ def make_guide(config: ConfigDict, schedule: Schedule) -> Guide:
         if birds.size and birds[name]
     }
     # Without guidance the program is that of no guidance: the scale is not known when it is made.
-    free = config.sample.guidance_scale != 1 or settings.schedule == PLUS_PLUS
+    weights = [weight for _, weight in config.sample.compose]
+    free = config.sample.guidance_scale != 1 or settings.schedule == PLUS_PLUS or bool(weights)
 
-    def guide(denoise: Denoiser, scale: Array, times: Array) -> Denoiser:
+    def guide(denoise: Denoiser, aim: Aim) -> Denoiser:
         if settings.schedule == PLUS_PLUS:
-            course = scales.plus_plus(scale, schedule, times)
+            course = scales.plus_plus(aim.scale, schedule, aim.times)
         else:
-            course = scales.SCHEDULES[settings.schedule](scale)
-        if free:
-            denoise = classifier_free(denoise, scales.within(course, low, high), push=push)
+            course = scales.SCHEDULES[settings.schedule](aim.scale)
+        course = scales.within(course, low, high)
+        if worse is not None:
+            denoise = autoguidance(denoise, worse(aim.beside.worse), course, push)
+        elif free and not settings.worse:  # a preview in training has no worse model
+            terms = zip(aim.beside.others, weights, strict=True)
+            others = [(cond, scales.within(weight, low, high, 0.0)) for cond, weight in terms]
+            denoise = classifier_free(
+                denoise, course, against=aim.beside.against, others=others, push=push
+            )
         if strengths:
             denoise = flock(denoise, schedule, birds.size, **strengths)
         return clip(denoise, limit) if limit else denoise
@@ -74,7 +92,25 @@ def check(config: ConfigDict) -> None:
                 "sample.guidance.schedule='plus_plus' is for sample.sampler='ddim' without noise "
                 "and sample.guidance_scale in [0, 1]"
             )
-    elif sample.guidance_scale == 1:
+    if sample.guidance_scale == 1 and settings.schedule != PLUS_PLUS:
+        if sample.negative:
+            raise ConfigError(
+                f"sample.negative={sample.negative!r} needs guidance to lead away from it: "
+                "sample.guidance_scale above 1"
+            )
+        if settings.worse:
+            raise ConfigError(
+                f"sample.guidance.worse={settings.worse!r} is of no use at "
+                "sample.guidance_scale=1, where guidance is off"
+            )
+        if not sample.compose:
+            return
+    if settings.worse:
+        if sample.negative or sample.compose:
+            raise ConfigError(
+                f"sample.guidance.worse={settings.worse!r} takes the place of the unconditional "
+                "model: sample.negative and sample.compose do not go with it"
+            )
         return
     if not config.objective.cond_dropout:
         raise ConfigError(

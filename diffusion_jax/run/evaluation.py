@@ -48,12 +48,12 @@ def evaluate(job: Job, again: bool) -> None:
     state = job.restored_state()
     step = int(state.step)
     index = np.arange(settings.num_samples)
-    wanted, labels = None, job.labels(index)
+    wanted, cond = None, job.cond(index)
     extractor = make_extractor(job.config, dataset, cache_dir() / "extractors", print)
-    if labels is not None and job.config.sample.labels != "none":
+    if "label" in cond and job.config.sample.labels != "none":
         _, train_labels = arrays(dataset.train)
         wanted = proportional_labels(train_labels, dataset.num_classes, settings.num_samples)
-        labels = wanted
+        cond["label"] = wanted
     features = cache_dir() / "features"
     measure = Evaluation(dataset, extractor, settings.bootstrap, features, statistics)
     result: Result = {}
@@ -64,7 +64,7 @@ def evaluate(job: Job, again: bool) -> None:
         if lengths:
             print(f"EMA length {name}")
             about = {**passport, **job.snapshots.passport(name, step)}
-        drawn = _drawn(job, params, index, labels, wanted is not None, spent)
+        drawn = _drawn(job, params, index, cond, wanted, spent)
         found, closest = measure(drawn, about)
         if is_main():
             path_of_pairs = job.workdir / "samples" / f"closest{f'_{name}' if lengths else ''}.png"
@@ -93,19 +93,19 @@ def evaluate(job: Job, again: bool) -> None:
 
 
 def _drawn(
-    job: Job, params: Any, index: np.ndarray, labels: Any, asked: bool, spent: list[float]
+    job: Job, params: Any, index: np.ndarray, cond: Any, wanted: Any, spent: list[float]
 ) -> Iterator[Chunk]:
-    """Samples in chunks, with their labels if these were `asked` for; seconds go to `spent`."""
+    """Samples in chunks, with the labels that they were `wanted` of; seconds go to `spent`."""
     size = job.config.sample.batch_size  # a chunk is of whole batches, and none is smaller
     per_image = int(np.prod(job.parts.dataset.image_shape))
     chunk = max(CHUNK_BYTES // (per_image * size), 1) * size
     starts = [start for start in range(0, len(index), chunk) if len(index) - start >= size] or [0]
     for start, end in zip(starts, [*starts[1:], len(index)], strict=True):
         began, rows = time.monotonic(), slice(start, end)
-        of = None if labels is None else labels[rows]
+        of = {name: value[rows] for name, value in cond.items()}
         images, _ = job.draw(params, job.config.evaluate.seed, index[rows], of)
         spent.append(time.monotonic() - began)
-        yield images, of if asked else None
+        yield images, None if wanted is None else wanted[rows]
 
 
 def _likelihood(job: Job, params: Any, passport: Mapping[str, Any]) -> Result:

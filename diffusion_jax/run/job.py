@@ -15,8 +15,10 @@ from diffusion_jax.build import (
     Config,
     ConfigError,
     Parts,
+    build,
     config_hash,
     grids_to_start_from,
+    make_guide,
     make_parallel,
     sample_average,
 )
@@ -24,7 +26,8 @@ from diffusion_jax.data import to_uint8
 from diffusion_jax.devices import is_main
 from diffusion_jax.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.models.flops import count_flops
-from diffusion_jax.sample import cycle_labels
+from diffusion_jax.provenance import read_config
+from diffusion_jax.sample import Beside, Guide, as_cond, cycle_labels
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import never_moved
 from diffusion_jax.training.snapshots import Snapshots
@@ -54,6 +57,7 @@ class Job:
         self.snapshots = Snapshots(self.workdir / "snapshots", self.parts.averages)
         self.ema = sample_average(self.config)
         self.generator = self.parts.generator
+        self.worse: Any = None  # parameters of the worse model of autoguidance, once they are there
         self.parallel = make_parallel(self.config)
 
     def abstract_state(self) -> TrainState:
@@ -89,10 +93,32 @@ class Job:
         for warning in self.unfit(params, step, name):
             if is_main():
                 print(f"warning: {warning}", file=sys.stderr)
+        if self.config.sample.guidance.worse and self.worse is None:
+            guide, self.worse = self.worse_model()
+            self.generator = dataclasses.replace(self.generator, guide=guide)
         if self.config.sample.grid == OPTIMISED:
             times = self.optimised_times(params, step, name)
-            self.generator = dataclasses.replace(self.parts.generator, times=times)
+            self.generator = dataclasses.replace(self.generator, times=times)
         return params
+
+    def worse_model(self) -> tuple[Guide, Any]:
+        """Guidance by the model that `sample.guidance.worse` names, and its parameters."""
+        words: str = self.config.sample.guidance.worse
+        folder, _, step = words.partition("@")
+        workdir = Path(folder) if folder else self.workdir
+        what = f"sample.guidance.worse={words!r}"
+        if step and not step.isdecimal():
+            raise ConfigError(f"{what}: {step!r} is not the step of a checkpoint")
+        config = read_config(workdir, self.config, what)
+        config.sample.guidance.worse = ""
+        config.sample.checkpoint = int(step or -1)
+        schedule = {**self.config.schedule} == {**config.schedule}
+        other = Job(config, workdir, build(config, self.parts.dataset))
+        if not schedule or other.generator.shape != self.generator.shape:
+            raise ConfigError(f"{what} must be of the same schedule and the same data")
+        params, _ = other.restore()
+        guide = make_guide(self.config, self.generator.schedule, other.generator.denoiser)
+        return guide, params
 
     def unfit(self, params: Any, step: int, name: str) -> list[str]:
         """What is wrong with an average, in sentences."""
@@ -108,7 +134,6 @@ class Job:
         """The times that are best for these parameters, searched for once."""
         settings = self.config.sample
         index = np.arange(settings.optimised.images)
-        labels = self.labels(index)
         made_by = {**self.made_by(step, self.config.seed, name), "labels": settings.labels}
 
         def search() -> Found:
@@ -118,8 +143,9 @@ class Job:
                 params,
                 jax.random.fold_in(self.init_key, 1),
                 jnp.asarray(index),
-                {} if labels is None else {"label": jnp.asarray(labels)},
+                jax.tree.map(jnp.asarray, self.cond(index)),
                 jnp.asarray(settings.guidance_scale),
+                self.beside(index),
                 grids_to_start_from(self.config, self.parts.generator.schedule),
                 settings.optimised.iterations,
             )
@@ -153,7 +179,9 @@ class Job:
             "clip": sample.clip,
         }
 
-    def draw(self, params: Any, seed: int, index: np.ndarray, labels: Any, keep: int = 0) -> Any:
+    def draw(
+        self, params: Any, seed: int, index: np.ndarray, cond: dict[str, np.ndarray], keep: int = 0
+    ) -> Any:
         """Samples number `index` of `seed` as uint8, and kept states."""
         sample = self.config.sample
         return tuple(
@@ -162,12 +190,21 @@ class Job:
                 params,
                 seed,
                 index,
-                labels,
+                cond,
                 sample.guidance_scale,
+                self.beside(index),
                 batch_size=sample.batch_size,
                 keep_every=keep,
             )
         )
+
+    def beside(self, index: np.ndarray) -> Beside:
+        """What guidance needs beside the conditioning of samples number `index`."""
+        return Beside(worse=self.worse)
+
+    def cond(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Conditioning of the samples number `index`, as configured."""
+        return as_cond(self.labels(index))
 
     def labels(self, index: np.ndarray) -> np.ndarray | None:
         """Labels that `sample.labels` gives to the samples number `index`."""

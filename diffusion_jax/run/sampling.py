@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from diffusion_jax.build import OPTIMISED
@@ -25,7 +26,7 @@ def draw_grid(job: Job, params: Any, step: int, path: Path) -> np.ndarray:
     """Draws the first `SHOWN` samples at most, saves them as a grid and returns it."""
     sample = job.config.sample
     index = sample.first_index + np.arange(min(sample.num_images, _shown(job)))
-    images, _ = job.draw(params, sample.seed, index, job.labels(index))
+    images, _ = job.draw(params, sample.seed, index, job.cond(index))
     sheet = tile(images, COLUMNS)
     path.parent.mkdir(parents=True, exist_ok=True)
     made_by = {**job.made_by(step, sample.seed), **job.span(index)}
@@ -41,27 +42,28 @@ def sample(job: Job, again: bool) -> None:
     folder = job.workdir / "samples"
     sample = job.config.sample
     index = sample.first_index + np.arange(sample.num_images)
-    labels = job.labels(index)
+    cond = job.cond(index)
     made_by = job.made_by(job.step_to_use(), sample.seed)
     if not again and read_made_by(folder / "grid.png") == {**made_by, **job.span(index)}:
         return
     params, step = job.restore()
     keep = max(1, sample.steps // max(sample.strip - 1, 1))
     shown = _shown(job)
-    parts = (slice(None, shown), slice(shown, None))
-    first, rest = ((index[part], None if labels is None else labels[part]) for part in parts)
-    images, states = job.draw(params, sample.seed, *first, keep)
+    first, rest = (
+        jax.tree.map(lambda array, part=part: array[part], (index, cond))
+        for part in (slice(None, shown), slice(shown, None))
+    )
+    images, states = job.draw(params, sample.seed, first[0], first[1], keep)
     if len(rest[0]):
-        more, _ = job.draw(params, sample.seed, *rest)
+        more, _ = job.draw(params, sample.seed, rest[0], rest[1])
         images = np.concatenate([images, more])
     if not is_main():
         return
     singles = folder / "images"
     shutil.rmtree(singles, ignore_errors=True)
     singles.mkdir(parents=True)
-    for number, image, label in zip(
-        index, images, [None] * len(index) if labels is None else labels, strict=True
-    ):
+    labels = cond.get("label", [None] * len(index))
+    for number, image, label in zip(index, images, labels, strict=True):
         what = {"index": int(number), "label": None if label is None else int(label)}
         save_png(singles / f"{number:06d}.png", image, {**made_by, **what})
     span = {**made_by, **job.span(index)}

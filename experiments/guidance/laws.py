@@ -200,6 +200,71 @@ def plus_plus(num: int, steps: int) -> list[dict]:
     return rows
 
 
+def of_components(kept: list[tuple[int, int]]) -> GaussianMixture:
+    """Of the 16 pairs of places, as many as are `kept`, alike in weight: a law of the plane."""
+    means = np.array([[PLACES[i], PLACES[j]] for i, j in kept])
+    covs = np.array([np.diag([SPREADS[i], SPREADS[j]]) ** 2 for i, j in kept])
+    return GaussianMixture(np.full(len(kept), 1 / len(kept)), means, covs)
+
+
+def compositions(num: int, steps: int, seeds: int) -> list[dict]:
+    """AND of two conditions: of different coordinates, and of the same one.
+
+    The first tells the first coordinate to be one of two places. The second tells that of the
+    second coordinate, which is independent, or that of the first as well.
+    """
+    pairs = [(i, j) for i in range(4) for j in range(4)]
+    rows = []
+    for name, axis in (("different coordinates", 1), ("the same coordinate", 0)):
+        laws = [
+            of_components(pairs).denoiser(SCHEDULE),
+            of_components([p for p in pairs if p[0] in (0, 1)]).denoiser(SCHEDULE),
+            of_components([p for p in pairs if p[axis] in (1, 2)]).denoiser(SCHEDULE),
+        ]
+
+        def denoise(x_t, t, cond, laws=laws):
+            found = [law(x_t, t, {}).x_0 for law in laws]
+            which = cond["which"][:, None]
+            x_0 = jnp.where(which == 1, found[1], found[0])
+            return Denoised(jnp.where(which == 2, found[2], x_0))
+
+        def on(number: int) -> dict:
+            return {"which": jnp.full(num, number, jnp.int32)}
+
+        times = jnp.linspace(1, 0, steps + 1)
+
+        @jax.jit
+        def run(key, denoise=denoise, times=times):
+            x_T = jax.random.normal(key, (num, 2))
+            both = classifier_free(denoise, 1.0, others=[(on(2), 1.0)])
+            keys = jax.random.split(key, num)
+            return sample(both, heun(SCHEDULE), times, x_T, on(1), keys)[0]
+
+        # The product of the conditional laws over the law, coordinate by coordinate.
+        one, two, all_of = (along(kept) for kept in ((0, 1), (1, 2), (0, 1, 2, 3)))
+        law = [one, two] if axis else [one * two / all_of, all_of]
+        cdfs = [np.cumsum(p) / np.sum(p) for p in law]
+        far = []
+        for seed in range(seeds):
+            x, rng = np.asarray(run(jax.random.key(seed))), np.random.default_rng(seed)
+            exact = [np.interp(rng.random(num), cdf, Z_GRID) for cdf in cdfs]
+            far.append([wasserstein(a, cdf) for a, cdf in zip(x.T, cdfs, strict=True)])
+            far[-1] += [wasserstein(a, cdf) for a, cdf in zip(exact, cdfs, strict=True)]
+            far[-1].append(float(np.corrcoef(x.T)[0, 1]))
+        names = "first", "second", "first, exact", "second, exact", "correlation"
+        columns = zip(names, np.transpose(far), strict=True)
+        rows.append({"conditions of": name} | {k: mean(v) for k, v in columns})
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def along(kept: tuple[int, ...]) -> np.ndarray:
+    """Density on `Z_GRID` of one coordinate that is at one of the places `kept`."""
+    var = SPREADS**2
+    each = np.exp(-((Z_GRID[:, None] - PLACES) ** 2) / (2 * var)) / np.sqrt(2 * np.pi * var)
+    return each[:, list(kept)].mean(1)
+
+
 WEIGHTS = np.array([0.3, 0.2, 0.15, 0.1, 0.1, 0.05, 0.05, 0.05])
 RADIUS = 0.1
 
@@ -253,6 +318,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "laws.json")
     args = parser.parse_args()
     found = {
+        "compositions": compositions(args.num, args.steps, args.seeds),
         "tilted": against_tilted_laws(args.num, args.steps, args.seeds),
         "plus_plus": [r for steps in (10, 25, 50, 100) for r in plus_plus(args.num, steps)],
         "flocks": [row for size in (4, 8) for row in flocks(size, 2000, args.steps)],
