@@ -128,6 +128,8 @@ class Generator:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Samples number `index` of `seed`, in batches split over the devices.
 
+        Where samples see each other, the last group is filled up with the next numbers.
+
         Args:
             params: of the network.
             seed: picks the noise, together with each index.
@@ -141,7 +143,15 @@ class Generator:
         Returns:
             float32 `[N, *shape]`, and the kept states `[K, N, *shape]` or None.
         """
-        each = np.asarray(index, np.int32), dict(cond), beside.against, beside.others
+        num, extra = len(index), -len(index) % self.group
+        index = np.append(index, index[-1] + 1 + np.arange(extra)).astype(np.int32)
+        each = (
+            index,
+            *jax.tree.map(
+                lambda array: np.concatenate([array, np.repeat(array[-1:], extra, axis=0)]),
+                (dict(cond), beside.against, beside.others),
+            ),
+        )
         whole = params, jax.random.key(seed), float(scale), beside.worse
 
         def draw(whole: Any, each: Any) -> tuple[Array, Array | None]:
@@ -155,7 +165,7 @@ class Generator:
             return final, None if kept is None else kept.swapaxes(0, 1)
 
         x, kept = in_batches(draw, whole, each, batch_size, self.group)
-        return x, None if kept is None else kept.swapaxes(0, 1)
+        return x[:num], None if kept is None else kept[:num].swapaxes(0, 1)
 
 
 def as_cond(labels: np.ndarray | None) -> dict[str, np.ndarray]:

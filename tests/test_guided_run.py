@@ -85,7 +85,7 @@ def test_a_worse_model_that_is_the_same_is_no_guidance(trained: Path) -> None:
         ({"guidance__interval": (0.6, 0.3)}, "two times in .0, 1., the lower one first"),
         ({"guidance__schedule": "cosin"}, "sample.guidance.schedule='cosin' .* 'cosine'"),
         ({"guidance__rescale": 2.0}, r"sample.guidance.rescale=2.0 must lie in \[0, 1\]"),
-        ({"guidance__flock__size": 3}, "sample.num_images=8 must be a multiple of .*size=3"),
+        ({"guidance__flock__size": 3}, "sample.batch_size=8 must be a multiple of .*size=3"),
         ({"guidance__flock__size": 1}, "sample.guidance.flock.size=1 must be 0 .none., or 2"),
         ({"guidance__schedule": "plus_plus"}, "'plus_plus' is for sample.sampler='ddim'"),
         ({"guidance__max_norm": -1.0}, "sample.guidance.max_norm=-1.0 must be 0"),
@@ -102,3 +102,19 @@ def test_guidance_that_cannot_be_is_refused(
     error = capsys.readouterr().err
     assert re.search(says, error), error
     assert error.count("\n") == 1
+
+
+def test_a_group_is_whole_where_fewer_samples_are_asked_for(trained: Path) -> None:
+    flock = {"sample__guidance__flock__size": 4, "sample__guidance__flock__separation": 5.0}
+    config = tiny(**GUIDED, **flock)
+    generator = build.build(config).generator
+    params = run.Job(config, trained, build.build(config)).restore()[0]
+
+    def draw(num: int, batch_size: int) -> np.ndarray:
+        cond = {"label": np.full(num, 3, np.int32)}
+        return generator(params, 0, np.arange(num), cond, 1.0, batch_size=batch_size)[0]
+
+    whole = draw(12, 8)
+    assert len(draw(6, 8)) == 6
+    np.testing.assert_allclose(draw(6, 8), whole[:6], atol=1e-5)
+    np.testing.assert_allclose(draw(12, 4), whole, atol=1e-5)

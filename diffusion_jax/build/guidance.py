@@ -120,16 +120,15 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_flock(config: ConfigDict) -> None:
-    """Groups are of samples i size to (i + 1) size - 1, and none is cut."""
+    """Groups are of samples i size to (i + 1) size - 1; no batch cuts one."""
     sample, size = config.sample, config.sample.guidance.flock.size
     if size == 0:
         return
     if size < 2:
         raise ConfigError(f"sample.guidance.flock.size={size} must be 0 (none), or 2 or more")
-    counts = {f"sample.{key}": sample[key] for key in ("num_images", "first_index", "batch_size")}
-    counts["evaluate.num_samples"] = config.evaluate.num_samples
-    for key, value in counts.items():
-        if value % size:
+    for key in ("first_index", "batch_size"):
+        if sample[key] % size:
             raise ConfigError(
-                f"{key}={value} must be a multiple of sample.guidance.flock.size={size}"
+                f"sample.{key}={sample[key]} must be a multiple of "
+                f"sample.guidance.flock.size={size}"
             )
