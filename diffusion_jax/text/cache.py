@@ -127,7 +127,7 @@ def embed_all(
         written_whole(table.path("text.npy")) as text_part,
         written_whole(table.path("pooled.npy")) as pooled_part,
     ):
-        shapes = {text_part: (starts[-1], encoder.width)}
+        shapes = {text_part: (int(starts[-1]), encoder.width)}
         shapes[pooled_part] = (len(distinct), encoder.pooled_width)
         text, pooled = (
             np.lib.format.open_memmap(part, "w+", np.float32, shape)
