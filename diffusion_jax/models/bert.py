@@ -1,0 +1,78 @@
+"""BERT (Devlin et al. 2019) as sentence-transformers use it: MiniLM (Wang et al. 2020).
+
+Modules are named as in the published weights, `all-MiniLM-L6-v2/model.safetensors`.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import lax
+
+from diffusion_jax.models.layers import dense
+from diffusion_jax.models.masked import masked_attention, token_mask
+from diffusion_jax.types import Array
+
+norm = partial(nn.LayerNorm, epsilon=1e-12, use_fast_variance=False)
+
+
+class BertLayer(nn.Module):
+    """Attention, then an MLP, each residual and normalised afterwards."""
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Array) -> Array:
+        """[B, L, C], and who sees whom [B, L, L] -> [B, L, C]."""
+        c = x.shape[-1]
+        q, k, v = (dense(c, name=f"attention.self.{part}")(x) for part in ("query", "key", "value"))
+        h = dense(c, name="attention.output.dense")(masked_attention(q, k, v, self.heads, mask))
+        x = norm(name="attention.output.LayerNorm")(x + h)
+        h = nn.gelu(dense(4 * c, name="intermediate.dense")(x), approximate=False)
+        return norm(name="output.LayerNorm")(x + dense(c, name="output.dense")(h))
+
+
+class Bert(nn.Module):
+    """The encoder, frozen; the defaults are MiniLM-L6's.
+
+    Attributes:
+        vocabulary: number of tokens.
+        positions: tokens of the longest text.
+        width: of a token.
+        depth: number of layers.
+        heads: of the attention.
+    """
+
+    vocabulary: int = 30522
+    positions: int = 512
+    width: int = 384
+    depth: int = 6
+    heads: int = 12
+
+    @nn.compact
+    def __call__(self, tokens: Array) -> tuple[Array, Array]:
+        """Tokens int32 [B, L], -1 where there is none, to features [B, L, C] and vectors [B, C].
+
+        Features are 0 where there is no token. A text's vector is their mean over its tokens, of
+        length 1 (sentence-transformers), and 0 if it has none.
+        """
+        there = (tokens >= 0)[..., None]
+        init = nn.initializers.normal(0.02)
+        tables = {
+            name: nn.Embed(rows, self.width, embedding_init=init, name=f"embeddings.{name}")
+            for name, rows in (
+                ("word_embeddings", self.vocabulary),
+                ("position_embeddings", self.positions),
+                ("token_type_embeddings", 2),
+            )
+        }
+        x = tables["word_embeddings"](jnp.maximum(tokens, 0))
+        x += tables["position_embeddings"](jnp.arange(tokens.shape[1]))
+        x += tables["token_type_embeddings"](jnp.zeros((), int))  # of a text without a second one
+        x = norm(name="embeddings.LayerNorm")(x)
+        mask = token_mask(tokens, causal=False)
+        for number in range(self.depth):
+            x = BertLayer(self.heads, name=f"encoder.layer.{number}")(x, mask)
+        x = jnp.where(there, x, 0.0)
+        mean = x.sum(1) / jnp.maximum(there.sum(1), 1)
+        return x, mean * lax.rsqrt(jnp.maximum(jnp.square(mean).sum(-1, keepdims=True), 1e-24))

@@ -1,0 +1,130 @@
+"""CLIP's text tower (Radford et al. 2021), frozen with published weights or trained from scratch.
+
+Modules are named as in the weights that Hugging Face's `CLIPTextModel` reads, such as
+`text_encoder/model.safetensors` of Stable Diffusion v1-5 and `model.safetensors` of
+`openai/clip-vit-large-patch14`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from diffusion_jax.models.layers import Dtype, dense
+from diffusion_jax.models.masked import masked_attention, token_mask
+from diffusion_jax.types import Array
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
+    "gelu": partial(nn.gelu, approximate=False),
+}
+"""OpenAI's networks have the first (Hendrycks & Gimpel 2016), OpenCLIP's the exact one."""
+
+
+class ClipLayer(nn.Module):
+    """Attention, then an MLP, each residual and normalised before.
+
+    Attributes:
+        heads: of the attention.
+        depth: layers of the tower, for the initial sizes.
+        activation: a name of `ACTIVATIONS`.
+        dtype: compute dtype.
+    """
+
+    heads: int
+    depth: int
+    activation: str
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Array) -> Array:
+        """[B, L, C], and who sees whom [B, L, L] -> [B, L, C]."""
+        c = x.shape[-1]
+        norm = partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False, dtype=self.dtype)
+        wide, narrow, out = (  # CLIP's own initial weights: its code, `initialize_parameters`
+            partial(dense, kernel_init=nn.initializers.normal(std), dtype=self.dtype)
+            for std in ((2 * c) ** -0.5, c**-0.5, (2 * self.depth * c) ** -0.5)
+        )
+        h = norm(name="layer_norm1")(x)
+        q, k, v = (narrow(c, name=f"self_attn.{part}_proj")(h) for part in "qkv")
+        x += out(c, name="self_attn.out_proj")(masked_attention(q, k, v, self.heads, mask))
+        h = wide(4 * c, name="mlp.fc1")(norm(name="layer_norm2")(x))
+        return x + out(c, name="mlp.fc2")(ACTIVATIONS[self.activation](h))
+
+
+class TextTower(nn.Module):
+    """A transformer over the tokens of a text; the defaults are those of ViT-L/14.
+
+    Attributes:
+        vocabulary: number of tokens.
+        positions: tokens of the longest text.
+        width: of a token.
+        depth: number of layers.
+        heads: of the attention; `width` is a multiple of it.
+        projection: width of the text's vector after a linear layer; 0 for none, and `width`.
+        end: the token at whose first place the text's vector is read, and which every text has.
+        causal: whether a token sees only those before it.
+        activation: of the MLPs, a name of `ACTIVATIONS`.
+        dtype: compute dtype; parameters and outputs are float32.
+    """
+
+    vocabulary: int = 49408
+    positions: int = 77
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    projection: int = 0
+    end: int = 49407
+    causal: bool = True
+    activation: str = "quick_gelu"
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: Array) -> tuple[Array, Array]:
+        """Run the tower.
+
+        Args:
+            tokens: int32 [B, L] with L up to `positions`, -1 where there is none. Published
+                networks have no such place: there `end` fills up the texts.
+
+        Returns:
+            Features [B, L, width], 0 where there is no token, and the texts' vectors
+            [B, projection or width], 0 of a text without tokens. What is not there has no effect
+            on what is.
+        """
+        init = nn.initializers.normal
+        table = partial(nn.Embed, features=self.width, dtype=self.dtype)
+        words = table(
+            self.vocabulary,
+            embedding_init=init(0.02),
+            name="text_model.embeddings.token_embedding",
+        )
+        places = table(
+            self.positions,
+            embedding_init=init(0.01),
+            name="text_model.embeddings.position_embedding",
+        )
+        x = words(jnp.maximum(tokens, 0)) + places(jnp.arange(tokens.shape[1]))
+        mask = token_mask(tokens, self.causal)
+        for number in range(self.depth):
+            layer = ClipLayer(
+                self.heads,
+                self.depth,
+                self.activation,
+                self.dtype,
+                name=f"text_model.encoder.layers.{number}",
+            )
+            x = layer(x, mask)
+        norm = nn.LayerNorm(
+            epsilon=1e-5, use_fast_variance=False, name="text_model.final_layer_norm"
+        )
+        x = jnp.where((tokens >= 0)[..., None], norm(x.astype(jnp.float32)), 0.0)
+        ends = tokens == self.end
+        first = ends & (jnp.cumsum(ends, axis=1) == 1)
+        pooled = jnp.einsum("bl,blc->bc", first.astype(x.dtype), x)
+        if self.projection:
+            pooled = dense(
+                self.projection, init(self.width**-0.5), use_bias=False, name="text_projection"
+            )(pooled)
+        return x, pooled

@@ -1,0 +1,153 @@
+"""Texts as tokens: by the published files of a tokeniser, or as bytes. A text is plain text."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diffusion_jax.weights import WeightsError
+
+BYTE_START, BYTE_END, BYTE_VOCABULARY = 256, 257, 258
+"""Of `byte_tokens`: what begins and ends a text, and the number of tokens."""
+NONE = -1
+"""Where there is no token."""
+CLIP_END = "<|endoftext|>"
+
+
+class Tokens(NamedTuple):
+    """Texts as tokens.
+
+    Attributes:
+        ids: int32 [N, L]; every text begins and ends with a token of its own, `NONE` follows.
+        cut: bool [N], whether a text was too long; it then ends early, but with its last token.
+    """
+
+    ids: np.ndarray
+    cut: np.ndarray
+
+
+def pad(sequences: Sequence[Sequence[int]], length: int) -> Tokens:
+    """Sequences of tokens as rows of `length`; of too long ones the last token is kept."""
+    ids, cut = np.full((len(sequences), length), NONE, np.int32), np.zeros(len(sequences), bool)
+    for row, sequence in enumerate(sequences):
+        cut[row] = len(sequence) > length
+        kept = [*sequence[: length - 1], sequence[-1]] if cut[row] else sequence
+        ids[row, : len(kept)] = kept
+    return Tokens(ids, cut)
+
+
+def utf8(text: str) -> bytes:
+    """The text's bytes; halves of surrogate pairs, which have none, become question marks."""
+    return text.encode("utf-8", "replace")
+
+
+def byte_tokens(texts: Sequence[str], length: int) -> Tokens:
+    """Texts as their bytes in UTF-8 between two tokens; no character is cut in two.
+
+    Args:
+        texts: any Unicode.
+        length: L, tokens at most; 3 or more.
+    """
+    room = length - 2
+    whole = [utf8(text) for text in texts]
+    cut = np.array([len(data) > room for data in whole], bool)
+    kept = (data[:room].decode("utf-8", "ignore").encode() for data in whole)
+    return Tokens(pad([[BYTE_START, *data, BYTE_END] for data in kept], length).ids, cut)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokeniser:
+    """A published tokeniser.
+
+    Attributes:
+        digest: short hash of its files.
+        rules: what the library `tokenizers` made of them, without padding and truncation.
+    """
+
+    digest: str
+    rules: Any
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens."""
+        return self.rules.get_vocab_size()
+
+    @functools.cached_property
+    def end(self) -> int:
+        """The token that ends every text."""
+        return self.rules.encode("").ids[-1]
+
+    def __call__(self, texts: Sequence[str], length: int) -> Tokens:
+        """Tokens of texts, at most `length` of each."""
+        # One by one: in parallel the library warns of every process that is forked later.
+        return pad([self.rules.encode(utf8(text).decode()).ids for text in texts], length)
+
+
+def load_tokeniser(path: Path) -> Tokeniser:
+    """The tokeniser of a `tokenizer.json`, or of CLIP's `vocab.json` with `merges.txt` beside it.
+
+    Raises:
+        WeightsError: one sentence that names the file and what is wrong with it.
+    """
+    from tokenizers import Tokenizer
+
+    merges = path.with_name("merges.txt")
+    files = (path, merges) if path.name == "vocab.json" else (path,)
+    digest = hashlib.sha256()
+    for file in files:
+        if not file.is_file():
+            raise WeightsError(f"{file}: no such file, which a tokeniser needs")
+        digest.update(file.read_bytes())
+    try:
+        rules = clip_rules(path, merges) if len(files) == 2 else Tokenizer.from_file(str(path))
+        rules.no_padding()
+        rules.no_truncation()
+        empty = rules.encode("").ids
+    except Exception as error:  # the library raises no kind of its own
+        raise WeightsError(f"{path}: no tokeniser that can be read ({error})") from error
+    if len(empty) != 2:
+        raise WeightsError(
+            f"{path}: this tokeniser makes {len(empty)} tokens of an empty text, not the 2 that "
+            "begin and end it"
+        )
+    return Tokeniser(digest.hexdigest()[:12], rules)
+
+
+def clip_rules(vocabulary: Path, merges: Path) -> Any:
+    """CLIP's byte-pair encoding from its two files, as `tokenizer.json` of OpenAI's CLIP has it.
+
+    Composed (NFC), white space made single, lower case; then letters, single digits, English
+    endings with an apostrophe and all else are encoded apart (`clip/simple_tokenizer.py`).
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+    from tokenizers.processors import RobertaProcessing
+
+    start = CLIP_END.replace("end", "start")
+    rules = Tokenizer(
+        models.BPE.from_file(
+            str(vocabulary), str(merges), unk_token=CLIP_END, end_of_word_suffix="</w>"
+        )
+    )
+    rules.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    special = "|".join(name.replace("|", r"\|") for name in (start, CLIP_END))
+    words = rf"{special}|'(?:[stmd]|re|ve|ll)|\p{{L}}+|\p{{N}}|[^\s\p{{L}}\p{{N}}]+"
+    rules.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(words), "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    first, last = rules.token_to_id(start), rules.token_to_id(CLIP_END)
+    if first is None or last is None:
+        raise WeightsError(f"it has no {start} or no {CLIP_END}")
+    rules.add_special_tokens([AddedToken(name, special=True) for name in (start, CLIP_END)])
+    rules.post_processor = RobertaProcessing(
+        (CLIP_END, last), (start, first), trim_offsets=False, add_prefix_space=False
+    )
+    return rules
