@@ -7,6 +7,8 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
+VARIANTS = 4
+"""Pictures of a prompt, where not told otherwise."""
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file in configs/; override its keys as --config.group.key=value."
 )
@@ -22,6 +24,12 @@ TOPOLOGY = flags.DEFINE_string(
     "With --mode plan: the devices to plan for, such as v5e:16x16, v5p:4x4x4 or h100:8, which need "
     "not be there; by default those that are.",
 )
+PROMPT = flags.DEFINE_multi_string(
+    "prompt", None, "A text to draw four pictures of; may be given several times."
+)
+PROMPTS = flags.DEFINE_string("prompts", None, "A file with such a text on each line.")
+NEGATIVE = flags.DEFINE_string("negative", None, "A text that guidance leads away from.")
+STRIP = flags.DEFINE_integer("strip", None, "Pictures from noise to result, per sample.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; by default runs/<config name>.")
 SWEEP = flags.DEFINE_string(
     "sweep",
@@ -77,6 +85,8 @@ def main(argv: list[str]) -> None:
         sys.exit(_sweep(SWEEP.value))
     from diffusion_jax import processes, run  # not at the top: --help is instant
 
+    _shortcuts()
+
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = Path(WORKDIR.value or Path("runs") / name)
     together = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, MULTIHOST.value)
@@ -85,6 +95,28 @@ def main(argv: list[str]) -> None:
             sys.exit(run.run(CONFIG.value, workdir, MODE.value, TOPOLOGY.value))
     except processes.ProcessesError as error:
         sys.exit(f"error: {error}")
+
+
+def _shortcuts() -> None:
+    """Flags that stand for settings of the config."""
+    sample = CONFIG.value.sample
+    prompts = list(PROMPT.value or ())
+    if PROMPTS.value is not None:
+        try:
+            text = Path(PROMPTS.value).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            sys.exit(f"error: --prompts={PROMPTS.value}: {error}")
+        prompts += [line for line in map(str.strip, text.splitlines()) if line]
+        if not prompts:
+            sys.exit(f"error: --prompts={PROMPTS.value}: there is no text in it")
+    if prompts:
+        sample.prompts = tuple(prompts)
+        if not any("config.sample.num_images" in arg for arg in sys.argv):
+            sample.num_images = VARIANTS * len(prompts)
+    if NEGATIVE.value is not None:
+        sample.negative = NEGATIVE.value
+    if STRIP.value is not None:
+        sample.strip = STRIP.value
 
 
 def _sweep(words: str) -> int:

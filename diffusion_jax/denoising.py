@@ -10,7 +10,7 @@ import numpy as np
 from diffusion_jax.corruption import diffuse, sample_keys, sample_noise
 from diffusion_jax.data import Dataset, Source, to_float
 from diffusion_jax.metrics.intervals import Z
-from diffusion_jax.sample import Generator, as_cond, in_batches
+from diffusion_jax.sample import CondOf, Generator, in_batches
 from diffusion_jax.types import Params
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -20,6 +20,7 @@ def denoising_errors(
     generator: Generator,
     params: Params,
     dataset: Dataset,
+    cond_of: CondOf,
     *,
     num_images: int,
     seed: int,
@@ -29,12 +30,13 @@ def denoising_errors(
     """Squared errors of `x_0_hat` per dimension, of training and of held-out images, by `t`.
 
     A network that has learned the law of the data has the same of both; one that has learned its
-    training images denoises these better. Given the images' own labels, without guidance.
+    training images denoises these better. Given the images' own conditioning, without guidance.
 
     Args:
         generator: whose network and process are meant.
         params: of the network.
         dataset: its images, at random without replacement.
+        cond_of: their conditioning.
         num_images: of each split, as far as there are so many.
         seed: of images and noise.
         batch_size: as for `Generator`.
@@ -57,15 +59,15 @@ def denoising_errors(
             errors.append(jnp.mean((x_0_hat - x_0) ** 2, axis=tuple(range(1, x_0.ndim))))
         return jnp.stack(errors, 1)
 
-    def measured(source: Source) -> np.ndarray:
+    def measured(split: str, source: Source) -> np.ndarray:
         rows = np.random.default_rng(seed).permutation(len(source))[:num_images]
         images, labels = source.gather(rows)
-        cond = as_cond(labels if dataset.num_classes else None)
+        cond = cond_of(split, rows, labels)
         each = to_float(images), np.arange(len(rows), dtype=np.int32), cond
         errors: np.ndarray = in_batches(program, (params, jax.random.key(seed)), each, batch_size)
         return errors
 
-    seen, unseen = measured(dataset.train), measured(dataset.heldout)
+    seen, unseen = measured("train", dataset.train), measured("heldout", dataset.heldout)
     result: dict[str, dict[str, Any]] = {}
     for number, time in enumerate(TIMES):
         about = {**passport, "reference": f"{dataset.name} {dataset.fingerprint}", "t": time}

@@ -32,7 +32,7 @@ from diffusion_jax.metrics.frechet import moments
 from diffusion_jax.metrics.intervals import Estimate, Z, bootstrap, wilson
 from diffusion_jax.metrics.neighbours import closest_pairs, memorised, two_nearest
 from diffusion_jax.references import Statistics, cached_moments
-from diffusion_jax.sample import Generator, as_cond, in_batches
+from diffusion_jax.sample import CondOf, Generator, in_batches
 from diffusion_jax.types import Params
 
 CHUNK = 1024
@@ -226,6 +226,7 @@ def likelihood(
     generator: Generator,
     params: Params,
     dataset: Dataset,
+    cond_of: CondOf,
     *,
     num_images: int,
     probes: int,
@@ -237,12 +238,13 @@ def likelihood(
 ) -> Result:
     """Bits per dimension of held-out images, and of training images beside them, in three ways.
 
-    Of the model without guidance and clipping, given the images' own labels.
+    Of the model without guidance and clipping, given the images' own conditioning.
 
     Args:
         generator: whose network, process and times are meant.
         params: of the network.
         dataset: its images, at random without replacement.
+        cond_of: their conditioning.
         num_images: of each split, as far as there are so many.
         probes: of Hutchinson's estimate, for each image.
         noise_levels: at which the bound in continuous time is taken, for each image.
@@ -252,7 +254,7 @@ def likelihood(
         passport: as for `evaluate`.
     """
     times = jnp.unique(generator.times)[::-1]  # Restart goes over some of them again
-    size, classes = int(np.prod(generator.shape)), dataset.num_classes
+    size = int(np.prod(generator.shape))
 
     @jax.jit
     def program(whole: Any, each: Any) -> dict[str, Any]:
@@ -274,7 +276,7 @@ def likelihood(
         rows = np.random.default_rng(seed).permutation(len(source))[:num_images]
         images = to_float(np.stack([source[int(row)]["image"] for row in rows]))
         labels = np.array([source[int(row)]["label"] for row in rows], np.int32)
-        each = images, np.arange(len(rows), dtype=np.int32), as_cond(labels if classes else None)
+        each = images, np.arange(len(rows), dtype=np.int32), cond_of(split, rows, labels)
         found = in_batches(program, (params, jax.random.key(seed)), each, batch_size)
         solver_steps = found.pop("solver_steps").max()
         cost: dict[str, dict[str, Any]] = {

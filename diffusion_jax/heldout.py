@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion_jax.data import Dataset, arrays, as_batch
+from diffusion_jax.data import Dataset, arrays, to_float
 from diffusion_jax.objectives import GaussianLoss
-from diffusion_jax.sample import in_batches
+from diffusion_jax.sample import CondOf, in_batches
 from diffusion_jax.types import Array, Params
 
 LEVELS = 10
@@ -20,9 +20,10 @@ class HeldoutLoss:
     Args:
         loss: without dropout; its batches are `loss.batch_size` images, the last filled up.
         dataset: without held-out images the result is empty.
+        cond_of: their conditioning.
     """
 
-    def __init__(self, loss: GaussianLoss, dataset: Dataset) -> None:
+    def __init__(self, loss: GaussianLoss, dataset: Dataset, cond_of: CondOf) -> None:
         size = loss.batch_size
         images, labels = arrays(dataset.heldout, size * MAX_BATCHES)
 
@@ -36,8 +37,9 @@ class HeldoutLoss:
         order = np.random.default_rng(0).permutation(len(images))
         for start in range(0, len(images), size):
             rows = np.resize(order[start : start + size], size)
-            batch = as_batch(images[rows], labels[rows], dataset.num_classes)
-            self._batches.append({**batch, "index": np.arange(size)})
+            cond = cond_of("heldout", rows, labels[rows])
+            batch = {"x": to_float(images[rows]), "cond": cond, "index": np.arange(size)}
+            self._batches.append(batch)
 
     def __call__(self, params: Params) -> dict[str, float]:
         """`heldout/loss`, and `heldout/mse_tX` for each tenth of `t` with its middle as X."""

@@ -1,13 +1,16 @@
 """Pictures that a person looks at: grids, strips and animations of uint8 images."""
 
 import json
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+WORDS = 190
+"""Pixels beside a row of images, for its caption."""
 MIN_TILE = 48
 """Pixels: smaller images are enlarged, by whole factors, without smoothing."""
 
@@ -24,6 +27,34 @@ def tile(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
         y, x = divmod(i, columns)
         sheet[y * h + gap : (y + 1) * h, x * w + gap : (x + 1) * w] = image
     return sheet
+
+
+def captioned(
+    images: np.ndarray, captions: Sequence[str], columns: int, marked: Sequence[bool] = ()
+) -> np.ndarray:
+    """A row of `columns` images for each caption, which stands on the left; uint8 `[H, W, C]`.
+
+    Args:
+        images: uint8 `[len(captions) * columns, H, W, C]`, row after row.
+        captions: plain text; long ones are cut to the room.
+        columns: images of a row.
+        marked: rows whose captions are set in red.
+    """
+    from matplotlib import font_manager  # with fonts that have more than Latin letters
+
+    sheet = tile(images, columns)
+    height = (len(sheet) - 1) // len(captions)
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 11)
+    margin = Image.new("RGB", (WORDS, len(sheet)), "white")
+    pen = ImageDraw.Draw(margin)
+    for row, caption in enumerate(captions):
+        lines = textwrap.wrap(caption, 28)[: max(1, height // 14)] or ["(no text)"]
+        ink = "#b00000" if row < len(marked) and marked[row] else "black"
+        top = row * height + (height - 14 * len(lines)) // 2
+        pen.multiline_text((4, top), "\n".join(lines), ink, font, spacing=2)
+    if sheet.shape[-1] == 1:
+        sheet = sheet.repeat(3, axis=-1)
+    return np.concatenate([np.asarray(margin), sheet], axis=1)
 
 
 def as_image(array: np.ndarray) -> Image.Image:

@@ -173,6 +173,16 @@ def as_cond(labels: np.ndarray | None) -> dict[str, np.ndarray]:
     return {} if labels is None else {"label": np.asarray(labels, np.int32)}
 
 
+CondOf = Callable[[str, np.ndarray, np.ndarray], dict[str, np.ndarray]]
+"""`(split, rows [N], labels [N])` of images of a data set to their conditioning; the split is
+"train" or "heldout"."""
+
+
+def by_label(num_classes: int) -> CondOf:
+    """Conditioning on labels alone, if there are classes."""
+    return lambda split, rows, labels: as_cond(labels if num_classes else None)
+
+
 def in_batches(
     program: Callable[[Any, Any], Any], whole: Any, each: Any, batch_size: int, group: int = 1
 ) -> Any:

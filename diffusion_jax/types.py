@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 Array = jax.Array
 Key = jax.Array
@@ -17,6 +18,10 @@ Cond = Mapping[str, Array]
 Batch = Mapping[str, Any]
 """`{'x': [B, ...], 'cond': Cond, 'index': int32 [B]}`; `index` is the place in the global batch."""
 Metrics = dict[str, Array]
+
+
+Embed = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+"""Numbers of texts int `[B]` to conditioning, arrays `[B, ...]`; may be pickled."""
 
 
 class Denoised(NamedTuple):

@@ -11,7 +11,7 @@ from diffusion_jax.evaluate import Evaluation
 from diffusion_jax.metrics.similarity import cosines
 from diffusion_jax.prediction import PREDICTIONS
 from diffusion_jax.report import memorises
-from diffusion_jax.sample import Generator
+from diffusion_jax.sample import Generator, by_label
 from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.schedules import Cosine
 from tests.oracles import GaussianMixture
@@ -61,7 +61,7 @@ def memoriser(dataset: Dataset) -> GaussianMixture:
 
 def errors(mixture: GaussianMixture, dataset: Dataset) -> dict:
     return denoising_errors(
-        generator(mixture), jnp.zeros(()), dataset,
+        generator(mixture), jnp.zeros(()), dataset, by_label(dataset.num_classes),
         num_images=NUM, seed=0, batch_size=NUM, passport={"checkpoint": 7},
     )  # fmt: skip
 

@@ -3,13 +3,14 @@
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -20,14 +21,17 @@ from diffusion_jax.build.extractors import weights_file
 from diffusion_jax.build.guidance import make_guide
 from diffusion_jax.build.process import make_objective
 from diffusion_jax.build.sampling import check_times, make_sampler, make_times
+from diffusion_jax.build.text import make_reader, make_text_tower
 from diffusion_jax.data import Dataset, describe_dataset, load_dataset, without_images
 from diffusion_jax.models.dit import DiT
+from diffusion_jax.models.reading import Reading
 from diffusion_jax.models.remat import REMAT
 from diffusion_jax.models.uncertainty import Uncertainty
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.objectives import GaussianLoss
 from diffusion_jax.references import read_statistics
 from diffusion_jax.sample import Generator
+from diffusion_jax.text import Reader
 from diffusion_jax.training.ema import Average
 from diffusion_jax.training.optimizer import DECAYS, learning_rate_schedule, make_optimizer
 from diffusion_jax.training.parallel import Parallel, Replicated, Sharded
@@ -52,6 +56,8 @@ class Parts:
         optimizer: with its learning rate schedule inside.
         averages: of the parameters, by name.
         generator: from parameters to samples.
+        cond: conditioning of one sample, arrays `[1, ...]`: what the network reads.
+        reader: of texts; None where there are none to be read.
     """
 
     dataset: Dataset
@@ -61,6 +67,8 @@ class Parts:
     optimizer: optax.GradientTransformation
     averages: dict[str, Average]
     generator: Generator
+    cond: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    reader: Reader | None = None
 
 
 def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | None = None) -> Parts:
@@ -91,7 +99,8 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     dataset = dataset or _dataset(config)
     if config.train.keep_best and len(dataset.train) and not len(dataset.heldout):
         raise ConfigError(f"train.keep_best: {dataset.name} has no held-out images to go by")
-    network = _network(config, dataset)
+    reader = make_reader(config, dataset)
+    network = _network(config, dataset, reader)
 
     def apply(params: Params, x_t: Array, t: Array, cond: Cond) -> Any:
         return network.apply({"params": params}, x_t, t, cond)
@@ -99,9 +108,13 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     def apply_train(params: Params, x_t: Array, t: Array, cond: Cond, key: Key) -> Any:
         return network.apply({"params": params}, x_t, t, cond, train=True, rngs={"dropout": key})
 
+    cond: dict[str, np.ndarray] = reader([""]) if reader else {}
+    if dataset.num_classes:
+        cond = {"label": np.zeros(1, np.int32), **cond}
+
     def init(key: Key) -> Params:
         x, t = jnp.zeros((1, *dataset.image_shape)), jnp.zeros(1)
-        params = network.init(key, x, t, {"label": jnp.zeros(1, jnp.int32)})["params"]
+        params = network.init(key, x, t, jax.tree.map(jnp.asarray, cond))["params"]
         if objective.uncertainty:
             params = {**params, "uncertainty": Uncertainty().init(key, t)["params"]}
         if objective.time_law:
@@ -131,7 +144,7 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
         group=max(config.sample.guidance.flock.size, 1),
         learned_variance=config.objective.learned_variance,
     )
-    return Parts(dataset, init, loss, heldout_loss, optimizer, averages, generator)
+    return Parts(dataset, init, loss, heldout_loss, optimizer, averages, generator, cond, reader)
 
 
 def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
@@ -271,11 +284,16 @@ def planned_dataset(config: ConfigDict) -> Dataset:
     return without_images(found or _dataset(config), shape)
 
 
-def _network(config: ConfigDict, dataset: Dataset) -> nn.Module:
+def _network(config: ConfigDict, dataset: Dataset, reader: Reader | None) -> nn.Module:
     channels = dataset.image_shape[-1] * (2 if config.objective.learned_variance else 1)
-    return MODELS[config.model.name](
+    tower = make_text_tower(config) if reader else None
+    width = reader.encoder.width if reader and reader.encoder else tower.width if tower else 0
+    network = MODELS[config.model.name](
         **config.model[config.model.name],
+        context_dim=width,
         num_classes=dataset.num_classes,
+        vectors=("pooled",) if reader else (),
         out_channels=channels,
         dtype=DTYPES[config.model.dtype],
     )
+    return Reading(tower, network) if tower else network

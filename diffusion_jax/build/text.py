@@ -1,13 +1,16 @@
 """What reads texts, from the group `text`."""
 
+import textwrap
 from pathlib import Path
 
 from diffusion_jax.build.choices import Config, ConfigError, check_known
+from diffusion_jax.data import Dataset
 from diffusion_jax.models.bert import Bert
 from diffusion_jax.models.clip import ACTIVATIONS, TextTower
 from diffusion_jax.text import (
     BYTE_END,
     BYTE_VOCABULARY,
+    Reader,
     TextEncoder,
     load_clip,
     load_minilm,
@@ -45,6 +48,30 @@ def make_text_tower(config: Config) -> TextTower | None:
     """
     check_text(config)
     return _tower(config, "bytes") if config.text.name == "bytes" else None
+
+
+def make_reader(config: Config, dataset: Dataset) -> Reader | None:
+    """What reads the captions of a data set; None for one without, or where none is asked for.
+
+    Raises:
+        ConfigError: there are no captions to read, or as `make_text_encoder`.
+        WeightsError: as `make_text_encoder`.
+    """
+    check_text(config)
+    name = config.text.name
+    if name == "none":
+        for key in ("prompts", "negative", "compose"):
+            if config.sample[key]:
+                given = textwrap.shorten(str(config.sample[key]), 60, placeholder="...")
+                raise ConfigError(
+                    f"sample.{key}={given} needs a network with a text input: text.name is 'none'"
+                )
+        return None
+    if dataset.train_captions is None:
+        raise ConfigError(
+            f"text.name={name!r} reads captions, and data.name={dataset.name!r} has none"
+        )
+    return Reader(make_text_encoder(config), config.text.length)
 
 
 def text_files(config: Config) -> tuple[Path, Path] | None:

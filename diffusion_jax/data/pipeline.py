@@ -10,10 +10,12 @@ import grain
 import numpy as np
 from absl import flags
 
+from diffusion_jax.data.captions import Captions
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.folder import load_folder
 from diffusion_jax.data.sources import ArraySource, Source, as_batch, content_hash, read_all
 from diffusion_jax.data.tfds_sets import describe_tfds, load_tfds
+from diffusion_jax.types import Embed
 
 MEMORY_LIMIT = 2 * 2**30  # bytes of pixels up to which a set is held in memory unless told
 
@@ -30,6 +32,8 @@ class Dataset:
         num_classes: 0 for sets without classes.
         class_names: `num_classes` names.
         skipped: relative paths of files that could not be read.
+        train_captions: texts of the training images; None for sets without.
+        heldout_captions: texts of the held-out images; None for sets without.
         fingerprint: tells this data from any other, to key caches of what was computed from it:
             a hash of all pixels and labels for sets in memory, else of what the files are.
     """
@@ -42,6 +46,8 @@ class Dataset:
     class_names: tuple[str, ...]
     skipped: tuple[str, ...]
     fingerprint: str
+    train_captions: Captions | None = None
+    heldout_captions: Captions | None = None
 
 
 def load_dataset(
@@ -136,16 +142,17 @@ def _no_images(shape: tuple[int, ...]) -> ArraySource:
 
 
 @functools.lru_cache(maxsize=4)
-def epoch_order(seed: int, epoch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The order of one epoch and its coin flips, a pure function of its arguments.
+def epoch_order(seed: int, epoch: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The order of one epoch, its coin flips and further bits, a pure function of its arguments.
 
     Raw Philox bits are used because NumPy fixes them for good, unlike its `permutation`.
 
     Returns:
-        A permutation of `size` indices, and a fair bool for each place in it.
+        A permutation of `size` indices; for each place in it a fair bool, and a random uint64.
     """
-    bits = np.random.Philox(np.random.SeedSequence((seed, epoch))).random_raw(2 * size)
-    return np.argsort(bits[:size], kind="stable"), bits[size:] >> 63 == 1
+    bits = np.random.Philox(np.random.SeedSequence((seed, epoch))).random_raw(3 * size)
+    order, coins, rest = np.split(bits, 3)
+    return np.argsort(order, kind="stable"), coins >> 63 == 1, rest
 
 
 @dataclass(frozen=True)
@@ -164,28 +171,32 @@ class _Batches:
     flip: bool
     process_index: int
     process_count: int
+    captions: Captions | None = None
+    embed: Embed | None = None
 
     def __len__(self) -> int:
         return sys.maxsize
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         start = (index * self.process_count + self.process_index) * self.batch_size
-        indices, coins = self.places(start, start + self.batch_size)
+        indices, coins, bits = self.places(start, start + self.batch_size)
         images, labels = self.source.gather(indices)
         if self.flip:
             images[coins] = images[coins, :, ::-1]
-        return as_batch(images, labels, self.num_classes)
+        batch = as_batch(images, labels, self.num_classes)
+        if self.captions is not None and self.embed is not None:
+            batch["cond"] |= self.embed(self.captions.drawn(indices, bits))
+        return batch
 
-    def places(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Indices of the images `start` to `stop` of the stream, and whether each is flipped."""
+    def places(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The images `start` to `stop` of the stream: indices, whether flipped, further bits."""
         size = len(self.source)
-        indices, flips = [], []
+        parts = []
         for epoch in range(start // size, (stop - 1) // size + 1):
-            order, coins = epoch_order(self.seed, epoch, size)
             part = slice(max(start - epoch * size, 0), stop - epoch * size)
-            indices.append(order[part])
-            flips.append(coins[part])
-        return np.concatenate(indices), np.concatenate(flips)
+            parts.append([column[part] for column in epoch_order(self.seed, epoch, size)])
+        indices, flips, bits = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return indices, flips, bits
 
 
 class _BatchIterator(grain.DatasetIterator):
@@ -218,7 +229,7 @@ class _BatchIterator(grain.DatasetIterator):
     def describe(self, index: int) -> str:
         """Which images batch number `index` of all processes has, in words."""
         size = self._batches.batch_size * self._batches.process_count
-        images, _ = self._batches.places(index * size, (index + 1) * size)
+        images, *_ = self._batches.places(index * size, (index + 1) * size)
         named = ", ".join(map(str, images[:5])) + (", ..." if size > 5 else "")
         epoch = index * size // len(self._batches.source)
         return f"batch {index} (training images {named}; epoch {epoch})"
@@ -253,6 +264,7 @@ def train_batches(
     prefetch: int = 4,
     process_index: int = 0,
     process_count: int = 1,
+    embed: Embed | None = None,
 ) -> grain.DatasetIterator:
     """Endless training batches; every image is seen once per epoch, in an order of its own.
 
@@ -265,6 +277,8 @@ def train_batches(
         prefetch: batches made ahead, for sets on disk by as many threads; 0 makes each on demand.
         process_index: which of `process_count` processes this is.
         process_count: processes that share the data; no two see the same image in an epoch.
+        embed: from numbers of texts int32 [B] to conditioning, arrays [B, ...]. One of the texts of
+            each image is drawn anew in every epoch; None leaves them out.
 
     Returns:
         An iterator of `{'x': float32 [B, H, W, C] in [-1, 1], 'cond': {'label': int32 [B]}}`,
@@ -293,6 +307,8 @@ def train_batches(
         flip=flip,
         process_index=process_index,
         process_count=process_count,
+        captions=dataset.train_captions,
+        embed=embed,
     )
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     return _BatchIterator(batches, read, 0 if resident else num_workers)

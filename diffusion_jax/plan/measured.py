@@ -60,7 +60,7 @@ class Steps:
         self._state, self._key = self._parallel.place((state, key))
         size = config.train.batch_size // self._parallel.share[1]
         noise = np.random.default_rng(0).uniform(-1, 1, (size, *program.dataset.image_shape))
-        cond = {"label": np.zeros(size, np.int32)} if program.dataset.num_classes else {}
+        cond = {name: one.repeat(size, axis=0) for name, one in parts.cond.items()}
         self._batch: Batch = {"x": noise.astype(np.float32), "cond": cond}
 
     def compile(self) -> None:

@@ -87,7 +87,10 @@ class Program:
         """Shapes of a batch of `size`."""
         integers = jax.ShapeDtypeStruct((size,), np.int32)
         shape = (size, *self.dataset.image_shape)
-        cond = {"label": integers} if self.dataset.num_classes else {}
+        cond = {
+            name: jax.ShapeDtypeStruct((size, *one.shape[1:]), one.dtype)
+            for name, one in self.parts.cond.items()
+        }
         return {"x": jax.ShapeDtypeStruct(shape, np.float32), "cond": cond, "index": integers}
 
     @property

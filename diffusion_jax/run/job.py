@@ -1,8 +1,10 @@
 """One config in one workdir: its state, its averages and its samples."""
 
 import dataclasses
+import functools
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,16 @@ from diffusion_jax.devices import is_main
 from diffusion_jax.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.models.flops import count_flops
 from diffusion_jax.provenance import read_config
-from diffusion_jax.sample import Beside, Guide, as_cond, cycle_labels
+from diffusion_jax.runtime import cache_dir
+from diffusion_jax.sample import Beside, Guide, as_cond, by_label, cycle_labels
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import never_moved
 from diffusion_jax.training.snapshots import Snapshots
 from diffusion_jax.training.state import TrainState, abstract_state
+from diffusion_jax.types import Embed
+
+NAMES = 25
+"""Held-out names that are drawn where no prompt is given."""
 
 
 def command() -> str:
@@ -39,7 +46,7 @@ def command() -> str:
     return shlex.join(["python", *sys.argv])
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Job:
     """A config, where its run lives, the parts it means, and what all stages ask of them."""
 
@@ -177,6 +184,19 @@ class Job:
             "guidance_scale": sample.guidance_scale,
             "guidance": words("guidance"),
             "clip": sample.clip,
+            **self._texts(),
+        }
+
+    def _texts(self) -> dict[str, Any]:
+        """What is asked for in words."""
+        if self.parts.reader is None:
+            return {}
+        sample = self.config.sample
+        return {
+            "text": self.parts.reader.identity,
+            "prompts": list(sample.prompts) or "names of held-out images",
+            "negative": sample.negative,
+            "compose": [list(pair) for pair in sample.compose],
         }
 
     def draw(
@@ -200,11 +220,71 @@ class Job:
 
     def beside(self, index: np.ndarray) -> Beside:
         """What guidance needs beside the conditioning of samples number `index`."""
-        return Beside(worse=self.worse)
+        sample = self.config.sample
+
+        def of_all(text: str) -> Any:
+            return self.read([text] * len(index))
+
+        against = of_all(sample.negative) if sample.negative else None
+        return Beside(against, tuple(of_all(text) for text, _ in sample.compose), self.worse)
 
     def cond(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Conditioning of the samples number `index`, as configured."""
-        return as_cond(self.labels(index))
+        found = as_cond(self.labels(index))
+        texts = self.prompts(index)
+        return found if texts is None else {**found, **self.read(texts)}
+
+    def prompts(self, index: np.ndarray) -> list[str] | None:
+        """Texts that samples number `index` are asked to show; None if the network reads none.
+
+        Those that are configured, in turn, or else the first names of held-out images.
+        """
+        texts = self.texts
+        return [texts[i % len(texts)] for i in index] if texts else None
+
+    @functools.cached_property
+    def texts(self) -> list[str]:
+        """What is asked for in words: as configured, or names of held-out images."""
+        if self.parts.reader is None:
+            return []
+        if self.config.sample.prompts:
+            return list(self.config.sample.prompts)
+        dataset = self.parts.dataset
+        captions = dataset.heldout_captions or dataset.train_captions
+        assert captions is not None  # or there would be no reader
+        num = len(dataset.heldout) if dataset.heldout_captions else len(dataset.train)
+        names = dict.fromkeys(captions.texts[i] for i in captions.first(np.arange(num)))
+        return list(names)[:NAMES]
+
+    def read(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Conditioning on texts, `[N, ...]`; one without a word is none, as in training."""
+        reader = self.parts.reader
+        assert reader is not None
+        distinct = list(dict.fromkeys(texts))
+        found = reader(distinct)
+        if not (reader.encoder and reader.encoder.pads):  # those were trained on the empty text
+            blank = np.array([not text.strip() for text in distinct])
+            for array in found.values():
+                array[blank] = -1 if array.dtype.kind == "i" else 0
+        rows = [distinct.index(text) for text in texts]
+        return {name: array[rows] for name, array in found.items()}
+
+    @functools.cache  # noqa: B019  # a job lives as long as the process
+    def embed(self, split: str) -> Embed | None:
+        """What the captions of "train" or "heldout" become; None if the network reads none."""
+        captions = getattr(self.parts.dataset, f"{split}_captions")
+        if self.parts.reader is None or captions is None:
+            return None
+        return self.parts.reader.embed_all(captions.texts, cache_dir() / "texts", print)
+
+    def cond_of(self, split: str, rows: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """Conditioning of images of the data set: their labels, and their names."""
+        found = by_label(self.parts.dataset.num_classes)(split, rows, labels)
+        embed = self.embed(split)
+        if embed is not None:
+            captions = getattr(self.parts.dataset, f"{split}_captions")
+            found |= embed(captions.first(rows))
+        return found
 
     def labels(self, index: np.ndarray) -> np.ndarray | None:
         """Labels that `sample.labels` gives to the samples number `index`."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion_jax.build import OPTIMISED
 from diffusion_jax.devices import is_main
-from diffusion_jax.pictures import read_made_by, save_gif, save_png, tile
+from diffusion_jax.pictures import captioned, read_made_by, save_gif, save_png, tile
 from diffusion_jax.run.job import Job
 
 COLUMNS = 10
@@ -27,7 +27,7 @@ def draw_grid(job: Job, params: Any, step: int, path: Path) -> np.ndarray:
     sample = job.config.sample
     index = sample.first_index + np.arange(min(sample.num_images, _shown(job)))
     images, _ = job.draw(params, sample.seed, index, job.cond(index))
-    sheet = tile(images, COLUMNS)
+    sheet = sheet_of(job, images)
     path.parent.mkdir(parents=True, exist_ok=True)
     made_by = {**job.made_by(step, sample.seed), **job.span(index)}
     if sample.grid == OPTIMISED:
@@ -35,6 +35,18 @@ def draw_grid(job: Job, params: Any, step: int, path: Path) -> np.ndarray:
     if is_main():
         save_png(path, sheet, made_by)
     return sheet
+
+
+def sheet_of(job: Job, images: np.ndarray) -> np.ndarray:
+    """Samples from the first on as one picture: with texts a row for each, of its variants."""
+    texts = job.texts
+    if not texts:
+        return tile(images, COLUMNS)
+    rows = min(len(texts), len(images))
+    columns = len(images) // rows
+    # Sample i is asked to show text i modulo their number.
+    by_text = images[: rows * columns].reshape(columns, rows, *images.shape[1:]).swapaxes(0, 1)
+    return captioned(by_text.reshape(-1, *images.shape[1:]), texts[:rows], columns)
 
 
 def sample(job: Job, again: bool) -> None:
@@ -63,8 +75,14 @@ def sample(job: Job, again: bool) -> None:
     shutil.rmtree(singles, ignore_errors=True)
     singles.mkdir(parents=True)
     labels = cond.get("label", [None] * len(index))
-    for number, image, label in zip(index, images, labels, strict=True):
-        what = {"index": int(number), "label": None if label is None else int(label)}
+    prompts = job.prompts(index)
+    for row, (number, image, label) in enumerate(zip(index, images, labels, strict=True)):
+        what: dict[str, Any] = {
+            "index": int(number),
+            "label": None if label is None else int(label),
+        }
+        if prompts is not None:
+            what["prompt"] = prompts[row]
         save_png(singles / f"{number:06d}.png", image, {**made_by, **what})
     span = {**made_by, **job.span(index)}
     few = states[:, :COLUMNS].swapaxes(0, 1)
@@ -72,5 +90,5 @@ def sample(job: Job, again: bool) -> None:
     save_png(folder / "trajectory.png", strip, span)
     save_gif(folder / "denoise.gif", states, COLUMNS)
     # Last: it says that all of them are there.
-    save_png(folder / "grid.png", tile(images, COLUMNS), span)
+    save_png(folder / "grid.png", sheet_of(job, images), span)
     print(f"{len(index)} samples of step {step} are in {folder}")

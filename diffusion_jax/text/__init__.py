@@ -2,6 +2,7 @@
 
 from diffusion_jax.text.cache import TextTable, embed_all
 from diffusion_jax.text.encoder import TextEncoder, load_clip, load_minilm
+from diffusion_jax.text.reader import Reader
 from diffusion_jax.text.tokens import (
     BYTE_END,
     BYTE_VOCABULARY,
@@ -13,6 +14,7 @@ from diffusion_jax.text.tokens import (
 __all__ = [
     "BYTE_END",
     "BYTE_VOCABULARY",
+    "Reader",
     "TextEncoder",
     "TextTable",
     "Tokens",

@@ -1,0 +1,65 @@
+"""From texts to the arrays that condition a network, however it reads them."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from diffusion_jax.text.cache import embed_all
+from diffusion_jax.text.encoder import TextEncoder
+from diffusion_jax.text.tokens import byte_tokens
+from diffusion_jax.types import Embed
+
+
+@dataclasses.dataclass(frozen=True)
+class ByteTable:
+    """Tokens int32 `[N, L]` of texts, by their numbers."""
+
+    tokens: np.ndarray
+
+    def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """`tokens` int32 `[B, L]` of texts `ids` `[B]`."""
+        return {"tokens": self.tokens[ids]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """What becomes of texts before a network gets them.
+
+    Attributes:
+        encoder: frozen, its features are what the network reads; None for tokens that are bytes,
+            which a part of the network reads.
+        length: tokens of a text at most.
+    """
+
+    encoder: TextEncoder | None
+    length: int
+
+    @property
+    def identity(self) -> str:
+        """What tells it from other readers."""
+        return self.encoder.identity if self.encoder else f"bytes, {self.length} at most"
+
+    def __call__(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Conditioning on texts: `text` and `pooled`, or `tokens`; arrays `[N, ...]`."""
+        if self.encoder:
+            return self.encoder(texts)
+        return {"tokens": byte_tokens(texts, self.length).ids}
+
+    def cut(self, texts: Sequence[str]) -> np.ndarray:
+        """Which texts are too long and end early: bool `[N]`."""
+        made = self.encoder.tokens(texts) if self.encoder else byte_tokens(texts, self.length)
+        return made.cut
+
+    def embed_all(self, texts: Sequence[str], folder: Path, say: Callable[[str], None]) -> Embed:
+        """The same for all texts of a data set, by their numbers; kept in `folder` if it took long.
+
+        Args:
+            texts: 1 or more.
+            folder: where embeddings are kept.
+            say: is told before they are made.
+        """
+        if self.encoder:
+            return embed_all(self.encoder, texts, folder, say)
+        return ByteTable(byte_tokens(texts, self.length).ids)

@@ -1,0 +1,156 @@
+"""A run whose network reads texts: what it is trained on, asked for, and refuses."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_run import tiny
+
+from diffusion_jax import build, run
+from diffusion_jax.data import ArraySource, Captions, Dataset, train_batches
+from diffusion_jax.types import Batch
+
+COLOURS = {"black": 0, "grey": 128, "white": 255}
+TEXT = {
+    "text__name": "bytes",
+    "text__length": 16,
+    "text__bytes__width": 16,
+    "text__bytes__depth": 1,
+    "text__bytes__heads": 2,
+    "sample__num_images": 8,
+    "evaluate__num_samples": 16,
+    "evaluate__denoising_images": 8,
+    "train__steps": 150,
+    "train__heldout_every": 150,
+    "train__checkpoint_every": 150,
+    "train__log_every": 50,
+    "optimizer__learning_rate": 1e-2,
+    "optimizer__warmup_steps": 0,
+}
+
+
+def colours(num: int, first: int = 0) -> tuple[ArraySource, Captions]:
+    """Images of one colour, with two captions each; and their captions."""
+    names = [list(COLOURS)[(first + i) % 3] for i in range(num)]
+    pixels = np.array([COLOURS[name] for name in names], np.uint8)
+    images = np.broadcast_to(pixels[:, None, None, None], (num, 8, 8, 1)).copy()
+    captions = Captions.of([[name, f"{name} square"] for name in names], names, ["plain"] * num)
+    return ArraySource(images, np.zeros(num, np.int32)), captions
+
+
+def dataset(captions: bool = True) -> Dataset:
+    (train, texts), (heldout, others) = colours(40), colours(20, 1)
+    both = (texts, others) if captions else (None, None)
+    return Dataset("colours", train, heldout, (8, 8, 1), 0, (), (), "colours", *both)
+
+
+def run_it(monkeypatch: Any, workdir: Path, mode: str, data: Dataset, **changes: Any) -> int:
+    monkeypatch.setattr(run.command, "build", lambda config: build.build(config, data))
+    return run.run(tiny(**{**TEXT, **changes}), workdir, mode)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("text") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        assert run_it(patch, workdir, "all", dataset()) == 0
+    return workdir
+
+
+def batches(seed: int = 3, **more: Any) -> Any:
+    embed = lambda ids: {"ids": ids}  # noqa: E731
+    return train_batches(dataset(), batch_size=16, seed=seed, embed=embed, prefetch=0, **more)
+
+
+def test_a_batch_has_a_text_of_each_of_its_images_and_the_same_images_as_without() -> None:
+    plain = train_batches(dataset(), batch_size=16, seed=3, prefetch=0)
+    texts, seen = dataset().train_captions.texts, set()
+    for batch, without, _ in zip(batches(), plain, range(10), strict=False):
+        np.testing.assert_array_equal(batch["x"], without["x"])
+        assert without["cond"] == {}
+        for x, text in zip(batch["x"], batch["cond"]["ids"], strict=True):
+            assert COLOURS[texts[text].split()[0]] == round((x[0, 0, 0] + 1) * 127.5)
+            seen.add(texts[text])
+    assert seen == set(texts)
+
+
+def test_texts_are_drawn_by_place_whatever_came_before_and_however_many_share() -> None:
+    def ids(stream: Any, num: int) -> list[Batch]:
+        return [next(stream)["cond"]["ids"] for _ in range(num)]
+
+    stream = batches()
+    whole = np.concatenate(ids(stream, 6))
+    state = stream.get_state()
+    rest = ids(stream, 2)
+    stream.set_state(state)
+    np.testing.assert_array_equal(ids(stream, 2), rest)
+    halves = [batches(process_index=i, process_count=2) for i in range(2)]
+    shared = [np.concatenate(pair) for pair in zip(*(ids(half, 3) for half in halves), strict=True)]
+    np.testing.assert_array_equal(np.concatenate(shared), whole)
+    assert not np.array_equal(np.concatenate(ids(batches(seed=4), 6)), whole)
+
+
+def test_a_run_draws_and_measures_held_out_names(trained: Path) -> None:
+    made_by = json.loads(Image.open(trained / "samples/images/000004.png").info["made_by"])
+    assert made_by["prompt"] == "white"  # the second of three names, in turn
+    assert made_by["prompts"] == "names of held-out images"
+    assert made_by["text"].startswith("bytes")
+    result = json.loads((trained / "result.json").read_text())
+    assert "denoising_gap_t0.50" in result
+    width = Image.open(trained / "samples/grid.png").width
+    assert width > 190 + 2 * 48  # captions, and two of each name
+
+
+def images(folder: Path) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(p)) for p in sorted(folder.glob("samples/images/*"))])
+
+
+def test_prompts_and_what_guides_reach_the_samples(trained: Path, monkeypatch: Any) -> None:
+    prompts = {"sample__prompts": ("black", "white"), "sample__guidance_scale": 2.0}
+    found = []
+    for more in (
+        {},
+        {"sample__negative": "grey"},
+        {"sample__compose": (("grey", 1.0),)},
+        {"sample__prompts": ("", "white")},
+    ):
+        assert run_it(monkeypatch, trained, "sample", dataset(), **{**prompts, **more}) == 0
+        found.append(images(trained))
+    black, white = found[0][::2].mean(), found[0][1::2].mean()
+    assert black < 80 < 176 < white, (black, white)
+    for other in found[1:]:
+        assert not np.array_equal(found[0], other)
+    np.testing.assert_array_equal(found[3][1::2], found[0][1::2])  # each by its own prompt
+    assert not np.array_equal(found[3][::2], found[0][::2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "captions", "says"),
+    [
+        ({"text__name": "none", "sample__prompts": ("a " * 5000,)}, True, "sample.prompts=.{,80} "
+         "needs a network with a text input"),
+        ({"text__name": "none", "sample__negative": "a", "sample__guidance_scale": 2.0}, True, "sample.negative=a needs a netw"),
+        ({}, False, "text.name='bytes' reads captions, and data.name='colours' has none"),
+        ({"sample__negative": "grey"}, True, "sample.negative='grey' needs guidance"),
+        ({"text__name": "byte"}, True, "text.name='byte' is not known: did you mean 'bytes'"),
+    ],
+)  # fmt: skip
+def test_texts_that_cannot_be_are_refused(
+    tmp_path: Path, monkeypatch: Any, capsys: Any, changes: Any, captions: bool, says: str
+) -> None:
+    assert run_it(monkeypatch, tmp_path / "run", "train", dataset(captions), **changes) == 2
+    error = capsys.readouterr().err
+    assert re.search(says, error), error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["", "  ", "x" * 10_000, "😀👩‍🚀 café", "مرحبا بالعالم"])
+def test_any_text_is_drawn(trained: Path, monkeypatch: Any, text: str) -> None:
+    changes = {"sample__prompts": (text,), "sample__num_images": 1}
+    assert run_it(monkeypatch, trained, "sample", dataset(), **changes) == 0
+    made_by = json.loads(Image.open(trained / "samples/images/000000.png").info["made_by"])
+    assert made_by["prompt"] == text
