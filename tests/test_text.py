@@ -86,6 +86,17 @@ def test_long_texts_are_cut_but_for_their_last_token(tmp_path):
     assert pad([], 8).ids.shape == (0, 8)
 
 
+def test_the_length_is_that_asked_for_and_not_that_of_the_file(tmp_path):
+    path = write_tokeniser(tmp_path)
+    content = json.loads(path.read_text())
+    cut = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
+    filled = {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None}
+    filled |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "!"}
+    content |= {"truncation": cut, "padding": filled}
+    path.write_text(json.dumps(content))
+    assert_tokens(load_tokeniser(path)(TEXTS, 200).ids, reference_tokens("clip"))
+
+
 def test_half_a_surrogate_pair_is_a_question_mark(tmp_path):
     tokeniser = load_tokeniser(write_tokeniser(tmp_path))
     np.testing.assert_array_equal(tokeniser(["a \ud83d"], 9).ids, tokeniser(["a ?"], 9).ids)

@@ -93,6 +93,8 @@ class TextTower(nn.Module):
             [B, projection or width], 0 of a text without tokens. What is not there has no effect
             on what is.
         """
+        if tokens.shape[1] > self.positions:
+            raise ValueError(f"{tokens.shape[1]} tokens, for {self.positions} positions")
         init = nn.initializers.normal
         table = partial(nn.Embed, features=self.width, dtype=self.dtype)
         words = table(
