@@ -29,6 +29,11 @@ PROMPT = flags.DEFINE_multi_string(
 )
 PROMPTS = flags.DEFINE_string("prompts", None, "A file with such a text on each line.")
 NEGATIVE = flags.DEFINE_string("negative", None, "A text that guidance leads away from.")
+VARY = flags.DEFINE_string("vary", None, "A picture to draw variants of.")
+STRENGTH = flags.DEFINE_float("strength", None, "How far variants are from it, in [0, 1].")
+INTERPOLATE = flags.DEFINE_string(
+    "interpolate", None, "--interpolate A B: draws the pictures from one text to another."
+)
 STRIP = flags.DEFINE_integer("strip", None, "Pictures from noise to result, per sample.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; by default runs/<config name>.")
 SWEEP = flags.DEFINE_string(
@@ -85,7 +90,7 @@ def main(argv: list[str]) -> None:
         sys.exit(_sweep(SWEEP.value))
     from diffusion_jax import processes, run  # not at the top: --help is instant
 
-    _shortcuts()
+    _shortcuts(argv[1:])
 
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = Path(WORKDIR.value or Path("runs") / name)
@@ -97,7 +102,7 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
 
 
-def _shortcuts() -> None:
+def _shortcuts(rest: list[str]) -> None:
     """Flags that stand for settings of the config."""
     sample = CONFIG.value.sample
     prompts = list(PROMPT.value or ())
@@ -117,6 +122,16 @@ def _shortcuts() -> None:
         sample.negative = NEGATIVE.value
     if STRIP.value is not None:
         sample.strip = STRIP.value
+    if VARY.value is not None:
+        sample.vary.image = VARY.value
+    if STRENGTH.value is not None:
+        sample.vary.strength = STRENGTH.value
+    if INTERPOLATE.value is not None:
+        if len(rest) != 1:
+            sys.exit("error: --interpolate needs two texts, --interpolate A B")
+        sample.interpolate = (INTERPOLATE.value, *rest)
+    elif rest:
+        sys.exit(f"error: {rest[0]!r} is no flag; settings are given as --config.group.key=value")
 
 
 def _sweep(words: str) -> int:

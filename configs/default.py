@@ -215,6 +215,13 @@ def get_config() -> ConfigDict:
     c.sample.negative = ""  # what guidance leads away from, in place of no text
     # Texts composed with the prompt, with a weight each (AND above 0, NOT below): (("a hat", 1.5),)
     c.sample.compose = ()
+    # Variants of a picture in place of samples: noise is added up to this part of the way and taken
+    # away again (by="noise"), or what noise it came from is found and turned by this part of a
+    # quarter circle towards other noise (by="inversion"; 0 gives the picture back).
+    c.sample.vary = ConfigDict({"image": "", "strength": 0.5, "by": "noise"})
+    # Two texts in place of samples: pictures on the way from one to the other.
+    c.sample.interpolate = ()
+    c.sample.frames = 8  # of each such way
     c.sample.num_images = 100
     c.sample.first_index = 0  # image i is the same whatever the number of images
     c.sample.labels = "all"  # all (in turn) | none | a list such as "3" or "3,5"

@@ -105,10 +105,28 @@ class Generator:
         Returns:
             `[B, *shape]`, and every `keep_every`-th state `[K, B, *shape]` or None.
         """
-        denoise = self.guide(self.denoiser(params), Aim(scale, self.times, beside))
+        eps, step_keys = self.noise(key, index)
+        x_T = self.schedule.sigma(self.times[0]) * eps
+        return self.go_on(params, x_T, step_keys, cond, scale, beside, keep_every)
+
+    def noise(self, key: Key, index: Array) -> tuple[Array, Array]:
+        """Standard normal noise `[B, *shape]` of samples number `index`, and their keys `[B]`."""
         prior_keys, step_keys = (sample_keys(k, index) for k in jax.random.split(key))
-        x_T = self.schedule.sigma(self.times[0]) * sample_noise(prior_keys, self.shape)
-        return sample(denoise, self.sampler, self.times, x_T, cond, step_keys, keep_every)
+        return sample_noise(prior_keys, self.shape), step_keys
+
+    def go_on(
+        self,
+        params: Params,
+        x: Array,
+        keys: Array,
+        cond: Cond,
+        scale: Array,
+        beside: Beside = ALONE,
+        keep_every: int = 0,
+    ) -> tuple[Array, Array | None]:
+        """From `x` `[B, *shape]` at the first of the times along all of them, as `draw`."""
+        denoise = self.guide(self.denoiser(params), Aim(scale, self.times, beside))
+        return sample(denoise, self.sampler, self.times, x, cond, keys, keep_every)
 
     @functools.cached_property
     def _jitted(self) -> Any:

@@ -22,7 +22,7 @@ LAYERS = (
     ("data", "text"),
     ("training",),
     ("sample", "features", "extractor", "references"),
-    ("heldout", "evaluate", "denoising", "grid_search", "passports", "pretrained"),
+    ("heldout", "evaluate", "denoising", "grid_search", "variations", "passports", "pretrained"),
     ("command_line", "report"),
     ("build",),
     ("provenance", "plan", "equivalence"),

@@ -133,7 +133,8 @@ def test_prompts_and_what_guides_reach_the_samples(trained: Path, monkeypatch: A
     [
         ({"text__name": "none", "sample__prompts": ("a " * 5000,)}, True, "sample.prompts=.{,80} "
          "needs a network with a text input"),
-        ({"text__name": "none", "sample__negative": "a", "sample__guidance_scale": 2.0}, True, "sample.negative=a needs a netw"),
+        ({"text__name": "none", "sample__negative": "a", "sample__guidance_scale": 2.0}, True,
+         "sample.negative=a needs a network with a text input"),
         ({}, False, "text.name='bytes' reads captions, and data.name='colours' has none"),
         ({"sample__negative": "grey"}, True, "sample.negative='grey' needs guidance"),
         ({"text__name": "byte"}, True, "text.name='byte' is not known: did you mean 'bytes'"),

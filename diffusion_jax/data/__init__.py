@@ -2,7 +2,7 @@
 
 from diffusion_jax.data.captions import Captions
 from diffusion_jax.data.errors import DataError
-from diffusion_jax.data.images import to_float, to_uint8
+from diffusion_jax.data.images import open_image, to_float, to_uint8
 from diffusion_jax.data.pipeline import (
     Dataset,
     describe_dataset,
@@ -22,6 +22,7 @@ __all__ = [
     "as_batch",
     "describe_dataset",
     "load_dataset",
+    "open_image",
     "to_float",
     "to_uint8",
     "train_batches",

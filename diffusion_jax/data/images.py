@@ -66,6 +66,17 @@ def read_image(path: Path, size: int) -> np.ndarray:
         return np.asarray(resize_and_crop(rgb, size) if size else rgb)
 
 
+def open_image(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Reads a picture as uint8 of a `shape` [H, W, C], resized and cropped, grey where C is 1."""
+    height, width, channels = shape
+    image = read_image(path, max(height, width))
+    top, left = (len(image) - height) // 2, (len(image) - width) // 2
+    image = image[top : top + height, left : left + width]
+    if channels == 1:
+        image = np.asarray(Image.fromarray(image).convert("L"))[..., None]
+    return image
+
+
 def upright_size(path: Path) -> tuple[int, int]:
     """The (height, width) of a picture once upright, after decoding all of it.
 

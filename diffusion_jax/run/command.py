@@ -14,8 +14,8 @@ from diffusion_jax.provenance import check_workdir
 from diffusion_jax.run.evaluation import evaluate
 from diffusion_jax.run.job import Job, command
 from diffusion_jax.run.planning import plan
-from diffusion_jax.run.sampling import sample
 from diffusion_jax.run.training import train, train_abreast
+from diffusion_jax.run.variations import chosen
 from diffusion_jax.runtime import enable_compilation_cache, tune_cpu_allocator
 from diffusion_jax.training.checkpoint import CheckpointError
 from diffusion_jax.training.loop import TrainingError
@@ -93,7 +93,8 @@ def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
         print(f"stopped and saved; go on with the same command: {command()}")
         return 128 + signum
     if mode in ("all", "sample"):
-        sample(job, again=mode == "sample")
+        draw = chosen(config)
+        draw(job, mode == "sample")
     if mode in ("all", "evaluate"):
         evaluate(job, again=mode == "evaluate")
     return 0

@@ -1,0 +1,124 @@
+"""The stage that draws variants of a picture, or pictures between two texts."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.build import Config, ConfigError
+from diffusion_jax.data import open_image, to_float, to_uint8
+from diffusion_jax.devices import is_main
+from diffusion_jax.pictures import captioned, save_gif, save_png, tile
+from diffusion_jax.run.job import Job
+from diffusion_jax.run.sampling import sample
+from diffusion_jax.sample import in_batches
+from diffusion_jax.variations import between, inverted, renoised
+
+ROWS = 4
+"""Ways from one text to another, each of noise of its own."""
+WAYS = {"noise": renoised, "inversion": inverted}
+COLUMNS = 8
+
+
+def picture(job: Job) -> np.ndarray:
+    """The picture that is to be varied, in the network's size: uint8 `[H, W, C]`.
+
+    Raises:
+        ConfigError: it cannot be, or cannot be read.
+    """
+    settings = job.config.sample.vary
+    if settings.by not in WAYS:
+        raise ConfigError(f"sample.vary.by={settings.by!r} must be one of {', '.join(WAYS)}")
+    if not 0 <= settings.strength <= 1 or (settings.by == "noise" and not settings.strength):
+        raise ConfigError(
+            f"sample.vary.strength={settings.strength} must lie in [0, 1]; with by='noise' above 0"
+        )
+    try:
+        return open_image(Path(settings.image).expanduser(), job.generator.shape)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"sample.vary.image={settings.image!r} cannot be read: {error}"
+        ) from error
+
+
+def vary(job: Job) -> None:
+    """Draws `sample.num_images` variants of a picture: `variants.png`, the picture first."""
+    asked, settings = job.config.sample, job.config.sample.vary
+    original = picture(job)
+    params, step = job.restore()
+    index = asked.first_index + np.arange(asked.num_images)
+    cond = job.cond(index) if asked.prompts or not job.parts.reader else job.read([""] * len(index))
+    way = functools.partial(WAYS[settings.by], job.generator)
+
+    @jax.jit
+    def program(whole: Any, each: Any) -> Any:
+        params, key, x_0, scale, worse = whole
+        index, cond, beside = each
+        beside = beside._replace(worse=worse)
+        return way(params, key, index, cond, scale, x_0, settings.strength, beside)
+
+    beside = job.beside(index)
+    whole = params, jax.random.key(asked.seed), to_float(original), asked.guidance_scale
+    each = index.astype(np.int32), cond, beside._replace(worse=None)
+    found = in_batches(program, (*whole, beside.worse), each, asked.batch_size)
+    if not is_main():
+        return
+    images = np.concatenate([original[None], to_uint8(found)])
+    made_by = {**job.made_by(step, asked.seed), **job.span(index), "vary": settings.to_dict()}
+    path = job.workdir / "samples" / "variants.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_png(path, tile(images, COLUMNS), made_by)
+    print(f"{len(index)} variants by step {step}, the picture first: {path}")
+
+
+def interpolate(job: Job) -> None:
+    """Draws rows of pictures from one text to another: `interpolation.png` and `.gif`."""
+    asked = job.config.sample
+    if len(asked.interpolate) != 2:
+        raise ConfigError(f"sample.interpolate={tuple(asked.interpolate)} must be two texts")
+    if asked.frames < 2:
+        raise ConfigError(f"sample.frames={asked.frames} must be at least 2")
+    reader = job.parts.reader
+    if reader is None or reader.encoder is None:
+        raise ConfigError(
+            "sample.interpolate mixes embedded texts, and needs a network with a frozen text "
+            f"encoder: text.name is {job.config.text.name!r}"
+        )
+    params, step = job.restore()
+    shares = jnp.linspace(0, 1, asked.frames)
+    conds: Any = tuple(job.read([text]) for text in asked.interpolate)
+    beside = job.beside(np.arange(asked.frames))
+    program = jax.jit(
+        lambda params, key, index: between(
+            job.generator, params, key, index, conds, asked.guidance_scale, shares, beside
+        )
+    )
+    key, first = jax.random.key(asked.seed), asked.first_index
+    rows = max(1, min(asked.num_images, ROWS))
+    found = [program(params, key, (first + 2 * row, first + 2 * row + 1)) for row in range(rows)]
+    if not is_main():
+        return
+    images = to_uint8(np.stack([np.asarray(row) for row in found]))
+    made_by = {**job.made_by(step, asked.seed), "interpolate": list(asked.interpolate)}
+    folder = job.workdir / "samples"
+    folder.mkdir(parents=True, exist_ok=True)
+    words = [" → ".join(asked.interpolate)] * rows
+    sheet = captioned(images.reshape(-1, *images.shape[2:]), words, asked.frames)
+    save_png(folder / "interpolation.png", sheet, made_by)
+    save_gif(folder / "interpolation.gif", images.swapaxes(0, 1), rows)
+    print(f"{rows} ways of {asked.frames} pictures by step {step}: {folder / 'interpolation.png'}")
+
+
+def chosen(config: Config) -> Callable[[Job, bool], None]:
+    """What a config asks to be drawn: samples, variants of a picture, or ways between texts."""
+    if config.sample.vary.image and config.sample.interpolate:
+        raise ConfigError("sample.vary.image and sample.interpolate do not go together")
+    if config.sample.vary.image:
+        return lambda job, _: vary(job)
+    if config.sample.interpolate:
+        return lambda job, _: interpolate(job)
+    return sample
