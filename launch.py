@@ -68,6 +68,10 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is
 MULTIHOST = flags.DEFINE_bool(
     "multihost", False, "One of a TPU slice's hosts (SLURM, GKE and Open MPI need no flag)."
 )
+NOT_OF_A_SWEEP = (
+    *("mode", "topology", "coordinator", "num_processes", "process_id", "multihost"),
+    *("prompt", "prompts", "negative", "strip", "vary", "strength", "interpolate"),
+)
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -142,7 +146,7 @@ def _sweep(words: str) -> int:
     folder = Path(WORKDIR.value) if WORKDIR.value else default_folder(words, name)
     how = Options(WORKERS.value, TOGETHER.value, PART.value, SUBMIT.value, MAX_RUNS.value)
     how = dataclasses.replace(how, unit=UNIT.value)
-    for flag in ("mode", "topology", "coordinator", "num_processes", "process_id", "multihost"):
+    for flag in NOT_OF_A_SWEEP:
         if flags.FLAGS[flag].present:
             sys.exit(f"error: --{flag} does not go with --sweep")
     return run_sweep(words, CONFIG.value, folder, how)

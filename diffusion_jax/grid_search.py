@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.files import write_whole
-from diffusion_jax.sample import Beside, Generator
+from diffusion_jax.sample import Generator, Wanted
 from diffusion_jax.samplers.ode import heun
-from diffusion_jax.types import Array, Cond, Key, Params
+from diffusion_jax.types import Array, Key, Params
 
 REFERENCE_STEPS = 250
 """Steps of Heun's method, two evaluations each, that stand for the exact solution."""
@@ -46,10 +46,7 @@ def optimise_times(
     generator: Generator,
     params: Params,
     key: Key,
-    index: Array,
-    cond: Cond,
-    scale: Array,
-    beside: Beside,
+    wanted: Wanted,
     starts: Mapping[str, Array],
     iterations: int,
 ) -> Found:
@@ -63,10 +60,7 @@ def optimise_times(
             start where the exact solution starts.
         params: of the network.
         key: of the noise.
-        index: `[B]` numbers of the samples to compare.
-        cond: their conditioning.
-        scale: guidance scale.
-        beside: what else guides them.
+        wanted: the samples to compare.
         starts: grids `[steps + 1]` by name.
         iterations: of L-BFGS, each about one gradient.
 
@@ -81,16 +75,14 @@ def optimise_times(
         sampler=heun(generator.schedule),
         times=jnp.linspace(first, last, REFERENCE_STEPS + 1),
     )
-    exact = jax.jit(fine.draw)(params, key, index, cond, scale, beside)[0]
+    exact = jax.jit(fine.draw)(params, key, wanted)[0]
     # Only the states between the steps are kept for the backward pass.
     lean = dataclasses.replace(generator, apply=jax.checkpoint(generator.apply))
 
     from scipy.optimize import minimize  # here, as it is slow to import, and few runs come by
 
     def error(times: Array) -> Array:
-        x_0, _ = dataclasses.replace(lean, times=times).draw(
-            params, key, index, cond, scale, beside
-        )
+        x_0, _ = dataclasses.replace(lean, times=times).draw(params, key, wanted)
         return jnp.sqrt(jnp.mean((x_0 - exact) ** 2))
 
     def from_logs(logs: Array) -> Array:

@@ -36,27 +36,29 @@ class Beside(NamedTuple):
 ALONE = Beside()
 
 
-class Aim(NamedTuple):
-    """What a `Guide` is told beside the denoiser.
+class Wanted(NamedTuple):
+    """Which samples are wanted; arrays of JAX or NumPy.
 
     Attributes:
+        index: int32 `[B]`, their numbers; with a key they pick the noise.
+        cond: their conditioning, arrays `[B, ...]`.
         scale: guidance scale; 1 is off.
-        times: `[steps + 1]` of the sampling.
-        beside: what there is beside the samples' own conditioning.
+        beside: what else guides them.
     """
 
-    scale: Array
-    times: Array
+    index: Any
+    cond: Mapping[str, Any]
+    scale: Any = 1.0
     beside: Beside = ALONE
 
 
-Guide = Callable[[Denoiser, Aim], Denoiser]
-"""From the denoiser of the network to the one that is sampled."""
+Guide = Callable[[Denoiser, Wanted, Array], Denoiser]
+"""`(denoiser of the network, samples, times [steps + 1])` to the denoiser that is sampled."""
 
 
-def only_classifier_free(denoise: Denoiser, aim: Aim) -> Denoiser:
+def only_classifier_free(denoise: Denoiser, wanted: Wanted, times: Array) -> Denoiser:
     """A `Guide` of one part."""
-    return classifier_free(denoise, aim.scale, against=aim.beside.against)
+    return classifier_free(denoise, wanted.scale, against=wanted.beside.against)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,23 +93,16 @@ class Generator:
         return denoiser(network, self.schedule, self.prediction, self.learned_variance)
 
     def draw(
-        self,
-        params: Params,
-        key: Key,
-        index: Array,
-        cond: Cond,
-        scale: Array,
-        beside: Beside = ALONE,
-        keep_every: int = 0,
+        self, params: Params, key: Key, wanted: Wanted, keep_every: int = 0
     ) -> tuple[Array, Array | None]:
-        """Samples number `index` `[B]` of `key`, each the same whatever the others.
+        """Samples of `key`, each the same whatever the others.
 
         Returns:
             `[B, *shape]`, and every `keep_every`-th state `[K, B, *shape]` or None.
         """
-        eps, step_keys = self.noise(key, index)
+        eps, step_keys = self.noise(key, wanted.index)
         x_T = self.schedule.sigma(self.times[0]) * eps
-        return self.go_on(params, x_T, step_keys, cond, scale, beside, keep_every)
+        return self.go_on(params, x_T, step_keys, wanted, keep_every)
 
     def noise(self, key: Key, index: Array) -> tuple[Array, Array]:
         """Standard normal noise `[B, *shape]` of samples number `index`, and their keys `[B]`."""
@@ -115,18 +110,11 @@ class Generator:
         return sample_noise(prior_keys, self.shape), step_keys
 
     def go_on(
-        self,
-        params: Params,
-        x: Array,
-        keys: Array,
-        cond: Cond,
-        scale: Array,
-        beside: Beside = ALONE,
-        keep_every: int = 0,
+        self, params: Params, x: Array, keys: Array, wanted: Wanted, keep_every: int = 0
     ) -> tuple[Array, Array | None]:
         """From `x` `[B, *shape]` at the first of the times along all of them, as `draw`."""
-        denoise = self.guide(self.denoiser(params), Aim(scale, self.times, beside))
-        return sample(denoise, self.sampler, self.times, x, cond, keys, keep_every)
+        denoise = self.guide(self.denoiser(params), wanted, self.times)
+        return sample(denoise, self.sampler, self.times, x, wanted.cond, keys, keep_every)
 
     @functools.cached_property
     def _jitted(self) -> Any:
@@ -136,50 +124,42 @@ class Generator:
         self,
         params: Params,
         seed: int,
-        index: np.ndarray,
-        cond: Mapping[str, np.ndarray],
-        scale: float,
-        beside: Beside = ALONE,
+        wanted: Wanted,
         *,
         batch_size: int,
         keep_every: int = 0,
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Samples number `index` of `seed`, in batches split over the devices.
+        """Samples of `seed`, in batches split over the devices.
 
         Where samples see each other, the last group is filled up with the next numbers.
 
         Args:
             params: of the network.
-            seed: picks the noise, together with each index.
-            index: `[N]` numbers of the samples.
-            cond: conditioning, arrays `[N, ...]`.
-            scale: guidance scale, 1 is off.
-            beside: what they are guided by beside that, arrays `[N, ...]`.
+            seed: picks the noise, together with each number.
+            wanted: N samples.
             batch_size: at most so many at once; smaller jobs are one batch.
             keep_every: as for `draw`.
 
         Returns:
             float32 `[N, *shape]`, and the kept states `[K, N, *shape]` or None.
         """
+        index, beside = wanted.index, wanted.beside
         num, extra = len(index), -len(index) % self.group
         index = np.append(index, index[-1] + 1 + np.arange(extra)).astype(np.int32)
         each = (
             index,
             *jax.tree.map(
                 lambda array: np.concatenate([array, np.repeat(array[-1:], extra, axis=0)]),
-                (dict(cond), beside.against, beside.others),
+                (dict(wanted.cond), beside.against, beside.others),
             ),
         )
-        whole = params, jax.random.key(seed), float(scale), beside.worse
+        whole = params, jax.random.key(seed), float(wanted.scale), beside.worse
 
         def draw(whole: Any, each: Any) -> tuple[Array, Array | None]:
             params, key, scale, worse = whole
             index, cond, against, others = each
-            final, kept = self._jitted(
-                *(params, key, index, cond, scale),
-                Beside(against, others, worse),
-                keep_every=keep_every,
-            )
+            batch = Wanted(index, cond, scale, Beside(against, others, worse))
+            final, kept = self._jitted(params, key, batch, keep_every=keep_every)
             return final, None if kept is None else kept.swapaxes(0, 1)
 
         x, kept = in_batches(draw, whole, each, batch_size, self.group)

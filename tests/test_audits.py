@@ -11,7 +11,7 @@ from diffusion_jax.evaluate import Evaluation
 from diffusion_jax.metrics.similarity import cosines
 from diffusion_jax.prediction import PREDICTIONS
 from diffusion_jax.report import memorises
-from diffusion_jax.sample import Generator, by_label
+from diffusion_jax.sample import Generator, Wanted, by_label
 from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.schedules import Cosine
 from tests.oracles import GaussianMixture
@@ -116,7 +116,7 @@ def test_copies_are_flagged_and_a_model_of_the_law_is_not(dataset, tmp_path):
     measure = Evaluation(dataset, None, 50, tmp_path)
     for mixture, copies in ((law(), False), (memoriser(dataset), True)):
         index = np.arange(NUM)
-        x, _ = generator(mixture)(jnp.zeros(()), 5, index, {}, 1.0, batch_size=NUM)
+        x, _ = generator(mixture)(jnp.zeros(()), 5, Wanted(index, {}), batch_size=NUM)
         found, pairs = measure([(to_uint8(x), None)], {})
         found |= measure.heldout({})
         assert memorises(found) == copies

@@ -14,7 +14,7 @@ from diffusion_jax import time_grids
 from diffusion_jax.build import ConfigError, build, grids_to_start_from
 from diffusion_jax.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.prediction import PREDICTIONS
-from diffusion_jax.sample import ALONE, Generator
+from diffusion_jax.sample import Generator, Wanted
 from diffusion_jax.samplers.exponential import dpmpp_multistep
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.samplers.sde import euler_ancestral
@@ -32,7 +32,7 @@ def generator(sampler, times, name="cosine"):
 
 def search(made, starts, iterations=40, num=128):
     return optimise_times(
-        made, {}, jax.random.key(0), jnp.arange(num), {}, jnp.ones(()), ALONE, starts, iterations
+        made, {}, jax.random.key(0), Wanted(jnp.arange(num), {}), starts, iterations
     )
 
 
@@ -42,10 +42,10 @@ def errors_of(made, grids, key, num=128):
     @jax.jit
     def draw(times):
         g = dataclasses.replace(made, times=times)
-        return g.draw({}, key, jnp.arange(num), {}, jnp.ones(()))[0]
+        return g.draw({}, key, Wanted(jnp.arange(num), {}))[0]
 
     fine = dataclasses.replace(made, sampler=heun(made.schedule), times=jnp.linspace(1, 0, 501))
-    exact = fine.draw({}, key, jnp.arange(num), {}, jnp.ones(()))[0]
+    exact = fine.draw({}, key, Wanted(jnp.arange(num), {}))[0]
     return [float(jnp.sqrt(jnp.mean((draw(times) - exact) ** 2))) for times in grids]
 
 

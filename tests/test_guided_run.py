@@ -10,6 +10,7 @@ import pytest
 from test_run import tiny
 
 from diffusion_jax import build, run
+from diffusion_jax.sample import Wanted
 
 GUIDED = {
     "train__steps": 4,
@@ -37,15 +38,7 @@ def images_of(workdir: Path, disturbed: float = 0.0, **changes: Any) -> np.ndarr
         lambda a: a + disturbed * jax.random.normal(jax.random.key(a.size), a.shape), params
     )
     index = np.arange(8)
-    x, _ = job.generator(
-        params,
-        0,
-        index,
-        job.cond(index),
-        config.sample.guidance_scale,
-        job.beside(index),
-        batch_size=8,
-    )
+    x, _ = job.generator(params, 0, job.wanted(index, job.cond(index)), batch_size=8)
     return x
 
 
@@ -112,7 +105,7 @@ def test_a_group_is_whole_where_fewer_samples_are_asked_for(trained: Path) -> No
 
     def draw(num: int, batch_size: int) -> np.ndarray:
         cond = {"label": np.full(num, 3, np.int32)}
-        return generator(params, 0, np.arange(num), cond, 1.0, batch_size=batch_size)[0]
+        return generator(params, 0, Wanted(np.arange(num), cond), batch_size=batch_size)[0]
 
     whole = draw(12, 8)
     assert len(draw(6, 8)) == 6

@@ -16,6 +16,7 @@ from diffusion_jax.data import train_batches
 from diffusion_jax.models.dit import DiT
 from diffusion_jax.models.layout import rows_over
 from diffusion_jax.models.unet import UNet
+from diffusion_jax.sample import Wanted
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import EXPONENTIAL
 from diffusion_jax.training.parallel import ROWS, Replicated, Sharded
@@ -57,8 +58,7 @@ def train(parts: build.Parts, layout: Any) -> tuple[list[float], TrainState, int
 
 def draw(parts: build.Parts, params: Any) -> np.ndarray:
     index = np.arange(12)
-    cond = {"label": index % 10}
-    return parts.generator(params, 3, index, cond, 1.0, batch_size=12)[0]
+    return parts.generator(params, 3, Wanted(index, {"label": index % 10}), batch_size=12)[0]
 
 
 def eight(out: str) -> None:

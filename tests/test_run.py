@@ -22,7 +22,7 @@ from PIL import Image
 from configs import default
 from diffusion_jax import build, run
 from diffusion_jax.data import ArraySource, Dataset
-from diffusion_jax.sample import cycle_labels, proportional_labels
+from diffusion_jax.sample import Wanted, cycle_labels, proportional_labels
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.parallel import Replicated
 from diffusion_jax.training.state import create_state
@@ -303,16 +303,14 @@ def test_sample_i_is_the_same_in_any_batch() -> None:
         jax.jit(parts.init)(jax.random.key(0)),
     )
     index, labels = np.arange(64), np.arange(64, dtype=np.int32) % 10
-    cond = {"label": labels}
-    whole, states = parts.generator(params, 3, index, cond, 2.0, batch_size=64, keep_every=2)
+    wanted = Wanted(index, {"label": labels}, 2.0)
+    whole, states = parts.generator(params, 3, wanted, batch_size=64, keep_every=2)
     assert np.abs(whole - whole[:1]).max() > 0.1
     for size in (1, 7):
         for start in (0, 5, 57):
             rows = slice(start, start + size)
-            cond = {"label": labels[rows]}
-            x, kept = parts.generator(
-                params, 3, index[rows], cond, 2.0, batch_size=size, keep_every=2
-            )
+            wanted = Wanted(index[rows], {"label": labels[rows]}, 2.0)
+            x, kept = parts.generator(params, 3, wanted, batch_size=size, keep_every=2)
             np.testing.assert_array_equal(kept[0], states[0][rows])  # the noise, to the bit
             np.testing.assert_allclose(x, whole[rows], atol=1e-4)
 
@@ -333,7 +331,7 @@ def test_step_and_sampler_are_traced_once() -> None:
         parts.generator, apply=counted("sampler", parts.generator.apply)
     )
     draw = lambda seed, labels, scale: generator(  # noqa: E731
-        params, seed, np.arange(4), {"label": labels}, scale, batch_size=4
+        params, seed, Wanted(np.arange(4), {"label": labels}, scale), batch_size=4
     )
     draw(0, np.arange(4), 1.5)
     once = traces["sampler"]

@@ -15,7 +15,7 @@ from test_run import tiny
 
 from diffusion_jax import run
 from diffusion_jax.prediction import PREDICTIONS
-from diffusion_jax.sample import Generator
+from diffusion_jax.sample import Generator, Wanted
 from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.variations import between, inverted, renoised, turn
 
@@ -36,7 +36,7 @@ def generator(name="cosine", steps=50):
 
 def varied(way, strength, name="cosine"):
     made = generator(name)
-    program = jax.jit(lambda index: way(made, {}, KEY, index, {}, 1.0, PICTURE, strength))
+    program = jax.jit(lambda index: way(made, {}, KEY, Wanted(index, {}), PICTURE, strength))
     return np.asarray(program(jnp.arange(NUM)))
 
 
@@ -53,15 +53,19 @@ def far(x):
 def test_variants_are_the_farther_the_stronger_and_samples_at_last(way):
     distances = [far(varied(way, s)) for s in (0.1, 0.4, 0.7, 1.0)]
     assert np.all(np.diff(distances) > 0.02), distances
-    samples = generator().draw({}, KEY, jnp.arange(NUM), {}, 1.0)[0]
+    samples = generator().draw({}, KEY, Wanted(jnp.arange(NUM), {}))[0]
     # The two solvers part where two modes meet.
     assert np.mean(np.abs(varied(way, 1.0) - samples).max(1) < 0.05) > 0.95
 
 
+def one(number, **cond):
+    return Wanted(jnp.array([number]), cond)
+
+
 def test_a_way_has_both_samples_at_its_ends_and_noise_of_the_same_size_between():
     made, shares = generator(), jnp.linspace(0, 1, 5)
-    found = between(made, {}, KEY, (3, 7), ({}, {}), 1.0, shares)
-    ends = made.draw({}, KEY, jnp.array([3, 7]), {}, 1.0)[0]
+    found = between(made, {}, KEY, (one(3), one(7)), shares)
+    ends = made.draw({}, KEY, Wanted(jnp.array([3, 7]), {}))[0]
     np.testing.assert_allclose(found[jnp.array([0, -1])], ends, atol=1e-3)
     assert len({tuple(row) for row in np.asarray(found).round(4).tolist()}) > 2
     noise = jax.random.normal(KEY, (2, 10_000))
@@ -78,9 +82,9 @@ def test_conditioning_between_is_linear():
 
     schedule = SCHEDULES["cosine"]
     made = Generator(apply, schedule, PREDICTIONS["v"], ddim(schedule), jnp.array([1.0, 0.0]), (2,))
-    conds = {"pooled": jnp.array([[0.0, 2.0]])}, {"pooled": jnp.array([[1.0, -2.0]])}
+    ends = [one(1, pooled=jnp.array([pair])) for pair in ([0.0, 2.0], [1.0, -2.0])]
     with jax.disable_jit():
-        between(made, {}, KEY, (1, 1), conds, 1.0, jnp.linspace(0, 1, 3))
+        between(made, {}, KEY, ends, jnp.linspace(0, 1, 3))
     np.testing.assert_allclose(seen[0], [[0, 2], [0.5, 0], [1, -2]])
 
 

@@ -9,9 +9,9 @@ from diffusion_jax.guidance import scales
 from diffusion_jax.guidance.clip import clip
 from diffusion_jax.guidance.extrapolation import Push, autoguidance, classifier_free
 from diffusion_jax.guidance.particles import flock
-from diffusion_jax.sample import Aim, Guide
+from diffusion_jax.sample import Guide, Wanted
 from diffusion_jax.schedules import Schedule
-from diffusion_jax.types import Denoiser, Params
+from diffusion_jax.types import Array, Denoiser, Params
 
 PLUS_PLUS = "plus_plus"
 """The course of the scale that follows from the steps of DDIM (CFG++)."""
@@ -45,19 +45,19 @@ def make_guide(
     weights = [weight for _, weight in config.sample.compose]
     free = config.sample.guidance_scale != 1 or settings.schedule == PLUS_PLUS or bool(weights)
 
-    def guide(denoise: Denoiser, aim: Aim) -> Denoiser:
+    def guide(denoise: Denoiser, wanted: Wanted, times: Array) -> Denoiser:
         if settings.schedule == PLUS_PLUS:
-            course = scales.plus_plus(aim.scale, schedule, aim.times)
+            course = scales.plus_plus(wanted.scale, schedule, times)
         else:
-            course = scales.SCHEDULES[settings.schedule](aim.scale)
+            course = scales.SCHEDULES[settings.schedule](wanted.scale)
         course = scales.within(course, low, high)
         if worse is not None:
-            denoise = autoguidance(denoise, worse(aim.beside.worse), course, push)
+            denoise = autoguidance(denoise, worse(wanted.beside.worse), course, push)
         elif free and not settings.worse:  # a preview in training has no worse model
-            terms = zip(aim.beside.others, weights, strict=True)
+            terms = zip(wanted.beside.others, weights, strict=True)
             others = [(cond, scales.within(weight, low, high, 0.0)) for cond, weight in terms]
             denoise = classifier_free(
-                denoise, course, against=aim.beside.against, others=others, push=push
+                denoise, course, against=wanted.beside.against, others=others, push=push
             )
         if strengths:
             denoise = flock(denoise, schedule, birds.size, **strengths)

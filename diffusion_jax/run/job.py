@@ -30,7 +30,7 @@ from diffusion_jax.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.models.flops import count_flops
 from diffusion_jax.provenance import read_config
 from diffusion_jax.runtime import cache_dir
-from diffusion_jax.sample import Beside, Guide, as_cond, by_label, cycle_labels
+from diffusion_jax.sample import Beside, Guide, Wanted, as_cond, by_label, cycle_labels
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import never_moved
 from diffusion_jax.training.snapshots import Snapshots
@@ -149,10 +149,7 @@ class Job:
                 self.parts.generator,
                 params,
                 jax.random.fold_in(self.init_key, 1),
-                jnp.asarray(index),
-                jax.tree.map(jnp.asarray, self.cond(index)),
-                jnp.asarray(settings.guidance_scale),
-                self.beside(index),
+                jax.tree.map(jnp.asarray, self.wanted(index, self.cond(index))),
                 grids_to_start_from(self.config, self.parts.generator.schedule),
                 settings.optimised.iterations,
             )
@@ -209,24 +206,23 @@ class Job:
             for x in self.generator(
                 params,
                 seed,
-                index,
-                cond,
-                sample.guidance_scale,
-                self.beside(index),
+                self.wanted(index, cond),
                 batch_size=sample.batch_size,
                 keep_every=keep,
             )
         )
 
-    def beside(self, index: np.ndarray) -> Beside:
-        """What guidance needs beside the conditioning of samples number `index`."""
+    def wanted(self, index: np.ndarray, cond: dict[str, np.ndarray]) -> Wanted:
+        """Samples number `index` with their conditioning, guided as configured."""
         sample = self.config.sample
 
         def of_all(text: str) -> Any:
             return self.read([text] * len(index))
 
         against = of_all(sample.negative) if sample.negative else None
-        return Beside(against, tuple(of_all(text) for text, _ in sample.compose), self.worse)
+        others = tuple(of_all(text) for text, _ in sample.compose)
+        beside = Beside(against, others, self.worse)
+        return Wanted(index.astype(np.int32), cond, np.float32(sample.guidance_scale), beside)
 
     def cond(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Conditioning of the samples number `index`, as configured."""

@@ -15,7 +15,7 @@ from diffusion_jax.devices import is_main
 from diffusion_jax.pictures import captioned, save_gif, save_png, tile
 from diffusion_jax.run.job import Job
 from diffusion_jax.run.sampling import sample
-from diffusion_jax.sample import in_batches
+from diffusion_jax.sample import Wanted, in_batches
 from diffusion_jax.variations import between, inverted, renoised
 
 ROWS = 4
@@ -54,17 +54,18 @@ def vary(job: Job) -> None:
     cond = job.cond(index) if asked.prompts or not job.parts.reader else job.read([""] * len(index))
     way = functools.partial(WAYS[settings.by], job.generator)
 
+    wanted = job.wanted(index, cond)
+
     @jax.jit
     def program(whole: Any, each: Any) -> Any:
         params, key, x_0, scale, worse = whole
-        index, cond, beside = each
-        beside = beside._replace(worse=worse)
-        return way(params, key, index, cond, scale, x_0, settings.strength, beside)
+        beside = each.beside._replace(worse=worse)
+        batch = each._replace(scale=scale, beside=beside)
+        return way(params, key, batch, x_0, settings.strength)
 
-    beside = job.beside(index)
-    whole = params, jax.random.key(asked.seed), to_float(original), asked.guidance_scale
-    each = index.astype(np.int32), cond, beside._replace(worse=None)
-    found = in_batches(program, (*whole, beside.worse), each, asked.batch_size)
+    whole = params, jax.random.key(asked.seed), to_float(original), wanted.scale, job.worse
+    each = wanted._replace(scale=None, beside=wanted.beside._replace(worse=None))
+    found = in_batches(program, whole, each, asked.batch_size)
     if not is_main():
         return
     images = np.concatenate([original[None], to_uint8(found)])
@@ -90,16 +91,20 @@ def interpolate(job: Job) -> None:
         )
     params, step = job.restore()
     shares = jnp.linspace(0, 1, asked.frames)
-    conds: Any = tuple(job.read([text]) for text in asked.interpolate)
-    beside = job.beside(np.arange(asked.frames))
-    program = jax.jit(
-        lambda params, key, index: between(
-            job.generator, params, key, index, conds, asked.guidance_scale, shares, beside
-        )
-    )
-    key, first = jax.random.key(asked.seed), asked.first_index
-    rows = max(1, min(asked.num_images, ROWS))
-    found = [program(params, key, (first + 2 * row, first + 2 * row + 1)) for row in range(rows)]
+    conds = [job.read([text]) for text in asked.interpolate]
+    beside = job.wanted(np.arange(asked.frames), {}).beside
+
+    @jax.jit
+    def program(params: Any, key: Any, numbers: Any) -> Any:
+        ends = [
+            Wanted(number[None], cond, asked.guidance_scale, beside)
+            for number, cond in zip(numbers, conds, strict=True)
+        ]
+        return between(job.generator, params, key, (ends[0], ends[1]), shares)
+
+    key, rows = jax.random.key(asked.seed), max(1, min(asked.num_images, ROWS))
+    numbers = asked.first_index + np.arange(2 * rows).reshape(rows, 2)
+    found = [program(params, key, pair) for pair in numbers]
     if not is_main():
         return
     images = to_uint8(np.stack([np.asarray(row) for row in found]))

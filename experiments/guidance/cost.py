@@ -17,16 +17,16 @@ import numpy as np
 from diffusion_jax.build import build
 from diffusion_jax.conditioning import unconditional
 from diffusion_jax.runtime import enable_compilation_cache, tune_cpu_allocator
-from diffusion_jax.sample import Aim
-from diffusion_jax.types import Denoised, Denoiser
+from diffusion_jax.sample import Wanted
+from diffusion_jax.types import Array, Denoised, Denoiser
 
 
-def two_calls(denoise: Denoiser, aim: Aim) -> Denoiser:
+def two_calls(denoise: Denoiser, wanted: Wanted, times: Array) -> Denoiser:
     """Classifier-free guidance as it is often written."""
 
     def guided(x_t, t, cond):
         own, none = denoise(x_t, t, cond), denoise(x_t, t, unconditional(cond))
-        return Denoised(none.x_0 + aim.scale * (own.x_0 - none.x_0))
+        return Denoised(none.x_0 + wanted.scale * (own.x_0 - none.x_0))
 
     return guided
 
@@ -66,12 +66,12 @@ def main() -> None:
         runs[name] = jax.jit(generator.draw)
     params = jax.jit(parts.init)(jax.random.key(0))
     index = jnp.arange(args.images)
-    cond = {"label": index % dataset.num_classes}
+    wanted = Wanted(index, {"label": index % dataset.num_classes}, jnp.float32(3.0))
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(args.rounds + 1):
         for name, run in runs.items():
             began = time.perf_counter()
-            jax.block_until_ready(run(params, jax.random.key(number), index, cond, 3.0)[0])
+            jax.block_until_ready(run(params, jax.random.key(number), wanted)[0])
             seconds[name].append(time.perf_counter() - began)
     rounds = {name: np.array(values[1:]) for name, values in seconds.items()}
     print(f"{args.config}, {args.images} images, {args.steps} steps, {args.rounds} rounds")

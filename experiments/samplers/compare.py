@@ -25,7 +25,7 @@ from diffusion_jax.grid_search import optimise_times
 from diffusion_jax.guidance.clip import clip
 from diffusion_jax.metrics.intervals import bootstrap
 from diffusion_jax.runtime import enable_compilation_cache, tune_cpu_allocator
-from diffusion_jax.sample import ALONE
+from diffusion_jax.sample import Wanted
 from diffusion_jax.samplers.adaptive import adaptive
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
@@ -189,10 +189,7 @@ def ours(bench: Bench, say: Callable[..., None]) -> None:
                 generator,
                 bench.problem.params,
                 jax.random.key(1),  # other noise than that of the comparison
-                jnp.asarray(other),
-                {k: v[other] for k, v in bench.cond.items()},
-                jnp.ones(()),
-                ALONE,
+                Wanted(jnp.asarray(other), {k: v[other] for k, v in bench.cond.items()}),
                 grids,
                 ITERATIONS,
             )
