@@ -13,13 +13,14 @@ def get_config() -> ConfigDict:
     c.seed = 0  # of initialisation, data order, training noise and dropout
 
     c.data = ConfigDict()
-    c.data.name = "digits"  # digits | fashion_mnist | folder | any TFDS name, e.g. cifar10
+    c.data.name = "digits"  # digits | fashion_mnist | emoji | folder | any TFDS name
     c.data.dir = ""  # folder: its path; others: TFDS's data_dir ("": TFDS's own default)
     c.data.manual_dir = ""  # files fetched by hand, for the builders that need them
     c.data.image_size = 0  # resize (shorter side) and crop to this; 0: as stored
     c.data.train_split = "train"
     c.data.heldout_split = "test"
     c.data.heldout_fraction = 0.1  # folder: share of the images that is held out
+    c.data.caption_key = ""  # where metadata.jsonl or a TFDS set has captions; "": the usual names
     c.data.flip = False  # random mirroring in training, where both are as likely
     c.data.in_memory = "auto"  # auto (if it is small) | always | never
     c.data.num_workers = 0  # worker processes that read and decode, for data not in memory

@@ -264,6 +264,7 @@ def _dataset(config: ConfigDict) -> Dataset:
         train_split=data.train_split,
         heldout_split=data.heldout_split,
         heldout_fraction=data.heldout_fraction,
+        caption_key=data.caption_key,
         memory=lookup(MEMORY, data.in_memory, "data.in_memory"),
     )
 
@@ -278,7 +279,9 @@ def planned_dataset(config: ConfigDict) -> Dataset:
     data, shape = config.data, tuple(config.plan.shape)
     if shape and (len(shape) != 3 or min(shape) < 1):
         raise ConfigError(f"plan.shape={shape} must be a height, a width and a number of channels")
-    found = describe_dataset(data.name, data.dir, data.manual_dir, data.image_size)
+    found = describe_dataset(
+        data.name, data.dir, data.manual_dir, data.image_size, data.caption_key
+    )
     if not shape:
         return found or _dataset(config)
     return without_images(found or _dataset(config), shape)

@@ -1,5 +1,6 @@
 """Data sets, and the batches that training and evaluation draw from them."""
 
+from diffusion_jax.data.batches import train_batches
 from diffusion_jax.data.captions import Captions
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.images import open_image, to_float, to_uint8
@@ -7,7 +8,6 @@ from diffusion_jax.data.pipeline import (
     Dataset,
     describe_dataset,
     load_dataset,
-    train_batches,
     without_images,
 )
 from diffusion_jax.data.sources import ArraySource, Source, arrays, as_batch

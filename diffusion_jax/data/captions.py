@@ -1,22 +1,24 @@
-"""Texts that describe images, one or several of each."""
+"""The texts of a data set's images: which each image has, and which one a batch is given."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+DRAW_BITS = 32
+
 
 @dataclass(frozen=True, eq=False)
 class Captions:
-    """The texts of the N images of a split.
+    """What is written about the N images of one split.
 
     Attributes:
-        texts: all texts that differ.
-        ids: int32 `[M]`, numbers of texts, those of the first image first.
-        offsets: int64 `[N + 1]`: image i has `ids[offsets[i]:offsets[i + 1]]`, one or more, its
+        texts: all distinct texts.
+        ids: int32, the numbers of texts of the first image, then of the second and so on.
+        offsets: int64 [N + 1]; image i has `ids[offsets[i] : offsets[i + 1]]`, at least one, its
             plain name first.
-        concepts: what each image shows, in whatever style; empty for sets that do not say.
-        styles: how each image shows it; empty likewise.
+        concepts: what each image shows [N]; empty for sets that do not say.
+        styles: how each image shows it [N]; empty for sets that do not say.
     """
 
     texts: tuple[str, ...]
@@ -28,27 +30,45 @@ class Captions:
     @classmethod
     def of(
         cls,
-        captions: Sequence[Sequence[str]],
+        texts: Sequence[Sequence[str]],
         concepts: Sequence[str] = (),
         styles: Sequence[str] = (),
     ) -> "Captions":
-        """The captions of each image, one or more."""
-        number = {text: i for i, text in enumerate(dict.fromkeys(t for c in captions for t in c))}
-        return cls(
-            tuple(number),
-            np.array([number[text] for own in captions for text in own], np.int32),
-            np.concatenate([[0], np.cumsum([len(own) for own in captions])]).astype(np.int64),
-            tuple(concepts),
-            tuple(styles),
-        )
+        """From the texts of each image [N], the plainest first; equal texts get one number."""
+        numbers: dict[str, int] = {}
+        ids = [numbers.setdefault(text, len(numbers)) for image in texts for text in image]
+        offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+        return cls(tuple(numbers), np.array(ids, np.int32), offsets, tuple(concepts), tuple(styles))
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.offsets) - 1
+
+    def parts(self) -> tuple[tuple[str, ...] | np.ndarray, ...]:
+        """All that it holds, to hash."""
+        return self.texts, self.ids, self.offsets, self.concepts, self.styles
+
+    def of_image(self, row: int) -> tuple[str, ...]:
+        """All texts of image `row`."""
+        return tuple(self.texts[i] for i in self.ids[self.offsets[row] : self.offsets[row + 1]])
 
     def first(self, rows: np.ndarray) -> np.ndarray:
-        """Numbers int32 `[B]` of the first texts of images `rows` `[B]`."""
+        """The number int32 [B] of the first text of images `rows` [B]."""
         found: np.ndarray = self.ids[self.offsets[rows]]
         return found
 
-    def drawn(self, rows: np.ndarray, bits: np.ndarray) -> np.ndarray:
-        """Numbers int32 `[B]` of texts of images `rows` `[B]`, by random `bits` uint64 `[B]`."""
-        count = (self.offsets[rows + 1] - self.offsets[rows]).astype(np.uint64)
-        found: np.ndarray = self.ids[self.offsets[rows] + (bits % count).astype(np.int64)]
+    def draw(self, rows: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """The number of one text of each image, all of its texts being as likely.
+
+        Args:
+            rows: images [B].
+            draws: uint64 [B] below 2**32, uniform.
+
+        Returns:
+            int32 [B], numbers into `texts`.
+        """
+        starts = self.offsets[rows]
+        counts = (self.offsets[np.asarray(rows) + 1] - starts).astype(np.uint64)
+        places = (draws * counts) >> np.uint64(DRAW_BITS)
+        found: np.ndarray = self.ids[starts + places.astype(np.int64)]
         return found

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from diffusion_jax.data.captions import Captions
 from diffusion_jax.data.images import read_image, resize_array, to_float
 
 CHUNK = 256  # images read at once when a whole source is
@@ -153,6 +154,8 @@ class Splits(NamedTuple):
         class_names: one name a class; empty for sets without classes.
         skipped: names of files that could not be read.
         identity: what tells this data from other data without reading all of it.
+        train_captions: texts of the images to train on, if they have any.
+        heldout_captions: texts of the images to measure on.
     """
 
     train: Source
@@ -160,3 +163,5 @@ class Splits(NamedTuple):
     class_names: tuple[str, ...]
     skipped: tuple[str, ...]
     identity: str
+    train_captions: Captions | None = None
+    heldout_captions: Captions | None = None

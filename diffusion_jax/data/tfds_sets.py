@@ -16,6 +16,7 @@ from diffusion_jax.data.digits import Digits
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.fashion_mnist import DEBIAN_DIR, FashionMnist, IdxConfig, idx_files
 from diffusion_jax.data.sources import RecordSource, Splits
+from diffusion_jax.data.tfds_captions import find_captions, read_captions
 
 OWN_NAMES = ("digits", "fashion_mnist", "folder")
 
@@ -27,6 +28,7 @@ def load_tfds(
     image_size: int,
     train_split: str,
     heldout_split: str,
+    caption_key: str = "",
 ) -> Splits:
     """Prepares a TFDS set on first use and opens two of its splits.
 
@@ -37,6 +39,7 @@ def load_tfds(
         image_size: side in pixels to resize and crop to; 0 as stored.
         train_split: name or slice of a split, such as `train` or `train[:90%]`.
         heldout_split: the same for the held-out images.
+        caption_key: feature that holds captions; '' finds the usual names.
 
     Raises:
         DataError: for unknown names and splits, sets that cannot be prepared or hold no images.
@@ -52,18 +55,23 @@ def load_tfds(
             RecordSource(_records(builder, name, key, split), image_size, labelled)
             for key, split in (("train_split", train_split), ("heldout_split", heldout_split))
         )
+        path = find_captions(builder.info.features, name, caption_key)
+        captions = [
+            read_captions(builder, split, path, name) if path else None
+            for split in (train_split, heldout_split)
+        ]
         train[0]  # with its first image TFDS recommends another decoder
     sizes = [(split.name, split.num_examples, split.num_bytes) for split in _splits(builder)]
     identity = repr((builder.info.full_name, sizes, train_split, heldout_split))
-    return Splits(train, heldout, class_names, (), identity)
+    return Splits(train, heldout, class_names, (), identity, *captions)
 
 
 def describe_tfds(
-    name: str, data_dir: str, manual_dir: str, image_size: int
-) -> tuple[tuple[int, int, int], tuple[str, ...]] | None:
-    """Shape of the images and names of the classes; None if the set is there or made in seconds.
+    name: str, data_dir: str, manual_dir: str, image_size: int, caption_key: str = ""
+) -> tuple[tuple[int, int, int], tuple[str, ...], bool] | None:
+    """Shape of the images, names of the classes, and whether there are captions.
 
-    Nothing is prepared or downloaded.
+    It is None if the set is there or made in seconds. Nothing is prepared or downloaded.
 
     Raises:
         DataError: for unknown names, and sets that hold no images.
@@ -75,7 +83,8 @@ def describe_tfds(
         class_names, _ = _classes(builder, name, image_size)
         height, width, channels = builder.info.features["image"].shape
     size = (image_size, image_size) if image_size else (height, width)
-    return (*size, channels or 3), class_names
+    captioned = bool(find_captions(builder.info.features, name, caption_key))
+    return (*size, channels or 3), class_names, captioned
 
 
 def _builder(name: str, data_dir: str, manual_dir: str) -> Any:

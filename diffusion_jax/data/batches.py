@@ -1,0 +1,198 @@
+"""The endless stream of training batches that is drawn from a data set."""
+
+import functools
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from diffusion_jax.data.captions import DRAW_BITS, Captions
+from diffusion_jax.data.errors import DataError
+from diffusion_jax.data.pipeline import Dataset
+from diffusion_jax.data.sources import ArraySource, Source, as_batch
+from diffusion_jax.types import Embed
+
+
+@functools.lru_cache(maxsize=4)
+def epoch_order(seed: int, epoch: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The order of one epoch, its coin flips and its draws, a pure function of its arguments.
+
+    Raw Philox bits are used because NumPy fixes them for good, unlike its `permutation`.
+
+    Returns:
+        A permutation of `size` indices; for each place in it a fair bool, and a uniform uint64
+        below 2**32 that is independent of it: other bits of the same word.
+    """
+    bits = np.random.Philox(np.random.SeedSequence((seed, epoch))).random_raw(2 * size)
+    words = bits[size:]
+    draws = words & np.uint64(2**DRAW_BITS - 1)
+    return np.argsort(bits[:size], kind="stable"), words >> 63 == 1, draws
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Random access to the endless stream of training batches of one process.
+
+    All epochs in a row are one sequence of images, cut into global batches; each process has its
+    own slice of every global batch. A batch thus depends on its index alone, and the global batch
+    not on how many processes share it.
+    """
+
+    source: Source
+    num_classes: int
+    batch_size: int
+    seed: int
+    flip: bool
+    process_index: int
+    process_count: int
+    captions: Captions | None = None
+    embed: Embed | None = None
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        start = (index * self.process_count + self.process_index) * self.batch_size
+        indices, coins, draws = self.places(start, start + self.batch_size)
+        images, labels = self.source.gather(indices)
+        if self.flip:
+            images[coins] = images[coins, :, ::-1]
+        batch = as_batch(images, labels, self.num_classes)
+        if self.embed and self.captions is not None:
+            batch["cond"] |= self.embed(self.captions.draw(indices, draws))
+        return batch
+
+    def places(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the images `start` to `stop` of the stream: indices, flips and draws."""
+        size = len(self.source)
+        parts = []
+        for epoch in range(start // size, (stop - 1) // size + 1):
+            part = slice(max(start - epoch * size, 0), stop - epoch * size)
+            parts.append([values[part] for values in epoch_order(self.seed, epoch, size)])
+        indices, flips, draws = (np.concatenate(values) for values in zip(*parts, strict=True))
+        return indices, flips, draws
+
+
+class _BatchIterator(grain.DatasetIterator):
+    """Iterates over `_Batches` with prefetch; its state is the index of the next batch.
+
+    Grain's own state depends on the number of workers. A batch is a function of its index, so
+    this one restores exactly whatever the workers, and discards what was prefetched.
+    """
+
+    def __init__(self, batches: _Batches, read: grain.ReadOptions, num_workers: int):
+        super().__init__()
+        self._batches, self._read, self._num_workers = batches, read, num_workers
+        self._next_index = 0
+        self._inner: grain.DatasetIterator | None = None
+
+    def __next__(self) -> dict[str, Any]:
+        if self._inner is None:
+            rest = grain.MapDataset.source(self._batches)[self._next_index :]
+            stream = rest.to_iter_dataset(self._read)
+            if self._num_workers:
+                if not flags.FLAGS.is_parsed():  # Grain reads its flags to start workers
+                    flags.FLAGS.mark_as_parsed()
+                options = grain.MultiprocessingOptions(self._num_workers)
+                stream = stream.mp_prefetch(options)
+            self._inner = iter(stream)
+        batch = next(self._inner)
+        self._next_index += 1
+        return batch
+
+    def describe(self, index: int) -> str:
+        """Which images batch number `index` of all processes has, in words."""
+        size = self._batches.batch_size * self._batches.process_count
+        images, *_ = self._batches.places(index * size, (index + 1) * size)
+        named = ", ".join(map(str, images[:5])) + (", ..." if size > 5 else "")
+        epoch = index * size // len(self._batches.source)
+        return f"batch {index} (training images {named}; epoch {epoch})"
+
+    def get_state(self) -> dict[str, int]:
+        """The index of the next batch; can be written as JSON."""
+        return {"next_index": self._next_index}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes on from a state of `get_state`."""
+        self._stop()
+        self._next_index = int(state["next_index"])
+
+    def close(self) -> None:
+        """Ends the threads and processes that prefetch."""
+        self._stop()
+        super().close()
+
+    def _stop(self) -> None:
+        if self._inner is not None:
+            self._inner.close()
+            self._inner = None
+
+
+def train_batches(
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    seed: int,
+    flip: bool = False,
+    num_workers: int = 0,
+    prefetch: int = 4,
+    embed: Embed | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.DatasetIterator:
+    """Endless training batches; every image is seen once per epoch, in an order of its own.
+
+    Args:
+        dataset: from `load_dataset`.
+        batch_size: images per batch of this process.
+        seed: of the orders and flips, 0 or more. The same for all processes.
+        flip: mirror each image left to right half of the time.
+        num_workers: processes that decode images; sets in memory need none and start none.
+        prefetch: batches made ahead, for sets on disk by as many threads; 0 makes each on demand.
+        embed: turns caption numbers int32 [B], one drawn for each image from its texts in
+            `dataset.train_captions`, into arrays [B, ...] for `cond`; it must be picklable for
+            worker processes. Which text is drawn depends on the seed, epoch and place alone.
+        process_index: which of `process_count` processes this is.
+        process_count: processes that share the data; no two see the same image in an epoch.
+
+    Returns:
+        An iterator of `{'x': float32 [B, H, W, C] in [-1, 1], 'cond': {'label': int32 [B]}}`,
+        without `label` for sets without classes and with what `embed` returns beside it. Its
+        `get_state()` is `{'next_index': int}`.
+
+    Raises:
+        DataError: if a number is out of range, or `embed` is given for a set without captions.
+    """
+    for key, value, least in (
+        ("train.batch_size", batch_size, 1),
+        ("seed", seed, 0),
+        ("data.num_workers", num_workers, 0),
+        ("data.prefetch", prefetch, 0),
+    ):
+        if value < least:
+            raise DataError(f"{key}={value} must be {least} or more.")
+    if not 0 <= process_index < process_count:
+        raise DataError(f"process_index={process_index} must lie in [0, {process_count}).")
+    if embed and dataset.train_captions is None:
+        raise DataError(
+            f"data.name='{dataset.name}' has no captions, which a text input of the network needs."
+        )
+    resident = isinstance(dataset.train, ArraySource)
+    threads = min(prefetch, 1 if resident else (os.cpu_count() or 1))
+    batches = _Batches(
+        source=dataset.train,
+        num_classes=dataset.num_classes,
+        batch_size=batch_size,
+        seed=seed,
+        flip=flip,
+        process_index=process_index,
+        process_count=process_count,
+        captions=dataset.train_captions,
+        embed=embed,
+    )
+    read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+    return _BatchIterator(batches, read, 0 if resident else num_workers)

@@ -1,0 +1,104 @@
+"""The captions that a TFDS set has, read without decoding its images."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from diffusion_jax.data.captions import Captions
+from diffusion_jax.data.errors import DataError
+
+USUAL_KEYS = ("captions", "caption", "texts", "text")
+CHUNK = 1024  # records read at once
+
+
+def find_captions(features: Mapping[str, Any], name: str, key: str) -> str:
+    """The path of the captions in the features of a set, such as `captions/text`.
+
+    Args:
+        features: of the builder.
+        name: of the set, for the message.
+        key: `data.caption_key`, a feature or a path; '' looks for the usual names.
+
+    Returns:
+        The path; '' if no name was given and there are none.
+
+    Raises:
+        DataError: if `key` is no text.
+    """
+    paths = dict(_texts(features))
+    if key:
+        for path in (key, *(f"{key}/{usual}" for usual in USUAL_KEYS)):
+            if path in paths:
+                return path
+        raise DataError(
+            f"data.caption_key='{key}' is no text of data.name='{name}', which has "
+            f"{', '.join(paths) or 'none'}."
+        )
+    usual = (path for key in USUAL_KEYS for path in (key, *(f"{key}/{k}" for k in USUAL_KEYS)))
+    return next((path for path in usual if path in paths), "")
+
+
+def _texts(features: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The features that are texts or sequences of texts, by path."""
+    for key, feature in features.items():
+        if isinstance(feature, tfds.features.Sequence):
+            feature = feature.feature
+        if isinstance(feature, tfds.features.FeaturesDict):
+            yield from _texts(feature, f"{above}{key}/")
+        elif feature.np_dtype in (np.str_, np.object_):
+            yield above + key, feature
+
+
+def read_captions(builder: Any, split: str, path: str, name: str) -> Captions:
+    """Reads the texts at `path` of every record of a split, and `concept` and `style` if there.
+
+    Raises:
+        DataError: if a record has no text.
+    """
+    features = dict(builder.info.features.items())
+    beside = [key for key in ("concept", "style") if key in dict(_texts(features))]
+    outer, _, inner = path.partition("/")
+    pictures = [key for key, f in features.items() if isinstance(f, tfds.features.Image)]
+    skipped = {key: tfds.decode.SkipDecoding() for key in pictures}
+    records = builder.as_data_source(split, decoders=skipped)
+    texts: list[tuple[str, ...]] = []
+    others: dict[str, list[str]] = {key: [] for key in beside}
+    for start in range(0, len(records), CHUNK):
+        stop = min(start + CHUNK, len(records))
+        for record in records.__getitems__(list(range(start, stop))):
+            texts.append(_strings(_at(record[outer], inner)))
+            for key, values in others.items():
+                values.append(_string(record[key]))
+            if not texts[-1]:
+                raise DataError(
+                    f"data.caption_key='{path}': image {len(texts) - 1} of split '{split}' of "
+                    f"data.name='{name}' has no text there."
+                )
+    return Captions.of(texts, others.get("concept", ()), others.get("style", ()))
+
+
+def _at(value: Any, path: str) -> Any:
+    """What lies at a path inside of a record; a sequence of groups may be a list or a group."""
+    for key in filter(None, path.split("/")):
+        value = [v[key] for v in value] if isinstance(value, list | tuple) else value[key]
+    return value
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    """All texts of a text or of sequences of texts; empty ones are left out, and repeated ones."""
+    if isinstance(value, bytes | str):
+        found = [_string(value)]
+    else:
+        found = [text for part in np.asarray(value, object).reshape(-1) for text in _flat(part)]
+    return tuple(dict.fromkeys(text for text in found if text))
+
+
+def _flat(part: Any) -> tuple[str, ...]:
+    return _strings(part) if isinstance(part, list | tuple | np.ndarray) else (_string(part),)
+
+
+def _string(value: Any) -> str:
+    value = value.item() if isinstance(value, np.ndarray) else value
+    return (value.decode() if isinstance(value, bytes) else str(value)).strip()
