@@ -56,7 +56,7 @@ class Parts:
         optimizer: with its learning rate schedule inside.
         averages: of the parameters, by name.
         generator: from parameters to samples.
-        cond: conditioning of one sample, arrays `[1, ...]`: what the network reads.
+        cond: conditioning of one sample, arrays `[1, ...]`, off: what the network reads.
         reader: of texts; None where there are none to be read.
     """
 
@@ -108,9 +108,9 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     def apply_train(params: Params, x_t: Array, t: Array, cond: Cond, key: Key) -> Any:
         return network.apply({"params": params}, x_t, t, cond, train=True, rngs={"dropout": key})
 
-    cond: dict[str, np.ndarray] = reader([""]) if reader else {}
+    cond: dict[str, np.ndarray] = reader.none if reader else {}
     if dataset.num_classes:
-        cond = {"label": np.zeros(1, np.int32), **cond}
+        cond = {"label": np.full(1, -1, np.int32), **cond}
 
     def init(key: Key) -> Params:
         x, t = jnp.zeros((1, *dataset.image_shape)), jnp.zeros(1)

@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion_jax.text.cache import embed_all
 from diffusion_jax.text.encoder import TextEncoder
-from diffusion_jax.text.tokens import byte_tokens
+from diffusion_jax.text.tokens import NONE, byte_tokens
 from diffusion_jax.types import Embed
 
 
@@ -40,6 +40,16 @@ class Reader:
     def identity(self) -> str:
         """What tells it from other readers."""
         return self.encoder.identity if self.encoder else f"bytes, {self.length} at most"
+
+    @property
+    def none(self) -> dict[str, np.ndarray]:
+        """Conditioning on no text, arrays `[1, ...]`."""
+        if self.encoder is None:
+            return {"tokens": np.full((1, self.length), NONE, np.int32)}
+        return {
+            "text": np.zeros((1, self.length, self.encoder.width), np.float32),
+            "pooled": np.zeros((1, self.encoder.pooled_width), np.float32),
+        }
 
     def __call__(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Conditioning on texts: `text` and `pooled`, or `tokens`; arrays `[N, ...]`."""
