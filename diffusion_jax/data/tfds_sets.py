@@ -13,12 +13,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from diffusion_jax.data.digits import Digits
+from diffusion_jax.data.emoji import Emoji, EmojiConfig
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.fashion_mnist import DEBIAN_DIR, FashionMnist, IdxConfig, idx_files
 from diffusion_jax.data.sources import RecordSource, Splits
 from diffusion_jax.data.tfds_captions import find_captions, read_captions
 
-OWN_NAMES = ("digits", "fashion_mnist", "folder")
+OWN_NAMES = ("digits", "fashion_mnist", "emoji", "folder")
 
 
 def load_tfds(
@@ -33,7 +34,7 @@ def load_tfds(
     """Prepares a TFDS set on first use and opens two of its splits.
 
     Args:
-        name: `digits`, `fashion_mnist` or a TFDS name, `set[/config][:version]`.
+        name: `digits`, `fashion_mnist`, `emoji` or a TFDS name, `set[/config][:version]`.
         data_dir: folder of prepared sets; '' is TFDS's default.
         manual_dir: folder of files that the user fetched; '' is none.
         image_size: side in pixels to resize and crop to; 0 as stored.
@@ -45,7 +46,7 @@ def load_tfds(
         DataError: for unknown names and splits, sets that cannot be prepared or hold no images.
     """
     with _quiet():
-        builder = _builder(name, data_dir, manual_dir)
+        builder = _builder(name, data_dir, manual_dir, image_size)
         ready = builder.is_prepared()
     if not ready:
         _prepare(builder, name, manual_dir)
@@ -77,7 +78,7 @@ def describe_tfds(
         DataError: for unknown names, and sets that hold no images.
     """
     with _quiet():
-        builder = _builder(name, data_dir, manual_dir)
+        builder = _builder(name, data_dir, manual_dir, image_size)
         if isinstance(builder, Digits | FashionMnist) or builder.is_prepared():
             return None
         class_names, _ = _classes(builder, name, image_size)
@@ -87,10 +88,12 @@ def describe_tfds(
     return (*size, channels or 3), class_names, captioned
 
 
-def _builder(name: str, data_dir: str, manual_dir: str) -> Any:
+def _builder(name: str, data_dir: str, manual_dir: str, image_size: int) -> Any:
     directory = data_dir or None
     if name == "digits":
         return Digits(data_dir=directory)
+    if name == "emoji":
+        return Emoji(config=EmojiConfig.of(manual_dir, image_size), data_dir=directory)
     if name == "fashion_mnist":
         folder = Path(manual_dir).expanduser() if manual_dir else DEBIAN_DIR
         missing = [path.name for path in idx_files(folder) if not path.is_file()]
@@ -119,7 +122,7 @@ def _builder(name: str, data_dir: str, manual_dir: str) -> Any:
 def _prepare(builder: Any, name: str, manual_dir: str) -> None:
     """Downloads a set and writes it for random access; shows progress unless it is our own."""
     config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
-    own = isinstance(builder, Digits | FashionMnist)
+    own = isinstance(builder, Digits | FashionMnist | Emoji)
     if not own:
         _hide_accelerators()
     try:
