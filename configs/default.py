@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     c.data.name = "digits"  # digits | fashion_mnist | emoji | folder | any TFDS name
     c.data.dir = ""  # folder: its path; others: TFDS's data_dir ("": TFDS's own default)
     c.data.manual_dir = ""  # files fetched by hand, for the builders that need them
-    c.data.image_size = 0  # resize (shorter side) and crop to this; 0: as stored
+    c.data.image_size = 0  # resize (shorter side) and crop to this; 0: as stored (emoji: 32)
     c.data.train_split = "train"
     c.data.heldout_split = "test"
     c.data.heldout_fraction = 0.1  # folder: share of the images that is held out

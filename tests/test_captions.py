@@ -314,6 +314,12 @@ def test_captions_of_tfds_sets_belong_to_their_images(prepared, key):
     assert captions.styles == ("plain",) * 6
     assert captions.concepts == ()
     assert len(dataset.heldout_captions) == 2
+    part = load_dataset(
+        "captioned", data_dir=prepared, caption_key=key, train_split="train[2:]", memory=False
+    )
+    assert len(part.train) == len(part.train_captions) == 4
+    for i in range(4):
+        assert part.train_captions.of_image(i) == expected[part.train[i]["image"][0, 0, 0]]
 
 
 def test_wrong_caption_keys_of_tfds_sets_are_refused(prepared):

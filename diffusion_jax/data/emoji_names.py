@@ -14,7 +14,7 @@ from diffusion_jax.data.errors import DataError
 TONES = {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}
 COMPONENTS = TONES | {"1F9B0", "1F9B1", "1F9B2", "1F9B3"}  # no things of their own
 TONE_WORDS = re.compile(r" (medium-light|medium-dark|light|medium|dark) skin tone")
-HAIR_WORDS = re.compile(r"^(man|woman|person) ((?:red|curly|white|blond) hair)$")
+HAIR_WORDS = re.compile(r"^(man|woman|person) ((?:red|curly|white|blond) hair|beard)$")
 MEMBERS = r"(?:man|woman|person|adult|boy|girl|child)"
 GROUP_WORDS = re.compile(rf"^(kiss|couple with heart|family)((?: {MEMBERS})+)$")
 
@@ -123,11 +123,13 @@ def _neutral(key: str) -> str:
 
 
 def describe(name: str, key: str) -> str:
-    """The name of an emoji as one would say it: skin tones and hair after `with`."""
+    """The name of an emoji as one would say it: skin tones, hair and beard after `with`."""
     tones = TONE_WORDS.findall(name)
     base = TONE_WORDS.sub("", name)
     if is_flag(key):
         base = f"flag of {base}"
+    elif re.match("1F55[0-9A-F]|1F56[0-7]", key):
+        base = f"clock at {base}"
     hair = HAIR_WORDS.match(base)
     group = GROUP_WORDS.match(base)
     if hair:

