@@ -21,7 +21,7 @@ from PIL import Image
 
 from configs import default
 from diffusion_jax import build, run
-from diffusion_jax.data import ArraySource, Dataset
+from diffusion_jax.data import ArraySource, Captions, Dataset
 from diffusion_jax.sample import Wanted, cycle_labels, proportional_labels
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.parallel import Replicated
@@ -32,6 +32,7 @@ ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
 SHAPES = {
     "cifar10_ddpm": (32, 32, 3),
+    "emoji_text": (32, 32, 3),
     "fashion_mnist": (28, 28, 1),
     "imagenet64_adm": (64, 64, 3),
     "imagenet256_dit": (256, 256, 3),
@@ -357,7 +358,14 @@ def config_and_shape(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Config
     config = importlib.import_module(f"configs.{name}").get_config()
     shape = SHAPES.get(name, (8, 8, 1))
     assert config.data.image_size in (0, shape[0])
-    monkeypatch.setattr(build.parts, "load_dataset", lambda *a, **k: random_dataset(shape))
+    dataset = random_dataset(shape)
+    if config.text.name != "none":  # its package need not be there
+        config.text.name = "bytes"
+        captions = (Captions.of([["a text"]] * num) for num in (40, 20))
+        dataset = Dataset(
+            "texts", *(dataset.train, dataset.heldout), shape, 0, (), (), "", *captions
+        )
+    monkeypatch.setattr(build.parts, "load_dataset", lambda *a, **k: dataset)
     return config, shape
 
 
@@ -373,7 +381,10 @@ def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.Monke
     size = config.train.batch_size
     batch = {
         "x": jax.ShapeDtypeStruct((size, *shape), np.float32),
-        "cond": {"label": jax.ShapeDtypeStruct((size,), np.int32)},
+        "cond": {
+            name: jax.ShapeDtypeStruct((size, *one.shape[1:]), one.dtype)
+            for name, one in parts.cond.items()
+        },
         "index": jax.ShapeDtypeStruct((size,), np.int32),
     }
     step = make_train_step(parts.loss, parts.optimizer, parts.averages, config.train.accumulate)
