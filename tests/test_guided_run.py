@@ -38,7 +38,7 @@ def images_of(workdir: Path, disturbed: float = 0.0, **changes: Any) -> np.ndarr
         lambda a: a + disturbed * jax.random.normal(jax.random.key(a.size), a.shape), params
     )
     index = np.arange(8)
-    x, _ = job.generator(params, 0, job.wanted(index, job.cond(index)), batch_size=8)
+    x, _ = job.generator(params, 0, job.wanted(index, job.conditions.cond(index)), batch_size=8)
     return x
 
 

@@ -150,8 +150,10 @@ def test_texts_that_cannot_be_are_refused(
 
 
 @pytest.mark.parametrize("text", ["", "  ", "x" * 10_000, "😀👩‍🚀 café", "مرحبا بالعالم"])
-def test_any_text_is_drawn(trained: Path, monkeypatch: Any, text: str) -> None:
+def test_any_text_is_drawn(trained: Path, monkeypatch: Any, capsys: Any, text: str) -> None:
     changes = {"sample__prompts": (text,), "sample__num_images": 1}
     assert run_it(monkeypatch, trained, "sample", dataset(), **changes) == 0
     made_by = json.loads(Image.open(trained / "samples/images/000000.png").info["made_by"])
     assert made_by["prompt"] == text
+    said = "warning: 'xxx" in capsys.readouterr().err
+    assert said == (len(text) > 1000)

@@ -1,6 +1,5 @@
 """What reads texts, from the group `text`."""
 
-import textwrap
 from pathlib import Path
 
 from diffusion_jax.build.choices import Config, ConfigError, check_known
@@ -62,7 +61,7 @@ def make_reader(config: Config, dataset: Dataset) -> Reader | None:
     if name == "none":
         for key in ("prompts", "negative", "compose"):
             if config.sample[key]:
-                given = textwrap.shorten(str(config.sample[key]), 60, placeholder="...")
+                given = str(config.sample[key])[:60]
                 raise ConfigError(
                     f"sample.{key}={given} needs a network with a text input: text.name is 'none'"
                 )

@@ -48,10 +48,10 @@ def evaluate(job: Job, again: bool) -> None:
     state = job.restored_state()
     step = int(state.step)
     index = np.arange(settings.num_samples)
-    wanted, cond = None, job.cond(index)
+    wanted, cond = None, job.conditions.cond(index)
     if job.parts.reader and not job.config.sample.prompts:
         rows = np.random.default_rng(settings.seed).integers(len(dataset.train), size=len(index))
-        cond = job.cond_of("train", rows, dataset.train.gather(rows)[1])
+        cond = job.conditions.cond_of("train", rows, dataset.train.gather(rows)[1])
     extractor = make_extractor(job.config, dataset, cache_dir() / "extractors", print)
     if "label" in cond and job.config.sample.labels != "none":
         _, train_labels = arrays(dataset.train)
@@ -78,7 +78,7 @@ def evaluate(job: Job, again: bool) -> None:
                 job.generator,
                 params,
                 dataset,
-                job.cond_of,
+                job.conditions.cond_of,
                 num_images=settings.denoising_images,
                 seed=settings.seed,
                 batch_size=job.config.sample.batch_size,
@@ -119,7 +119,7 @@ def _likelihood(job: Job, params: Any, passport: Mapping[str, Any]) -> Result:
         job.generator,
         params,
         job.parts.dataset,
-        job.cond_of,
+        job.conditions.cond_of,
         **settings.likelihood,
         variance="learned" if learned else job.config.sample.ancestral.variance,
         seed=settings.seed,

@@ -1,10 +1,8 @@
 """One config in one workdir: its state, its averages and its samples."""
 
 import dataclasses
-import functools
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +27,12 @@ from diffusion_jax.devices import is_main
 from diffusion_jax.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.models.flops import count_flops
 from diffusion_jax.provenance import read_config
-from diffusion_jax.runtime import cache_dir
-from diffusion_jax.sample import Beside, Guide, Wanted, as_cond, by_label, cycle_labels
+from diffusion_jax.run.conditions import Conditions
+from diffusion_jax.sample import Beside, Guide, Wanted
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import never_moved
 from diffusion_jax.training.snapshots import Snapshots
 from diffusion_jax.training.state import TrainState, abstract_state
-from diffusion_jax.types import Embed
-
-NAMES = 25
-"""Held-out names that are drawn where no prompt is given."""
 
 
 def command() -> str:
@@ -55,7 +49,8 @@ class Job:
     parts: Parts
 
     def __post_init__(self) -> None:
-        self.labels(np.arange(1))  # refuses bad ones before any time is spent
+        self.conditions = Conditions(self.config, self.parts)
+        self.conditions.labels(np.arange(1))  # refuses bad ones before any time is spent
         self.init_key, self.train_key = jax.random.split(jax.random.key(self.config.seed))
         kept = self.config.train
         self.checkpoints = Checkpoints(
@@ -149,7 +144,7 @@ class Job:
                 self.parts.generator,
                 params,
                 jax.random.fold_in(self.init_key, 1),
-                jax.tree.map(jnp.asarray, self.wanted(index, self.cond(index))),
+                jax.tree.map(jnp.asarray, self.wanted(index, self.conditions.cond(index))),
                 grids_to_start_from(self.config, self.parts.generator.schedule),
                 settings.optimised.iterations,
             )
@@ -181,19 +176,7 @@ class Job:
             "guidance_scale": sample.guidance_scale,
             "guidance": words("guidance"),
             "clip": sample.clip,
-            **self._texts(),
-        }
-
-    def _texts(self) -> dict[str, Any]:
-        """What is asked for in words."""
-        if self.parts.reader is None:
-            return {}
-        sample = self.config.sample
-        return {
-            "text": self.parts.reader.identity,
-            "prompts": list(sample.prompts) or "names of held-out images",
-            "negative": sample.negative,
-            "compose": [list(pair) for pair in sample.compose],
+            **self.conditions.made_by(),
         }
 
     def draw(
@@ -217,77 +200,12 @@ class Job:
         sample = self.config.sample
 
         def of_all(text: str) -> Any:
-            return self.read([text] * len(index))
+            return self.conditions.read([text] * len(index))
 
         against = of_all(sample.negative) if sample.negative else None
         others = tuple(of_all(text) for text, _ in sample.compose)
         beside = Beside(against, others, self.worse)
         return Wanted(index.astype(np.int32), cond, np.float32(sample.guidance_scale), beside)
-
-    def cond(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        """Conditioning of the samples number `index`, as configured."""
-        found = as_cond(self.labels(index))
-        texts = self.prompts(index)
-        return found if texts is None else {**found, **self.read(texts)}
-
-    def prompts(self, index: np.ndarray) -> list[str] | None:
-        """Texts that samples number `index` are asked to show; None if the network reads none.
-
-        Those that are configured, in turn, or else the first names of held-out images.
-        """
-        texts = self.texts
-        return [texts[i % len(texts)] for i in index] if texts else None
-
-    @functools.cached_property
-    def texts(self) -> list[str]:
-        """What is asked for in words: as configured, or names of held-out images."""
-        if self.parts.reader is None:
-            return []
-        if self.config.sample.prompts:
-            return list(self.config.sample.prompts)
-        dataset = self.parts.dataset
-        captions = dataset.heldout_captions or dataset.train_captions
-        assert captions is not None  # or there would be no reader
-        num = len(dataset.heldout) if dataset.heldout_captions else len(dataset.train)
-        names = dict.fromkeys(captions.texts[i] for i in captions.first(np.arange(num)))
-        return list(names)[:NAMES]
-
-    def read(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Conditioning on texts, `[N, ...]`; one without a word is none, as in training."""
-        reader = self.parts.reader
-        assert reader is not None
-        distinct = list(dict.fromkeys(texts))
-        found = reader(distinct)
-        if not (reader.encoder and reader.encoder.pads):  # those were trained on the empty text
-            blank = np.array([not text.strip() for text in distinct])
-            for array in found.values():
-                array[blank] = -1 if array.dtype.kind == "i" else 0
-        rows = [distinct.index(text) for text in texts]
-        return {name: array[rows] for name, array in found.items()}
-
-    @functools.cache  # noqa: B019  # a job lives as long as the process
-    def embed(self, split: str) -> Embed | None:
-        """What the captions of "train" or "heldout" become; None if the network reads none."""
-        captions = getattr(self.parts.dataset, f"{split}_captions")
-        if self.parts.reader is None or captions is None:
-            return None
-        return self.parts.reader.embed_all(captions.texts, cache_dir() / "texts", print)
-
-    def cond_of(self, split: str, rows: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-        """Conditioning of images of the data set: their labels, and their names."""
-        found = by_label(self.parts.dataset.num_classes)(split, rows, labels)
-        embed = self.embed(split)
-        if embed is not None:
-            captions = getattr(self.parts.dataset, f"{split}_captions")
-            found |= embed(captions.first(rows))
-        return found
-
-    def labels(self, index: np.ndarray) -> np.ndarray | None:
-        """Labels that `sample.labels` gives to the samples number `index`."""
-        try:
-            return cycle_labels(self.config.sample.labels, self.parts.dataset.num_classes, index)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
 
     def span(self, index: np.ndarray) -> dict[str, Any]:
         """What a picture of many samples says of their numbers and labels."""
@@ -300,7 +218,7 @@ class Job:
         """Size and cost of the network in words."""
         x, t = jnp.zeros((1, *self.parts.dataset.image_shape)), jnp.zeros(1)
         flops = count_flops(
-            lambda params: self.parts.generator.apply(params, x, t, {}), state.params
+            lambda params: self.parts.generator.apply(params, x, t, self.parts.cond), state.params
         )
         parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         return f"{parameters:,} parameters, {flops / 1e9:.3g} GFLOP per image and evaluation"

@@ -26,7 +26,7 @@ def draw_grid(job: Job, params: Any, step: int, path: Path) -> np.ndarray:
     """Draws the first `SHOWN` samples at most, saves them as a grid and returns it."""
     sample = job.config.sample
     index = sample.first_index + np.arange(min(sample.num_images, _shown(job)))
-    images, _ = job.draw(params, sample.seed, index, job.cond(index))
+    images, _ = job.draw(params, sample.seed, index, job.conditions.cond(index))
     sheet = sheet_of(job, images)
     path.parent.mkdir(parents=True, exist_ok=True)
     made_by = {**job.made_by(step, sample.seed), **job.span(index)}
@@ -39,7 +39,7 @@ def draw_grid(job: Job, params: Any, step: int, path: Path) -> np.ndarray:
 
 def sheet_of(job: Job, images: np.ndarray) -> np.ndarray:
     """Samples from the first on as one picture: with texts a row for each, of its variants."""
-    texts = job.texts
+    texts = job.conditions.texts
     if not texts:
         return tile(images, COLUMNS)
     rows = min(len(texts), len(images))
@@ -54,7 +54,7 @@ def sample(job: Job, again: bool) -> None:
     folder = job.workdir / "samples"
     sample = job.config.sample
     index = sample.first_index + np.arange(sample.num_images)
-    cond = job.cond(index)
+    cond = job.conditions.cond(index)
     made_by = job.made_by(job.step_to_use(), sample.seed)
     if not again and read_made_by(folder / "grid.png") == {**made_by, **job.span(index)}:
         return
@@ -75,7 +75,7 @@ def sample(job: Job, again: bool) -> None:
     shutil.rmtree(singles, ignore_errors=True)
     singles.mkdir(parents=True)
     labels = cond.get("label", [None] * len(index))
-    prompts = job.prompts(index)
+    prompts = job.conditions.prompts(index)
     for row, (number, image, label) in enumerate(zip(index, images, labels, strict=True)):
         what: dict[str, Any] = {
             "index": int(number),

@@ -99,7 +99,7 @@ def _batches(job: Job) -> Any:
         prefetch=data.prefetch,
         process_index=share[0],
         process_count=share[1],
-        embed=job.embed("train"),
+        embed=job.conditions.embed("train"),
     )
 
 
@@ -113,7 +113,7 @@ def _initial_state(job: Job) -> TrainState:
 def _actions(job: Job, writer: Any) -> list[tuple[int, loop.Action]]:
     """What is done now and then, and how often."""
     config = job.config
-    heldout = HeldoutLoss(job.parts.heldout_loss, job.parts.dataset, job.cond_of)
+    heldout = HeldoutLoss(job.parts.heldout_loss, job.parts.dataset, job.conditions.cond_of)
 
     def measure(step: int, state: TrainState) -> dict[str, float]:
         return heldout(job.snapshots.average(state, job.ema))

@@ -51,7 +51,11 @@ def vary(job: Job) -> None:
     original = picture(job)
     params, step = job.restore()
     index = asked.first_index + np.arange(asked.num_images)
-    cond = job.cond(index) if asked.prompts or not job.parts.reader else job.read([""] * len(index))
+    cond = (
+        job.conditions.cond(index)
+        if asked.prompts or not job.parts.reader
+        else job.conditions.read([""] * len(index))
+    )
     way = functools.partial(WAYS[settings.by], job.generator)
 
     wanted = job.wanted(index, cond)
@@ -91,7 +95,7 @@ def interpolate(job: Job) -> None:
         )
     params, step = job.restore()
     shares = jnp.linspace(0, 1, asked.frames)
-    conds = [job.read([text]) for text in asked.interpolate]
+    conds = [job.conditions.read([text]) for text in asked.interpolate]
     beside = job.wanted(np.arange(asked.frames), {}).beside
 
     @jax.jit

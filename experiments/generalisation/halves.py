@@ -48,7 +48,7 @@ def drawn(config, workdir: Path) -> tuple[np.ndarray, np.ndarray]:
     job = run.Job(config, workdir, build.build(config))
     params, _ = job.restore()
     index = np.arange(SAMPLES)
-    images, _ = job.draw(params, 0, index, job.cond(index))
+    images, _ = job.draw(params, 0, index, job.conditions.cond(index))
     train = job.parts.dataset.train
     return images, train.gather(np.arange(len(train)))[0]
 

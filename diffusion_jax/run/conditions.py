@@ -1,0 +1,102 @@
+"""What samples are asked to show, and what images of the data set are given with."""
+
+import functools
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from diffusion_jax.build import Config, ConfigError, Parts
+from diffusion_jax.runtime import cache_dir
+from diffusion_jax.sample import as_cond, by_label, cycle_labels
+from diffusion_jax.types import Embed
+
+NAMES = 25
+"""Held-out names that are drawn where no prompt is given."""
+
+
+class Conditions:
+    """Labels and texts of a config: of samples by their numbers, of images by their rows."""
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        self._sample, self._dataset, self._reader = config.sample, parts.dataset, parts.reader
+
+    def cond(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Conditioning of the samples number `index`, as configured."""
+        found = as_cond(self.labels(index))
+        texts = self.prompts(index)
+        return found if texts is None else {**found, **self.read(texts)}
+
+    def prompts(self, index: np.ndarray) -> list[str] | None:
+        """Texts that samples number `index` are asked to show; None if the network reads none.
+
+        Those that are configured, in turn, or else the first names of held-out images.
+        """
+        texts = self.texts
+        return [texts[i % len(texts)] for i in index] if texts else None
+
+    @functools.cached_property
+    def texts(self) -> list[str]:
+        """What is asked for in words: as configured, or names of held-out images."""
+        if self._reader is None:
+            return []
+        if self._sample.prompts:
+            texts = list(self._sample.prompts)
+            for text in np.array(texts, object)[self._reader.cut(texts)]:
+                print(f"warning: {text[:40]!r}... is too long and ends early", file=sys.stderr)
+            return texts
+        dataset = self._dataset
+        captions = dataset.heldout_captions or dataset.train_captions
+        assert captions is not None  # or there would be no reader
+        num = len(dataset.heldout) if dataset.heldout_captions else len(dataset.train)
+        names = dict.fromkeys(captions.texts[i] for i in captions.first(np.arange(num)))
+        return list(names)[:NAMES]
+
+    def read(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Conditioning on texts, `[N, ...]`; one without a word is none, as in training."""
+        reader = self._reader
+        assert reader is not None
+        distinct = list(dict.fromkeys(texts))
+        found = reader(distinct)
+        if not (reader.encoder and reader.encoder.pads):  # those were trained on the empty text
+            blank = np.array([not text.strip() for text in distinct])
+            for array in found.values():
+                array[blank] = -1 if array.dtype.kind == "i" else 0
+        rows = [distinct.index(text) for text in texts]
+        return {name: array[rows] for name, array in found.items()}
+
+    @functools.cache  # noqa: B019  # a job lives as long as the process
+    def embed(self, split: str) -> Embed | None:
+        """What the captions of "train" or "heldout" become; None if the network reads none."""
+        captions = getattr(self._dataset, f"{split}_captions")
+        if self._reader is None or captions is None:
+            return None
+        return self._reader.embed_all(captions.texts, cache_dir() / "texts", print)
+
+    def cond_of(self, split: str, rows: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """Conditioning of images of the data set: their labels, and their names."""
+        found = by_label(self._dataset.num_classes)(split, rows, labels)
+        embed = self.embed(split)
+        if embed is not None:
+            captions = getattr(self._dataset, f"{split}_captions")
+            found |= embed(captions.first(rows))
+        return found
+
+    def labels(self, index: np.ndarray) -> np.ndarray | None:
+        """Labels that `sample.labels` gives to the samples number `index`."""
+        try:
+            return cycle_labels(self._sample.labels, self._dataset.num_classes, index)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def made_by(self) -> dict[str, Any]:
+        """What is asked for in words, for passports; nothing where the network reads none."""
+        if self._reader is None:
+            return {}
+        return {
+            "text": self._reader.identity,
+            "prompts": list(self._sample.prompts) or "names of held-out images",
+            "negative": self._sample.negative,
+            "compose": [list(pair) for pair in self._sample.compose],
+        }
