@@ -165,6 +165,8 @@ def pairs(dataset):
 def test_a_folder_with_metadata_has_captions_and_no_classes(tmp_path):
     texts = ["ä \u2028dog", ["a cat", "felis", "a cat"], *(f"number {i}" for i in range(2, 20))]
     write_folder(tmp_path, texts)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "metadata.jsonl").write_text("of a tool")
     dataset = load_dataset("folder", data_dir=str(tmp_path))
     assert pairs(dataset) == {0: ("ä \u2028dog",), 1: ("a cat", "felis")} | {
         i: (f"number {i}",) for i in range(2, 20)

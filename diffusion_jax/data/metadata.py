@@ -31,7 +31,11 @@ def read_metadata(root: Path, names: Collection[str], key: str) -> dict[str, tup
     """
     texts: dict[str, tuple[str, ...]] = {}
     places: dict[str, str] = {}
-    found = sorted(root.rglob(FILE_NAME))
+    found = [
+        path
+        for path in sorted(root.rglob(FILE_NAME))
+        if not any(part.startswith(".") for part in path.relative_to(root).parts)
+    ]
     for path in found:
         for number, line in enumerate(_lines(path), 1):
             if not line.strip():

@@ -27,28 +27,28 @@ def find_captions(features: Mapping[str, Any], name: str, key: str) -> str:
     Raises:
         DataError: if `key` is no text.
     """
-    paths = dict(_texts(features))
-    if key:
-        for path in (key, *(f"{key}/{usual}" for usual in USUAL_KEYS)):
+    paths = list(_texts(features))
+    for outer in [key] if key else USUAL_KEYS:
+        for path in (outer, *(f"{outer}/{inner}" for inner in USUAL_KEYS)):
             if path in paths:
                 return path
+    if key:
         raise DataError(
             f"data.caption_key='{key}' is no text of data.name='{name}', which has "
             f"{', '.join(paths) or 'none'}."
         )
-    usual = (path for key in USUAL_KEYS for path in (key, *(f"{key}/{k}" for k in USUAL_KEYS)))
-    return next((path for path in usual if path in paths), "")
+    return ""
 
 
-def _texts(features: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """The features that are texts or sequences of texts, by path."""
+def _texts(features: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """The paths of features that are texts or sequences of texts."""
     for key, feature in features.items():
         if isinstance(feature, tfds.features.Sequence):
             feature = feature.feature
         if isinstance(feature, tfds.features.FeaturesDict):
             yield from _texts(feature, f"{above}{key}/")
         elif feature.np_dtype in (np.str_, np.object_):
-            yield above + key, feature
+            yield above + key
 
 
 def read_captions(builder: Any, split: str, path: str, name: str) -> Captions:
@@ -58,7 +58,9 @@ def read_captions(builder: Any, split: str, path: str, name: str) -> Captions:
         DataError: if a record has no text.
     """
     features = dict(builder.info.features.items())
-    beside = [key for key in ("concept", "style") if key in dict(_texts(features))]
+    beside = [
+        key for key in ("concept", "style") if isinstance(features.get(key), tfds.features.Text)
+    ]
     outer, _, inner = path.partition("/")
     pictures = [key for key, f in features.items() if isinstance(f, tfds.features.Image)]
     skipped = {key: tfds.decode.SkipDecoding() for key in pictures}
@@ -88,15 +90,11 @@ def _at(value: Any, path: str) -> Any:
 
 def _strings(value: Any) -> tuple[str, ...]:
     """All texts of a text or of sequences of texts; empty ones are left out, and repeated ones."""
-    if isinstance(value, bytes | str):
-        found = [_string(value)]
+    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
+        found = [text for part in value for text in _strings(part)]
     else:
-        found = [text for part in np.asarray(value, object).reshape(-1) for text in _flat(part)]
+        found = [_string(value)]
     return tuple(dict.fromkeys(text for text in found if text))
-
-
-def _flat(part: Any) -> tuple[str, ...]:
-    return _strings(part) if isinstance(part, list | tuple | np.ndarray) else (_string(part),)
 
 
 def _string(value: Any) -> str:
