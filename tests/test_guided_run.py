@@ -81,6 +81,8 @@ def test_a_worse_model_that_is_the_same_is_no_guidance(trained: Path) -> None:
         ({"guidance__flock__size": 3}, "sample.batch_size=8 must be a multiple of .*size=3"),
         ({"guidance__flock__size": 1}, "sample.guidance.flock.size=1 must be 0 .none., or 2"),
         ({"guidance__schedule": "plus_plus"}, "'plus_plus' is for sample.sampler='ddim'"),
+        ({"compose": ("a hat", 1.5)}, "must be pairs of a text and its weight, such as"),
+        ({"compose": (("a hat",),)}, "must be pairs of a text and its weight, such as"),
         ({"guidance__max_norm": -1.0}, "sample.guidance.max_norm=-1.0 must be 0"),
     ],
 )

@@ -85,6 +85,14 @@ def check(config: ConfigDict) -> None:
     if settings.max_norm < 0:
         raise ConfigError(f"sample.guidance.max_norm={settings.max_norm} must be 0 (none) or more")
     _check_flock(config)
+    for pair in sample.compose:
+        if not isinstance(pair, tuple | list) or [type(v) for v in pair[:1]] != [str]:
+            pair = (pair,)
+        if len(pair) != 2 or not isinstance(pair[1], int | float):
+            raise ConfigError(
+                f"sample.compose={tuple(sample.compose)} must be pairs of a text and its weight, "
+                "such as (('a hat', 1.5),)"
+            )
     if settings.schedule == PLUS_PLUS:
         noisy = sample.sampler != "ddim" or sample.ddim.eta or sample.restart.repeats
         if noisy or not 0 <= sample.guidance_scale <= 1:

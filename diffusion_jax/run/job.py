@@ -141,7 +141,7 @@ class Job:
         def search() -> Found:
             print(f"searching the times of {settings.steps} steps of {settings.sampler}")
             return optimise_times(
-                self.parts.generator,
+                self.generator,
                 params,
                 jax.random.fold_in(self.init_key, 1),
                 jax.tree.map(jnp.asarray, self.wanted(index, self.conditions.cond(index))),
