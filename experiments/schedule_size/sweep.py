@@ -15,7 +15,7 @@ def get_sweep() -> Sweep:
         question=(
             "Which schedule (cosine, DDPM's linear beta, flow) gives the least Frechet distance "
             "on scikit-learn's digits, and does it depend on the width of the network (0.56, 2.2 "
-            "and 8.9 million parameters)?"
+            "and 8.5 million parameters)?"
         ),
         hypothesis=(
             "The smaller the network, the more the schedule matters, as a small one has to choose "
