@@ -107,6 +107,13 @@ def test_captions_have_the_name_first_and_keywords_that_add_to_it():
     assert len(captions("red apple", words[:1], "3D style", "3D picture of {}")) == 2
 
 
+def test_keywords_do_not_contradict_the_gender_of_the_name():
+    words = ["Man", "person", "hike", "man in a hurry"]
+    assert captions("woman walking", words, "3D style", "3D picture of {}")[2] == (
+        "woman walking (hike, man in a hurry), 3D style"
+    )
+
+
 # Splits
 
 

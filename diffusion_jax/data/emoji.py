@@ -88,7 +88,7 @@ class Example(NamedTuple):
 class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Square colour pictures with captions, a concept and a style each, from an `EmojiConfig`."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.0.1")
     code_path = None  # no checksum files lie beside this module
 
     def _info(self) -> tfds.core.DatasetInfo:

@@ -149,7 +149,8 @@ def captions(name: str, keywords: Sequence[str], style: str, phrase: str) -> lis
 
     Args:
         name: as of `describe`.
-        keywords: words for the same thing; those that the name has are left out.
+        keywords: words for the same thing; those that the name has are left out, and those for
+            people, which lists give regardless of gender: `man` for a woman walking.
         style: such as `line drawing`.
         phrase: such as `line drawing of {}`.
     """
@@ -159,6 +160,7 @@ def captions(name: str, keywords: Sequence[str], style: str, phrase: str) -> lis
         for word in dict.fromkeys(keywords)
         if len(word) > 2
         and word.replace(" ", "").isalpha()
+        and not re.fullmatch(MEMBERS, word.casefold())
         and not set(word.casefold().split()) <= known
     ]
     texts = [f"{name}, {style}", phrase.format(name)]
