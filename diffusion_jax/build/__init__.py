@@ -1,6 +1,7 @@
 """The only place where config strings become objects, and where a bad config is refused."""
 
 from diffusion_jax.build.averages import evaluated, sample_average
+from diffusion_jax.build.checks import mesh_shape
 from diffusion_jax.build.choices import Config, ConfigError
 from diffusion_jax.build.extractors import make_extractor
 from diffusion_jax.build.guidance import make_guide
@@ -10,7 +11,6 @@ from diffusion_jax.build.parts import (
     build,
     make_parallel,
     make_step,
-    mesh_shape,
     planned_dataset,
 )
 from diffusion_jax.build.process import make_objective

@@ -2,12 +2,9 @@
 
 import dataclasses
 import difflib
-import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,20 +13,16 @@ from ml_collections import ConfigDict
 
 from diffusion_jax import time_sampling
 from diffusion_jax.build.averages import make_averages
+from diffusion_jax.build.checks import check_numbers
 from diffusion_jax.build.choices import ConfigError, check_known, lookup
-from diffusion_jax.build.extractors import weights_file
 from diffusion_jax.build.guidance import make_guide
+from diffusion_jax.build.network import check_network, make_network
 from diffusion_jax.build.process import make_objective
 from diffusion_jax.build.sampling import check_times, make_sampler, make_times
-from diffusion_jax.build.text import make_reader, make_text_tower
+from diffusion_jax.build.text import make_reader
 from diffusion_jax.data import Dataset, describe_dataset, load_dataset, without_images
-from diffusion_jax.models.dit import DiT
-from diffusion_jax.models.reading import Reading
-from diffusion_jax.models.remat import REMAT
 from diffusion_jax.models.uncertainty import Uncertainty
-from diffusion_jax.models.unet import UNet
 from diffusion_jax.objectives import GaussianLoss
-from diffusion_jax.references import read_statistics
 from diffusion_jax.sample import Generator
 from diffusion_jax.text import Reader
 from diffusion_jax.training.ema import Average
@@ -38,9 +31,6 @@ from diffusion_jax.training.parallel import Parallel, Replicated, Sharded
 from diffusion_jax.training.step import TrainStep, make_train_step
 from diffusion_jax.types import Array, Cond, Key, Params
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "dit": DiT}
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-PARALLEL = ("replicated", "sharded")
 MEMORY = {"auto": None, "always": True, "never": False}
 
 
@@ -88,19 +78,16 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     times = make_times(config, schedule)
     sampler = make_sampler(config, schedule)
     guide = make_guide(config, schedule)
-    check_known(config.model.name, MODELS, "model.name")
-    check_known(config.model.dtype, DTYPES, "model.dtype")
-    name = config.model.name
-    check_known(config.model[name].remat, REMAT, f"model.{name}.remat")
+    check_network(config)
     optimizer, averages = _optimizer(config), make_averages(config)
-    _check_numbers(config, jax.device_count() if devices is None else devices)
+    check_numbers(config, jax.device_count() if devices is None else devices)
     check_times(config, schedule)
 
     dataset = dataset or _dataset(config)
     if config.train.keep_best and len(dataset.train) and not len(dataset.heldout):
         raise ConfigError(f"train.keep_best: {dataset.name} has no held-out images to go by")
     reader = make_reader(config, dataset)
-    network = _network(config, dataset, reader)
+    network = make_network(config, dataset, reader)
 
     def apply(params: Params, x_t: Array, t: Array, cond: Cond) -> Any:
         return network.apply({"params": params}, x_t, t, cond)
@@ -165,75 +152,6 @@ def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
         ) from error
 
 
-def _check_numbers(config: ConfigDict, devices: int) -> None:
-    at_least_1 = (
-        "steps",
-        "batch_size",
-        "accumulate",
-        "log_every",
-        "keep_checkpoints",
-        "max_skipped",
-    )
-    for key in at_least_1:
-        if config.train[key] < 1:
-            raise ConfigError(f"train.{key}={config.train[key]} must be at least 1")
-    for key in ("keep_every", "keep_best"):
-        if config.train[key] < 0:
-            raise ConfigError(f"train.{key}={config.train[key]} must be 0 (none) or more")
-    if config.train.keep_best and not config.train.heldout_every:
-        raise ConfigError("train.keep_best needs the held-out loss: set train.heldout_every")
-    if config.data.stall_seconds <= 0:
-        raise ConfigError(f"data.stall_seconds={config.data.stall_seconds} must be above 0")
-    for key in ("num_images", "batch_size"):
-        if config.sample[key] < 1:
-            raise ConfigError(f"sample.{key}={config.sample[key]} must be at least 1")
-    if config.evaluate.bootstrap < 2:
-        raise ConfigError(f"evaluate.bootstrap={config.evaluate.bootstrap} must be at least 2")
-    if config.evaluate.reference:  # refused now, not after a training
-        read_statistics(Path(config.evaluate.reference).expanduser())
-    measured = config.evaluate.likelihood
-    for key, least in (("num_images", 2), ("probes", 1), ("noise_levels", 1)):
-        if measured.num_images and measured[key] < least:
-            raise ConfigError(
-                f"evaluate.likelihood.{key}={measured[key]} must be at least {least}; "
-                "evaluate.likelihood.num_images=0 measures no likelihood"
-            )
-    if measured.num_images and config.sample.steps < 2:
-        raise ConfigError(
-            "evaluate.likelihood needs sample.steps of at least 2 for its bound of the ancestral "
-            "sampler; evaluate.likelihood.num_images=0 measures none"
-        )
-    weights_file(config)
-    _check_parallel(config, devices)
-
-
-def _check_parallel(config: ConfigDict, devices: int) -> None:
-    settings = config.parallel
-    check_known(settings.strategy, PARALLEL, "parallel.strategy")
-    least = min(settings.fsdp, settings.model)
-    if least < 1 or math.prod(mesh_shape(config, devices)) != devices:
-        raise ConfigError(
-            f"parallel.fsdp={settings.fsdp} x parallel.model={settings.model} must divide the "
-            f"number of devices, {devices}"
-        )
-    data, fsdp, _ = mesh_shape(config, devices)
-    rows = data * fsdp
-    parts = rows * config.train.accumulate
-    if config.train.batch_size % parts:
-        raise ConfigError(
-            f"train.batch_size={config.train.batch_size} cannot be split over {rows} devices x "
-            f"train.accumulate={config.train.accumulate}: it must be a multiple of {parts}"
-        )
-
-
-def mesh_shape(config: ConfigDict, devices: int) -> tuple[int, int, int]:
-    """Devices along `data`, `fsdp` and `model`, of so many."""
-    settings = config.parallel
-    sharded = settings.strategy == "sharded"
-    fsdp, model = (settings.fsdp, settings.model) if sharded else (1, 1)
-    return devices // (fsdp * model), fsdp, model
-
-
 def make_step(config: ConfigDict, parts: Parts, axis_name: str | None = None) -> TrainStep:
     """The train step, which takes its means over the mapped axis `axis_name` if there is one."""
     return make_train_step(
@@ -285,18 +203,3 @@ def planned_dataset(config: ConfigDict) -> Dataset:
     if not shape:
         return found or _dataset(config)
     return without_images(found or _dataset(config), shape)
-
-
-def _network(config: ConfigDict, dataset: Dataset, reader: Reader | None) -> nn.Module:
-    channels = dataset.image_shape[-1] * (2 if config.objective.learned_variance else 1)
-    tower = make_text_tower(config) if reader else None
-    width = reader.encoder.width if reader and reader.encoder else tower.width if tower else 0
-    network = MODELS[config.model.name](
-        **config.model[config.model.name],
-        context_dim=width,
-        num_classes=dataset.num_classes,
-        vectors=("pooled",) if reader else (),
-        out_channels=channels,
-        dtype=DTYPES[config.model.dtype],
-    )
-    return Reading(tower, network) if tower else network
