@@ -57,6 +57,10 @@ def get_config() -> ConfigDict:
     c.time_sampling.log_normal = ConfigDict({"mean": -1.2, "std": 1.2, "t_min": 1e-4})
 
     c.objective = ConfigDict()
+    # gaussian: denoising, as the keys below say | contrastive: which text belongs to which picture
+    # (CLIP), for model.name=dual_encoder, with pictures moved by up to so many pixels
+    c.objective.name = "gaussian"
+    c.objective.contrastive = ConfigDict({"max_shift": 2})
     c.objective.prediction = "v"  # eps | x0 | v | velocity | score | edm: what the network gives
     c.objective.loss_space = ""  # prediction type whose squared error is taken ("": the same)
     # uniform | snr | truncated_snr | min_snr | p2 | edm | sigmoid | vlb
@@ -74,7 +78,7 @@ def get_config() -> ConfigDict:
     c.objective.vlb_weight = 1e-3  # lambda of L_hybrid
 
     c.model = ConfigDict()
-    c.model.name = "unet"  # unet | dit
+    c.model.name = "unet"  # unet | dit | dual_encoder (of objective.name=contrastive)
     c.model.dtype = "float32"  # of the computation: float32 | bfloat16; parameters are float32
     c.model.unet = ConfigDict()
     c.model.unet.channels = 32
@@ -98,6 +102,8 @@ def get_config() -> ConfigDict:
     c.model.dit.mlp_ratio = 4.0
     c.model.dit.unroll = 1  # layers per loop iteration: all compile longer, train faster on a CPU
     c.model.dit.remat = "none"  # as model.unet.remat
+    c.model.dual_encoder = ConfigDict({"width": 256, "channels": 64, "features": 512})
+    c.model.dual_encoder.dropout = 0.4  # in the part that looks at pictures
 
     c.text = ConfigDict()  # what reads the texts of data that has some
     # none | minilm (all-MiniLM-L6-v2, frozen) | clip (a text tower with published weights, frozen)
@@ -211,6 +217,10 @@ def get_config() -> ConfigDict:
     c.sample.guidance.flock = ConfigDict(
         {"size": 0, "separation": 0.0, "cohesion": 0.0, "alignment": 0.0}
     )
+    # Away from pictures that do not look like the text, by the gradient of a dual encoder that was
+    # trained in the folder `judge`, through x_0_hat (CLIP guidance): also for networks that read no
+    # text. scale 0 is off; max_norm: of what is added, per root of its dimensions, 0: no limit
+    c.sample.guidance.likeness = ConfigDict({"judge": "", "scale": 1.0, "max_norm": 0.0})
     c.sample.clip = 1.0  # x_0_hat is kept within +-clip; 0: no clipping
     c.sample.prompts = ()  # of a network with a text input: texts, in turn
     c.sample.negative = ""  # what guidance leads away from, in place of no text
@@ -236,10 +246,15 @@ def get_config() -> ConfigDict:
     c.evaluate.num_samples = 1797  # labels in the proportions of the training data
     c.evaluate.seed = 1
     c.evaluate.ema_lengths = ()  # measures each of these lengths, in place of sample.ema
-    # In whose features: classifier (trained on the data set, for data with classes) | inception |
-    # efflite0 | dinov2_vits14 | dinov2_vitb14 | dinov2_vitl14, these three also with _reg
+    # In whose features: classifier (trained on the data set, for data with classes) | judge (the
+    # one of evaluate.names) | inception | efflite0 | dinov2_vits14 | dinov2_vitb14 |
+    # dinov2_vitl14, these three also with _reg
     c.evaluate.extractor = "classifier"
     c.evaluate.weights = ""  # its published file; efflite0: "" is that of the package, if installed
+    # How well pictures fit their names, of data with captions, as a dual encoder judges that was
+    # trained in the folder `judge` ("": not measured): of so many names of training images, of
+    # held-out ones, and of those of other splits (emoji: combination), at most.
+    c.evaluate.names = ConfigDict({"judge": "", "num": 200, "splits": ()})
     c.evaluate.bootstrap = 200  # resamplings for intervals of distances to training images
     # "": the training images | an .npz with mu and sigma (or ref_mu, ref_sigma) of the extractor's
     # features of other images, as pytorch-fid writes them: gives the Frechet distance only

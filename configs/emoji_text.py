@@ -33,4 +33,5 @@ def get_config() -> ConfigDict:
     c.sample.guidance_scale = 3.0
     c.evaluate.num_samples = 512
     c.evaluate.likelihood.num_images = 0
+    c.evaluate.names.splits = ("combination",)
     return c

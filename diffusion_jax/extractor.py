@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from flax import serialization
 
+from diffusion_jax.contrastive import moved
 from diffusion_jax.data import Dataset, train_batches
 from diffusion_jax.files import write_whole
 from diffusion_jax.models.classifier import Classifier
@@ -97,7 +98,7 @@ def cross_entropy(net: Classifier, params: Params, batch: Batch, key: Key) -> tu
     shift_key, dropout_key = jax.random.split(key)
     size = (len(batch["x"]), 2)
     shifts = jax.random.randint(shift_key, size, -MAX_SHIFT, MAX_SHIFT + 1)
-    x = jax.vmap(lambda image, shift: jnp.roll(image, shift, axis=(0, 1)))(batch["x"], shifts)
+    x = moved(batch["x"], shifts)
     logits, _ = net.apply(params, x, train=True, rngs={"dropout": dropout_key})
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["cond"]["label"])
     return loss, {}

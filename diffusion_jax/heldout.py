@@ -6,9 +6,8 @@ import jax
 import numpy as np
 
 from diffusion_jax.data import Dataset, arrays, to_float
-from diffusion_jax.objectives import GaussianLoss
 from diffusion_jax.sample import CondOf, in_batches
-from diffusion_jax.types import Array, Params
+from diffusion_jax.types import LossFn, Params
 
 LEVELS = 10
 MAX_BATCHES = 8
@@ -18,19 +17,19 @@ class HeldoutLoss:
     """Mean error on the same held-out images, times and noise whenever it is called.
 
     Args:
-        loss: without dropout; its batches are `loss.batch_size` images, the last filled up.
+        loss: without dropout.
         dataset: without held-out images the result is empty.
         cond_of: their conditioning.
+        size: images in a batch, the last filled up.
     """
 
-    def __init__(self, loss: GaussianLoss, dataset: Dataset, cond_of: CondOf) -> None:
-        size = loss.batch_size
+    def __init__(self, loss: LossFn, dataset: Dataset, cond_of: CondOf, size: int) -> None:
         images, labels = arrays(dataset.heldout, size * MAX_BATCHES)
 
         @jax.jit
-        def program(whole: Any, batch: Any) -> tuple[Array, Array, Array]:
+        def program(whole: Any, batch: Any) -> Any:
             losses, metrics = loss(whole[0], batch, whole[1])
-            return losses, metrics["t"], metrics["mse"]
+            return {"loss": losses, **metrics}
 
         self._program, self._size = program, size
         self._batches: list[dict[str, Any]] = []
@@ -42,16 +41,18 @@ class HeldoutLoss:
             self._batches.append(batch)
 
     def __call__(self, params: Params) -> dict[str, float]:
-        """`heldout/loss`, and `heldout/mse_tX` for each tenth of `t` with its middle as X."""
+        """Means as `heldout/NAME`, and of `mse` in each tenth of `t`, `_tX` with its middle X."""
         found = []
         for number, batch in enumerate(self._batches):
             whole = params, jax.random.key(number)
             found.append(in_batches(self._program, whole, batch, self._size))
         if not found:
             return {}
-        loss, t, mse = (np.concatenate(column) for column in zip(*found, strict=True))
-        scalars = {"heldout/loss": float(loss.mean())}
-        level = np.minimum((t * LEVELS).astype(int), LEVELS - 1)
-        for i in np.unique(level):
-            scalars[f"heldout/mse_t{(i + 0.5) / LEVELS:.2f}"] = float(mse[level == i].mean())
+        columns = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+        t, mse = (columns.pop(name, None) for name in ("t", "mse"))
+        scalars = {f"heldout/{name}": float(values.mean()) for name, values in columns.items()}
+        if t is not None:
+            level = np.minimum((t * LEVELS).astype(int), LEVELS - 1)
+            for i in np.unique(level):
+                scalars[f"heldout/mse_t{(i + 0.5) / LEVELS:.2f}"] = float(mse[level == i].mean())
         return scalars

@@ -114,6 +114,11 @@ class GaussianLoss:
     vlb_steps: int = 0
     vlb_weight: float = 1e-3
 
+    @property
+    def without_dropout(self) -> "GaussianLoss":
+        """The same with all of the conditioning."""
+        return dataclasses.replace(self, cond_dropout=0.0, part_dropout=None)
+
     def __call__(self, params: Params, batch: Batch, key: Key) -> tuple[Array, Metrics]:
         """Loss `[B]`, and `t`, `mse` (unweighted, in the loss space) `[B]` as metrics."""
         x_0, index = batch["x"], batch["index"]

@@ -25,12 +25,15 @@ class Beside(NamedTuple):
     Attributes:
         against: conditioning `[B, ...]` in place of none, from which guidance leads away.
         others: more conditionings `[B, ...]`, to be composed with their own.
-        worse: parameters of the worse model of autoguidance.
+        towards: vectors `[B, E]` of what pictures are to be like.
+        networks: parameters of further networks by name: `worse`, that of autoguidance, and
+            `judge`, which compares pictures with `towards`.
     """
 
     against: Cond | None = None
     others: tuple[Cond, ...] = ()
-    worse: Params | None = None
+    towards: Any = None
+    networks: Mapping[str, Params] = {}
 
 
 ALONE = Beside()
@@ -150,15 +153,16 @@ class Generator:
             index,
             *jax.tree.map(
                 lambda array: np.concatenate([array, np.repeat(array[-1:], extra, axis=0)]),
-                (dict(wanted.cond), beside.against, beside.others),
+                (dict(wanted.cond), beside.against, beside.others, beside.towards),
             ),
         )
-        whole = params, jax.random.key(seed), float(wanted.scale), beside.worse
+        whole = params, jax.random.key(seed), float(wanted.scale), dict(beside.networks)
 
         def draw(whole: Any, each: Any) -> tuple[Array, Array | None]:
-            params, key, scale, worse = whole
-            index, cond, against, others = each
-            batch = Wanted(index, cond, scale, Beside(against, others, worse))
+            params, key, scale, networks = whole
+            index, cond, against, others, towards = each
+            beside = Beside(against, others, towards, networks)
+            batch = Wanted(index, cond, scale, beside)
             final, kept = self._jitted(params, key, batch, keep_every=keep_every)
             return final, None if kept is None else kept.swapaxes(0, 1)
 

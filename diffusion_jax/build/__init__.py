@@ -6,17 +6,20 @@ from diffusion_jax.build.choices import Config, ConfigError
 from diffusion_jax.build.extractors import make_extractor
 from diffusion_jax.build.guidance import make_guide
 from diffusion_jax.build.identity import config_hash, training_config
+from diffusion_jax.build.network import CONTRASTIVE
 from diffusion_jax.build.parts import (
     Parts,
     build,
     make_parallel,
     make_step,
     planned_dataset,
+    split_dataset,
 )
 from diffusion_jax.build.process import make_objective
 from diffusion_jax.build.sampling import OPTIMISED, SAMPLERS, grids_to_start_from, make_sampler
 
 __all__ = [
+    "CONTRASTIVE",
     "OPTIMISED",
     "SAMPLERS",
     "Config",
@@ -35,5 +38,6 @@ __all__ = [
     "mesh_shape",
     "planned_dataset",
     "sample_average",
+    "split_dataset",
     "training_config",
 ]

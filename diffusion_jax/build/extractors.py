@@ -6,24 +6,27 @@ from pathlib import Path
 from diffusion_jax.build.choices import Config, ConfigError, check_known
 from diffusion_jax.data import Dataset
 from diffusion_jax.extractor import Extractor, get_extractor
+from diffusion_jax.judge import Judge
 from diffusion_jax.pretrained import PRETRAINED, load_pretrained, packaged
 
-OWN = "classifier"
-EXTRACTORS = (OWN, *PRETRAINED)
+OWN, JUDGE = "classifier", "judge"
+EXTRACTORS = (OWN, JUDGE, *PRETRAINED)
 
 
 def weights_file(config: Config) -> Path | None:
-    """The file of the weights of the extractor asked for; None for the data set's own classifier.
+    """The file of the weights of the extractor asked for; None for what is trained on the data.
 
     Raises:
         ConfigError: there is no such extractor, or no such file.
     """
     name, given = config.evaluate.extractor, config.evaluate.weights
     check_known(name, EXTRACTORS, "evaluate.extractor")
-    if name == OWN:
+    if name == JUDGE and not config.evaluate.names.judge:
+        raise ConfigError(f"evaluate.extractor={JUDGE!r} needs evaluate.names.judge, its folder")
+    if name in (OWN, JUDGE):
         if given:
             raise ConfigError(
-                f"evaluate.weights={given} is of no use to evaluate.extractor={OWN!r}, which is "
+                f"evaluate.weights={given} is of no use to evaluate.extractor={name!r}, which is "
                 f"trained on the data set; others are {', '.join(PRETRAINED)}"
             )
         return None
@@ -41,7 +44,11 @@ def weights_file(config: Config) -> Path | None:
 
 
 def make_extractor(
-    config: Config, dataset: Dataset, cache: Path, say: Callable[[str], None]
+    config: Config,
+    dataset: Dataset,
+    cache: Path,
+    say: Callable[[str], None],
+    judge: Judge | None = None,
 ) -> Extractor | None:
     """The extractor asked for; None is the own classifier of data without classes.
 
@@ -50,6 +57,8 @@ def make_extractor(
         WeightsError: the file holds other weights.
     """
     path = weights_file(config)
+    if judge and config.evaluate.extractor == JUDGE:
+        return judge.extractor
     if path is None:
         return get_extractor(dataset, cache, say) if dataset.num_classes else None
     name, channels = config.evaluate.extractor, dataset.image_shape[-1]

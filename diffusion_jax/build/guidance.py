@@ -2,23 +2,29 @@
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffusion_jax.build.choices import ConfigError, check_known
 from diffusion_jax.guidance import scales
 from diffusion_jax.guidance.clip import clip
 from diffusion_jax.guidance.extrapolation import Push, autoguidance, classifier_free
+from diffusion_jax.guidance.gradients import by_gradient
 from diffusion_jax.guidance.particles import flock
+from diffusion_jax.models.dual_encoder import Likeness
 from diffusion_jax.sample import Guide, Wanted
 from diffusion_jax.schedules import Schedule
-from diffusion_jax.types import Array, Denoiser, Params
+from diffusion_jax.types import Array, Cond, Denoiser, Params
 
 PLUS_PLUS = "plus_plus"
 """The course of the scale that follows from the steps of DDIM (CFG++)."""
 
 
 def make_guide(
-    config: ConfigDict, schedule: Schedule, worse: Callable[[Params], Denoiser] | None = None
+    config: ConfigDict,
+    schedule: Schedule,
+    worse: Callable[[Params], Denoiser] | None = None,
+    look: Callable[[Params, Array], Likeness] | None = None,
 ) -> Guide:
     """All guidance of a config: by a worse model or without conditioning first, clipping last.
 
@@ -27,6 +33,7 @@ def make_guide(
         schedule: of the noise.
         worse: from parameters to the worse model of autoguidance, which then takes the place of
             classifier-free guidance.
+        look: from parameters and pictures `[B, ...]` to what the judge of their likeness says.
 
     Raises:
         ConfigError: a setting is not possible.
@@ -45,20 +52,31 @@ def make_guide(
     weights = [weight for _, weight in config.sample.compose]
     free = config.sample.guidance_scale != 1 or settings.schedule == PLUS_PLUS or bool(weights)
 
+    likeness = settings.likeness
+    pull = scales.within(likeness.scale, low, high, 0.0)
+
     def guide(denoise: Denoiser, wanted: Wanted, times: Array) -> Denoiser:
+        networks = wanted.beside.networks
         if settings.schedule == PLUS_PLUS:
             course = scales.plus_plus(wanted.scale, schedule, times)
         else:
             course = scales.SCHEDULES[settings.schedule](wanted.scale)
         course = scales.within(course, low, high)
         if worse is not None:
-            denoise = autoguidance(denoise, worse(wanted.beside.worse), course, push)
+            denoise = autoguidance(denoise, worse(networks["worse"]), course, push)
         elif free and not settings.worse:  # a preview in training has no worse model
             terms = zip(wanted.beside.others, weights, strict=True)
             others = [(cond, scales.within(weight, low, high, 0.0)) for cond, weight in terms]
             denoise = classifier_free(
                 denoise, course, against=wanted.beside.against, others=others, push=push
             )
+        if look is not None and likeness.scale:
+
+            def log_prob(x_t: Array, t: Array, cond: Cond, x_0_hat: Array) -> Array:
+                seen = look(networks["judge"], x_0_hat)
+                return seen.scale * jnp.sum(seen.images * wanted.beside.towards, axis=-1)
+
+            denoise = by_gradient(denoise, log_prob, schedule, pull, likeness.max_norm)
         if strengths:
             denoise = flock(denoise, schedule, birds.size, **strengths)
         return clip(denoise, limit) if limit else denoise
@@ -85,6 +103,12 @@ def check(config: ConfigDict) -> None:
     if settings.max_norm < 0:
         raise ConfigError(f"sample.guidance.max_norm={settings.max_norm} must be 0 (none) or more")
     _check_flock(config)
+    likeness = settings.likeness
+    if likeness.scale < 0 or likeness.max_norm < 0:
+        raise ConfigError(
+            f"sample.guidance.likeness: scale={likeness.scale} and max_norm={likeness.max_norm} "
+            "must be 0 or more"
+        )
     for pair in sample.compose:
         if not isinstance(pair, tuple | list) or [type(v) for v in pair[:1]] != [str]:
             pair = (pair,)

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,20 +16,21 @@ from diffusion_jax.build.averages import make_averages
 from diffusion_jax.build.checks import check_numbers
 from diffusion_jax.build.choices import ConfigError, check_known, lookup
 from diffusion_jax.build.guidance import make_guide
-from diffusion_jax.build.network import check_network, make_network
-from diffusion_jax.build.process import make_objective
+from diffusion_jax.build.network import CONTRASTIVE, check_network, make_network
+from diffusion_jax.build.process import make_contrastive, make_objective
 from diffusion_jax.build.sampling import check_times, make_sampler, make_times
 from diffusion_jax.build.text import make_reader
+from diffusion_jax.contrastive import ContrastiveLoss
 from diffusion_jax.data import Dataset, describe_dataset, load_dataset, without_images
 from diffusion_jax.models.uncertainty import Uncertainty
 from diffusion_jax.objectives import GaussianLoss
-from diffusion_jax.sample import Generator
+from diffusion_jax.sample import Generator, Guide
 from diffusion_jax.text import Reader
 from diffusion_jax.training.ema import Average
 from diffusion_jax.training.optimizer import DECAYS, learning_rate_schedule, make_optimizer
 from diffusion_jax.training.parallel import Parallel, Replicated, Sharded
 from diffusion_jax.training.step import TrainStep, make_train_step
-from diffusion_jax.types import Array, Cond, Key, Params
+from diffusion_jax.types import Array, Key, Params, Sampler
 
 MEMORY = {"auto": None, "always": True, "never": False}
 
@@ -41,24 +42,55 @@ class Parts:
     Attributes:
         dataset: images.
         init: key -> parameters.
+        apply: the network, `(params, *inputs) -> outputs`.
         loss: the training objective.
         heldout_loss: the same without dropout of any kind.
         optimizer: with its learning rate schedule inside.
         averages: of the parameters, by name.
-        generator: from parameters to samples.
+        draws: from parameters to samples; None for networks that do not draw.
         cond: conditioning of one sample, arrays `[1, ...]`, off: what the network reads.
         reader: of texts; None where there are none to be read.
     """
 
     dataset: Dataset
     init: Callable[[Key], Params]
-    loss: GaussianLoss
-    heldout_loss: GaussianLoss
+    apply: Callable[..., Any]
+    loss: GaussianLoss | ContrastiveLoss
+    heldout_loss: GaussianLoss | ContrastiveLoss
     optimizer: optax.GradientTransformation
     averages: dict[str, Average]
-    generator: Generator
+    draws: Generator | None
     cond: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     reader: Reader | None = None
+
+    @property
+    def generator(self) -> Generator:
+        """From parameters to samples.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if self.draws is None:
+            raise ConfigError(
+                f"objective.name={CONTRASTIVE!r} trains a network that compares pictures with "
+                "texts and draws none: it has --mode train, evaluate and plan"
+            )
+        return self.draws
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """Of the network, for one image."""
+        time = (jnp.zeros(1),) if self.draws else ()
+        return jnp.zeros((1, *self.dataset.image_shape)), *time, self.cond
+
+
+class _Process(NamedTuple):
+    """What there is of denoising before the network."""
+
+    objective: GaussianLoss
+    sampler: Sampler
+    times: Array
+    guide: Guide
 
 
 def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | None = None) -> Parts:
@@ -73,15 +105,10 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
         ConfigError: a setting is not possible.
         DataError: the data is not there, or not as the config says.
     """
-    objective = make_objective(config)
-    schedule = objective.schedule
-    times = make_times(config, schedule)
-    sampler = make_sampler(config, schedule)
-    guide = make_guide(config, schedule)
     check_network(config)
+    process = None if config.objective.name == CONTRASTIVE else _make_process(config)
     optimizer, averages = _optimizer(config), make_averages(config)
     check_numbers(config, jax.device_count() if devices is None else devices)
-    check_times(config, schedule)
 
     dataset = dataset or _dataset(config)
     if config.train.keep_best and len(dataset.train) and not len(dataset.heldout):
@@ -89,22 +116,24 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     reader = make_reader(config, dataset)
     network = make_network(config, dataset, reader)
 
-    def apply(params: Params, x_t: Array, t: Array, cond: Cond) -> Any:
-        return network.apply({"params": params}, x_t, t, cond)
-
-    def apply_train(params: Params, x_t: Array, t: Array, cond: Cond, key: Key) -> Any:
-        return network.apply({"params": params}, x_t, t, cond, train=True, rngs={"dropout": key})
-
     cond: dict[str, np.ndarray] = reader.none if reader else {}
     if dataset.num_classes:
         cond = {"label": np.full(1, -1, np.int32), **cond}
 
+    def apply(params: Params, *inputs: Any) -> Any:
+        return network.apply({"params": params}, *inputs)
+
+    def apply_train(params: Params, *inputs: Any) -> Any:
+        *first, key = inputs
+        return network.apply({"params": params}, *first, train=True, rngs={"dropout": key})
+
     def init(key: Key) -> Params:
         x, t = jnp.zeros((1, *dataset.image_shape)), jnp.zeros(1)
-        params = network.init(key, x, t, jax.tree.map(jnp.asarray, cond))["params"]
-        if objective.uncertainty:
+        inputs = (x, t) if process else (x,)
+        params = network.init(key, *inputs, jax.tree.map(jnp.asarray, cond))["params"]
+        if process and process.objective.uncertainty:
             params = {**params, "uncertainty": Uncertainty().init(key, t)["params"]}
-        if objective.time_law:
+        if process and process.objective.time_law:
             params = {**params, "time_law": jnp.zeros(time_sampling.PARTS)}
         return params
 
@@ -113,25 +142,32 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
+    objective: Any = process.objective if process else make_contrastive(config)
     loss = dataclasses.replace(objective, apply=apply_train)
     heldout_loss = dataclasses.replace(
-        objective,
-        apply=lambda params, *args: apply(params, *args[:-1]),
-        cond_dropout=0.0,
-        part_dropout=None,
+        objective.without_dropout, apply=lambda params, *inputs: apply(params, *inputs[:-1])
     )
-    generator = Generator(
+    generator = process and Generator(
         apply=apply,
-        schedule=schedule,
-        prediction=objective.prediction,
-        sampler=sampler,
-        times=times,
+        schedule=process.objective.schedule,
+        prediction=process.objective.prediction,
+        sampler=process.sampler,
+        times=process.times,
         shape=dataset.image_shape,
-        guide=guide,
+        guide=process.guide,
         group=max(config.sample.guidance.flock.size, 1),
         learned_variance=config.objective.learned_variance,
     )
-    return Parts(dataset, init, loss, heldout_loss, optimizer, averages, generator, cond, reader)
+    losses = loss, heldout_loss
+    return Parts(dataset, init, apply, *losses, optimizer, averages, generator, cond, reader)
+
+
+def _make_process(config: ConfigDict) -> _Process:
+    objective = make_objective(config)
+    schedule = objective.schedule
+    times, sampler = make_times(config, schedule), make_sampler(config, schedule)
+    check_times(config, schedule)
+    return _Process(objective, sampler, times, make_guide(config, schedule))
 
 
 def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
@@ -154,8 +190,11 @@ def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
 
 def make_step(config: ConfigDict, parts: Parts, axis_name: str | None = None) -> TrainStep:
     """The train step, which takes its means over the mapped axis `axis_name` if there is one."""
+    loss = parts.loss
+    if isinstance(loss, ContrastiveLoss):
+        loss = dataclasses.replace(loss, axis_name=axis_name)
     return make_train_step(
-        parts.loss,
+        loss,
         parts.optimizer,
         parts.averages,
         config.train.accumulate,
@@ -172,7 +211,16 @@ def make_parallel(config: ConfigDict) -> Parallel:
     return Sharded(settings.fsdp, settings.model)
 
 
-def _dataset(config: ConfigDict) -> Dataset:
+def split_dataset(config: ConfigDict, split: str) -> Dataset:
+    """The data with another held-out split.
+
+    Raises:
+        DataError: there is none.
+    """
+    return _dataset(config, split)
+
+
+def _dataset(config: ConfigDict, heldout_split: str = "") -> Dataset:
     data = config.data
     return load_dataset(
         data.name,
@@ -180,7 +228,7 @@ def _dataset(config: ConfigDict) -> Dataset:
         manual_dir=data.manual_dir,
         image_size=data.image_size,
         train_split=data.train_split,
-        heldout_split=data.heldout_split,
+        heldout_split=heldout_split or data.heldout_split,
         heldout_fraction=data.heldout_fraction,
         caption_key=data.caption_key,
         memory=lookup(MEMORY, data.in_memory, "data.in_memory"),

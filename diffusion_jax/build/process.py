@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax import objectives, schedules, time_sampling
 from diffusion_jax.build.choices import ConfigError, check_known, choose, lookup
+from diffusion_jax.contrastive import ContrastiveLoss
 from diffusion_jax.models.uncertainty import Uncertainty
 from diffusion_jax.objectives import GaussianLoss
 from diffusion_jax.prediction import PREDICTIONS, Prediction, edm
@@ -65,11 +66,8 @@ def make_objective(config: ConfigDict) -> GaussianLoss:
         u: Array = Uncertainty().apply({"params": params["uncertainty"]}, t)  # type: ignore[assignment]
         return u
 
-    def no_network(*_: Any) -> Array:
-        raise TypeError("an objective without its network")
-
     return GaussianLoss(
-        apply=no_network,
+        apply=_no_network,
         schedule=schedule,
         prediction=lookup(predictions, settings.prediction, "objective.prediction"),
         quantile=_quantile(config, schedule),
@@ -84,6 +82,22 @@ def make_objective(config: ConfigDict) -> GaussianLoss:
         vlb_steps=config.time_sampling.discrete.num_steps if settings.learned_variance else 0,
         vlb_weight=settings.vlb_weight,
     )
+
+
+def make_contrastive(config: ConfigDict) -> ContrastiveLoss:
+    """CLIP's objective, still without its network.
+
+    Raises:
+        ConfigError: a setting is not possible.
+    """
+    shift = config.objective.contrastive.max_shift
+    if shift < 0:
+        raise ConfigError(f"objective.contrastive.max_shift={shift} must be 0 or more pixels")
+    return ContrastiveLoss(_no_network, config.train.batch_size, shift)
+
+
+def _no_network(*_: Any) -> Any:
+    raise TypeError("an objective without its network")
 
 
 def _time_law(params: Params) -> Array:

@@ -59,8 +59,9 @@ def make_reader(config: Config, dataset: Dataset) -> Reader | None:
     check_text(config)
     name = config.text.name
     if name == "none":
+        judged = bool(config.sample.guidance.likeness.judge)  # it reads prompts itself
         for key in ("prompts", "negative", "compose"):
-            if config.sample[key]:
+            if config.sample[key] and not (judged and key == "prompts"):
                 given = str(config.sample[key])[:60]
                 raise ConfigError(
                     f"sample.{key}={given} needs a network with a text input: text.name is 'none'"

@@ -1,9 +1,10 @@
 """A network with the part that reads its texts, trained together."""
 
+from typing import Any
+
 import flax.linen as nn
 
 from diffusion_jax.models.clip import TextTower
-from diffusion_jax.types import Array, Cond
 
 
 class Reading(nn.Module):
@@ -11,17 +12,17 @@ class Reading(nn.Module):
 
     Attributes:
         tower: from tokens int32 [B, L], -1 where there is none, to features and vectors.
-        network: reads these as `cond['text']` and `cond['pooled']`.
+        network: its last input is `cond`, of which it reads these as `text` and `pooled`.
     """
 
     tower: TextTower
     network: nn.Module
 
     @nn.compact
-    def __call__(self, x_t: Array, t: Array, cond: Cond, train: bool = False) -> Array:
+    def __call__(self, *inputs: Any, train: bool = False) -> Any:
         """As `network`; without tokens there is no text."""
+        *first, cond = inputs
         rest = {name: value for name, value in cond.items() if name != "tokens"}
         if "tokens" in cond:
             rest["text"], rest["pooled"] = self.tower(cond["tokens"])
-        y: Array = self.network(x_t, t, rest, train)
-        return y
+        return self.network(*first, rest, train=train)

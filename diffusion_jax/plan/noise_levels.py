@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.build import OPTIMISED, Config, Parts
+from diffusion_jax.objectives import GaussianLoss
 from diffusion_jax.training.ema import too_young
 
 EDGES = (13.3, 10.0, 7.0, 4.0, 2.0, 0.0, -2.0, -4.0, -7.0, -10.0, -13.3)
@@ -42,6 +43,7 @@ def make_plan(config: Config, parts: Parts, second_moment: float) -> Plan:
         parts: what it means.
         second_moment: mean of `x_0^2` over images, pixels and channels.
     """
+    assert isinstance(parts.loss, GaussianLoss)
     schedule, times = parts.loss.schedule, np.asarray(parts.generator.times, np.float64)
     levels = np.asarray(schedule.logsnr(jnp.asarray(times)), np.float64)
     u = (np.arange(QUANTILES) + 0.5) / QUANTILES

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
@@ -101,11 +100,10 @@ class Program:
     @functools.cached_property
     def forward_flops(self) -> int:
         """Of the network, for one image."""
-        x, t = jnp.zeros((1, *self.dataset.image_shape)), jnp.zeros(1)
-        apply = self.parts.generator.apply
+        apply, inputs = self.parts.apply, self.parts.inputs
         # Counted as on a TPU: of a fused kernel there is nothing to be seen.
         with computing_on("tpu"):
-            return count_flops(lambda params: apply(params, x, t, {}), self.state.params)
+            return count_flops(lambda params: apply(params, *inputs), self.state.params)
 
     @functools.cached_property
     def gradient(self) -> tuple[int, int, int]:

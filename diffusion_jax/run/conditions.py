@@ -2,12 +2,13 @@
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from diffusion_jax.build import Config, ConfigError, Parts
+from diffusion_jax.judge import Judge
 from diffusion_jax.runtime import cache_dir
 from diffusion_jax.sample import as_cond, by_label, cycle_labels
 from diffusion_jax.types import Embed
@@ -16,11 +17,22 @@ NAMES = 25
 """Held-out names that are drawn where no prompt is given."""
 
 
-class Conditions:
-    """Labels and texts of a config: of samples by their numbers, of images by their rows."""
+TOWARDS = "towards"
+"""Beside what the network is given: vectors of texts as the judge of guidance has them."""
 
-    def __init__(self, config: Config, parts: Parts) -> None:
+
+class Conditions:
+    """Labels and texts of a config: of samples by their numbers, of images by their rows.
+
+    Args:
+        config: of the run.
+        parts: what it means.
+        judge: of guidance by likeness, if there is one; asked for when a text is to be read.
+    """
+
+    def __init__(self, config: Config, parts: Parts, judge: Callable[[], Judge | None]) -> None:
         self._sample, self._dataset, self._reader = config.sample, parts.dataset, parts.reader
+        self._judge = judge
 
     def cond(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Conditioning of the samples number `index`, as configured."""
@@ -39,30 +51,35 @@ class Conditions:
     @functools.cached_property
     def texts(self) -> list[str]:
         """What is asked for in words: as configured, or names of held-out images."""
-        if self._reader is None:
+        if self._reader is None and not self._sample.guidance.likeness.judge:
             return []
         if self._sample.prompts:
             texts = list(self._sample.prompts)
-            for text in np.array(texts, object)[self._reader.cut(texts)]:
-                print(f"warning: {text[:40]!r}... is too long and ends early", file=sys.stderr)
+            if self._reader:
+                for text in np.array(texts, object)[self._reader.cut(texts)]:
+                    print(f"warning: {text[:40]!r}... is too long and ends early", file=sys.stderr)
             return texts
-        dataset = self._dataset
-        captions = dataset.heldout_captions or dataset.train_captions
-        assert captions is not None  # or there would be no reader
-        num = len(dataset.heldout) if dataset.heldout_captions else len(dataset.train)
-        names = dict.fromkeys(captions.texts[i] for i in captions.first(np.arange(num)))
-        return list(names)[:NAMES]
+        split = "heldout" if self._dataset.heldout_captions else "train"
+        num = len(getattr(self._dataset, split))
+        return list(dict.fromkeys(self.names(split, np.arange(num))))[:NAMES]
+
+    def names(self, split: str, rows: np.ndarray) -> list[str]:
+        """The plainest texts of images of "train" or "heldout"."""
+        captions = getattr(self._dataset, f"{split}_captions")
+        return [captions.texts[i] for i in captions.first(rows)]
 
     def read(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Conditioning on texts, `[N, ...]`; one without a word is none, as in training."""
-        reader = self._reader
-        assert reader is not None
+        reader, judge = self._reader, self._judge()
         distinct = list(dict.fromkeys(texts))
-        found = reader(distinct)
-        if not (reader.encoder and reader.encoder.pads):  # those were trained on the empty text
+        found = reader(distinct) if reader else {}
+        # Those that fill texts up were trained on the empty text.
+        if reader and not (reader.encoder and reader.encoder.pads):
             blank = np.array([not text.strip() for text in distinct])
             for array in found.values():
                 array[blank] = -1 if array.dtype.kind == "i" else 0
+        if judge:
+            found[TOWARDS] = judge.texts(distinct)
         rows = [distinct.index(text) for text in texts]
         return {name: array[rows] for name, array in found.items()}
 
@@ -92,10 +109,12 @@ class Conditions:
 
     def made_by(self) -> dict[str, Any]:
         """What is asked for in words, for passports; nothing where the network reads none."""
-        if self._reader is None:
+        judge = self._judge()
+        if self._reader is None and judge is None:
             return {}
         return {
-            "text": self._reader.identity,
+            "text": self._reader.identity if self._reader else "none",
+            **({"judge": judge.words} if judge else {}),
             "prompts": list(self._sample.prompts) or "names of held-out images",
             "negative": self._sample.negative,
             "compose": [list(pair) for pair in self._sample.compose],

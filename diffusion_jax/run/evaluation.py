@@ -17,6 +17,7 @@ from diffusion_jax.pictures import save_png, tile
 from diffusion_jax.provenance import environment
 from diffusion_jax.references import read_statistics
 from diffusion_jax.run.job import Job, command
+from diffusion_jax.run.names import measure_names
 from diffusion_jax.runtime import cache_dir
 from diffusion_jax.sample import proportional_labels
 
@@ -25,7 +26,13 @@ CHUNK_BYTES = 256 * 2**20
 
 
 def evaluate(job: Job, again: bool) -> None:
-    """Measures `evaluate.num_samples` samples; writes `result.json` and `report.md`."""
+    """Measures `evaluate.num_samples` samples; writes `result.json` and `report.md`.
+
+    A network that draws none is measured as a judge of real pictures.
+    """
+    if job.parts.draws is None:
+        _evaluate_judge(job, again)
+        return
     path = job.workdir / "result.json"
     settings, dataset = job.config.evaluate, job.parts.dataset
     lengths = evaluated(job.config)
@@ -37,6 +44,7 @@ def evaluate(job: Job, again: bool) -> None:
         "likelihood": dict(settings.likelihood),
         "denoising_images": settings.denoising_images,
         "measured_by": f"{settings.extractor} {settings.weights}".strip(),
+        "names": settings.names.to_dict(),
         "statistics": statistics.words if statistics else "of the training images",
     }
     if lengths:  # each figure says its own
@@ -49,10 +57,13 @@ def evaluate(job: Job, again: bool) -> None:
     step = int(state.step)
     index = np.arange(settings.num_samples)
     wanted, cond = None, job.conditions.cond(index)
-    if job.parts.reader and not job.config.sample.prompts:
+    if job.conditions.texts and not job.config.sample.prompts:
         rows = np.random.default_rng(settings.seed).integers(len(dataset.train), size=len(index))
-        cond = job.conditions.cond_of("train", rows, dataset.train.gather(rows)[1])
-    extractor = make_extractor(job.config, dataset, cache_dir() / "extractors", print)
+        cond |= job.conditions.read(job.conditions.names("train", rows))
+    judge = None
+    if folder := settings.names.judge:
+        judge = job.load_judge(folder, f"evaluate.names.judge={folder!r}")
+    extractor = make_extractor(job.config, dataset, cache_dir() / "extractors", print, judge)
     if "label" in cond and job.config.sample.labels != "none":
         _, train_labels = arrays(dataset.train)
         wanted = proportional_labels(train_labels, dataset.num_classes, settings.num_samples)
@@ -86,6 +97,8 @@ def evaluate(job: Job, again: bool) -> None:
             )
         if settings.likelihood.num_images:
             found |= _likelihood(job, params, about)
+        if judge:
+            found |= measure_names(job, judge, params, about)
         result |= {key + report.suffix(entry): entry for key, entry in found.items()}
     if not is_main():
         return
@@ -94,6 +107,27 @@ def evaluate(job: Job, again: bool) -> None:
     report.write_result(path, result)  # last: it says that all is there
     print(report.result_tables(result))
     print(f"report: {job.workdir / 'report.md'}")
+
+
+def _evaluate_judge(job: Job, again: bool) -> None:
+    """Measures how well a dual encoder finds the names of real pictures."""
+    path, settings = job.workdir / "result.json", job.config.evaluate
+    passport = {
+        "config": config_hash(job.config),
+        "checkpoint": job.step_to_use(),
+        "ema": job.snapshots.describe(job.ema),
+        "names": settings.names.to_dict(),
+    }
+    if not again and report.has_passport(path, passport):
+        print(f"evaluated already: {job.workdir / 'report.md'}")
+        return
+    params, step = job.restore()
+    result = measure_names(job, job.as_judge(), params, passport)
+    if is_main():
+        _write_report(job, result, step, 0.0)
+        report.write_result(path, result)
+        print(report.result_tables(result))
+        print(f"report: {job.workdir / 'report.md'}")
 
 
 def _drawn(
@@ -133,7 +167,7 @@ def _write_report(job: Job, result: Mapping[str, Any], step: int, seconds: float
     config = job.config
     curves = report.plot_curves(job.workdir / "metrics.jsonl", job.workdir / "curves.png")
     state = job.abstract_state()
-    images, made_by = step * config.train.batch_size, job.made_by(step, 0)
+    images = step * config.train.batch_size
     epochs = images / len(job.parts.dataset.train)
     averages = job.snapshots.describe(job.ema)
     if lengths := evaluated(config):
@@ -142,27 +176,50 @@ def _write_report(job: Job, result: Mapping[str, Any], step: int, seconds: float
     facts = {
         "data": f"{config.data.name}, {len(job.parts.dataset.train):,} training images",
         "network": f"{config.model.name}, {job.cost(state)}",
-        "process": f"{config.schedule.name} schedule, {config.objective.prediction} prediction",
         "training": f"{step:,} steps of {config.train.batch_size} images, {epochs:,.0f} epochs"
-        + (f", {curves:,.0f} s" if curves else ""),
-        "sampling": f"{made_by['sampler']}, {config.sample.steps} steps of "
-        f"{job.generator.sampler.evaluations} evaluation(s), grid {made_by['grid']}, "
-        f"guidance {config.sample.guidance_scale}, EMA {averages}; "
-        f"{config.evaluate.num_samples:,} samples in {seconds:.1f} s, compilation included",
+        + (f", {curves:,.0f} s" if curves else "")
+        + f", EMA {averages}",
+    }
+    if job.parts.draws:
+        made_by = job.made_by(step, 0)
+        facts["process"] = (
+            f"{config.schedule.name} schedule, {config.objective.prediction} prediction"
+        )
+        facts["sampling"] = (
+            f"{made_by['sampler']}, {config.sample.steps} steps of "
+            f"{job.generator.sampler.evaluations} evaluation(s), grid {made_by['grid']}, "
+            f"guidance {config.sample.guidance_scale}; "
+            f"{config.evaluate.num_samples:,} samples in {seconds:.1f} s, compilation included"
+        )
+    facts |= {
         "device": where["device"],
         "versions": ", ".join(f"{name} {v}" for name, v in where["versions"].items()),
         "commit": where["commit"],
         "config": f"`{config_hash(config)}`, resolved in [config.json](config.json)",
     }
+    asked = (
+        "in words, which stand beside each row"
+        if job.conditions.texts
+        else ("by class: one column for each, in order")
+    )
+    passports = [entry["passport"] for entry in result.values() if "kind" in entry["passport"]]
+    kinds = {passport["split"]: passport["kind"] for passport in passports}
     pictures = [
-        ("samples/grid.png", "Samples, asked for by class: one column for each, in order"),
+        ("samples/grid.png", f"Samples, asked for {asked}"),
         ("samples/trajectory.png", "From noise on the left to the picture on the right"),
         ("samples/denoise.gif", "The same for all, as an animation"),
         (
             "samples/closest.png",
             "The samples nearest to a training image (above), and those training images (below)",
         ),
-        ("curves.png", "Loss in training, and on held-out images by noise level"),
+        *(
+            (
+                f"samples/names_{split}.png",
+                f"Names from split {split} ({kind}): the real picture, then a sample",
+            )
+            for split, kind in kinds.items()
+        ),
+        ("curves.png", "Loss in training, and on held-out images"),
     ]
     title = f"{job.workdir.name}: {config.data.name}"
     report.write_report(job.workdir / "report.md", title, result, facts, pictures, [command()])

@@ -1,6 +1,7 @@
 """One config in one workdir: its state, its averages and its samples."""
 
 import dataclasses
+import functools
 import shlex
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.build import (
+    CONTRASTIVE,
     OPTIMISED,
     Config,
     ConfigError,
@@ -25,10 +27,11 @@ from diffusion_jax.build import (
 from diffusion_jax.data import to_uint8
 from diffusion_jax.devices import is_main
 from diffusion_jax.grid_search import Found, cached_times, optimise_times
+from diffusion_jax.judge import Judge
 from diffusion_jax.models.flops import count_flops
 from diffusion_jax.provenance import read_config
-from diffusion_jax.run.conditions import Conditions
-from diffusion_jax.sample import Beside, Guide, Wanted
+from diffusion_jax.run.conditions import TOWARDS, Conditions
+from diffusion_jax.sample import Beside, Generator, Guide, Wanted
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import never_moved
 from diffusion_jax.training.snapshots import Snapshots
@@ -49,7 +52,7 @@ class Job:
     parts: Parts
 
     def __post_init__(self) -> None:
-        self.conditions = Conditions(self.config, self.parts)
+        self.conditions = Conditions(self.config, self.parts, lambda: self.judge)
         self.conditions.labels(np.arange(1))  # refuses bad ones before any time is spent
         self.init_key, self.train_key = jax.random.split(jax.random.key(self.config.seed))
         kept = self.config.train
@@ -58,9 +61,64 @@ class Job:
         )
         self.snapshots = Snapshots(self.workdir / "snapshots", self.parts.averages)
         self.ema = sample_average(self.config)
-        self.generator = self.parts.generator
-        self.worse: Any = None  # parameters of the worse model of autoguidance, once they are there
+        self.networks: dict[str, Any] = {}  # parameters of what guides, once they are there
         self.parallel = make_parallel(self.config)
+
+    @functools.cached_property
+    def generator(self) -> Generator:
+        """From parameters to samples; replaced once there is what it has to wait for.
+
+        Raises:
+            ConfigError: the network draws none.
+        """
+        generator = self.parts.generator
+        if self.judge is None:
+            return generator
+        self.networks["judge"] = self.judge.params
+        guide = make_guide(self.config, generator.schedule, look=self.judge.look)
+        return dataclasses.replace(generator, guide=guide)
+
+    @functools.cached_property
+    def judge(self) -> Judge | None:
+        """Of the likeness of pictures and texts, for guidance by it."""
+        key = "sample.guidance.likeness.judge"
+        folder = self.config.sample.guidance.likeness.judge
+        return self.load_judge(folder, f"{key}={folder!r}") if folder else None
+
+    def load_judge(self, folder: str, what: str) -> Judge:
+        """The dual encoder that was trained in a folder, for this data.
+
+        Raises:
+            ConfigError: there is none, or it is for other pictures; says `what` asked for it.
+        """
+        config = read_config(Path(folder), self.config, what)
+        data, own = config.data, self.config.data
+        if config.objective.name != CONTRASTIVE:
+            raise ConfigError(
+                f"{what}: there is no dual encoder, which configs/emoji_clip.py trains"
+            )
+        if (data.name, data.image_size) != (own.name, own.image_size):
+            raise ConfigError(
+                f"{what} judges {data.name} of data.image_size={data.image_size}, not {own.name} "
+                f"of {own.image_size}"
+            )
+        config.sample.guidance.likeness.judge = ""
+        return Job(config, Path(folder), build(config, self.parts.dataset)).as_judge()
+
+    def as_judge(self) -> Judge:
+        """The dual encoder of this run, as it is at the checkpoint that is asked for."""
+        params, step = self.restore()
+        ema = self.snapshots.describe(self.ema)
+        words = f"{config_hash(self.config)} at step {step}, EMA {ema}"
+        return Judge(
+            f"{self.config.data.name}_clip",
+            words,
+            self.parts.apply,
+            params,
+            self.conditions.read,
+            self.parts.cond,
+            self.parts.dataset.image_shape,
+        )
 
     def abstract_state(self) -> TrainState:
         """Shapes and types of the state, and where it lies."""
@@ -95,8 +153,8 @@ class Job:
         for warning in self.unfit(params, step, name):
             if is_main():
                 print(f"warning: {warning}", file=sys.stderr)
-        if self.config.sample.guidance.worse and self.worse is None:
-            guide, self.worse = self.worse_model()
+        if self.config.sample.guidance.worse and "worse" not in self.networks:
+            guide, self.networks["worse"] = self.worse_model()
             self.generator = dataclasses.replace(self.generator, guide=guide)
         if self.config.sample.grid == OPTIMISED:
             times = self.optimised_times(params, step, name)
@@ -112,14 +170,15 @@ class Job:
         if step and not step.isdecimal():
             raise ConfigError(f"{what}: {step!r} is not the step of a checkpoint")
         config = read_config(workdir, self.config, what)
-        config.sample.guidance.worse = ""
+        config.sample.guidance.worse = config.sample.guidance.likeness.judge = ""
         config.sample.checkpoint = int(step or -1)
         schedule = {**self.config.schedule} == {**config.schedule}
         other = Job(config, workdir, build(config, self.parts.dataset))
         if not schedule or other.generator.shape != self.generator.shape:
             raise ConfigError(f"{what} must be of the same schedule and the same data")
         params, _ = other.restore()
-        guide = make_guide(self.config, self.generator.schedule, other.generator.denoiser)
+        look = self.judge.look if self.judge else None
+        guide = make_guide(self.config, self.generator.schedule, other.generator.denoiser, look)
         return guide, params
 
     def unfit(self, params: Any, step: int, name: str) -> list[str]:
@@ -200,11 +259,13 @@ class Job:
         sample = self.config.sample
 
         def of_all(text: str) -> Any:
-            return self.conditions.read([text] * len(index))
+            found = self.conditions.read([text] * len(index))
+            return {name: value for name, value in found.items() if name != TOWARDS}
 
         against = of_all(sample.negative) if sample.negative else None
         others = tuple(of_all(text) for text, _ in sample.compose)
-        beside = Beside(against, others, self.worse)
+        cond = dict(cond)
+        beside = Beside(against, others, cond.pop(TOWARDS, None), self.networks)
         return Wanted(index.astype(np.int32), cond, np.float32(sample.guidance_scale), beside)
 
     def span(self, index: np.ndarray) -> dict[str, Any]:
@@ -216,9 +277,7 @@ class Job:
 
     def cost(self, state: TrainState) -> str:
         """Size and cost of the network in words."""
-        x, t = jnp.zeros((1, *self.parts.dataset.image_shape)), jnp.zeros(1)
-        flops = count_flops(
-            lambda params: self.parts.generator.apply(params, x, t, self.parts.cond), state.params
-        )
+        apply, inputs = self.parts.apply, self.parts.inputs
+        flops = count_flops(lambda params: apply(params, *inputs), state.params)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         return f"{parameters:,} parameters, {flops / 1e9:.3g} GFLOP per image and evaluation"

@@ -29,7 +29,9 @@ def plan(config: Config, topology: str) -> None:
 
 
 def print_plan(config: Config, parts: Parts, only_warnings: bool = False) -> None:
-    """Prints what is said of the noise levels; warnings go to stderr."""
+    """Prints what is said of the noise levels, if there are any; warnings go to stderr."""
+    if parts.draws is None:
+        return
     images, _ = arrays(parts.dataset.train, MOMENT_IMAGES)
     plan = make_plan(config, parts, float(np.mean(to_float(images) ** 2)))
     if not only_warnings:

@@ -113,7 +113,8 @@ def _initial_state(job: Job) -> TrainState:
 def _actions(job: Job, writer: Any) -> list[tuple[int, loop.Action]]:
     """What is done now and then, and how often."""
     config = job.config
-    heldout = HeldoutLoss(job.parts.heldout_loss, job.parts.dataset, job.conditions.cond_of)
+    parts, size = job.parts, config.train.batch_size
+    heldout = HeldoutLoss(parts.heldout_loss, parts.dataset, job.conditions.cond_of, size)
 
     def measure(step: int, state: TrainState) -> dict[str, float]:
         return heldout(job.snapshots.average(state, job.ema))
@@ -131,7 +132,7 @@ def _actions(job: Job, writer: Any) -> list[tuple[int, loop.Action]]:
 
     return [
         (config.train.heldout_every, measure),
-        (config.train.sample_every, show),
+        (config.train.sample_every if parts.draws else 0, show),
         (config.ema.snapshot_every, snapshot),
     ]
 

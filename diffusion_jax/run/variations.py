@@ -62,13 +62,13 @@ def vary(job: Job) -> None:
 
     @jax.jit
     def program(whole: Any, each: Any) -> Any:
-        params, key, x_0, scale, worse = whole
-        beside = each.beside._replace(worse=worse)
+        params, key, x_0, scale, networks = whole
+        beside = each.beside._replace(networks=networks)
         batch = each._replace(scale=scale, beside=beside)
         return way(params, key, batch, x_0, settings.strength)
 
-    whole = params, jax.random.key(asked.seed), to_float(original), wanted.scale, job.worse
-    each = wanted._replace(scale=None, beside=wanted.beside._replace(worse=None))
+    whole = params, jax.random.key(asked.seed), to_float(original), wanted.scale, job.networks
+    each = wanted._replace(scale=None, beside=wanted.beside._replace(networks={}))
     found = in_batches(program, whole, each, asked.batch_size)
     if not is_main():
         return
@@ -93,6 +93,8 @@ def interpolate(job: Job) -> None:
             "sample.interpolate mixes embedded texts, and needs a network with a frozen text "
             f"encoder: text.name is {job.config.text.name!r}"
         )
+    if job.judge:
+        raise ConfigError("sample.interpolate and sample.guidance.likeness do not go together")
     params, step = job.restore()
     shares = jnp.linspace(0, 1, asked.frames)
     conds = [job.conditions.read([text]) for text in asked.interpolate]

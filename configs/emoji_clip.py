@@ -1,0 +1,25 @@
+"""A small CLIP: which name belongs to which emoji."""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """Convolutions over the picture, and a linear map of MiniLM's vector of the name."""
+    c = default.get_config()
+    c.data.name = "emoji"
+    c.data.image_size = 32
+    c.text.name = "minilm"
+    c.text.length = 32
+    c.objective.name = "contrastive"
+    c.model.name = "dual_encoder"
+    c.optimizer.learning_rate = 1e-3
+    c.optimizer.adamw.weight_decay = 0.1
+    c.train.steps = 1500
+    c.train.batch_size = 256
+    c.train.log_every = 50
+    c.train.heldout_every = 250
+    c.train.checkpoint_every = 500
+    c.evaluate.names.splits = ("combination",)
+    return c

@@ -1,0 +1,57 @@
+"""A small CLIP: pictures and texts as vectors of one space (Radford et al. 2021)."""
+
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from diffusion_jax.models.classifier import Classifier
+from diffusion_jax.models.layers import dense
+from diffusion_jax.types import Array, Cond
+
+LARGEST = 100.0
+"""Of the scale, as in CLIP, for stability."""
+
+
+class Likeness(NamedTuple):
+    """Pictures and texts in one space.
+
+    Attributes:
+        images: unit vectors `[B, width]`.
+        texts: unit vectors `[B, width]`; 0 of no text.
+        scale: `[]`, the inverse temperature of their products.
+    """
+
+    images: Array
+    texts: Array
+    scale: Array
+
+
+class DualEncoder(nn.Module):
+    """Convolutions over the picture, and a linear map of the text's vector.
+
+    Attributes:
+        width: of the space.
+        channels: of the first stage of the convolutions.
+        features: of the layer below the picture's vector.
+        dropout: rate, in the picture's part.
+    """
+
+    width: int
+    channels: int
+    features: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: Array, cond: Cond, train: bool = False) -> Likeness:
+        """Pictures `[B, H, W, C]` in [-1, 1] and `cond['pooled']` `[B, P]`."""
+        images, _ = Classifier(self.width, self.channels, self.features, self.dropout)(x, train)
+        texts = dense(self.width, use_bias=False, name="text_projection")(cond["pooled"])
+        scale = self.param("logit_scale", nn.initializers.constant(math.log(1 / 0.07)), ())
+        return Likeness(_unit(images), _unit(texts), jnp.minimum(jnp.exp(scale), LARGEST))
+
+
+def _unit(x: Array) -> Array:
+    # The square root of 0 has no gradient.
+    return x / jnp.sqrt(jnp.maximum(jnp.sum(x**2, axis=-1, keepdims=True), 1e-12))

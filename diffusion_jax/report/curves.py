@@ -1,0 +1,55 @@
+"""Curves of a training, from its `metrics.jsonl`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def plot_curves(metrics: Path, out: Path) -> float:
+    """Draws the loss over steps and the held-out error by noise level; seconds spent in training.
+
+    Args:
+        metrics: a run's `metrics.jsonl`.
+        out: PNG to write; none is written if nothing was logged.
+    """
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    rows = list({(row["step"], tuple(sorted(row))): row for row in rows}.values())
+    losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    heldout = [row for row in rows if "heldout/loss" in row]
+    if losses:
+        _draw(losses, heldout, out)
+    return sum(row.get("train_seconds", 0.0) for row in rows)
+
+
+def _draw(
+    losses: Sequence[tuple[int, float]], heldout: Sequence[Mapping[str, float]], out: Path
+) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    prefix = "heldout/mse_t"
+    by_level = any(key.startswith(prefix) for row in heldout for key in row)
+    figure, axes = pyplot.subplots(
+        1, 1 + by_level, figsize=(5 + 5 * by_level, 3.5), layout="constrained", squeeze=False
+    )
+    left = axes[0, 0]
+    left.plot(*zip(*losses, strict=True), label="training")
+    left.plot(
+        [row["step"] for row in heldout], [row["heldout/loss"] for row in heldout], "o-",
+        label="held-out, EMA",
+    )  # fmt: skip
+    left.set(xlabel="step", ylabel="loss", yscale="log")
+    left.legend()
+    if by_level:
+        right = axes[0, 1]
+        for row in heldout[:: -max(1, len(heldout) // 4)][::-1]:  # some, and the last
+            levels = [
+                (float(k.removeprefix(prefix)), v) for k, v in row.items() if k.startswith(prefix)
+            ]
+            right.plot(*zip(*sorted(levels), strict=True), "o-", label=f"step {row['step']:.0f}")
+        right.set(xlabel="t (0 clean, 1 noise)", ylabel="held-out squared error", yscale="log")
+        right.legend()
+    figure.savefig(out, dpi=110)
+    pyplot.close(figure)

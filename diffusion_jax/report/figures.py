@@ -1,0 +1,66 @@
+"""What the figures of a result are called, how they are read, and how they look in a cell."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+MEANING = {
+    "frechet": ("Frechet distance to the reference images", "lower is better"),
+    "frechet_infinite": ("the same, extrapolated to infinitely many samples", "lower is better"),
+    "kernel": ("kernel distance (KID), unbiased", "lower is better; 0 or below: none seen"),
+    "sliced_wasserstein": ("sliced Wasserstein distance", "lower is better"),
+    "accuracy": ("class asked for = class seen", "higher is better"),
+    "inception_score": ("inception score", "higher is better, up to the number of classes"),
+    "inception_score_infinite": ("the same, of infinitely many samples", "higher is better"),
+    "precision": ("precision: samples that look real", "higher is better"),
+    "recall": ("recall: real images that samples cover", "higher is better"),
+    "density": ("density: how typical samples are", "1 as real images; higher is narrower"),
+    "coverage": ("coverage: real images with a sample nearby", "higher is better"),
+    "nearest_training_distance": (
+        "median distance to the nearest training image",
+        "much below held-out images: memorised",
+    ),
+    "memorised_share": ("nearer to training than 5% of held-out images", "5%: memorises nothing"),
+    "copied_share": (
+        "three times nearer to one training image than to the next",
+        "much above held-out images: copies",
+    ),
+}
+"""By what the name of a figure begins with: a title, and how to read it."""
+MEANING |= {  # in other features than those of the data set's own classifier
+    name.replace("frechet", "fd"): MEANING[name] for name in ("frechet", "frechet_infinite")
+}
+BY_LENGTH = (
+    *("frechet", "frechet_infinite", "fd", "fd_infinite", "kernel", "accuracy", "precision"),
+    *("recall", "coverage", "nearest_training_distance", "memorised_share"),
+)
+"""Columns of the table of EMA lengths; `result.json` has all."""
+SHARES = (
+    *("accuracy", "precision", "recall", "coverage", "memorised_share", "copied_share"),
+    *("top1", "top5"),
+)
+MEASURED = ("n", "n_reference", "n_heldout", "quantile", "extractor", "preprocessing")
+"""Fields of passports in which the metrics of one table differ by what they are."""
+
+
+def kind(name: str) -> str:
+    """The key of `MEANING` that a figure's name begins with, '' for those of other tables."""
+    return max((key for key in MEANING if f"{name}_".startswith(f"{key}_")), key=len, default="")
+
+
+def suffix(entry: Mapping[str, Any]) -> str:
+    """What the name of a figure ends in where several EMA lengths are measured."""
+    return f"_length{entry['passport']['length']}" if "length" in entry["passport"] else ""
+
+
+def as_cell(name: str, entry: Mapping[str, Any]) -> str:
+    """A value with its interval and number, for a cell of a table."""
+    share = (kind(name) or name.split("_")[0]) in SHARES
+    value, low, high = (
+        f"{entry[key]:.2%}" if share else f"{entry[key]:.3g}" for key in ("value", "low", "high")
+    )
+    return f"**{value}** ({low} to {high}), n = {entry['n']:,}"
+
+
+def as_cells(result: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> str:
+    """Several of them, where they are there."""
+    return " | ".join(as_cell(name, result[name]) if name in result else "" for name in names)

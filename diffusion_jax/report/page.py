@@ -1,0 +1,129 @@
+"""`result.json` and `report.md`: what a run found, as a page that a person reads."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffusion_jax.files import write_whole
+from diffusion_jax.report.figures import suffix
+from diffusion_jax.report.tables import result_tables
+
+
+def write_result(path: Path, result: Mapping[str, Any]) -> None:
+    """Writes `result.json`, whole or not at all."""
+    write_whole(path, (json.dumps(result, indent=2) + "\n").encode())
+
+
+def has_passport(path: Path, passport: Mapping[str, Any]) -> bool:
+    """Whether `result.json` is there, and is of samples with that passport."""
+    if not path.exists():
+        return False
+    entries = json.loads(path.read_text(encoding="utf-8")).values()
+    return all(passport.items() <= entry["passport"].items() for entry in entries)
+
+
+def write_report(
+    path: Path,
+    title: str,
+    result: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, str],
+    pictures: Sequence[tuple[str, str]],
+    how_again: Sequence[str],
+) -> None:
+    """Writes `report.md`.
+
+    Args:
+        path: of the page.
+        title: its heading.
+        result: as in `result.json`.
+        facts: rows of the table on how this was made.
+        pictures: `(file relative to the page, caption)`; those that do not exist are left out.
+        how_again: commands that make it again.
+    """
+    lines = [f"# {title}", ""]
+    for file, caption in pictures:
+        if (path.parent / file).exists():
+            lines += [f"![{caption}]({file})", "", f"*{caption}*", ""]
+    lines += ["## Results", "", result_tables(result), ""]
+    lines += _how_to_read(result)
+    lines += _memorisation(result)
+    if any(name.startswith("bits") for name in result):
+        lines += [
+            "Bits per dimension are of 256 grey levels, by the averaged network without guidance "
+            "and clipping. The three are of three models: of the deterministic flow (an upper "
+            "bound, as its density is averaged over each level's bin), and upper bounds of "
+            "stochastic sampling in infinitely many steps and in those of the grid.",
+            "",
+        ]
+    lines += ["## How it was made", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in facts.items()]
+    lines += ["", "```", *how_again, "```", ""]
+    write_whole(path, "\n".join(lines).encode())
+
+
+def _how_to_read(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Sentences on the distances of the table, and on the intervals."""
+    frechet = next((n for n in result if n.startswith(("frechet", "fd_"))), None)
+    if frechet is None:
+        return []
+    entry, lines = result[frechet], []
+    heldout = result.get(f"{frechet}_heldout")
+    limit = result.get(frechet.replace("_", "_infinite_", 1))
+    if heldout and not suffix(entry):
+        ratio = entry["value"] / heldout["value"]
+        lines.append(
+            f"The samples' Frechet distance is {ratio:.2f} times that of the held-out images."
+        )
+    passport = entry["passport"]
+    lines.append(
+        f"Distances are taken in the features of `{passport['extractor']}` "
+        f"({passport['preprocessing']}): they compare runs measured with it, against the same "
+        f"reference ({passport['reference']})"
+        + ("." if "inception" in passport["extractor"] else ", and are not an FID.")
+    )
+    if limit:
+        bias = entry["value"] - limit["value"]
+        lines.append(
+            f"Of {entry['n']:,} samples the Frechet distance is about {bias:.2g} above that of "
+            "infinitely many, and figures of other numbers of images are compared by the "
+            "extrapolated value."
+        )
+    if heldout and heldout["n"] != entry["n"]:
+        lines.append(
+            "Recall, coverage and distances without extrapolation depend on the number of images: "
+            f"{heldout['n']:,} held-out images are no bound of them for {entry['n']:,} samples."
+        )
+    lines += [
+        "",
+        "The intervals are of what this model gives on average at this number of samples, against "
+        "these reference images; those of recall and coverage are over draws of both.",
+        "",
+    ]
+    return lines
+
+
+def memorises(result: Mapping[str, Mapping[str, Any]]) -> bool | None:
+    """Whether samples are copies of training images; None where it was not measured.
+
+    That is so where more of them than of held-out images are too near to one, both by the distance
+    alone and by how much nearer than to the next, beyond all intervals.
+    """
+    names = "memorised_share", "copied_share", "copied_share_heldout"
+    if any(name not in result for name in names):
+        return None
+    near, copied, heldout = (result[name] for name in names)
+    return bool(near["low"] > near["passport"]["quantile"] and copied["low"] > heldout["high"])
+
+
+def _memorisation(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    found = memorises(result)
+    if found is None:
+        return []
+    if not found:
+        return ["No copies of training images are seen among the samples.", ""]
+    return [
+        "**Samples are copies of training images**: more of them than of held-out images are too "
+        "near to one, and much nearer to it than to the next. See the nearest pairs above.",
+        "",
+    ]
