@@ -137,6 +137,10 @@ def test_prompts_and_what_guides_reach_the_samples(trained: Path, monkeypatch: A
          "sample.negative=a needs a network with a text input"),
         ({}, False, "text.name='bytes' reads captions, and data.name='colours' has none"),
         ({"sample__negative": "grey"}, True, "sample.negative='grey' needs guidance"),
+        ({"model__name": "dual_encoder"}, True,
+         "'gaussian' and model.name='dual_encoder' do not go together"),
+        ({"model__name": "dual_encoder", "objective__name": "contrastive", "text__name": "none"},
+         True, "model.name='dual_encoder' reads texts"),
         ({"text__name": "byte"}, True, "text.name='byte' is not known: did you mean 'bytes'"),
     ],
 )  # fmt: skip
@@ -157,3 +161,74 @@ def test_any_text_is_drawn(trained: Path, monkeypatch: Any, capsys: Any, text: s
     assert made_by["prompt"] == text
     said = "warning: 'xxx" in capsys.readouterr().err
     assert said == (len(text) > 1000)
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("judge") / "run"
+    changes = {
+        "objective__name": "contrastive",
+        "model__name": "dual_encoder",
+        "model__dual_encoder": {"width": 8, "channels": 4, "features": 8, "dropout": 0.0},
+        "train__steps": 100,
+        "train__checkpoint_every": 100,
+        "train__heldout_every": 100,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        assert run_it(patch, workdir, "all", dataset(), **changes) == 0
+        assert run_it(patch, workdir, "sample", dataset(), **changes) == 2
+    return workdir
+
+
+def test_a_dual_encoder_is_trained_by_the_same_loop_and_finds_names(judge: Path) -> None:
+    rows = [json.loads(line) for line in (judge / "metrics.jsonl").read_text().splitlines()]
+    assert {"heldout/loss", "heldout/accuracy"} <= {key for row in rows for key in row}
+    result = json.loads((judge / "result.json").read_text())
+    for split, kind in (("train", "seen in training"), ("test", "unseen pictures, of names")):
+        assert result[f"top1_{split}_real"]["value"] == 1
+        assert result[f"top1_{split}_real"]["passport"]["kind"].startswith(kind)
+    page = (judge / "report.md").read_text()
+    assert "| seen in training (`train`) | 33.3%, 100.0% | **100.00%**" in page
+    assert "sampling" not in page
+
+
+def test_a_judge_measures_samples_and_leads_a_model_that_is_told_nothing(
+    trained: Path, judge: Path, monkeypatch: Any
+) -> None:
+    by = {"evaluate__names__judge": str(judge), "evaluate__extractor": "judge"}
+    assert run_it(monkeypatch, trained, "evaluate", dataset(), **by) == 0
+    result = json.loads((trained / "result.json").read_text())
+    assert result["top1_test"]["value"] == 1
+    assert result["fd_colours_clip"]["n"] == 16
+    assert "samples/names_test.png" in (trained / "report.md").read_text()
+
+    def brightness(scale: float) -> np.ndarray:
+        changes = {
+            "sample__prompts": ("black", "white"),
+            "sample__guidance_scale": 0.0,  # the conditioning leaves no trace
+            "sample__guidance__likeness": {"judge": str(judge), "scale": scale, "max_norm": 0.0},
+        }
+        assert run_it(monkeypatch, trained, "sample", dataset(), **changes) == 0
+        return images(trained).mean((1, 2))
+
+    plain, led = brightness(0.0), brightness(3.0)
+    assert led[::2].mean() < plain[::2].mean() - 20
+    assert led[1::2].mean() > plain[1::2].mean() + 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"sample__guidance__likeness__judge": "nowhere"}, "judge='nowhere': there is no run in"),
+        ({"sample__guidance__likeness__judge": "itself"}, "it is no dual encoder"),
+        ({"evaluate__extractor": "judge"}, "evaluate.extractor='judge' needs evaluate.names.judge"),
+    ],
+)
+def test_judges_that_cannot_be_are_refused(
+    trained: Path, monkeypatch: Any, capsys: Any, changes: Any, says: str
+) -> None:
+    changes = {key: str(trained) if v == "itself" else v for key, v in changes.items()}
+    assert run_it(monkeypatch, trained, "sample", dataset(), **changes) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1

@@ -92,7 +92,7 @@ def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
     if mode in ("all", "train") and (signum := train(job)):
         print(f"stopped and saved; go on with the same command: {command()}")
         return 128 + signum
-    if mode in ("all", "sample"):
+    if mode == "sample" or (mode == "all" and job.parts.draws):
         draw = chosen(config)
         draw(job, mode == "sample")
     if mode in ("all", "evaluate"):

@@ -94,9 +94,7 @@ class Job:
         config = read_config(Path(folder), self.config, what)
         data, own = config.data, self.config.data
         if config.objective.name != CONTRASTIVE:
-            raise ConfigError(
-                f"{what}: there is no dual encoder, which configs/emoji_clip.py trains"
-            )
+            raise ConfigError(f"{what}: it is no dual encoder, as configs/emoji_clip.py trains one")
         if (data.name, data.image_size) != (own.name, own.image_size):
             raise ConfigError(
                 f"{what} judges {data.name} of data.image_size={data.image_size}, not {own.name} "
@@ -111,7 +109,7 @@ class Job:
         ema = self.snapshots.describe(self.ema)
         words = f"{config_hash(self.config)} at step {step}, EMA {ema}"
         return Judge(
-            f"{self.config.data.name}_clip",
+            f"{self.parts.dataset.name}_clip",
             words,
             self.parts.apply,
             params,

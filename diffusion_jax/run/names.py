@@ -52,21 +52,29 @@ def names_of(job: Job) -> list[Names]:
         splits.append((split, other.heldout, other.heldout_captions))
     chosen = [_one_of_each(captions) for _, _, captions in splits]
     num = min(settings.num, *map(len, chosen))
-    seen = set(_concepts(dataset.train_captions))
+    known = set(dataset.train_captions.texts), set(_concepts(dataset.train_captions))
     return [
-        _names(split, source, captions, rows[:num], seen)
+        _names(split, source, captions, rows[:num], *known)
         for (split, source, captions), rows in zip(splits, chosen, strict=True)
     ]
 
 
 def _names(
-    split: str, source: Source, captions: Captions, rows: np.ndarray, seen: set[str]
+    split: str,
+    source: Source,
+    captions: Captions,
+    rows: np.ndarray,
+    known: set[str],
+    seen: set[str],
 ) -> Names:
+    """Of images `rows`, where texts are `known` and concepts `seen` from training."""
     texts = [captions.texts[number] for number in captions.first(rows)]
     concepts = _concepts(captions)
     share = float(np.mean([concepts[row] in seen for row in rows]))
     if split == "train":
         kind = "seen in training"
+    elif known.issuperset(texts):
+        kind = "unseen pictures, of names seen in training"
     elif share in (0, 1):
         kind = "unseen combinations of seen concepts" if share else "unseen concepts"
     else:
@@ -105,7 +113,7 @@ def measure_names(job: Job, judge: Judge, params: Any, passport: Mapping[str, An
         num, texts = len(names.texts), judge.texts(names.texts)
         of = {
             **{"judge": judge.words, "split": names.split, "kind": names.kind, "num_names": num},
-            "chance": {f"top{k}": k / num for k in TOP},
+            "chance": {f"top{k}": min(k / num, 1.0) for k in TOP},
         }
         pictures = {"_real": names.images}
         if job.parts.draws:
