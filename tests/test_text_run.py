@@ -109,17 +109,24 @@ def images(folder: Path) -> np.ndarray:
     return np.stack([np.asarray(Image.open(p)) for p in sorted(folder.glob("samples/images/*"))])
 
 
-def test_prompts_and_what_guides_reach_the_samples(trained: Path, monkeypatch: Any) -> None:
+def test_prompts_and_what_guides_reach_the_samples(
+    trained: Path, monkeypatch: Any, capsys: Any
+) -> None:
     prompts = {"sample__prompts": ("black", "white"), "sample__guidance_scale": 2.0}
     found = []
     for more in (
-        {},
-        {"sample__negative": "grey"},
+        {"sample__strip": 48},
+        {"sample__negative": "grey", "sample__strip": 4},
         {"sample__compose": (("grey", 1.0),)},
         {"sample__prompts": ("", "white")},
     ):
         assert run_it(monkeypatch, trained, "sample", dataset(), **{**prompts, **more}) == 0
         found.append(images(trained))
+        if "sample__strip" in more:  # of 4 steps
+            num = min(more["sample__strip"], 5)
+            assert Image.open(trained / "samples/trajectory.png").width == 1 + num * 49
+            said = "sample.strip=48: from noise to result there are 5 pictures"
+            assert (said in capsys.readouterr().err) == (num == 5)
     black, white = found[0][::2].mean(), found[0][1::2].mean()
     assert black < 80 < 176 < white, (black, white)
     for other in found[1:]:

@@ -35,6 +35,10 @@ def check_numbers(config: ConfigDict, devices: int) -> None:
     for key in ("num_images", "batch_size"):
         if config.sample[key] < 1:
             raise ConfigError(f"sample.{key}={config.sample[key]} must be at least 1")
+    if config.sample.strip < 2:
+        raise ConfigError(
+            f"sample.strip={config.sample.strip} must be at least 2: noise and result"
+        )
     if config.evaluate.bootstrap < 2:
         raise ConfigError(f"evaluate.bootstrap={config.evaluate.bootstrap} must be at least 2")
     if config.evaluate.reference:  # refused now, not after a training

@@ -1,6 +1,7 @@
 """The stage that draws pictures."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,10 @@ def draw_grid(job: Job, params: Any, step: int, path: Path) -> np.ndarray:
 
 
 def sheet_of(job: Job, images: np.ndarray) -> np.ndarray:
-    """Samples from the first on as one picture: with texts a row for each, of its variants."""
+    """Samples from the first on as one picture: with texts a row for each, of its variants.
+
+    In red are texts that no training image has.
+    """
     texts = job.conditions.texts
     if not texts:
         return tile(images, COLUMNS)
@@ -46,7 +50,10 @@ def sheet_of(job: Job, images: np.ndarray) -> np.ndarray:
     columns = len(images) // rows
     # Sample i is asked to show text i modulo their number.
     by_text = images[: rows * columns].reshape(columns, rows, *images.shape[1:]).swapaxes(0, 1)
-    return captioned(by_text.reshape(-1, *images.shape[1:]), texts[:rows], columns)
+    captions = job.parts.dataset.train_captions
+    known = set(captions.texts if captions else ())
+    unseen = [text not in known for text in texts[:rows]]
+    return captioned(by_text.reshape(-1, *images.shape[1:]), texts[:rows], columns, unseen)
 
 
 def sample(job: Job, again: bool) -> None:
@@ -59,7 +66,15 @@ def sample(job: Job, again: bool) -> None:
     if not again and read_made_by(folder / "grid.png") == {**made_by, **job.span(index)}:
         return
     params, step = job.restore()
-    keep = max(1, sample.steps // max(sample.strip - 1, 1))
+    num_states = len(job.generator.times)
+    if sample.strip > num_states and is_main():
+        print(
+            f"warning: sample.strip={sample.strip}: from noise to result there are {num_states} "
+            f"pictures, as sample.steps={sample.steps}",
+            file=sys.stderr,
+        )
+    strip = min(sample.strip, num_states)
+    keep = (num_states - 1) // (strip - 1)
     shown = _shown(job)
     first, rest = (
         jax.tree.map(lambda array, part=part: array[part], (index, cond))
@@ -85,6 +100,7 @@ def sample(job: Job, again: bool) -> None:
             what["prompt"] = prompts[row]
         save_png(singles / f"{number:06d}.png", image, {**made_by, **what})
     span = {**made_by, **job.span(index)}
+    states = states[np.linspace(0, len(states) - 1, strip).round().astype(int)]
     few = states[:, :COLUMNS].swapaxes(0, 1)
     strip = tile(few.reshape(-1, *few.shape[2:]), columns=few.shape[1])
     save_png(folder / "trajectory.png", strip, span)
