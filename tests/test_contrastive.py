@@ -120,13 +120,13 @@ def test_pictures_are_moved_by_so_much_and_all_alike_wherever_they_lie():
 
 
 def test_ranks_count_what_is_as_near_and_retrieval_by_chance_is_chance():
-    images = np.array([[1.0, 0], [1, 0], [0, 1], [0, 1]])
-    texts = np.array([[1.0, 0], [0, 1], [0, 1], [0, 1]])
-    np.testing.assert_array_equal(ranks(images, texts), [0, 3, 2, 2])
-    found = text_estimates(images, texts)
+    images = np.eye(4)
+    products = np.array([[3.0, 1, 1, 1], [2, 1, 0, 0], [1, 1, 0, 0], [1, 0, 1, 1]])
+    np.testing.assert_array_equal(ranks(images, products.T), [0, 1, 3, 2])
+    found = text_estimates(images, products.T)
     assert found["top1"].value == 0.25
     assert found["top5"].value == 1
-    assert found["clip_score"].value == 0.75
+    assert found["clip_score"].value == 1.25
     num = 2000
     by_chance = text_estimates(units(0, num), units(1, num))
     assert by_chance["top5"].low < 5 / num < by_chance["top5"].high
@@ -142,5 +142,7 @@ def test_vectors_have_length_one_and_no_text_has_none():
     np.testing.assert_allclose(np.linalg.norm(found.images, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(found.texts, axis=1), [1, 1, 0], rtol=1e-5)
     np.testing.assert_allclose(found.scale, 1 / 0.07, rtol=1e-5)
+    hot = {"params": {**variables["params"], "logit_scale": jnp.array(9.0)}}
+    assert net.apply(hot, x, cond).scale == 100
     gradient = jax.grad(lambda v: jnp.sum(net.apply(v, x, cond).texts))(variables)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
