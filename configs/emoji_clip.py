@@ -14,12 +14,13 @@ def get_config() -> ConfigDict:
     c.text.length = 32
     c.objective.name = "contrastive"
     c.model.name = "dual_encoder"
+    c.model.dual_encoder.channels = 32
     c.optimizer.learning_rate = 1e-3
     c.optimizer.adamw.weight_decay = 0.1
-    c.train.steps = 1500
+    c.train.steps = 400
     c.train.batch_size = 256
     c.train.log_every = 50
-    c.train.heldout_every = 250
-    c.train.checkpoint_every = 500
+    c.train.heldout_every = 100
+    c.train.checkpoint_every = 400
     c.evaluate.names.splits = ("combination",)
     return c
