@@ -16,6 +16,7 @@ from diffusion_jax.build.averages import make_averages
 from diffusion_jax.build.checks import check_numbers
 from diffusion_jax.build.choices import ConfigError, check_known, lookup
 from diffusion_jax.build.guidance import make_guide
+from diffusion_jax.build.images import make_image_condition
 from diffusion_jax.build.network import check_network, make_network
 from diffusion_jax.build.process import make_objective
 from diffusion_jax.build.sampling import check_times, make_sampler, make_times
@@ -29,7 +30,7 @@ from diffusion_jax.training.ema import Average
 from diffusion_jax.training.optimizer import DECAYS, learning_rate_schedule, make_optimizer
 from diffusion_jax.training.parallel import Parallel, Replicated, Sharded
 from diffusion_jax.training.step import TrainStep, make_train_step
-from diffusion_jax.types import Array, Cond, Key, Params
+from diffusion_jax.types import Array, Cond, Condition, Key, Params
 
 MEMORY = {"auto": None, "always": True, "never": False}
 
@@ -42,12 +43,13 @@ class Parts:
         dataset: images.
         init: key -> parameters.
         loss: the training objective.
-        heldout_loss: the same without dropout of any kind.
+        heldout_loss: the same without dropout of any kind, given pictures as samples are.
         optimizer: with its learning rate schedule inside.
         averages: of the parameters, by name.
         generator: from parameters to samples.
         cond: conditioning of one sample, arrays `[1, ...]`, off: what the network reads.
         reader: of texts; None where there are none to be read.
+        condition: from pictures to what samples are given of them; None where that is nothing.
     """
 
     dataset: Dataset
@@ -59,6 +61,7 @@ class Parts:
     generator: Generator
     cond: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     reader: Reader | None = None
+    condition: Condition | None = None
 
 
 def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | None = None) -> Parts:
@@ -87,7 +90,8 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     if config.train.keep_best and len(dataset.train) and not len(dataset.heldout):
         raise ConfigError(f"train.keep_best: {dataset.name} has no held-out images to go by")
     reader = make_reader(config, dataset)
-    network = make_network(config, dataset, reader)
+    given = make_image_condition(config, schedule, dataset.image_shape)
+    network = make_network(config, dataset, reader, given)
 
     def apply(params: Params, x_t: Array, t: Array, cond: Cond) -> Any:
         return network.apply({"params": params}, x_t, t, cond)
@@ -95,7 +99,7 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     def apply_train(params: Params, x_t: Array, t: Array, cond: Cond, key: Key) -> Any:
         return network.apply({"params": params}, x_t, t, cond, train=True, rngs={"dropout": key})
 
-    cond: dict[str, np.ndarray] = reader.none if reader else {}
+    cond: dict[str, np.ndarray] = {**(reader.none if reader else {}), **given.none}
     if dataset.num_classes:
         cond = {"label": np.full(1, -1, np.int32), **cond}
 
@@ -113,7 +117,7 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
-    loss = dataclasses.replace(objective, apply=apply_train)
+    loss = dataclasses.replace(objective, apply=apply_train, condition=given.train)
     heldout_loss = dataclasses.replace(
         objective,
         apply=lambda params, *args: apply(params, *args[:-1]),
@@ -131,7 +135,10 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
         group=max(config.sample.guidance.flock.size, 1),
         learned_variance=config.objective.learned_variance,
     )
-    return Parts(dataset, init, loss, heldout_loss, optimizer, averages, generator, cond, reader)
+    return Parts(
+        *(dataset, init, loss, heldout_loss, optimizer, averages, generator, cond, reader),
+        condition=given.sample,
+    )
 
 
 def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
