@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     c.image_condition.name = "low_resolution"
     c.model.name = "unet"
     c.model.unet.patch_size = 2
-    c.model.unet.channels = 48
+    c.model.unet.channels = 32
     c.model.unet.channel_mults = (1, 2, 2)
     c.model.unet.num_blocks = 1
     c.model.unet.attention_resolutions = (8,)
@@ -23,8 +23,8 @@ def get_config() -> ConfigDict:
     c.objective.prediction = "v"
     c.optimizer.learning_rate = 1e-3
     c.optimizer.warmup_steps = 100
-    c.train.steps = 1500
-    c.train.batch_size = 32
+    c.train.steps = 2000
+    c.train.batch_size = 16
     c.train.log_every = 50
     c.train.heldout_every = 500
     c.train.sample_every = 0
