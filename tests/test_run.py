@@ -33,6 +33,7 @@ CONFIGS = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
 SHAPES = {
     "cifar10_ddpm": (32, 32, 3),
     "emoji_text": (32, 32, 3),
+    "emoji_upscale": (64, 64, 3),
     "fashion_mnist": (28, 28, 1),
     "imagenet64_adm": (64, 64, 3),
     "imagenet256_dit": (256, 256, 3),
