@@ -31,6 +31,9 @@ PROMPTS = flags.DEFINE_string("prompts", None, "A file with such a text on each 
 NEGATIVE = flags.DEFINE_string("negative", None, "A text that guidance leads away from.")
 VARY = flags.DEFINE_string("vary", None, "A picture to draw variants of.")
 STRENGTH = flags.DEFINE_float("strength", None, "How far variants are from it, in [0, 1].")
+UPSCALE = flags.DEFINE_string(
+    "upscale", None, "A picture to draw four enlarged ones of, by a model of low resolutions."
+)
 INTERPOLATE = flags.DEFINE_string(
     "interpolate", None, "--interpolate A B: draws the pictures from one text to another."
 )
@@ -71,6 +74,7 @@ MULTIHOST = flags.DEFINE_bool(
 NOT_OF_A_SWEEP = (
     *("mode", "topology", "coordinator", "num_processes", "process_id", "multihost"),
     *("prompt", "prompts", "negative", "strip", "vary", "strength", "interpolate"),
+    "upscale",
 )
 
 
@@ -120,8 +124,11 @@ def _shortcuts(rest: list[str]) -> None:
             sys.exit(f"error: --prompts={PROMPTS.value}: there is no text in it")
     if prompts:
         sample.prompts = tuple(prompts)
-        if not any("config.sample.num_images" in arg for arg in sys.argv):
-            sample.num_images = VARIANTS * len(prompts)
+    if UPSCALE.value is not None:
+        sample.upscale.image = UPSCALE.value
+    asked = len(prompts) or (UPSCALE.value is not None)
+    if asked and not any("config.sample.num_images" in arg for arg in sys.argv):
+        sample.num_images = VARIANTS * asked
     if NEGATIVE.value is not None:
         sample.negative = NEGATIVE.value
     if STRIP.value is not None:

@@ -118,6 +118,14 @@ def get_config() -> ConfigDict:
     c.text.bytes = ConfigDict({"width": 128, "depth": 4, "heads": 4, "activation": "gelu"})
     c.text.bytes.causal = False  # True: a byte sees only those before it
 
+    # A picture that the network is given beside the noisy one, made from the image itself.
+    c.image_condition = ConfigDict()
+    c.image_condition.name = "none"  # none | low_resolution (for --upscale) | masked
+    # Means over factor x factor pixels, with noise up to that of time max_noise of the schedule.
+    c.image_condition.low_resolution = ConfigDict({"factor": 2, "max_noise": 0.3})
+    # So many rectangles are hidden, with sides from least to most of the image's.
+    c.image_condition.masked = ConfigDict({"boxes": 3, "least": 0.2, "most": 0.6})
+
     c.optimizer = ConfigDict()
     c.optimizer.name = "adamw"  # any of optax or optax.contrib; without a group: its own defaults
     c.optimizer.learning_rate = 1e-3
@@ -233,6 +241,9 @@ def get_config() -> ConfigDict:
     # Two texts in place of samples: pictures on the way from one to the other.
     c.sample.interpolate = ()
     c.sample.frames = 8  # of each such way
+    # A picture to be enlarged in place of samples of held-out ones, and the noise that is added to
+    # what is enlarged (held-out pictures too): a time of the schedule, up to max_noise.
+    c.sample.upscale = ConfigDict({"image": "", "noise": 0.0})
     c.sample.num_images = 100
     c.sample.first_index = 0  # image i is the same whatever the number of images
     c.sample.labels = "all"  # all (in turn) | none | a list such as "3" or "3,5"

@@ -8,6 +8,7 @@
 | `tokens` | int32 `[B, L]` | a text for an encoder that is part of the network; -1 is no token |
 | `vector` | float `[B, E]` | any embedding |
 | `image` | float `[B, H, W, C]` | a picture that belongs to the sample, in its size |
+| `level` | float `[B, E]` | how much noise was added to that picture |
 
 Numbers are switched off by -1, and floats by zeros.
 """
@@ -24,7 +25,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "label": ("label",),
     "text": ("text", "pooled", "tokens"),
     "vector": ("vector",),
-    "image": ("image",),
+    "image": ("image", "level"),
 }
 """What can be dropped on its own, and the arrays that it consists of."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.conditioning import drop
+from diffusion_jax.conditioning import PARTS, drop
 from diffusion_jax.corruption import (
     diffuse,
     sample_keys,
@@ -22,7 +22,7 @@ from diffusion_jax.corruption import (
 from diffusion_jax.prediction import PREDICTIONS, Prediction, split_variance
 from diffusion_jax.schedules import Schedule
 from diffusion_jax.time_sampling import Quantile, learned, stratified
-from diffusion_jax.types import Array, Batch, Key, Metrics, Params
+from diffusion_jax.types import Array, Batch, Condition, Key, Metrics, Params
 
 Apply = Callable[..., Array]
 """`(params, x_t, t, cond, dropout_key) -> y`."""
@@ -91,6 +91,7 @@ class GaussianLoss:
         time_law: None, or `params -> logits` `[K]` of `time_sampling.learned`: how often each time
             is drawn is learned too, such that the loss has least variance. Its mean stays what it
             is, as each sample is divided by the density with which it was drawn.
+        condition: None, or what makes further conditioning from `x_0`.
         cond_dropout: probability with which all of a sample's conditioning is switched off.
         part_dropout: further probabilities by part of the conditioning (`conditioning.PARTS`).
         vlb_steps: 0, or the number of discrete steps for which the network learns the variance,
@@ -109,6 +110,7 @@ class GaussianLoss:
     huber: float = 0.0
     uncertainty: Callable[[Params, Array], Array] | None = None
     time_law: Callable[[Params], Array] | None = None
+    condition: Condition | None = None
     cond_dropout: float = 0.0
     part_dropout: Mapping[str, float] | None = None
     vlb_steps: int = 0
@@ -129,7 +131,11 @@ class GaussianLoss:
         t = self.quantile(u)
         eps = sample_noise(sample_keys(noise_key, index), x_0.shape[1:])
         cond_keys = sample_keys(cond_key, index)
-        cond = drop(batch["cond"], cond_keys, self.cond_dropout, self.part_dropout)
+        cond = batch["cond"]
+        if self.condition is not None:
+            own = jax.vmap(jax.random.fold_in, (0, None))(cond_keys, len(PARTS))  # not `drop`'s
+            cond = {**cond, **self.condition(x_0, own)}
+        cond = drop(cond, cond_keys, self.cond_dropout, self.part_dropout)
 
         x_t = diffuse(self.schedule, x_0, eps, t)
         network_input = self.prediction.network_input(self.schedule, x_t, t)

@@ -41,6 +41,9 @@ class Denoised(NamedTuple):
 Denoiser = Callable[[Array, Array, Cond], Denoised]
 """`(x_t [B, ...], t [B], cond) -> Denoised`: what every sampler and every guidance sees."""
 
+Condition = Callable[[Array, Array], Cond]
+"""`(x_0 [B, ...], keys [B]) -> cond`: conditioning that is made from the data themselves."""
+
 LossFn = Callable[[Params, Batch, Key], tuple[Array, Metrics]]
 """`(params, batch, key) -> (loss [B], metrics of [B])`."""
 

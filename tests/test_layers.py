@@ -17,7 +17,7 @@ LAYERS = (
     ("schedules", "models"),
     ("time_sampling", "time_grids", "prediction"),
     ("corruption", "conditioning", "langevin"),
-    ("objectives", "samplers", "guidance", "codecs"),
+    ("objectives", "samplers", "guidance", "codecs", "image_conditions"),
     ("metrics", "likelihood", "restoration", "weights"),
     ("data", "text"),
     ("training",),

@@ -146,6 +146,8 @@ def test_prompts_and_what_guides_reach_the_samples(
         ({"sample__negative": "grey"}, True, "sample.negative='grey' needs guidance"),
         ({"model__name": "dual_encoder"}, True,
          "'gaussian' and model.name='dual_encoder' do not go together"),
+        ({"evaluate__names__judge": "x", "image_condition__name": "masked"}, True,
+         "evaluate.names.judge='x' measures pictures drawn from names alone"),
         ({"model__name": "dual_encoder", "objective__name": "contrastive", "text__name": "none"},
          True, "model.name='dual_encoder' reads texts"),
         ({"text__name": "byte"}, True, "text.name='byte' is not known: did you mean 'bytes'"),

@@ -41,6 +41,11 @@ def check_numbers(config: ConfigDict, devices: int) -> None:
         )
     if config.evaluate.bootstrap < 2:
         raise ConfigError(f"evaluate.bootstrap={config.evaluate.bootstrap} must be at least 2")
+    if config.evaluate.names.judge and config.image_condition.name != "none":
+        raise ConfigError(
+            f"evaluate.names.judge={config.evaluate.names.judge!r} measures pictures drawn from "
+            f"names alone, while image_condition.name={config.image_condition.name!r}"
+        )
     if config.evaluate.reference:  # refused now, not after a training
         read_statistics(Path(config.evaluate.reference).expanduser())
     measured = config.evaluate.likelihood

@@ -70,7 +70,7 @@ def make_guide(
             denoise = classifier_free(
                 denoise, course, against=wanted.beside.against, others=others, push=push
             )
-        if look is not None and likeness.scale:
+        if look is not None and likeness.scale and wanted.beside.towards is not None:
 
             def log_prob(x_t: Array, t: Array, cond: Cond, x_0_hat: Array) -> Array:
                 seen = look(networks["judge"], x_0_hat)

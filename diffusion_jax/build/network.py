@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffusion_jax.build.choices import ConfigError, check_known
+from diffusion_jax.build.images import ImageCondition
 from diffusion_jax.build.text import make_text_tower
 from diffusion_jax.data import Dataset
 from diffusion_jax.models.dit import DiT
@@ -38,11 +39,18 @@ def check_network(config: ConfigDict) -> None:
     if name == DUAL:
         if config.text.name == "none":
             raise ConfigError(f"model.name={DUAL!r} reads texts: text.name is 'none'")
+        if config.image_condition.name != "none":
+            raise ConfigError(
+                f"image_condition.name={config.image_condition.name!r} is of no use to "
+                f"model.name={DUAL!r}"
+            )
         return
     check_known(config.model[name].remat, REMAT, f"model.{name}.remat")
 
 
-def make_network(config: ConfigDict, dataset: Dataset, reader: Reader | None) -> nn.Module:
+def make_network(
+    config: ConfigDict, dataset: Dataset, reader: Reader | None, given: ImageCondition
+) -> nn.Module:
     """The network for images of a data set, with what reads texts for it."""
     tower = make_text_tower(config) if reader else None
     if config.model.name == DUAL:
@@ -54,7 +62,8 @@ def make_network(config: ConfigDict, dataset: Dataset, reader: Reader | None) ->
         **config.model[config.model.name],
         context_dim=width,
         num_classes=dataset.num_classes,
-        vectors=("pooled",) if reader else (),
+        vectors=("pooled",) * bool(reader) + ("level",) * ("level" in given.none),
+        image_channels=given.none["image"].shape[-1] if given.train else 0,
         out_channels=channels,
         dtype=DTYPES[config.model.dtype],
     )

@@ -16,6 +16,7 @@ from diffusion_jax.build.averages import make_averages
 from diffusion_jax.build.checks import check_numbers
 from diffusion_jax.build.choices import ConfigError, check_known, lookup
 from diffusion_jax.build.guidance import make_guide
+from diffusion_jax.build.images import NOTHING, make_image_condition
 from diffusion_jax.build.network import CONTRASTIVE, check_network, make_network
 from diffusion_jax.build.process import make_contrastive, make_objective
 from diffusion_jax.build.sampling import check_times, make_sampler, make_times
@@ -30,7 +31,7 @@ from diffusion_jax.training.ema import Average
 from diffusion_jax.training.optimizer import DECAYS, learning_rate_schedule, make_optimizer
 from diffusion_jax.training.parallel import Parallel, Replicated, Sharded
 from diffusion_jax.training.step import TrainStep, make_train_step
-from diffusion_jax.types import Array, Key, Params, Sampler
+from diffusion_jax.types import Array, Condition, Key, Params, Sampler
 
 MEMORY = {"auto": None, "always": True, "never": False}
 
@@ -44,12 +45,13 @@ class Parts:
         init: key -> parameters.
         apply: the network, `(params, *inputs) -> outputs`.
         loss: the training objective.
-        heldout_loss: the same without dropout of any kind.
+        heldout_loss: the same without dropout of any kind, given pictures as samples are.
         optimizer: with its learning rate schedule inside.
         averages: of the parameters, by name.
         draws: from parameters to samples; None for networks that do not draw.
         cond: conditioning of one sample, arrays `[1, ...]`, off: what the network reads.
         reader: of texts; None where there are none to be read.
+        condition: from pictures to what samples are given of them; None where that is nothing.
     """
 
     dataset: Dataset
@@ -62,6 +64,7 @@ class Parts:
     draws: Generator | None
     cond: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     reader: Reader | None = None
+    condition: Condition | None = None
 
     @property
     def generator(self) -> Generator:
@@ -114,9 +117,13 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     if config.train.keep_best and len(dataset.train) and not len(dataset.heldout):
         raise ConfigError(f"train.keep_best: {dataset.name} has no held-out images to go by")
     reader = make_reader(config, dataset)
-    network = make_network(config, dataset, reader)
+    given = NOTHING
+    if process:
+        schedule = process.objective.schedule
+        given = make_image_condition(config, schedule, dataset.image_shape)
+    network = make_network(config, dataset, reader, given)
 
-    cond: dict[str, np.ndarray] = reader.none if reader else {}
+    cond: dict[str, np.ndarray] = {**(reader.none if reader else {}), **given.none}
     if dataset.num_classes:
         cond = {"label": np.full(1, -1, np.int32), **cond}
 
@@ -144,6 +151,8 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
 
     objective: Any = process.objective if process else make_contrastive(config)
     loss = dataclasses.replace(objective, apply=apply_train)
+    if given.train:
+        loss = dataclasses.replace(loss, condition=given.train)
     heldout_loss = dataclasses.replace(
         objective.without_dropout, apply=lambda params, *inputs: apply(params, *inputs[:-1])
     )
@@ -158,8 +167,10 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
         group=max(config.sample.guidance.flock.size, 1),
         learned_variance=config.objective.learned_variance,
     )
-    losses = loss, heldout_loss
-    return Parts(dataset, init, apply, *losses, optimizer, averages, generator, cond, reader)
+    return Parts(
+        *(dataset, init, apply, loss, heldout_loss, optimizer, averages, generator, cond, reader),
+        condition=given.sample,
+    )
 
 
 def _make_process(config: ConfigDict) -> _Process:

@@ -9,6 +9,7 @@ import numpy as np
 
 from diffusion_jax.build import Config, ConfigError, Parts
 from diffusion_jax.judge import Judge
+from diffusion_jax.run.given import Given
 from diffusion_jax.runtime import cache_dir
 from diffusion_jax.sample import as_cond, by_label, cycle_labels
 from diffusion_jax.types import Embed
@@ -32,10 +33,24 @@ class Conditions:
 
     def __init__(self, config: Config, parts: Parts, judge: Callable[[], Judge | None]) -> None:
         self._sample, self._dataset, self._reader = config.sample, parts.dataset, parts.reader
-        self._judge = judge
+        self._judge, self._judged = judge, bool(config.sample.guidance.likeness.judge)
+        self.given, self._picture = None, config.image_condition.name
+        if parts.condition is not None:
+            self.given = Given(parts.condition, parts.dataset, config.sample.batch_size)
 
     def cond(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        """Conditioning of the samples number `index`, as configured."""
+        """Conditioning of the samples number `index`, as configured.
+
+        Of those that are given pictures it is all that belongs to these, but for what is asked for.
+        """
+        if self.given is None:
+            return self.asked(index)
+        own = self.cond_of(self.given.split, self.given.rows(index), self.given.labels(index))
+        more = self._sample.prompts or self._judged
+        return own | (self.asked(index) if more else as_cond(self.labels(index)))
+
+    def asked(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Labels and texts that the samples number `index` are asked to show."""
         found = as_cond(self.labels(index))
         texts = self.prompts(index)
         return found if texts is None else {**found, **self.read(texts)}
@@ -43,15 +58,18 @@ class Conditions:
     def prompts(self, index: np.ndarray) -> list[str] | None:
         """Texts that samples number `index` are asked to show; None if the network reads none.
 
-        Those that are configured, in turn, or else the first names of held-out images.
+        Those that are configured, in turn, or else the names of the pictures that they are given,
+        or the first names of held-out images.
         """
+        if (self._reader or self._judged) and self.given and not self._sample.prompts:
+            return self.names(self.given.split, self.given.rows(index))
         texts = self.texts
         return [texts[i % len(texts)] for i in index] if texts else None
 
     @functools.cached_property
     def texts(self) -> list[str]:
         """What is asked for in words: as configured, or names of held-out images."""
-        if self._reader is None and not self._sample.guidance.likeness.judge:
+        if self._reader is None and not self._judged:
             return []
         if self._sample.prompts:
             texts = list(self._sample.prompts)
@@ -92,29 +110,37 @@ class Conditions:
         return self._reader.embed_all(captions.texts, cache_dir() / "texts", print)
 
     def cond_of(self, split: str, rows: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-        """Conditioning of images of the data set: their labels, and their names."""
+        """Conditioning of images of the data set: their labels, their names, part of themselves."""
         found = by_label(self._dataset.num_classes)(split, rows, labels)
         embed = self.embed(split)
         if embed is not None:
             captions = getattr(self._dataset, f"{split}_captions")
             found |= embed(captions.first(rows))
-        return found
+        return found if self.given is None else found | self.given.cond(split, rows)
 
     def labels(self, index: np.ndarray) -> np.ndarray | None:
-        """Labels that `sample.labels` gives to the samples number `index`."""
+        """Labels that `sample.labels` gives to the samples number `index`, or their pictures."""
+        if self.given and self._dataset.num_classes and self._sample.labels == "all":
+            return self.given.labels(index)
         try:
             return cycle_labels(self._sample.labels, self._dataset.num_classes, index)
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
     def made_by(self) -> dict[str, Any]:
-        """What is asked for in words, for passports; nothing where the network reads none."""
+        """What is asked for in words and given of pictures, for passports, where there is such."""
+        found: dict[str, Any] = {}
+        if self.given is not None:
+            found["given"] = f"{self._picture} of {self.given.split} pictures"
+        if self._picture == "low_resolution":
+            found["noise"] = self._sample.upscale.noise
         judge = self._judge()
+        if judge:
+            found["judge"] = judge.words
         if self._reader is None and judge is None:
-            return {}
-        return {
+            return found
+        return found | {
             "text": self._reader.identity if self._reader else "none",
-            **({"judge": judge.words} if judge else {}),
             "prompts": list(self._sample.prompts) or "names of held-out images",
             "negative": self._sample.negative,
             "compose": [list(pair) for pair in self._sample.compose],

@@ -57,7 +57,8 @@ def evaluate(job: Job, again: bool) -> None:
     step = int(state.step)
     index = np.arange(settings.num_samples)
     wanted, cond = None, job.conditions.cond(index)
-    if job.conditions.texts and not job.config.sample.prompts:
+    own = job.conditions.given is not None  # then labels and names are of the pictures given
+    if job.conditions.texts and not own and not job.config.sample.prompts:
         rows = np.random.default_rng(settings.seed).integers(len(dataset.train), size=len(index))
         cond |= job.conditions.read(job.conditions.names("train", rows))
     judge = None
@@ -66,8 +67,8 @@ def evaluate(job: Job, again: bool) -> None:
     extractor = make_extractor(job.config, dataset, cache_dir() / "extractors", print, judge)
     if "label" in cond and job.config.sample.labels != "none":
         _, train_labels = arrays(dataset.train)
-        wanted = proportional_labels(train_labels, dataset.num_classes, settings.num_samples)
-        cond["label"] = wanted
+        proportional = proportional_labels(train_labels, dataset.num_classes, len(index))
+        wanted = cond["label"] = cond["label"] if own else proportional
     features = cache_dir() / "features"
     measure = Evaluation(dataset, extractor, settings.bootstrap, features, statistics)
     result: Result = {}

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from diffusion_jax.pictures import captioned, read_made_by, save_gif, save_png, 
 from diffusion_jax.run.job import Job
 
 COLUMNS = 10
+TRIPLES = 4
+"""Samples of a row, where each stands between two pictures."""
 SHOWN = 100
 """Samples at most in a grid during training, and in the animation, as whole groups."""
 
@@ -27,8 +30,9 @@ def draw_grid(job: Job, params: Any, step: int, path: Path) -> np.ndarray:
     """Draws the first `SHOWN` samples at most, saves them as a grid and returns it."""
     sample = job.config.sample
     index = sample.first_index + np.arange(min(sample.num_images, _shown(job)))
-    images, _ = job.draw(params, sample.seed, index, job.conditions.cond(index))
-    sheet = sheet_of(job, images)
+    cond = job.conditions.cond(index)
+    images, _ = job.draw(params, sample.seed, index, cond)
+    sheet = sheet_of(job, images, index, cond)
     path.parent.mkdir(parents=True, exist_ok=True)
     made_by = {**job.made_by(step, sample.seed), **job.span(index)}
     if sample.grid == OPTIMISED:
@@ -38,11 +42,16 @@ def draw_grid(job: Job, params: Any, step: int, path: Path) -> np.ndarray:
     return sheet
 
 
-def sheet_of(job: Job, images: np.ndarray) -> np.ndarray:
+def sheet_of(
+    job: Job, images: np.ndarray, index: np.ndarray, cond: Mapping[str, np.ndarray]
+) -> np.ndarray:
     """Samples from the first on as one picture: with texts a row for each, of its variants.
 
-    In red are texts that no training image has.
+    In red are texts that no training image has. Samples that are given pictures stand each between
+    what it was given and the original.
     """
+    if job.conditions.given is not None:
+        return tile(job.conditions.given.around(index, cond["image"], images), 3 * TRIPLES)
     texts = job.conditions.texts
     if not texts:
         return tile(images, COLUMNS)
@@ -106,5 +115,5 @@ def sample(job: Job, again: bool) -> None:
     save_png(folder / "trajectory.png", strip, span)
     save_gif(folder / "denoise.gif", states, COLUMNS)
     # Last: it says that all of them are there.
-    save_png(folder / "grid.png", sheet_of(job, images), span)
+    save_png(folder / "grid.png", sheet_of(job, images, index, cond), span)
     print(f"{len(index)} samples of step {step} are in {folder}")

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.build import Config, ConfigError
-from diffusion_jax.data import open_image, to_float, to_uint8
+from diffusion_jax.data import to_float, to_uint8
 from diffusion_jax.devices import is_main
 from diffusion_jax.pictures import captioned, save_gif, save_png, tile
 from diffusion_jax.run.job import Job
 from diffusion_jax.run.sampling import sample
+from diffusion_jax.run.upscaling import opened, upscale
 from diffusion_jax.sample import Wanted, in_batches
 from diffusion_jax.variations import between, inverted, renoised
 
@@ -37,12 +37,7 @@ def picture(job: Job) -> np.ndarray:
         raise ConfigError(
             f"sample.vary.strength={settings.strength} must lie in [0, 1]; with by='noise' above 0"
         )
-    try:
-        return open_image(Path(settings.image).expanduser(), job.generator.shape)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"sample.vary.image={settings.image!r} cannot be read: {error}"
-        ) from error
+    return opened("sample.vary.image", settings.image, job.generator.shape)
 
 
 def vary(job: Job) -> None:
@@ -52,7 +47,7 @@ def vary(job: Job) -> None:
     params, step = job.restore()
     index = asked.first_index + np.arange(asked.num_images)
     cond = (
-        job.conditions.cond(index)
+        job.conditions.asked(index)
         if asked.prompts or not job.parts.reader
         else job.conditions.read([""] * len(index))
     )
@@ -125,11 +120,14 @@ def interpolate(job: Job) -> None:
 
 
 def chosen(config: Config) -> Callable[[Job, bool], None]:
-    """What a config asks to be drawn: samples, variants of a picture, or ways between texts."""
-    if config.sample.vary.image and config.sample.interpolate:
-        raise ConfigError("sample.vary.image and sample.interpolate do not go together")
-    if config.sample.vary.image:
-        return lambda job, _: vary(job)
-    if config.sample.interpolate:
-        return lambda job, _: interpolate(job)
-    return sample
+    """What a config asks to be drawn: samples, or a picture varied or enlarged, or ways."""
+    asked = config.sample
+    ways = [
+        ("sample.vary.image", asked.vary.image, vary),
+        ("sample.interpolate", asked.interpolate, interpolate),
+        ("sample.upscale.image", asked.upscale.image, upscale),
+    ]
+    found = [(key, draw) for key, value, draw in ways if value]
+    if len(found) > 1:
+        raise ConfigError(f"{' and '.join(key for key, _ in found)} do not go together")
+    return (lambda job, _: found[0][1](job)) if found else sample
