@@ -1,0 +1,97 @@
+"""How near enlarged held-out emoji are to the true ones, beside bicubic and Lanczos.
+
+One picture of each held-out concept, chosen at random, is averaged down from 64 to 32 pixels and
+enlarged again, by samples of the network of a run and by Pillow. See README.md.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from configs import emoji_upscale
+from diffusion_jax import build, run
+from diffusion_jax.data import to_float, to_uint8
+from diffusion_jax.image_conditions import average_down
+from diffusion_jax.metrics.intervals import Z
+from diffusion_jax.pictures import save_png, tile
+
+SAMPLES = 4
+"""Of each picture; their mean is what an estimate of least squared error would be."""
+SHOWN = 8
+
+
+def psnr(images: np.ndarray, originals: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio in dB of each picture, both uint8 `[N, ...]`."""
+    square = (images.astype(np.float64) - originals).reshape(len(images), -1) ** 2
+    return 10 * np.log10(255**2 / np.maximum(square.mean(1), 1e-3))
+
+
+def inconsistency(images: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Mean squared error, on [-1, 1], of each picture averaged down again to what was given."""
+    again = np.asarray(average_down(to_float(images), images.shape[1] // low.shape[1]))
+    return ((again - to_float(low)) ** 2).reshape(len(low), -1).mean(1)
+
+
+def enlarged(low: np.ndarray, factor: int, method: Image.Resampling) -> np.ndarray:
+    """Pictures uint8 `[N, H, W, 3]` by Pillow."""
+    size = low.shape[2] * factor, low.shape[1] * factor
+    return np.stack([np.asarray(Image.fromarray(one).resize(size, method)) for one in low])
+
+
+def interval(values: np.ndarray) -> dict[str, float]:
+    """Mean and 95% interval of independent values."""
+    mean, half = values.mean(), Z * values.std(ddof=1) / len(values) ** 0.5
+    return {"value": float(mean), "low": float(mean - half), "high": float(mean + half)}
+
+
+def main() -> None:
+    """Measures the newest checkpoint of a run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workdir", type=Path, default=Path("runs/emoji_upscale"))
+    parser.add_argument("--num", type=int, default=200)
+    options = parser.parse_args()
+    config = emoji_upscale.get_config()
+    job = run.Job(config, options.workdir, build.build(config))
+    dataset, factor = job.parts.dataset, config.image_condition.low_resolution.factor
+    concepts = np.array(dataset.heldout_captions.concepts)
+    order = np.random.default_rng(0).permutation(len(concepts))
+    rows = order[np.unique(concepts[order], return_index=True)[1]]
+    rows = np.random.default_rng(1).permutation(rows)[: options.num]
+    originals, labels = dataset.heldout.gather(rows)
+    low = to_uint8(average_down(to_float(originals), factor))
+
+    params, step = job.restore()
+    cond = job.conditions.cond_of("heldout", rows, labels)
+    each = {name: np.repeat(array, SAMPLES, axis=0) for name, array in cond.items()}
+    images, _ = job.draw(params, 0, np.arange(SAMPLES * len(rows)), each)
+    samples = images.reshape(len(rows), SAMPLES, *images.shape[1:])
+    ways = {
+        "sample": samples[:, 0],
+        f"mean of {SAMPLES} samples": np.rint(samples.mean(1)).astype(np.uint8),
+        "bicubic": enlarged(low, factor, Image.Resampling.BICUBIC),
+        "lanczos": enlarged(low, factor, Image.Resampling.LANCZOS),
+        "nearest": enlarged(low, factor, Image.Resampling.NEAREST),
+    }
+    found = {
+        name: {
+            "psnr": interval(psnr(made, originals)),
+            "psnr over lanczos": interval(psnr(made, originals) - psnr(ways["lanczos"], originals)),
+            "inconsistency": interval(inconsistency(made, low)),
+        }
+        for name, made in ways.items()
+    }
+    result = {"n": len(rows), "step": step, "ways": found}
+    here = Path(__file__).parent
+    (here / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for name, figures in found.items():
+        print(name, {k: tuple(round(v, 5) for v in e.values()) for k, e in figures.items()})
+    columns = [ways["nearest"], ways["lanczos"], samples[:, 0], samples[:, 1], originals]
+    shown = np.stack(columns, 1)[:SHOWN].reshape(-1, *originals.shape[1:])
+    save_png(here / "upscaled.png", tile(shown, 2 * len(columns)), job.made_by(step, 0))
+
+
+if __name__ == "__main__":
+    main()
