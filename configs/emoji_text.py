@@ -22,11 +22,11 @@ def get_config() -> ConfigDict:
     c.objective.weighting = "min_snr"
     c.optimizer.learning_rate = 1e-3
     c.optimizer.warmup_steps = 300
-    c.train.steps = 5000
+    c.train.steps = 4000
     c.train.batch_size = 64
     c.train.log_every = 100
     c.train.heldout_every = 1000
-    c.train.sample_every = 1250
+    c.train.sample_every = 2000
     c.train.checkpoint_every = 1000
     c.sample.sampler = "dpmpp_multistep"
     c.sample.steps = 30
