@@ -210,7 +210,7 @@ def test_a_picture_is_enlarged(
     assert len(singles) == 6
     about = made_by(singles[2])
     assert (about["index"], about["given"]) == (2, str(tmp_path / "low.png"))
-    assert about.get("prompt") == (prompts[0] if prompts else None)
+    assert (about.get("prompt"), about["prompts"]) == (prompts[0] if prompts else None, [*prompts])
     assert np.mean([np.asarray(Image.open(p)).mean() for p in singles]) < 100  # not white
 
 

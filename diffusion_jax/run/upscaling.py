@@ -56,7 +56,8 @@ def upscale(job: Job) -> None:
     images, _ = job.draw(params, asked.seed, index, cond)
     if not is_main():
         return
-    made_by = {**job.made_by(step, asked.seed), "given": asked.upscale.image}
+    words = {"prompts": list(asked.prompts)} if job.parts.reader else {}
+    made_by = {**job.made_by(step, asked.seed), **words, "given": asked.upscale.image}
     singles = job.workdir / "samples" / "upscaled"
     shutil.rmtree(singles, ignore_errors=True)
     singles.mkdir(parents=True)
