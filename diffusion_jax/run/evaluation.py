@@ -198,15 +198,15 @@ def _write_report(job: Job, result: Mapping[str, Any], step: int, seconds: float
         "commit": where["commit"],
         "config": f"`{config_hash(config)}`, resolved in [config.json](config.json)",
     }
-    asked = (
-        "in words, which stand beside each row"
-        if job.conditions.texts
-        else ("by class: one column for each, in order")
-    )
+    asked = "asked for by class: one column for each, in order"
+    if job.conditions.given is not None:
+        asked = "each between what it was given and the original"
+    elif job.conditions.texts:
+        asked = "asked for in words, which stand beside each row"
     passports = [entry["passport"] for entry in result.values() if "kind" in entry["passport"]]
     kinds = {passport["split"]: passport["kind"] for passport in passports}
     pictures = [
-        ("samples/grid.png", f"Samples, asked for {asked}"),
+        ("samples/grid.png", f"Samples, {asked}"),
         ("samples/trajectory.png", "From noise on the left to the picture on the right"),
         ("samples/denoise.gif", "The same for all, as an animation"),
         (
