@@ -17,7 +17,7 @@ from diffusion_jax.pictures import save_png, tile
 from diffusion_jax.provenance import environment
 from diffusion_jax.references import read_statistics
 from diffusion_jax.run.job import Job, command
-from diffusion_jax.run.names import measure_names
+from diffusion_jax.run.names import measure_names, names_asked
 from diffusion_jax.runtime import cache_dir
 from diffusion_jax.sample import proportional_labels
 
@@ -44,7 +44,7 @@ def evaluate(job: Job, again: bool) -> None:
         "likelihood": dict(settings.likelihood),
         "denoising_images": settings.denoising_images,
         "measured_by": f"{settings.extractor} {settings.weights}".strip(),
-        "names": settings.names.to_dict(),
+        **(names_asked(settings.names) if settings.names.judge else {}),
         "statistics": statistics.words if statistics else "of the training images",
     }
     if lengths:  # each figure says its own
@@ -117,7 +117,7 @@ def _evaluate_judge(job: Job, again: bool) -> None:
         "config": config_hash(job.config),
         "checkpoint": job.step_to_use(),
         "ema": job.snapshots.describe(job.ema),
-        "names": settings.names.to_dict(),
+        **names_asked(settings.names),
     }
     if not again and report.has_passport(path, passport):
         print(f"evaluated already: {job.workdir / 'report.md'}")

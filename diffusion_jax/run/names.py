@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffusion_jax.build import ConfigError, split_dataset
+from diffusion_jax.build import Config, ConfigError, split_dataset
 from diffusion_jax.data import Captions, Source
 from diffusion_jax.devices import is_main
 from diffusion_jax.evaluate import Result
@@ -32,6 +32,11 @@ class Names(NamedTuple):
     kind: str
     texts: list[str]
     images: np.ndarray
+
+
+def names_asked(settings: Config) -> dict[str, Any]:
+    """The group `evaluate.names` as JSON has it, for passports."""
+    return {"names": {**settings.to_dict(), "splits": list(settings.splits)}}
 
 
 def names_of(job: Job) -> list[Names]:
