@@ -148,6 +148,7 @@ def test_prompts_and_what_guides_reach_the_samples(
          "'gaussian' and model.name='dual_encoder' do not go together"),
         ({"evaluate__names__judge": "x", "image_condition__name": "masked"}, True,
          "evaluate.names.judge='x' measures pictures drawn from names alone"),
+        ({"evaluate__names__judge": "nowhere"}, True, "names.judge='nowhere': there is no run in"),
         ({"model__name": "dual_encoder", "objective__name": "contrastive", "text__name": "none"},
          True, "model.name='dual_encoder' reads texts"),
         ({"text__name": "byte"}, True, "text.name='byte' is not known: did you mean 'bytes'"),

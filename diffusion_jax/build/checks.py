@@ -46,6 +46,13 @@ def check_numbers(config: ConfigDict, devices: int) -> None:
             f"evaluate.names.judge={config.evaluate.names.judge!r} measures pictures drawn from "
             f"names alone, while image_condition.name={config.image_condition.name!r}"
         )
+    judges = {
+        "sample.guidance.likeness.judge": config.sample.guidance.likeness.judge,
+        "evaluate.names.judge": config.evaluate.names.judge,
+    }
+    for key, folder in judges.items():  # refused now, not after a training
+        if folder and not (Path(folder) / "config.json").exists():
+            raise ConfigError(f"{key}={folder!r}: there is no run in {folder}")
     if config.evaluate.reference:  # refused now, not after a training
         read_statistics(Path(config.evaluate.reference).expanduser())
     measured = config.evaluate.likelihood

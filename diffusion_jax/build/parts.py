@@ -110,6 +110,7 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     """
     check_network(config)
     process = None if config.objective.name == CONTRASTIVE else _make_process(config)
+    objective: Any = process.objective if process else make_contrastive(config)
     optimizer, averages = _optimizer(config), make_averages(config)
     check_numbers(config, jax.device_count() if devices is None else devices)
 
@@ -149,7 +150,6 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
-    objective: Any = process.objective if process else make_contrastive(config)
     loss = dataclasses.replace(objective, apply=apply_train)
     if given.train:
         loss = dataclasses.replace(loss, condition=given.train)
