@@ -5,10 +5,12 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from configs import default
 from diffusion_jax.build import planned_dataset
+from diffusion_jax.data import ArraySource, Captions, Dataset
 from diffusion_jax.models.flops import count_peak_memory, count_traffic
 from diffusion_jax.plan import TopologyError, parse_topology, plan_topology
 from diffusion_jax.plan.ahead_of_time import compile_step, exchanged_bytes
@@ -192,3 +194,22 @@ def test_the_table_is_in_units():
         assert 5e11 < hardware.bandwidth < 1e13
         assert 1e11 < hardware.interconnect < 1e12
         assert 0 < math.log(hardware.flops / hardware.bandwidth) < 10
+
+
+def test_a_network_that_compares_is_planned_too():
+    """It has no noise levels, and no blocks that could be computed again."""
+    config = default.get_config()
+    changes = {
+        "objective.name": "contrastive",
+        "model.name": "dual_encoder",
+        "text.name": "bytes",
+        "train.batch_size": 32,
+    }
+    config.update_from_flattened_dict(changes)
+    none = ArraySource(np.empty((0, 8, 8, 1), np.uint8), np.empty(0, np.int32))
+    captions = Captions.of([])
+    dataset = Dataset("none", none, none, (8, 8, 1), 0, (), (), "", captions, captions)
+    lines = "\n".join(plan_topology(config, dataset, parse_topology("h100:1")))
+    assert "it fits" in lines
+    assert "next: --config.model.dtype=bfloat16" in lines
+    assert "remat" not in lines

@@ -54,7 +54,7 @@ def make_network(
     """The network for images of a data set, with what reads texts for it."""
     tower = make_text_tower(config) if reader else None
     if config.model.name == DUAL:
-        network: nn.Module = DualEncoder(**config.model[DUAL])
+        network: nn.Module = DualEncoder(**config.model[DUAL], dtype=DTYPES[config.model.dtype])
         return Reading(tower, network) if tower else network
     channels = dataset.image_shape[-1] * (2 if config.objective.learned_variance else 1)
     width = reader.encoder.width if reader and reader.encoder else tower.width if tower else 0

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.models.layers import Conv
+from diffusion_jax.models.layers import Conv, Dtype
 from diffusion_jax.types import Array
 
 
@@ -16,12 +16,14 @@ class Classifier(nn.Module):
         channels: of the first stage; the second has twice as many.
         features: width of the hidden layer.
         dropout: rate before the logits, half of it after each stage.
+        dtype: compute dtype.
     """
 
     num_classes: int
     channels: int = 32
     features: int = 64
     dropout: float = 0.4
+    dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
@@ -33,10 +35,11 @@ class Classifier(nn.Module):
             x = nn.avg_pool(x, (2, 2), (2, 2))
         for width in (self.channels, 2 * self.channels):
             for _ in range(2):
-                x = nn.relu(Conv(width, kernel_init=nn.initializers.lecun_normal())(x))
+                init = nn.initializers.lecun_normal()
+                x = nn.relu(Conv(width, kernel_init=init, dtype=self.dtype)(x))
             x = nn.max_pool(x, (2, 2), (2, 2))
             x = nn.Dropout(self.dropout / 2, deterministic=not train)(x)
         x = jnp.reshape(x, (x.shape[0], -1))
-        features = jax.nn.relu(nn.Dense(self.features)(x))
+        features = jax.nn.relu(nn.Dense(self.features, dtype=self.dtype)(x))
         dropped = nn.Dropout(self.dropout, deterministic=not train)(features)
-        return nn.Dense(self.num_classes)(dropped), features
+        return nn.Dense(self.num_classes, dtype=self.dtype)(dropped), features

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from diffusion_jax.models.classifier import Classifier
-from diffusion_jax.models.layers import dense
+from diffusion_jax.models.layers import Dtype, dense
 from diffusion_jax.types import Array, Cond
 
 LARGEST = 100.0
@@ -36,22 +36,27 @@ class DualEncoder(nn.Module):
         channels: of the first stage of the convolutions.
         features: of the layer below the picture's vector.
         dropout: rate, in the picture's part.
+        dtype: compute dtype; outputs are float32.
     """
 
     width: int
     channels: int
     features: int
     dropout: float
+    dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, cond: Cond, train: bool = False) -> Likeness:
         """Pictures `[B, H, W, C]` in [-1, 1] and `cond['pooled']` `[B, P]`."""
-        images, _ = Classifier(self.width, self.channels, self.features, self.dropout)(x, train)
-        texts = dense(self.width, use_bias=False, name="text_projection")(cond["pooled"])
+        sizes = self.width, self.channels, self.features
+        images, _ = Classifier(*sizes, self.dropout, self.dtype)(x, train)
+        project = dense(self.width, dtype=self.dtype, use_bias=False, name="text_projection")
+        texts = project(cond["pooled"].astype(self.dtype))
         scale = self.param("logit_scale", nn.initializers.constant(math.log(1 / 0.07)), ())
         return Likeness(_unit(images), _unit(texts), jnp.minimum(jnp.exp(scale), LARGEST))
 
 
 def _unit(x: Array) -> Array:
+    x = x.astype(jnp.float32)
     # The square root of 0 has no gradient.
     return x / jnp.sqrt(jnp.maximum(jnp.sum(x**2, axis=-1, keepdims=True), 1e-12))

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from diffusion_jax.build import Config, ConfigError
 from diffusion_jax.data import Dataset
-from diffusion_jax.models.remat import REMAT
 from diffusion_jax.plan.ahead_of_time import Compiled, compile_step, has_libtpu
 from diffusion_jax.plan.hardware import GIB, Hardware, Topology, find_hardware
 from diffusion_jax.plan.measured import Steps, matrix_peak
@@ -211,8 +210,7 @@ def _lighter(program: Program, limit: float) -> Iterator[dict[str, Any]]:
     """Changes that need less memory, the cheapest in time first."""
     config = program.config
     key = f"model.{config.model.name}.remat"
-    policies = list(REMAT)
-    heavier = policies[policies.index(config.model[config.model.name].remat) + 1 :]
+    heavier = program.policies[program.policies.index(program.remat) + 1 :]
     yield from ({key: policy} for policy in heavier)
     full = {key: "full"} if heavier else {}
     for less in ({}, full) if full else ({},):
@@ -242,11 +240,10 @@ def _faster(program: Program, bound: str) -> Iterator[dict[str, Any]]:
     """Changes that may be faster and need more memory."""
     config = program.config
     key = f"model.{config.model.name}.remat"
-    policies = list(REMAT)
-    at = policies.index(config.model[config.model.name].remat)
+    lighter = program.policies[: program.policies.index(program.remat)]
     if config.model.dtype == "float32" and program.platform != "cpu":
         yield {"model.dtype": "bfloat16"}
-    yield from ({key: policy} for policy in policies[:at])
+    yield from ({key: policy} for policy in lighter)
     if config.train.accumulate > 1:
         yield {"train.accumulate": config.train.accumulate // 2}
     if bound != "computation":

@@ -14,6 +14,7 @@ from diffusion_jax.build import Config, Parts, build, mesh_shape
 from diffusion_jax.data import Dataset
 from diffusion_jax.models.flops import count_flops, count_peak_memory, count_traffic
 from diffusion_jax.models.platform import computing_on
+from diffusion_jax.models.remat import REMAT
 from diffusion_jax.training.parallel import ROWS, Sharded
 from diffusion_jax.training.state import TrainState, abstract_state
 
@@ -76,6 +77,17 @@ class Program:
         size: int = self.config.train.batch_size
         return size // (data * fsdp * self.config.train.accumulate)
 
+    @property
+    def policies(self) -> list[str]:
+        """What blocks can compute again, the least first."""
+        return list(REMAT) if "remat" in self.config.model[self.config.model.name] else ["none"]
+
+    @property
+    def remat(self) -> str:
+        """What blocks compute again."""
+        policy: str = self.config.model[self.config.model.name].get("remat", "none")
+        return policy
+
     @functools.cached_property
     def state(self) -> TrainState:
         """Shapes of the state."""
@@ -127,8 +139,9 @@ class Program:
     @functools.cached_property
     def model_flops(self) -> int:
         """Of a step that computed nothing again, by which utilisation is measured (PaLM, B)."""
-        key = f"model.{self.config.model.name}.remat"
-        return self.changed({key: "none"}).step_flops
+        if self.remat == "none":
+            return self.step_flops
+        return self.changed({f"model.{self.config.model.name}.remat": "none"}).step_flops
 
     def bytes_of(self, tree: Any) -> int:
         """Bytes of a tree, named as the state, on each device."""
@@ -160,10 +173,9 @@ class Program:
         In half precision, unless they are among the activations as without remat; and gathered.
         """
         _, fsdp, model = self.cuts
-        network = self.config.model[self.config.model.name]
         if self.config.model.dtype == "float32":
             return whole // model if fsdp > 1 else 0
-        return whole // 2 // model if network.remat != "none" else 0
+        return whole // 2 // model if self.remat != "none" else 0
 
     @property
     def batch_bytes(self) -> int:

@@ -89,6 +89,8 @@ def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
         raise ConfigError(f"--topology={topology} goes with --mode plan, not {mode}")
     check_workdir(config, workdir)
     job = Job(config, workdir, build(config))
+    if mode == "sample":
+        _ = job.generator  # or there is none
     if mode in ("all", "train") and (signum := train(job)):
         print(f"stopped and saved; go on with the same command: {command()}")
         return 128 + signum
