@@ -1,4 +1,9 @@
-"""Text to picture: emoji of 32 x 32 from their names."""
+"""Text to picture: emoji of 32 x 32 from their names.
+
+65 min on two CPU cores: a judge finds the name of a drawn picture among 122 in 26% (95% interval 19
+to 35) for names seen in training, in 25% (19 to 34) for unseen concepts: see
+experiments/text_to_picture.
+"""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,8 @@
-"""The second stage of a cascade: emoji of 64 x 64 from those of 32 x 32, and their names."""
+"""The second stage of a cascade: emoji of 64 x 64 from those of 32 x 32, and their names.
+
+10 min on two CPU cores: a sample is at 21.0 dB (95% interval 20.8 to 21.2) from the true held-out
+picture, Lanczos at 20.1: see experiments/upscale.
+"""
 
 from ml_collections import ConfigDict
 

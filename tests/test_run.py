@@ -115,6 +115,7 @@ def test_the_whole_job_and_what_it_leaves(tmp_path: Path, capsys: pytest.Capture
     assert result["frechet_noise_cnn"]["n"] == 60
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
     assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6]
+    assert all(row["train_seconds"] > 0 for row in rows if "loss" in row)  # also if killed later
     assert any("heldout/mse_t0.05" in row for row in rows)
     out = capsys.readouterr().out
     assert "parameters" in out
@@ -126,7 +127,9 @@ def test_the_whole_job_and_what_it_leaves(tmp_path: Path, capsys: pytest.Capture
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
     assert "training is done" in capsys.readouterr().out
 
-    # With other settings of the sampler it draws and measures again, and trains nothing.
+    # With other settings of the sampler it draws and measures again, and trains nothing; also where
+    # the checkpoints alone were copied.
+    (tmp_path / "run/metrics.jsonl").unlink()
     assert run.run(tiny(sample__steps=3), tmp_path / "run", "all") == 0
     after = json.loads((tmp_path / "run/result.json").read_text())
     assert {entry["passport"]["steps"] for entry in after.values()} == {3}

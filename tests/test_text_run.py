@@ -249,3 +249,13 @@ def test_judges_that_cannot_be_are_refused(
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("split", ["", "nowhere"])
+def test_a_split_of_names_that_is_not_there_is_refused_before_anything_is_drawn(
+    trained: Path, judge: Path, monkeypatch: Any, capsys: Any, split: str
+) -> None:
+    monkeypatch.setattr(run.evaluation, "_drawn", None)
+    names = {"evaluate__names__judge": str(judge), "evaluate__names__splits": (split,)}
+    assert run_it(monkeypatch, trained, "evaluate", dataset(), **names) == 2
+    assert f"evaluate.names.splits: data.heldout_split={split!r} is" in capsys.readouterr().err

@@ -231,7 +231,7 @@ def split_dataset(config: ConfigDict, split: str) -> Dataset:
     return _dataset(config, split)
 
 
-def _dataset(config: ConfigDict, heldout_split: str = "") -> Dataset:
+def _dataset(config: ConfigDict, heldout_split: str | None = None) -> Dataset:
     data = config.data
     return load_dataset(
         data.name,
@@ -239,7 +239,7 @@ def _dataset(config: ConfigDict, heldout_split: str = "") -> Dataset:
         manual_dir=data.manual_dir,
         image_size=data.image_size,
         train_split=data.train_split,
-        heldout_split=heldout_split or data.heldout_split,
+        heldout_split=data.heldout_split if heldout_split is None else heldout_split,
         heldout_fraction=data.heldout_fraction,
         caption_key=data.caption_key,
         memory=lookup(MEMORY, data.in_memory, "data.in_memory"),

@@ -9,10 +9,11 @@ def plot_curves(metrics: Path, out: Path) -> float:
     """Draws the loss over steps and the held-out error by noise level; seconds spent in training.
 
     Args:
-        metrics: a run's `metrics.jsonl`.
+        metrics: a run's `metrics.jsonl`; missing where only checkpoints were copied.
         out: PNG to write; none is written if nothing was logged.
     """
-    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    text = metrics.read_text(encoding="utf-8") if metrics.exists() else ""
+    rows = [json.loads(line) for line in text.splitlines()]
     rows = list({(row["step"], tuple(sorted(row))): row for row in rows}.values())
     losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     heldout = [row for row in rows if "heldout/loss" in row]

@@ -17,7 +17,7 @@ from diffusion_jax.pictures import save_png, tile
 from diffusion_jax.provenance import environment
 from diffusion_jax.references import read_statistics
 from diffusion_jax.run.job import Job, command
-from diffusion_jax.run.names import measure_names, names_asked
+from diffusion_jax.run.names import measure_names, names_asked, names_of
 from diffusion_jax.runtime import cache_dir
 from diffusion_jax.sample import proportional_labels
 
@@ -61,9 +61,9 @@ def evaluate(job: Job, again: bool) -> None:
     if job.conditions.texts and not own and not job.config.sample.prompts:
         rows = np.random.default_rng(settings.seed).integers(len(dataset.train), size=len(index))
         cond |= job.conditions.read(job.conditions.names("train", rows))
-    judge = None
+    judge, names = None, []
     if folder := settings.names.judge:
-        judge = job.load_judge(folder, f"evaluate.names.judge={folder!r}")
+        judge, names = job.load_judge(folder, f"evaluate.names.judge={folder!r}"), names_of(job)
     extractor = make_extractor(job.config, dataset, cache_dir() / "extractors", print, judge)
     if "label" in cond and job.config.sample.labels != "none":
         _, train_labels = arrays(dataset.train)
@@ -99,7 +99,7 @@ def evaluate(job: Job, again: bool) -> None:
         if settings.likelihood.num_images:
             found |= _likelihood(job, params, about)
         if judge:
-            found |= measure_names(job, judge, params, about)
+            found |= measure_names(job, judge, names, params, about)
         result |= {key + report.suffix(entry): entry for key, entry in found.items()}
     if not is_main():
         return
@@ -123,7 +123,7 @@ def _evaluate_judge(job: Job, again: bool) -> None:
         print(f"evaluated already: {job.workdir / 'report.md'}")
         return
     params, step = job.restore()
-    result = measure_names(job, job.as_judge(), params, passport)
+    result = measure_names(job, job.as_judge(), names_of(job), params, passport)
     if is_main():
         _write_report(job, result, step, 0.0)
         report.write_result(path, result)

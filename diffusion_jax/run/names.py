@@ -1,12 +1,12 @@
 """How well pictures fit their names: of what was seen in training, and of what was not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from diffusion_jax.build import Config, ConfigError, split_dataset
-from diffusion_jax.data import Captions, Source
+from diffusion_jax.data import Captions, DataError, Source
 from diffusion_jax.devices import is_main
 from diffusion_jax.evaluate import Result
 from diffusion_jax.judge import Judge
@@ -43,7 +43,7 @@ def names_of(job: Job) -> list[Names]:
     """Names of training images, of held-out ones and of other splits: as many of each.
 
     Raises:
-        ConfigError: the data has no captions.
+        ConfigError: the data has no captions, or not these splits.
     """
     dataset, settings = job.parts.dataset, job.config.evaluate.names
     if dataset.train_captions is None:
@@ -52,7 +52,10 @@ def names_of(job: Job) -> list[Names]:
     if dataset.heldout_captions is not None and len(dataset.heldout):
         splits.append((job.config.data.heldout_split, dataset.heldout, dataset.heldout_captions))
     for split in settings.splits:
-        other = split_dataset(job.config, split)
+        try:
+            other = split_dataset(job.config, split)
+        except DataError as error:
+            raise ConfigError(f"evaluate.names.splits: {error}") from None
         assert other.heldout_captions is not None
         splits.append((split, other.heldout, other.heldout_captions))
     chosen = [_one_of_each(captions) for _, _, captions in splits]
@@ -100,12 +103,15 @@ def _one_of_each(captions: Captions) -> np.ndarray:
     return rows
 
 
-def measure_names(job: Job, judge: Judge, params: Any, passport: Mapping[str, Any]) -> Result:
+def measure_names(
+    job: Job, judge: Judge, splits: Sequence[Names], params: Any, passport: Mapping[str, Any]
+) -> Result:
     """Retrieval and CLIP score of real pictures, and of a sample for each name.
 
     Args:
         job: the run; if its network draws nothing, there are real pictures alone.
         judge: of the likeness.
+        splits: what to draw, as `names_of` has it.
         params: of the job's network.
         passport: how samples are made.
 
@@ -114,7 +120,7 @@ def measure_names(job: Job, judge: Judge, params: Any, passport: Mapping[str, An
     """
     result: Result = {}
     folder = job.workdir / "samples"
-    for number, names in enumerate(names_of(job)):
+    for number, names in enumerate(splits):
         num, texts = len(names.texts), judge.texts(names.texts)
         of = {
             **{"judge": judge.words, "split": names.split, "kind": names.kind, "num_names": num},

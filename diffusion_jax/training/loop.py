@@ -88,10 +88,10 @@ def train(
     progress = Progress(cadence.steps, start, batch_size)
     window: list[Mapping[str, Any]] = []
     measured: dict[str, float] = {}
-    began = clock = time.monotonic()
+    told = clock = time.monotonic()
 
     def log(step: int) -> None:
-        nonlocal clock
+        nonlocal told, clock
         checkpoints.check()
         rows = parallel.read(window)
         check_skipped(step - len(rows), [int(np.max(row["skipped"])) for row in rows])
@@ -102,8 +102,9 @@ def train(
         scalars["skipped"] = len(rows) - len(sound)
         now = time.monotonic()
         scalars["images_per_second"] = batch_size * len(window) / (now - clock)
+        scalars["train_seconds"] = now - told  # a killed run has said all but the last of them
         window.clear()
-        clock = now
+        told = clock = now
         writer.write_scalars(step, scalars)
         progress.report(step, scalars)
 
@@ -156,5 +157,5 @@ def train(
         save(step)
         checkpoints.wait()
     progress.close()
-    writer.write_scalars(step, {"train_seconds": time.monotonic() - began})
+    writer.write_scalars(step, {"train_seconds": time.monotonic() - told})
     return stopped(step)
