@@ -51,13 +51,16 @@ def denoising_errors(
     @jax.jit
     def program(whole: Any, each: Any) -> jax.Array:
         (params, key), (x_0, index, cond) = whole, each
-        denoise, errors = generator.denoiser(params), []
-        for number, time in enumerate(TIMES):
-            keys = sample_keys(jax.random.fold_in(key, number), index)
-            eps, t = sample_noise(keys, generator.shape), jnp.full(len(x_0), time)
+        denoise = generator.denoiser(params)
+
+        def errors(numbered: tuple[jax.Array, jax.Array]) -> jax.Array:
+            keys = sample_keys(jax.random.fold_in(key, numbered[0]), index)
+            eps, t = sample_noise(keys, generator.shape), jnp.full(len(x_0), numbered[1])
             x_0_hat = denoise(diffuse(generator.schedule, x_0, eps, t), t, cond).x_0
-            errors.append(jnp.mean((x_0_hat - x_0) ** 2, axis=tuple(range(1, x_0.ndim))))
-        return jnp.stack(errors, 1)
+            return jnp.mean((x_0_hat - x_0) ** 2, axis=tuple(range(1, x_0.ndim)))
+
+        # In a loop, so that the network is compiled once.
+        return jax.lax.map(errors, (jnp.arange(len(TIMES)), jnp.asarray(TIMES))).T
 
     def measured(split: str, source: Source) -> np.ndarray:
         rows = np.random.default_rng(seed).permutation(len(source))[:num_images]
