@@ -32,8 +32,9 @@ def flock(
     law of the data. The factor `alpha_t` is ours: where next to no signal is left, a sampler's step
     multiplies what there is of it many times. Cohesion and alignment are the other two rules of
     Reynolds (1987): they draw together the pictures, and the directions
-    `d(x_t / alpha_t) / d(sigma_t / alpha_t) = eps` in which they move. Each is off at 0; where all
-    are, nothing is computed: samples are those of `denoise` to the bit.
+    `d(x_t / alpha_t) / d(sigma_t / alpha_t) = eps` in which they move. Each is off at 0. Where
+    all are the number 0, `denoise` itself is returned, and samples are the same to the bit; where
+    that turns out as the program runs, nothing is computed, and they are within rounding.
 
     Args:
         denoise: the denoiser.
