@@ -86,7 +86,7 @@ def parse(argv: list[str]) -> list[str]:
             raise flags.Error("which config? e.g. --config configs/digits.py")
         len(CONFIG.value)  # a file that could not be loaded fails at its first use
     except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
-        from diffusion_jax.command_line import check_command_line
+        from diffusion_jax.system.command_line import check_command_line
 
         sys.exit(f"error: {check_command_line(argv) or error}")
     return rest
@@ -96,7 +96,8 @@ def main(argv: list[str]) -> None:
     """Runs one config."""
     if SWEEP.value is not None:
         sys.exit(_sweep(SWEEP.value))
-    from diffusion_jax import processes, run  # not at the top: --help is instant
+    from diffusion_jax import run  # not at the top: --help is instant
+    from diffusion_jax.system import processes
 
     _shortcuts(argv[1:])
 

@@ -7,7 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before jax is imported: ke
 import jax
 import pytest
 
-from diffusion_jax import runtime
+from diffusion_jax.system import runtime
 
 
 def pytest_configure(config):

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from diffusion_jax import schedules
+from diffusion_jax.diffusion import schedules
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser, Key
 
 SCHEDULES = {

@@ -17,7 +17,7 @@ from diffusion_jax.data import (
     without_images,
 )
 from diffusion_jax.data.batches import epoch_order
-from diffusion_jax.data.digits import png
+from diffusion_jax.data.sets.digits import png
 
 COUNTS = (1, 2, 3, 4, 5)
 

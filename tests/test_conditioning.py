@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from compiled import quick_jit
 
-from diffusion_jax.conditioning import PARTS, drop, unconditional
-from diffusion_jax.corruption import sample_keys
+from diffusion_jax.diffusion.conditioning import PARTS, drop, unconditional
+from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.models.attention import attention
 from diffusion_jax.models.dit import DiT
 from diffusion_jax.models.unet import UNet

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.contrastive import ContrastiveLoss, moved
 from diffusion_jax.metrics.retrieval import ranks, text_estimates
 from diffusion_jax.models.dual_encoder import DualEncoder, Likeness
+from diffusion_jax.objectives.contrastive import ContrastiveLoss, moved
 
 N, WIDTH = 8, 5
 

@@ -5,7 +5,7 @@ import pytest
 from oracles import CLEAN, SCHEDULES, three_components
 from scipy import stats
 
-from diffusion_jax.corruption import (
+from diffusion_jax.diffusion.corruption import (
     diffuse,
     learned_log_variance,
     posterior_mean,

@@ -24,7 +24,7 @@ from diffusion_jax.data import (
     to_uint8,
     train_batches,
 )
-from diffusion_jax.data.digits import png
+from diffusion_jax.data.sets.digits import png
 
 ROOT = Path(__file__).parent.parent
 

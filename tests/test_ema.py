@@ -16,9 +16,9 @@ from ml_collections import config_flags
 from scipy import integrate
 
 from diffusion_jax import run
-from diffusion_jax.build import ConfigError, build, evaluated, sample_average
-from diffusion_jax.build.averages import make_averages
-from diffusion_jax.extractor import Extractor
+from diffusion_jax.evaluation.extractor import Extractor
+from diffusion_jax.from_config import ConfigError, build, evaluated, sample_average
+from diffusion_jax.from_config.averages import make_averages
 from diffusion_jax.plan import make_plan
 from diffusion_jax.report import result_tables
 from diffusion_jax.run.evaluation import evaluate

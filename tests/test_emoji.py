@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from diffusion_jax.data import DataError, describe_dataset, emoji_pictures, load_dataset
-from diffusion_jax.data.emoji import Example, drop_unclear_lines, held_style, split
-from diffusion_jax.data.emoji_names import captions, describe, draw, key_of, read_names
-from diffusion_jax.data.emoji_pictures import STYLES, read_picture
+from diffusion_jax.data.sets.emoji import Example, drop_unclear_lines, held_style, split
+from diffusion_jax.data.sets.emoji_names import captions, describe, draw, key_of, read_names
+from diffusion_jax.data.sets.emoji_pictures import STYLES, read_picture
 
 OPENMOJI, LINE, GOOGLE, _, FLUENT = STYLES
 SHADES = itertools.count(100)

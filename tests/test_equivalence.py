@@ -5,7 +5,7 @@ import functools
 import pytest
 
 from configs import default
-from diffusion_jax.equivalence import compare_objectives
+from diffusion_jax.plan.equivalence import compare_objectives
 
 
 def config(words):

@@ -9,10 +9,10 @@ import pytest
 from test_run import random_dataset
 
 from diffusion_jax.data import ArraySource, DataError
-from diffusion_jax.evaluate import Evaluation
-from diffusion_jax.extractor import Extractor
+from diffusion_jax.evaluation.evaluate import Evaluation
+from diffusion_jax.evaluation.extractor import Extractor
+from diffusion_jax.evaluation.references import Statistics
 from diffusion_jax.metrics.frechet import Moments, frechet_distance, moments
-from diffusion_jax.references import Statistics
 from diffusion_jax.report import result_tables
 
 DATASET = random_dataset()

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from test_run import random_dataset, tiny
 
-from diffusion_jax import build, report, run
-from diffusion_jax.build import ConfigError, make_extractor
-from diffusion_jax.build import extractors as choice
+from diffusion_jax import from_config, report, run
 from diffusion_jax.data import arrays
-from diffusion_jax.evaluate import Evaluation
-from diffusion_jax.extractor import Extractor
+from diffusion_jax.evaluation.evaluate import Evaluation
+from diffusion_jax.evaluation.extractor import Extractor
+from diffusion_jax.from_config import ConfigError, make_extractor
+from diffusion_jax.from_config import extractors as choice
 from diffusion_jax.metrics.frechet import frechet_distance, moments
 
 
@@ -40,7 +40,7 @@ def test_what_cannot_be_measured_by_is_refused_before_a_training(
 ):
     monkeypatch.setattr(choice, "packaged", lambda pretrained: None)
     for refused in (
-        lambda: build.build(settings(name, weights), random_dataset()),
+        lambda: from_config.build(settings(name, weights), random_dataset()),
         lambda: made(settings(name, weights), tmp_path),
     ):
         with pytest.raises(ConfigError, match=says):

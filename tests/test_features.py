@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion_jax.features import cached_outputs
+from diffusion_jax.system.cache import cached_outputs
 
 INPUTS = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
 

@@ -10,11 +10,11 @@ import pytest
 from oracles import SCHEDULES, three_components
 
 from configs import default
-from diffusion_jax import time_grids
-from diffusion_jax.build import ConfigError, build, grids_to_start_from
-from diffusion_jax.grid_search import Found, cached_times, optimise_times
-from diffusion_jax.prediction import PREDICTIONS
-from diffusion_jax.sample import Generator, Wanted
+from diffusion_jax.diffusion import time_grids
+from diffusion_jax.diffusion.prediction import PREDICTIONS
+from diffusion_jax.from_config import ConfigError, build, grids_to_start_from
+from diffusion_jax.generation.generator import Generator, Wanted
+from diffusion_jax.generation.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.samplers.exponential import dpmpp_multistep
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.samplers.sde import euler_ancestral

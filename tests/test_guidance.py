@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from oracles import SCHEDULES, three_components
 
-from diffusion_jax.conditioning import drop, unconditional
-from diffusion_jax.corruption import sample_keys
+from diffusion_jax.diffusion.conditioning import drop, unconditional
+from diffusion_jax.diffusion.corruption import sample_keys
+from diffusion_jax.diffusion.prediction import PREDICTIONS, denoiser
 from diffusion_jax.guidance.clip import clip
 from diffusion_jax.guidance.extrapolation import classifier_free
-from diffusion_jax.prediction import PREDICTIONS, denoiser
 from diffusion_jax.types import Denoised
 
 T = np.array([0.1, 0.4, 0.6, 0.9])

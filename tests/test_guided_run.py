@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from test_run import tiny
 
-from diffusion_jax import build, run
-from diffusion_jax.sample import Wanted
+from diffusion_jax import from_config, run
+from diffusion_jax.generation.generator import Wanted
 
 GUIDED = {
     "train__steps": 4,
@@ -32,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def images_of(workdir: Path, disturbed: float = 0.0, **changes: Any) -> np.ndarray:
     """Samples of the run with other guidance, and other weights if so much is added to them."""
     config = tiny(**GUIDED, **changes)
-    job = run.Job(config, workdir, build.build(config))
+    job = run.Job(config, workdir, from_config.build(config))
     params, _ = job.restore()
     params = jax.tree.map(
         lambda a: a + disturbed * jax.random.normal(jax.random.key(a.size), a.shape), params
@@ -102,8 +102,8 @@ def test_guidance_that_cannot_be_is_refused(
 def test_a_group_is_whole_where_fewer_samples_are_asked_for(trained: Path) -> None:
     flock = {"sample__guidance__flock__size": 4, "sample__guidance__flock__separation": 5.0}
     config = tiny(**GUIDED, **flock)
-    generator = build.build(config).generator
-    params = run.Job(config, trained, build.build(config)).restore()[0]
+    generator = from_config.build(config).generator
+    params = run.Job(config, trained, from_config.build(config)).restore()[0]
 
     def draw(num: int, batch_size: int) -> np.ndarray:
         cond = {"label": np.full(num, 3, np.int32)}

@@ -14,13 +14,18 @@ from PIL import Image
 from test_run import random_dataset, tiny
 from test_text_run import COLOURS, TEXT, dataset, run_it
 
-from diffusion_jax import build, run
-from diffusion_jax.conditioning import drop
-from diffusion_jax.corruption import sample_keys
-from diffusion_jax.image_conditions import LEVEL_WIDTH, LowResolution, Masked, average_down
-from diffusion_jax.objectives import GaussianLoss
-from diffusion_jax.prediction import PREDICTIONS
-from diffusion_jax.time_sampling import uniform
+from diffusion_jax import from_config, run
+from diffusion_jax.diffusion.conditioning import drop
+from diffusion_jax.diffusion.corruption import sample_keys
+from diffusion_jax.diffusion.image_conditions import (
+    LEVEL_WIDTH,
+    LowResolution,
+    Masked,
+    average_down,
+)
+from diffusion_jax.diffusion.prediction import PREDICTIONS
+from diffusion_jax.diffusion.time_sampling import uniform
+from diffusion_jax.objectives.gaussian import GaussianLoss
 
 FLOW = SCHEDULES["flow"]
 CLEAN = LowResolution(FLOW, 2, 0.0, 0.0)  # flow has no noise at all at time 0
@@ -217,7 +222,7 @@ def test_a_picture_is_enlarged(
 def test_a_masked_picture_comes_with_its_own_label() -> None:
     data = random_dataset()
     config = tiny(image_condition__name="masked")
-    parts = build.build(config, data)
+    parts = from_config.build(config, data)
     conditions = run.Job(config, Path("none"), parts).conditions
     found = conditions.cond(np.array([0, 7, 20, 27]))  # of 20 held-out pictures
     assert found["image"].shape == (4, 8, 8, 2)
@@ -250,8 +255,8 @@ def test_what_cannot_be_given_is_refused(changes: dict[str, Any], says: str) -> 
     file = changes.pop("file", "")
     settings = {f"image_condition__{key}": value for key, value in changes.items()}
     settings = {**GIVEN, "text__name": "none", "sample__upscale__image": file, **settings}
-    with pytest.raises(build.ConfigError, match=says) as error:
-        build.build(tiny(**settings), dataset())
+    with pytest.raises(from_config.ConfigError, match=says) as error:
+        from_config.build(tiny(**settings), dataset())
     assert "\n" not in str(error.value)
 
 

@@ -17,13 +17,13 @@ from scipy.linalg import expm
 from test_sde import assert_own_and_right, karras_times, keys_of
 from trajectories import Table, whole, x_0_hat
 
-from diffusion_jax.corruption import (
+from diffusion_jax.diffusion.corruption import (
     diffuse,
     posterior_mean,
     reverse_variances,
     sample_noise,
 )
-from diffusion_jax.langevin import TAUS, Langevin
+from diffusion_jax.diffusion.langevin import TAUS, Langevin
 from diffusion_jax.samplers.cld import cld
 from diffusion_jax.types import Denoised
 

@@ -19,10 +19,10 @@ from scipy import stats
 from trajectories import Table, between
 
 from configs import default
-from diffusion_jax import schedules
-from diffusion_jax.build import SAMPLERS, make_sampler
-from diffusion_jax.corruption import diffuse, sample_keys
-from diffusion_jax.prediction import PREDICTIONS, Prediction, denoiser
+from diffusion_jax.diffusion import schedules
+from diffusion_jax.diffusion.corruption import diffuse, sample_keys
+from diffusion_jax.diffusion.prediction import PREDICTIONS, Prediction, denoiser
+from diffusion_jax.from_config import SAMPLERS, make_sampler
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.restart import restart_times
 

@@ -1,4 +1,4 @@
-"""The import graph: each layer imports only from the layers above it (design of the package).
+"""The import graph: each folder imports only from the levels above it.
 
 Found by parsing, so that nothing is imported and imports inside of functions count too.
 """
@@ -11,33 +11,23 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = "diffusion_jax"
 
-LAYERS = (
-    ("types", "runtime", "files", "pictures", "devices"),
-    ("processes",),
-    ("schedules", "models"),
-    ("time_sampling", "time_grids", "prediction"),
-    ("corruption", "conditioning", "langevin"),
-    ("objectives", "contrastive", "samplers", "guidance", "codecs", "image_conditions"),
-    ("metrics", "likelihood", "restoration", "weights"),
-    ("data", "text"),
-    ("training",),
-    ("sample", "features", "extractor", "references"),
-    (
-        *("heldout", "evaluate", "denoising", "grid_search", "variations", "passports"),
-        *("pretrained", "judge"),
-    ),
-    ("command_line", "report"),
-    ("build",),
-    ("provenance", "plan", "equivalence"),
+LEVELS = (
+    ("types", "system", "metrics"),
+    ("models", "data", "report"),
+    ("diffusion", "text", "training"),
+    ("objectives", "samplers", "guidance"),
+    ("generation",),
+    ("evaluation",),
+    ("from_config",),
+    ("plan",),
     ("run",),
     ("sweep",),
     ("launch", "configs", "experiments"),
 )
-"""From top to bottom; a module imports from the lines above its own, and from its own folder."""
+"""The parts of the package, as in the README; each imports from the levels above its own."""
 
-STANDALONE = {"types", "runtime", "files", "pictures", "devices"}
-FORBIDDEN = {"models": {"schedules"}, "samplers": {"models"}, "guidance": {"samplers"}}
-CONFIG_FILES = {"build", "command_line", "sweep", "launch", "configs"}
+FORBIDDEN = {"samplers": {"models"}, "guidance": {"models"}}
+CONFIG_FILES = {"from_config", "sweep", "launch", "configs"}
 
 FILES = sorted(
     path for folder in (PACKAGE, "configs", "experiments") for path in (ROOT / folder).rglob("*.py")
@@ -70,21 +60,19 @@ def parts_imported(tree: ast.AST) -> set[str]:
     return {name[1] for name in names if name[0] == PACKAGE and len(name) > 1}
 
 
-def layer_of(part: str) -> int:
-    for number, layer in enumerate(LAYERS):
-        if part in layer:
+def level_of(part: str) -> int:
+    for number, level in enumerate(LEVELS):
+        if part in level:
             return number
-    raise AssertionError(f"{part!r} has no layer: give it one in LAYERS, as in the design")
+    raise AssertionError(f"{part!r} has no level: give it one in LEVELS and in the README")
 
 
 def wrong_imports(part: str, tree: ast.AST) -> set[str]:
     """Parts that `part` imports and must not."""
     imported = parts_imported(tree) - {part}
-    if part in STANDALONE:
-        return imported
-    if part == "data":
+    if level_of(part) == 0:
         return imported - {"types"}
-    wrong = {other for other in imported if layer_of(other) >= layer_of(part)}
+    wrong = {other for other in imported if level_of(other) >= level_of(part)}
     return wrong | (imported & FORBIDDEN.get(part, set()))
 
 
@@ -101,12 +89,12 @@ def top_packages(names: set[str]) -> set[str]:
 def test_imports(path):
     tree, part = ast.parse(path.read_text()), part_of(path)
     if part != "__init__":
-        assert not wrong_imports(part, tree), f"{part} imports from a layer that is not above it"
+        assert not wrong_imports(part, tree), f"{part} imports from a level that is not above it"
     assert not any(name.startswith(".") for name in imports(tree)), "relative import"
     assert not uses_private_jax(tree), "jax._src is private"
     if part not in CONFIG_FILES and path.stem not in CONFIG_FILES:
         assert "ml_collections" not in top_packages(imports(tree)), (
-            "configs become objects in build"
+            "configs become objects in from_config"
         )
     if path.is_relative_to(ROOT / PACKAGE):
         top_level = top_packages(imports(tree, anywhere=False))
@@ -116,21 +104,27 @@ def test_imports(path):
 
 
 def test_the_package_was_found():
-    assert {"types", "schedules", "samplers", "guidance", "models"} <= {part_of(p) for p in FILES}
+    assert {part for level in LEVELS for part in level} == {part_of(p) for p in FILES} - {
+        "__init__"
+    }
+
+
+def test_the_top_of_the_package_is_small():
+    entries = [p for p in (ROOT / PACKAGE).iterdir() if p.name != "__pycache__"]
+    assert len(entries) <= 20
 
 
 @pytest.mark.parametrize(
     ("part", "source", "wrong"),
     [
-        ("schedules", "from diffusion_jax.types import Array", set()),
+        ("diffusion", "from diffusion_jax.types import Array", set()),
         ("samplers", "from diffusion_jax.samplers.loop import sample", set()),
         ("samplers", "def f():\n    from diffusion_jax.models.dit import DiT", {"models"}),
         ("samplers", "import diffusion_jax.guidance.clip", {"guidance"}),
         ("guidance", "from diffusion_jax import samplers, types", {"samplers"}),
-        ("models", "if True:\n    from diffusion_jax import schedules", {"schedules"}),
-        ("prediction", "from diffusion_jax.corruption import diffuse", {"corruption"}),
-        ("conditioning", "from diffusion_jax.corruption import diffuse", {"corruption"}),
-        ("data", "from diffusion_jax.schedules import Flow", {"schedules"}),
+        ("models", "if True:\n    from diffusion_jax import diffusion", {"diffusion"}),
+        ("data", "from diffusion_jax.diffusion.schedules import Flow", {"diffusion"}),
+        ("metrics", "from diffusion_jax.system.files import sync", {"system"}),
         ("types", "from diffusion_jax import cache", {"cache"}),
     ],
 )

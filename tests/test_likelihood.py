@@ -11,12 +11,13 @@ from compiled import quick_jit
 from oracles import SCHEDULES, GaussianMixture, gaussian, three_components
 from scipy import stats
 
-from diffusion_jax import likelihood, time_grids
-from diffusion_jax.corruption import diffuse, variational_term
-from diffusion_jax.likelihood import ancestral_bound, ode_nll, variational_bound
+from diffusion_jax.diffusion import time_grids
+from diffusion_jax.diffusion.corruption import diffuse, variational_term
+from diffusion_jax.diffusion.schedules import Cosine, Schedule
+from diffusion_jax.evaluation import likelihood
+from diffusion_jax.evaluation.likelihood import ancestral_bound, ode_nll, variational_bound
 from diffusion_jax.samplers.adaptive import velocity
 from diffusion_jax.samplers.ode import coordinate
-from diffusion_jax.schedules import Cosine, Schedule
 from diffusion_jax.types import Denoised
 
 NAMES = tuple(SCHEDULES)

@@ -9,8 +9,8 @@ import pytest
 from oracles import SCHEDULES, gaussian, three_components
 from test_sde import assert_own_and_right, karras_times, keys_of
 
-from diffusion_jax import time_grids
-from diffusion_jax.corruption import diffuse, sample_noise
+from diffusion_jax.diffusion import time_grids
+from diffusion_jax.diffusion.corruption import diffuse, sample_noise
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.momentum import ghvb
 from diffusion_jax.samplers.ode import lms

@@ -7,7 +7,9 @@ import pytest
 from oracles import SCHEDULES, gaussian
 from scipy import stats
 
-from diffusion_jax.objectives import (
+from diffusion_jax.diffusion.prediction import PREDICTIONS
+from diffusion_jax.diffusion.time_sampling import discrete, uniform
+from diffusion_jax.objectives.gaussian import (
     GaussianLoss,
     edm,
     min_snr,
@@ -17,8 +19,6 @@ from diffusion_jax.objectives import (
     truncated_snr,
     vlb,
 )
-from diffusion_jax.prediction import PREDICTIONS
-from diffusion_jax.time_sampling import discrete, uniform
 
 all_schedules = pytest.mark.parametrize("name", SCHEDULES)
 all_predictions = pytest.mark.parametrize("kind", PREDICTIONS)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from diffusion_jax import build
+from diffusion_jax import from_config
 from diffusion_jax.data import train_batches
+from diffusion_jax.generation.generator import Wanted
 from diffusion_jax.models.dit import DiT
 from diffusion_jax.models.layout import rows_over
 from diffusion_jax.models.unet import UNet
-from diffusion_jax.sample import Wanted
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import EXPONENTIAL
 from diffusion_jax.training.parallel import ROWS, Replicated, Sharded
@@ -33,13 +33,13 @@ LAYOUTS = {
 }
 
 
-def parts() -> build.Parts:
+def parts() -> from_config.Parts:
     net = {"model.dit.num_heads": 4, "model.dit.hidden_size": 32, "model.dit.depth": 3}
     train = {"optimizer.warmup_steps": 2, "train.steps": STEPS}
-    return build.build(tiny(**net, **train, sample__sampler="ancestral"))
+    return from_config.build(tiny(**net, **train, sample__sampler="ancestral"))
 
 
-def train(parts: build.Parts, layout: Any) -> tuple[list[float], TrainState, int]:
+def train(parts: from_config.Parts, layout: Any) -> tuple[list[float], TrainState, int]:
     """Losses of `STEPS` steps, the state after them, and the bytes of parameters on a device."""
     step = make_train_step(parts.loss, parts.optimizer, parts.averages, 2, layout.axis_name)
     state = initial_state(
@@ -56,14 +56,14 @@ def train(parts: build.Parts, layout: Any) -> tuple[list[float], TrainState, int
     return losses, layout.fetch(state), here
 
 
-def draw(parts: build.Parts, params: Any) -> np.ndarray:
+def draw(parts: from_config.Parts, params: Any) -> np.ndarray:
     index = np.arange(12)
     return parts.generator(params, 3, Wanted(index, {"label": index % 10}), batch_size=12)[0]
 
 
 def eight(out: str) -> None:
     """What the process with eight devices does."""
-    build.parts.load_dataset = lambda *a, **k: random_dataset()
+    from_config.parts.load_dataset = lambda *a, **k: random_dataset()
     assert jax.device_count() == 8
     made, found = parts(), {}
     for name, layout in LAYOUTS.items():
@@ -115,7 +115,7 @@ def test_every_layout_trains_the_network_of_one_device(name: str, found: dict) -
 def test_parameters_that_are_cut_draw_the_samples_of_one_device(
     found: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build.parts, "load_dataset", lambda *a, **k: random_dataset())
+    monkeypatch.setattr(from_config.parts, "load_dataset", lambda *a, **k: random_dataset())
     made = parts()
     shapes = jax.eval_shape(made.init, jax.random.key(0))
     leaves, structure = jax.tree.flatten(shapes)
@@ -168,5 +168,5 @@ def test_layouts_that_do_not_fit(tmp_path: Path) -> None:
         ({"parallel.strategy": "sharded", "parallel.fsdp": 3}, "must divide the number of devices"),
         ({"parallel.strategy": "sharded", "parallel.model": 0}, "must divide the number of"),
     ):
-        with pytest.raises(build.ConfigError, match=says):
-            build.build(tiny(**settings))
+        with pytest.raises(from_config.ConfigError, match=says):
+            from_config.build(tiny(**settings))

@@ -14,7 +14,7 @@ import pytest
 from compiled import quick_jit
 from oracles import three_components
 
-from diffusion_jax import schedules
+from diffusion_jax.diffusion import schedules
 from diffusion_jax.samplers import ode
 from diffusion_jax.samplers.ancestral import ancestral
 from diffusion_jax.samplers.churn import churn

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from diffusion_jax.data import DataError
+from diffusion_jax.evaluation.references import cached_moments, read_statistics
 from diffusion_jax.metrics.frechet import Moments
-from diffusion_jax.passports import differences
-from diffusion_jax.references import cached_moments, read_statistics
+from diffusion_jax.report.passports import differences
 
 
 def test_differences_are_said_field_by_field() -> None:

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from configs import default
-from diffusion_jax.build import build
+from diffusion_jax.from_config import build
 from diffusion_jax.plan import make_plan
 
 

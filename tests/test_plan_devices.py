@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from configs import default
-from diffusion_jax.build import planned_dataset
 from diffusion_jax.data import ArraySource, Captions, Dataset
+from diffusion_jax.from_config import planned_dataset
 from diffusion_jax.models.flops import count_peak_memory, count_traffic
 from diffusion_jax.plan import TopologyError, parse_topology, plan_topology
 from diffusion_jax.plan.ahead_of_time import compile_step, exchanged_bytes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from oracles import SCHEDULES, times_of
 
-from diffusion_jax.prediction import PREDICTIONS, denoiser, edm, split_variance
+from diffusion_jax.diffusion.prediction import PREDICTIONS, denoiser, edm, split_variance
 
 all_schedules = pytest.mark.parametrize("name", SCHEDULES)
 all_predictions = pytest.mark.parametrize("kind", PREDICTIONS)

@@ -15,10 +15,7 @@ import pytest
 from compiled import quick_jit
 from PIL import Image
 
-from diffusion_jax import weights
-from diffusion_jax.models.efficientnet import depthwise_conv, depthwise_conv_by_shifts
-from diffusion_jax.models.vision_transformer import VisionTransformer
-from diffusion_jax.pretrained import (
+from diffusion_jax.evaluation.pretrained import (
     EFFLITE0,
     INCEPTION,
     PRETRAINED,
@@ -28,6 +25,9 @@ from diffusion_jax.pretrained import (
     resize_bicubic,
     resize_like_tensorflow1,
 )
+from diffusion_jax.models import weights
+from diffusion_jax.models.efficientnet import depthwise_conv, depthwise_conv_by_shifts
+from diffusion_jax.models.vision_transformer import VisionTransformer
 
 REFERENCE = np.load(pathlib.Path(__file__).with_name("reference") / "extractors.npz")
 SHAPES = json.loads(str(REFERENCE["shapes"]))
@@ -50,7 +50,7 @@ def _drawn(monkeypatch):
     monkeypatch.setattr(
         weights, "read_tensors", lambda name: {n: drawn(n, s) for n, s in SHAPES[name].items()}
     )
-    monkeypatch.setattr("diffusion_jax.pretrained.file_digest", lambda name: "")
+    monkeypatch.setattr("diffusion_jax.evaluation.pretrained.file_digest", lambda name: "")
     monkeypatch.setattr(jax, "jit", quick_jit)
 
 

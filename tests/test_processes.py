@@ -11,7 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from diffusion_jax import build, processes, run
+from diffusion_jax import from_config, run
+from diffusion_jax.system import processes
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.parallel import Replicated, Sharded
 from tests.forked import Forked
@@ -21,7 +22,7 @@ SETTINGS = {"train.steps": 8}
 SECONDS = 1.5  # a step of processes that are to be stopped; JAX looks for signals every second
 
 
-def config(**changes: object) -> build.Config:
+def config(**changes: object) -> from_config.Config:
     return tiny(**SETTINGS, **changes)
 
 
@@ -31,7 +32,7 @@ def child(number: int, count: int, port: int, workdir: Path, strategy: str, slow
     jax.config.update("jax_compilation_cache_dir", str(workdir.parent / "cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     run.command.enable_compilation_cache = lambda: None
-    build.parts.load_dataset = lambda *a, **k: random_dataset()
+    from_config.parts.load_dataset = lambda *a, **k: random_dataset()
     if slow:
         for layout in (Replicated, Sharded):
 
@@ -86,7 +87,7 @@ def test_killed_and_started_again_they_train_the_network_of_one(
 
     assert "step" not in (folder / "1.log").read_text()  # one speaks
 
-    monkeypatch.setattr(build.parts, "load_dataset", lambda *a, **k: random_dataset())
+    monkeypatch.setattr(from_config.parts, "load_dataset", lambda *a, **k: random_dataset())
     assert run.run(config(), folder, "train") == 0
     assert f"going on from step {stopped}" in capsys.readouterr().out
     undisturbed = tmp_path / "four"

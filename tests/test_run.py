@@ -20,9 +20,9 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import default
-from diffusion_jax import build, run
+from diffusion_jax import from_config, run
 from diffusion_jax.data import ArraySource, Captions, Dataset
-from diffusion_jax.sample import Wanted, cycle_labels, proportional_labels
+from diffusion_jax.generation.generator import Wanted, cycle_labels, proportional_labels
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.parallel import Replicated
 from diffusion_jax.training.state import create_state
@@ -79,13 +79,13 @@ def tiny(**changes: object) -> ConfigDict:
 @pytest.fixture(autouse=True)
 def _noise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every run here trains on noise, with classifiers of its own."""
-    monkeypatch.setattr(build.parts, "load_dataset", lambda *a, **k: random_dataset())
+    monkeypatch.setattr(from_config.parts, "load_dataset", lambda *a, **k: random_dataset())
     monkeypatch.setattr(run.evaluation, "cache_dir", lambda: tmp_path / "cache")
-    monkeypatch.setattr("diffusion_jax.extractor.STEPS", 3)
+    monkeypatch.setattr("diffusion_jax.evaluation.extractor.STEPS", 3)
 
 
 def final_state(config: ConfigDict, workdir: Path) -> list[np.ndarray]:
-    job = run.Job(config, workdir, build.build(config))
+    job = run.Job(config, workdir, from_config.build(config))
     state, data = job.checkpoints.restore(job.abstract_state())
     return [np.asarray(leaf) for leaf in jax.tree.leaves((state, data))]
 
@@ -110,7 +110,7 @@ def test_the_whole_job_and_what_it_leaves(tmp_path: Path, capsys: pytest.Capture
     for name in ("frechet_noise_cnn", "recall_noise_cnn", "memorised_share"):
         for entry in (result[name], result[f"{name}_heldout"]):
             assert entry["low"] <= entry["value"] <= entry["high"]
-            assert entry["passport"]["config"] == build.config_hash(tiny())
+            assert entry["passport"]["config"] == from_config.config_hash(tiny())
             assert entry["passport"]["measured_by"] == "classifier"
     assert result["frechet_noise_cnn"]["n"] == 60
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
@@ -202,7 +202,7 @@ def test_a_missing_reference_is_refused_before_any_training(
 def test_what_is_learned_beside_the_network_moves(tmp_path: Path) -> None:
     c = tiny(time_sampling__learned=True, objective__learned_uncertainty=True)
     assert run.run(c, tmp_path, "train") == 0
-    params = run.Job(c, tmp_path, build.build(c)).restore()[0]
+    params = run.Job(c, tmp_path, from_config.build(c)).restore()[0]
     assert np.ptp(params["time_law"]) > 0
     assert np.ptp(jax.tree.leaves(params["uncertainty"])[-1]) > 0
 
@@ -212,7 +212,7 @@ def test_a_picture_can_be_made_again_from_what_its_png_says(tmp_path: Path) -> N
     picture = tmp_path / "samples/images/000007.png"
     pixels = np.asarray(Image.open(picture), int)
     says = json.loads(Image.open(picture).text["made_by"])
-    assert says["config"] == build.config_hash(tiny())
+    assert says["config"] == from_config.config_hash(tiny())
     again = tiny(
         sample__num_images=1,
         sample__first_index=says["index"],
@@ -303,7 +303,7 @@ def test_a_full_disk_or_a_closed_workdir_ends_in_one_line(
 
 def test_sample_i_is_the_same_in_any_batch() -> None:
     config = tiny(sample__sampler="ancestral", sample__guidance_scale=2.0)
-    parts = build.build(config)
+    parts = from_config.build(config)
     params = jax.tree.map(
         lambda a: a + 0.05 * jax.random.normal(jax.random.key(a.size), a.shape),
         jax.jit(parts.init)(jax.random.key(0)),
@@ -322,7 +322,7 @@ def test_sample_i_is_the_same_in_any_batch() -> None:
 
 
 def test_step_and_sampler_are_traced_once() -> None:
-    parts = build.build(tiny())
+    parts = from_config.build(tiny())
     traces = {"step": 0, "sampler": 0}
     params = jax.jit(parts.init)(jax.random.key(0))
 
@@ -370,7 +370,7 @@ def config_and_shape(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Config
         dataset = Dataset(
             "texts", *(dataset.train, dataset.heldout), shape, 0, (), (), "", *captions
         )
-    monkeypatch.setattr(build.parts, "load_dataset", lambda *a, **k: dataset)
+    monkeypatch.setattr(from_config.parts, "load_dataset", lambda *a, **k: dataset)
     return config, shape
 
 
@@ -378,7 +378,7 @@ def config_and_shape(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Config
 def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its train step is traced, and what samples from it; nothing is computed."""
     config, shape = config_and_shape(name, monkeypatch)
-    parts = build.build(config)
+    parts = from_config.build(config)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(
         lambda key: create_state(parts.init(key), parts.optimizer, parts.averages), key
@@ -517,14 +517,14 @@ def test_topologies_that_cannot_be(
 def test_plan_without_the_data() -> None:
     """Its shape and classes are those that TFDS knows, or the shape that is asked for."""
     config = importlib.import_module("configs.imagenet256_dit").get_config()
-    found = build.planned_dataset(config)
+    found = from_config.planned_dataset(config)
     assert (found.image_shape, found.num_classes, len(found.train)) == ((256, 256, 3), 1000, 0)
     config.plan.shape = (32, 32, 4)
-    found = build.planned_dataset(config)
+    found = from_config.planned_dataset(config)
     assert (found.image_shape, found.num_classes, len(found.train)) == ((32, 32, 4), 1000, 0)
     config.plan.shape = (32, 32)
-    with pytest.raises(build.ConfigError, match=r"plan\.shape"):
-        build.planned_dataset(config)
+    with pytest.raises(from_config.ConfigError, match=r"plan\.shape"):
+        from_config.planned_dataset(config)
 
 
 def test_plan_leaves_nothing_behind(
@@ -626,8 +626,9 @@ sys.path.insert(0, {root!r})
 from tests import without_tensorflow
 from pathlib import Path
 from tests import test_run as t
-from diffusion_jax import build, extractor, run
-build.parts.load_dataset = lambda *a, **k: t.random_dataset()
+from diffusion_jax import from_config, run
+from diffusion_jax.evaluation import extractor
+from_config.parts.load_dataset = lambda *a, **k: t.random_dataset()
 run.evaluation.cache_dir = lambda: Path({out!r}) / "cache"
 extractor.STEPS = 3
 sys.exit(run.run(t.tiny(), Path({out!r}), "all"))

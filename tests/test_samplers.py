@@ -10,8 +10,8 @@ from compiled import quick_jit
 from oracles import CLEAN, SCHEDULES, gaussian, three_components
 from trajectories import Table, values
 
-from diffusion_jax import time_grids
-from diffusion_jax.corruption import sample_keys, sample_noise
+from diffusion_jax.diffusion import time_grids
+from diffusion_jax.diffusion.corruption import sample_keys, sample_noise
 from diffusion_jax.samplers.ancestral import ancestral
 from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.samplers.loop import sample

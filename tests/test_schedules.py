@@ -5,7 +5,7 @@ import pytest
 from oracles import SCHEDULES, times_of
 from scipy import integrate, special, stats
 
-from diffusion_jax.schedules import (
+from diffusion_jax.diffusion.schedules import (
     DDPM,
     EDM,
     VE,

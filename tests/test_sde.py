@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from oracles import SCHEDULES, assert_law, gaussian, three_components
 
-from diffusion_jax import time_grids
-from diffusion_jax.corruption import sample_keys, sample_noise
+from diffusion_jax.diffusion import time_grids
+from diffusion_jax.diffusion.corruption import sample_keys, sample_noise
 from diffusion_jax.samplers import churn as churn_module
 from diffusion_jax.samplers import sde
 from diffusion_jax.samplers.churn import churn

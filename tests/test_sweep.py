@@ -13,7 +13,7 @@ import pytest
 import scipy.stats
 
 from diffusion_jax import run
-from diffusion_jax.build import ConfigError
+from diffusion_jax.from_config import ConfigError
 from diffusion_jax.metrics.paired import mean_interval, paired_difference
 from diffusion_jax.sweep import Sweep, command, execute
 from diffusion_jax.sweep.design import check, load, make_runs

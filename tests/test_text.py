@@ -27,10 +27,10 @@ from texts import (
 
 from diffusion_jax.models.bert import Bert
 from diffusion_jax.models.clip import TextTower
+from diffusion_jax.models.weights import WeightsError, packaged_file, read_tensors
 from diffusion_jax.text import load_clip, load_minilm, load_tokeniser
 from diffusion_jax.text.encoder import MINILM_FILE, MINILM_PACKAGE
 from diffusion_jax.text.tokens import pad
-from diffusion_jax.weights import WeightsError, packaged_file, read_tensors
 
 CASES = [f"{name}_{last}" for name in ("quick_gelu", "gelu") for last in ("plain", "projected")]
 

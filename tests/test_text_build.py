@@ -10,13 +10,13 @@ from compiled import quick_jit
 from texts import CAPTIONS, LENGTH, TEXTS, TOWER, write_clip, write_tokeniser
 
 from configs import default
-from diffusion_jax.build import ConfigError
-from diffusion_jax.build import text as choice
-from diffusion_jax.build.text import make_text_encoder, make_text_tower
+from diffusion_jax.from_config import ConfigError
+from diffusion_jax.from_config import text as choice
+from diffusion_jax.from_config.text import make_text_encoder, make_text_tower
 from diffusion_jax.models.clip import TextTower
+from diffusion_jax.models.weights import WeightsError
 from diffusion_jax.text import TextEncoder, byte_tokens, embed_all, load_tokeniser
 from diffusion_jax.text import cache as text_cache
-from diffusion_jax.weights import WeightsError
 
 
 def settings(name, **changes):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from test_run import tiny
 
-from diffusion_jax import build, run
+from diffusion_jax import from_config, run
 from diffusion_jax.data import ArraySource, Captions, Dataset, train_batches
 from diffusion_jax.types import Batch
 
@@ -49,7 +49,7 @@ def dataset(captions: bool = True) -> Dataset:
 
 
 def run_it(monkeypatch: Any, workdir: Path, mode: str, data: Dataset, **changes: Any) -> int:
-    monkeypatch.setattr(run.command, "build", lambda config: build.build(config, data))
+    monkeypatch.setattr(run.command, "build", lambda config: from_config.build(config, data))
     return run.run(tiny(**{**TEXT, **changes}), workdir, mode)
 
 

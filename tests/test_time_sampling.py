@@ -7,9 +7,9 @@ import pytest
 from oracles import SCHEDULES
 from scipy import stats
 
-from diffusion_jax import time_grids
-from diffusion_jax.schedules import DDPM
-from diffusion_jax.time_sampling import (
+from diffusion_jax.diffusion import time_grids
+from diffusion_jax.diffusion.schedules import DDPM
+from diffusion_jax.diffusion.time_sampling import (
     discrete,
     learned,
     log_normal,

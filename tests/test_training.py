@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion_jax.devices import AXIS
+from diffusion_jax.system.devices import AXIS
 from diffusion_jax.training.checkpoint import METRIC, Checkpoints
 from diffusion_jax.training.ema import EXPONENTIAL, Exponential
 from diffusion_jax.training.loop import Cadence, train

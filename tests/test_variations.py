@@ -14,10 +14,10 @@ from PIL import Image
 from test_run import tiny
 
 from diffusion_jax import run
-from diffusion_jax.prediction import PREDICTIONS
-from diffusion_jax.sample import Generator, Wanted
+from diffusion_jax.diffusion.prediction import PREDICTIONS
+from diffusion_jax.generation.generator import Generator, Wanted
+from diffusion_jax.generation.variations import between, inverted, renoised, turn
 from diffusion_jax.samplers.ddim import ddim
-from diffusion_jax.variations import between, inverted, renoised, turn
 
 KEY, NUM = jax.random.key(0), 400
 PICTURE = np.array([0.9, 1.1], np.float32)

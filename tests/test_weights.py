@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.weights import (
+from diffusion_jax.models.weights import (
     DTYPES,
     LEGACY_MAGIC,
     LEGACY_VERSION,
@@ -133,7 +133,10 @@ def test_what_a_module_adds_to_its_state_dict_is_passed_over(tmp_path, write):
         ({"x": Asking("torch", "load", "x")}, "torch.load"),
         ({"x": Asking("torch", "float32")}, "torch.float32"),
         ({"x": Asking("functools", "partial", int)}, "functools.partial"),
-        ({"x": Asking("diffusion_jax.weights", "DTYPES")}, "diffusion_jax.weights.DTYPES"),
+        (
+            {"x": Asking("diffusion_jax.models.weights", "DTYPES")},
+            "diffusion_jax.models.weights.DTYPES",
+        ),
         ({"y": tensor(), "x": 3}, "'x' is a int, not a tensor"),
         ({"teacher": {"x": tensor()}}, "'teacher' is a dict, not a tensor"),
         ([tensor()], "holds a list, not tensors by name"),

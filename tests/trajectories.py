@@ -16,7 +16,7 @@ from compiled import quick_jit
 from oracles import SCHEDULES, three_components
 from scipy.integrate import solve_ivp
 
-from diffusion_jax.schedules import Schedule
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.types import Denoised
 
 MOST = 800

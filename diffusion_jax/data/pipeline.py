@@ -6,9 +6,9 @@ import numpy as np
 
 from diffusion_jax.data.captions import Captions
 from diffusion_jax.data.errors import DataError
-from diffusion_jax.data.folder import load_folder
+from diffusion_jax.data.sets.folder import load_folder
+from diffusion_jax.data.sets.tfds_sets import describe_tfds, load_tfds
 from diffusion_jax.data.sources import ArraySource, Source, content_hash, read_all
-from diffusion_jax.data.tfds_sets import describe_tfds, load_tfds
 
 MEMORY_LIMIT = 2 * 2**30  # bytes of pixels up to which a set is held in memory unless told
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.conditioning import unconditional
+from diffusion_jax.diffusion.conditioning import unconditional
+from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.guidance.scales import Scale, at, is_off
-from diffusion_jax.prediction import per_sample
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
 

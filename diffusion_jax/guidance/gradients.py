@@ -5,9 +5,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.diffusion.prediction import per_sample
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.guidance.scales import Scale, at, is_off
-from diffusion_jax.prediction import per_sample
-from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
 LogProb = Callable[[Array, Array, Cond, Array], Array]

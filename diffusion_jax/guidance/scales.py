@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from diffusion_jax.schedules import Schedule
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.types import Array
 
 Scale = float | Array | Callable[[Array], Array]

@@ -1,22 +1,18 @@
 """Layers shared by the networks: conditioning embeddings, convolution, normalisation."""
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from diffusion_jax.models.platform import platform
+from diffusion_jax.models.products import Padding, conv, matmul
 from diffusion_jax.types import Array, Cond
 
 Dtype = Any
 Initializer = Callable[[Array, Sequence[int], Dtype], Array]
-Padding = str | Sequence[tuple[int, int]]
 
 fan_avg_uniform = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 """The initializer of every weight of DDPM, and Xavier's, DiT's."""
@@ -142,121 +138,8 @@ class Conv(nn.Module):
         if self.kernel_size == 1 and self.stride == 1:
             y = matmul(x, kernel[0, 0])
         else:
-            product = conv_for_cpu if platform() == "cpu" else conv
-            y = product(x, kernel, self.stride, self.padding)
+            y = conv(x, kernel, self.stride, self.padding)
         return y + bias.astype(self.dtype)
-
-
-def matmul(x: Array, kernel: Array) -> Array:
-    """The product over the last axis of `x`: [..., C] and [C, D] -> [..., D]."""
-    return matmul_for_cpu(x, kernel) if platform() == "cpu" else x @ kernel
-
-
-def conv(
-    x: Array,
-    kernel: Array,
-    stride: int = 1,
-    padding: Padding = "SAME",
-    layout: str = "HWIO",
-) -> Array:
-    """Convolution: [B, H, W, C] and [K, K, C, D] -> [B, H / stride, W / stride, D].
-
-    `layout` is that of the kernel: with "HWOI" it is given as [K, K, D, C].
-    """
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(stride, stride),
-        padding=padding,
-        dimension_numbers=("NHWC", layout, "NHWC"),
-    )
-
-
-Product = Callable[[Array, Array], Array]
-
-
-def with_derivatives(product: Product, along_x: Product, along_kernel: Product) -> Product:
-    """`product` of x and a kernel, its derivatives in their directions by two other functions.
-
-    The three are the same function, and linear in both; it is the transposes of the others that
-    make the gradients. Forward mode, `vmap` and higher derivatives work as they always do.
-    """
-
-    @jax.custom_jvp
-    def same(x: Array, kernel: Array) -> Array:
-        return product(x, kernel)
-
-    @same.defjvp
-    def _jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-        x, kernel = primals
-        dx, dkernel = tangents
-        return same(x, kernel), along_x(dx, kernel) + along_kernel(x, dkernel)
-
-    return same
-
-
-def _matmul_by_chunks(x: Array, kernel: Array, positions: int = 2048) -> Array:
-    """`x @ kernel` as a batch of products of some `positions` rows with the same kernel.
-
-    The transpose with respect to `kernel` is `[D, P] @ [P, C]` for each chunk, in cache, and then
-    a sum. The barrier keeps XLA from folding the transpose to `[C, D]` into the product.
-    """
-    rows = x.size // x.shape[-1]
-    size = math.gcd(rows, positions)
-    chunks = x.reshape(-1, size if size >= 256 else rows, x.shape[-1])
-    columns = lax.optimization_barrier(kernel.T)
-    columns = jnp.broadcast_to(columns, (chunks.shape[0], *columns.shape))
-    y = lax.dot_general(chunks, columns, (((2,), (2,)), ((0,), (0,))))
-    return y.reshape(*x.shape[:-1], -1)
-
-
-@jax.checkpoint  # keeps `x` alone for the backward pass, not its transposed copy
-def conv_by_matmul(x: Array, kernel: Array, positions: int = 2048) -> Array:
-    """`conv` as one matrix product for all K^2 weights, each then shifted to its place.
-
-    The transpose with respect to `kernel` is one product `[C, P] @ [P, K K D]`, which is fast where
-    both operands are contiguous along rows (so `x` is transposed here, and held so by the barrier)
-    and lie in cache (so the batch is cut into chunks of some `positions` pixels).
-    """
-    b, h, w, c = x.shape
-    size, features = kernel.shape[0], kernel.shape[-1]
-    chunk = max(n for n in range(1, b + 1) if b % n == 0 and (n == 1 or n * h * w <= positions))
-    columns = lax.optimization_barrier(x.reshape(-1, chunk * h * w, c).swapaxes(1, 2))
-    weights = lax.optimization_barrier(kernel.transpose(2, 0, 1, 3).reshape(c, -1))
-
-    def convolve(carry: None, columns: Array) -> tuple[None, Array]:
-        z = lax.dot_general(columns, weights, (((0,), (0,)), ((), ())))
-        z = z.reshape(chunk, h, w, size * size * features)
-        y = jnp.zeros((chunk, h, w, features), x.dtype)
-        # Split and not sliced: its transpose is one concatenation.
-        parts = lax.split(z, [features] * size * size, axis=3)
-        for (i, j), part in zip(np.ndindex(size, size), parts, strict=True):
-            down, right = size // 2 - i, size // 2 - j
-            shift = ((0, 0, 0), (down, -down, 0), (right, -right, 0), (0, 0, 0))
-            y += lax.pad(part, jnp.zeros((), x.dtype), shift)
-        return carry, y
-
-    _, y = lax.scan(convolve, None, columns)
-    return y.reshape(b, h, w, features)
-
-
-def conv_for_cpu(x: Array, kernel: Array, stride: int = 1, padding: Padding = "SAME") -> Array:
-    """`conv`, with gradients that are fast on a CPU.
-
-    In a loop XLA is fast only with kernels in the layout HWIO, to which the transpose with respect
-    to `x` comes from HWOI.
-    """
-    product = functools.partial(conv, stride=stride, padding=padding)
-    large = stride == 1 and padding == "SAME" and x.size * kernel.shape[-1] > 2**23
-    return with_derivatives(
-        product,
-        lambda x, kernel: conv(x, kernel.swapaxes(2, 3), stride, padding, "HWOI"),
-        conv_by_matmul if large else product,
-    )(x, kernel)
-
-
-# On a CPU XLA's gradients of kernels take several times as long as the forward pass.
-matmul_for_cpu = with_derivatives(jnp.matmul, jnp.matmul, _matmul_by_chunks)
 
 
 class GroupNorm(nn.Module):

@@ -9,7 +9,7 @@ import re
 import jax
 from jax.experimental import topologies
 
-from diffusion_jax.build import make_step
+from diffusion_jax.from_config import make_step
 from diffusion_jax.models.platform import computing_on
 from diffusion_jax.plan.hardware import Topology, TopologyError
 from diffusion_jax.plan.program import Program

@@ -9,8 +9,8 @@ from typing import Any, TypeGuard
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.build import Config, ConfigError
 from diffusion_jax.data import Dataset
+from diffusion_jax.from_config import Config, ConfigError
 from diffusion_jax.plan.ahead_of_time import Compiled, compile_step, has_libtpu
 from diffusion_jax.plan.hardware import GIB, Hardware, Topology, find_hardware
 from diffusion_jax.plan.measured import Steps, matrix_peak

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from diffusion_jax.command_line import suggest
+from diffusion_jax.system.command_line import suggest
 
 GIB = 2**30
 

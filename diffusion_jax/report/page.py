@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusion_jax.files import write_whole
 from diffusion_jax.report.figures import suffix
 from diffusion_jax.report.tables import result_tables
+from diffusion_jax.system.files import write_whole
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from diffusion_jax.passports import differences
 from diffusion_jax.report.figures import (
     BY_LENGTH,
     MEANING,
@@ -13,6 +12,7 @@ from diffusion_jax.report.figures import (
     kind,
     suffix,
 )
+from diffusion_jax.report.passports import differences
 
 ESTIMATES = {
     "ode": "probability-flow ODE, by Hutchinson's estimate, of dequantised images",

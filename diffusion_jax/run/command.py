@@ -7,19 +7,19 @@ from pathlib import Path
 
 from absl import logging
 
-from diffusion_jax.build import Config, ConfigError, build
 from diffusion_jax.data import DataError
+from diffusion_jax.from_config import Config, ConfigError, build
+from diffusion_jax.models.weights import WeightsError
 from diffusion_jax.plan import TopologyError
-from diffusion_jax.provenance import check_workdir
 from diffusion_jax.run.evaluation import evaluate
 from diffusion_jax.run.job import Job, command
 from diffusion_jax.run.planning import plan
+from diffusion_jax.run.provenance import check_workdir
 from diffusion_jax.run.training import train, train_abreast
 from diffusion_jax.run.variations import chosen
-from diffusion_jax.runtime import enable_compilation_cache, tune_cpu_allocator
+from diffusion_jax.system.runtime import enable_compilation_cache, tune_cpu_allocator
 from diffusion_jax.training.checkpoint import CheckpointError
 from diffusion_jax.training.loop import TrainingError
-from diffusion_jax.weights import WeightsError
 
 USER_ERRORS = (
     *(ConfigError, DataError, CheckpointError, TrainingError, TopologyError),

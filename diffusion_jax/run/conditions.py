@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax.build import Config, ConfigError, Parts
-from diffusion_jax.judge import Judge
+from diffusion_jax.evaluation.judge import Judge
+from diffusion_jax.from_config import Config, ConfigError, Parts
+from diffusion_jax.generation.generator import as_cond, by_label, cycle_labels
 from diffusion_jax.run.given import Given
-from diffusion_jax.runtime import cache_dir
-from diffusion_jax.sample import as_cond, by_label, cycle_labels
+from diffusion_jax.system.runtime import cache_dir
 from diffusion_jax.types import Embed
 
 NAMES = 25

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax import report
-from diffusion_jax.build import config_hash, evaluated, make_extractor
 from diffusion_jax.data import arrays
-from diffusion_jax.denoising import denoising_errors
-from diffusion_jax.devices import is_main
-from diffusion_jax.evaluate import Chunk, Evaluation, Result, likelihood
-from diffusion_jax.pictures import save_png, tile
-from diffusion_jax.provenance import environment
-from diffusion_jax.references import read_statistics
+from diffusion_jax.evaluation.denoising import denoising_errors
+from diffusion_jax.evaluation.evaluate import Chunk, Evaluation, Result, likelihood
+from diffusion_jax.evaluation.references import read_statistics
+from diffusion_jax.from_config import config_hash, evaluated, make_extractor
+from diffusion_jax.generation.generator import proportional_labels
+from diffusion_jax.report.pictures import save_png, tile
 from diffusion_jax.run.job import Job, command
 from diffusion_jax.run.names import measure_names, names_asked, names_of
-from diffusion_jax.runtime import cache_dir
-from diffusion_jax.sample import proportional_labels
+from diffusion_jax.run.provenance import environment
+from diffusion_jax.system.devices import is_main
+from diffusion_jax.system.runtime import cache_dir
 
 CHUNK_BYTES = 256 * 2**20
 """Pixels of samples that are drawn, looked at and dropped at once."""

@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 
-from diffusion_jax.corruption import sample_keys
 from diffusion_jax.data import Dataset, to_float, to_uint8
-from diffusion_jax.sample import in_batches
+from diffusion_jax.diffusion.corruption import sample_keys
+from diffusion_jax.generation.generator import in_batches
 from diffusion_jax.types import Array, Condition, Key
 
 SEED = 0

@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.build import (
+from diffusion_jax.data import to_uint8
+from diffusion_jax.evaluation.judge import Judge
+from diffusion_jax.from_config import (
     CONTRASTIVE,
     OPTIMISED,
     Config,
@@ -24,14 +26,12 @@ from diffusion_jax.build import (
     make_parallel,
     sample_average,
 )
-from diffusion_jax.data import to_uint8
-from diffusion_jax.devices import is_main
-from diffusion_jax.grid_search import Found, cached_times, optimise_times
-from diffusion_jax.judge import Judge
+from diffusion_jax.generation.generator import Beside, Generator, Guide, Wanted
+from diffusion_jax.generation.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.models.flops import count_flops
-from diffusion_jax.provenance import read_config
 from diffusion_jax.run.conditions import TOWARDS, Conditions
-from diffusion_jax.sample import Beside, Generator, Guide, Wanted
+from diffusion_jax.run.provenance import read_config
+from diffusion_jax.system.devices import is_main
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import never_moved
 from diffusion_jax.training.snapshots import Snapshots

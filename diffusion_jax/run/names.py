@@ -5,14 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffusion_jax.build import Config, ConfigError, split_dataset
 from diffusion_jax.data import Captions, DataError, Source
-from diffusion_jax.devices import is_main
-from diffusion_jax.evaluate import Result
-from diffusion_jax.judge import Judge
+from diffusion_jax.evaluation.evaluate import Result
+from diffusion_jax.evaluation.judge import Judge
+from diffusion_jax.from_config import Config, ConfigError, split_dataset
 from diffusion_jax.metrics.retrieval import TOP, text_estimates
-from diffusion_jax.pictures import captioned, save_png
+from diffusion_jax.report.pictures import captioned, save_png
 from diffusion_jax.run.job import Job
+from diffusion_jax.system.devices import is_main
 
 SHOWN = 16
 """Names of a split whose real picture and sample are shown."""

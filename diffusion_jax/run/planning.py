@@ -5,8 +5,8 @@ import sys
 import jax
 import numpy as np
 
-from diffusion_jax.build import Config, Parts, build, planned_dataset
 from diffusion_jax.data import arrays, to_float
+from diffusion_jax.from_config import Config, Parts, build, planned_dataset
 from diffusion_jax.plan import make_plan, parse_topology, plan_here, plan_topology
 
 MOMENT_IMAGES = 1000

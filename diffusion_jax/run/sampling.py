@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion_jax.build import OPTIMISED
-from diffusion_jax.devices import is_main
-from diffusion_jax.pictures import captioned, read_made_by, save_gif, save_png, tile
+from diffusion_jax.from_config import OPTIMISED
+from diffusion_jax.report.pictures import captioned, read_made_by, save_gif, save_png, tile
 from diffusion_jax.run.job import Job
+from diffusion_jax.system.devices import is_main
 
 COLUMNS = 10
 TRIPLES = 4

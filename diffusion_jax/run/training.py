@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from clu import parameter_overview
 
-from diffusion_jax.build import Config, make_step
 from diffusion_jax.data import train_batches
-from diffusion_jax.devices import is_main
-from diffusion_jax.heldout import HeldoutLoss
-from diffusion_jax.provenance import write_config
+from diffusion_jax.evaluation.heldout import HeldoutLoss
+from diffusion_jax.from_config import Config, make_step
 from diffusion_jax.run.job import Job
 from diffusion_jax.run.planning import print_plan
+from diffusion_jax.run.provenance import write_config
 from diffusion_jax.run.sampling import draw_grid
+from diffusion_jax.system.devices import is_main
 from diffusion_jax.training import loop
 from diffusion_jax.training.abreast import (
     Abreast,

@@ -6,15 +6,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffusion_jax.build import ConfigError
-from diffusion_jax.corruption import sample_keys
 from diffusion_jax.data import open_image, to_float
-from diffusion_jax.devices import is_main
-from diffusion_jax.image_conditions import LowResolution
-from diffusion_jax.pictures import save_png, tile
+from diffusion_jax.diffusion.corruption import sample_keys
+from diffusion_jax.diffusion.image_conditions import LowResolution
+from diffusion_jax.from_config import ConfigError
+from diffusion_jax.generation.generator import as_cond
+from diffusion_jax.report.pictures import save_png, tile
 from diffusion_jax.run.given import SEED
 from diffusion_jax.run.job import Job
-from diffusion_jax.sample import as_cond
+from diffusion_jax.system.devices import is_main
 
 COLUMNS = 5
 

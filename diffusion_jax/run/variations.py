@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.build import Config, ConfigError
 from diffusion_jax.data import to_float, to_uint8
-from diffusion_jax.devices import is_main
-from diffusion_jax.pictures import captioned, save_gif, save_png, tile
+from diffusion_jax.from_config import Config, ConfigError
+from diffusion_jax.generation.generator import Wanted, in_batches
+from diffusion_jax.generation.variations import between, inverted, renoised
+from diffusion_jax.report.pictures import captioned, save_gif, save_png, tile
 from diffusion_jax.run.job import Job
 from diffusion_jax.run.sampling import sample
 from diffusion_jax.run.upscaling import opened, upscale
-from diffusion_jax.sample import Wanted, in_batches
-from diffusion_jax.variations import between, inverted, renoised
+from diffusion_jax.system.devices import is_main
 
 ROWS = 4
 """Ways from one text to another, each of noise of its own."""

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers.ode import coordinate, norm, slope, straight_step, time_of
-from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
 MOST_STEPS = 1000

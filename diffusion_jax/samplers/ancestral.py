@@ -4,13 +4,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from diffusion_jax.corruption import (
+from diffusion_jax.diffusion.corruption import (
     learned_log_variance,
     posterior_mean,
     reverse_variances,
     sample_noise,
 )
-from diffusion_jax.schedules import Schedule
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
 VARIANCES = ("small", "large", "learned")

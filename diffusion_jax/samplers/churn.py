@@ -5,9 +5,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from diffusion_jax.corruption import add_noise, sample_noise
+from diffusion_jax.diffusion.corruption import add_noise, sample_noise
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers.ode import heun
-from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
 

@@ -5,12 +5,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.corruption import sample_noise
-from diffusion_jax.langevin import Langevin
+from diffusion_jax.diffusion.corruption import sample_noise
+from diffusion_jax.diffusion.langevin import Langevin
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers import multistep
 from diffusion_jax.samplers.ddim import noise_estimate
 from diffusion_jax.samplers.exponential import DATA, step_size
-from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from diffusion_jax.corruption import reverse_variances, sample_noise
-from diffusion_jax.schedules import Schedule
+from diffusion_jax.diffusion.corruption import reverse_variances, sample_noise
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
 

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers import multistep
 from diffusion_jax.samplers.ddim import noise_estimate
 from diffusion_jax.samplers.ode import straight_step
-from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
 SERIES = 18

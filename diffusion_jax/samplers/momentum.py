@@ -2,9 +2,9 @@
 
 import jax.numpy as jnp
 
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers import multistep
 from diffusion_jax.samplers.ode import coordinate, norm, rise, slope, straight_step
-from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
 

@@ -22,9 +22,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers import multistep
 from diffusion_jax.samplers.ddim import ddim, ddim_step, noise_estimate
-from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
 SCALINGS = ("ve", "flow")

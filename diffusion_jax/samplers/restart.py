@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion_jax.corruption import add_noise, sample_noise
-from diffusion_jax.schedules import Schedule
+from diffusion_jax.diffusion.corruption import add_noise, sample_noise
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.corruption import posterior_mean, reverse_variances, sample_noise
+from diffusion_jax.diffusion.corruption import posterior_mean, reverse_variances, sample_noise
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers.ddim import ddim, ddim_step
-from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
 

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers import multistep
 from diffusion_jax.samplers.exponential import DATA, moments, step_size
 from diffusion_jax.samplers.ode import straight_step
-from diffusion_jax.schedules import Schedule
 from diffusion_jax.types import Array, Denoise, Sampler
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import jax
 
-from diffusion_jax.build import Config, ConfigError
 from diffusion_jax.data import DataError
-from diffusion_jax.provenance import check_workdir
-from diffusion_jax.runtime import visible_gpus
+from diffusion_jax.from_config import Config, ConfigError
+from diffusion_jax.run.provenance import check_workdir
 from diffusion_jax.sweep.design import MOST_RUNS, Run, Sweep, check, load, make_runs
 from diffusion_jax.sweep.execute import Start, execute, places, start_here, submitter
 from diffusion_jax.sweep.report import headline, write_reports
 from diffusion_jax.sweep.screen import Screen
 from diffusion_jax.sweep.work import finished, units, work
+from diffusion_jax.system.runtime import visible_gpus
 
 USER_ERRORS = (ConfigError, DataError)
 TOGETHER = ("auto", "always", "never")

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffusion_jax.build import Config, ConfigError, build
-from diffusion_jax.command_line import suggest, unknown_key
+from diffusion_jax.from_config import Config, ConfigError, build
 from diffusion_jax.sweep.expression import Overrides, check_number, expand
+from diffusion_jax.system.command_line import suggest, unknown_key
 
 MOST_RUNS = 200
 LONGEST_NAME = 100

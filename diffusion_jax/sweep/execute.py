@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from diffusion_jax.build import ConfigError
-from diffusion_jax.runtime import visible_gpus
+from diffusion_jax.from_config import ConfigError
 from diffusion_jax.sweep.expression import value_of
 from diffusion_jax.sweep.work import CORES, LEASH
+from diffusion_jax.system.runtime import visible_gpus
 
 ROOM = 3 * 2**30
 """Bytes of memory left free for each run on a CPU."""

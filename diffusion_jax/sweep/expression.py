@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax.build import ConfigError
+from diffusion_jax.from_config import ConfigError
 
 Overrides = dict[str, Any]
 """Values of a run by the keys of the config, such as `{"objective.prediction": "eps"}`."""

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusion_jax.files import write_whole
-from diffusion_jax.passports import differences
 from diffusion_jax.report import MEANING, kind
+from diffusion_jax.report.passports import differences
 from diffusion_jax.run.job import command
 from diffusion_jax.sweep.design import Run, Sweep
 from diffusion_jax.sweep.figures import draw_all
@@ -25,6 +24,7 @@ from diffusion_jax.sweep.results import (
     ranked,
     sign_of,
 )
+from diffusion_jax.system.files import write_whole
 
 STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto;
 padding: 0 1em } table { border-collapse: collapse; display: block; overflow-x: auto }

@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from diffusion_jax.files import write_whole
 from diffusion_jax.run import run as run_one
 from diffusion_jax.run import run_abreast
 from diffusion_jax.sweep.design import Run
+from diffusion_jax.system.files import write_whole
 
 FINISHED = "finished.json"
 CORES = "DIFFUSION_JAX_CORES"

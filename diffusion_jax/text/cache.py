@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffusion_jax.files import written_whole
+from diffusion_jax.system.files import written_whole
 from diffusion_jax.text.encoder import TextEncoder
 
 CHUNK = 1024  # texts between two writes

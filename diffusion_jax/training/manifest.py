@@ -4,7 +4,7 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from diffusion_jax.files import sync, write_whole
+from diffusion_jax.system.files import sync, write_whole
 
 MANIFEST = "manifest.txt"
 

@@ -10,8 +10,8 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from diffusion_jax.devices import AXIS, all_devices, everywhere, put
 from diffusion_jax.models.layout import rows_over
+from diffusion_jax.system.devices import AXIS, all_devices, everywhere, put
 from diffusion_jax.types import Batch
 
 ROWS = ("data", "fsdp")

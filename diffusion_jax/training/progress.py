@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from diffusion_jax.devices import is_main
+from diffusion_jax.system.devices import is_main
 
 
 class Progress:

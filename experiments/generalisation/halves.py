@@ -13,11 +13,11 @@ import numpy as np
 from absl import logging
 
 from configs import digits
-from diffusion_jax import build, run
+from diffusion_jax import from_config, run
 from diffusion_jax.metrics.intervals import Z
 from diffusion_jax.metrics.neighbours import two_nearest
 from diffusion_jax.metrics.similarity import cosines
-from diffusion_jax.pictures import save_png, tile
+from diffusion_jax.report.pictures import save_png, tile
 
 HALF = 721
 """Training images of scikit-learn's digits, over two."""
@@ -45,7 +45,7 @@ def drawn(config, workdir: Path) -> tuple[np.ndarray, np.ndarray]:
     """Samples of a network, trained if it is not yet, and the images that it was trained on."""
     if status := run.run(config, workdir, "train"):
         raise SystemExit(status)
-    job = run.Job(config, workdir, build.build(config))
+    job = run.Job(config, workdir, from_config.build(config))
     params, _ = job.restore()
     index = np.arange(SAMPLES)
     images, _ = job.draw(params, 0, index, job.conditions.cond(index))

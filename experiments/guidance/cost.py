@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.build import build
-from diffusion_jax.conditioning import unconditional
-from diffusion_jax.runtime import enable_compilation_cache, tune_cpu_allocator
-from diffusion_jax.sample import Wanted
+from diffusion_jax.diffusion.conditioning import unconditional
+from diffusion_jax.from_config import build
+from diffusion_jax.generation.generator import Wanted
+from diffusion_jax.system.runtime import enable_compilation_cache, tune_cpu_allocator
 from diffusion_jax.types import Array, Denoised, Denoiser
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from oracles import GaussianMixture
 
+from diffusion_jax.diffusion.schedules import Cosine
 from diffusion_jax.guidance import scales
 from diffusion_jax.guidance.extrapolation import Push, autoguidance, classifier_free
 from diffusion_jax.guidance.gradients import by_gradient
@@ -25,7 +26,6 @@ from diffusion_jax.metrics.intervals import Z
 from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
-from diffusion_jax.schedules import Cosine
 from diffusion_jax.types import Denoised, Denoiser, Sampler
 
 DIM, SIDE, BLUR = 16, 0.2, 0.25

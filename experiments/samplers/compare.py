@@ -18,17 +18,17 @@ import numpy as np
 from problems import BOOTSTRAP, Interval, Problem, digits_problem, mixture_problem
 
 from configs import default
-from diffusion_jax.build import SAMPLERS, Config, ConfigError, make_sampler
-from diffusion_jax.build.sampling import GRIDS, make_times
-from diffusion_jax.corruption import sample_keys, sample_noise
-from diffusion_jax.grid_search import optimise_times
+from diffusion_jax.diffusion.corruption import sample_keys, sample_noise
+from diffusion_jax.from_config import SAMPLERS, Config, ConfigError, make_sampler
+from diffusion_jax.from_config.sampling import GRIDS, make_times
+from diffusion_jax.generation.generator import Wanted
+from diffusion_jax.generation.grid_search import optimise_times
 from diffusion_jax.guidance.clip import clip
 from diffusion_jax.metrics.intervals import bootstrap
-from diffusion_jax.runtime import enable_compilation_cache, tune_cpu_allocator
-from diffusion_jax.sample import Wanted
 from diffusion_jax.samplers.adaptive import adaptive
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
+from diffusion_jax.system.runtime import enable_compilation_cache, tune_cpu_allocator
 from diffusion_jax.types import Array, Sampler
 
 HERE = pathlib.Path(__file__).parent

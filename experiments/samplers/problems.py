@@ -15,17 +15,17 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from oracles import three_components  # noqa: E402
 
 from configs import digits  # noqa: E402
-from diffusion_jax.build import build  # noqa: E402
 from diffusion_jax.data import arrays, to_uint8  # noqa: E402
-from diffusion_jax.extractor import get_extractor  # noqa: E402
+from diffusion_jax.diffusion.prediction import PREDICTIONS  # noqa: E402
+from diffusion_jax.diffusion.schedules import Cosine  # noqa: E402
+from diffusion_jax.evaluation.extractor import get_extractor  # noqa: E402
+from diffusion_jax.from_config import build  # noqa: E402
+from diffusion_jax.generation.generator import Generator, proportional_labels  # noqa: E402
 from diffusion_jax.metrics.frechet import Moments, frechet_distance, moments  # noqa: E402
 from diffusion_jax.metrics.intervals import bootstrap  # noqa: E402
-from diffusion_jax.prediction import PREDICTIONS  # noqa: E402
 from diffusion_jax.run import Job  # noqa: E402
-from diffusion_jax.runtime import cache_dir  # noqa: E402
-from diffusion_jax.sample import Generator, proportional_labels  # noqa: E402
 from diffusion_jax.samplers.ddim import ddim  # noqa: E402
-from diffusion_jax.schedules import Cosine  # noqa: E402
+from diffusion_jax.system.runtime import cache_dir  # noqa: E402
 
 Interval = tuple[float, float, float]
 BOOTSTRAP = 200

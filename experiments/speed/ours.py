@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from diffusion_jax.runtime import tune_cpu_allocator
+from diffusion_jax.system.runtime import tune_cpu_allocator
 
 tune_cpu_allocator()
 
@@ -18,12 +18,12 @@ import jax  # noqa: E402  the allocator comes first
 import jax.numpy as jnp  # noqa: E402
 import optax  # noqa: E402
 
+from diffusion_jax.diffusion.schedules import Cosine  # noqa: E402
 from diffusion_jax.models.dit import DiT  # noqa: E402
 from diffusion_jax.models.flops import count_flops  # noqa: E402
 from diffusion_jax.models.unet import UNet  # noqa: E402
 from diffusion_jax.samplers.ddim import ddim  # noqa: E402
 from diffusion_jax.samplers.loop import sample  # noqa: E402
-from diffusion_jax.schedules import Cosine  # noqa: E402
 from diffusion_jax.types import Denoised  # noqa: E402
 
 SAMPLING_STEPS = 10

@@ -11,7 +11,7 @@ from ours import seconds  # first: it tunes the allocator before JAX starts
 import jax  # isort: skip
 import jax.numpy as jnp  # isort: skip
 
-from diffusion_jax.models.layers import conv, conv_for_cpu, matmul_for_cpu  # isort: skip
+from diffusion_jax.models.products import conv_for_cpu, matmul_for_cpu, plain_conv  # isort: skip
 
 ROUNDS = 15
 CONVOLUTIONS = [  # side, channels in, channels out
@@ -59,7 +59,12 @@ def main() -> None:
     print("| product | forward | gradient, library | gradient, ours |\n|---|---|---|---|")
     key = jax.random.key(0)
     cases = [
-        (f"3x3, {side}x{side}, {c} to {d}", [conv, conv_for_cpu], (32, side, side, c), (3, 3, c, d))
+        (
+            f"3x3, {side}x{side}, {c} to {d}",
+            [plain_conv, conv_for_cpu],
+            (32, side, side, c),
+            (3, 3, c, d),
+        )
         for side, c, d in CONVOLUTIONS
     ]
     cases += [

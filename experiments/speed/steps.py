@@ -21,7 +21,7 @@ import tempfile
 import time
 from typing import Any
 
-from diffusion_jax.runtime import enable_compilation_cache, tune_cpu_allocator
+from diffusion_jax.system.runtime import enable_compilation_cache, tune_cpu_allocator
 
 tune_cpu_allocator()
 
@@ -31,8 +31,9 @@ import numpy as np  # noqa: E402
 from bench import describe  # noqa: E402
 
 from configs import imagenet64_adm, imagenet256_dit  # noqa: E402
-from diffusion_jax.build import planned_dataset  # noqa: E402
 from diffusion_jax.data import ArraySource, train_batches  # noqa: E402
+from diffusion_jax.diffusion.schedules import ScaledLinear  # noqa: E402
+from diffusion_jax.from_config import planned_dataset  # noqa: E402
 from diffusion_jax.guidance.extrapolation import classifier_free  # noqa: E402
 from diffusion_jax.models.flops import count_flops  # noqa: E402
 from diffusion_jax.models.platform import computing_on  # noqa: E402
@@ -43,7 +44,6 @@ from diffusion_jax.plan.measured import Steps, matrix_peak, seconds  # noqa: E40
 from diffusion_jax.plan.program import Program  # noqa: E402
 from diffusion_jax.samplers.ddim import ddim  # noqa: E402
 from diffusion_jax.samplers.loop import sample  # noqa: E402
-from diffusion_jax.schedules import ScaledLinear  # noqa: E402
 from diffusion_jax.types import Denoised  # noqa: E402
 
 DIT_XL2 = {

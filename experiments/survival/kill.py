@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from configs import digits
-from diffusion_jax import build, run
+from diffusion_jax import from_config, run
 from diffusion_jax.data import train_batches
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.manifest import find_damage
@@ -107,7 +107,7 @@ def kill_often(
 
 def carried(config: Any, workdir: Path) -> list[np.ndarray]:
     """All that training carries at the end of a run, and the next batch."""
-    job = run.Job(config, workdir, build.build(config))
+    job = run.Job(config, workdir, from_config.build(config))
     state, data = job.checkpoints.restore(job.abstract_state(), config.train.steps)
     batches = train_batches(
         job.parts.dataset,

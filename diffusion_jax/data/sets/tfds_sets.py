@@ -1,0 +1,219 @@
+"""Data sets by TFDS builders: the project's own, and any that TFDS knows."""
+
+import contextlib
+import difflib
+import importlib.util
+import io
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from diffusion_jax.data.errors import DataError
+from diffusion_jax.data.sets.digits import Digits
+from diffusion_jax.data.sets.emoji import Emoji, EmojiConfig
+from diffusion_jax.data.sets.fashion_mnist import DEBIAN_DIR, FashionMnist, IdxConfig, idx_files
+from diffusion_jax.data.sets.tfds_captions import find_captions, read_captions
+from diffusion_jax.data.sources import RecordSource, Splits
+
+OWN_NAMES = ("digits", "fashion_mnist", "emoji", "folder")
+
+
+def load_tfds(
+    name: str,
+    data_dir: str,
+    manual_dir: str,
+    image_size: int,
+    train_split: str,
+    heldout_split: str,
+    caption_key: str = "",
+) -> Splits:
+    """Prepares a TFDS set on first use and opens two of its splits.
+
+    Args:
+        name: `digits`, `fashion_mnist`, `emoji` or a TFDS name, `set[/config][:version]`.
+        data_dir: folder of prepared sets; '' is TFDS's default.
+        manual_dir: folder of files that the user fetched; '' is none.
+        image_size: side in pixels to resize and crop to; 0 as stored.
+        train_split: name or slice of a split, such as `train` or `train[:90%]`.
+        heldout_split: the same for the held-out images.
+        caption_key: feature that holds captions; '' finds the usual names.
+
+    Raises:
+        DataError: for unknown names and splits, sets that cannot be prepared or hold no images.
+    """
+    with _quiet():
+        builder = _builder(name, data_dir, manual_dir, image_size)
+        ready = builder.is_prepared()
+    if not ready:
+        _prepare(builder, name, manual_dir)
+    with _quiet():
+        class_names, labelled = _classes(builder, name, image_size)
+        train, heldout = (
+            RecordSource(_records(builder, name, key, split), image_size, labelled)
+            for key, split in (("train_split", train_split), ("heldout_split", heldout_split))
+        )
+        path = find_captions(builder.info.features, name, caption_key)
+        captions = [
+            read_captions(builder, split, path, name) if path else None
+            for split in (train_split, heldout_split)
+        ]
+        train[0]  # with its first image TFDS recommends another decoder
+    sizes = [(split.name, split.num_examples, split.num_bytes) for split in _splits(builder)]
+    identity = repr((builder.info.full_name, sizes, train_split, heldout_split))
+    return Splits(train, heldout, class_names, (), identity, *captions)
+
+
+def describe_tfds(
+    name: str, data_dir: str, manual_dir: str, image_size: int, caption_key: str = ""
+) -> tuple[tuple[int, int, int], tuple[str, ...], bool] | None:
+    """Shape of the images, names of the classes, and whether there are captions.
+
+    It is None if the set is there or made in seconds. Nothing is prepared or downloaded.
+
+    Raises:
+        DataError: for unknown names, and sets that hold no images.
+    """
+    with _quiet():
+        builder = _builder(name, data_dir, manual_dir, image_size)
+        if isinstance(builder, Digits | FashionMnist) or builder.is_prepared():
+            return None
+        class_names, _ = _classes(builder, name, image_size)
+        height, width, channels = builder.info.features["image"].shape
+    size = (image_size, image_size) if image_size else (height, width)
+    captioned = bool(find_captions(builder.info.features, name, caption_key))
+    return (*size, channels or 3), class_names, captioned
+
+
+def _builder(name: str, data_dir: str, manual_dir: str, image_size: int) -> Any:
+    directory = data_dir or None
+    if name == "digits":
+        return Digits(data_dir=directory)
+    if name == "emoji":
+        return Emoji(config=EmojiConfig.of(manual_dir, image_size), data_dir=directory)
+    if name == "fashion_mnist":
+        folder = Path(manual_dir).expanduser() if manual_dir else DEBIAN_DIR
+        missing = [path.name for path in idx_files(folder) if not path.is_file()]
+        if not missing:
+            return FashionMnist(config=IdxConfig.of(folder), data_dir=directory)
+        if manual_dir:
+            raise DataError(f"data.manual_dir='{manual_dir}' lacks {', '.join(missing)}.")
+    try:
+        return tfds.builder(name, data_dir=directory)
+    except tfds.core.registered.DatasetNotFoundError:
+        known = [*OWN_NAMES, *tfds.list_builders(with_community_datasets=False)]
+        near = difflib.get_close_matches(name.split("/")[0].split(":")[0], known, 1, cutoff=0.0)
+        raise DataError(
+            f"data.name='{name}' is neither one of {', '.join(OWN_NAMES)} nor a set of TFDS; "
+            f"the nearest match is '{near[0]}'."
+        ) from None
+    except (ValueError, AssertionError) as error:
+        reason = " ".join(str(error).split()).rpartition('": ')[2]
+        raise DataError(
+            f"data.name='{name}' is not a `set[/config][:version]` of TFDS: {reason[:300]}"
+        ) from error
+    except ImportError as error:
+        raise _not_prepared(name, error) from error
+
+
+def _prepare(builder: Any, name: str, manual_dir: str) -> None:
+    """Downloads a set and writes it for random access; shows progress unless it is our own."""
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
+    own = isinstance(builder, Digits | FashionMnist | Emoji)
+    if not own:
+        _hide_accelerators()
+    try:
+        with _quiet() if own else contextlib.nullcontext():
+            builder.download_and_prepare(file_format="array_record", download_config=config)
+    except DataError:
+        raise
+    except Exception as error:
+        if not builder.is_prepared():  # or else another process was quicker
+            raise _not_prepared(name, error) from error
+
+
+def _not_prepared(name: str, error: Exception) -> DataError:
+    """Says why TFDS could not build a set, and what would help."""
+    if isinstance(error, ImportError):
+        remedy = "; most sets need `pip install tensorflow-cpu importlib_resources` to be prepared"
+    else:
+        remedy = ""
+    if name == "fashion_mnist":
+        remedy += (
+            f"; the Debian package dataset-fashion-mnist puts its files into {DEBIAN_DIR}, or name "
+            "a folder that holds them in data.manual_dir"
+        )
+    lines = str(error).strip().splitlines() or [""]
+    reason = f"{type(error).__name__}: {lines[0]}"
+    return DataError(f"data.name='{name}': TFDS could not prepare it ({reason}){remedy}.")
+
+
+def _hide_accelerators() -> None:
+    """Keeps TensorFlow, which most of TFDS's builders import, off the memory that JAX needs."""
+    if importlib.util.find_spec("tensorflow") is None:
+        return
+    import tensorflow as tf
+
+    for kind in ("GPU", "TPU"):
+        # Refused once TensorFlow has started a device, and then it is too late.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_visible_devices([], kind)
+
+
+def _classes(builder: Any, name: str, image_size: int) -> tuple[tuple[str, ...], bool]:
+    """The names of the classes, and whether there are any, after checking the images."""
+    features = dict(builder.info.features.items())
+    image = features.get("image")
+    if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
+        raise DataError(
+            f"data.name='{name}' has no feature `image` of 8-bit pixels, only {sorted(features)}."
+        )
+    if not image_size and None in image.shape:
+        raise DataError(
+            f"data.image_size=0 keeps images as stored, but those of data.name='{name}' differ "
+            "in size; give the side in pixels to resize and crop to."
+        )
+    label = features.get("label")
+    if isinstance(label, tfds.features.ClassLabel):
+        return tuple(label.names), True
+    return (), False
+
+
+def _splits(builder: Any) -> list[Any]:
+    return [builder.info.splits[name] for name in sorted(builder.info.splits)]
+
+
+def _records(builder: Any, name: str, key: str, split: str) -> Any:
+    """Opens one split for random access."""
+    try:
+        count = builder.info.splits[split].num_examples
+    except (KeyError, ValueError):
+        allowed = ", ".join(sorted(builder.info.splits))
+        raise DataError(
+            f"data.{key}='{split}' is not a split of data.name='{name}', which has {allowed}."
+        ) from None
+    if not count:
+        raise DataError(f"data.{key}='{split}' of data.name='{name}' holds no images.")
+    try:
+        return builder.as_data_source(split)
+    except NotImplementedError as error:
+        raise DataError(
+            f"data.dir: {builder.data_path} holds the set in a format without random access "
+            f"({builder.info.file_format.value}); give another folder to prepare it anew."
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences what TFDS prints of sets that are there, or are there in seconds."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

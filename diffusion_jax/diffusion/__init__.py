@@ -1,0 +1,1 @@
+"""The process from data to noise: schedules, times, predictions, conditioning."""

@@ -1,0 +1,68 @@
+"""Conditioning as a dict of arrays, any subset at once, and what it is when there is none.
+
+| key | array | |
+|---|---|---|
+| `label` | int32 `[B]` | a class |
+| `text` | float `[B, L, D]` | features of a text's tokens; no token is a row of zeros |
+| `pooled` | float `[B, P]` | the text as one vector |
+| `tokens` | int32 `[B, L]` | a text for an encoder that is part of the network; -1 is no token |
+| `vector` | float `[B, E]` | any embedding |
+| `image` | float `[B, H, W, C]` | a picture that belongs to the sample, in its size |
+| `level` | float `[B, E]` | how much noise was added to that picture |
+
+Numbers are switched off by -1, and floats by zeros.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.diffusion.prediction import per_sample
+from diffusion_jax.types import Array, Cond
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "label": ("label",),
+    "text": ("text", "pooled", "tokens"),
+    "vector": ("vector",),
+    "image": ("image", "level"),
+}
+"""What can be dropped on its own, and the arrays that it consists of."""
+
+
+def unconditional(cond: Cond) -> Cond:
+    """The same conditioning, all of it switched off."""
+    return {name: switched_off(value) for name, value in cond.items()}
+
+
+def switched_off(value: Array) -> Array:
+    """One array of a conditioning, off: -1 for numbers, zeros for floats."""
+    off = -1 if jnp.issubdtype(value.dtype, jnp.integer) else 0
+    return jnp.full_like(value, off)
+
+
+def drop(cond: Cond, keys: Array, rate: float, rates: Mapping[str, float] | None = None) -> Cond:
+    """Switches off conditioning at random, as a network that can do without has to be trained.
+
+    A network trained so knows both halves of classifier-free guidance (Ho & Salimans 2022).
+
+    Args:
+        cond: arrays `[B, ...]`.
+        keys: `[B]`, one per sample.
+        rate: probability with which all of a sample's conditioning is off.
+        rates: further probabilities for each of `PARTS`, independent of each other.
+    """
+
+    def off(keys: Array, rate: float, part: Cond) -> Cond:
+        draws = jax.vmap(lambda key: jax.random.bernoulli(key, rate))(keys)
+        return {
+            name: jnp.where(per_sample(draws, value), switched_off(value), value)
+            for name, value in part.items()
+        }
+
+    found = dict(cond)
+    for number, (part, names) in enumerate(PARTS.items()):
+        if rates and rates.get(part):
+            own = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+            found |= off(own, rates[part], {name: found[name] for name in names if name in found})
+    return off(keys, rate, found) if rate else found

@@ -1,0 +1,107 @@
+"""From `x_0` to `x_t`, and back by one step when `x_0` is known: the Gaussian process."""
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.diffusion.prediction import per_sample
+from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.types import Array, Key
+
+
+def sample_keys(key: Key, indices: Array) -> Array:
+    """One key per sample, `[B]`, from the samples' indices `[B]`, whatever batch they are in."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+
+
+def sample_noise(keys: Array, shape: tuple[int, ...]) -> Array:
+    """Standard normal noise `[B, *shape]`, each sample from its own key of `keys` `[B]`."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+def diffuse(schedule: Schedule, x_0: Array, eps: Array, t: Array) -> Array:
+    """`x_t = alpha_t x_0 + sigma_t eps` for `x_0`, `eps` `[B, ...]` and `t` `[B]`."""
+    return per_sample(schedule.alpha(t), x_0) * x_0 + per_sample(schedule.sigma(t), x_0) * eps
+
+
+def posterior_mean(schedule: Schedule, x_t: Array, x_0: Array, t: Array, s: Array) -> Array:
+    """Mean of `q(x_s | x_t, x_0)` (Eq. 7, Ho et al. 2020; App. A, Kingma et al. 2021).
+
+    `(alpha_t sigma_s^2 / (alpha_s sigma_t^2)) x_t + alpha_s (1 - r) x_0` with
+    `r = SNR_t / SNR_s`; `x_t`, `x_0` `[B, ...]`, times `[B]` or `[]`.
+    """
+    alpha_t, alpha_s, sigma_t, sigma_s = (
+        per_sample(c, x_t)
+        for c in (schedule.alpha(t), schedule.alpha(s), schedule.sigma(t), schedule.sigma(s))
+    )
+    rest = per_sample(_one_minus_snr_ratio(schedule, t, s), x_t)
+    return alpha_t / alpha_s * (sigma_s / sigma_t) ** 2 * x_t + alpha_s * rest * x_0
+
+
+def reverse_variances(schedule: Schedule, t: Array, s: Array) -> tuple[Array, Array]:
+    """Lower and upper bound of the variance of a reverse step (Sec. 3.2, Ho et al. 2020).
+
+    The lower, `sigma_s^2 (1 - r)`, is that of `q(x_s | x_t, x_0)`, right for data at one point;
+    the upper, `sigma_t^2 (1 - r)`, that of `q(x_t | x_s)` (DDPM's beta), right for normal data.
+    """
+    rest = _one_minus_snr_ratio(schedule, t, s)
+    return schedule.sigma(s) ** 2 * rest, schedule.sigma(t) ** 2 * rest
+
+
+def add_noise(schedule: Schedule, x_t: Array, t: Array, s: Array, noise: Array) -> Array:
+    """`x_s` at `s > t` from `q(x_s | x_t)`, `noise` being standard normal and shaped like `x_t`.
+
+    `x_s = (alpha_s / alpha_t) x_t + sqrt(sigma_s^2 - (alpha_s / alpha_t)^2 sigma_t^2) noise`.
+    """
+    std = jnp.sqrt(reverse_variances(schedule, s, t)[1])
+    return schedule.alpha(s) / schedule.alpha(t) * x_t + std * noise
+
+
+def learned_log_variance(schedule: Schedule, fraction: Array, t: Array, s: Array) -> Array:
+    """Log variance at a `fraction` `[B, ...]` between the bounds (Eq. 15, Nichol & Dhariwal 2021).
+
+    Where the lower bound is 0 (`s` = 0) that of the step before serves in its place, as there.
+    """
+    lower, upper = reverse_variances(schedule, t, s)
+    before, _ = reverse_variances(schedule, jnp.minimum(2 * t - s, 1.0), t)
+    lower = jnp.where(schedule.sigma(s) > 0, lower, before)
+    lower, upper = per_sample(lower, fraction), per_sample(upper, fraction)
+    return fraction * jnp.log(upper) + (1 - fraction) * jnp.log(lower)
+
+
+def variational_term(
+    schedule: Schedule,
+    x_0: Array,
+    x_t: Array,
+    x_0_hat: Array,
+    fraction: Array,
+    t: Array,
+    s: Array,
+) -> Array:
+    """Term of the variational bound for the step from `t` to `s`, in nats per entry, `[B, ...]`.
+
+    `KL(q(x_s | x_t, x_0) || p(x_s | x_t))` (Eq. 5, Ho et al. 2020) where `p` has the mean of
+    `q(x_s | x_t, x_0_hat)` and the variance at `fraction` `[B, ...]` between the bounds; for
+    `s` = 0 `-log p(x_0 | x_t)` of data in 256 levels on [-1, 1] (Sec. 3.3 there).
+    """
+    mean = posterior_mean(schedule, x_t, x_0_hat, t, s)
+    log_variance = learned_log_variance(schedule, fraction, t, s)
+    last = per_sample(s == 0, x_0)
+    lower, upper = (per_sample(v, x_0) for v in reverse_variances(schedule, t, s))
+    # At s = 0 there is no KL: any variance but 0 keeps it finite.
+    excess = log_variance - jnp.log(jnp.where(last, upper, lower))
+    square = (posterior_mean(schedule, x_t, x_0, t, s) - mean) ** 2
+    kl = 0.5 * (excess + jnp.expm1(-excess) + square * jnp.exp(-log_variance))
+    return jnp.where(last, -log_bin_probability(x_0, mean, jnp.exp(0.5 * log_variance)), kl)
+
+
+def log_bin_probability(x_0: Array, mean: Array, std: Array) -> Array:
+    """Log probability of the 1/127.5-wide bin of `x_0` under a normal law, open at -1 and 1."""
+    cdf = lambda x: jax.scipy.stats.norm.cdf((x - mean) / std)  # noqa: E731
+    upper = jnp.where(x_0 > 0.999, 1.0, cdf(x_0 + 1 / 255))
+    lower = jnp.where(x_0 < -0.999, 0.0, cdf(x_0 - 1 / 255))
+    return jnp.log(jnp.maximum(upper - lower, 1e-12))
+
+
+def _one_minus_snr_ratio(schedule: Schedule, t: Array, s: Array) -> Array:
+    """`1 - SNR_t / SNR_s`, in logs: a difference of the ratio from 1 would cancel."""
+    return -jnp.expm1(schedule.logsnr(t) - schedule.logsnr(s))

@@ -1,0 +1,130 @@
+"""Prediction types, and the one boundary at which a network's output becomes `x_0`.
+
+Every prediction type is a linear combination of data and noise, `y = p_t x_0 + q_t eps`:
+
+| type       | p_t      | q_t          | source                                            |
+|------------|----------|--------------|---------------------------------------------------|
+| `eps`      | 0        | 1            | noise, Ho et al. 2020                             |
+| `x0`       | 1        | 0            | data                                              |
+| `v`        | -sigma_t | alpha_t      | Salimans & Ho 2022, App. D                        |
+| `velocity` | alpha'_t | sigma'_t     | dx_t/dt at fixed x_0, eps: Lipman et al. 2023     |
+| `score`    | 0        | -1 / sigma_t | grad log q(x_t given x_0), Song et al. 2021       |
+| `edm`      | see the function `edm`  | preconditioned, Karras et al. 2022                |
+
+With `x_t = alpha_t x_0 + sigma_t eps` this is a 2 x 2 system of determinant
+`d_t = alpha_t q_t - sigma_t p_t`, so that
+
+    x_0 = (q_t x_t - sigma_t y) / d_t
+
+and at given `x_t` an error in `y` is `-d_t / sigma_t` times the error in `x_0`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.types import Array, Cond, Denoised, Denoiser
+
+Network = Callable[[Array, Array, Cond], Array]
+"""`(x_t [B, ..., C], t [B], cond) -> y [B, ..., C]`, or `[B, ..., 2C]` with a learned variance."""
+
+
+class Prediction(NamedTuple):
+    """A prediction type.
+
+    Attributes:
+        coefficients: `(schedule, t) -> (p_t, q_t)`, elementwise in `t`.
+        input_scale: `(schedule, t) -> c_in`: the network is given `c_in x_t`.
+    """
+
+    coefficients: Callable[[Schedule, Array], tuple[Array, Array]]
+    input_scale: Callable[[Schedule, Array], Array] = lambda _, t: jnp.ones_like(t)
+
+    def network_input(self, schedule: Schedule, x_t: Array, t: Array) -> Array:
+        """What the network is given for `x_t` `[B, ...]`."""
+        return per_sample(self.input_scale(schedule, t), x_t) * x_t
+
+    def target(self, schedule: Schedule, x_0: Array, eps: Array, t: Array) -> Array:
+        """`y = p_t x_0 + q_t eps` for `x_0`, `eps` `[B, ...]` and `t` `[B]`."""
+        p, q = (per_sample(c, x_0) for c in self.coefficients(schedule, t))
+        return p * x_0 + q * eps
+
+    def determinant(self, schedule: Schedule, t: Array) -> Array:
+        """`d_t = alpha_t q_t - sigma_t p_t`, shaped like `t`."""
+        p, q = self.coefficients(schedule, t)
+        return schedule.alpha(t) * q - schedule.sigma(t) * p
+
+    def to_x_0(self, schedule: Schedule, x_t: Array, y: Array, t: Array) -> Array:
+        """Data that the output `y` at `x_t` `[B, ...]` stands for; needs `sigma_t > 0`."""
+        _, q = self.coefficients(schedule, t)
+        q, sigma, d = (
+            per_sample(c, x_t) for c in (q, schedule.sigma(t), self.determinant(schedule, t))
+        )
+        return (q * x_t - sigma * y) / d
+
+    def from_x_0(self, schedule: Schedule, x_t: Array, x_0: Array, t: Array) -> Array:
+        """Output that says `x_0` at `x_t` `[B, ...]`; needs `sigma_t > 0`."""
+        alpha, sigma = (per_sample(c, x_t) for c in (schedule.alpha(t), schedule.sigma(t)))
+        return self.target(schedule, x_0, (x_t - alpha * x_0) / sigma, t)
+
+
+def edm(sigma_data: float = 0.5) -> Prediction:
+    """EDM's preconditioning (Table 1 and App. B.6, Karras et al. 2022) under any schedule.
+
+    Input and target have unit variance for data of standard deviation `sigma_data`, and the
+    output's error is amplified least: with `n_t^2 = alpha_t^2 sigma_data^2 + sigma_t^2`
+
+        c_in = 1 / n_t,  c_skip = alpha_t sigma_data^2 / n_t^2,  c_out = sigma_t sigma_data / n_t
+
+    and `x_0_hat = c_skip x_t + c_out y`. With `sigma_data = 1` on a variance-preserving schedule
+    `y` is `-v`. The noise level reaches the network as `t`, in place of `log(sigma) / 4`.
+    """
+
+    def norm(schedule: Schedule, t: Array) -> Array:
+        return jnp.hypot(schedule.alpha(t) * sigma_data, schedule.sigma(t))
+
+    def coefficients(schedule: Schedule, t: Array) -> tuple[Array, Array]:
+        n = norm(schedule, t)
+        return schedule.sigma(t) / (sigma_data * n), -schedule.alpha(t) * sigma_data / n
+
+    return Prediction(coefficients, lambda schedule, t: 1 / norm(schedule, t))
+
+
+PREDICTIONS = {
+    "eps": Prediction(lambda _, t: (jnp.zeros_like(t), jnp.ones_like(t))),
+    "x0": Prediction(lambda _, t: (jnp.ones_like(t), jnp.zeros_like(t))),
+    "v": Prediction(lambda schedule, t: (-schedule.sigma(t), schedule.alpha(t))),
+    "velocity": Prediction(lambda schedule, t: schedule.rates(t)),
+    "score": Prediction(lambda schedule, t: (jnp.zeros_like(t), -1 / schedule.sigma(t))),
+    "edm": edm(),
+}
+
+
+def per_sample(coefficient: Array, x: Array) -> Array:
+    """Reshapes a coefficient `[B]` (or `[]`) so that it multiplies `x` `[B, ...]`."""
+    return coefficient.reshape(coefficient.shape + (1,) * (x.ndim - coefficient.ndim))
+
+
+def split_variance(y: Array) -> tuple[Array, Array]:
+    """Output `[..., 2C]` as prediction `[..., C]` and variance fraction, (Nichol & Dhariwal 2021).
+
+    The network's channel in [-1, 1] is mapped to the fraction in [0, 1] of `Denoised`.
+    """
+    y, variance = jnp.split(y, 2, axis=-1)
+    return y, (variance + 1) / 2
+
+
+def denoiser(
+    network: Network, schedule: Schedule, prediction: Prediction, learned_variance: bool = False
+) -> Denoiser:
+    """Turns a network of any prediction type into a `Denoiser`."""
+
+    def denoise(x_t: Array, t: Array, cond: Cond) -> Denoised:
+        y, variance = network(prediction.network_input(schedule, x_t, t), t, cond), None
+        if learned_variance:
+            y, variance = split_variance(y)
+        return Denoised(prediction.to_x_0(schedule, x_t, y, t), variance)
+
+    return denoise

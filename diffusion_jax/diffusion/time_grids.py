@@ -1,0 +1,90 @@
+"""Which times to sample at: `steps + 1` times, descending from noise to clean."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.types import Array
+
+
+def uniform(steps: int, t_max: float = 1.0, t_min: float = 0.0) -> Array:
+    """Evenly spaced in `t`: with 1,000 steps exactly DDPM's."""
+    return jnp.linspace(t_max, t_min, steps + 1)
+
+
+def quadratic(steps: int, t_max: float = 1.0, t_min: float = 0.0) -> Array:
+    """Evenly spaced in `sqrt(t)`, denser near the data (App. D.2, Song et al. 2021, DDIM)."""
+    return jnp.linspace(t_max**0.5, t_min**0.5, steps + 1) ** 2
+
+
+def trailing(steps: int, t_max: float = 1.0, num_steps: int = 1000) -> Array:
+    """`uniform` at whole steps of a table of `num_steps`, from its end (Table 2, Lin et al. 2024).
+
+    Raises:
+        ValueError: the table has fewer steps.
+    """
+    _check(steps, num_steps, t_max)
+    return jnp.round(jnp.linspace(t_max, 0.0, steps + 1) * num_steps) / num_steps
+
+
+def leading(steps: int, t_max: float = 1.0, num_steps: int = 1000) -> Array:
+    """Every so-many-th step of a table of `num_steps`, from its first, then 0 (Lin et al. 2024).
+
+    What most published code does: the noisiest steps of the table are left out, so that sampling
+    starts from pure noise at a time that still has signal.
+
+    Raises:
+        ValueError: the table has fewer steps.
+    """
+    _check(steps, num_steps, t_max)
+    index = jnp.arange(steps - 1, -1, -1) * int(num_steps * t_max // steps)
+    return jnp.append((index + 1) / num_steps, 0.0)
+
+
+def _check(steps: int, num_steps: int, t_max: float) -> None:
+    if steps > num_steps * t_max:
+        raise ValueError(f"{steps} steps are more than the {num_steps * t_max:g} of the table")
+
+
+def karras(
+    schedule: Schedule,
+    steps: int,
+    t_max: float = 1.0,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    rho: float = 7.0,
+) -> Array:
+    """`(sigma / alpha)^(1 / rho)` evenly spaced, then 0 (Eq. 5, Karras et al. 2022)."""
+    return _even(
+        schedule, steps, t_max, (sigma_min, sigma_max), lambda x: x ** (1 / rho), lambda y: y**rho
+    )
+
+
+def uniform_logsnr(
+    schedule: Schedule,
+    steps: int,
+    t_max: float = 1.0,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+) -> Array:
+    """`logsnr` evenly spaced between two levels of `sigma / alpha`, then 0 (Lu et al. 2022)."""
+    return _even(schedule, steps, t_max, (sigma_min, sigma_max), jnp.log, jnp.exp)
+
+
+def _even(
+    schedule: Schedule,
+    steps: int,
+    t_max: float,
+    levels: tuple[float, float],
+    straight: Callable[[Array], Array],
+    inverse: Callable[[Array], Array],
+) -> Array:
+    """Levels of `sigma / alpha` evenly spaced in `straight`, as far as the schedule has them."""
+    ends = jnp.exp(-0.5 * schedule.logsnr(jnp.array([0.0, t_max])))
+    low, high = straight(jnp.clip(jnp.array(levels), ends[0], ends[1]))
+    ratio = inverse(jnp.linspace(high, low, steps))
+    times = schedule.time_at(-2 * jnp.log(ratio))
+    # Where the levels reach the schedule's end, exactly that: not a hair off by rounding.
+    times = times.at[0].set(jnp.where(ends[1] <= levels[1], t_max, times[0]))
+    return jnp.append(times, 0.0)

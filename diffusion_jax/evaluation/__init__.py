@@ -1,0 +1,1 @@
+"""How good a model is: extractors, judges, likelihood, and the figures made with them."""

@@ -1,0 +1,104 @@
+"""What looks at pictures, and the data set's own: a classifier trained on its training split."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import serialization
+
+from diffusion_jax.data import Dataset, train_batches
+from diffusion_jax.models.classifier import Classifier
+from diffusion_jax.objectives.contrastive import moved
+from diffusion_jax.system.files import write_whole
+from diffusion_jax.training.ema import EXPONENTIAL, Exponential
+from diffusion_jax.training.optimizer import learning_rate_schedule
+from diffusion_jax.training.state import create_state
+from diffusion_jax.training.step import make_train_step
+from diffusion_jax.types import Array, Batch, Key, Metrics, Params
+
+STEPS, BATCH_SIZE, LEARNING_RATE, MAX_SHIFT = 1500, 128, 2e-3, 1
+CHUNK = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+    """A frozen network as a measure of pictures.
+
+    Attributes:
+        name: what metrics made with it are named after, `<data set>_cnn` for a data set's own.
+        digest: short hash of its weights, for passports.
+        preprocessing: what is done to the images first, and in which type, for passports.
+        forward: uint8 images `[B, H, W, C]` to logits, None where there are none, and features.
+        own_classes: whether its classes are those of the data set.
+        batch_size: images at a time.
+    """
+
+    name: str
+    digest: str
+    preprocessing: str
+    forward: Callable[[Array], tuple[Array | None, Array]]
+    own_classes: bool = True
+    batch_size: int = CHUNK
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+        """Logits `[N, K]`, or None, and features `[N, D]` of uint8 images `[N, H, W, C]`."""
+        found = []
+        for start in range(0, len(images), self.batch_size):
+            part = images[start : start + self.batch_size]
+            # Filled up to whole batches: one shape, one program.
+            filled = np.resize(part, (min(self.batch_size, len(images)), *part.shape[1:]))
+            found.append(jax.device_get(self.forward(jnp.asarray(filled))))
+        outputs = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *found)
+        return outputs[0], outputs[1]
+
+
+def get_extractor(dataset: Dataset, cache: Path, say: Callable[[str], None]) -> Extractor:
+    """Loads the data set's classifier from `cache`, or trains it (minutes) and saves it."""
+    net = Classifier(dataset.num_classes)
+    template = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, *dataset.image_shape)))
+    recipe = repr((net, STEPS, BATCH_SIZE, LEARNING_RATE, MAX_SHIFT, dataset.fingerprint))
+    path = cache / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.msgpack"
+    if not path.exists():
+        say(f"training a classifier on {dataset.name} to measure samples with, once")
+        params = fit(net, dataset)
+        write_whole(path, serialization.to_bytes(params))
+    data = path.read_bytes()
+    params = serialization.from_bytes(
+        jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), template), data
+    )
+    name = f"{dataset.name.replace('/', '_')}_cnn"
+    forward = jax.jit(lambda images: net.apply(params, images / 127.5 - 1.0))
+    digest = hashlib.sha256(data).hexdigest()[:12]
+    return Extractor(name, digest, "pixels as stored, float32", forward)
+
+
+def fit(net: Classifier, dataset: Dataset) -> Params:
+    """Trains by cross-entropy on shifted images, with the train step of all models."""
+    variables = net.init(jax.random.key(0), jnp.zeros((1, *dataset.image_shape)))
+    optimizer = optax.adam(learning_rate_schedule(LEARNING_RATE, STEPS, decay="cosine"))
+    averages = {EXPONENTIAL: Exponential(0.99)}
+    state = create_state(variables, optimizer, averages)
+    loss_fn = functools.partial(cross_entropy, net)
+    step_fn = jax.jit(make_train_step(loss_fn, optimizer, averages), donate_argnums=0)
+    batches = train_batches(dataset, batch_size=BATCH_SIZE, seed=0)
+    for _ in range(STEPS):
+        state, _ = step_fn(state, next(batches), jax.random.key(1))
+    batches.close()
+    return jax.device_get(state.ema[EXPONENTIAL])
+
+
+def cross_entropy(net: Classifier, params: Params, batch: Batch, key: Key) -> tuple[Array, Metrics]:
+    """A `LossFn`: cross-entropy of the label, of images shifted by up to `MAX_SHIFT` pixels."""
+    shift_key, dropout_key = jax.random.split(key)
+    size = (len(batch["x"]), 2)
+    shifts = jax.random.randint(shift_key, size, -MAX_SHIFT, MAX_SHIFT + 1)
+    x = moved(batch["x"], shifts)
+    logits, _ = net.apply(params, x, train=True, rngs={"dropout": dropout_key})
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["cond"]["label"])
+    return loss, {}

@@ -1,0 +1,58 @@
+"""Loss on held-out images, by noise level."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffusion_jax.data import Dataset, arrays, to_float
+from diffusion_jax.generation.generator import CondOf, in_batches
+from diffusion_jax.types import LossFn, Params
+
+LEVELS = 10
+MAX_BATCHES = 8
+
+
+class HeldoutLoss:
+    """Mean error on the same held-out images, times and noise whenever it is called.
+
+    Args:
+        loss: without dropout.
+        dataset: without held-out images the result is empty.
+        cond_of: their conditioning.
+        size: images in a batch, the last filled up.
+    """
+
+    def __init__(self, loss: LossFn, dataset: Dataset, cond_of: CondOf, size: int) -> None:
+        images, labels = arrays(dataset.heldout, size * MAX_BATCHES)
+
+        @jax.jit
+        def program(whole: Any, batch: Any) -> Any:
+            losses, metrics = loss(whole[0], batch, whole[1])
+            return {"loss": losses, **metrics}
+
+        self._program, self._size = program, size
+        self._batches: list[dict[str, Any]] = []
+        order = np.random.default_rng(0).permutation(len(images))
+        for start in range(0, len(images), size):
+            rows = np.resize(order[start : start + size], size)
+            cond = cond_of("heldout", rows, labels[rows])
+            batch = {"x": to_float(images[rows]), "cond": cond, "index": np.arange(size)}
+            self._batches.append(batch)
+
+    def __call__(self, params: Params) -> dict[str, float]:
+        """Means as `heldout/NAME`, and of `mse` in each tenth of `t`, `_tX` with its middle X."""
+        found = []
+        for number, batch in enumerate(self._batches):
+            whole = params, jax.random.key(number)
+            found.append(in_batches(self._program, whole, batch, self._size))
+        if not found:
+            return {}
+        columns = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+        t, mse = (columns.pop(name, None) for name in ("t", "mse"))
+        scalars = {f"heldout/{name}": float(values.mean()) for name, values in columns.items()}
+        if t is not None:
+            level = np.minimum((t * LEVELS).astype(int), LEVELS - 1)
+            for i in np.unique(level):
+                scalars[f"heldout/mse_t{(i + 0.5) / LEVELS:.2f}"] = float(mse[level == i].mean())
+        return scalars

@@ -1,0 +1,79 @@
+"""A trained dual encoder as a judge of pictures: how near they are to texts."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.data import to_float
+from diffusion_jax.evaluation.extractor import Extractor
+from diffusion_jax.generation.generator import in_batches
+from diffusion_jax.models.dual_encoder import Likeness
+from diffusion_jax.types import Array, Cond, Params
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Judge:
+    """A frozen dual encoder.
+
+    Attributes:
+        name: what metrics made with it are named after.
+        words: what tells it from all others, for passports.
+        apply: the network, `(params, x, cond) -> Likeness`.
+        params: of the network.
+        read: texts to conditioning, arrays `[N, ...]`.
+        none: conditioning of one sample, `[1, ...]`, off.
+        shape: of a picture, `[H, W, C]`.
+        batch_size: pictures or texts at a time.
+    """
+
+    name: str
+    words: str
+    apply: Callable[[Params, Array, Cond], Likeness]
+    params: Params
+    read: Callable[[Sequence[str]], dict[str, np.ndarray]]
+    none: Mapping[str, np.ndarray]
+    shape: tuple[int, ...]
+    batch_size: int = 256
+
+    def look(self, params: Params, x: Array) -> Likeness:
+        """What the network says of pictures `[B, H, W, C]` in [-1, 1], without texts."""
+        cond = {name: jnp.repeat(value, len(x), axis=0) for name, value in self.none.items()}
+        return self.apply(params, x, cond)
+
+    @functools.cached_property
+    def _look(self) -> Any:
+        return jax.jit(lambda params, x: self.look(params, x).images)
+
+    @functools.cached_property
+    def _read(self) -> Any:
+        def texts(params: Params, cond: Cond) -> Array:
+            x = jnp.zeros((len(jax.tree.leaves(cond)[0]), *self.shape))
+            return self.apply(params, x, cond).texts
+
+        return jax.jit(texts)
+
+    def images(self, images: np.ndarray) -> np.ndarray:
+        """Unit vectors float32 `[N, E]` of uint8 pictures `[N, H, W, C]`."""
+        found: np.ndarray = in_batches(self._look, self.params, to_float(images), self.batch_size)
+        return found
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors float32 `[N, E]` of texts; 0 of one without a word."""
+        found: np.ndarray = in_batches(self._read, self.params, self.read(texts), self.batch_size)
+        return found
+
+    @property
+    def extractor(self) -> Extractor:
+        """Its vectors of pictures as features in which samples are compared."""
+
+        def forward(images: Array) -> tuple[None, Array]:
+            return None, self._look(self.params, images / 127.5 - 1.0)
+
+        return Extractor(
+            self.name, self.words, "pixels as stored, float32", forward, own_classes=False
+        )

@@ -1,0 +1,262 @@
+"""How likely data are under a diffusion model: `-log p(x_0)` in nats, per example `[B]`.
+
+| function            | what it estimates                                | data                  |
+|---------------------|--------------------------------------------------|-----------------------|
+| `ode_nll`           | the density of the probability-flow ODE          | continuous            |
+| `variational_bound` | an upper bound in continuous time                | either                |
+| `ancestral_bound`   | an upper bound of ancestral sampling in steps    | in 256 levels         |
+
+The three are of different models that share a denoiser: none bounds another, but where the
+denoiser is exact. All take a `Denoiser` and the schedule it was made for, `x_0` `[B, ...]`, its
+conditioning, and `keys` `[B]`, one per sample; the prior is `N(0, sigma_1^2)`, that of `sample`.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.diffusion.corruption import diffuse, sample_noise, variational_term
+from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.diffusion.time_sampling import stratified
+from diffusion_jax.samplers.adaptive import integrate, velocity
+from diffusion_jax.samplers.ode import coordinate
+from diffusion_jax.types import Array, Cond, Denoised, Denoiser
+
+LEVELS = 256
+"""Of data on [-1, 1]; their bins are 1/127.5 wide."""
+
+
+class OdeLikelihood(NamedTuple):
+    """What `ode_nll` finds.
+
+    Attributes:
+        nll: `[B]`, mean over the probes.
+        by_probe: `[B, probes]`, each an unbiased estimate, independent given the example.
+        steps: of the solver, `[]`; 6 calls of the denoiser and of its derivative each.
+    """
+
+    nll: Array
+    by_probe: Array
+    steps: Array
+
+
+class Bound(NamedTuple):
+    """Upper bound of the negative log-likelihood in three parts (Eq. 11, Kingma et al. 2021).
+
+    Attributes:
+        prior: `KL(q(x_T | x_0) || p(x_T))`, `[B]`.
+        diffusion: of the steps between, `[B]`.
+        reconstruction: `-log p(x_0 | x_t)` at the least noise, `[B]`.
+    """
+
+    prior: Array
+    diffusion: Array
+    reconstruction: Array
+
+    @property
+    def total(self) -> Array:
+        """The bound, `[B]`."""
+        return self.prior + self.diffusion + self.reconstruction
+
+
+def bits_per_dimension(nats: Array, dimensions: int, density: bool) -> Array:
+    """Bits per dimension of data in 256 levels, from `-log p` of a whole example.
+
+    A level's probability is about the density times the width of its bin, 1/127.5: with `density`
+    `log2(127.5)` is added. By Jensen's inequality the mean over `dequantise` is an upper bound.
+    """
+    bits = nats / (dimensions * jnp.log(2.0))
+    return bits + jnp.log2((LEVELS - 1) / 2) if density else bits
+
+
+def dequantise(x: Array, keys: Array) -> Array:
+    """Data in 256 levels, each spread evenly over its bin (Theis et al. 2016).
+
+    The bins of -1 and 1 are as wide as the others: results lie in [-1 - 1/255, 1 + 1/255).
+    """
+    spread = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, -1.0, 1.0))
+    return x + spread(keys) / (LEVELS - 1)
+
+
+def ode_nll(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    x_0: Array,
+    cond: Cond,
+    keys: Array,
+    probes: int = 4,
+    least: float = 1e-3,
+    rtol: float = 1e-4,
+    atol: float = 1e-4,
+) -> OdeLikelihood:
+    """By the probability-flow ODE (Sec. 4.3 and App. D.2, Song et al. 2021).
+
+    In `y = x_t / n_t`, `u = sigma_t / n_t` with `n = alpha + sigma`, where `dy/du = eps_hat -
+    x_0_hat` for every schedule, densities change by `d log p / du = -div dy/du` along a path. The
+    divergence is `E v . J v` over probes `v` of random signs (Hutchinson 1989; Grathwohl et al.
+    2019), the same all along.
+
+    The density is that of `x_t / alpha_t = y / (1 - u)` at the least noise, data with that little
+    noise in them, taken at `x_0` itself.
+
+    Args:
+        denoiser: of the schedule.
+        schedule: only its ends matter, and at which times the denoiser is asked.
+        x_0: continuous data `[B, ...]`, or data in 256 levels made so by `dequantise`.
+        cond: conditioning.
+        keys: `[B]`, for the probes.
+        probes: their number for each example.
+        least: `sigma / alpha` from which the path starts; the schedule's, where it ends before.
+        rtol: relative tolerance of `integrate`, for the log density per dimension.
+        atol: absolute tolerance, likewise.
+    """
+    size = x_0[0].size
+    start = jnp.maximum(least / (1 + least), coordinate(schedule, "flow", jnp.array(0.0)))
+    end = coordinate(schedule, "flow", jnp.array(1.0))
+    draw = lambda key: jax.random.rademacher(key, (probes, *x_0.shape[1:]), x_0.dtype)  # noqa: E731
+    signs = jax.vmap(draw)(keys)
+
+    def denoise(x_t: Array, t: Array) -> Denoised:
+        return denoiser(x_t, jnp.full(len(x_t), t), cond)
+
+    def rate(u: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        slope, pull = jax.vjp(functools.partial(velocity, schedule, denoise, u), state[0])
+        (pulled,) = jax.vmap(pull, 1, 1)(signs)
+        return slope, jnp.mean(signs * pulled, axis=range(2, signs.ndim))
+
+    begin = x_0 * (1 - start), jnp.zeros(signs.shape[:2], x_0.dtype)
+    (y, divergence), steps = integrate(rate, begin, start, end, rtol, atol)
+    prior = jnp.mean(jax.scipy.stats.norm.logpdf(y, 0.0, end), axis=range(1, y.ndim))
+    by_probe = -size * (prior[:, None] + divergence + jnp.log1p(-start))
+    return OdeLikelihood(jnp.mean(by_probe, axis=1), by_probe, steps)
+
+
+def variational_bound(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    x_0: Array,
+    cond: Cond,
+    keys: Array,
+    levels: bool,
+    samples: int = 32,
+    logsnr_min: float = -13.3,
+    logsnr_max: float = 13.3,
+) -> Bound:
+    """In continuous time (Eqs. 11 and 15-18, Kingma et al. 2021).
+
+    The diffusion part is `1/2 int SNR ||x_0 - x_0_hat||^2 dlogsnr` between two noise levels, at
+    levels spread evenly over the range, one random offset for each example. With the exact
+    denoiser the mean of the bound of continuous data is the entropy of the data with the least
+    noise in them, plus `KL(q(x_T) || p(x_T))`.
+
+    Args:
+        denoiser: of the schedule.
+        schedule: at which times the denoiser is asked.
+        x_0: data `[B, ...]`.
+        cond: conditioning.
+        keys: `[B]`, for levels and noise.
+        levels: whether data are in 256 levels: then the decoder is `p(x_0 | x_t)` proportional to
+            `q(x_t | x_0)` over all levels, of each dimension (Eq. 14 there), and the bound that of
+            a probability. Otherwise it is `N(x_t / alpha_t, sigma_t^2 / alpha_t^2)`, whose part is
+            known, and the bound that of a density.
+        samples: calls of the denoiser.
+        logsnr_min: most noise, where the prior is; the schedule's, where it ends before.
+        logsnr_max: least noise, likewise.
+    """
+    last, first = schedule.logsnr(jnp.array([1.0, 0.0]))
+    low, high = jnp.maximum(last, logsnr_min), jnp.minimum(first, logsnr_max)
+    key_of = lambda i: jax.vmap(jax.random.fold_in, (0, None))(keys, i)  # noqa: E731
+    index = jnp.arange(samples)
+    levels_drawn = jax.vmap(stratified, (0, None, None))(key_of(samples), index, samples)
+
+    def body(_: None, draw: tuple[Array, Array]) -> tuple[None, Array]:
+        i, logsnr = draw
+        t = schedule.time_at(logsnr)
+        x_t = diffuse(schedule, x_0, sample_noise(key_of(i), x_0.shape[1:]), t)
+        return None, 0.5 * jnp.exp(logsnr) * _square(denoiser(x_t, t, cond).x_0 - x_0)
+
+    logsnrs = low + (high - low) * levels_drawn.T
+    _, terms = jax.lax.scan(body, None, (index, logsnrs))
+    std = jnp.exp(-0.5 * high)
+    if levels:
+        noise = sample_noise(key_of(samples + 1), x_0.shape[1:])
+        reconstruction = -_sum(log_level_probability(x_0, noise, std))
+    else:
+        nats = 0.5 * x_0[0].size * (1 + jnp.log(2 * jnp.pi * std**2))
+        reconstruction = jnp.full(len(x_0), nats)
+    return Bound(
+        0.5 * jnp.exp(low) * _square(x_0), (high - low) * jnp.mean(terms, 0), reconstruction
+    )
+
+
+def ancestral_bound(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    times: Array,
+    x_0: Array,
+    cond: Cond,
+    keys: Array,
+    variance: str,
+) -> Bound:
+    """In discrete time, of `samplers.ancestral` along `times` (Eq. 5, Ho et al. 2020).
+
+    Every step counts, with one draw of noise each. The last is a normal law's probability of a
+    level's bin (Eq. 13 there), so that data are in 256 levels; continuous data have no such bound,
+    as the sampler adds no noise in its last step.
+
+    Args:
+        denoiser: of the schedule.
+        schedule: noise schedule.
+        times: `[steps + 1]`, descending to 0, two steps or more.
+        x_0: data `[B, ...]` in 256 levels on [-1, 1].
+        cond: conditioning.
+        keys: `[B]`, for the noise.
+        variance: as for `samplers.ancestral`.
+
+    Raises:
+        ValueError: `variance` is "learned" and the denoiser gives none.
+    """
+
+    def body(_: None, step: tuple[Array, Array, Array]) -> tuple[None, Array]:
+        i, t, s = step
+        noise = sample_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, i), x_0.shape[1:])
+        x_t = diffuse(schedule, x_0, noise, t)
+        x_0_hat, fraction = denoiser(x_t, jnp.full(len(x_0), t), cond)
+        if variance != "learned":
+            fraction = jnp.full_like(x_0, {"small": 0.0, "large": 1.0}[variance])
+        elif fraction is None:
+            raise ValueError("variance 'learned' needs a network that learned one")
+        return None, _sum(variational_term(schedule, x_0, x_t, x_0_hat, fraction, t, s))
+
+    steps = jnp.arange(len(times) - 1), times[:-1], times[1:]
+    _, terms = jax.lax.scan(body, None, steps)
+    prior = 0.5 * jnp.exp(schedule.logsnr(times[0])) * _square(x_0)
+    return Bound(prior, jnp.sum(terms[:-1], axis=0), terms[-1])
+
+
+def log_level_probability(x: Array, noise: Array, std: Array) -> Array:
+    """`log p` of the level `x` given `x + std noise`, all levels being as likely, `[B, ...]`.
+
+    Eq. 14, Kingma et al. 2021. Another level, `g` standard deviations above `x`, is
+    `exp(g noise - g^2 / 2)` times as likely. The levels are summed one by one: all at once would
+    take 256 times the memory of `x`.
+    """
+    index = jnp.round((x + 1) * (LEVELS - 1) / 2)
+
+    def add(i: Array, total: Array) -> Array:
+        g = 2 * (i - index) / ((LEVELS - 1) * std)
+        return jnp.logaddexp(total, g * (noise - g / 2))
+
+    return -jax.lax.fori_loop(0, LEVELS, add, jnp.full_like(x, -jnp.inf))
+
+
+def _sum(x: Array) -> Array:
+    """Over an example, `[B, ...]` -> `[B]`."""
+    return jnp.sum(x, axis=range(1, x.ndim))
+
+
+def _square(x: Array) -> Array:
+    """`||x||^2` of each example, `[B, ...]` -> `[B]`."""
+    return _sum(x**2)

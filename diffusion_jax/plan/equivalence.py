@@ -1,0 +1,96 @@
+"""Whether two configs train on the same objective, written differently.
+
+For a given network `x_0_hat(x_t, logsnr)` every objective here is an integral over noise levels of
+`||x_0_hat - x_0||^2` times a weight times the density of the training times in `logsnr`. Schedule
+and prediction type change how that is written, and the scale of `x_t`, but not what is learned.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.diffusion.prediction import per_sample
+from diffusion_jax.diffusion.schedules import inverse
+from diffusion_jax.from_config import Config, make_objective
+from diffusion_jax.objectives.gaussian import GaussianLoss
+from diffusion_jax.types import Array, Cond, Key, Params
+
+LEVELS = 32
+"""Noise levels looked at of each config, evenly in its own training times."""
+
+
+class Comparison(NamedTuple):
+    """How the gradients of two objectives compare.
+
+    Attributes:
+        factor: the second over the first, as a whole: 1 or not makes no difference to Adam.
+        deviation: largest difference at any noise level that is left when the first is multiplied
+            by `factor`, over the largest gradient. Within float64's rounding of 0 (below 1e-6,
+            times are found by bisection) for objectives that are the same.
+    """
+
+    factor: float
+    deviation: float
+
+
+def compare_objectives(first: Config, second: Config) -> Comparison:
+    """Compares the gradients of two configs' objectives, noise level by noise level, in float64.
+
+    Both are given one small network in terms of `x_0`, the same data and the same noise. Networks,
+    optimizers and conditioning are not compared.
+
+    Raises:
+        ConfigError: a config cannot work.
+        ValueError: the training times have no density, or only one learns its uncertainty.
+    """
+    with jax.enable_x64(True):
+        one, other = make_objective(first), make_objective(second)
+        if (one.uncertainty is None) != (other.uncertainty is None):
+            raise ValueError("one of the two divides the loss by its learned size, and changes")
+        u = (jnp.arange(LEVELS) + 0.5) / LEVELS
+        logsnr = jnp.concatenate([_level(loss, u) for loss in (one, other)])
+        gradients = [_gradients(loss, logsnr) for loss in (one, other)]
+    a, b = (np.asarray(g) for g in gradients)
+    factor = float(np.sum(a * b) / np.sum(a * a))
+    return Comparison(factor, float(np.max(np.abs(b - factor * a)) / np.max(np.abs(b))))
+
+
+def _level(loss: GaussianLoss, u: Array) -> Array:
+    """`logsnr` of the training time number `u` in (0, 1), falling or rising in `u`."""
+    return loss.schedule.logsnr(loss.quantile(u))
+
+
+def _density(loss: GaussianLoss, logsnr: Array) -> Array:
+    """Density of the training times in `logsnr`, 0 beyond them."""
+    sign = jnp.where(_level(loss, jnp.array(0.75)) > _level(loss, jnp.array(0.25)), -1, 1)
+    u = inverse(lambda u: sign * _level(loss, u), sign * logsnr)
+    rate = jax.jvp(lambda u: _level(loss, u), (u,), (jnp.ones_like(u),))[1]
+    inside = (u > 1e-15) & (u < 1 - 1e-15)
+    if np.any(np.asarray(inside & (rate == 0))):
+        raise ValueError("training times on a table have no density: take another time_sampling")
+    return jnp.where(inside, 1 / jnp.abs(jnp.where(inside, rate, 1.0)), 0.0)
+
+
+def _gradients(loss: GaussianLoss, logsnr: Array) -> Array:
+    """Gradient of the objective's integrand at each `logsnr` `[N]`, `[N, parameters]`."""
+    schedule, prediction, t = loss.schedule, loss.prediction, loss.schedule.time_at(logsnr)
+
+    def apply(params: Params, given: Array, t: Array, cond: Cond, key: Key) -> Array:
+        x_t = given / per_sample(prediction.input_scale(schedule, t), given)
+        norm = jnp.hypot(schedule.alpha(t), schedule.sigma(t))
+        level = jnp.tanh(schedule.logsnr(t) / 5)
+        x_0 = jnp.tanh(params[0] * x_t / per_sample(norm, x_t) + params[1] * per_sample(level, x_t))
+        y = prediction.from_x_0(schedule, x_t, params[2] * x_0, t)
+        return jnp.concatenate([y, 0 * y], axis=-1) if loss.vlb_steps else y
+
+    at_levels = dataclasses.replace(
+        loss, apply=apply, quantile=lambda u: t, batch_size=len(t), uncertainty=None, time_law=None
+    )
+    x_0 = jnp.sin(jnp.arange(len(t) * 4.0)).reshape(len(t), 2, 2)
+    batch = {"x": x_0, "index": jnp.arange(len(t)), "cond": {}}
+    params = jnp.array([0.7, -0.4, 0.9])
+    jacobian = jax.jacobian(lambda p: at_levels(p, batch, jax.random.key(0))[0])(params)
+    return per_sample(_density(loss, logsnr), jacobian) * jacobian

@@ -1,0 +1,84 @@
+"""Whose workdir it is, and what a run ran on."""
+
+import copy
+import importlib.metadata
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from diffusion_jax.from_config import Config, ConfigError, training_config
+from diffusion_jax.system.files import write_whole
+
+
+def check_workdir(config: Config, workdir: Path) -> None:
+    """Refuses a workdir whose run was trained with another config.
+
+    Raises:
+        ConfigError: says which keys differ.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    mine = training_config(config.to_dict())
+    theirs = training_config(json.loads(path.read_text(encoding="utf-8"))["config"])
+    keys = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+    if keys:
+        differences = ", ".join(f"{k}={mine.get(k)!r} (there: {theirs.get(k)!r})" for k in keys)
+        raise ConfigError(
+            f"{workdir} belongs to a run with another config: {differences}. Choose another "
+            "--workdir, or delete that one"
+        )
+
+
+def read_config(workdir: Path, like: Config, what: str) -> Config:
+    """The config of the run in `workdir`, as a copy of `like` with other values.
+
+    Args:
+        workdir: folder of the run.
+        like: a config of this version, which has all keys.
+        what: setting that names the folder, for the message.
+
+    Raises:
+        ConfigError: there is no such run, or its config has other keys.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise ConfigError(f"{what}: there is no run in {workdir}")
+    config = copy.deepcopy(like)
+    try:
+        with config.unlocked():
+            config.update(json.loads(path.read_text(encoding="utf-8"))["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{what}: {path} is of another version: {error}") from error
+    return config
+
+
+def write_config(config: Config, workdir: Path) -> None:
+    """Writes the resolved config, with what it runs on, to `config.json`."""
+    text = json.dumps({"config": config.to_dict(), **environment()}, indent=2)
+    write_whole(workdir / "config.json", (text + "\n").encode())
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and commit that a run ran on."""
+    names = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets")
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    device = jax.devices()[0]
+    return {
+        "commit": git.stdout.strip() or "unknown",
+        "versions": {
+            "python": sys.version.split()[0],
+            **{name: importlib.metadata.version(name) for name in names},
+        },
+        "device": f"{jax.device_count()} x {device.device_kind}",
+    }

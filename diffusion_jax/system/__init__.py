@@ -1,0 +1,1 @@
+"""Files, devices, processes, caches, and settings of JAX."""

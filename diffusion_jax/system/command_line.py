@@ -1,0 +1,60 @@
+"""What to say of a command line that was refused."""
+
+import difflib
+import importlib.util
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def suggest(name: object, known: Iterable[object]) -> str:
+    """What to say of an unknown name: the nearest known one, and all of them."""
+    names = [str(one) for one in known]
+    near = difflib.get_close_matches(str(name), names, 1)
+    guess = f": did you mean {near[0]!r}?" if near else "."
+    return f"{guess} Known: {', '.join(names)}."
+
+
+def check_command_line(argv: Sequence[str]) -> str:
+    """What is wrong with a command line whose config or override was refused; '' if unknown.
+
+    Args:
+        argv: flags as they were given, `--config FILE` and `--config.group.key=value` among them.
+    """
+    words = [word for arg in argv for word in arg.split("=", 1)]
+    files = [b for a, b in itertools.pairwise(words) if a.lstrip("-") == "config"]
+    if not files:
+        return ""
+    path = Path(files[0])
+    if not path.is_file():
+        return f"--config={path}: there is no such file{suggest(str(path), _config_files(path))}"
+    keys = [word.lstrip("-") for word in words if word.lstrip("-").startswith("config.")]
+    spec = importlib.util.spec_from_file_location("config", path)
+    if spec is None or spec.loader is None:
+        return f"--config={path}: is no Python file"
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except (AttributeError, KeyError, TypeError) as error:
+        return f"{path}: {' '.join(str(error.args[0]).split())}"
+    for key in keys:
+        if wrong := unknown_key(config, key.removeprefix("config.")):
+            return f"--{key}: {wrong}"
+    return ""
+
+
+def unknown_key(config: Any, key: str) -> str:
+    """What is wrong with a dotted key that a config, groups within groups, lacks; '' if none."""
+    group, known = config, "config"
+    for name in key.split("."):
+        names = list(group) if hasattr(group, "items") else []
+        if name not in names:
+            return f"{known} has no key {name!r}{suggest(name, names)}"
+        group, known = group[name], f"{known}.{name}"
+    return ""
+
+
+def _config_files(path: Path) -> list[str]:
+    return sorted(str(p) for p in path.parent.glob("*.py") if p.name != "__init__.py")
