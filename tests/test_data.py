@@ -19,11 +19,11 @@ from diffusion_jax.data import (
     arrays,
     as_batch,
     load_dataset,
-    tfds_sets,
     to_float,
     to_uint8,
     train_batches,
 )
+from diffusion_jax.data.sets import tfds_sets
 from diffusion_jax.data.sets.digits import png
 
 ROOT = Path(__file__).parent.parent

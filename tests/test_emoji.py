@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_jax.data import DataError, describe_dataset, emoji_pictures, load_dataset
+from diffusion_jax.data import DataError, describe_dataset, load_dataset
+from diffusion_jax.data.sets import emoji_pictures
 from diffusion_jax.data.sets.emoji import Example, drop_unclear_lines, held_style, split
 from diffusion_jax.data.sets.emoji_names import captions, describe, draw, key_of, read_names
 from diffusion_jax.data.sets.emoji_pictures import STYLES, read_picture

@@ -19,18 +19,20 @@ from diffusion_jax.models.flops import count_flops
 from diffusion_jax.models.layers import (
     Conv,
     GroupNorm,
-    conv,
-    conv_by_matmul,
-    conv_for_cpu,
     downsample,
-    matmul,
-    matmul_for_cpu,
     num_groups,
     patchify,
     unpatchify,
     upsample,
 )
 from diffusion_jax.models.platform import computing_on
+from diffusion_jax.models.products import (
+    conv_by_matmul,
+    conv_for_cpu,
+    matmul,
+    matmul_for_cpu,
+    plain_conv,
+)
 from diffusion_jax.models.remat import REMAT
 from diffusion_jax.models.unet import UNet
 
@@ -177,7 +179,7 @@ def test_flops_of_known_programs():
     branches = (lambda a, b: a @ b, lambda a, b: a @ b + (2 * a) @ b)
     assert count_flops(lambda i: jax.lax.switch(i, branches, a, b), 0) == 2 * product
     x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 5))
-    assert count_flops(conv, x, kernel) == 2 * (2 * 8 * 8 * 5) * (9 * 3)
+    assert count_flops(plain_conv, x, kernel) == 2 * (2 * 8 * 8 * 5) * (9 * 3)
     depthwise = nn.Conv(6, (3, 3), feature_group_count=3)
     params = depthwise.init(jax.random.key(0), x)
     assert count_flops(depthwise.apply, params, x) == 2 * (2 * 8 * 8 * 6) * 9
@@ -186,11 +188,16 @@ def test_flops_of_known_programs():
 @pytest.mark.parametrize(
     ("ours", "library", "shape", "kernel"),
     [
-        (conv_for_cpu, conv, (4, 8, 7, 3), (3, 3, 3, 4)),
-        (conv_for_cpu, conv, (4, 64, 64, 16), (3, 3, 16, 33)),  # large: by `conv_by_matmul`
-        (partial(conv_for_cpu, stride=2), partial(conv, stride=2), (2, 9, 8, 3), (3, 3, 3, 4)),
-        (conv_by_matmul, conv, (4, 32, 31, 3), (3, 3, 3, 4)),
-        (conv_by_matmul, conv, (1, 2, 3, 2), (5, 5, 2, 4)),
+        (conv_for_cpu, plain_conv, (4, 8, 7, 3), (3, 3, 3, 4)),
+        (conv_for_cpu, plain_conv, (4, 64, 64, 16), (3, 3, 16, 33)),  # large: by `conv_by_matmul`
+        (
+            partial(conv_for_cpu, stride=2),
+            partial(plain_conv, stride=2),
+            (2, 9, 8, 3),
+            (3, 3, 3, 4),
+        ),
+        (conv_by_matmul, plain_conv, (4, 32, 31, 3), (3, 3, 3, 4)),
+        (conv_by_matmul, plain_conv, (1, 2, 3, 2), (5, 5, 2, 4)),
         (matmul_for_cpu, jnp.matmul, (4, 512, 2, 3), (3, 5)),
         (matmul_for_cpu, jnp.matmul, (3, 7, 3), (3, 5)),
     ],
