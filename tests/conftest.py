@@ -23,6 +23,17 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
+def noise(monkeypatch, tmp_path):
+    """Runs train on noise, with classifiers of their own that learn next to nothing."""
+    from diffusion_jax import from_config, run
+    from tests.runs import random_dataset
+
+    monkeypatch.setattr(from_config.parts, "load_dataset", lambda *a, **k: random_dataset())
+    monkeypatch.setattr(run.evaluation, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr("diffusion_jax.evaluation.extractor.STEPS", 3)
+
+
+@pytest.fixture
 def x64():
     """Runs the test in float64: identities hold to 1e-10 there, mistakes do not."""
     with jax.enable_x64(True):

@@ -14,7 +14,7 @@ class Forked:
 
     def __init__(self, log: Path, target: Callable[..., None], *arguments: object) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.without_tensorflow", "tests.test_run"])
+        context.set_forkserver_preload(["tests.without_tensorflow", "tests.runs"])
         self._process = context.Process(target=_run, args=(log, target, *arguments))
         self._process.start()
         self.pid = self._process.pid

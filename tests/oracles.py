@@ -19,7 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from diffusion_jax.diffusion import schedules
+from diffusion_jax.diffusion import schedules, time_grids
+from diffusion_jax.diffusion.corruption import sample_keys, sample_noise
+from diffusion_jax.samplers.loop import sample
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser, Key
 
 SCHEDULES = {
@@ -313,3 +315,32 @@ def _fresh(values: np.ndarray) -> Array:
 def _product(matrices: Array, x: Array) -> Array:
     """`matrices @ x`, in full precision on every device."""
     return jnp.matmul(matrices, x, precision="highest")
+
+
+def keys_of(num, seed=1):
+    return sample_keys(jax.random.key(seed), jnp.arange(num))
+
+
+def assert_own_and_right(make, times):
+    """From `t = 1`, where flow has `alpha = 0`, each sample is its own and all have the right law.
+
+    On the other schedules `test_law` looks at the law.
+    """
+    schedule, num = SCHEDULES["flow"], 10_000
+    denoiser = three_components().denoiser(schedule)
+
+    @jax.jit
+    def run(seeds):
+        noise_keys, keys = (jax.vmap(jax.random.fold_in)(keys_of(num, i), seeds) for i in range(2))
+        x_T = sample_noise(noise_keys, (2,))
+        return sample(denoiser, make(schedule), times, x_T, {}, keys)[0]
+
+    x, new = run(jnp.zeros(num, int)), np.arange(num) % 2
+    assert_law(x)
+    other = run(jnp.asarray(new))
+    np.testing.assert_array_equal(x[new == 0], other[new == 0])
+    assert np.mean(np.abs(x - other)[new == 1] > 1e-3) > 0.95
+
+
+def karras_times(steps=40):
+    return time_grids.karras(SCHEDULES["flow"], steps).at[0].set(1.0)

@@ -12,12 +12,12 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from compiled import quick_jit
-from oracles import SCHEDULES, three_components
 from scipy.integrate import solve_ivp
 
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.types import Denoised
+from tests.compiled import quick_jit
+from tests.oracles import SCHEDULES, three_components
 
 MOST = 800
 """Most steps of a run."""

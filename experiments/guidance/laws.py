@@ -1,6 +1,6 @@
 """Which law each guidance samples, and which one it aims at, where both are known exactly.
 
-    PYTHONPATH=.:tests python experiments/guidance/laws.py
+    PYTHONPATH=. python experiments/guidance/laws.py
 
 The data lies along one direction of 16 as a mixture of two classes that overlap; along all others
 it is noise. The denoisers are exact, so that all error is the guidance's own. See README.md.
@@ -15,7 +15,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from oracles import GaussianMixture
 
 from diffusion_jax.diffusion.schedules import Cosine
 from diffusion_jax.guidance import scales
@@ -27,6 +26,7 @@ from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.types import Denoised, Denoiser, Sampler
+from tests.oracles import GaussianMixture
 
 DIM, SIDE, BLUR = 16, 0.2, 0.25
 """Dimensions, spread of the data across its direction, and that of the worse model."""

@@ -12,8 +12,6 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-from oracles import three_components  # noqa: E402
-
 from configs import digits  # noqa: E402
 from diffusion_jax.data import arrays, to_uint8  # noqa: E402
 from diffusion_jax.diffusion.prediction import PREDICTIONS  # noqa: E402
@@ -26,6 +24,7 @@ from diffusion_jax.metrics.intervals import bootstrap  # noqa: E402
 from diffusion_jax.run import Job  # noqa: E402
 from diffusion_jax.samplers.ddim import ddim  # noqa: E402
 from diffusion_jax.system.runtime import cache_dir  # noqa: E402
+from tests.oracles import three_components  # noqa: E402
 
 Interval = tuple[float, float, float]
 BOOTSTRAP = 200

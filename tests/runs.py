@@ -1,0 +1,100 @@
+"""Small runs: their configs, their data, and what they leave."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import default
+from diffusion_jax import from_config, run
+from diffusion_jax.data import ArraySource, Captions, Dataset
+
+ROOT = Path(__file__).parents[1]
+TINY = {
+    "model.name": "dit",
+    "model.dit.hidden_size": 16,
+    "model.dit.depth": 2,
+    "model.dit.num_heads": 2,
+    "train.steps": 6,
+    "train.batch_size": 16,
+    "train.log_every": 2,
+    "train.heldout_every": 0,
+    "train.sample_every": 0,
+    "train.checkpoint_every": 3,
+    "sample.steps": 4,
+    "sample.num_images": 12,
+    "evaluate.num_samples": 60,
+    "evaluate.bootstrap": 10,
+    "evaluate.likelihood.num_images": 0,
+}
+
+
+def random_dataset(shape: tuple[int, ...] = (8, 8, 1), num_classes: int = 10) -> Dataset:
+    """Noise with labels, instead of what a machine without network does not have."""
+    rng = np.random.default_rng(0)
+
+    def source(n: int) -> ArraySource:
+        images = rng.integers(0, 256, (n, *shape), np.uint8)
+        return ArraySource(images, rng.integers(0, num_classes, n).astype(np.int32))
+
+    names = tuple(map(str, range(num_classes)))
+    return Dataset("noise", source(40), source(20), shape, num_classes, names, (), "noise")
+
+
+def tiny(**changes: object) -> ConfigDict:
+    config = default.get_config()
+    config.update_from_flattened_dict(TINY | {k.replace("__", "."): v for k, v in changes.items()})
+    return config
+
+
+def final_state(config: ConfigDict, workdir: Path) -> list[np.ndarray]:
+    job = run.Job(config, workdir, from_config.build(config))
+    state, data = job.checkpoints.restore(job.abstract_state())
+    return [np.asarray(leaf) for leaf in jax.tree.leaves((state, data))]
+
+
+def assert_same(a: list[np.ndarray], b: list[np.ndarray]) -> None:
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+COLOURS = {"black": 0, "grey": 128, "white": 255}
+TEXT = {
+    "text__name": "bytes",
+    "text__length": 16,
+    "text__bytes__width": 16,
+    "text__bytes__depth": 1,
+    "text__bytes__heads": 2,
+    "sample__num_images": 8,
+    "evaluate__num_samples": 16,
+    "evaluate__denoising_images": 8,
+    "train__steps": 150,
+    "train__heldout_every": 150,
+    "train__checkpoint_every": 150,
+    "train__log_every": 50,
+    "optimizer__learning_rate": 1e-2,
+    "optimizer__warmup_steps": 0,
+}
+
+
+def colours(num: int, first: int = 0) -> tuple[ArraySource, Captions]:
+    """Images of one colour, with two captions each; and their captions."""
+    names = [list(COLOURS)[(first + i) % 3] for i in range(num)]
+    pixels = np.array([COLOURS[name] for name in names], np.uint8)
+    images = np.broadcast_to(pixels[:, None, None, None], (num, 8, 8, 1)).copy()
+    captions = Captions.of([[name, f"{name} square"] for name in names], names, ["plain"] * num)
+    return ArraySource(images, np.zeros(num, np.int32)), captions
+
+
+def captioned_dataset(captions: bool = True) -> Dataset:
+    (train, texts), (heldout, others) = colours(40), colours(20, 1)
+    both = (texts, others) if captions else (None, None)
+    return Dataset("colours", train, heldout, (8, 8, 1), 0, (), (), "colours", *both)
+
+
+def run_texts(monkeypatch: Any, workdir: Path, mode: str, data: Dataset, **changes: Any) -> int:
+    monkeypatch.setattr(run.command, "build", lambda config: from_config.build(config, data))
+    return run.run(tiny(**{**TEXT, **changes}), workdir, mode)

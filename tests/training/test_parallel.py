@@ -1,0 +1,172 @@
+"""Layouts over eight (virtual) devices: all of them train the network of one device."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from diffusion_jax import from_config
+from diffusion_jax.data import train_batches
+from diffusion_jax.generation.generator import Wanted
+from diffusion_jax.models.dit import DiT
+from diffusion_jax.models.layout import rows_over
+from diffusion_jax.models.unet import UNet
+from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.training.ema import EXPONENTIAL
+from diffusion_jax.training.parallel import ROWS, Replicated, Sharded
+from diffusion_jax.training.state import TrainState, initial_state
+from diffusion_jax.training.step import make_train_step
+from tests.runs import ROOT, random_dataset, tiny
+
+STEPS, BATCH = 20, 16
+LAYOUTS = {
+    "one": lambda: Sharded(fsdp=1, model=1, devices=jax.devices()[:1]),
+    "pmap": lambda: Replicated(),
+    "data": lambda: Sharded(fsdp=1, model=1),
+    "fsdp4_model2": lambda: Sharded(fsdp=4, model=2),
+}
+
+
+def parts() -> from_config.Parts:
+    net = {"model.dit.num_heads": 4, "model.dit.hidden_size": 32, "model.dit.depth": 3}
+    train = {"optimizer.warmup_steps": 2, "train.steps": STEPS}
+    return from_config.build(tiny(**net, **train, sample__sampler="ancestral"))
+
+
+def train(parts: from_config.Parts, layout: Any) -> tuple[list[float], TrainState, int]:
+    """Losses of `STEPS` steps, the state after them, and the bytes of parameters on a device."""
+    step = make_train_step(parts.loss, parts.optimizer, parts.averages, 2, layout.axis_name)
+    state = initial_state(
+        parts.init, parts.optimizer, jax.random.key(0), parts.averages, layout.shardings
+    )
+    state, key = layout.place((state, jax.random.key(1)))
+    batches = train_batches(parts.dataset, batch_size=BATCH, seed=0)
+    step_fn, losses = layout.compile(step), []
+    for _ in range(STEPS):
+        state, metrics = step_fn(state, layout.split(next(batches)), key)
+        losses.append(float(np.mean(jax.device_get(metrics["loss"]))))
+    batches.close()
+    here = sum(leaf.addressable_data(0).nbytes for leaf in jax.tree.leaves(state.params))
+    return losses, layout.fetch(state), here
+
+
+def draw(parts: from_config.Parts, params: Any) -> np.ndarray:
+    index = np.arange(12)
+    return parts.generator(params, 3, Wanted(index, {"label": index % 10}), batch_size=12)[0]
+
+
+def eight(out: str) -> None:
+    """What the process with eight devices does."""
+    from_config.parts.load_dataset = lambda *a, **k: random_dataset()
+    assert jax.device_count() == 8
+    made, found = parts(), {}
+    for name, layout in LAYOUTS.items():
+        losses, state, here = train(made, layout())
+        found |= {f"{name}/losses": losses, f"{name}/bytes": here, f"{name}/step": state.step}
+        found[f"{name}/state"] = np.concatenate([np.ravel(a) for a in leaves_of(state)])
+        if name == "fsdp4_model2":
+            found["samples"] = draw(made, state.ema[EXPONENTIAL])
+        checkpoints = Checkpoints(Path(out).parent / name)
+        checkpoints.save(STEPS, state, {})
+        checkpoints.wait()
+        # And taken on in another layout, as it lies there.
+        other = Sharded(fsdp=4, model=2) if name == "one" else Replicated()
+        shapes = jax.tree.map(
+            lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
+            state,
+            other.shardings(state),
+        )
+        restored, _ = checkpoints.restore(shapes)
+        assert jax.tree.all(jax.tree.map(lambda a, b: a.sharding == b.sharding, restored, shapes))
+        for a, b in zip(leaves_of(restored), leaves_of(state), strict=True):
+            np.testing.assert_array_equal(a, b)
+    np.savez(out, **found)
+
+
+def leaves_of(state: TrainState) -> list[np.ndarray]:
+    return jax.device_get(jax.tree.leaves((state.params, state.ema)))
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    out = str(tmp_path_factory.mktemp("eight") / "found.npz")
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    script = f"from tests.training import test_parallel; test_parallel.eight({out!r})"
+    subprocess.run([sys.executable, "-c", script], env=env, cwd=ROOT, check=True)
+    return dict(np.load(out))
+
+
+@pytest.mark.parametrize("name", ["pmap", "data", "fsdp4_model2"])
+def test_every_layout_trains_the_network_of_one_device(name: str, found: dict) -> None:
+    np.testing.assert_allclose(found[f"{name}/losses"], found["one/losses"], rtol=1e-5)
+    np.testing.assert_allclose(found[f"{name}/state"], found["one/state"], atol=1e-5)
+    assert found[f"{name}/step"] == STEPS
+    params, ema = np.split(found["one/state"], 2)
+    assert np.abs(params - ema).max() > 1e-5  # it trained
+
+
+def test_parameters_that_are_cut_draw_the_samples_of_one_device(
+    found: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(from_config.parts, "load_dataset", lambda *a, **k: random_dataset())
+    made = parts()
+    shapes = jax.eval_shape(made.init, jax.random.key(0))
+    leaves, structure = jax.tree.flatten(shapes)
+    sizes = np.cumsum([leaf.size for leaf in leaves])
+    ema = np.split(found["one/state"], 2)[1]
+    arrays = [a.reshape(b.shape) for a, b in zip(np.split(ema, sizes[:-1]), leaves, strict=True)]
+    samples = draw(made, jax.tree.unflatten(structure, arrays))
+    assert np.ptp(samples) > 0.1
+    np.testing.assert_allclose(found["samples"], samples, atol=1e-3)
+
+
+def test_parameters_are_cut(found: dict) -> None:
+    whole = found["one/bytes"]
+    assert found["pmap/bytes"] == found["data/bytes"] == whole
+    # A few vectors stay whole.
+    assert whole / 8 < found["fsdp4_model2/bytes"] < whole / 7
+
+
+def test_names_decide_how_parameters_are_cut() -> None:
+    layout = Sharded(fsdp=1, model=1)
+    shape = jax.ShapeDtypeStruct((4, 8, 16), np.float32)
+    tree = {"blocks": {"qkv": {"kernel": shape}, "out": {"kernel": shape}}, "odd": shape}
+    specs = jax.tree.map(lambda s: tuple(s.spec), layout.shardings({"opt": (tree,)}))["opt"][0]
+    assert specs["blocks"]["qkv"]["kernel"] == (None, "fsdp", "model")
+    assert specs["blocks"]["out"]["kernel"] == (None, "model", "fsdp")
+    assert specs["odd"] == (None, None, "fsdp")
+    scalar = layout.shardings(jax.ShapeDtypeStruct((), np.int32))
+    assert tuple(scalar.spec) == ()
+
+
+def test_activations_stay_with_their_samples() -> None:
+    """Between blocks, and only where it is said over which devices the samples are."""
+    layout = Sharded(fsdp=1, model=1)
+    x, t = np.zeros((2, 8, 8, 1), np.float32), np.zeros(2, np.float32)
+    unet = UNet(channels=8, channel_mults=(1,), num_blocks=1, attention_resolutions=(8,))
+    for network in (DiT(hidden_size=16, depth=2, num_heads=2), unet):
+        params = jax.eval_shape(network.init, jax.random.key(0), x, t, {})
+
+        def constraints(params: Any, network: Any = network) -> int:
+            return str(jax.make_jaxpr(network.apply)(params, x, t, {})).count("sharding_constraint")
+
+        assert constraints(params) == 0
+        with rows_over(NamedSharding(layout.mesh, PartitionSpec(ROWS))):
+            assert constraints(params) >= 4
+
+
+def test_layouts_that_do_not_fit(tmp_path: Path) -> None:
+    for settings, says in (
+        ({"parallel.strategy": "shard"}, "did you mean 'sharded'"),
+        ({"parallel.strategy": "sharded", "parallel.fsdp": 3}, "must divide the number of devices"),
+        ({"parallel.strategy": "sharded", "parallel.model": 0}, "must divide the number of"),
+    ):
+        with pytest.raises(from_config.ConfigError, match=says):
+            from_config.build(tiny(**settings))
