@@ -10,10 +10,10 @@ import grain
 import numpy as np
 from absl import flags
 
-from diffusion_jax.data.captions import DRAW_BITS, Captions
+from diffusion_jax.data.captions import DRAW_BITS
+from diffusion_jax.data.dataset import Dataset, Split
 from diffusion_jax.data.errors import DataError
-from diffusion_jax.data.pipeline import Dataset
-from diffusion_jax.data.sources import ArraySource, Source, as_batch
+from diffusion_jax.data.kind import Kind
 from diffusion_jax.types import Embed
 
 
@@ -42,14 +42,14 @@ class _Batches:
     not on how many processes share it.
     """
 
-    source: Source
-    num_classes: int
+    split: Split
+    kind: Kind
+    labelled: bool
     batch_size: int
     seed: int
     flip: bool
     process_index: int
     process_count: int
-    captions: Captions | None = None
     embed: Embed | None = None
 
     def __len__(self) -> int:
@@ -58,17 +58,17 @@ class _Batches:
     def __getitem__(self, index: int) -> dict[str, Any]:
         start = (index * self.process_count + self.process_index) * self.batch_size
         indices, coins, draws = self.places(start, start + self.batch_size)
-        images, labels = self.source.gather(indices)
+        items, labels = self.split.gather(indices, draws)
         if self.flip:
-            images[coins] = images[coins, :, ::-1]
-        batch = as_batch(images, labels, self.num_classes)
-        if self.embed and self.captions is not None:
-            batch["cond"] |= self.embed(self.captions.draw(indices, draws))
-        return batch
+            items = self.kind.mirrored(items, coins)
+        cond: dict[str, Any] = {"label": labels} if self.labelled else {}
+        if self.embed and self.split.captions is not None:
+            cond |= self.embed(self.split.captions.draw(indices, draws))
+        return {"x": self.kind.decode(items), "cond": cond}
 
     def places(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of the images `start` to `stop` of the stream: indices, flips and draws."""
-        size = len(self.source)
+        """Of the items `start` to `stop` of the stream: indices, flips and draws."""
+        size = len(self.split)
         parts = []
         for epoch in range(start // size, (stop - 1) // size + 1):
             part = slice(max(start - epoch * size, 0), stop - epoch * size)
@@ -105,12 +105,12 @@ class _BatchIterator(grain.DatasetIterator):
         return batch
 
     def describe(self, index: int) -> str:
-        """Which images batch number `index` of all processes has, in words."""
+        """Which items batch number `index` of all processes has, in words."""
         size = self._batches.batch_size * self._batches.process_count
-        images, *_ = self._batches.places(index * size, (index + 1) * size)
-        named = ", ".join(map(str, images[:5])) + (", ..." if size > 5 else "")
-        epoch = index * size // len(self._batches.source)
-        return f"batch {index} (training images {named}; epoch {epoch})"
+        rows, *_ = self._batches.places(index * size, (index + 1) * size)
+        named = ", ".join(map(str, rows[:5])) + (", ..." if size > 5 else "")
+        epoch = index * size // len(self._batches.split)
+        return f"batch {index} (training {self._batches.kind.noun} {named}; epoch {epoch})"
 
     def get_state(self) -> dict[str, int]:
         """The index of the next batch; can be written as JSON."""
@@ -144,23 +144,23 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.DatasetIterator:
-    """Endless training batches; every image is seen once per epoch, in an order of its own.
+    """Endless training batches; every item is seen once per epoch, in an order of its own.
 
     Args:
         dataset: from `load_dataset`.
-        batch_size: images per batch of this process.
+        batch_size: items per batch of this process.
         seed: of the orders and flips, 0 or more. The same for all processes.
         flip: mirror each image left to right half of the time.
         num_workers: processes that decode images; sets in memory need none and start none.
         prefetch: batches made ahead, for sets on disk by as many threads; 0 makes each on demand.
         embed: turns caption numbers int32 [B], one drawn for each image from its texts in
-            `dataset.train_captions`, into arrays [B, ...] for `cond`; it must be picklable for
+            the captions of the training split, into arrays [B, ...] for `cond`; it must be picklable for
             worker processes. Which text is drawn depends on the seed, epoch and place alone.
         process_index: which of `process_count` processes this is.
         process_count: processes that share the data; no two see the same image in an epoch.
 
     Returns:
-        An iterator of `{'x': float32 [B, H, W, C] in [-1, 1], 'cond': {'label': int32 [B]}}`,
+        An iterator of `{'x': float32 [B, *shape], 'cond': {'label': int32 [B]}}`,
         without `label` for sets without classes and with what `embed` returns beside it. Its
         `get_state()` is `{'next_index': int}`.
 
@@ -177,21 +177,24 @@ def train_batches(
             raise DataError(f"{key}={value} must be {least} or more.")
     if not 0 <= process_index < process_count:
         raise DataError(f"process_index={process_index} must lie in [0, {process_count}).")
-    if embed and dataset.train_captions is None:
+    split = dataset.splits["train"]
+    if embed and split.captions is None:
         raise DataError(
             f"data.name='{dataset.name}' has no captions, which a text input of the network needs."
         )
-    resident = isinstance(dataset.train, ArraySource)
+    if flip:
+        dataset.kind.mirrored(np.empty((0, *dataset.kind.shape)), np.empty(0, bool))
+    resident = split.source.resident
     threads = min(prefetch, 1 if resident else (os.cpu_count() or 1))
     batches = _Batches(
-        source=dataset.train,
-        num_classes=dataset.num_classes,
+        split=split,
+        kind=dataset.kind,
+        labelled=bool(dataset.num_classes),
         batch_size=batch_size,
         seed=seed,
         flip=flip,
         process_index=process_index,
         process_count=process_count,
-        captions=dataset.train_captions,
         embed=embed,
     )
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)

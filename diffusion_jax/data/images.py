@@ -1,10 +1,58 @@
-"""Pictures on disk to uint8 arrays of one shape, and uint8 to floats and back."""
+"""Images: pictures on disk to uint8 arrays of one shape, and uint8 to floats and back."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from diffusion_jax.data.kind import Kind
+from diffusion_jax.system.pictures import captioned, save_png, tile
+
+
+class Images(Kind):
+    """Images uint8 `[H, W, C]`; `x` is in [-1, 1]."""
+
+    noun: ClassVar[str] = "images"
+    stored: ClassVar[type] = np.uint8
+    levels: ClassVar[int] = 256
+    limit: ClassVar[float | None] = 1.0
+
+    def decode(self, items: Any) -> np.ndarray:
+        """As `to_float`."""
+        return to_float(items)
+
+    def encode(self, x: Any) -> np.ndarray:
+        """As `to_uint8`."""
+        return to_uint8(x)
+
+    def mirrored(self, items: np.ndarray, coins: np.ndarray) -> np.ndarray:
+        """Left to right."""
+        items[coins] = items[coins, :, ::-1]
+        return items
+
+    def save(
+        self, folder: Path, index: np.ndarray, items: np.ndarray, made_by: Sequence[Mapping]
+    ) -> None:
+        """A PNG each."""
+        for number, image, about in zip(index, items, made_by, strict=True):
+            save_png(folder / f"{number:06d}.png", image, about)
+
+    def sheet(
+        self,
+        items: np.ndarray,
+        columns: int,
+        texts: Sequence[str] = (),
+        marked: Sequence[bool] = (),
+    ) -> np.ndarray:
+        """Row after row, each behind its text."""
+        return captioned(items, texts, columns, marked) if len(texts) else tile(items, columns)
+
+    def strip(self, states: np.ndarray, columns: int) -> np.ndarray:
+        """A row for each of the first images, noise on the left."""
+        few = states[:, :columns].swapaxes(0, 1)
+        return tile(few.reshape(-1, *few.shape[2:]), columns=few.shape[1])
 
 
 def to_float(images: Any) -> np.ndarray:

@@ -1,59 +1,62 @@
-"""Random access to labelled images, in memory or on disk, and reading them in order."""
+"""Random access to labelled items, in memory or on disk, and reading them in order."""
 
 import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from diffusion_jax.data.captions import Captions
-from diffusion_jax.data.images import read_image, resize_array, to_float
+from diffusion_jax.data.images import read_image, resize_array
+from diffusion_jax.data.kind import Kind
 
-CHUNK = 256  # images read at once when a whole source is
+CHUNK = 256  # items read at once when a whole source is
 
 
 class Source(Protocol):
-    """Random access to labelled images of one shape; labels are 0 where there are none."""
+    """Random access to labelled items of one kind; labels are 0 where there are none.
+
+    Attributes:
+        resident: whether reading needs no file: no threads or processes read ahead.
+    """
+
+    resident: bool
 
     def __len__(self) -> int:
-        """The number of images."""
+        """The number of items."""
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """`{'image': uint8 [H, W, C], 'label': int}`."""
+    def gather(
+        self, rows: np.ndarray, draws: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Reads items `rows` [B]: as stored [B, *shape], and labels int32 [B].
 
-    def gather(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Reads images `indices` [B]: uint8 [B, H, W, C] and labels int32 [B]."""
-
-
-class _Source:
-    """What all sources share: one element is a gather of one."""
-
-    def gather(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        raise NotImplementedError
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        images, labels = self.gather(np.array([index]))
-        return {"image": images[0], "label": int(labels[0])}
+        Args:
+            rows: numbers of items.
+            draws: uint64 [B] below 2**32, uniform: which part of a long item is read, or which
+                variant. None: always the same one.
+        """
 
 
-class ArraySource(_Source):
-    """Images uint8 [N, H, W, C] and labels int32 [N] in memory."""
+class ArraySource:
+    """Items as stored [N, *shape] and labels int32 [N] in memory."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray):
-        self.images, self.labels = images, labels
+    resident = True
+
+    def __init__(self, items: np.ndarray, labels: np.ndarray):
+        self.items, self.labels = items, labels
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.items)
 
-    def gather(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Reads images `indices` [B]: uint8 [B, H, W, C] and labels int32 [B]."""
-        return self.images[indices], self.labels[indices]
+    def gather(
+        self, rows: np.ndarray, draws: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return self.items[rows], self.labels[rows]
 
 
-class FileSource(_Source):
+class FileSource:
     """Image files decoded on access, as uint8 [H, W, 3].
 
     Args:
@@ -63,6 +66,8 @@ class FileSource(_Source):
         size: side in pixels of the square that images are resized and cropped to; 0 as stored.
     """
 
+    resident = False
+
     def __init__(self, root: Path, names: Sequence[str], labels: Sequence[int], size: int):
         self._root, self._names, self._size = root, names, size
         self._labels = np.array(labels, np.int32)
@@ -70,13 +75,14 @@ class FileSource(_Source):
     def __len__(self) -> int:
         return len(self._names)
 
-    def gather(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Reads images `indices` [B]: uint8 [B, H, W, 3] and labels int32 [B]."""
-        images = [read_image(self._root / self._names[i], self._size) for i in indices]
-        return np.stack(images), self._labels[indices]
+    def gather(
+        self, rows: np.ndarray, draws: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        images = [read_image(self._root / self._names[i], self._size) for i in rows]
+        return np.stack(images), self._labels[rows]
 
 
-class RecordSource(_Source):
+class RecordSource:
     """A TFDS data source, decoded on access.
 
     Args:
@@ -85,15 +91,18 @@ class RecordSource(_Source):
         labelled: whether the records hold a class `label`.
     """
 
+    resident = False
+
     def __init__(self, records: Any, size: int, labelled: bool):
         self._records, self._size, self._labelled = records, size, labelled
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def gather(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Reads images `indices` [B]: uint8 [B, H, W, C] and labels int32 [B]."""
-        records = self._records.__getitems__(indices.tolist())
+    def gather(
+        self, rows: np.ndarray, draws: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        records = self._records.__getitems__(rows.tolist())
         images = [r["image"] for r in records]
         if self._size:
             images = [resize_array(image, self._size) for image in images]
@@ -101,36 +110,18 @@ class RecordSource(_Source):
         return np.stack(images), np.array(labels, np.int32)
 
 
-def read_all(source: Source, shape: tuple[int, ...], count: int | None = None) -> ArraySource:
-    """Decodes the first `count` images (all if None) of `shape` once, with a thread per core."""
+def read_all(source: Source, kind: Kind, count: int | None = None) -> ArraySource:
+    """Decodes the first `count` items (all if None) once, with a thread per core."""
     count = len(source) if count is None else count
-    images, labels = np.empty((count, *shape), np.uint8), np.empty(count, np.int32)
+    items, labels = np.empty((count, *kind.shape), kind.stored), np.empty(count, np.int32)
 
     def read(start: int) -> None:
         rows = np.arange(start, min(start + CHUNK, count))
-        images[rows], labels[rows] = source.gather(rows)
+        items[rows], labels[rows] = source.gather(rows)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(read, range(0, count, CHUNK)))
-    return ArraySource(images, labels)
-
-
-def arrays(source: Source, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The first `limit` images (all if None) as uint8 [N, H, W, C], and labels int32 [N]."""
-    count = len(source) if limit is None else min(limit, len(source))
-    if not isinstance(source, ArraySource):
-        source = read_all(source, source[0]["image"].shape, count)
-    return source.images[:count], source.labels[:count]
-
-
-def as_batch(images: np.ndarray, labels: np.ndarray, num_classes: int) -> dict[str, Any]:
-    """Images uint8 [B, H, W, C] and labels [B] as a training batch.
-
-    Returns:
-        `{'x': float32 [B, H, W, C] in [-1, 1], 'cond': {'label': int32 [B]}}`; `cond` is empty
-        for sets without classes (`num_classes` 0).
-    """
-    return {"x": to_float(images), "cond": {"label": labels} if num_classes else {}}
+    return ArraySource(items, labels)
 
 
 def content_hash(*parts: Any) -> str:
@@ -143,25 +134,3 @@ def content_hash(*parts: Any) -> str:
         else:
             digest.update(repr(part).encode())
     return digest.hexdigest()[:16]
-
-
-class Splits(NamedTuple):
-    """What a reader of one kind of data set hands to `load_dataset`.
-
-    Attributes:
-        train: the images to train on.
-        heldout: the images to measure on.
-        class_names: one name a class; empty for sets without classes.
-        skipped: names of files that could not be read.
-        identity: what tells this data from other data without reading all of it.
-        train_captions: texts of the images to train on, if they have any.
-        heldout_captions: texts of the images to measure on.
-    """
-
-    train: Source
-    heldout: Source
-    class_names: tuple[str, ...]
-    skipped: tuple[str, ...]
-    identity: str
-    train_captions: Captions | None = None
-    heldout_captions: Captions | None = None

@@ -9,6 +9,7 @@
 | `vector` | float `[B, E]` | any embedding |
 | `image` | float `[B, H, W, C]` | a picture that belongs to the sample, in its size |
 | `level` | float `[B, E]` | how much noise was added to that picture |
+| `until` | float `[B]` | the time that a step goes to; it is no condition, and never off |
 
 Numbers are switched off by -1, and floats by zeros.
 """
@@ -32,7 +33,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 
 def unconditional(cond: Cond) -> Cond:
     """The same conditioning, all of it switched off."""
-    return {name: switched_off(value) for name, value in cond.items()}
+    return {n: value if n == "until" else switched_off(value) for n, value in cond.items()}
 
 
 def switched_off(value: Array) -> Array:

@@ -76,12 +76,14 @@ def variational_term(
     fraction: Array,
     t: Array,
     s: Array,
+    levels: int,
 ) -> Array:
     """Term of the variational bound for the step from `t` to `s`, in nats per entry, `[B, ...]`.
 
     `KL(q(x_s | x_t, x_0) || p(x_s | x_t))` (Eq. 5, Ho et al. 2020) where `p` has the mean of
     `q(x_s | x_t, x_0_hat)` and the variance at `fraction` `[B, ...]` between the bounds; for
-    `s` = 0 `-log p(x_0 | x_t)` of data in 256 levels on [-1, 1] (Sec. 3.3 there).
+    `s` = 0 `-log p(x_0 | x_t)`: of data in so many `levels` on [-1, 1] (Sec. 3.3 there), or the
+    density of continuous data where `levels` is 0.
     """
     mean = posterior_mean(schedule, x_t, x_0_hat, t, s)
     log_variance = learned_log_variance(schedule, fraction, t, s)
@@ -91,14 +93,23 @@ def variational_term(
     excess = log_variance - jnp.log(jnp.where(last, upper, lower))
     square = (posterior_mean(schedule, x_t, x_0, t, s) - mean) ** 2
     kl = 0.5 * (excess + jnp.expm1(-excess) + square * jnp.exp(-log_variance))
-    return jnp.where(last, -log_bin_probability(x_0, mean, jnp.exp(0.5 * log_variance)), kl)
+    std = jnp.exp(0.5 * log_variance)
+    if levels:
+        likelihood = log_bin_probability(x_0, mean, std, levels)
+    else:
+        likelihood = jax.scipy.stats.norm.logpdf(x_0, mean, std)
+    return jnp.where(last, -likelihood, kl)
 
 
-def log_bin_probability(x_0: Array, mean: Array, std: Array) -> Array:
-    """Log probability of the 1/127.5-wide bin of `x_0` under a normal law, open at -1 and 1."""
+def log_bin_probability(x_0: Array, mean: Array, std: Array, levels: int) -> Array:
+    """Log probability of the bin of `x_0` under a normal law, open at -1 and 1.
+
+    Bins are `2 / (levels - 1)` wide.
+    """
+    half = 1 / (levels - 1)
     cdf = lambda x: jax.scipy.stats.norm.cdf((x - mean) / std)  # noqa: E731
-    upper = jnp.where(x_0 > 0.999, 1.0, cdf(x_0 + 1 / 255))
-    lower = jnp.where(x_0 < -0.999, 0.0, cdf(x_0 - 1 / 255))
+    upper = jnp.where(x_0 > 1 - half / 4, 1.0, cdf(x_0 + half))
+    lower = jnp.where(x_0 < half / 4 - 1, 0.0, cdf(x_0 - half))
     return jnp.log(jnp.maximum(upper - lower, 1e-12))
 
 

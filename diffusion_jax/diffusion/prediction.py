@@ -25,10 +25,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.types import Array, Cond, Denoised, Denoiser
+from diffusion_jax.types import Array, Cond
 
 Network = Callable[[Array, Array, Cond], Array]
-"""`(x_t [B, ..., C], t [B], cond) -> y [B, ..., C]`, or `[B, ..., 2C]` with a learned variance."""
+"""`(x_t [B, ..., C], time [B], cond) -> y [B, ..., C]`, or `[B, ..., 2C]` with a learned variance."""
 
 
 class Prediction(NamedTuple):
@@ -114,17 +114,3 @@ def split_variance(y: Array) -> tuple[Array, Array]:
     """
     y, variance = jnp.split(y, 2, axis=-1)
     return y, (variance + 1) / 2
-
-
-def denoiser(
-    network: Network, schedule: Schedule, prediction: Prediction, learned_variance: bool = False
-) -> Denoiser:
-    """Turns a network of any prediction type into a `Denoiser`."""
-
-    def denoise(x_t: Array, t: Array, cond: Cond) -> Denoised:
-        y, variance = network(prediction.network_input(schedule, x_t, t), t, cond), None
-        if learned_variance:
-            y, variance = split_variance(y)
-        return Denoised(prediction.to_x_0(schedule, x_t, y, t), variance)
-
-    return denoise

@@ -1,90 +1,83 @@
-"""Whether a network denoises images that it never saw as well as those that it was trained on."""
+"""Whether a network denoises items that it never saw as well as those that it was trained on."""
 
-from collections.abc import Mapping
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.data import Dataset, Source, to_float
-from diffusion_jax.diffusion.corruption import diffuse, sample_keys, sample_noise
-from diffusion_jax.generation.generator import CondOf, Generator, in_batches
+from diffusion_jax.diffusion.corruption import sample_keys
+from diffusion_jax.evaluation.model import Evaluator, Model, Result, chosen
 from diffusion_jax.metrics.intervals import Z
-from diffusion_jax.types import Params
+from diffusion_jax.system.devices import in_batches
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
-def denoising_errors(
-    generator: Generator,
-    params: Params,
-    dataset: Dataset,
-    cond_of: CondOf,
-    *,
-    num_images: int,
-    seed: int,
-    batch_size: int,
-    passport: Mapping[str, Any],
-) -> dict[str, dict[str, Any]]:
-    """Squared errors of `x_0_hat` per dimension, of training and of held-out images, by `t`.
+@dataclasses.dataclass(frozen=True)
+class Denoising(Evaluator):
+    """Squared errors of `x_0_hat` per dimension, of training and of held-out items, by `t`.
 
     A network that has learned the law of the data has the same of both; one that has learned its
-    training images denoises these better. Given the images' own conditioning, without guidance.
+    training items denoises these better. Given the items' own conditioning, without guidance.
 
-    Args:
-        generator: whose network and process are meant.
-        params: of the network.
-        dataset: its images, at random without replacement.
-        cond_of: their conditioning.
-        num_images: of each split, as far as there are so many.
-        seed: of images and noise.
-        batch_size: as for `Generator`.
-        passport: how the network was trained.
-
-    Returns:
-        For each of `TIMES` entries as in `result.json`: `denoising_error_train_t0.10`,
-        `denoising_error_heldout_t0.10`, and their ratio, `denoising_gap_t0.10`, held-out over
-        training. Intervals are over images, with this network given.
+    Attributes:
+        num: items of each split, at random without replacement, as far as there are so many.
     """
+
+    num: int
+
+    def __call__(self, model: Model) -> Result:
+        """For each of `TIMES` the errors, `denoising_error_train_t0.10` and `..._heldout_...`.
+
+        Also their ratio, `denoising_gap_t0.10`, held-out over training. Intervals are over items,
+        with this network given.
+        """
+        if not len(model.dataset.splits["heldout"]):
+            return {}
+        seen, unseen = (_errors(model, split, self.num) for split in ("train", "heldout"))
+        result: Result = {}
+        for number, time in enumerate(TIMES):
+            reference = f"{model.dataset.name} {model.dataset.fingerprint}"
+            about = {**model.passport, "reference": reference, "t": time}
+            a, b = seen[:, number], unseen[:, number]
+            figures = {"error_train": _mean(a), "error_heldout": _mean(b), "gap": ratio(b, a)}
+            for name, (value, low, high) in figures.items():
+                result[f"denoising_{name}_t{time:.2f}"] = {
+                    "value": value,
+                    "low": low,
+                    "high": high,
+                    "n": len(a) if name == "error_train" else len(b),
+                    "passport": about if name != "gap" else {**about, "n_train": len(a)},
+                }
+        return result
+
+
+def _errors(model: Model, split: str, num: int) -> np.ndarray:
+    """Errors `[n, times]` of up to `num` items of a split."""
+    generator = model.draws
+    process, codec = generator.process, generator.codec
 
     @jax.jit
     def program(whole: Any, each: Any) -> jax.Array:
-        (params, key), (x_0, index, cond) = whole, each
+        (params, frozen, key), (x, index, cond) = whole, each
         denoise = generator.denoiser(params)
+        x_0 = codec.encode(frozen, x, sample_keys(key, index))
 
         def errors(numbered: tuple[jax.Array, jax.Array]) -> jax.Array:
             keys = sample_keys(jax.random.fold_in(key, numbered[0]), index)
-            eps, t = sample_noise(keys, generator.shape), jnp.full(len(x_0), numbered[1])
-            x_0_hat = denoise(diffuse(generator.schedule, x_0, eps, t), t, cond).x_0
+            t = jnp.full(len(x_0), numbered[1])
+            x_0_hat = denoise(process.corrupt(x_0, t, keys), t, cond).x_0
             return jnp.mean((x_0_hat - x_0) ** 2, axis=tuple(range(1, x_0.ndim)))
 
         # In a loop, so that the network is compiled once.
         return jax.lax.map(errors, (jnp.arange(len(TIMES)), jnp.asarray(TIMES))).T
 
-    def measured(split: str, source: Source) -> np.ndarray:
-        rows = np.random.default_rng(seed).permutation(len(source))[:num_images]
-        images, labels = source.gather(rows)
-        cond = cond_of(split, rows, labels)
-        each = to_float(images), np.arange(len(rows), dtype=np.int32), cond
-        errors: np.ndarray = in_batches(program, (params, jax.random.key(seed)), each, batch_size)
-        return errors
-
-    seen, unseen = measured("train", dataset.train), measured("heldout", dataset.heldout)
-    result: dict[str, dict[str, Any]] = {}
-    for number, time in enumerate(TIMES):
-        about = {**passport, "reference": f"{dataset.name} {dataset.fingerprint}", "t": time}
-        a, b = seen[:, number], unseen[:, number]
-        figures = {"error_train": _mean(a), "error_heldout": _mean(b), "gap": ratio(b, a)}
-        for name, (value, low, high) in figures.items():
-            result[f"denoising_{name}_t{time:.2f}"] = {
-                "value": value,
-                "low": low,
-                "high": high,
-                "n": len(a) if name == "error_train" else len(b),
-                "passport": about if name != "gap" else {**about, "n_train": len(a)},
-            }
-    return result
+    found = chosen(model, split, num)
+    whole = model.params, dict(model.frozen), jax.random.key(model.seed)
+    errors: np.ndarray = in_batches(program, whole, found, model.batch_size)
+    return errors
 
 
 def ratio(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:

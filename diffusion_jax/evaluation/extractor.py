@@ -12,15 +12,16 @@ import numpy as np
 import optax
 from flax import serialization
 
-from diffusion_jax.data import Dataset, train_batches
+from diffusion_jax.data import Dataset, Kind, train_batches
 from diffusion_jax.models.classifier import Classifier
 from diffusion_jax.objectives.contrastive import moved
+from diffusion_jax.system.devices import in_batches
 from diffusion_jax.system.files import write_whole
 from diffusion_jax.training.ema import EXPONENTIAL, Exponential
 from diffusion_jax.training.optimizer import learning_rate_schedule
 from diffusion_jax.training.state import create_state
 from diffusion_jax.training.step import make_train_step
-from diffusion_jax.types import Array, Batch, Key, Metrics, Params
+from diffusion_jax.types import Array, Batch, Context, Metrics, Params
 
 STEPS, BATCH_SIZE, LEARNING_RATE, MAX_SHIFT = 1500, 128, 2e-3, 1
 CHUNK = 1024
@@ -48,20 +49,21 @@ class Extractor:
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
         """Logits `[N, K]`, or None, and features `[N, D]` of uint8 images `[N, H, W, C]`."""
-        found = []
-        for start in range(0, len(images), self.batch_size):
-            part = images[start : start + self.batch_size]
-            # Filled up to whole batches: one shape, one program.
-            filled = np.resize(part, (min(self.batch_size, len(images)), *part.shape[1:]))
-            found.append(jax.device_get(self.forward(jnp.asarray(filled))))
-        outputs = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *found)
-        return outputs[0], outputs[1]
+        program = lambda _, images: self.forward(images)  # noqa: E731
+        logits, features = in_batches(program, (), images, self.batch_size)
+        return logits, features
+
+
+def entries(kind: Kind) -> Extractor:
+    """The entries of items themselves, in the units of `x`, as features: for few dimensions."""
+    forward = lambda items: (None, jnp.reshape(kind.decode(items), (len(items), -1)))  # noqa: E731
+    return Extractor("entries", "none", "none, float32", forward, own_classes=False)
 
 
 def get_extractor(dataset: Dataset, cache: Path, say: Callable[[str], None]) -> Extractor:
     """Loads the data set's classifier from `cache`, or trains it (minutes) and saves it."""
     net = Classifier(dataset.num_classes)
-    template = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, *dataset.image_shape)))
+    template = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, *dataset.kind.shape)))
     recipe = repr((net, STEPS, BATCH_SIZE, LEARNING_RATE, MAX_SHIFT, dataset.fingerprint))
     path = cache / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.msgpack"
     if not path.exists():
@@ -80,7 +82,7 @@ def get_extractor(dataset: Dataset, cache: Path, say: Callable[[str], None]) -> 
 
 def fit(net: Classifier, dataset: Dataset) -> Params:
     """Trains by cross-entropy on shifted images, with the train step of all models."""
-    variables = net.init(jax.random.key(0), jnp.zeros((1, *dataset.image_shape)))
+    variables = net.init(jax.random.key(0), jnp.zeros((1, *dataset.kind.shape)))
     optimizer = optax.adam(learning_rate_schedule(LEARNING_RATE, STEPS, decay="cosine"))
     averages = {EXPONENTIAL: Exponential(0.99)}
     state = create_state(variables, optimizer, averages)
@@ -88,14 +90,16 @@ def fit(net: Classifier, dataset: Dataset) -> Params:
     step_fn = jax.jit(make_train_step(loss_fn, optimizer, averages), donate_argnums=0)
     batches = train_batches(dataset, batch_size=BATCH_SIZE, seed=0)
     for _ in range(STEPS):
-        state, _ = step_fn(state, next(batches), jax.random.key(1))
+        state, _ = step_fn(state, next(batches), jax.random.key(1), {})
     batches.close()
     return jax.device_get(state.ema[EXPONENTIAL])
 
 
-def cross_entropy(net: Classifier, params: Params, batch: Batch, key: Key) -> tuple[Array, Metrics]:
+def cross_entropy(
+    net: Classifier, params: Params, batch: Batch, context: Context
+) -> tuple[Array, Metrics]:
     """A `LossFn`: cross-entropy of the label, of images shifted by up to `MAX_SHIFT` pixels."""
-    shift_key, dropout_key = jax.random.split(key)
+    shift_key, dropout_key = jax.random.split(context.key)
     size = (len(batch["x"]), 2)
     shifts = jax.random.randint(shift_key, size, -MAX_SHIFT, MAX_SHIFT + 1)
     x = moved(batch["x"], shifts)

@@ -1,50 +1,56 @@
-"""Loss on held-out images, by noise level."""
+"""Loss on held-out items, by noise level."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from diffusion_jax.data import Dataset, arrays, to_float
-from diffusion_jax.generation.generator import CondOf, in_batches
-from diffusion_jax.types import LossFn, Params
+from diffusion_jax.data import Dataset
+from diffusion_jax.generation.labels import CondOf
+from diffusion_jax.system.devices import in_batches
+from diffusion_jax.training.state import TrainState
+from diffusion_jax.types import Context, LossFn, Params
 
 LEVELS = 10
 MAX_BATCHES = 8
 
 
 class HeldoutLoss:
-    """Mean error on the same held-out images, times and noise whenever it is called.
+    """Mean error on the same held-out items, times and noise whenever it is called.
 
     Args:
         loss: without dropout.
-        dataset: without held-out images the result is empty.
+        dataset: without held-out items the result is empty.
         cond_of: their conditioning.
-        size: images in a batch, the last filled up.
+        size: items in a batch, the last filled up.
     """
 
     def __init__(self, loss: LossFn, dataset: Dataset, cond_of: CondOf, size: int) -> None:
-        images, labels = arrays(dataset.heldout, size * MAX_BATCHES)
+        items, labels = dataset.arrays("heldout", size * MAX_BATCHES)
 
         @jax.jit
         def program(whole: Any, batch: Any) -> Any:
-            losses, metrics = loss(whole[0], batch, whole[1])
+            params, *context = whole
+            losses, metrics = loss(params, batch, Context(*context))
             return {"loss": losses, **metrics}
 
         self._program, self._size = program, size
         self._batches: list[dict[str, Any]] = []
-        order = np.random.default_rng(0).permutation(len(images))
-        for start in range(0, len(images), size):
+        order = np.random.default_rng(0).permutation(len(items))
+        for start in range(0, len(items), size):
             rows = np.resize(order[start : start + size], size)
             cond = cond_of("heldout", rows, labels[rows])
-            batch = {"x": to_float(images[rows]), "cond": cond, "index": np.arange(size)}
+            batch = {"x": dataset.kind.decode(items[rows]), "cond": cond, "index": np.arange(size)}
             self._batches.append(batch)
 
-    def __call__(self, params: Params) -> dict[str, float]:
+    def __call__(
+        self, params: Params, state: TrainState, frozen: Mapping[str, Params]
+    ) -> dict[str, float]:
         """Means as `heldout/NAME`, and of `mse` in each tenth of `t`, `_tX` with its middle X."""
         found = []
         for number, batch in enumerate(self._batches):
-            whole = params, jax.random.key(number)
+            whole = params, jax.random.key(number), state.step, dict(state.ema), dict(frozen)
             found.append(in_batches(self._program, whole, batch, self._size))
         if not found:
             return {}

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.data import to_float
+from diffusion_jax.data import Kind
 from diffusion_jax.evaluation.extractor import Extractor
-from diffusion_jax.generation.generator import in_batches
 from diffusion_jax.models.dual_encoder import Likeness
+from diffusion_jax.system.devices import in_batches
 from diffusion_jax.types import Array, Cond, Params
 
 
@@ -27,7 +27,7 @@ class Judge:
         params: of the network.
         read: texts to conditioning, arrays `[N, ...]`.
         none: conditioning of one sample, `[1, ...]`, off.
-        shape: of a picture, `[H, W, C]`.
+        kind: of the pictures.
         batch_size: pictures or texts at a time.
     """
 
@@ -37,7 +37,7 @@ class Judge:
     params: Params
     read: Callable[[Sequence[str]], dict[str, np.ndarray]]
     none: Mapping[str, np.ndarray]
-    shape: tuple[int, ...]
+    kind: Kind
     batch_size: int = 256
 
     def look(self, params: Params, x: Array) -> Likeness:
@@ -52,14 +52,16 @@ class Judge:
     @functools.cached_property
     def _read(self) -> Any:
         def texts(params: Params, cond: Cond) -> Array:
-            x = jnp.zeros((len(jax.tree.leaves(cond)[0]), *self.shape))
+            x = jnp.zeros((len(jax.tree.leaves(cond)[0]), *self.kind.shape))
             return self.apply(params, x, cond).texts
 
         return jax.jit(texts)
 
     def images(self, images: np.ndarray) -> np.ndarray:
         """Unit vectors float32 `[N, E]` of uint8 pictures `[N, H, W, C]`."""
-        found: np.ndarray = in_batches(self._look, self.params, to_float(images), self.batch_size)
+        found: np.ndarray = in_batches(
+            self._look, self.params, self.kind.decode(images), self.batch_size
+        )
         return found
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:

@@ -4,7 +4,7 @@
 |---------------------|--------------------------------------------------|-----------------------|
 | `ode_nll`           | the density of the probability-flow ODE          | continuous            |
 | `variational_bound` | an upper bound in continuous time                | either                |
-| `ancestral_bound`   | an upper bound of ancestral sampling in steps    | in 256 levels         |
+| `ancestral_bound`   | an upper bound of ancestral sampling in steps    | in levels             |
 
 The three are of different models that share a denoiser: none bounds another, but where the
 denoiser is exact. All take a `Denoiser` and the schedule it was made for, `x_0` `[B, ...]`, its
@@ -23,9 +23,6 @@ from diffusion_jax.diffusion.time_sampling import stratified
 from diffusion_jax.samplers.adaptive import integrate, velocity
 from diffusion_jax.samplers.ode import coordinate
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser
-
-LEVELS = 256
-"""Of data on [-1, 1]; their bins are 1/127.5 wide."""
 
 
 class OdeLikelihood(NamedTuple):
@@ -61,23 +58,27 @@ class Bound(NamedTuple):
         return self.prior + self.diffusion + self.reconstruction
 
 
-def bits_per_dimension(nats: Array, dimensions: int, density: bool) -> Array:
-    """Bits per dimension of data in 256 levels, from `-log p` of a whole example.
+def bits_per_dimension(nats: Array, dimensions: int, levels: int = 0) -> Array:
+    """Bits per dimension from `-log p` of a whole example; from a density, if it has `levels`.
 
-    A level's probability is about the density times the width of its bin, 1/127.5: with `density`
-    `log2(127.5)` is added. By Jensen's inequality the mean over `dequantise` is an upper bound.
+    A level's probability is about the density times the width of its bin, `2 / (levels - 1)`. By
+    Jensen's inequality the mean over `dequantise` is an upper bound. Without `levels` it is of what
+    `p` is, a probability or a density.
     """
     bits = nats / (dimensions * jnp.log(2.0))
-    return bits + jnp.log2((LEVELS - 1) / 2) if density else bits
+    return bits + jnp.log2((levels - 1) / 2) if levels else bits
 
 
-def dequantise(x: Array, keys: Array) -> Array:
-    """Data in 256 levels, each spread evenly over its bin (Theis et al. 2016).
+def dequantise(x: Array, keys: Array, levels: int) -> Array:
+    """Data in `levels`, each spread evenly over its bin (Theis et al. 2016); 0: as they are.
 
-    The bins of -1 and 1 are as wide as the others: results lie in [-1 - 1/255, 1 + 1/255).
+    The bins of -1 and 1 are as wide as the others: of 256 levels results lie in
+    [-1 - 1/255, 1 + 1/255).
     """
+    if not levels:
+        return x
     spread = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, -1.0, 1.0))
-    return x + spread(keys) / (LEVELS - 1)
+    return x + spread(keys) / (levels - 1)
 
 
 def ode_nll(
@@ -139,7 +140,7 @@ def variational_bound(
     x_0: Array,
     cond: Cond,
     keys: Array,
-    levels: bool,
+    levels: int,
     samples: int = 32,
     logsnr_min: float = -13.3,
     logsnr_max: float = 13.3,
@@ -157,9 +158,9 @@ def variational_bound(
         x_0: data `[B, ...]`.
         cond: conditioning.
         keys: `[B]`, for levels and noise.
-        levels: whether data are in 256 levels: then the decoder is `p(x_0 | x_t)` proportional to
+        levels: in how many levels data are: then the decoder is `p(x_0 | x_t)` proportional to
             `q(x_t | x_0)` over all levels, of each dimension (Eq. 14 there), and the bound that of
-            a probability. Otherwise it is `N(x_t / alpha_t, sigma_t^2 / alpha_t^2)`, whose part is
+            a probability. With 0 it is `N(x_t / alpha_t, sigma_t^2 / alpha_t^2)`, whose part is
             known, and the bound that of a density.
         samples: calls of the denoiser.
         logsnr_min: most noise, where the prior is; the schedule's, where it ends before.
@@ -182,7 +183,7 @@ def variational_bound(
     std = jnp.exp(-0.5 * high)
     if levels:
         noise = sample_noise(key_of(samples + 1), x_0.shape[1:])
-        reconstruction = -_sum(log_level_probability(x_0, noise, std))
+        reconstruction = -_sum(log_level_probability(x_0, noise, std, levels))
     else:
         nats = 0.5 * x_0[0].size * (1 + jnp.log(2 * jnp.pi * std**2))
         reconstruction = jnp.full(len(x_0), nats)
@@ -199,6 +200,7 @@ def ancestral_bound(
     cond: Cond,
     keys: Array,
     variance: str,
+    levels: int,
 ) -> Bound:
     """In discrete time, of `samplers.ancestral` along `times` (Eq. 5, Ho et al. 2020).
 
@@ -210,10 +212,11 @@ def ancestral_bound(
         denoiser: of the schedule.
         schedule: noise schedule.
         times: `[steps + 1]`, descending to 0, two steps or more.
-        x_0: data `[B, ...]` in 256 levels on [-1, 1].
+        x_0: data `[B, ...]` in `levels` on [-1, 1].
         cond: conditioning.
         keys: `[B]`, for the noise.
         variance: as for `samplers.ancestral`.
+        levels: 2 or more.
 
     Raises:
         ValueError: `variance` is "learned" and the denoiser gives none.
@@ -228,7 +231,7 @@ def ancestral_bound(
             fraction = jnp.full_like(x_0, {"small": 0.0, "large": 1.0}[variance])
         elif fraction is None:
             raise ValueError("variance 'learned' needs a network that learned one")
-        return None, _sum(variational_term(schedule, x_0, x_t, x_0_hat, fraction, t, s))
+        return None, _sum(variational_term(schedule, x_0, x_t, x_0_hat, fraction, t, s, levels))
 
     steps = jnp.arange(len(times) - 1), times[:-1], times[1:]
     _, terms = jax.lax.scan(body, None, steps)
@@ -236,20 +239,20 @@ def ancestral_bound(
     return Bound(prior, jnp.sum(terms[:-1], axis=0), terms[-1])
 
 
-def log_level_probability(x: Array, noise: Array, std: Array) -> Array:
-    """`log p` of the level `x` given `x + std noise`, all levels being as likely, `[B, ...]`.
+def log_level_probability(x: Array, noise: Array, std: Array, levels: int) -> Array:
+    """`log p` of the level `x` given `x + std noise`, all being as likely, `[B, ...]`.
 
     Eq. 14, Kingma et al. 2021. Another level, `g` standard deviations above `x`, is
     `exp(g noise - g^2 / 2)` times as likely. The levels are summed one by one: all at once would
-    take 256 times the memory of `x`.
+    take so many times the memory of `x`.
     """
-    index = jnp.round((x + 1) * (LEVELS - 1) / 2)
+    index = jnp.round((x + 1) * (levels - 1) / 2)
 
     def add(i: Array, total: Array) -> Array:
-        g = 2 * (i - index) / ((LEVELS - 1) * std)
+        g = 2 * (i - index) / ((levels - 1) * std)
         return jnp.logaddexp(total, g * (noise - g / 2))
 
-    return -jax.lax.fori_loop(0, LEVELS, add, jnp.full_like(x, -jnp.inf))
+    return -jax.lax.fori_loop(0, levels, add, jnp.full_like(x, -jnp.inf))
 
 
 def _sum(x: Array) -> Array:

@@ -3,10 +3,9 @@
 from diffusion_jax.from_config.averages import evaluated, sample_average
 from diffusion_jax.from_config.checks import mesh_shape
 from diffusion_jax.from_config.choices import Config, ConfigError
-from diffusion_jax.from_config.extractors import make_extractor
-from diffusion_jax.from_config.guidance import make_guide
-from diffusion_jax.from_config.identity import config_hash, training_config
-from diffusion_jax.from_config.network import CONTRASTIVE
+from diffusion_jax.from_config.evaluators import Means, make_evaluators, statistics_of
+from diffusion_jax.from_config.guidance import make_guidance
+from diffusion_jax.from_config.identity import config_hash, read_config, training_config
 from diffusion_jax.from_config.parts import (
     Parts,
     build,
@@ -15,7 +14,7 @@ from diffusion_jax.from_config.parts import (
     planned_dataset,
     split_dataset,
 )
-from diffusion_jax.from_config.process import make_objective
+from diffusion_jax.from_config.process import make_error, make_process, make_times
 from diffusion_jax.from_config.sampling import (
     OPTIMISED,
     SAMPLERS,
@@ -24,25 +23,29 @@ from diffusion_jax.from_config.sampling import (
 )
 
 __all__ = [
-    "CONTRASTIVE",
     "OPTIMISED",
     "SAMPLERS",
     "Config",
     "ConfigError",
+    "Means",
     "Parts",
     "build",
     "config_hash",
     "evaluated",
     "grids_to_start_from",
-    "make_extractor",
-    "make_guide",
-    "make_objective",
+    "make_error",
+    "make_evaluators",
+    "make_guidance",
     "make_parallel",
+    "make_process",
     "make_sampler",
     "make_step",
+    "make_times",
     "mesh_shape",
     "planned_dataset",
+    "read_config",
     "sample_average",
     "split_dataset",
+    "statistics_of",
     "training_config",
 ]

@@ -41,34 +41,43 @@ def check_numbers(config: ConfigDict, devices: int) -> None:
         )
     if config.evaluate.bootstrap < 2:
         raise ConfigError(f"evaluate.bootstrap={config.evaluate.bootstrap} must be at least 2")
-    if config.evaluate.names.judge and config.image_condition.name != "none":
-        raise ConfigError(
-            f"evaluate.names.judge={config.evaluate.names.judge!r} measures pictures drawn from "
-            f"names alone, while image_condition.name={config.image_condition.name!r}"
-        )
-    judges = {
-        "sample.guidance.likeness.judge": config.sample.guidance.likeness.judge,
-        "evaluate.names.judge": config.evaluate.names.judge,
-    }
-    for key, folder in judges.items():  # refused now, not after a training
-        if folder and not (Path(folder) / "config.json").exists():
-            raise ConfigError(f"{key}={folder!r}: there is no run in {folder}")
-    if config.evaluate.reference:  # refused now, not after a training
-        read_statistics(Path(config.evaluate.reference).expanduser())
-    measured = config.evaluate.likelihood
-    for key, least in (("num_images", 2), ("probes", 1), ("noise_levels", 1)):
-        if measured.num_images and measured[key] < least:
-            raise ConfigError(
-                f"evaluate.likelihood.{key}={measured[key]} must be at least {least}; "
-                "evaluate.likelihood.num_images=0 measures no likelihood"
-            )
-    if measured.num_images and config.sample.steps < 2:
-        raise ConfigError(
-            "evaluate.likelihood needs sample.steps of at least 2 for its bound of the ancestral "
-            "sampler; evaluate.likelihood.num_images=0 measures none"
-        )
-    weights_file(config)
+    _check_evaluation(config)
+    judge, key = config.sample.guidance.likeness.judge, "sample.guidance.likeness.judge"
+    _check_run(key, judge)  # refused now, not after a training
     _check_parallel(config, devices)
+
+
+def _check_evaluation(config: ConfigDict) -> None:
+    settings = config.evaluate
+    if "names" in settings.metrics and config.image_condition.name != "none":
+        raise ConfigError(
+            "evaluate.metrics: 'names' measures pictures drawn from names alone, while "
+            f"image_condition.name={config.image_condition.name!r}"
+        )
+    _check_run("evaluate.names.judge", settings.names.judge)
+    if settings.reference:
+        read_statistics(Path(settings.reference).expanduser())
+    weights_file(config)
+    if settings.denoising_images < 2:
+        raise ConfigError(
+            f"evaluate.denoising_images={settings.denoising_images} must be at least 2"
+        )
+    likelihood = settings.likelihood
+    for key, least in (("num_images", 2), ("probes", 1), ("noise_levels", 1)):
+        if likelihood[key] < least:
+            raise ConfigError(
+                f"evaluate.likelihood.{key}={likelihood[key]} must be at least {least}"
+            )
+    if "likelihood" in settings.metrics and config.sample.steps < 2:
+        raise ConfigError(
+            "evaluate.metrics: 'likelihood' needs sample.steps of at least 2 for its bound of the "
+            "ancestral sampler"
+        )
+
+
+def _check_run(key: str, folder: str) -> None:
+    if folder and not (Path(folder) / "config.json").exists():
+        raise ConfigError(f"{key}={folder!r}: there is no run in {folder}")
 
 
 def _check_parallel(config: ConfigDict, devices: int) -> None:

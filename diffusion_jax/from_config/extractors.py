@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from diffusion_jax.data import Dataset
-from diffusion_jax.evaluation.extractor import Extractor, get_extractor
+from diffusion_jax.evaluation.extractor import Extractor, entries, get_extractor
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.evaluation.pretrained import PRETRAINED, load_pretrained, packaged
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known
 
-OWN, JUDGE = "classifier", "judge"
-EXTRACTORS = (OWN, JUDGE, *PRETRAINED)
+OWN, JUDGE, ENTRIES = "classifier", "judge", "entries"
+EXTRACTORS = (OWN, JUDGE, ENTRIES, *PRETRAINED)
 
 
 def weights_file(config: Config) -> Path | None:
@@ -23,11 +23,11 @@ def weights_file(config: Config) -> Path | None:
     check_known(name, EXTRACTORS, "evaluate.extractor")
     if name == JUDGE and not config.evaluate.names.judge:
         raise ConfigError(f"evaluate.extractor={JUDGE!r} needs evaluate.names.judge, its folder")
-    if name in (OWN, JUDGE):
+    if name not in PRETRAINED:
         if given:
             raise ConfigError(
-                f"evaluate.weights={given} is of no use to evaluate.extractor={name!r}, which is "
-                f"trained on the data set; others are {', '.join(PRETRAINED)}"
+                f"evaluate.weights={given} is of no use to evaluate.extractor={name!r}, which has "
+                f"none of its own; others are {', '.join(PRETRAINED)}"
             )
         return None
     pretrained = PRETRAINED[name]
@@ -53,18 +53,24 @@ def make_extractor(
     """The extractor asked for; None is the own classifier of data without classes.
 
     Raises:
-        ConfigError: as for `weights_file`, or the images have other than 1 or 3 channels.
+        ConfigError: as for `weights_file`, or it cannot look at such data.
         WeightsError: the file holds other weights.
     """
-    path = weights_file(config)
-    if judge and config.evaluate.extractor == JUDGE:
+    path, name, kind = weights_file(config), config.evaluate.extractor, dataset.kind
+    if name == ENTRIES:
+        return entries(kind)
+    if judge and name == JUDGE:
         return judge.extractor
+    if len(kind.shape) != 3:
+        raise ConfigError(
+            f"evaluate.extractor={name!r} looks at images, and {dataset.name} has {kind.words}: "
+            f"use evaluate.extractor={ENTRIES!r}, or leave 'distances' out of evaluate.metrics"
+        )
     if path is None:
         return get_extractor(dataset, cache, say) if dataset.num_classes else None
-    name, channels = config.evaluate.extractor, dataset.image_shape[-1]
-    if channels not in (1, 3):
+    if kind.shape[-1] not in (1, 3):
         raise ConfigError(
             f"evaluate.extractor={name!r} looks at images of 1 or 3 channels; those of "
-            f"{dataset.name} have {channels}"
+            f"{dataset.name} have {kind.shape[-1]}"
         )
     return load_pretrained(name, path)

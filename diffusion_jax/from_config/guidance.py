@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.from_config.choices import ConfigError, check_known
-from diffusion_jax.generation.generator import Guide, Wanted
+from diffusion_jax.generation.generator import Guidance, Request
 from diffusion_jax.guidance import scales
 from diffusion_jax.guidance.clip import clip
 from diffusion_jax.guidance.extrapolation import Push, autoguidance, classifier_free
@@ -20,68 +20,66 @@ PLUS_PLUS = "plus_plus"
 """The course of the scale that follows from the steps of DDIM (CFG++)."""
 
 
-def make_guide(
+def make_guidance(
     config: ConfigDict,
     schedule: Schedule,
+    limit: float | None,
     worse: Callable[[Params], Denoiser] | None = None,
     look: Callable[[Params, Array], Likeness] | None = None,
-) -> Guide:
+) -> Guidance:
     """All guidance of a config: by a worse model or without conditioning first, clipping last.
 
     Args:
-        config: of the run.
+        config: of the run, checked.
         schedule: of the noise.
-        worse: from parameters to the worse model of autoguidance, which then takes the place of
-            classifier-free guidance.
-        look: from parameters and pictures `[B, ...]` to what the judge of their likeness says.
-
-    Raises:
-        ConfigError: a setting is not possible.
+        limit: of the data, for `sample.clip=-1`; None is none.
+        worse: from parameters, `worse` of a request, to the worse model of autoguidance, which
+            then takes the place of classifier-free guidance.
+        look: from parameters, `judge` of a request, and pictures `[B, ...]` to what the judge says
+            of their likeness to `towards`, vectors `[B, E]` of a request.
     """
-    settings, limit = config.sample.guidance, config.sample.clip
-    check(config)
+    sample, settings = config.sample, config.sample.guidance
+    clipped = limit if sample.clip < 0 else sample.clip
     low, high = settings.interval
     push = Push(settings.parallel, settings.max_norm, settings.rescale)
-    birds = settings.flock
+    birds, likeness = settings.flock, settings.likeness
     strengths = {
         name: scales.within(birds[name], low, high, 0.0)
         for name in ("separation", "cohesion", "alignment")
         if birds.size and birds[name]
     }
     # Without guidance the program is that of no guidance: the scale is not known when it is made.
-    weights = [weight for _, weight in config.sample.compose]
-    free = config.sample.guidance_scale != 1 or settings.schedule == PLUS_PLUS or bool(weights)
-
-    likeness = settings.likeness
+    weights = [scales.within(weight, low, high, 0.0) for _, weight in sample.compose]
+    free = sample.guidance_scale != 1 or settings.schedule == PLUS_PLUS or bool(weights)
+    free = free and not settings.worse  # a preview in training has no worse model
     pull = scales.within(likeness.scale, low, high, 0.0)
 
-    def guide(denoise: Denoiser, wanted: Wanted, times: Array) -> Denoiser:
-        networks = wanted.beside.networks
+    def guide(denoise: Denoiser, request: Request, times: Array) -> Denoiser:
         if settings.schedule == PLUS_PLUS:
-            course = scales.plus_plus(wanted.scale, schedule, times)
+            course = scales.plus_plus(request.scale, schedule, times)
         else:
-            course = scales.SCHEDULES[settings.schedule](wanted.scale)
+            course = scales.SCHEDULES[settings.schedule](request.scale)
         course = scales.within(course, low, high)
         if worse is not None:
-            denoise = autoguidance(denoise, worse(networks["worse"]), course, push)
-        elif free and not settings.worse:  # a preview in training has no worse model
-            terms = zip(wanted.beside.others, weights, strict=True)
-            others = [(cond, scales.within(weight, low, high, 0.0)) for cond, weight in terms]
-            denoise = classifier_free(
-                denoise, course, against=wanted.beside.against, others=others, push=push
-            )
-        if look is not None and likeness.scale and wanted.beside.towards is not None:
+            denoise = autoguidance(denoise, worse(request.frozen["worse"]), course, push)
+        elif free:
+            others = list(zip(request.given.get("others", ()), weights, strict=True))
+            against = request.given.get("negative")
+            denoise = classifier_free(denoise, course, against=against, others=others, push=push)
+        if look is not None and likeness.scale and "towards" in request.given:
 
             def log_prob(x_t: Array, t: Array, cond: Cond, x_0_hat: Array) -> Array:
-                seen = look(networks["judge"], x_0_hat)
-                return seen.scale * jnp.sum(seen.images * wanted.beside.towards, axis=-1)
+                seen = look(request.frozen["judge"], x_0_hat)
+                return seen.scale * jnp.sum(seen.images * request.given["towards"], axis=-1)
 
             denoise = by_gradient(denoise, log_prob, schedule, pull, likeness.max_norm)
         if strengths:
             denoise = flock(denoise, schedule, birds.size, **strengths)
-        return clip(denoise, limit) if limit else denoise
+        return clip(denoise, clipped) if clipped else denoise
 
-    return guide
+    needs = ["worse"] * bool(worse) + ["judge"] * bool(look)
+    needs += (["others"] * bool(weights) + ["negative"] * bool(sample.negative)) * free
+    return Guidance(guide, tuple(needs), max(birds.size, 1))
 
 
 def check(config: ConfigDict) -> None:

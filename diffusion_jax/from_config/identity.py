@@ -1,11 +1,12 @@
-"""Which keys of a config a training depends on."""
+"""A config in its file, and which of its keys a training depends on."""
 
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from diffusion_jax.from_config.choices import Config
+from diffusion_jax.from_config.choices import Config, ConfigError
 
 FREE = (
     *("sample", "evaluate", "parallel", "plan", "data.dir", "data.manual_dir", "data.in_memory"),
@@ -35,3 +36,30 @@ def config_hash(config: Config) -> str:
     """Short hash of `training_config`."""
     text = json.dumps(training_config(config.to_dict()), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def read_config(workdir: Path, what: str) -> Config:
+    """The config of the run in `workdir`.
+
+    Args:
+        workdir: folder of the run.
+        what: what asks for it, for the message.
+
+    Raises:
+        ConfigError: there is no such run.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise ConfigError(f"{what}: there is no run in {workdir}")
+
+    def frozen(value: Any) -> Any:
+        """Sequences as tuples, as configs have them."""
+        if isinstance(value, dict):
+            return {key: frozen(inner) for key, inner in value.items()}
+        return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+    try:
+        config = Config(frozen(json.loads(path.read_text(encoding="utf-8"))["config"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{what}: {path} is no config of a run: {error}") from error
+    return config.lock()

@@ -2,37 +2,31 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from diffusion_jax.data import Dataset, describe_dataset, load_dataset, without_images
-from diffusion_jax.diffusion import time_sampling
+from diffusion_jax.data import Dataset, describe_dataset, empty_dataset, load_dataset
 from diffusion_jax.from_config.averages import make_averages
 from diffusion_jax.from_config.checks import check_numbers
 from diffusion_jax.from_config.choices import ConfigError, check_known, lookup
-from diffusion_jax.from_config.guidance import make_guide
-from diffusion_jax.from_config.images import NOTHING, make_image_condition
-from diffusion_jax.from_config.network import CONTRASTIVE, check_network, make_network
-from diffusion_jax.from_config.process import make_contrastive, make_objective
-from diffusion_jax.from_config.sampling import check_times, make_sampler, make_times
-from diffusion_jax.from_config.text import make_reader
-from diffusion_jax.generation.generator import Generator, Guide
-from diffusion_jax.models.uncertainty import Uncertainty
-from diffusion_jax.objectives.contrastive import ContrastiveLoss
-from diffusion_jax.objectives.gaussian import GaussianLoss
-from diffusion_jax.text import Reader
+from diffusion_jax.from_config.contrastive import contrastive
+from diffusion_jax.from_config.gaussian import gaussian
+from diffusion_jax.from_config.task import Task
+from diffusion_jax.generation.generator import Generator
 from diffusion_jax.training.ema import Average
 from diffusion_jax.training.optimizer import DECAYS, learning_rate_schedule, make_optimizer
 from diffusion_jax.training.parallel import Parallel, Replicated, Sharded
 from diffusion_jax.training.step import TrainStep, make_train_step
-from diffusion_jax.types import Array, Condition, Key, Params, Sampler
 
+TASKS: dict[str, Callable[[ConfigDict], Callable[[Dataset], Task]]] = {
+    "gaussian": gaussian,
+    "contrastive": contrastive,
+}
+"""By `objective.name`: from a config, checked, to the task for a data set."""
 MEMORY = {"auto": None, "always": True, "never": False}
 
 
@@ -41,30 +35,16 @@ class Parts:
     """What a config means.
 
     Attributes:
-        dataset: images.
-        init: key -> parameters.
-        apply: the network, `(params, *inputs) -> outputs`.
-        loss: the training objective.
-        heldout_loss: the same without dropout of any kind, given pictures as samples are.
+        dataset: what is learned from.
+        task: what is learned.
         optimizer: with its learning rate schedule inside.
         averages: of the parameters, by name.
-        draws: from parameters to samples; None for networks that do not draw.
-        cond: conditioning of one sample, arrays `[1, ...]`, off: what the network reads.
-        reader: of texts; None where there are none to be read.
-        condition: from pictures to what samples are given of them; None where that is nothing.
     """
 
     dataset: Dataset
-    init: Callable[[Key], Params]
-    apply: Callable[..., Any]
-    loss: GaussianLoss | ContrastiveLoss
-    heldout_loss: GaussianLoss | ContrastiveLoss
+    task: Task
     optimizer: optax.GradientTransformation
     averages: dict[str, Average]
-    draws: Generator | None
-    cond: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    reader: Reader | None = None
-    condition: Condition | None = None
 
     @property
     def generator(self) -> Generator:
@@ -73,27 +53,9 @@ class Parts:
         Raises:
             ConfigError: there are none.
         """
-        if self.draws is None:
-            raise ConfigError(
-                f"objective.name={CONTRASTIVE!r} trains a network that compares pictures with "
-                "texts and draws none: it has --mode train, evaluate and plan"
-            )
-        return self.draws
-
-    @property
-    def inputs(self) -> tuple[Any, ...]:
-        """Of the network, for one image."""
-        time = (jnp.zeros(1),) if self.draws else ()
-        return jnp.zeros((1, *self.dataset.image_shape)), *time, self.cond
-
-
-class _Process(NamedTuple):
-    """What there is of denoising before the network."""
-
-    objective: GaussianLoss
-    sampler: Sampler
-    times: Array
-    guide: Guide
+        if self.task.generator is None:
+            raise ConfigError(self.task.draws_nothing)
+        return self.task.generator
 
 
 def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | None = None) -> Parts:
@@ -108,77 +70,24 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
         ConfigError: a setting is not possible.
         DataError: the data is not there, or not as the config says.
     """
-    check_network(config)
-    process = None if config.objective.name == CONTRASTIVE else _make_process(config)
-    objective: Any = process.objective if process else make_contrastive(config)
+    make_task = lookup(TASKS, config.objective.name, "objective.name")(config)
     optimizer, averages = _optimizer(config), make_averages(config)
     check_numbers(config, jax.device_count() if devices is None else devices)
 
     dataset = dataset or _dataset(config)
-    if config.train.keep_best and len(dataset.train) and not len(dataset.heldout):
-        raise ConfigError(f"train.keep_best: {dataset.name} has no held-out images to go by")
-    reader = make_reader(config, dataset)
-    given = NOTHING
-    if process:
-        schedule = process.objective.schedule
-        given = make_image_condition(config, schedule, dataset.image_shape)
-    network = make_network(config, dataset, reader, given)
-
-    cond: dict[str, np.ndarray] = {**(reader.none if reader else {}), **given.none}
-    if dataset.num_classes:
-        cond = {"label": np.full(1, -1, np.int32), **cond}
-
-    def apply(params: Params, *inputs: Any) -> Any:
-        return network.apply({"params": params}, *inputs)
-
-    def apply_train(params: Params, *inputs: Any) -> Any:
-        *first, key = inputs
-        return network.apply({"params": params}, *first, train=True, rngs={"dropout": key})
-
-    def init(key: Key) -> Params:
-        x, t = jnp.zeros((1, *dataset.image_shape)), jnp.zeros(1)
-        inputs = (x, t) if process else (x,)
-        params = network.init(key, *inputs, jax.tree.map(jnp.asarray, cond))["params"]
-        if process and process.objective.uncertainty:
-            params = {**params, "uncertainty": Uncertainty().init(key, t)["params"]}
-        if process and process.objective.time_law:
-            params = {**params, "time_law": jnp.zeros(time_sampling.PARTS)}
-        return params
-
+    splits = dataset.splits
+    if config.train.keep_best and len(splits["train"]) and not len(splits["heldout"]):
+        raise ConfigError(
+            f"train.keep_best: {dataset.name} has no held-out {dataset.kind.noun} to go by"
+        )
+    task = make_task(dataset)
+    for name in config.evaluate.metrics:
+        check_known(name, task.metrics, "evaluate.metrics")
     try:
-        jax.eval_shape(init, jax.random.key(0))
+        jax.eval_shape(task.init, jax.random.key(0))
     except ValueError as error:
         raise ConfigError(str(error)) from error
-
-    loss = dataclasses.replace(objective, apply=apply_train)
-    if given.train:
-        loss = dataclasses.replace(loss, condition=given.train)
-    heldout_loss = dataclasses.replace(
-        objective.without_dropout, apply=lambda params, *inputs: apply(params, *inputs[:-1])
-    )
-    generator = process and Generator(
-        apply=apply,
-        schedule=process.objective.schedule,
-        prediction=process.objective.prediction,
-        sampler=process.sampler,
-        times=process.times,
-        shape=dataset.image_shape,
-        guide=process.guide,
-        group=max(config.sample.guidance.flock.size, 1),
-        learned_variance=config.objective.learned_variance,
-    )
-    return Parts(
-        *(dataset, init, apply, loss, heldout_loss, optimizer, averages, generator, cond, reader),
-        condition=given.sample,
-    )
-
-
-def _make_process(config: ConfigDict) -> _Process:
-    objective = make_objective(config)
-    schedule = objective.schedule
-    times, sampler = make_times(config, schedule), make_sampler(config, schedule)
-    check_times(config, schedule)
-    return _Process(objective, sampler, times, make_guide(config, schedule))
+    return Parts(dataset, task, optimizer, averages)
 
 
 def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
@@ -201,11 +110,8 @@ def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
 
 def make_step(config: ConfigDict, parts: Parts, axis_name: str | None = None) -> TrainStep:
     """The train step, which takes its means over the mapped axis `axis_name` if there is one."""
-    loss = parts.loss
-    if isinstance(loss, ContrastiveLoss):
-        loss = dataclasses.replace(loss, axis_name=axis_name)
     return make_train_step(
-        loss,
+        parts.task.loss,
         parts.optimizer,
         parts.averages,
         config.train.accumulate,
@@ -232,18 +138,17 @@ def split_dataset(config: ConfigDict, split: str) -> Dataset:
 
 
 def _dataset(config: ConfigDict, heldout_split: str | None = None) -> Dataset:
+    options = _options(config)
+    if heldout_split is not None:
+        options["heldout_split"] = heldout_split
+    memory = lookup(MEMORY, config.data.in_memory, "data.in_memory")
+    return load_dataset(config.data.name, memory=memory, **options)
+
+
+def _options(config: ConfigDict) -> dict[str, Any]:
     data = config.data
-    return load_dataset(
-        data.name,
-        data_dir=data.dir,
-        manual_dir=data.manual_dir,
-        image_size=data.image_size,
-        train_split=data.train_split,
-        heldout_split=data.heldout_split if heldout_split is None else heldout_split,
-        heldout_fraction=data.heldout_fraction,
-        caption_key=data.caption_key,
-        memory=lookup(MEMORY, data.in_memory, "data.in_memory"),
-    )
+    keys = ("manual_dir", "image_size", "train_split", "heldout_split", "heldout_fraction")
+    return {"data_dir": data.dir, **{key: data[key] for key in (*keys, "caption_key")}}
 
 
 def planned_dataset(config: ConfigDict) -> Dataset:
@@ -253,12 +158,12 @@ def planned_dataset(config: ConfigDict) -> Dataset:
         ConfigError: `plan.shape` is none.
         DataError: as for the data itself.
     """
-    data, shape = config.data, tuple(config.plan.shape)
-    if shape and (len(shape) != 3 or min(shape) < 1):
-        raise ConfigError(f"plan.shape={shape} must be a height, a width and a number of channels")
-    found = describe_dataset(
-        data.name, data.dir, data.manual_dir, data.image_size, data.caption_key
-    )
+    shape = tuple(config.plan.shape)
+    found = describe_dataset(config.data.name, **_options(config)) or _dataset(config)
     if not shape:
-        return found or _dataset(config)
-    return without_images(found or _dataset(config), shape)
+        return found
+    if len(shape) != len(found.kind.shape) or min(shape) < 1:
+        raise ConfigError(f"plan.shape={shape} must have as many sides as {found.kind.words} have")
+    captioned = found.splits["train"].captions is not None
+    kind = dataclasses.replace(found.kind, shape=shape)
+    return empty_dataset(found.name, kind, found.class_names, captioned)

@@ -1,19 +1,18 @@
-"""Schedule, training times and objective of a config."""
+"""Process, training times and error of a config."""
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
 from diffusion_jax.diffusion import schedules, time_sampling
 from diffusion_jax.diffusion.prediction import PREDICTIONS, Prediction, edm
+from diffusion_jax.diffusion.process import TIME_INPUTS, Gaussian
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.from_config.choices import ConfigError, check_known, choose, lookup
-from diffusion_jax.models.uncertainty import Uncertainty
-from diffusion_jax.objectives import gaussian as objectives
-from diffusion_jax.objectives.contrastive import ContrastiveLoss
-from diffusion_jax.objectives.gaussian import GaussianLoss
+from diffusion_jax.objectives import weightings
+from diffusion_jax.objectives.gaussian import Error
+from diffusion_jax.objectives.parts import Times
 from diffusion_jax.types import Array, Params
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
@@ -38,67 +37,69 @@ QUANTILES: dict[str, Callable[..., time_sampling.Quantile]] = {
 }
 WEIGHTINGS: dict[str, Callable[..., Array] | None] = {
     "uniform": None,
-    "snr": objectives.snr,
-    "truncated_snr": objectives.truncated_snr,
-    "min_snr": objectives.min_snr,
-    "p2": objectives.p2,
-    "edm": objectives.edm,
-    "sigmoid": objectives.sigmoid,
-    "vlb": objectives.vlb,
+    "snr": weightings.snr,
+    "truncated_snr": weightings.truncated_snr,
+    "min_snr": weightings.min_snr,
+    "p2": weightings.p2,
+    "edm": weightings.edm,
+    "sigmoid": weightings.sigmoid,
+    "vlb": weightings.vlb,
 }
 
 
-def make_objective(config: ConfigDict) -> GaussianLoss:
-    """The training objective, still without its network.
+def make_process(config: ConfigDict) -> Gaussian:
+    """From data to noise.
 
     Raises:
         ConfigError: a setting is not possible.
     """
     settings = config.objective
-    schedule = make_schedule(config)
-    predictions = {**PREDICTIONS, "edm": edm(settings.sigma_data)}
     if settings.learned_variance and config.time_sampling.name != "discrete":
         raise ConfigError(
             f"objective.learned_variance=True needs time_sampling.name='discrete', not "
             f"{config.time_sampling.name!r}: the bound is a sum over steps"
         )
-
-    def uncertainty(params: Params, t: Array) -> Array:
-        u: Array = Uncertainty().apply({"params": params["uncertainty"]}, t)  # type: ignore[assignment]
-        return u
-
-    return GaussianLoss(
-        apply=_no_network,
-        schedule=schedule,
-        prediction=lookup(predictions, settings.prediction, "objective.prediction"),
-        quantile=_quantile(config, schedule),
-        batch_size=config.train.batch_size,
-        loss_space=_loss_space(config, predictions),
-        weighting=_weighting(config),
-        huber=settings.huber,
-        uncertainty=uncertainty if settings.learned_uncertainty else None,
-        time_law=_time_law if config.time_sampling.learned else None,
-        cond_dropout=settings.cond_dropout,
-        part_dropout=dict(settings.part_dropout),
-        vlb_steps=config.time_sampling.discrete.num_steps if settings.learned_variance else 0,
-        vlb_weight=settings.vlb_weight,
-    )
+    prediction = lookup(_predictions(config), settings.prediction, "objective.prediction")
+    time_input = lookup(TIME_INPUTS, config.model.time_input, "model.time_input")
+    return Gaussian(make_schedule(config), prediction, settings.learned_variance, time_input)
 
 
-def make_contrastive(config: ConfigDict) -> ContrastiveLoss:
-    """CLIP's objective, still without its network.
+def make_times(config: ConfigDict, schedule: Schedule) -> Times:
+    """Which times are trained on.
 
     Raises:
         ConfigError: a setting is not possible.
     """
-    shift = config.objective.contrastive.max_shift
-    if shift < 0:
-        raise ConfigError(f"objective.contrastive.max_shift={shift} must be 0 or more pixels")
-    return ContrastiveLoss(_no_network, config.train.batch_size, shift)
+    law = _time_law if config.time_sampling.learned else None
+    return Times(_quantile(config, schedule), config.train.batch_size, law)
 
 
-def _no_network(*_: Any) -> Any:
-    raise TypeError("an objective without its network")
+def make_error(config: ConfigDict, process: Gaussian) -> Error:
+    """How the error at a time counts.
+
+    Raises:
+        ConfigError: a setting is not possible.
+    """
+    space, name = config.objective.loss_space, config.objective.weighting
+    check_known(name, WEIGHTINGS, "objective.weighting")
+    if space and name != "uniform":
+        raise ConfigError(
+            f"objective.loss_space={space!r} goes with objective.weighting='uniform' only: "
+            f"{name!r} is a weight of the error in x_0, the same for all spaces"
+        )
+    predictions = {**_predictions(config), "": process.prediction}
+    predictions[config.objective.prediction] = process.prediction
+    loss_space = lookup(predictions, space, "objective.loss_space")
+    weighting, options = WEIGHTINGS[name], config.objective.get(name)
+    if name == "edm":
+        options = {"sigma_data": config.objective.sigma_data}
+    if weighting and options:
+        weighting = functools.partial(weighting, **options)
+    return Error(loss_space, weighting, config.objective.huber)
+
+
+def _predictions(config: ConfigDict) -> dict[str, Prediction]:
+    return {**PREDICTIONS, "edm": edm(config.objective.sigma_data)}
 
 
 def _time_law(params: Params) -> Array:
@@ -126,23 +127,3 @@ def _quantile(config: ConfigDict, schedule: Schedule) -> time_sampling.Quantile:
     make = lookup(QUANTILES, group.name, "time_sampling.name")
     # Stated in noise levels, and hence given the schedule.
     return make(*[schedule] * (group.name == "log_normal"), **group[group.name])
-
-
-def _loss_space(config: ConfigDict, predictions: Mapping[str, Prediction]) -> Prediction:
-    space, weighting = config.objective.loss_space, config.objective.weighting
-    check_known(weighting, WEIGHTINGS, "objective.weighting")
-    if space and weighting != "uniform":
-        raise ConfigError(
-            f"objective.loss_space={space!r} goes with objective.weighting='uniform' only: "
-            f"{weighting!r} is a weight of the error in x_0, the same for all spaces"
-        )
-    return lookup(predictions, space or config.objective.prediction, "objective.loss_space")
-
-
-def _weighting(config: ConfigDict) -> objectives.Weighting | None:
-    name = config.objective.weighting
-    weighting = WEIGHTINGS[name]
-    options = config.objective.get(name)
-    if name == "edm":
-        options = {"sigma_data": config.objective.sigma_data}
-    return functools.partial(weighting, **options) if weighting and options else weighting

@@ -112,7 +112,7 @@ def make_sampler(config: ConfigDict, schedule: Schedule) -> Sampler:
     return sampler
 
 
-def make_times(config: ConfigDict, schedule: Schedule) -> Array:
+def make_grid(config: ConfigDict, schedule: Schedule) -> Array:
     """The sampling grid; for one that is still to be searched for, the uniform one.
 
     Raises:

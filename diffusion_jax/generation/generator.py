@@ -1,67 +1,60 @@
-"""From a seed to pictures: one jitted program per generator, over all devices."""
+"""From a seed to samples: one jitted program per generator, over all devices."""
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
-from diffusion_jax.diffusion.corruption import sample_keys, sample_noise
-from diffusion_jax.diffusion.prediction import Prediction, denoiser
-from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.codecs.codec import Codec
+from diffusion_jax.diffusion.corruption import sample_keys
+from diffusion_jax.diffusion.process import Process
 from diffusion_jax.guidance.extrapolation import classifier_free
 from diffusion_jax.samplers.loop import sample
-from diffusion_jax.system.devices import everywhere, gather, lies_over, mesh_of, put
-from diffusion_jax.types import Array, Cond, Denoiser, Key, Params, Sampler
+from diffusion_jax.system.devices import in_batches
+from diffusion_jax.types import Array, Denoiser, Key, Params, Sampler
 
 
-class Beside(NamedTuple):
-    """What samples are guided by beside their own conditioning.
-
-    Attributes:
-        against: conditioning `[B, ...]` in place of none, from which guidance leads away.
-        others: more conditionings `[B, ...]`, to be composed with their own.
-        towards: vectors `[B, E]` of what pictures are to be like.
-        networks: parameters of further networks by name: `worse`, that of autoguidance, and
-            `judge`, which compares pictures with `towards`.
-    """
-
-    against: Cond | None = None
-    others: tuple[Cond, ...] = ()
-    towards: Any = None
-    networks: Mapping[str, Params] = {}
-
-
-ALONE = Beside()
-
-
-class Wanted(NamedTuple):
-    """Which samples are wanted; arrays of JAX or NumPy.
+class Request(NamedTuple):
+    """Which samples are asked for; arrays of JAX or NumPy.
 
     Attributes:
         index: int32 `[B]`, their numbers; with a key they pick the noise.
         cond: their conditioning, arrays `[B, ...]`.
         scale: guidance scale; 1 is off.
-        beside: what else guides them.
+        given: what guidance needs of each sample besides, trees of arrays `[B, ...]` by name.
+        frozen: parameters of further networks by name: of the codec, and those that guide.
     """
 
     index: Any
     cond: Mapping[str, Any]
     scale: Any = 1.0
-    beside: Beside = ALONE
+    given: Mapping[str, Any] = {}
+    frozen: Mapping[str, Params] = {}
 
 
-Guide = Callable[[Denoiser, Wanted, Array], Denoiser]
-"""`(denoiser of the network, samples, times [steps + 1])` to the denoiser that is sampled."""
+class Guidance(NamedTuple):
+    """From the denoiser of a network to the one that is sampled.
+
+    Attributes:
+        guide: `(denoiser, request, times [steps + 1]) -> denoiser`.
+        needs: names that a request must have in `given` or in `frozen`.
+        group: so many samples in a row see each other.
+    """
+
+    guide: Callable[[Denoiser, Request, Array], Denoiser]
+    needs: tuple[str, ...] = ()
+    group: int = 1
 
 
-def only_classifier_free(denoise: Denoiser, wanted: Wanted, times: Array) -> Denoiser:
-    """A `Guide` of one part."""
-    return classifier_free(denoise, wanted.scale, against=wanted.beside.against)
+def _classifier_free(denoise: Denoiser, request: Request, times: Array) -> Denoiser:
+    return classifier_free(denoise, request.scale, against=request.given.get("negative"))
+
+
+CLASSIFIER_FREE = Guidance(_classifier_free)
+"""By the request's scale, away from its `negative` conditioning if it has one."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,55 +62,62 @@ class Generator:
     """What turns parameters, a key and indices into samples.
 
     Attributes:
-        apply: the network, `(params, x_t, t, cond) -> y`.
-        schedule: noise schedule.
-        prediction: what `y` stands for.
+        apply: the network, `(params, x_t, time, cond) -> y`.
+        process: from data to noise.
+        codec: from what is diffused to items.
         sampler: the method.
         times: `[steps + 1]` times, descending.
-        shape: of one sample.
-        learned_variance: whether `y` has a variance for each channel.
-        guide: makes of the denoiser what the sampler sees.
-        group: so many samples in a row see each other.
+        guidance: makes of the denoiser what the sampler sees.
+        tells_until: whether the network is told the time that a step goes to, `cond["until"]`.
     """
 
     apply: Callable[..., Array]
-    schedule: Schedule
-    prediction: Prediction
+    process: Process
+    codec: Codec
     sampler: Sampler
     times: Array
-    shape: tuple[int, ...]
-    learned_variance: bool = False
-    guide: Guide = only_classifier_free
-    group: int = 1
+    guidance: Guidance = CLASSIFIER_FREE
+    tells_until: bool = False
 
     def denoiser(self, params: Params) -> Denoiser:
         """The network with these parameters, without guidance and clipping."""
-        network = functools.partial(self.apply, params)
-        return denoiser(network, self.schedule, self.prediction, self.learned_variance)
+        return self.process.denoiser(functools.partial(self.apply, params))
 
     def draw(
-        self, params: Params, key: Key, wanted: Wanted, keep_every: int = 0
+        self, params: Params, key: Key, request: Request, keep_every: int = 0
     ) -> tuple[Array, Array | None]:
-        """Samples of `key`, each the same whatever the others.
+        """Items of `key`, each the same whatever the others.
 
         Returns:
-            `[B, *shape]`, and every `keep_every`-th state `[K, B, *shape]` or None.
+            `[B, ...]`, and every `keep_every`-th state, decoded, `[K, B, ...]` or None.
         """
-        eps, step_keys = self.noise(key, wanted.index)
-        x_T = self.schedule.sigma(self.times[0]) * eps
-        return self.go_on(params, x_T, step_keys, wanted, keep_every)
+        keys, step_keys = self.keys(key, request.index)
+        x_T = self.process.prior(keys, self.codec.shape, self.times[0])
+        x_0, kept = self.go_on(params, x_T, step_keys, request, keep_every)
+        decode = functools.partial(self.codec.decode, request.frozen)
+        return decode(x_0), None if kept is None else jax.lax.map(decode, kept)
 
-    def noise(self, key: Key, index: Array) -> tuple[Array, Array]:
-        """Standard normal noise `[B, *shape]` of samples number `index`, and their keys `[B]`."""
-        prior_keys, step_keys = (sample_keys(k, index) for k in jax.random.split(key))
-        return sample_noise(prior_keys, self.shape), step_keys
+    def keys(self, key: Key, index: Array) -> tuple[Array, Array]:
+        """For the noise to start from, and for the steps: one of each for each sample, `[B]`."""
+        noise, steps = (sample_keys(k, index) for k in jax.random.split(key))
+        return noise, steps
 
     def go_on(
-        self, params: Params, x: Array, keys: Array, wanted: Wanted, keep_every: int = 0
+        self, params: Params, x: Array, keys: Array, request: Request, keep_every: int = 0
     ) -> tuple[Array, Array | None]:
-        """From `x` `[B, *shape]` at the first of the times along all of them, as `draw`."""
-        denoise = self.guide(self.denoiser(params), wanted, self.times)
-        return sample(denoise, self.sampler, self.times, x, wanted.cond, keys, keep_every)
+        """From `x` `[B, *shape]` at the first of the times along all of them, not decoded.
+
+        Raises:
+            ValueError: the request lacks something that guidance needs.
+        """
+        for name in self.guidance.needs:
+            if name not in request.given and name not in request.frozen:
+                raise ValueError(f"guidance needs {name!r}, and the request has none")
+        denoise = self.guidance.guide(self.denoiser(params), request, self.times)
+        return sample(
+            *(denoise, self.sampler, self.times, x, request.cond, keys, keep_every),
+            tells_until=self.tells_until,
+        )
 
     @functools.cached_property
     def _jitted(self) -> Any:
@@ -127,125 +127,39 @@ class Generator:
         self,
         params: Params,
         seed: int,
-        wanted: Wanted,
+        request: Request,
         *,
         batch_size: int,
         keep_every: int = 0,
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Samples of `seed`, in batches split over the devices.
+        """Items of `seed`, in batches split over the devices.
 
         Where samples see each other, the last group is filled up with the next numbers.
 
         Args:
             params: of the network.
             seed: picks the noise, together with each number.
-            wanted: N samples.
+            request: N samples.
             batch_size: at most so many at once; smaller jobs are one batch.
             keep_every: as for `draw`.
 
         Returns:
-            float32 `[N, *shape]`, and the kept states `[K, N, *shape]` or None.
+            float32 `[N, ...]`, and the kept states `[K, N, ...]` or None.
         """
-        index, beside = wanted.index, wanted.beside
-        num, extra = len(index), -len(index) % self.group
+        index, group = request.index, self.guidance.group
+        num, extra = len(index), -len(index) % group
         index = np.append(index, index[-1] + 1 + np.arange(extra)).astype(np.int32)
-        each = (
-            index,
-            *jax.tree.map(
-                lambda array: np.concatenate([array, np.repeat(array[-1:], extra, axis=0)]),
-                (dict(wanted.cond), beside.against, beside.others, beside.towards),
-            ),
+        filled = jax.tree.map(
+            lambda array: np.concatenate([array, np.repeat(array[-1:], extra, axis=0)]),
+            (dict(request.cond), dict(request.given)),
         )
-        whole = params, jax.random.key(seed), float(wanted.scale), dict(beside.networks)
+        whole = params, jax.random.key(seed), float(request.scale), dict(request.frozen)
 
         def draw(whole: Any, each: Any) -> tuple[Array, Array | None]:
-            params, key, scale, networks = whole
-            index, cond, against, others, towards = each
-            beside = Beside(against, others, towards, networks)
-            batch = Wanted(index, cond, scale, beside)
+            (params, key, scale, frozen), (index, (cond, given)) = whole, each
+            batch = Request(index, cond, scale, given, frozen)
             final, kept = self._jitted(params, key, batch, keep_every=keep_every)
             return final, None if kept is None else kept.swapaxes(0, 1)
 
-        x, kept = in_batches(draw, whole, each, batch_size, self.group)
+        x, kept = in_batches(draw, whole, (index, filled), batch_size, group)
         return x[:num], None if kept is None else kept[:num].swapaxes(0, 1)
-
-
-def as_cond(labels: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Conditioning on labels `[N]`, if there are any."""
-    return {} if labels is None else {"label": np.asarray(labels, np.int32)}
-
-
-CondOf = Callable[[str, np.ndarray, np.ndarray], dict[str, np.ndarray]]
-"""`(split, rows [N], labels [N])` of images of a data set to their conditioning; the split is
-"train" or "heldout"."""
-
-
-def by_label(num_classes: int) -> CondOf:
-    """Conditioning on labels alone, if there are classes."""
-    return lambda split, rows, labels: as_cond(labels if num_classes else None)
-
-
-def in_batches(
-    program: Callable[[Any, Any], Any], whole: Any, each: Any, batch_size: int, group: int = 1
-) -> Any:
-    """`program(whole, each)` in batches split over the devices of all processes.
-
-    Args:
-        program: jitted; gives a tree of `[B, ...]`.
-        whole: tree of what all batches need; what is cut over all devices stays so.
-        each: tree of `[N, ...]`, the same in all processes.
-        batch_size: at most so many at once; smaller jobs are one batch.
-        group: batches are multiples of this, of which `N` is one too.
-
-    Returns:
-        The tree of `[N, ...]`, NumPy, in all processes.
-    """
-    num = len(jax.tree.leaves(each)[0])
-    mesh = mesh_of(whole)
-    multiple = math.lcm(mesh.size, group)
-    batch_size = -(-min(batch_size, num) // multiple) * multiple
-    split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-    whole = jax.tree.map(lambda a: a if lies_over(a, mesh) else put(a, everywhere(mesh)), whole)
-    found = []
-    for start in range(0, num, batch_size):
-        # The last batch is filled up, so that there is one shape and one program.
-        rows = np.arange(start, start + batch_size) % num
-        batch = jax.tree.map(lambda array, rows=rows: put(array[rows], split), each)
-        found.append(gather(program(whole, batch)))
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[:num], *found)
-
-
-def cycle_labels(spec: str, num_classes: int, index: np.ndarray) -> np.ndarray | None:
-    """Labels of the samples with numbers `index`.
-
-    Args:
-        spec: "all" classes in turn, "none" (-1, unconditional), or a list such as "3,5" in turn.
-        num_classes: 0 for data without classes, which have no labels (None).
-        index: numbers of the samples.
-
-    Raises:
-        ValueError: a label is not one of the classes.
-    """
-    if not num_classes:
-        return None
-    if spec == "none":
-        return np.full(len(index), -1, np.int32)
-    choices = range(num_classes) if spec == "all" else [_as_label(part) for part in spec.split(",")]
-    if not all(0 <= label < num_classes for label in choices):
-        raise ValueError(
-            f"sample.labels={spec!r}: allowed are all, none, or classes from 0 to "
-            f"{num_classes - 1} separated by commas"
-        )
-    return np.array(choices, np.int32)[index % len(choices)]
-
-
-def _as_label(text: str) -> int:
-    return int(text) if text.strip().isdecimal() else -1
-
-
-def proportional_labels(labels: np.ndarray, num_classes: int, num: int) -> np.ndarray:
-    """`num` labels in the proportions of `labels` (largest remainders), int32, in class order."""
-    share = num * np.bincount(labels, minlength=num_classes) / len(labels)
-    counts = np.floor(share).astype(int)
-    counts[np.argsort(counts - share, kind="stable")[: num - counts.sum()]] += 1
-    return np.repeat(np.arange(num_classes, dtype=np.int32), counts)

@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.generation.generator import Generator, Wanted
+from diffusion_jax.diffusion.process import gaussian
+from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.system.files import write_whole
 from diffusion_jax.types import Array, Key, Params
@@ -46,7 +47,7 @@ def optimise_times(
     generator: Generator,
     params: Params,
     key: Key,
-    wanted: Wanted,
+    request: Request,
     starts: Mapping[str, Array],
     iterations: int,
 ) -> Found:
@@ -60,7 +61,7 @@ def optimise_times(
             start where the exact solution starts.
         params: of the network.
         key: of the noise.
-        wanted: the samples to compare.
+        request: the samples to compare.
         starts: grids `[steps + 1]` by name.
         iterations: of L-BFGS, each about one gradient.
 
@@ -72,17 +73,17 @@ def optimise_times(
     first, last = generator.times[0], generator.times[-1]
     fine = dataclasses.replace(
         generator,
-        sampler=heun(generator.schedule),
+        sampler=heun(gaussian(generator.process).schedule),
         times=jnp.linspace(first, last, REFERENCE_STEPS + 1),
     )
-    exact = jax.jit(fine.draw)(params, key, wanted)[0]
+    exact = jax.jit(fine.draw)(params, key, request)[0]
     # Only the states between the steps are kept for the backward pass.
     lean = dataclasses.replace(generator, apply=jax.checkpoint(generator.apply))
 
     from scipy.optimize import minimize  # here, as it is slow to import, and few runs come by
 
     def error(times: Array) -> Array:
-        x_0, _ = dataclasses.replace(lean, times=times).draw(params, key, wanted)
+        x_0, _ = dataclasses.replace(lean, times=times).draw(params, key, request)
         return jnp.sqrt(jnp.mean((x_0 - exact) ** 2))
 
     def from_logs(logs: Array) -> Array:

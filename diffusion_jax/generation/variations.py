@@ -1,4 +1,4 @@
-"""Variants of one picture, and pictures between two texts: sampling from other noise than fresh."""
+"""Variants of one item, and items between two texts: sampling from other noise than fresh."""
 
 import dataclasses
 
@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.diffusion.corruption import diffuse
-from diffusion_jax.generation.generator import Generator, Wanted
+from diffusion_jax.diffusion.process import gaussian
+from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.types import Array, Key, Params
 
@@ -21,7 +21,7 @@ def renoised(
     generator: Generator,
     params: Params,
     key: Key,
-    wanted: Wanted,
+    request: Request,
     x_0: Array,
     strength: float,
 ) -> Array:
@@ -31,30 +31,29 @@ def renoised(
         generator: whose last times are taken, from `strength` of the way on.
         params: of the network.
         key: of the noise.
-        wanted: the variants.
-        x_0: the picture `[*shape]`.
+        request: the variants.
+        x_0: the picture, encoded, `[*shape]`.
         strength: in (0, 1], where on the way sampling begins; 1 leaves nothing of the picture but
             what the schedule leaves there.
 
     Returns:
-        `[B, *shape]`.
+        `x_0` `[B, *shape]`, not decoded.
     """
     times = np.asarray(generator.times)
     start = np.float32(strength * times[0])
     rest = jnp.asarray(np.concatenate([[start], times[times < start]]))
-    eps, keys = generator.noise(key, wanted.index)
-    x = diffuse(
-        generator.schedule, jnp.broadcast_to(x_0, eps.shape), eps, jnp.full(len(eps), start)
-    )
+    noise_keys, keys = generator.keys(key, request.index)
+    same = jnp.broadcast_to(x_0, (len(keys), *x_0.shape))
+    x = generator.process.corrupt(same, jnp.full(len(keys), start), noise_keys)
     from_there = dataclasses.replace(generator, times=rest)
-    return from_there.go_on(params, x, keys, wanted)[0]
+    return from_there.go_on(params, x, keys, request)[0]
 
 
 def inverted(
     generator: Generator,
     params: Params,
     key: Key,
-    wanted: Wanted,
+    request: Request,
     x_0: Array,
     strength: float,
 ) -> Array:
@@ -68,28 +67,28 @@ def inverted(
         generator: its sampler and times are not used, but for where they begin.
         params: of the network.
         key: of the noise.
-        wanted: the variants; their guidance holds both ways, and much of it cannot be solved
+        request: the variants; their guidance holds both ways, and much of it cannot be solved
             backwards.
-        x_0: the picture `[*shape]`.
+        x_0: the picture, encoded, `[*shape]`.
         strength: in [0, 1]; 0 gives the picture back, but for the error of the solver.
 
     Returns:
-        `[B, *shape]`.
+        `x_0` `[B, *shape]`, not decoded.
     """
-    schedule = generator.schedule
-    eps, keys = generator.noise(key, wanted.index)
+    schedule = gaussian(generator.process).schedule
+    noise_keys, keys = generator.keys(key, request.index)
     times = jnp.linspace(generator.times[0], FIRST, INVERSION_STEPS + 1)
     down = dataclasses.replace(generator, sampler=heun(schedule), times=times)
     up = dataclasses.replace(down, times=times[::-1])
-    x = schedule.alpha(times[-1]) * jnp.broadcast_to(x_0, eps.shape)
-    x_T, _ = up.go_on(params, x, keys, wanted)
-    turned = turn(x_T, schedule.sigma(times[0]) * eps, strength)
-    x, _ = down.go_on(params, turned, keys, wanted)
+    x = schedule.alpha(times[-1]) * jnp.broadcast_to(x_0, (len(keys), *x_0.shape))
+    x_T, _ = up.go_on(params, x, keys, request)
+    turned = turn(x_T, generator.process.prior(noise_keys, x_0.shape, times[0]), strength)
+    x, _ = down.go_on(params, turned, keys, request)
     return x / schedule.alpha(times[-1])
 
 
 def between(
-    generator: Generator, params: Params, key: Key, ends: tuple[Wanted, Wanted], shares: Array
+    generator: Generator, params: Params, key: Key, ends: tuple[Request, Request], shares: Array
 ) -> Array:
     """Samples on the way from one to another: spherical in noise, linear in conditioning.
 
@@ -105,16 +104,16 @@ def between(
         `[F, *shape]`.
     """
     first, last = ends
-    eps, keys = generator.noise(key, jnp.concatenate([first.index, last.index]))
-    x_T = jax.vmap(lambda share: turn(eps[0], eps[1], share))(shares)
+    noise_keys, keys = generator.keys(key, jnp.concatenate([first.index, last.index]))
+    ends_x_T = generator.process.prior(noise_keys, generator.codec.shape, generator.times[0])
+    x_T = jax.vmap(lambda share: turn(*ends_x_T, share))(shares)
 
     def mixed(a: Array, b: Array) -> Array:
         share = shares.reshape(-1, *[1] * (a.ndim - 1))
         return (1 - share) * a + share * b
 
-    wanted = first._replace(cond=jax.tree.map(mixed, dict(first.cond), dict(last.cond)))
-    x_T = generator.schedule.sigma(generator.times[0]) * x_T
-    return generator.go_on(params, x_T, jnp.repeat(keys[:1], len(shares)), wanted)[0]
+    request = first._replace(cond=jax.tree.map(mixed, dict(first.cond), dict(last.cond)))
+    return generator.go_on(params, x_T, jnp.repeat(keys[:1], len(shares)), request)[0]
 
 
 def turn(a: Array, b: Array, share: Array | float) -> Array:

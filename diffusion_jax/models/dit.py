@@ -118,7 +118,7 @@ class DiT(nn.Module):
 
         Args:
             x_t: noisy images or latents, [B, H, W, C].
-            t: times in [0, 1], [B].
+            t: times as the process tells them (`process.TimeInput`), [B].
             cond: as in `conditioning.py`, of which it reads what its attributes say: `label`,
                 `text`, the `vectors`, `image`. What is off or not there is unconditional.
             train: of no effect: DiT has no dropout.

@@ -50,13 +50,13 @@ class ConditionEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, t: Array, cond: Cond) -> Array:
-        """`t` float [B] in [0, 1], `cond['label']` int32 [B] or missing -> [B, features].
+        """Times [B], `cond['label']` int32 [B] or missing -> [B, features].
 
-        The published networks count 1000 time steps, hence the factor. A label of -1, or none at
+        A label of -1, or none at
         all, is the unconditional case and has the last row of the table to itself; a vector of
         zeros, or none at all, has a learned one.
         """
-        emb = sinusoidal_embedding(1000.0 * t, self.frequencies).astype(self.dtype)
+        emb = sinusoidal_embedding(t, self.frequencies).astype(self.dtype)
         emb = dense(self.features, dtype=self.dtype, name="time_0")(emb)
         emb = dense(self.features, dtype=self.dtype, name="time_1")(nn.silu(emb))
         if self.num_classes:

@@ -153,7 +153,7 @@ class UNet(nn.Module):
 
         Args:
             x_t: noisy images, [B, H, W, C].
-            t: times in [0, 1], [B].
+            t: times as the process tells them (`process.TimeInput`), [B].
             cond: as in `conditioning.py`, of which it reads what its attributes say: `label`,
                 `text`, the `vectors`, `image`. What is off or not there is unconditional.
             train: whether dropout is on; it takes the 'dropout' key.

@@ -1,4 +1,4 @@
-"""Training objectives of the Gaussian process: which error, weighted how.
+"""Squared error of a denoiser at random times: the objective of the Gaussian process.
 
 The squared error of one prediction type is that of another times a function of `t` alone
 (`prediction.py`), so a network of any type can be trained on the loss of any other. Weightings
@@ -7,69 +7,58 @@ right for every prediction type.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.diffusion.conditioning import PARTS, drop
-from diffusion_jax.diffusion.corruption import (
-    diffuse,
-    sample_keys,
-    sample_noise,
-    variational_term,
+from diffusion_jax.codecs.codec import Codec
+from diffusion_jax.diffusion.corruption import diffuse, sample_keys, sample_noise, variational_term
+from diffusion_jax.diffusion.prediction import PREDICTIONS, Prediction
+from diffusion_jax.diffusion.process import Gaussian
+from diffusion_jax.objectives.parts import (
+    Conditioning,
+    Times,
+    importance,
+    pseudo_huber,
+    uncertain,
 )
-from diffusion_jax.diffusion.prediction import PREDICTIONS, Prediction, split_variance
-from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.diffusion.time_sampling import Quantile, learned, stratified
-from diffusion_jax.types import Array, Batch, Condition, Key, Metrics, Params
+from diffusion_jax.objectives.weightings import Weighting
+from diffusion_jax.types import Array, Batch, Context, Metrics, Params
 
 Apply = Callable[..., Array]
-"""`(params, x_t, t, cond, dropout_key) -> y`."""
-
-Weighting = Callable[[Schedule, Array], Array]
-"""`(schedule, t) -> weight` of `||x_0_hat - x_0||^2`, shaped like `t`."""
+"""`(params, x_t, time, cond, dropout_key) -> y`."""
 
 
-def snr(schedule: Schedule, t: Array) -> Array:
-    """`SNR_t`: the plain squared error of the noise (Ho et al. 2020)."""
-    return jnp.exp(schedule.logsnr(t))
+@dataclasses.dataclass(frozen=True)
+class Error:
+    """How the error at a time counts.
 
-
-def truncated_snr(schedule: Schedule, t: Array) -> Array:
-    """`max(SNR_t, 1)` (Sec. 4, Salimans & Ho 2022)."""
-    return jnp.maximum(snr(schedule, t), 1.0)
-
-
-def min_snr(schedule: Schedule, t: Array, gamma: float = 5.0) -> Array:
-    """`min(SNR_t, gamma)` (Hang et al. 2023), in `x_0` and hence right for `eps` and `v` too."""
-    return jnp.minimum(snr(schedule, t), gamma)
-
-
-def vlb(schedule: Schedule, t: Array) -> Array:
-    """`-(1/2) dSNR/dt`: the variational bound in continuous time (Eq. 17, Kingma et al. 2021)."""
-    rate = jax.jvp(schedule.logsnr, (t,), (jnp.ones_like(t),))[1]
-    return -0.5 * rate * snr(schedule, t)
-
-
-def p2(schedule: Schedule, t: Array, k: float = 1.0, gamma: float = 1.0) -> Array:
-    """`SNR_t / (k + SNR_t)^gamma` (P2, Choi et al. 2022, who weigh the error of the noise)."""
-    ratio = snr(schedule, t)
-    return ratio / (k + ratio) ** gamma
-
-
-def edm(schedule: Schedule, t: Array, sigma_data: float = 0.5) -> Array:
-    """`SNR_t + 1 / sigma_data^2`: EDM's `1 / c_out^2` (App. B.6, Karras et al. 2022)."""
-    return snr(schedule, t) + 1 / sigma_data**2
-
-
-def sigmoid(schedule: Schedule, t: Array, bias: float = -1.0) -> Array:
-    """`sigmoid(bias - logsnr_t)` times the variational bound's weight.
-
-    SiD2 (Hoogeboom et al. 2025; Kingma & Gao 2023): a weight of the noise's error per unit of
-    logsnr, and hence the same objective for every schedule.
+    Attributes:
+        space: prediction type whose plain squared error is taken if `weighting` is None.
+        weighting: weight of `||x_0_hat - x_0||^2`.
+        huber: `c` of `pseudo_huber`; 0 for the squared error.
     """
-    return jax.nn.sigmoid(bias - schedule.logsnr(t)) * vlb(schedule, t)
+
+    space: Prediction
+    weighting: Weighting | None = None
+    huber: float = 0.0
+
+    def __call__(self, process: Gaussian, square: Array, t: Array) -> tuple[Array, Array]:
+        """Loss `[B]`, and the squared error in `space`, of that of the network's output `[B]`."""
+        mse = square * self._rescale(process, self.space, t)
+        if self.weighting is None:
+            return pseudo_huber(mse, self.huber), mse
+        of_x_0 = square * self._rescale(process, PREDICTIONS["x0"], t)
+        weight = self.weighting(process.schedule, t)
+        return weight * pseudo_huber(of_x_0, self.huber), mse
+
+    def _rescale(self, process: Gaussian, space: Prediction, t: Array) -> Array:
+        """Squared error in `space` over that in the network's own prediction type."""
+        if space is process.prediction:
+            return jnp.ones_like(t)
+        own = process.prediction.determinant(process.schedule, t)
+        return (space.determinant(process.schedule, t) / own) ** 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,101 +66,57 @@ class GaussianLoss:
     """Squared error of the network at random times: a `LossFn`.
 
     Attributes:
-        apply: the network, `(params, x_t, t, cond, dropout_key) -> y`.
-        schedule: noise schedule.
-        prediction: what the network's output stands for.
-        quantile: law of the training times.
-        batch_size: size of the global batch, over which times are stratified.
-        loss_space: prediction type whose plain squared error is taken if `weighting` is None.
-        weighting: weight of `||x_0_hat - x_0||^2`.
-        huber: 0 for the squared error, or `c` of the pseudo-Huber error `sqrt(mse + c^2) - c`
-            (Sec. 3.3, Song & Dhariwal 2024, per dimension: their `c / sqrt(D)`).
-        uncertainty: None, or `(params, t) -> u` `[B]`, the log variance of the error at `t`,
-            learned in `loss / exp(u) + u` (EDM2, Karras et al. 2024).
-        time_law: None, or `params -> logits` `[K]` of `time_sampling.learned`: how often each time
-            is drawn is learned too, such that the loss has least variance. Its mean stays what it
-            is, as each sample is divided by the density with which it was drawn.
-        condition: None, or what makes further conditioning from `x_0`.
-        cond_dropout: probability with which all of a sample's conditioning is switched off.
-        part_dropout: further probabilities by part of the conditioning (`conditioning.PARTS`).
-        vlb_steps: 0, or the number of discrete steps for which the network learns the variance,
-            from the variational bound times `vlb_weight` added to the loss (L_hybrid, Eq. 16,
+        apply: the network, `(params, x_t, time, cond, dropout_key) -> y`.
+        process: from data to noise.
+        codec: from items to what is diffused.
+        times: which are looked at.
+        error: how it counts.
+        conditioning: what the network is told.
+        uncertainty: None, or `(params, t) -> u` `[B]`, the log variance of the error at `t`, for
+            `uncertain`.
+        vlb_steps: number of discrete steps for which the network learns the variance, where it
+            does, from the variational bound times `vlb_weight` added to the loss (L_hybrid, Eq. 16,
             Nichol & Dhariwal 2021); the mean gets no gradient from it.
         vlb_weight: weight of that bound, summed over the steps.
     """
 
     apply: Apply
-    schedule: Schedule
-    prediction: Prediction
-    quantile: Quantile
-    batch_size: int
-    loss_space: Prediction
-    weighting: Weighting | None = None
-    huber: float = 0.0
+    process: Gaussian
+    codec: Codec
+    times: Times
+    error: Error
+    conditioning: Conditioning = Conditioning()
     uncertainty: Callable[[Params, Array], Array] | None = None
-    time_law: Callable[[Params], Array] | None = None
-    condition: Condition | None = None
-    cond_dropout: float = 0.0
-    part_dropout: Mapping[str, float] | None = None
     vlb_steps: int = 0
     vlb_weight: float = 1e-3
 
-    @property
-    def without_dropout(self) -> "GaussianLoss":
-        """The same with all of the conditioning."""
-        return dataclasses.replace(self, cond_dropout=0.0, part_dropout=None)
-
-    def __call__(self, params: Params, batch: Batch, key: Key) -> tuple[Array, Metrics]:
+    def __call__(self, params: Params, batch: Batch, context: Context) -> tuple[Array, Metrics]:
         """Loss `[B]`, and `t`, `mse` (unweighted, in the loss space) `[B]` as metrics."""
-        x_0, index = batch["x"], batch["index"]
-        time_key, noise_key, cond_key, dropout_key = jax.random.split(key, 4)
-        u, log_density = stratified(time_key, index, self.batch_size), None
-        if self.time_law is not None:
-            u, log_density = learned(self.time_law(params), u)
-        t = self.quantile(u)
+        x, index, process = batch["x"], batch["index"], self.process
+        time_key, noise_key, cond_key, dropout_key = jax.random.split(context.key, 4)
+        codec_keys = sample_keys(jax.random.fold_in(context.key, 4), index)
+        x_0 = self.codec.encode(context.frozen, x, codec_keys)
+        t, log_density = self.times.draw(params, time_key, index)
         eps = sample_noise(sample_keys(noise_key, index), x_0.shape[1:])
-        cond_keys = sample_keys(cond_key, index)
-        cond = batch["cond"]
-        if self.condition is not None:
-            own = jax.vmap(jax.random.fold_in, (0, None))(cond_keys, len(PARTS))  # not `drop`'s
-            cond = {**cond, **self.condition(x_0, own)}
-        cond = drop(cond, cond_keys, self.cond_dropout, self.part_dropout)
+        cond = self.conditioning(x, batch["cond"], sample_keys(cond_key, index))
 
-        x_t = diffuse(self.schedule, x_0, eps, t)
-        network_input = self.prediction.network_input(self.schedule, x_t, t)
-        y = self.apply(params, network_input, t, cond, jax.random.fold_in(dropout_key, index[0]))
-        variance = None
-        if self.vlb_steps:
-            y, variance = split_variance(y)
-        error = y - self.prediction.target(self.schedule, x_0, eps, t)
+        x_t = diffuse(process.schedule, x_0, eps, t)
+        dropout_key = jax.random.fold_in(dropout_key, index[0])
+        y, variance = process.split(self.apply(params, *process.inputs(x_t, t), cond, dropout_key))
+        error = y - process.prediction.target(process.schedule, x_0, eps, t)
         square = jnp.mean(error**2, axis=range(1, x_0.ndim))
-        mse = square * self._rescale(self.loss_space, t)
-        if self.weighting is None:
-            loss = self._penalty(mse)
-        else:
-            weight = self.weighting(self.schedule, t)
-            loss = weight * self._penalty(square * self._rescale(PREDICTIONS["x0"], t))
+        loss, mse = self.error(process, square, t)
         if self.uncertainty is not None:
-            u = self.uncertainty(params, t)
-            loss = loss * jnp.exp(-u) + u
+            loss = uncertain(loss, self.uncertainty(params, t))
         metrics = {"t": t, "mse": mse}
         if variance is not None:
-            x_0_hat = self.prediction.to_x_0(self.schedule, x_t, jax.lax.stop_gradient(y), t)
+            y = jax.lax.stop_gradient(y)
+            x_0_hat = process.prediction.to_x_0(process.schedule, x_t, y, t)
             metrics["vlb"] = self._variational_term(x_0, x_t, x_0_hat, variance, t)
             loss += self.vlb_weight * self.vlb_steps * metrics["vlb"]
         if log_density is not None:
-            loss = _importance(loss, log_density)
+            loss = importance(loss, log_density)
         return loss, metrics
-
-    def _penalty(self, square: Array) -> Array:
-        return jnp.sqrt(square + self.huber**2) - self.huber if self.huber else square
-
-    def _rescale(self, space: Prediction, t: Array) -> Array:
-        """Squared error in `space` over that in the network's own prediction type."""
-        if space is self.prediction:
-            return jnp.ones_like(t)
-        own = self.prediction.determinant(self.schedule, t)
-        return (space.determinant(self.schedule, t) / own) ** 2
 
     def _variational_term(
         self, x_0: Array, x_t: Array, x_0_hat: Array, variance: Array, t: Array
@@ -179,17 +124,7 @@ class GaussianLoss:
         """Term of the bound at the step from `t` down, in bits per dimension, `[B]`."""
         s = jnp.maximum(t - 1 / self.vlb_steps, 0.0)
         s = jnp.where(s < 0.5 / self.vlb_steps, 0.0, s)  # not left at 1e-8 by rounding
-        term = variational_term(self.schedule, x_0, x_t, x_0_hat, variance, t, s)
+        term = variational_term(
+            self.process.schedule, x_0, x_t, x_0_hat, variance, t, s, self.codec.levels
+        )
         return jnp.mean(term, axis=range(1, x_0.ndim)) / jnp.log(2.0)
-
-
-def _importance(loss: Array, log_density: Array) -> Array:
-    """`loss / q`, with the gradient of its variance for the law `q` of which `log_density` is.
-
-    The second moment of `loss / q` is the integral of `loss^2 / q`, with the gradient
-    `-E[(loss / q)^2 grad log q]`. Divided by the mean size of the loss it has the loss' own units,
-    so that clipping the whole gradient does not take one for the other.
-    """
-    ratio = loss * jnp.exp(-jax.lax.stop_gradient(log_density))
-    square = jax.lax.stop_gradient(ratio**2 / jnp.mean(jnp.abs(ratio)))
-    return ratio - square * (log_density - jax.lax.stop_gradient(log_density))

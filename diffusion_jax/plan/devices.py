@@ -85,13 +85,12 @@ def _memory_of(device: Any) -> float:
 
 
 def _about_network(program: Program) -> list[str]:
-    shape = "x".join(map(str, program.dataset.image_shape))
     size = program.config.train.batch_size
     again = program.step_flops / program.model_flops - 1
     computed = f", {again:.0%} of them to compute again (remat)" if again > 0.005 else ""
     return [
         f"{program.parameters:,} parameters; {program.forward_flops / 1e9:.4g} GFLOP forward for "
-        f"one image of {shape}; {program.step_flops / 1e12:.4g} TFLOP for a training step of "
+        f"one of {program.dataset.kind.words}; {program.step_flops / 1e12:.4g} TFLOP for a training step of "
         f"{size}{computed}"
     ]
 

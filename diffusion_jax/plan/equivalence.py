@@ -12,12 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.diffusion.schedules import inverse
-from diffusion_jax.from_config import Config, make_objective
+from diffusion_jax.from_config import Config, make_error, make_process, make_times
 from diffusion_jax.objectives.gaussian import GaussianLoss
-from diffusion_jax.types import Array, Cond, Key, Params
+from diffusion_jax.objectives.parts import Times
+from diffusion_jax.types import Array, Cond, Context, Key, Params
 
+SHAPE = (2, 2)
 LEVELS = 32
 """Noise levels looked at of each config, evenly in its own training times."""
 
@@ -47,8 +50,9 @@ def compare_objectives(first: Config, second: Config) -> Comparison:
         ValueError: the training times have no density, or only one learns its uncertainty.
     """
     with jax.enable_x64(True):
-        one, other = make_objective(first), make_objective(second)
-        if (one.uncertainty is None) != (other.uncertainty is None):
+        one, other = _loss(first), _loss(second)
+        learned = [c.objective.learned_uncertainty for c in (first, second)]
+        if learned[0] != learned[1]:
             raise ValueError("one of the two divides the loss by its learned size, and changes")
         u = (jnp.arange(LEVELS) + 0.5) / LEVELS
         logsnr = jnp.concatenate([_level(loss, u) for loss in (one, other)])
@@ -58,9 +62,20 @@ def compare_objectives(first: Config, second: Config) -> Comparison:
     return Comparison(factor, float(np.max(np.abs(b - factor * a)) / np.max(np.abs(b))))
 
 
+def _loss(config: Config) -> GaussianLoss:
+    """The objective of a config, for any network."""
+    process, settings = make_process(config), config.objective
+    times, error = make_times(config, process.schedule), make_error(config, process)
+    return GaussianLoss(
+        *(lambda *_: jnp.zeros(()), process, Identity(SHAPE, levels=256), times, error),
+        vlb_steps=config.time_sampling.discrete.num_steps,
+        vlb_weight=settings.vlb_weight,
+    )
+
+
 def _level(loss: GaussianLoss, u: Array) -> Array:
     """`logsnr` of the training time number `u` in (0, 1), falling or rising in `u`."""
-    return loss.schedule.logsnr(loss.quantile(u))
+    return loss.process.schedule.logsnr(loss.times.quantile(u))
 
 
 def _density(loss: GaussianLoss, logsnr: Array) -> Array:
@@ -76,21 +91,21 @@ def _density(loss: GaussianLoss, logsnr: Array) -> Array:
 
 def _gradients(loss: GaussianLoss, logsnr: Array) -> Array:
     """Gradient of the objective's integrand at each `logsnr` `[N]`, `[N, parameters]`."""
-    schedule, prediction, t = loss.schedule, loss.prediction, loss.schedule.time_at(logsnr)
+    process, schedule = loss.process, loss.process.schedule
+    prediction, t = process.prediction, schedule.time_at(logsnr)
 
-    def apply(params: Params, given: Array, t: Array, cond: Cond, key: Key) -> Array:
+    def apply(params: Params, given: Array, _: Array, cond: Cond, key: Key) -> Array:
         x_t = given / per_sample(prediction.input_scale(schedule, t), given)
         norm = jnp.hypot(schedule.alpha(t), schedule.sigma(t))
         level = jnp.tanh(schedule.logsnr(t) / 5)
         x_0 = jnp.tanh(params[0] * x_t / per_sample(norm, x_t) + params[1] * per_sample(level, x_t))
         y = prediction.from_x_0(schedule, x_t, params[2] * x_0, t)
-        return jnp.concatenate([y, 0 * y], axis=-1) if loss.vlb_steps else y
+        return jnp.concatenate([y, 0 * y], axis=-1) if process.learned_variance else y
 
-    at_levels = dataclasses.replace(
-        loss, apply=apply, quantile=lambda u: t, batch_size=len(t), uncertainty=None, time_law=None
-    )
-    x_0 = jnp.sin(jnp.arange(len(t) * 4.0)).reshape(len(t), 2, 2)
+    at_levels = dataclasses.replace(loss, apply=apply, times=Times(lambda u: t, len(t)))
+    x_0 = jnp.sin(jnp.arange(len(t) * 4.0)).reshape(len(t), *SHAPE)
     batch = {"x": x_0, "index": jnp.arange(len(t)), "cond": {}}
     params = jnp.array([0.7, -0.4, 0.9])
-    jacobian = jax.jacobian(lambda p: at_levels(p, batch, jax.random.key(0))[0])(params)
+    context = Context(jax.random.key(0), jnp.array(0), {}, {})
+    jacobian = jax.jacobian(lambda p: at_levels(p, batch, context)[0])(params)
     return per_sample(_density(loss, logsnr), jacobian) * jacobian

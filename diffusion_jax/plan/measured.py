@@ -55,12 +55,12 @@ class Steps:
         self._step = self._parallel.compile(step)
         key = jax.random.key(config.seed)
         state = initial_state(
-            parts.init, parts.optimizer, key, parts.averages, self._parallel.shardings
+            parts.task.init, parts.optimizer, key, parts.averages, self._parallel.shardings
         )
         self._state, self._key = self._parallel.place((state, key))
         size = config.train.batch_size // self._parallel.share[1]
-        noise = np.random.default_rng(0).uniform(-1, 1, (size, *program.dataset.image_shape))
-        cond = {name: one.repeat(size, axis=0) for name, one in parts.cond.items()}
+        noise = np.random.default_rng(0).uniform(-1, 1, (size, *program.dataset.kind.shape))
+        cond = {name: one.repeat(size, axis=0) for name, one in parts.task.cond.items()}
         self._batch: Batch = {"x": noise.astype(np.float32), "cond": cond}
 
     def compile(self) -> None:

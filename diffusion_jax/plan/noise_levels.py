@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.from_config import OPTIMISED, Config, Parts
-from diffusion_jax.objectives.gaussian import GaussianLoss
 from diffusion_jax.training.ema import too_young
 
 EDGES = (13.3, 10.0, 7.0, 4.0, 2.0, 0.0, -2.0, -4.0, -7.0, -10.0, -13.3)
@@ -43,13 +43,14 @@ def make_plan(config: Config, parts: Parts, second_moment: float) -> Plan:
         parts: what it means.
         second_moment: mean of `x_0^2` over images, pixels and channels.
     """
-    assert isinstance(parts.loss, GaussianLoss)
-    schedule, times = parts.loss.schedule, np.asarray(parts.generator.times, np.float64)
+    assert parts.task.quantile is not None
+    generator = parts.generator
+    schedule, times = gaussian(generator.process).schedule, np.asarray(generator.times, np.float64)
     levels = np.asarray(schedule.logsnr(jnp.asarray(times)), np.float64)
     u = (np.arange(QUANTILES) + 0.5) / QUANTILES
-    trained = np.asarray(schedule.logsnr(parts.loss.quantile(jnp.asarray(u))), np.float64)
+    trained = np.asarray(schedule.logsnr(parts.task.quantile(jnp.asarray(u))), np.float64)
 
-    dimensions = int(np.prod(parts.generator.shape))
+    dimensions = int(np.prod(generator.codec.shape))
     terminal = float(np.exp(np.asarray(schedule.logsnr(jnp.array(1.0)), np.float64)))
     start = float(np.exp(levels[0]))
     # KL(N(alpha x_0, sigma^2) || N(0, sigma^2)), what the prior does not know of the data.

@@ -36,7 +36,7 @@ class Program:
 
     Attributes:
         config: of the run.
-        dataset: its images, or their shape alone.
+        dataset: its items, or their shape alone.
         devices: how many it runs on.
         platform: theirs, "cpu", "gpu" or "tpu".
     """
@@ -92,15 +92,15 @@ class Program:
     def state(self) -> TrainState:
         """Shapes of the state."""
         parts = self.parts  # made before anything is traced
-        return abstract_state(parts.init, parts.optimizer, parts.averages)
+        return abstract_state(parts.task.init, parts.optimizer, parts.averages)
 
     def batch(self, size: int) -> dict[str, Any]:
         """Shapes of a batch of `size`."""
         integers = jax.ShapeDtypeStruct((size,), np.int32)
-        shape = (size, *self.dataset.image_shape)
+        shape = (size, *self.dataset.kind.shape)
         cond = {
             name: jax.ShapeDtypeStruct((size, *one.shape[1:]), one.dtype)
-            for name, one in self.parts.cond.items()
+            for name, one in self.parts.task.cond.items()
         }
         return {"x": jax.ShapeDtypeStruct(shape, np.float32), "cond": cond, "index": integers}
 
@@ -111,8 +111,8 @@ class Program:
 
     @functools.cached_property
     def forward_flops(self) -> int:
-        """Of the network, for one image."""
-        apply, inputs = self.parts.apply, self.parts.inputs
+        """Of the network, for one item."""
+        apply, inputs = self.parts.task.apply, self.parts.task.inputs
         # Counted as on a TPU: of a fused kernel there is nothing to be seen.
         with computing_on("tpu"):
             return count_flops(lambda params: apply(params, *inputs), self.state.params)

@@ -1,6 +1,6 @@
 """One run from its config and workdir: train, sample, evaluate, report."""
 
 from diffusion_jax.run.command import run, run_abreast
-from diffusion_jax.run.job import Job
+from diffusion_jax.run.trained import Run, Trained, open_run
 
-__all__ = ["Job", "run", "run_abreast"]
+__all__ = ["Run", "Trained", "open_run", "run", "run_abreast"]

@@ -1,15 +1,16 @@
-"""What samples are asked to show, and what images of the data set are given with."""
+"""What samples are asked to show, and what items of the data set are given with."""
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from diffusion_jax.data import Split
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.from_config import Config, ConfigError, Parts
-from diffusion_jax.generation.generator import as_cond, by_label, cycle_labels
+from diffusion_jax.generation.labels import as_cond, by_label, cycle_labels
 from diffusion_jax.run.given import Given
 from diffusion_jax.system.runtime import cache_dir
 from diffusion_jax.types import Embed
@@ -23,20 +24,20 @@ TOWARDS = "towards"
 
 
 class Conditions:
-    """Labels and texts of a config: of samples by their numbers, of images by their rows.
+    """Labels and texts of a config: of samples by their numbers, of items by their rows.
 
     Args:
         config: of the run.
         parts: what it means.
-        judge: of guidance by likeness, if there is one; asked for when a text is to be read.
+        judge: of guidance by likeness, if there is one.
     """
 
-    def __init__(self, config: Config, parts: Parts, judge: Callable[[], Judge | None]) -> None:
-        self._sample, self._dataset, self._reader = config.sample, parts.dataset, parts.reader
-        self._judge, self._judged = judge, bool(config.sample.guidance.likeness.judge)
-        self.given, self._picture = None, config.image_condition.name
-        if parts.condition is not None:
-            self.given = Given(parts.condition, parts.dataset, config.sample.batch_size)
+    def __init__(self, config: Config, parts: Parts, judge: Judge | None) -> None:
+        self._sample, self._dataset, self._reader = config.sample, parts.dataset, parts.task.reader
+        self._judge, self._picture = judge, config.image_condition.name
+        self.given = None
+        if parts.task.condition is not None:
+            self.given = Given(parts.task.condition, parts.dataset, config.sample.batch_size)
 
     def cond(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Conditioning of the samples number `index`, as configured.
@@ -46,7 +47,7 @@ class Conditions:
         if self.given is None:
             return self.asked(index)
         own = self.cond_of(self.given.split, self.given.rows(index), self.given.labels(index))
-        more = self._sample.prompts or self._judged
+        more = self._sample.prompts or self._judge
         return own | (self.asked(index) if more else as_cond(self.labels(index)))
 
     def asked(self, index: np.ndarray) -> dict[str, np.ndarray]:
@@ -61,15 +62,15 @@ class Conditions:
         Those that are configured, in turn, or else the names of the pictures that they are given,
         or the first names of held-out images.
         """
-        if (self._reader or self._judged) and self.given and not self._sample.prompts:
-            return self.names(self.given.split, self.given.rows(index))
+        if (self._reader or self._judge) and self.given and not self._sample.prompts:
+            return self._split(self.given.split).names(self.given.rows(index))
         texts = self.texts
         return [texts[i % len(texts)] for i in index] if texts else None
 
     @functools.cached_property
     def texts(self) -> list[str]:
         """What is asked for in words: as configured, or names of held-out images."""
-        if self._reader is None and not self._judged:
+        if self._reader is None and not self._judge:
             return []
         if self._sample.prompts:
             texts = list(self._sample.prompts)
@@ -77,18 +78,15 @@ class Conditions:
                 for text in np.array(texts, object)[self._reader.cut(texts)]:
                     print(f"warning: {text[:40]!r}... is too long and ends early", file=sys.stderr)
             return texts
-        split = "heldout" if self._dataset.heldout_captions else "train"
-        num = len(getattr(self._dataset, split))
-        return list(dict.fromkeys(self.names(split, np.arange(num))))[:NAMES]
+        split = self._split("heldout" if self._split("heldout").captions else "train")
+        return list(dict.fromkeys(split.names(np.arange(len(split)))))[:NAMES]
 
-    def names(self, split: str, rows: np.ndarray) -> list[str]:
-        """The plainest texts of images of "train" or "heldout"."""
-        captions = getattr(self._dataset, f"{split}_captions")
-        return [captions.texts[i] for i in captions.first(rows)]
+    def _split(self, name: str) -> Split:
+        return self._dataset.splits[name]
 
     def read(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Conditioning on texts, `[N, ...]`; one without a word is none, as in training."""
-        reader, judge = self._reader, self._judge()
+        reader, judge = self._reader, self._judge
         distinct = list(dict.fromkeys(texts))
         found = reader(distinct) if reader else {}
         # Those that fill texts up were trained on the empty text.
@@ -101,20 +99,19 @@ class Conditions:
         rows = [distinct.index(text) for text in texts]
         return {name: array[rows] for name, array in found.items()}
 
-    @functools.cache  # noqa: B019  # a job lives as long as the process
+    @functools.cache  # noqa: B019  # a run lives as long as the process
     def embed(self, split: str) -> Embed | None:
         """What the captions of "train" or "heldout" become; None if the network reads none."""
-        captions = getattr(self._dataset, f"{split}_captions")
+        captions = self._split(split).captions
         if self._reader is None or captions is None:
             return None
         return self._reader.embed_all(captions.texts, cache_dir() / "texts", print)
 
     def cond_of(self, split: str, rows: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-        """Conditioning of images of the data set: their labels, their names, part of themselves."""
+        """Conditioning of items of the data set: their labels, their names, part of themselves."""
         found = by_label(self._dataset.num_classes)(split, rows, labels)
-        embed = self.embed(split)
-        if embed is not None:
-            captions = getattr(self._dataset, f"{split}_captions")
+        embed, captions = self.embed(split), self._split(split).captions
+        if embed is not None and captions is not None:
             found |= embed(captions.first(rows))
         return found if self.given is None else found | self.given.cond(split, rows)
 
@@ -134,7 +131,7 @@ class Conditions:
             found["given"] = f"{self._picture} of {self.given.split} pictures"
         if self._picture == "low_resolution":
             found["noise"] = self._sample.upscale.noise
-        judge = self._judge()
+        judge = self._judge
         if judge:
             found["judge"] = judge.words
         if self._reader is None and judge is None:

@@ -1,194 +1,173 @@
-"""The stage that measures samples and writes the report."""
+"""The stage that measures a model and writes the report."""
 
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from diffusion_jax import report
-from diffusion_jax.data import arrays
-from diffusion_jax.evaluation.denoising import denoising_errors
-from diffusion_jax.evaluation.evaluate import Chunk, Evaluation, Result, likelihood
-from diffusion_jax.evaluation.references import read_statistics
-from diffusion_jax.from_config import config_hash, evaluated, make_extractor
-from diffusion_jax.generation.generator import proportional_labels
-from diffusion_jax.report.pictures import save_png, tile
-from diffusion_jax.run.job import Job, command
-from diffusion_jax.run.names import measure_names, names_asked, names_of
+from diffusion_jax.evaluation.model import Chunk, Evaluator, Model, Result
+from diffusion_jax.from_config import (
+    Means,
+    config_hash,
+    evaluated,
+    make_evaluators,
+    statistics_of,
+)
+from diffusion_jax.generation.labels import proportional_labels
 from diffusion_jax.run.provenance import environment
+from diffusion_jax.run.trained import Run, Trained, command, open_judge
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.runtime import cache_dir
 
 CHUNK_BYTES = 256 * 2**20
-"""Pixels of samples that are drawn, looked at and dropped at once."""
+"""Entries of samples that are drawn, looked at and dropped at once."""
 
 
-def evaluate(job: Job, again: bool) -> None:
-    """Measures `evaluate.num_samples` samples; writes `result.json` and `report.md`.
-
-    A network that draws none is measured as a judge of real pictures.
-    """
-    if job.parts.draws is None:
-        _evaluate_judge(job, again)
+def evaluate(run: Run, again: bool) -> None:
+    """Measures the model by `evaluate.metrics`; writes `result.json` and `report.md`."""
+    path, settings, lengths = (
+        run.workdir / "result.json",
+        run.config.evaluate,
+        evaluated(run.config),
+    )
+    passport = _passport(run, lengths)
+    if not again and report.has_passport(path, passport):
+        print(f"evaluated already: {run.workdir / 'report.md'}")
         return
-    path = job.workdir / "result.json"
-    settings, dataset = job.config.evaluate, job.parts.dataset
-    lengths = evaluated(job.config)
-    file = settings.reference
-    statistics = read_statistics(Path(file).expanduser()) if file else None
-    passport = {
-        **job.made_by(job.step_to_use(), settings.seed),
-        "num_samples": settings.num_samples,
-        "likelihood": dict(settings.likelihood),
-        "denoising_images": settings.denoising_images,
-        "measured_by": f"{settings.extractor} {settings.weights}".strip(),
-        **(names_asked(settings.names) if settings.names.judge else {}),
-        "statistics": statistics.words if statistics else "of the training images",
+    state = run.restored_state()
+    models = [run.trained(state, name) for name in lengths or [run.average]]
+    if settings.names.judge:
+        key = "evaluate.names.judge"
+        judge = open_judge(settings.names.judge, key, run.config, run.parts)
+    else:
+        judge = models[0].as_judge() if run.parts.task.likeness else None
+    means = Means(run.parts.dataset, judge, cache_dir(), print)
+    evaluators = make_evaluators(run.config, means)
+    result: Result = {}
+    spent: list[float] = []
+    for trained in models:
+        about = passport
+        if lengths:
+            print(f"EMA length {trained.average}")
+            about = {**passport, **run.snapshots.passport(trained.average, trained.step)}
+        model = _model(trained, about, spent)
+        for evaluator in evaluators:
+            found = evaluator(model)
+            result |= {name + report.suffix(entry): entry for name, entry in found.items()}
+    if not is_main():
+        return
+    for evaluator in evaluators:
+        result |= evaluator.of_data(passport)
+    _write_report(models[0], result, evaluators, sum(spent))
+    report.write_result(path, result)  # last: it says that all is there
+    print(report.result_tables(result))
+    print(f"report: {run.workdir / 'report.md'}")
+
+
+def _passport(run: Run, lengths: Sequence[str]) -> dict[str, Any]:
+    """How samples are made, and which settings they are measured by."""
+    settings = run.config.evaluate
+    statistics = statistics_of(run.config)
+    extractor = f"{settings.extractor} {settings.weights}".strip()
+    asked: dict[str, dict[str, Any]] = {
+        "distances": {
+            "num_samples": settings.num_samples,
+            "measured_by": extractor,
+            "statistics": statistics.words if statistics else "of the training images",
+        },
+        "denoising": {"denoising_images": settings.denoising_images},
+        "likelihood": {"likelihood": dict(settings.likelihood)},
+        "names": {"names": {**settings.names.to_dict(), "splits": list(settings.names.splits)}},
     }
+    passport = run.made_by(run.step_to_use(), settings.seed)
+    for name in settings.metrics:
+        passport |= asked.get(name, {})
     if lengths:  # each figure says its own
         del passport["ema"]
         passport["ema_lengths"] = [float(length) for length in lengths]
-    if not again and report.has_passport(path, passport):
-        print(f"evaluated already: {job.workdir / 'report.md'}")
-        return
-    state = job.restored_state()
-    step = int(state.step)
+    return passport
+
+
+def _model(trained: Trained, passport: Mapping[str, Any], spent: list[float]) -> Model:
+    """The model as evaluators see it; seconds of drawing go to `spent`."""
+    run, seed = trained.run, trained.run.config.evaluate.seed
+    return Model(
+        run.parts.dataset,
+        trained.generator,
+        trained.params,
+        trained.frozen,
+        run.conditions.cond_of,
+        run.conditions.read,
+        draw=lambda index, cond: trained.items(seed, index, cond)[0],
+        samples=lambda: samples(trained, spent),
+        passport=passport,
+        seed=seed,
+        batch_size=run.config.sample.batch_size,
+        folder=run.workdir / "samples",
+    )
+
+
+def samples(trained: Trained, spent: list[float]) -> Iterator[Chunk]:
+    """`evaluate.num_samples` samples in chunks, with the labels that they were asked for.
+
+    Labels are in the proportions of the training data, texts those of training items at random;
+    samples that are given items have what belongs to these.
+    """
+    run, settings = trained.run, trained.run.config.evaluate
+    conditions, split = run.conditions, run.parts.dataset.splits["train"]
     index = np.arange(settings.num_samples)
-    wanted, cond = None, job.conditions.cond(index)
-    own = job.conditions.given is not None  # then labels and names are of the pictures given
-    if job.conditions.texts and not own and not job.config.sample.prompts:
-        rows = np.random.default_rng(settings.seed).integers(len(dataset.train), size=len(index))
-        cond |= job.conditions.read(job.conditions.names("train", rows))
-    judge, names = None, []
-    if folder := settings.names.judge:
-        judge, names = job.load_judge(folder, f"evaluate.names.judge={folder!r}"), names_of(job)
-    extractor = make_extractor(job.config, dataset, cache_dir() / "extractors", print, judge)
-    if "label" in cond and job.config.sample.labels != "none":
-        _, train_labels = arrays(dataset.train)
-        proportional = proportional_labels(train_labels, dataset.num_classes, len(index))
-        wanted = cond["label"] = cond["label"] if own else proportional
-    features = cache_dir() / "features"
-    measure = Evaluation(dataset, extractor, settings.bootstrap, features, statistics)
-    result: Result = {}
-    spent: list[float] = []
-    for name in lengths or [job.ema]:
-        params = job.averaged(state, name)
-        about = passport
-        if lengths:
-            print(f"EMA length {name}")
-            about = {**passport, **job.snapshots.passport(name, step)}
-        drawn = _drawn(job, params, index, cond, wanted, spent)
-        found, closest = measure(drawn, about)
-        if is_main():
-            path_of_pairs = job.workdir / "samples" / f"closest{f'_{name}' if lengths else ''}.png"
-            path_of_pairs.parent.mkdir(parents=True, exist_ok=True)
-            save_png(path_of_pairs, tile(closest, len(closest) // 2), about)
-        if settings.denoising_images and len(dataset.heldout):
-            found |= denoising_errors(
-                job.generator,
-                params,
-                dataset,
-                job.conditions.cond_of,
-                num_images=settings.denoising_images,
-                seed=settings.seed,
-                batch_size=job.config.sample.batch_size,
-                passport=about,
-            )
-        if settings.likelihood.num_images:
-            found |= _likelihood(job, params, about)
-        if judge:
-            found |= measure_names(job, judge, names, params, about)
-        result |= {key + report.suffix(entry): entry for key, entry in found.items()}
-    if not is_main():
-        return
-    result |= measure.heldout(passport)
-    _write_report(job, result, step, sum(spent))
-    report.write_result(path, result)  # last: it says that all is there
-    print(report.result_tables(result))
-    print(f"report: {job.workdir / 'report.md'}")
-
-
-def _evaluate_judge(job: Job, again: bool) -> None:
-    """Measures how well a dual encoder finds the names of real pictures."""
-    path, settings = job.workdir / "result.json", job.config.evaluate
-    passport = {
-        "config": config_hash(job.config),
-        "checkpoint": job.step_to_use(),
-        "ema": job.snapshots.describe(job.ema),
-        **names_asked(settings.names),
-    }
-    if not again and report.has_passport(path, passport):
-        print(f"evaluated already: {job.workdir / 'report.md'}")
-        return
-    params, step = job.restore()
-    result = measure_names(job, job.as_judge(), names_of(job), params, passport)
-    if is_main():
-        _write_report(job, result, step, 0.0)
-        report.write_result(path, result)
-        print(report.result_tables(result))
-        print(f"report: {job.workdir / 'report.md'}")
-
-
-def _drawn(
-    job: Job, params: Any, index: np.ndarray, cond: Any, wanted: Any, spent: list[float]
-) -> Iterator[Chunk]:
-    """Samples in chunks, with the labels that they were `wanted` of; seconds go to `spent`."""
-    size = job.config.sample.batch_size  # a chunk is of whole batches, and none is smaller
-    per_image = int(np.prod(job.parts.dataset.image_shape))
-    chunk = max(CHUNK_BYTES // (per_image * size), 1) * size
+    cond, labels = conditions.cond(index), None
+    own = conditions.given is not None  # then labels and names are of the items given
+    if conditions.texts and not own and not run.config.sample.prompts:
+        rows = np.random.default_rng(settings.seed).integers(len(split), size=len(index))
+        cond |= conditions.read(split.names(rows))
+    if "label" in cond and run.config.sample.labels != "none":
+        if not own:
+            known = run.parts.dataset.arrays("train")[1]
+            classes = run.parts.dataset.num_classes
+            cond["label"] = proportional_labels(known, classes, len(index))
+        labels = cond["label"]
+    size = run.config.sample.batch_size  # a chunk is of whole batches, and none is smaller
+    item = int(np.prod(run.parts.dataset.kind.shape))
+    chunk = max(CHUNK_BYTES // (item * size), 1) * size
     starts = [start for start in range(0, len(index), chunk) if len(index) - start >= size] or [0]
     for start, end in zip(starts, [*starts[1:], len(index)], strict=True):
         began, rows = time.monotonic(), slice(start, end)
         of = {name: value[rows] for name, value in cond.items()}
-        images, _ = job.draw(params, job.config.evaluate.seed, index[rows], of)
+        items, _ = trained.items(settings.seed, index[rows], of)
         spent.append(time.monotonic() - began)
-        yield images, None if wanted is None else wanted[rows]
+        yield items, None if labels is None else labels[rows]
 
 
-def _likelihood(job: Job, params: Any, passport: Mapping[str, Any]) -> Result:
-    """Bits per dimension, as `evaluate.likelihood` says."""
-    learned, settings = job.config.objective.learned_variance, job.config.evaluate
-    return likelihood(
-        job.generator,
-        params,
-        job.parts.dataset,
-        job.conditions.cond_of,
-        **settings.likelihood,
-        variance="learned" if learned else job.config.sample.ancestral.variance,
-        seed=settings.seed,
-        batch_size=job.config.sample.batch_size,
-        passport=passport,
-    )
-
-
-def _write_report(job: Job, result: Mapping[str, Any], step: int, seconds: float) -> None:
+def _write_report(
+    model: Trained, result: Result, evaluators: Sequence[Evaluator], seconds: float
+) -> None:
     """Writes `report.md` beside the pictures."""
-    config = job.config
-    curves = report.plot_curves(job.workdir / "metrics.jsonl", job.workdir / "curves.png")
-    state = job.abstract_state()
-    images = step * config.train.batch_size
-    epochs = images / len(job.parts.dataset.train)
-    averages = job.snapshots.describe(job.ema)
+    run, config, dataset = model.run, model.run.config, model.run.parts.dataset
+    curves = report.plot_curves(run.workdir / "metrics.jsonl", run.workdir / "curves.png")
+    noun, num = dataset.kind.noun, len(dataset.splits["train"])
+    epochs = model.step * config.train.batch_size / num
+    averages = run.snapshots.describe(run.average)
     if lengths := evaluated(config):
         averages = f"by length ({', '.join(lengths)}), in the pictures {averages}"
     where = environment()
     facts = {
-        "data": f"{config.data.name}, {len(job.parts.dataset.train):,} training images",
-        "network": f"{config.model.name}, {job.cost(state)}",
-        "training": f"{step:,} steps of {config.train.batch_size} images, {epochs:,.0f} epochs"
+        "data": f"{config.data.name}, {num:,} training {noun}",
+        "network": f"{config.model.name}, {run.cost(run.abstract_state())}",
+        "training": f"{model.step:,} steps of {config.train.batch_size} {noun}, {epochs:,.0f} epochs"
         + (f", {curves:,.0f} s" if curves else "")
         + f", EMA {averages}",
     }
-    if job.parts.draws:
-        made_by = job.made_by(step, 0)
+    if model.generator:
+        made_by = model.made_by(0)
         facts["process"] = (
             f"{config.schedule.name} schedule, {config.objective.prediction} prediction"
         )
         facts["sampling"] = (
             f"{made_by['sampler']}, {config.sample.steps} steps of "
-            f"{job.generator.sampler.evaluations} evaluation(s), grid {made_by['grid']}, "
+            f"{model.generator.sampler.evaluations} evaluation(s), grid {made_by['grid']}, "
             f"guidance {config.sample.guidance_scale}; "
             f"{config.evaluate.num_samples:,} samples in {seconds:.1f} s, compilation included"
         )
@@ -199,28 +178,16 @@ def _write_report(job: Job, result: Mapping[str, Any], step: int, seconds: float
         "config": f"`{config_hash(config)}`, resolved in [config.json](config.json)",
     }
     asked = "asked for by class: one column for each, in order"
-    if job.conditions.given is not None:
+    if run.conditions.given is not None:
         asked = "each between what it was given and the original"
-    elif job.conditions.texts:
+    elif run.conditions.texts:
         asked = "asked for in words, which stand beside each row"
-    passports = [entry["passport"] for entry in result.values() if "kind" in entry["passport"]]
-    kinds = {passport["split"]: passport["kind"] for passport in passports}
     pictures = [
         ("samples/grid.png", f"Samples, {asked}"),
-        ("samples/trajectory.png", "From noise on the left to the picture on the right"),
+        ("samples/trajectory.png", "From noise to the result"),
         ("samples/denoise.gif", "The same for all, as an animation"),
-        (
-            "samples/closest.png",
-            "The samples nearest to a training image (above), and those training images (below)",
-        ),
-        *(
-            (
-                f"samples/names_{split}.png",
-                f"Names from split {split} ({kind}): the real picture, then a sample",
-            )
-            for split, kind in kinds.items()
-        ),
-        ("curves.png", "Loss in training, and on held-out images"),
+        *((f"samples/{file}", words) for each in evaluators for file, words in each.pictures),
+        ("curves.png", f"Loss in training, and on held-out {noun}"),
     ]
-    title = f"{job.workdir.name}: {config.data.name}"
-    report.write_report(job.workdir / "report.md", title, result, facts, pictures, [command()])
+    title = f"{run.workdir.name}: {config.data.name}"
+    report.write_report(run.workdir / "report.md", title, result, facts, pictures, [command()])

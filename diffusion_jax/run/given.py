@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 
-from diffusion_jax.data import Dataset, to_float, to_uint8
+from diffusion_jax.data import Dataset
 from diffusion_jax.diffusion.corruption import sample_keys
-from diffusion_jax.generation.generator import in_batches
+from diffusion_jax.system.devices import in_batches
 from diffusion_jax.types import Array, Condition, Key
 
 SEED = 0
@@ -23,7 +23,7 @@ class Given:
 
     def __init__(self, condition: Condition, dataset: Dataset, batch_size: int) -> None:
         self._dataset, self._batch_size = dataset, batch_size
-        self.split = "heldout" if len(dataset.heldout) else "train"
+        self.split = "heldout" if len(dataset.splits["heldout"]) else "train"
 
         @jax.jit
         def program(key: Key, each: tuple[Array, Array]) -> dict[str, Array]:
@@ -34,13 +34,13 @@ class Given:
 
     def rows(self, index: np.ndarray) -> np.ndarray:
         """The pictures, of `split`, that samples number `index` [N] are given a part of."""
-        found: np.ndarray = (index % len(getattr(self._dataset, self.split))).astype(np.int32)
+        found: np.ndarray = (index % len(self._dataset.splits[self.split])).astype(np.int32)
         return found
 
     def cond(self, split: str, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Conditioning on the images `rows` [N] of a split, arrays `[N, ...]`."""
-        images, _ = getattr(self._dataset, split).gather(rows)
-        each = to_float(images), np.asarray(rows, np.int32)
+        items, _ = self._dataset.splits[split].gather(rows)
+        each = self._dataset.kind.decode(items), np.asarray(rows, np.int32)
         found: dict[str, np.ndarray] = in_batches(
             self._program, jax.random.key(SEED), each, self._batch_size
         )
@@ -48,7 +48,7 @@ class Given:
 
     def labels(self, index: np.ndarray) -> np.ndarray:
         """Those of the pictures of samples number `index`."""
-        labels: np.ndarray = getattr(self._dataset, self.split).gather(self.rows(index))[1]
+        labels: np.ndarray = self._dataset.splits[self.split].gather(self.rows(index))[1]
         return labels
 
     def around(self, index: np.ndarray, given: np.ndarray, images: np.ndarray) -> np.ndarray:
@@ -59,6 +59,6 @@ class Given:
             given: their `cond['image']`, of which the first channels are the picture.
             images: the samples, uint8 `[N, H, W, C]`.
         """
-        originals, _ = getattr(self._dataset, self.split).gather(self.rows(index))
-        shown = to_uint8(given[..., : images.shape[-1]])
+        originals, _ = self._dataset.splits[self.split].gather(self.rows(index))
+        shown = self._dataset.kind.encode(given[..., : images.shape[-1]])
         return np.stack([shown, images, originals], 1).reshape(-1, *images.shape[1:])

@@ -5,12 +5,11 @@ import sys
 import jax
 import numpy as np
 
-from diffusion_jax.data import arrays, to_float
 from diffusion_jax.from_config import Config, Parts, build, planned_dataset
 from diffusion_jax.plan import make_plan, parse_topology, plan_here, plan_topology
 
-MOMENT_IMAGES = 1000
-"""Training images over which the mean square of the data is taken."""
+MOMENT_ITEMS = 1000
+"""Training items over which the mean square of the data is taken."""
 
 
 def plan(config: Config, topology: str) -> None:
@@ -19,10 +18,10 @@ def plan(config: Config, topology: str) -> None:
     if target:
         jax.config.update("jax_platforms", "cpu")  # the devices are elsewhere
     dataset = planned_dataset(config)
-    if len(dataset.train):
+    if len(dataset.splits["train"]):
         print_plan(config, build(config, dataset, target.count if target else None))
     else:
-        print("the part on noise levels is left out: it needs the images, and they are not here")
+        print("the part on noise levels is left out: it needs the data, and they are not here")
     print(
         "\n".join(plan_topology(config, dataset, target) if target else plan_here(config, dataset))
     )
@@ -30,10 +29,10 @@ def plan(config: Config, topology: str) -> None:
 
 def print_plan(config: Config, parts: Parts, only_warnings: bool = False) -> None:
     """Prints what is said of the noise levels, if there are any; warnings go to stderr."""
-    if parts.draws is None:
+    if parts.task.quantile is None:
         return
-    images, _ = arrays(parts.dataset.train, MOMENT_IMAGES)
-    plan = make_plan(config, parts, float(np.mean(to_float(images) ** 2)))
+    items, _ = parts.dataset.arrays("train", MOMENT_ITEMS)
+    plan = make_plan(config, parts, float(np.mean(parts.dataset.kind.decode(items) ** 2)))
     if not only_warnings:
         print("\n".join(plan.lines))
     for warning in plan.warnings:

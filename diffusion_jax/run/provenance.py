@@ -1,6 +1,5 @@
 """Whose workdir it is, and what a run ran on."""
 
-import copy
 import importlib.metadata
 import json
 import subprocess
@@ -32,29 +31,6 @@ def check_workdir(config: Config, workdir: Path) -> None:
             f"{workdir} belongs to a run with another config: {differences}. Choose another "
             "--workdir, or delete that one"
         )
-
-
-def read_config(workdir: Path, like: Config, what: str) -> Config:
-    """The config of the run in `workdir`, as a copy of `like` with other values.
-
-    Args:
-        workdir: folder of the run.
-        like: a config of this version, which has all keys.
-        what: setting that names the folder, for the message.
-
-    Raises:
-        ConfigError: there is no such run, or its config has other keys.
-    """
-    path = workdir / "config.json"
-    if not path.exists():
-        raise ConfigError(f"{what}: there is no run in {workdir}")
-    config = copy.deepcopy(like)
-    try:
-        with config.unlocked():
-            config.update(json.loads(path.read_text(encoding="utf-8"))["config"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{what}: {path} is of another version: {error}") from error
-    return config
 
 
 def write_config(config: Config, workdir: Path) -> None:

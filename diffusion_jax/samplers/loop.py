@@ -15,6 +15,7 @@ def sample(
     cond: Cond,
     keys: Array,
     keep_every: int = 0,
+    tells_until: bool = False,
 ) -> tuple[Array, Array | None]:
     """Runs `sampler` from `x_T` along `times`.
 
@@ -26,6 +27,8 @@ def sample(
         cond: conditioning, arrays `[B, ...]`.
         keys: `[B]`, one key per sample: a sample does not depend on what else is in its batch.
         keep_every: also return every so-many-th state, the first and the last; 0: none.
+        tells_until: whether `cond["until"]` `[B]` is the time that a step goes to: with it DDIM's
+            step can be the exact step of a flow map.
 
     Returns:
         The samples `[B, ...]`, and the kept states `[K, B, ...]` or None.
@@ -45,12 +48,14 @@ def sample(
     if kept is not None:
         kept = kept.at[0].set(x_T)
 
-    def denoise(x_t: Array, t: Array) -> Denoised:
-        return denoiser(x_t, jnp.full(x_t.shape[:1], t), cond)
-
     def body(carry: tuple, step: tuple) -> tuple[tuple, None]:
         x, state, kept = carry
         i, t, s = step
+
+        def denoise(x_t: Array, t: Array) -> Denoised:
+            times = {"until": jnp.full(x_t.shape[:1], s)} if tells_until else {}
+            return denoiser(x_t, jnp.full(x_t.shape[:1], t), {**cond, **times})
+
         step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
         x, state = sampler.step(denoise, state, x, t, s, step_keys)
         if kept is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from diffusion_jax.report import MEANING, kind
 from diffusion_jax.report.passports import differences
-from diffusion_jax.run.job import command
+from diffusion_jax.run.trained import command
 from diffusion_jax.sweep.design import Run, Sweep
 from diffusion_jax.sweep.figures import draw_all
 from diffusion_jax.sweep.results import (

@@ -1,5 +1,7 @@
 """The devices of all processes as one: what lies where, and which process speaks and writes."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -58,3 +60,33 @@ def gather(tree: Any) -> Any:
     if jax.process_count() == 1:
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def in_batches(
+    program: Callable[[Any, Any], Any], whole: Any, each: Any, batch_size: int, group: int = 1
+) -> Any:
+    """`program(whole, each)` in batches split over the devices of all processes.
+
+    Args:
+        program: jitted; gives a tree of `[B, ...]`.
+        whole: tree of what all batches need; what is cut over all devices stays so.
+        each: tree of `[N, ...]`, the same in all processes.
+        batch_size: at most so many at once; smaller jobs are one batch.
+        group: batches are multiples of this, of which `N` is one too.
+
+    Returns:
+        The tree of `[N, ...]`, NumPy, in all processes.
+    """
+    num = len(jax.tree.leaves(each)[0])
+    mesh = mesh_of(whole)
+    multiple = math.lcm(mesh.size, group)
+    batch_size = -(-min(batch_size, num) // multiple) * multiple
+    split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    whole = jax.tree.map(lambda a: a if lies_over(a, mesh) else put(a, everywhere(mesh)), whole)
+    found = []
+    for start in range(0, num, batch_size):
+        # The last batch is filled up, so that there is one shape and one program.
+        rows = np.arange(start, start + batch_size) % num
+        batch = jax.tree.map(lambda array, rows=rows: put(array[rows], split), each)
+        found.append(gather(program(whole, batch)))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:num], *found)

@@ -17,7 +17,7 @@ from diffusion_jax import from_config, run
 from diffusion_jax.metrics.intervals import Z
 from diffusion_jax.metrics.neighbours import two_nearest
 from diffusion_jax.metrics.similarity import cosines
-from diffusion_jax.report.pictures import save_png, tile
+from diffusion_jax.system.pictures import save_png, tile
 
 HALF = 721
 """Training images of scikit-learn's digits, over two."""

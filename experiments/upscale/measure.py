@@ -16,7 +16,7 @@ from diffusion_jax import from_config, run
 from diffusion_jax.data import to_float, to_uint8
 from diffusion_jax.diffusion.image_conditions import average_down
 from diffusion_jax.metrics.intervals import Z
-from diffusion_jax.report.pictures import save_png, tile
+from diffusion_jax.system.pictures import save_png, tile
 
 SAMPLES = 4
 """Of each picture; their mean is what an estimate of least squared error would be."""

@@ -9,43 +9,32 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from diffusion_jax.data.captions import Captions
+from diffusion_jax.data.dataset import Dataset, Options, Split
 from diffusion_jax.data.errors import DataError
-from diffusion_jax.data.images import upright_size
+from diffusion_jax.data.images import Images, upright_size
 from diffusion_jax.data.sets.metadata import read_metadata
-from diffusion_jax.data.sources import FileSource, Splits
+from diffusion_jax.data.sources import FileSource, content_hash
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-def load_folder(
-    data_dir: str,
-    image_size: int,
-    train_split: str,
-    heldout_split: str,
-    heldout_fraction: float,
-    caption_key: str = "",
-) -> Splits:
+def load_folder(options: Options) -> Dataset:
     """Finds and checks the images of a folder, and splits them.
 
-    If the folder has sub-folders named `train_split` and `heldout_split`, these are the splits.
+    If `data_dir` has sub-folders named `train_split` and `heldout_split`, these are the splits.
     Otherwise `heldout_fraction` of the files, and at least one, is held out by a hash of their
     relative paths, so that adding files moves no others. Below that, the first sub-folder is the
     class; images without sub-folders have none. With a `metadata.jsonl` in the folder or below it
     the images have captions and no classes, as in Hugging Face's imagefolder.
-
-    Args:
-        data_dir: the folder.
-        image_size: side in pixels to resize and crop to; 0 as stored, then all must be alike.
-        train_split: name of a sub-folder to train on.
-        heldout_split: name of a sub-folder to hold out.
-        heldout_fraction: in [0, 1); not used where the sub-folders are the splits.
-        caption_key: of the captions in `metadata.jsonl`; '' finds the usual names.
 
     Raises:
         DataError: if there are no readable images, they differ in size with `image_size` 0, only
             some lie in sub-folders, a split that was asked for is left empty, or the metadata is
             not as `read_metadata` says.
     """
+    data_dir, image_size = options.data_dir, options.image_size
+    train_split, heldout_split = options.train_split, options.heldout_split
+    heldout_fraction = options.heldout_fraction
     root = Path(data_dir).expanduser()
     if not data_dir or not root.is_dir():
         raise DataError(f"data.dir='{data_dir}' is not a folder; data.name='folder' reads one.")
@@ -77,21 +66,23 @@ def load_folder(
             "data.image_size=0 keeps images as stored, but the folder has heights and widths "
             f"from {shapes[0]} to {shapes[-1]}; give the side in pixels to resize and crop to."
         )
-    texts = read_metadata(root, names, caption_key)
+    texts = read_metadata(root, names, options.caption_key)
     label_of, class_names = (
         (dict.fromkeys(names, 0), ()) if texts else _classes(names, by_folder, data_dir)
     )
-    captions = [
-        Captions.of([texts[n] for n in part]) if texts else None for part in (train, heldout)
-    ]
-    sources = [
-        FileSource(root, part, [label_of[name] for name in part], image_size)
-        for part in (train, heldout)
-    ]
+    splits = {
+        key: Split(
+            FileSource(root, part, [label_of[name] for name in part], image_size),
+            Captions.of([texts[n] for n in part]) if texts else None,
+        )
+        for key, part in (("train", train), ("heldout", heldout))
+    }
     stats = [(root / name).stat() for name in names]
     files = [(n, s.st_size, s.st_mtime_ns) for n, s in zip(names, stats, strict=True)]
     identity = repr((files, len(train)))
-    return Splits(sources[0], sources[1], class_names, skipped, identity, *captions)
+    fingerprint = content_hash(identity, image_size)
+    kind = Images((image_size, image_size, 3) if image_size else (*shapes[0], 3))
+    return Dataset(options.name, kind, splits, class_names, skipped, fingerprint)
 
 
 def _readable(root: Path) -> tuple[dict[str, tuple[int, int]], tuple[str, ...]]:

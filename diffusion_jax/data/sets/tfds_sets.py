@@ -12,88 +12,75 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from diffusion_jax.data.dataset import Dataset, Options, Split, empty_dataset
 from diffusion_jax.data.errors import DataError
+from diffusion_jax.data.images import Images
 from diffusion_jax.data.sets.digits import Digits
 from diffusion_jax.data.sets.emoji import Emoji, EmojiConfig
 from diffusion_jax.data.sets.fashion_mnist import DEBIAN_DIR, FashionMnist, IdxConfig, idx_files
 from diffusion_jax.data.sets.tfds_captions import find_captions, read_captions
-from diffusion_jax.data.sources import RecordSource, Splits
+from diffusion_jax.data.sources import RecordSource, content_hash
 
 OWN_NAMES = ("digits", "fashion_mnist", "emoji", "folder")
 
 
-def load_tfds(
-    name: str,
-    data_dir: str,
-    manual_dir: str,
-    image_size: int,
-    train_split: str,
-    heldout_split: str,
-    caption_key: str = "",
-) -> Splits:
+def load_tfds(options: Options) -> Dataset:
     """Prepares a TFDS set on first use and opens two of its splits.
-
-    Args:
-        name: `digits`, `fashion_mnist`, `emoji` or a TFDS name, `set[/config][:version]`.
-        data_dir: folder of prepared sets; '' is TFDS's default.
-        manual_dir: folder of files that the user fetched; '' is none.
-        image_size: side in pixels to resize and crop to; 0 as stored.
-        train_split: name or slice of a split, such as `train` or `train[:90%]`.
-        heldout_split: the same for the held-out images.
-        caption_key: feature that holds captions; '' finds the usual names.
 
     Raises:
         DataError: for unknown names and splits, sets that cannot be prepared or hold no images.
     """
+    name, size = options.name, options.image_size
+    asked = {"train": options.train_split, "heldout": options.heldout_split}
     with _quiet():
-        builder = _builder(name, data_dir, manual_dir, image_size)
+        builder = _builder(options)
         ready = builder.is_prepared()
     if not ready:
-        _prepare(builder, name, manual_dir)
+        _prepare(builder, name, options.manual_dir)
     with _quiet():
-        class_names, labelled = _classes(builder, name, image_size)
-        train, heldout = (
-            RecordSource(_records(builder, name, key, split), image_size, labelled)
-            for key, split in (("train_split", train_split), ("heldout_split", heldout_split))
-        )
-        path = find_captions(builder.info.features, name, caption_key)
-        captions = [
-            read_captions(builder, split, path, name) if path else None
-            for split in (train_split, heldout_split)
-        ]
-        train[0]  # with its first image TFDS recommends another decoder
+        class_names, labelled = _classes(builder, name, size)
+        sources = {
+            key: RecordSource(_records(builder, name, f"{key}_split", split), size, labelled)
+            for key, split in asked.items()
+        }
+        path = find_captions(builder.info.features, name, options.caption_key)
+        splits = {
+            key: Split(source, read_captions(builder, asked[key], path, name) if path else None)
+            for key, source in sources.items()
+        }
+        # With its first image TFDS recommends another decoder.
+        kind = Images(sources["train"].gather(np.arange(1))[0].shape[1:])
     sizes = [(split.name, split.num_examples, split.num_bytes) for split in _splits(builder)]
-    identity = repr((builder.info.full_name, sizes, train_split, heldout_split))
-    return Splits(train, heldout, class_names, (), identity, *captions)
+    identity = repr((builder.info.full_name, sizes, *asked.values()))
+    return Dataset(name, kind, splits, class_names, (), content_hash(identity, size))
 
 
-def describe_tfds(
-    name: str, data_dir: str, manual_dir: str, image_size: int, caption_key: str = ""
-) -> tuple[tuple[int, int, int], tuple[str, ...], bool] | None:
-    """Shape of the images, names of the classes, and whether there are captions.
+def describe_tfds(options: Options) -> Dataset | None:
+    """The set without its images, with empty captions if it has any.
 
     It is None if the set is there or made in seconds. Nothing is prepared or downloaded.
 
     Raises:
         DataError: for unknown names, and sets that hold no images.
     """
+    name, size = options.name, options.image_size
     with _quiet():
-        builder = _builder(name, data_dir, manual_dir, image_size)
+        builder = _builder(options)
         if isinstance(builder, Digits | FashionMnist) or builder.is_prepared():
             return None
-        class_names, _ = _classes(builder, name, image_size)
+        class_names, _ = _classes(builder, name, size)
         height, width, channels = builder.info.features["image"].shape
-    size = (image_size, image_size) if image_size else (height, width)
-    captioned = bool(find_captions(builder.info.features, name, caption_key))
-    return (*size, channels or 3), class_names, captioned
+    kind = Images((*((size, size) if size else (height, width)), channels or 3))
+    captioned = find_captions(builder.info.features, name, options.caption_key)
+    return empty_dataset(name, kind, class_names, captioned=bool(captioned))
 
 
-def _builder(name: str, data_dir: str, manual_dir: str, image_size: int) -> Any:
-    directory = data_dir or None
+def _builder(options: Options) -> Any:
+    name, manual_dir, directory = options.name, options.manual_dir, options.data_dir or None
     if name == "digits":
         return Digits(data_dir=directory)
     if name == "emoji":
-        return Emoji(config=EmojiConfig.of(manual_dir, image_size), data_dir=directory)
+        return Emoji(config=EmojiConfig.of(manual_dir, options.image_size), data_dir=directory)
     if name == "fashion_mnist":
         folder = Path(manual_dir).expanduser() if manual_dir else DEBIAN_DIR
         missing = [path.name for path in idx_files(folder) if not path.is_file()]

@@ -82,9 +82,9 @@ def read_made_by(path: Path) -> dict[str, Any] | None:
     return made_by
 
 
-def save_gif(path: Path, frames: np.ndarray, columns: int, milliseconds: int = 120) -> None:
-    """An animation of `[K, N, H, W, C]`; the last frame stays for two seconds."""
-    pictures = [as_image(tile(images, columns)) for images in frames]
+def save_gif(path: Path, frames: Sequence[np.ndarray], milliseconds: int = 120) -> None:
+    """An animation of frames uint8 `[H, W, C]`; the last one stays for two seconds."""
+    pictures = [as_image(frame) for frame in frames]
     durations = [milliseconds] * (len(pictures) - 1) + [2000]
     pictures[0].save(
         path, save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=False

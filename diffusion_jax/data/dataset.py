@@ -1,0 +1,123 @@
+"""A data set: items of one kind, in splits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffusion_jax.data.captions import Captions
+from diffusion_jax.data.errors import DataError
+from diffusion_jax.data.kind import Kind
+from diffusion_jax.data.sources import ArraySource, Source, read_all
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which data set is asked for, and how it is read.
+
+    Attributes:
+        name: `digits`, `fashion_mnist`, `emoji`, `folder` or any image set of TFDS, as
+            `set[/config][:version]`.
+        data_dir: for `folder`, the folder of images; else where prepared sets are kept, '' being
+            TFDS's default.
+        manual_dir: folder of files that the user fetched, for TFDS sets that ask for them, for
+            `fashion_mnist` and for more styles of `emoji`; '' is none.
+        image_size: side in pixels to which images are resized (shorter side, antialiased) and
+            cropped (centre); 0 keeps them as stored, and they must be alike. `emoji` are drawn at
+            this side, 0 being 32.
+        train_split: TFDS split (name or slice, such as `train[:90%]`), or sub-folder, to train on.
+        heldout_split: TFDS split, or sub-folder, to hold out.
+        heldout_fraction: in [0, 1); what a folder without such sub-folders holds out.
+        caption_key: where a folder's `metadata.jsonl` or a TFDS set has its captions; '' finds the
+            usual names.
+
+    Raises:
+        DataError: a number is out of range.
+    """
+
+    name: str
+    data_dir: str = ""
+    manual_dir: str = ""
+    image_size: int = 0
+    train_split: str = "train"
+    heldout_split: str = "test"
+    heldout_fraction: float = 0.1
+    caption_key: str = ""
+
+    def __post_init__(self) -> None:
+        if self.image_size < 0:
+            raise DataError(
+                f"data.image_size={self.image_size} must be 0 (as stored) or more pixels."
+            )
+        if not 0 <= self.heldout_fraction < 1:
+            raise DataError(f"data.heldout_fraction={self.heldout_fraction} must lie in [0, 1).")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Items that belong together.
+
+    Attributes:
+        source: random access to them.
+        captions: their texts; None for sets without.
+    """
+
+    source: Source
+    captions: Captions | None = None
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def gather(
+        self, rows: np.ndarray, draws: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `Source.gather`."""
+        return self.source.gather(rows, draws)
+
+    def names(self, rows: np.ndarray) -> list[str]:
+        """The plainest text of each of the items `rows`, of sets with captions."""
+        assert self.captions is not None
+        return [self.captions.texts[number] for number in self.captions.first(rows)]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set with the items to train on and those held out.
+
+    Attributes:
+        name: as it was asked for.
+        kind: of its items.
+        splits: "train", and "heldout", never trained on, which may be empty for a folder.
+        class_names: empty for sets without classes.
+        skipped: relative paths of files that could not be read.
+        fingerprint: tells this data from any other, to key caches of what was computed from it:
+            a hash of all items and labels for sets in memory, else of what the files are; and of
+            the captions.
+    """
+
+    name: str
+    kind: Kind
+    splits: Mapping[str, Split]
+    class_names: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+    @property
+    def num_classes(self) -> int:
+        """0 for sets without classes."""
+        return len(self.class_names)
+
+    def arrays(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The first `limit` items (all if None) as stored [N, *shape], and labels int32 [N]."""
+        source = self.splits[split].source
+        count = len(source) if limit is None else min(limit, len(source))
+        if not isinstance(source, ArraySource):
+            source = read_all(source, self.kind, count)
+        return source.items[:count], source.labels[:count]
+
+
+def empty_dataset(name: str, kind: Kind, class_names: tuple[str, ...], captioned: bool) -> Dataset:
+    """A data set of which only that much is known; its captions are empty, if it has any."""
+    none = ArraySource(np.empty((0, *kind.shape), kind.stored), np.empty(0, np.int32))
+    split = Split(none, Captions.of([]) if captioned else None)
+    return Dataset(name, kind, {"train": split, "heldout": split}, class_names)

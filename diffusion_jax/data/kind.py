@@ -1,0 +1,83 @@
+"""What an item of a data set is: its shape, how it is stored, how it is written and shown."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from diffusion_jax.data.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of data. Items are stored as they are in files, and are `x` as networks have them.
+
+    Attributes:
+        shape: of one item, as stored and as `x`.
+        noun: plural, for messages and reports.
+        stored: dtype as stored.
+        levels: number of values that an entry of `x` can have, evenly over [-1, 1]; 0 for
+            continuous data.
+        limit: largest absolute value of an entry of `x`; None if there is none.
+    """
+
+    shape: tuple[int, ...]
+    noun: ClassVar[str] = "items"
+    stored: ClassVar[type] = np.float32
+    levels: ClassVar[int] = 0
+    limit: ClassVar[float | None] = None
+
+    @property
+    def words(self) -> str:
+        """Noun and shape, such as "images of 8x8x1"."""
+        return f"{self.noun} of {'x'.join(map(str, self.shape))}"
+
+    def decode(self, items: Any) -> np.ndarray:
+        """`x` float32 `[..., *shape]` of stored items."""
+        return np.asarray(items, np.float32)
+
+    def encode(self, x: Any) -> np.ndarray:
+        """Stored items of `x` `[..., *shape]`."""
+        return np.asarray(x, self.stored)
+
+    def mirrored(self, items: np.ndarray, coins: np.ndarray) -> np.ndarray:
+        """Stored items `[B, ...]`, mirrored where `coins` `[B]` says so.
+
+        Raises:
+            DataError: items of this kind cannot be mirrored.
+        """
+        raise DataError(f"data.flip=True mirrors images, and these data are {self.words}.")
+
+    def save(
+        self, folder: Path, index: np.ndarray, items: np.ndarray, made_by: Sequence[Mapping]
+    ) -> None:
+        """Writes items number `index` `[N]`, each with its `made_by`, into an empty folder."""
+        raise NotImplementedError
+
+    def sheet(
+        self,
+        items: np.ndarray,
+        columns: int,
+        texts: Sequence[str] = (),
+        marked: Sequence[bool] = (),
+    ) -> np.ndarray:
+        """A picture of items `[N, ...]`, uint8 `[H, W, C]`, `columns` in a row.
+
+        Args:
+            items: as stored.
+            columns: of the sheet, where items have places on it.
+            texts: one for each row.
+            marked: rows whose text stands out.
+        """
+        raise NotImplementedError
+
+    def strip(self, states: np.ndarray, columns: int) -> np.ndarray:
+        """A picture of how items came about, of states `[K, N, ...]` as stored: uint8 `[H, W, C]`.
+
+        Args:
+            states: from noise to items.
+            columns: items at most, of which that is shown.
+        """
+        raise NotImplementedError

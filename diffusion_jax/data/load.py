@@ -1,0 +1,64 @@
+"""Data sets by name."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from diffusion_jax.data.dataset import Dataset, Options
+from diffusion_jax.data.sets.folder import load_folder
+from diffusion_jax.data.sets.tfds_sets import describe_tfds, load_tfds
+from diffusion_jax.data.sources import ArraySource, content_hash, read_all
+
+MEMORY_LIMIT = 2 * 2**30  # bytes of items up to which a set is held in memory unless told
+READERS: dict[str, Callable[[Options], Dataset]] = {"folder": load_folder}
+"""By name, those of sets that are not TFDS's; with sources as they are on disk."""
+
+
+def load_dataset(name: str, *, memory: bool | None = None, **options: Any) -> Dataset:
+    """Loads a data set, preparing it on first use.
+
+    Args:
+        name: as for `Options`.
+        memory: whether all items are decoded now and held in memory; None does so up to 2 GiB.
+        options: the other fields of `Options`.
+
+    Raises:
+        DataError: one sentence on which setting is wrong and what is allowed.
+    """
+    asked = Options(name, **options)
+    found = READERS.get(name, load_tfds)(asked)
+    item = int(np.prod(found.kind.shape)) * np.dtype(found.kind.stored).itemsize
+    if memory is None:
+        memory = sum(map(len, found.splits.values())) * item <= MEMORY_LIMIT
+    splits = {
+        # Of an empty source nothing on disk would tell the shape.
+        key: replace(split, source=read_all(split.source, found.kind))
+        if not split.source.resident and (memory or not len(split))
+        else split
+        for key, split in found.splits.items()
+    }
+    fingerprint = found.fingerprint
+    sources = [split.source for split in splits.values()]
+    if memory and all(isinstance(source, ArraySource) for source in sources):
+        fingerprint = content_hash(*(a for s in sources for a in (s.items, s.labels)))
+    for split in splits.values():
+        if split.captions is not None:
+            fingerprint = content_hash(fingerprint, *split.captions.parts())
+    return replace(found, splits=splits, fingerprint=fingerprint)
+
+
+def describe_dataset(name: str, **options: Any) -> Dataset | None:
+    """A data set of TFDS that is not prepared yet, without items; None if it can be loaded.
+
+    A set with captions has empty ones.
+
+    Args:
+        name: as for `Options`.
+        options: the other fields of `Options`.
+
+    Raises:
+        DataError: as `load_dataset`.
+    """
+    return None if name in READERS else describe_tfds(Options(name, **options))

@@ -1,0 +1,101 @@
+"""Bits per dimension of held-out items, and of training items beside them, in three ways."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.diffusion.corruption import sample_keys
+from diffusion_jax.diffusion.process import gaussian
+from diffusion_jax.evaluation.likelihood import (
+    ancestral_bound,
+    bits_per_dimension,
+    dequantise,
+    ode_nll,
+    variational_bound,
+)
+from diffusion_jax.evaluation.model import Evaluator, Model, Result, chosen
+from diffusion_jax.metrics.intervals import Z
+from diffusion_jax.system.devices import in_batches
+
+
+@dataclasses.dataclass(frozen=True)
+class Bits(Evaluator):
+    """Of the model without guidance and clipping, given the items' own conditioning.
+
+    Of continuous data it is the density's, and there is no bound of the ancestral sampler.
+
+    Attributes:
+        num: items of each split, as far as there are so many.
+        probes: of Hutchinson's estimate, for each item.
+        noise_levels: at which the bound in continuous time is taken, for each item.
+        variance: of the ancestral sampler.
+    """
+
+    num: int
+    probes: int
+    noise_levels: int
+    variance: str
+
+    def __call__(self, model: Model) -> Result:
+        """`bits_ode_heldout`, `bits_bound_...`, `bits_ancestral_...`, and of `train`."""
+        generator = model.draws
+        schedule, codec = gaussian(generator.process).schedule, generator.codec
+        times = jnp.unique(generator.times)[::-1]  # Restart goes over some of them again
+        size, levels = int(np.prod(codec.shape)), codec.levels
+
+        @jax.jit
+        def program(whole: Any, each: Any) -> dict[str, Any]:
+            (params, frozen, key), (x, index, cond) = whole, each
+            denoiser = generator.denoiser(params)
+            keys = [sample_keys(k, index) for k in jax.random.split(key, 4)]
+            x_0 = codec.encode(frozen, x, sample_keys(jax.random.fold_in(key, 4), index))
+            smooth = dequantise(x_0, keys[0], levels)
+            ode = ode_nll(denoiser, schedule, smooth, cond, keys[1], self.probes)
+            bound = variational_bound(
+                denoiser, schedule, x_0, cond, keys[2], levels, self.noise_levels
+            )
+            found = {
+                "ode": bits_per_dimension(ode.by_probe, size, levels),
+                "bound": bits_per_dimension(bound.total, size),
+                "solver_steps": jnp.full(len(x_0), ode.steps),
+            }
+            if levels:
+                of = denoiser, schedule, times, x_0, cond, keys[3], self.variance, levels
+                found["ancestral"] = bits_per_dimension(ancestral_bound(*of).total, size)
+            return found
+
+        result: Result = {}
+        for split in ("heldout", "train"):
+            each = chosen(model, split, self.num)
+            whole = model.params, dict(model.frozen), jax.random.key(model.seed)
+            found = in_batches(program, whole, each, model.batch_size)
+            cost = self._cost(found.pop("solver_steps").max(), found["ode"], len(times) - 1)
+            about = f"{model.dataset.name} {split} {model.dataset.fingerprint}"
+            for name, bits in found.items():
+                each_bits = bits.reshape(len(bits), -1).mean(1)
+                mean = float(each_bits.mean())
+                half = Z * float(each_bits.std(ddof=1)) / len(bits) ** 0.5
+                result[f"bits_{name}_{split}"] = {
+                    "value": mean,
+                    "low": mean - half,
+                    "high": mean + half,
+                    "n": len(bits),
+                    "passport": {**model.passport, "reference": about, **cost[name]},
+                }
+        return result
+
+    def _cost(self, solver_steps: int, bits: np.ndarray, steps: int) -> dict[str, dict[str, Any]]:
+        """What each estimate took, for passports."""
+        calls = f"{6 * solver_steps + 3}, each with {self.probes} derivative(s)"
+        ode: dict[str, Any] = {"evaluations": calls}
+        if self.probes > 1:  # of the mean over items, by the probes alone: the interval has it too
+            error = np.sqrt(bits.var(1, ddof=1).mean() / bits.size)
+            ode["hutchinson_standard_error"] = float(error)
+        return {
+            "ode": ode,
+            "bound": {"evaluations": self.noise_levels},
+            "ancestral": {"evaluations": steps, "variance": self.variance},
+        }

@@ -1,0 +1,211 @@
+"""How near samples are to the data, in features: with what real items reach beside it."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion_jax.data import DataError, Dataset, Split
+from diffusion_jax.evaluation.extractor import Extractor
+from diffusion_jax.evaluation.model import Chunk, Evaluator, Model, Result
+from diffusion_jax.evaluation.references import Statistics, cached_moments
+from diffusion_jax.metrics.estimates import (
+    class_estimates,
+    moment_estimates,
+    prepare,
+    set_estimates,
+    some,
+    variety_estimates,
+)
+from diffusion_jax.metrics.frechet import moments
+from diffusion_jax.metrics.intervals import Estimate, bootstrap, wilson
+from diffusion_jax.metrics.neighbours import closest_pairs, memorised, two_nearest
+from diffusion_jax.system.cache import cached_outputs
+from diffusion_jax.system.devices import is_main
+from diffusion_jax.system.pictures import save_png
+
+CHUNK = 1024
+"""Items read, looked at and dropped at once."""
+QUANTILE, RATIO = 0.05, 1 / 3
+"""What is too near to a training item: nearer than so many held-out items are, or so much nearer
+than to the next one (Yoon et al. 2023)."""
+CLOSEST = 10
+"""Samples that are shown beside the training item that they are nearest to."""
+
+
+@dataclasses.dataclass
+class Features:
+    """What is kept of items: `logits` `[N, K]`, `features` `[N, D]`, the labels asked for.
+
+    `distances` `[N, 2]` to the nearest two of the training items that are looked at, whose
+    numbers are `nearest` `[N, 2]`; the `closest` items, each with its training item.
+    """
+
+    logits: np.ndarray | None
+    features: np.ndarray | None
+    labels: np.ndarray | None
+    distances: np.ndarray
+    nearest: np.ndarray
+    closest: list[tuple[float, np.ndarray, np.ndarray]]
+
+
+class Distances(Evaluator):
+    """Samples against a data set, of which all that is needed is prepared once.
+
+    Args:
+        dataset: whose training items are the reference.
+        extractor: in whose features they are compared; None for data without classes, where only
+            the distance to the training images is measured.
+        bootstrap_repeats: resamplings for the intervals of that distance.
+        cache: where features and moments of the training images are kept.
+        statistics: moments of another reference set in the extractor's features: the Frechet
+            distance is taken to them, and nothing that would need the images themselves.
+
+    Raises:
+        DataError: these moments are not of such features.
+    """
+
+    pictures = (
+        (
+            "closest.png",
+            "The samples nearest to a training item (above), and those training items (below)",
+        ),
+    )
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        extractor: Extractor | None,
+        bootstrap_repeats: int,
+        cache: Path,
+        statistics: Statistics | None = None,
+    ) -> None:
+        self._dataset, self._extractor, self._repeats = dataset, extractor, bootstrap_repeats
+        self._split, held = dataset.splits["train"], dataset.splits["heldout"]
+        self._train = f"{dataset.name} train {dataset.fingerprint}"
+        self._reference = statistics.words if statistics else self._train
+        self._seen = some(len(self._split))
+        items, labels = self._split.gather(self._seen)
+        self._flat = self._entries(items)
+        self._set = None
+        if extractor is None:
+            if statistics:
+                raise DataError(
+                    f"evaluate.reference={statistics.words}: {dataset.name} has no classes, so "
+                    "that there is no extractor to compare features with"
+                )
+        elif statistics:
+            self._moments, self._of = statistics.moments, {}
+            found = extractor(self._split.gather(np.arange(1))[0])[1].shape[1]
+            if len(self._moments.mean) != found:
+                raise DataError(
+                    f"evaluate.reference={statistics.words}: is of {len(self._moments.mean)} "
+                    f"features, while {extractor.name} has {found}"
+                )
+        else:
+            key = f"{extractor.digest} {extractor.preprocessing} {self._train}"
+            num = len(self._split)
+            features = cached_outputs(
+                cache, key, lambda rows: extractor(self._split.gather(rows)[0])[1], num, CHUNK
+            )
+            self._moments = cached_moments(cache, key, lambda: moments(features))
+            self._set = prepare(self._moments, np.asarray(features[self._seen], np.float32), labels)
+            self._of = {"n_reference": num}
+        self._heldout = self._look(_chunks(held)) if len(held) else None
+
+    def of_data(self, passport: Mapping[str, Any]) -> Result:
+        """The measures of held-out items, under names that end in `_heldout`."""
+        if self._heldout is None:
+            return {}
+        found = self._measures(self._heldout, passport)
+        return {f"{name}_heldout": entry for name, entry in found.items()}
+
+    def __call__(self, model: Model) -> Result:
+        """The measures of its samples, of which no more than a chunk is held at a time.
+
+        Those nearest to a training item are shown beside it, in `closest.png`.
+        """
+        found = self._look(model.samples())
+        if is_main():
+            items = np.stack([one[place] for place in (1, 2) for one in found.closest])
+            path = model.folder / self.pictures[0][0]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_png(path, self._dataset.kind.sheet(items, len(found.closest)), model.passport)
+        return self._measures(found, model.passport)
+
+    def _entries(self, items: np.ndarray) -> np.ndarray:
+        """All entries of items, float32 `[N, D]`, in the units of `x`."""
+        return self._dataset.kind.decode(items).reshape(len(items), -1)
+
+    def _look(self, chunks: Iterable[Chunk]) -> Features:
+        """Features, logits and distances of all items."""
+        columns: list[list[Any]] = [[] for _ in range(5)]
+        closest: list[tuple[float, np.ndarray, np.ndarray]] = []
+        for items, labels in chunks:
+            logits, features = self._extractor(items) if self._extractor else (None, None)
+            distances, nearest = two_nearest(self._entries(items), self._flat)
+            found = logits, features, labels, distances, nearest
+            for column, part in zip(columns, found, strict=True):
+                column.append(part)
+            for i, number, distance in closest_pairs(distances[:, 0], nearest[:, 0], CLOSEST):
+                train = self._split.gather(self._seen[[number]])[0][0]
+                closest.append((distance, items[i], train))
+            closest = sorted(closest, key=lambda one: one[0])[:CLOSEST]
+        logits, features, labels, distances, nearest = map(_joined, columns)
+        return Features(logits, features, labels, distances, nearest, closest)
+
+    def _measures(self, found: Features, passport: Mapping[str, Any]) -> Result:
+        result: Result = {}
+        n, base = len(found.distances), dict(passport)
+        of: dict[str, Any]
+
+        def put(name: str, value: Estimate, num: int, **more: Any) -> None:
+            result[name] = {**value._asdict(), "n": num, "passport": {**base, **more}}
+
+        features, labels = found.features, found.labels
+        if self._extractor is not None and features is not None:
+            by = {
+                "extractor": f"{self._extractor.name} {self._extractor.digest}",
+                "preprocessing": self._extractor.preprocessing,
+            }
+            groups = [(moment_estimates(features, labels, self._moments), n, self._of)]
+            if found.logits is not None:
+                by_class = class_estimates(found.logits, labels)
+                if not self._extractor.own_classes:
+                    by_class.pop("accuracy", None)  # other classes than were asked for
+                groups.append((by_class, n, {}))
+            if self._set is not None:
+                rows = some(n)
+                few = None if labels is None else labels[rows]
+                sets = set_estimates(features[rows], few, self._set)
+                sets |= variety_estimates(features[rows], few, self._set)
+                groups.append((sets, len(rows), {"n_reference": len(self._seen)}))
+            for estimates, num, more in groups:
+                for name, value in estimates.items():
+                    of = {"reference": self._reference, **more}
+                    if not self._extractor.own_classes:
+                        name = name.replace("frechet", "fd")
+                    put(f"{name}_{self._extractor.name}", value, num, **by, **of)
+        of = {"reference": self._train, "n_reference": len(self._seen)}
+        near, next_near = found.distances.T
+        value = bootstrap(lambda d: float(np.median(d)), near, self._repeats, labels)
+        put("nearest_training_distance", value, n, **of)
+        if self._heldout is not None:
+            limit = self._heldout.distances[:, 0]
+            value = memorised(near, limit, QUANTILE, self._repeats)
+            put("memorised_share", value, n, **of, quantile=QUANTILE, n_heldout=len(limit))
+        copies = float(np.mean(near < RATIO * next_near))
+        put("copied_share", wilson(copies, n), n, **of)
+        return result
+
+
+def _chunks(split: Split) -> Iterable[Chunk]:
+    rows = some(len(split))
+    for start in range(0, len(rows), CHUNK):
+        yield split.gather(rows[start : start + CHUNK])
+
+
+def _joined(parts: Sequence[np.ndarray | None]) -> Any:
+    return None if parts[0] is None else np.concatenate(parts)

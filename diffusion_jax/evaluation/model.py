@@ -1,0 +1,84 @@
+"""What measures a trained model, and what it is given of that."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion_jax.data import Dataset
+from diffusion_jax.generation.generator import Generator
+from diffusion_jax.generation.labels import CondOf
+from diffusion_jax.types import Params
+
+Result = dict[str, dict[str, Any]]
+"""`{"name": {"value", "low", "high", "n", "passport"}}`."""
+Chunk = tuple[np.ndarray, np.ndarray | None]
+"""Items as stored `[n, ...]`, and the labels `[n]` that were asked for or None."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """A trained model as evaluators see it.
+
+    Attributes:
+        dataset: that it was trained on.
+        generator: None for networks that draw nothing.
+        params: of its network.
+        frozen: parameters of further networks, of its codec among them.
+        cond_of: conditioning of items of the data set.
+        read: texts to conditioning.
+        draw: `(index [n], cond) -> items` as stored, with the seed of the evaluation.
+        samples: those that are to be measured, in chunks.
+        passport: how samples are made.
+        seed: of all that is drawn to measure.
+        batch_size: items at a time.
+        folder: for pictures.
+    """
+
+    dataset: Dataset
+    generator: Generator | None
+    params: Params
+    frozen: Mapping[str, Params]
+    cond_of: CondOf
+    read: Callable[[Sequence[str]], Mapping[str, np.ndarray]]
+    draw: Callable[[np.ndarray, Mapping[str, np.ndarray]], np.ndarray]
+    samples: Callable[[], Iterable[Chunk]]
+    passport: Mapping[str, Any]
+    seed: int
+    batch_size: int
+    folder: Path
+
+    @property
+    def draws(self) -> Generator:
+        """The generator, for evaluators that need one."""
+        assert self.generator is not None
+        return self.generator
+
+
+def chosen(model: Model, split: str, num: int) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Up to `num` items of a split, at random: as `x` `[n, ...]`, their places, conditioning."""
+    source = model.dataset.splits[split]
+    rows = np.random.default_rng(model.seed).permutation(len(source))[:num]
+    items, labels = source.gather(rows)
+    index = np.arange(len(rows), dtype=np.int32)
+    return model.dataset.kind.decode(items), index, model.cond_of(split, rows, labels)
+
+
+class Evaluator:
+    """One way to measure models.
+
+    Attributes:
+        pictures: files in the model's folder that it leaves, with a caption each, for the report.
+    """
+
+    pictures: Sequence[tuple[str, str]] = ()
+
+    def __call__(self, model: Model) -> Result:
+        """What it finds of a model."""
+        raise NotImplementedError
+
+    def of_data(self, passport: Mapping[str, Any]) -> Result:
+        """What it finds of the data alone, whatever the model."""
+        return {}

@@ -1,0 +1,124 @@
+"""How well samples fit their names: of what was seen in training, and of what was not."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diffusion_jax.data import Captions, Split
+from diffusion_jax.evaluation.judge import Judge
+from diffusion_jax.evaluation.model import Evaluator, Model, Result
+from diffusion_jax.metrics.retrieval import TOP, text_estimates
+from diffusion_jax.system.devices import is_main
+from diffusion_jax.system.pictures import save_png
+
+SHOWN = 16
+"""Names of a split whose real picture and sample are shown."""
+
+
+class Names(NamedTuple):
+    """Names of one split, one of each concept, with a picture that has it.
+
+    Attributes:
+        split: where they are from.
+        kind: what training has seen of them, in words.
+        texts: N of them.
+        items: as stored `[N, ...]`.
+    """
+
+    split: str
+    kind: str
+    texts: list[str]
+    items: np.ndarray
+
+
+def names_of(splits: Mapping[str, Split], num: int) -> list[Names]:
+    """Names of the training items, the first of the splits, and of others: as many of each.
+
+    Args:
+        splits: by name, with captions.
+        num: names of each, at most.
+    """
+    captions = [split.captions for split in splits.values() if split.captions is not None]
+    rows = [_one_of_each(each) for each in captions]
+    num = min(num, *map(len, rows))
+    known, seen = set(captions[0].texts), set(_concepts(captions[0]))
+    found = []
+    for number, (name, split) in enumerate(splits.items()):
+        few = rows[number][:num]
+        texts, concepts = split.names(few), _concepts(captions[number])
+        share = float(np.mean([concepts[row] in seen for row in few]))
+        if number == 0:
+            kind = "seen in training"
+        elif known.issuperset(texts):
+            kind = "unseen pictures, of names seen in training"
+        elif share in (0, 1):
+            kind = "unseen combinations of seen concepts" if share else "unseen concepts"
+        else:
+            kind = f"held out, {share:.0%} of the concepts seen"
+        found.append(Names(name, kind, texts, split.gather(few)[0]))
+    return found
+
+
+def _concepts(captions: Captions) -> list[str]:
+    """What each item shows; where that is not known, its name."""
+    rows = np.arange(len(captions))
+    return list(captions.concepts) or [captions.texts[i] for i in captions.first(rows)]
+
+
+def _one_of_each(captions: Captions) -> np.ndarray:
+    """The first item of each concept, in random order."""
+    first = np.unique(_concepts(captions), return_index=True)[1]
+    rows: np.ndarray = np.random.default_rng(0).permutation(first)
+    return rows
+
+
+class NamesFound(Evaluator):
+    """Retrieval and CLIP score of real items, and of a sample for each name.
+
+    If the model draws nothing, there are real items alone.
+
+    Args:
+        judge: of the likeness.
+        splits: what to draw, as `names_of` has it.
+    """
+
+    def __init__(self, judge: Judge, splits: Sequence[Names]) -> None:
+        self._judge, self._splits = judge, splits
+        self.pictures = [
+            (
+                f"names_{names.split}.png",
+                f"Names from split {names.split} ({names.kind}): the real picture, then a sample",
+            )
+            for names in splits
+        ]
+
+    def __call__(self, model: Model) -> Result:
+        """`top1_SPLIT`, `top5_SPLIT` and `clip_score_SPLIT`, and the same with `_real`."""
+        result: Result = {}
+        for number, names in enumerate(self._splits):
+            num, texts = len(names.texts), self._judge.texts(names.texts)
+            of: dict[str, Any] = {
+                **{"judge": self._judge.words, "split": names.split, "kind": names.kind},
+                "num_names": num,
+                "chance": {f"top{k}": min(k / num, 1.0) for k in TOP},
+            }
+            items = {"_real": names.items}
+            if model.generator:
+                index = number * num + np.arange(num)
+                items[""] = model.draw(index, model.read(names.texts))
+                pairs = np.stack([names.items, items[""]], 1)[:SHOWN]
+                pairs = pairs.reshape(-1, *pairs.shape[2:])
+                sheet = model.dataset.kind.sheet(pairs, 2, names.texts[:SHOWN])
+                if is_main():
+                    path = model.folder / self.pictures[number][0]
+                    save_png(path, sheet, {**model.passport, **of})
+            for suffix, looked_at in items.items():
+                found = text_estimates(self._judge.images(looked_at), texts)
+                for name, value in found.items():
+                    result[f"{name}_{names.split}{suffix}"] = {
+                        **value._asdict(),
+                        "n": num,
+                        "passport": {**model.passport, **of},
+                    }
+        return result

@@ -1,0 +1,389 @@
+"""A run in its folder, and the model that it has trained."""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.diffusion.process import gaussian
+from diffusion_jax.evaluation.judge import Judge
+from diffusion_jax.from_config import (
+    OPTIMISED,
+    Config,
+    ConfigError,
+    Parts,
+    build,
+    config_hash,
+    grids_to_start_from,
+    make_guidance,
+    make_parallel,
+    read_config,
+    sample_average,
+)
+from diffusion_jax.generation.generator import Generator, Request
+from diffusion_jax.generation.grid_search import Found, cached_times, optimise_times
+from diffusion_jax.generation.labels import as_cond
+from diffusion_jax.models.flops import count_flops
+from diffusion_jax.run.conditions import TOWARDS, Conditions
+from diffusion_jax.system.devices import is_main
+from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.training.ema import never_moved
+from diffusion_jax.training.snapshots import Snapshots
+from diffusion_jax.training.state import TrainState, abstract_state
+from diffusion_jax.types import Array, Params
+
+
+def command() -> str:
+    """The command line that started this run."""
+    return shlex.join(["python", *sys.argv])
+
+
+class Run:
+    """A config in a folder: what is trained there, and what all stages ask of it.
+
+    Args:
+        config: of the run.
+        workdir: its folder.
+        parts: what the config means.
+        judge: of guidance by likeness, if the config asks for one.
+
+    Attributes:
+        conditions: what samples are asked to show.
+        generator: from parameters to samples; None for a network that draws nothing.
+        frozen: parameters that a request needs besides those of the network.
+        average: name of the average that samples are drawn with.
+    """
+
+    def __init__(
+        self, config: Config, workdir: Path, parts: Parts, judge: Judge | None = None
+    ) -> None:
+        self.config, self.workdir, self.parts, self.judge = config, workdir, parts, judge
+        self.conditions = Conditions(config, parts, judge)
+        self.conditions.labels(np.arange(1))  # refuses bad ones before any time is spent
+        self.init_key, self.train_key = jax.random.split(jax.random.key(config.seed))
+        kept = config.train
+        self.checkpoints = Checkpoints(
+            workdir / "checkpoints", kept.keep_checkpoints, kept.keep_every, kept.keep_best
+        )
+        self.snapshots = Snapshots(workdir / "snapshots", parts.averages)
+        self.average = sample_average(config)
+        self.parallel = make_parallel(config)
+        self.generator, self.frozen = parts.task.generator, dict(parts.task.frozen)
+        if judge and self.generator:
+            self.generator = self._guided(self.generator, look=judge.look)
+            self.frozen["judge"] = judge.params
+
+    def _guided(self, generator: Generator, **models: Any) -> Generator:
+        schedule, limit = gaussian(generator.process).schedule, generator.codec.limit
+        guidance = make_guidance(self.config, schedule, limit, **models)
+        return dataclasses.replace(generator, guidance=guidance)
+
+    def abstract_state(self) -> TrainState:
+        """Shapes and types of the state, and where it lies."""
+        parts = self.parts
+        shapes = abstract_state(parts.task.init, parts.optimizer, parts.averages)
+        return jax.tree.map(
+            lambda a, sharding: a.update(sharding=sharding), shapes, self.parallel.shardings(shapes)
+        )
+
+    def step_to_use(self) -> int | None:
+        """Step of the checkpoint that `sample.checkpoint` names; None if there is none yet."""
+        step: int = self.config.sample.checkpoint
+        return self.checkpoints.latest() if step < 0 else step
+
+    def restored_state(self) -> TrainState:
+        """The state of that checkpoint."""
+        state: TrainState = self.checkpoints.restore(self.abstract_state(), self.step_to_use())[0]
+        return state
+
+    def preview(self, state: TrainState) -> "Trained":
+        """The model at a step of training, without a worse model and without a search of times."""
+        params = self.snapshots.average(state, self.average)
+        return Trained(self, params, int(state.step), self.average, self.generator, self.frozen)
+
+    def trained(self, state: TrainState | None = None, average: str = "") -> "Trained":
+        """The model at a state, that of the checkpoint if None, all as configured.
+
+        Averages unfit to sample from are warned of; the grid is searched for if so configured.
+        """
+        state = self.restored_state() if state is None else state
+        average = average or self.average
+        params, step = self.snapshots.average(state, average), int(state.step)
+        for warning in self._unfit(params, step, average):
+            if is_main():
+                print(f"warning: {warning}", file=sys.stderr)
+        found = Trained(self, params, step, average, self.generator, self.frozen)
+        if self.generator and self.config.sample.guidance.worse:
+            worse = worse_model(self)
+            models = {"worse": worse.draws.denoiser, "look": self.judge and self.judge.look}
+            generator = self._guided(self.generator, **models)
+            frozen = {**self.frozen, "worse": worse.params}
+            found = dataclasses.replace(found, generator=generator, frozen=frozen)
+        if self.generator and self.config.sample.grid == OPTIMISED:
+            times = found.best_times()
+            generator = dataclasses.replace(found.draws, times=times)
+            found = dataclasses.replace(found, generator=generator)
+        return found
+
+    def _unfit(self, params: Params, step: int, average: str) -> list[str]:
+        """What is wrong with an average, in sentences."""
+        found = self.snapshots.unfit(average, step)
+        if step and never_moved(params, self.parts.task.init, self.init_key):
+            found.append(
+                f"what is sampled with (EMA: {self.snapshots.describe(average)}) has never moved: "
+                f"after {step:,} steps it still is the initial parameters"
+            )
+        return found
+
+    def made_by(self, step: int | None, seed: int, average: str = "") -> dict[str, Any]:
+        """What determines a sample, but for its number and label."""
+        sample, generator = self.config.sample, self.generator
+        limit = generator.codec.limit if generator else None
+
+        def words(name: str, within: Config = sample) -> str:
+            """A choice with its settings."""
+            group = within.get(name, {})
+            settings = [
+                words(key, group) if isinstance(value, Config) else f"{key}={value}"
+                for key, value in group.items()
+            ]
+            return f"{name}({', '.join(settings)})"
+
+        return {
+            "config": config_hash(self.config),
+            "checkpoint": step,
+            "seed": seed,
+            "ema": self.snapshots.describe(average or self.average),
+            "sampler": words(sample.sampler),
+            "steps": sample.steps,
+            "grid": words(sample.grid) + words("restart") * (sample.restart.repeats > 0),
+            "t_max": sample.t_max,
+            "guidance_scale": sample.guidance_scale,
+            "guidance": words("guidance"),
+            "clip": sample.clip if sample.clip >= 0 else limit or 0.0,
+            **self.conditions.made_by(),
+        }
+
+    def span(self, index: np.ndarray) -> dict[str, Any]:
+        """What a picture of many samples says of their numbers and labels."""
+        return {
+            "labels": self.config.sample.labels,
+            "index": [int(index[0]), int(index[-1])],
+        }
+
+    def cost(self, state: TrainState) -> str:
+        """Size and cost of the network in words."""
+        task = self.parts.task
+        flops = count_flops(lambda params: task.apply(params, *task.inputs), state.params)
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        noun = self.parts.dataset.kind.noun.removesuffix("s")
+        return f"{parameters:,} parameters, {flops / 1e9:.3g} GFLOP per {noun} and evaluation"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained model: parameters at a step and an average, and how it draws.
+
+    Attributes:
+        run: that trained it.
+        params: of the network.
+        step: of training.
+        average: name of the average that `params` are.
+        generator: from parameters to samples; None for a network that draws nothing.
+        frozen: parameters that a request needs besides.
+    """
+
+    run: Run
+    params: Params
+    step: int
+    average: str
+    generator: Generator | None
+    frozen: Mapping[str, Params]
+
+    @property
+    def draws(self) -> Generator:
+        """The generator.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.generator is None:
+            raise ConfigError(self.run.parts.task.draws_nothing)
+        return self.generator
+
+    def draw(
+        self,
+        num: int = 1,
+        *,
+        labels: int | Sequence[int] | None = None,
+        prompts: str | Sequence[str] | None = None,
+        seed: int = 0,
+        first: int = 0,
+    ) -> np.ndarray:
+        """Samples as stored, such as images uint8 `[num, H, W, C]`.
+
+        Args:
+            num: of samples; number i is the same whatever their number.
+            labels: one for all or one for each, in turn; None: as configured.
+            prompts: texts, likewise.
+            seed: of the noise.
+            first: number of the first sample.
+
+        Raises:
+            ConfigError: the network draws none, or reads no texts.
+        """
+        index = first + np.arange(num)
+        cond = self.run.conditions.cond(index)
+        if labels is not None:
+            cond |= as_cond(np.resize(np.asarray(labels, np.int32), num))
+        if prompts is not None:
+            texts = [prompts] if isinstance(prompts, str) else list(prompts)
+            cond |= self.run.conditions.read([texts[i % len(texts)] for i in range(num)])
+        return self.items(seed, index, cond)[0]
+
+    def items(
+        self, seed: int, index: np.ndarray, cond: Mapping[str, np.ndarray], keep: int = 0
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Samples number `index` of `seed` as stored, and kept states `[K, N, ...]`."""
+        encode = self.run.parts.dataset.kind.encode
+        x, states = self.draws(
+            self.params,
+            seed,
+            self.request(index, cond),
+            batch_size=self.run.config.sample.batch_size,
+            keep_every=keep,
+        )
+        return encode(x), None if states is None else encode(states)
+
+    def request(self, index: np.ndarray, cond: Mapping[str, np.ndarray]) -> Request:
+        """Samples number `index` with their conditioning, guided as configured."""
+        sample, conditions = self.run.config.sample, self.run.conditions
+
+        def of_all(text: str) -> Any:
+            found = conditions.read([text] * len(index))
+            return {name: value for name, value in found.items() if name != TOWARDS}
+
+        cond, given = dict(cond), {}
+        if sample.negative:
+            given["negative"] = of_all(sample.negative)
+        if sample.compose:
+            given["others"] = tuple(of_all(text) for text, _ in sample.compose)
+        if TOWARDS in cond:
+            given[TOWARDS] = cond.pop(TOWARDS)
+        scale = np.float32(sample.guidance_scale)
+        return Request(index.astype(np.int32), cond, scale, given, self.frozen)
+
+    def made_by(self, seed: int) -> dict[str, Any]:
+        """What determines a sample, but for its number and label."""
+        return self.run.made_by(self.step, seed, self.average)
+
+    def as_judge(self) -> Judge:
+        """What it says of the likeness of pictures and texts.
+
+        Raises:
+            ConfigError: it compares none.
+        """
+        run, task = self.run, self.run.parts.task
+        if task.likeness is None:
+            raise ConfigError("it is no dual encoder, as configs/emoji_clip.py trains one")
+        average = run.snapshots.describe(self.average)
+        words = f"{config_hash(run.config)} at step {self.step}, EMA {average}"
+        name, kind = f"{run.parts.dataset.name}_clip", run.parts.dataset.kind
+        return Judge(
+            *(name, words, task.likeness, self.params, run.conditions.read, task.cond, kind)
+        )
+
+    def best_times(self) -> Array:
+        """The times that are best for these parameters, searched for once."""
+        run, settings = self.run, self.run.config.sample
+        index = np.arange(settings.optimised.images)
+        made_by = {**self.made_by(run.config.seed), "labels": settings.labels}
+
+        def search() -> Found:
+            print(f"searching the times of {settings.steps} steps of {settings.sampler}")
+            schedule = gaussian(self.draws.process).schedule
+            return optimise_times(
+                self.draws,
+                self.params,
+                jax.random.fold_in(run.init_key, 1),
+                jax.tree.map(jnp.asarray, self.request(index, run.conditions.cond(index))),
+                grids_to_start_from(run.config, schedule),
+                settings.optimised.iterations,
+            )
+
+        return cached_times(run.workdir / "grids", made_by, search, print)
+
+
+def open_run(
+    folder: str | Path, *, step: int = -1, average: str = "", what: str = "", parts: Any = None
+) -> Trained:
+    """The model that was trained in a folder.
+
+    Args:
+        folder: of the run.
+        step: of a checkpoint; -1: the newest.
+        average: of the parameters, as `sample.ema`; '': as configured.
+        what: setting that asks for it, for messages.
+        parts: of a run of the same data, which is not loaded again.
+
+    Raises:
+        ConfigError: there is no such run.
+        CheckpointError: there is no such checkpoint.
+    """
+    what = what or f"open_run({str(folder)!r})"
+    config = read_config(Path(folder), what)
+    config.sample.checkpoint = step
+    if average:
+        config.sample.ema = average
+    config.sample.guidance.worse = config.sample.guidance.likeness.judge = ""
+    config.sample.grid = "uniform" if config.sample.grid == OPTIMISED else config.sample.grid
+    try:
+        made = build(config, parts and parts.dataset)
+    except (AttributeError, KeyError) as error:
+        raise ConfigError(f"{what}: {folder}/config.json is of another version: {error}") from error
+    return Run(config, Path(folder), made).trained()
+
+
+def open_judge(folder: str, key: str, config: Config, parts: Parts) -> Judge:
+    """The dual encoder that was trained in a folder, for the data of `parts`.
+
+    Raises:
+        ConfigError: there is none, or it is for other data; says that the setting `key` asks for it.
+    """
+    what = f"{key}={folder!r}"
+    theirs, own = read_config(Path(folder), what).data, config.data
+    if (theirs.name, theirs.image_size) != (own.name, own.image_size):
+        raise ConfigError(
+            f"{what} judges {theirs.name} of data.image_size={theirs.image_size}, not {own.name} "
+            f"of {own.image_size}"
+        )
+    trained = open_run(folder, what=what, parts=parts)
+    try:
+        return trained.as_judge()
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from error
+
+
+def worse_model(run: Run) -> Trained:
+    """The model that `sample.guidance.worse` names, FOLDER@STEP.
+
+    Raises:
+        ConfigError: there is none, or it does not go with the run.
+    """
+    words: str = run.config.sample.guidance.worse
+    folder, _, step = words.partition("@")
+    what = f"sample.guidance.worse={words!r}"
+    if step and not step.isdecimal():
+        raise ConfigError(f"{what}: {step!r} is not the step of a checkpoint")
+    other = open_run(folder or run.workdir, step=int(step or -1), what=what, parts=run.parts)
+    own = run.parts.generator
+    same = {**run.config.schedule} == {**other.run.config.schedule}
+    if not same or other.draws.codec.shape != own.codec.shape:
+        raise ConfigError(f"{what} must be of the same schedule and the same data")
+    return other
