@@ -44,8 +44,27 @@ Denoiser = Callable[[Array, Array, Cond], Denoised]
 Condition = Callable[[Array, Array], Cond]
 """`(x_0 [B, ...], keys [B]) -> cond`: conditioning that is made from the data themselves."""
 
-LossFn = Callable[[Params, Batch, Key], tuple[Array, Metrics]]
-"""`(params, batch, key) -> (loss [B], metrics of [B])`."""
+
+class Context(NamedTuple):
+    """Inputs of a loss besides the trained parameters and the batch; no gradient flows into them.
+
+    Attributes:
+        key: of this step.
+        step: int `[]`, steps taken before this one.
+        ema: averages of the parameters, by name, as they are before this step.
+        frozen: parameters that are not trained, by name: a codec, a teacher, CLIP.
+        axis_name: mapped axis whose devices share the batch (static).
+    """
+
+    key: Key
+    step: Array
+    ema: Mapping[str, Params]
+    frozen: Mapping[str, Params]
+    axis_name: str | None = None
+
+
+LossFn = Callable[[Params, Batch, Context], tuple[Array, Metrics]]
+"""`(params, batch, context) -> (loss [B], metrics of [B])`."""
 
 Denoise = Callable[[Array, Array], Denoised]
 """A `Denoiser` with its conditioning bound: `(x_t [B, ...], t []) -> Denoised`."""

@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from configs import default
 from diffusion_jax import from_config, run
 from diffusion_jax.data import ArraySource, Captions, Dataset
+from diffusion_jax.types import Context, Key
 
 ROOT = Path(__file__).parents[1]
 TINY = {
@@ -41,6 +43,11 @@ def random_dataset(shape: tuple[int, ...] = (8, 8, 1), num_classes: int = 10) ->
 
     names = tuple(map(str, range(num_classes)))
     return Dataset("noise", source(40), source(20), shape, num_classes, names, (), "noise")
+
+
+def context_of(key: Key, axis_name: str | None = None) -> Context:
+    """Context of the first step, without averages and frozen parameters."""
+    return Context(key, jnp.zeros((), jnp.int32), {}, {}, axis_name)
 
 
 def tiny(**changes: object) -> ConfigDict:

@@ -20,7 +20,7 @@ from diffusion_jax.training.ema import EXPONENTIAL, Exponential
 from diffusion_jax.training.optimizer import learning_rate_schedule
 from diffusion_jax.training.state import create_state
 from diffusion_jax.training.step import make_train_step
-from diffusion_jax.types import Array, Batch, Key, Metrics, Params
+from diffusion_jax.types import Array, Batch, Context, Metrics, Params
 
 STEPS, BATCH_SIZE, LEARNING_RATE, MAX_SHIFT = 1500, 128, 2e-3, 1
 CHUNK = 1024
@@ -88,14 +88,16 @@ def fit(net: Classifier, dataset: Dataset) -> Params:
     step_fn = jax.jit(make_train_step(loss_fn, optimizer, averages), donate_argnums=0)
     batches = train_batches(dataset, batch_size=BATCH_SIZE, seed=0)
     for _ in range(STEPS):
-        state, _ = step_fn(state, next(batches), jax.random.key(1))
+        state, _ = step_fn(state, next(batches), jax.random.key(1), {})
     batches.close()
     return jax.device_get(state.ema[EXPONENTIAL])
 
 
-def cross_entropy(net: Classifier, params: Params, batch: Batch, key: Key) -> tuple[Array, Metrics]:
+def cross_entropy(
+    net: Classifier, params: Params, batch: Batch, context: Context
+) -> tuple[Array, Metrics]:
     """A `LossFn`: cross-entropy of the label, of images shifted by up to `MAX_SHIFT` pixels."""
-    shift_key, dropout_key = jax.random.split(key)
+    shift_key, dropout_key = jax.random.split(context.key)
     size = (len(batch["x"]), 2)
     shifts = jax.random.randint(shift_key, size, -MAX_SHIFT, MAX_SHIFT + 1)
     x = moved(batch["x"], shifts)

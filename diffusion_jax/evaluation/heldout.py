@@ -1,5 +1,6 @@
 """Loss on held-out images, by noise level."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -7,7 +8,8 @@ import numpy as np
 
 from diffusion_jax.data import Dataset, arrays, to_float
 from diffusion_jax.generation.generator import CondOf, in_batches
-from diffusion_jax.types import LossFn, Params
+from diffusion_jax.training.state import TrainState
+from diffusion_jax.types import Context, LossFn, Params
 
 LEVELS = 10
 MAX_BATCHES = 8
@@ -40,11 +42,20 @@ class HeldoutLoss:
             batch = {"x": to_float(images[rows]), "cond": cond, "index": np.arange(size)}
             self._batches.append(batch)
 
-    def __call__(self, params: Params) -> dict[str, float]:
-        """Means as `heldout/NAME`, and of `mse` in each tenth of `t`, `_tX` with its middle X."""
+    def __call__(
+        self, params: Params, state: TrainState, frozen: Mapping[str, Params]
+    ) -> dict[str, float]:
+        """Means as `heldout/NAME`, and of `mse` in each tenth of `t`, `_tX` with its middle X.
+
+        Args:
+            params: the parameters to measure, such as an average of the state.
+            state: one copy of it; the loss is given its step and averages.
+            frozen: parameters that are not trained, by name.
+        """
         found = []
         for number, batch in enumerate(self._batches):
-            whole = params, jax.random.key(number)
+            key = jax.random.key(number)
+            whole = params, Context(key, state.step, state.ema, frozen)
             found.append(in_batches(self._program, whole, batch, self._size))
         if not found:
             return {}

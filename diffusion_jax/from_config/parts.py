@@ -52,6 +52,7 @@ class Parts:
         cond: conditioning of one sample, arrays `[1, ...]`, off: what the network reads.
         reader: of texts; None where there are none to be read.
         condition: from pictures to what samples are given of them; None where that is nothing.
+        frozen: parameters that are not trained, by name.
     """
 
     dataset: Dataset
@@ -65,6 +66,7 @@ class Parts:
     cond: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     reader: Reader | None = None
     condition: Condition | None = None
+    frozen: Mapping[str, Params] = dataclasses.field(default_factory=dict)
 
     @property
     def generator(self) -> Generator:
@@ -201,11 +203,8 @@ def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
 
 def make_step(config: ConfigDict, parts: Parts, axis_name: str | None = None) -> TrainStep:
     """The train step, which takes its means over the mapped axis `axis_name` if there is one."""
-    loss = parts.loss
-    if isinstance(loss, ContrastiveLoss):
-        loss = dataclasses.replace(loss, axis_name=axis_name)
     return make_train_step(
-        loss,
+        parts.loss,
         parts.optimizer,
         parts.averages,
         config.train.accumulate,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.models.dual_encoder import Likeness
-from diffusion_jax.types import Array, Batch, Cond, Key, Metrics, Params
+from diffusion_jax.types import Array, Batch, Cond, Context, Key, Metrics, Params
 
 
 def moved(x: Array, shifts: Array) -> Array:
@@ -28,34 +28,33 @@ class ContrastiveLoss:
         apply: the network, `(params, x, cond, dropout_key) -> Likeness`.
         batch_size: of the global batch.
         max_shift: pixels by which pictures are moved at random, at most, in both directions.
-        axis_name: mapped axis whose devices share their candidates.
     """
 
     apply: Callable[[Params, Array, Cond, Key], Likeness]
     batch_size: int
     max_shift: int = 0
-    axis_name: str | None = None
 
     @property
     def without_dropout(self) -> "ContrastiveLoss":
         """The same without anything at random."""
         return dataclasses.replace(self, max_shift=0)
 
-    def __call__(self, params: Params, batch: Batch, key: Key) -> tuple[Array, Metrics]:
+    def __call__(self, params: Params, batch: Batch, context: Context) -> tuple[Array, Metrics]:
         """Loss `[B]`, and as metric `accuracy` `[B]`: whether the text ranks first."""
         x, cond, index = batch["x"], batch["cond"], batch["index"]
-        shift_key, dropout_key = jax.random.split(key)
+        shift_key, dropout_key = jax.random.split(context.key)
         if self.max_shift:
             ends = -self.max_shift, self.max_shift + 1
             draw = jax.vmap(lambda key: jax.random.randint(key, (2,), *ends))
             x = moved(x, draw(sample_keys(shift_key, index)))
         found = self.apply(params, x, cond, jax.random.fold_in(dropout_key, index[0]))
         words = cond["tokens" if "tokens" in cond else "pooled"]
-        all_images, all_texts, all_words = map(self._of_all, (found.images, found.texts, words))
-
         own = jnp.arange(len(x))
-        if self.axis_name:
-            own += jax.lax.axis_index(self.axis_name) * len(x)
+        candidates = found.images, found.texts, words
+        if context.axis_name:  # those of all devices, in their order
+            own += jax.lax.axis_index(context.axis_name) * len(x)
+            candidates = jax.lax.all_gather(candidates, context.axis_name, tiled=True)
+        all_images, all_texts, all_words = candidates
         same = jnp.all(words[:, None] == all_words, axis=-1)
         other = same & (own[:, None] != jnp.arange(len(all_words)))
 
@@ -67,10 +66,3 @@ class ContrastiveLoss:
         of_text, right = log_likelihood(found.images, all_texts)
         of_image, _ = log_likelihood(found.texts, all_images)
         return -(of_text + of_image) / 2, {"accuracy": right.astype(jnp.float32)}
-
-    def _of_all(self, array: Array) -> Array:
-        """The same of all devices, `[N, ...]`, in their order."""
-        if not self.axis_name:
-            return array
-        found: Array = jax.lax.all_gather(array, self.axis_name, tiled=True)
-        return found

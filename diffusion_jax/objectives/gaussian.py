@@ -22,7 +22,7 @@ from diffusion_jax.diffusion.corruption import (
 from diffusion_jax.diffusion.prediction import PREDICTIONS, Prediction, split_variance
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.diffusion.time_sampling import Quantile, learned, stratified
-from diffusion_jax.types import Array, Batch, Condition, Key, Metrics, Params
+from diffusion_jax.types import Array, Batch, Condition, Context, Metrics, Params
 
 Apply = Callable[..., Array]
 """`(params, x_t, t, cond, dropout_key) -> y`."""
@@ -121,10 +121,10 @@ class GaussianLoss:
         """The same with all of the conditioning."""
         return dataclasses.replace(self, cond_dropout=0.0, part_dropout=None)
 
-    def __call__(self, params: Params, batch: Batch, key: Key) -> tuple[Array, Metrics]:
+    def __call__(self, params: Params, batch: Batch, context: Context) -> tuple[Array, Metrics]:
         """Loss `[B]`, and `t`, `mse` (unweighted, in the loss space) `[B]` as metrics."""
         x_0, index = batch["x"], batch["index"]
-        time_key, noise_key, cond_key, dropout_key = jax.random.split(key, 4)
+        time_key, noise_key, cond_key, dropout_key = jax.random.split(context.key, 4)
         u, log_density = stratified(time_key, index, self.batch_size), None
         if self.time_law is not None:
             u, log_density = learned(self.time_law(params), u)

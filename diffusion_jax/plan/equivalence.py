@@ -16,7 +16,7 @@ from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.diffusion.schedules import inverse
 from diffusion_jax.from_config import Config, make_objective
 from diffusion_jax.objectives.gaussian import GaussianLoss
-from diffusion_jax.types import Array, Cond, Key, Params
+from diffusion_jax.types import Array, Cond, Context, Key, Params
 
 LEVELS = 32
 """Noise levels looked at of each config, evenly in its own training times."""
@@ -92,5 +92,6 @@ def _gradients(loss: GaussianLoss, logsnr: Array) -> Array:
     x_0 = jnp.sin(jnp.arange(len(t) * 4.0)).reshape(len(t), 2, 2)
     batch = {"x": x_0, "index": jnp.arange(len(t)), "cond": {}}
     params = jnp.array([0.7, -0.4, 0.9])
-    jacobian = jax.jacobian(lambda p: at_levels(p, batch, jax.random.key(0))[0])(params)
+    context = Context(jax.random.key(0), jnp.zeros((), int), {}, {})
+    jacobian = jax.jacobian(lambda p: at_levels(p, batch, context)[0])(params)
     return per_sample(_density(loss, logsnr), jacobian) * jacobian

@@ -1,9 +1,10 @@
 """The stage that trains."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from clu import parameter_overview
 
@@ -14,7 +15,7 @@ from diffusion_jax.run.job import Job
 from diffusion_jax.run.planning import print_plan
 from diffusion_jax.run.provenance import write_config
 from diffusion_jax.run.sampling import draw_grid
-from diffusion_jax.system.devices import is_main
+from diffusion_jax.system.devices import is_main, put
 from diffusion_jax.training import loop
 from diffusion_jax.training.abreast import (
     Abreast,
@@ -27,6 +28,7 @@ from diffusion_jax.training.abreast import (
 from diffusion_jax.training.state import TrainState, initial_state
 from diffusion_jax.training.step import TrainStep
 from diffusion_jax.training.writers import make_writer
+from diffusion_jax.types import Params
 
 
 def train(job: Job) -> int:
@@ -45,13 +47,15 @@ def train(job: Job) -> int:
         batches.set_state(data_state)
         print(f"going on from step {int(state.step)}", flush=True)
     writer = make_writer(job.workdir, print)
+    frozen = _frozen(job)
     return _loop(
         job.config,
         make_step(job.config, job.parts, job.parallel.axis_name),
         state,
         batches,
         job.train_key,
-        _actions(job, writer),
+        _actions(job, writer, frozen),
+        frozen,
         parallel=job.parallel,
         checkpoints=job.checkpoints,
         writer=writer,
@@ -67,7 +71,8 @@ def train_abreast(jobs: Sequence[Job]) -> int:
     states = [_initial_state(job) for job in jobs]
     print_overview(first, states[0])
     print_plan(first.config, first.parts, only_warnings=True)
-    actions = [_actions(job, writer) for job, writer in zip(jobs, writers, strict=True)]
+    frozen = _frozen(first)
+    actions = [_actions(job, writer, frozen) for job, writer in zip(jobs, writers, strict=True)]
     return _loop(
         first.config,
         make_step(first.config, first.parts),
@@ -75,6 +80,7 @@ def train_abreast(jobs: Sequence[Job]) -> int:
         AbreastBatches([_batches(job) for job in jobs]),
         stack([job.train_key for job in jobs]),
         [(each[0][0], abreast([own for _, own in each])) for each in zip(*actions, strict=True)],
+        frozen,
         parallel=Abreast(),
         checkpoints=AbreastCheckpoints([job.checkpoints for job in jobs]),
         writer=AbreastWriter(writers),
@@ -110,14 +116,20 @@ def _initial_state(job: Job) -> TrainState:
     )
 
 
-def _actions(job: Job, writer: Any) -> list[tuple[int, loop.Action]]:
+def _frozen(job: Job) -> Mapping[str, Params]:
+    """One copy of the parameters that are not trained, laid out over the devices once."""
+    frozen = job.parts.frozen
+    return jax.tree.map(put, frozen, job.parallel.shardings(frozen))
+
+
+def _actions(job: Job, writer: Any, frozen: Mapping[str, Params]) -> list[tuple[int, loop.Action]]:
     """What is done now and then, and how often."""
     config = job.config
     parts, size = job.parts, config.train.batch_size
     heldout = HeldoutLoss(parts.heldout_loss, parts.dataset, job.conditions.cond_of, size)
 
     def measure(step: int, state: TrainState) -> dict[str, float]:
-        return heldout(job.snapshots.average(state, job.ema))
+        return heldout(job.snapshots.average(state, job.ema), state, frozen)
 
     def show(step: int, state: TrainState) -> dict[str, float]:
         path = job.workdir / "samples" / f"step_{step:08d}.png"
@@ -144,6 +156,7 @@ def _loop(
     batches: Any,
     key: Any,
     actions: Sequence[tuple[int, loop.Action]],
+    frozen: Mapping[str, Params],
     *,
     parallel: Any,
     checkpoints: Any,
@@ -173,6 +186,7 @@ def _loop(
             ),
             checkpoints=checkpoints,
             writer=writer,
+            frozen=frozen,
             actions=actions,
             stall_seconds=config.data.stall_seconds,
         )

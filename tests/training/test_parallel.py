@@ -49,7 +49,7 @@ def train(parts: from_config.Parts, layout: Any) -> tuple[list[float], TrainStat
     batches = train_batches(parts.dataset, batch_size=BATCH, seed=0)
     step_fn, losses = layout.compile(step), []
     for _ in range(STEPS):
-        state, metrics = step_fn(state, layout.split(next(batches)), key)
+        state, metrics = step_fn(state, layout.split(next(batches)), key, {})
         losses.append(float(np.mean(jax.device_get(metrics["loss"]))))
     batches.close()
     here = sum(leaf.addressable_data(0).nbytes for leaf in jax.tree.leaves(state.params))
