@@ -1,5 +1,8 @@
 """Small runs: their configs, their data, and what they leave."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +57,16 @@ def tiny(**changes: object) -> ConfigDict:
     config = default.get_config()
     config.update_from_flattened_dict(TINY | {k.replace("__", "."): v for k, v in changes.items()})
     return config
+
+
+def with_eight_devices(function: str, out: Path) -> dict[str, np.ndarray]:
+    """Arrays that `function(out)`, "module.name", saves in a process with eight devices."""
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    module, name = function.rsplit(".", 1)
+    script = f"from {module} import {name}; {name}({str(out)!r})"
+    subprocess.run([sys.executable, "-c", script], env=env, cwd=ROOT, check=True)
+    return dict(np.load(out))
 
 
 def final_state(config: ConfigDict, workdir: Path) -> list[np.ndarray]:

@@ -54,9 +54,8 @@ class HeldoutLoss:
         """
         found = []
         for number, batch in enumerate(self._batches):
-            key = jax.random.key(number)
-            whole = params, Context(key, state.step, state.ema, frozen)
-            found.append(in_batches(self._program, whole, batch, self._size))
+            context = Context(jax.random.key(number), state.step, state.ema, frozen)
+            found.append(in_batches(self._program, (params, context), batch, self._size))
         if not found:
             return {}
         columns = jax.tree.map(lambda *parts: np.concatenate(parts), *found)

@@ -37,10 +37,7 @@ class Abreast(Replicated):
         self._devices = jax.local_devices()
 
     def compile(self, step: Any) -> Any:
-        """`(states, batches, keys, frozen) -> (states, metrics)`; the states are donated.
-
-        All runs share one copy of `frozen`.
-        """
+        """`(states, batches, keys, frozen) -> (states, metrics)`; the runs share `frozen`."""
         return jax.jit(jax.vmap(step, in_axes=(0, 0, 0, None)), donate_argnums=0)
 
     def split(self, batch: Batch) -> Batch:
