@@ -79,6 +79,9 @@ def get_config() -> ConfigDict:
 
     c.model = ConfigDict()
     c.model.name = "unet"  # unet | dit | dual_encoder (of objective.name=contrastive)
+    # How the network is told the time: thousands (1000 t) | table_index (1000 t - 1) | log_noise
+    # (log(sigma / alpha) / 4, EDM)
+    c.model.time_input = "thousands"
     c.model.dtype = "float32"  # of the computation: float32 | bfloat16; parameters are float32
     c.model.unet = ConfigDict()
     c.model.unet.channels = 32
@@ -109,6 +112,7 @@ def get_config() -> ConfigDict:
     # none | minilm (all-MiniLM-L6-v2, frozen) | clip (a text tower with published weights, frozen)
     # | bytes (a small transformer over bytes, trained with the rest)
     c.text.name = "none"
+    c.text.pooled = True  # the network is told one vector of the text, beside its tokens
     c.text.length = 32  # tokens of a text, at most; Stable Diffusion's networks were given 77
     # model.safetensors as published; minilm: "" is that of the package, if installed
     c.text.weights = ""
@@ -229,7 +233,7 @@ def get_config() -> ConfigDict:
     # trained in the folder `judge`, through x_0_hat (CLIP guidance): also for networks that read no
     # text. scale 0 is off; max_norm: of what is added, per root of its dimensions, 0: no limit
     c.sample.guidance.likeness = ConfigDict({"judge": "", "scale": 1.0, "max_norm": 0.0})
-    c.sample.clip = 1.0  # x_0_hat is kept within +-clip; 0: no clipping
+    c.sample.clip = -1.0  # x_0_hat is kept within +-clip; 0: no clipping; -1: the data's limit
     c.sample.prompts = ()  # of a network with a text input: texts, in turn
     c.sample.negative = ""  # what guidance leads away from, in place of no text
     # Texts composed with the prompt, with a weight each (AND above 0, NOT below): (("a hat", 1.5),)
@@ -254,26 +258,29 @@ def get_config() -> ConfigDict:
     c.sample.strip = 10  # pictures in the trajectory strip and frames of the GIF per image
 
     c.evaluate = ConfigDict()
+    # distances (of samples to the data, in features) | denoising (errors by noise level) | likelihood
+    # (bits per dimension) | names (how well samples fit their texts, by evaluate.names.judge)
+    c.evaluate.metrics = ("distances", "denoising", "likelihood")
     c.evaluate.num_samples = 1797  # labels in the proportions of the training data
     c.evaluate.seed = 1
     c.evaluate.ema_lengths = ()  # measures each of these lengths, in place of sample.ema
     # In whose features: classifier (trained on the data set, for data with classes) | judge (the
-    # one of evaluate.names) | inception | efflite0 | dinov2_vits14 | dinov2_vitb14 |
+    # one of evaluate.names) | entries (the items themselves) | inception | efflite0 | dinov2_vits14 | dinov2_vitb14 |
     # dinov2_vitl14, these three also with _reg
     c.evaluate.extractor = "classifier"
     c.evaluate.weights = ""  # its published file; efflite0: "" is that of the package, if installed
     # How well pictures fit their names, of data with captions, as a dual encoder judges that was
-    # trained in the folder `judge` ("": not measured): of so many names of training images, of
-    # held-out ones, and of those of other splits (emoji: combination), at most.
+    # trained in the folder `judge`: of so many names of training images, of held-out ones, and of
+    # those of other splits (emoji: combination), at most.
     c.evaluate.names = ConfigDict({"judge": "", "num": 200, "splits": ()})
     c.evaluate.bootstrap = 200  # resamplings for intervals of distances to training images
     # "": the training images | an .npz with mu and sigma (or ref_mu, ref_sigma) of the extractor's
     # features of other images, as pytorch-fid writes them: gives the Frechet distance only
     c.evaluate.reference = ""
-    # Error of x_0_hat by noise level, of so many training and so many held-out images (0: none): a
+    # Error of x_0_hat by noise level, of so many training and so many held-out images: a
     # network that learned its training images by heart denoises these better.
     c.evaluate.denoising_images = 256
-    # Bits per dimension, of so many held-out and so many training images (0: not measured): by the
-    # ODE with Hutchinson's estimate, and as a bound at so many noise levels.
+    # Bits per dimension, of so many held-out and so many training images: by the ODE with
+    # Hutchinson's estimate, and as a bound at so many noise levels.
     c.evaluate.likelihood = ConfigDict({"num_images": 128, "probes": 2, "noise_levels": 64})
     return c.lock()  # a config file that sets an unknown key is refused

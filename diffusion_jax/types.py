@@ -46,14 +46,14 @@ Condition = Callable[[Array, Array], Cond]
 
 
 class Context(NamedTuple):
-    """What a loss is given beside parameters and batch.
+    """Inputs of a loss besides the trained parameters and the batch; no gradient flows into them.
 
     Attributes:
         key: of this step.
         step: int `[]`, steps taken before this one.
-        ema: averages of the parameters by name, as they are before this step.
-        frozen: parameters that are not trained (a codec, a teacher), by name.
-        axis_name: mapped axis whose devices share the batch.
+        ema: averages of the parameters, by name, as they are before this step.
+        frozen: parameters that are not trained, by name: a codec, a teacher, CLIP.
+        axis_name: mapped axis whose devices share the batch (static).
     """
 
     key: Key

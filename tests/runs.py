@@ -1,15 +1,20 @@
 """Small runs: their configs, their data, and what they leave."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from configs import default
 from diffusion_jax import from_config, run
 from diffusion_jax.data import ArraySource, Captions, Dataset
+from diffusion_jax.types import Context, Key
 
 ROOT = Path(__file__).parents[1]
 TINY = {
@@ -27,7 +32,7 @@ TINY = {
     "sample.num_images": 12,
     "evaluate.num_samples": 60,
     "evaluate.bootstrap": 10,
-    "evaluate.likelihood.num_images": 0,
+    "evaluate.metrics": ("distances", "denoising"),
 }
 
 
@@ -43,10 +48,25 @@ def random_dataset(shape: tuple[int, ...] = (8, 8, 1), num_classes: int = 10) ->
     return Dataset("noise", source(40), source(20), shape, num_classes, names, (), "noise")
 
 
+def context_of(key: Key, axis_name: str | None = None) -> Context:
+    """Context of the first step, without averages and frozen parameters."""
+    return Context(key, jnp.zeros((), jnp.int32), {}, {}, axis_name)
+
+
 def tiny(**changes: object) -> ConfigDict:
     config = default.get_config()
     config.update_from_flattened_dict(TINY | {k.replace("__", "."): v for k, v in changes.items()})
     return config
+
+
+def with_eight_devices(function: str, out: Path) -> dict[str, np.ndarray]:
+    """Arrays that `function(out)`, "module.name", saves in a process with eight devices."""
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    module, name = function.rsplit(".", 1)
+    script = f"from {module} import {name}; {name}({str(out)!r})"
+    subprocess.run([sys.executable, "-c", script], env=env, cwd=ROOT, check=True)
+    return dict(np.load(out))
 
 
 def final_state(config: ConfigDict, workdir: Path) -> list[np.ndarray]:

@@ -153,9 +153,9 @@ def train_batches(
         flip: mirror each image left to right half of the time.
         num_workers: processes that decode images; sets in memory need none and start none.
         prefetch: batches made ahead, for sets on disk by as many threads; 0 makes each on demand.
-        embed: turns caption numbers int32 [B], one drawn for each image from its texts in
-            the captions of the training split, into arrays [B, ...] for `cond`; it must be picklable for
-            worker processes. Which text is drawn depends on the seed, epoch and place alone.
+        embed: turns caption numbers int32 [B], one drawn for each item from its texts, into arrays
+            [B, ...] for `cond`; it must be picklable for worker processes. Which text is drawn
+            depends on the seed, epoch and place alone.
         process_index: which of `process_count` processes this is.
         process_count: processes that share the data; no two see the same image in an epoch.
 

@@ -40,9 +40,10 @@ def load_dataset(name: str, *, memory: bool | None = None, **options: Any) -> Da
         for key, split in found.splits.items()
     }
     fingerprint = found.fingerprint
-    sources = [split.source for split in splits.values()]
-    if memory and all(isinstance(source, ArraySource) for source in sources):
-        fingerprint = content_hash(*(a for s in sources for a in (s.items, s.labels)))
+    if memory:
+        held = [s.source for s in splits.values() if isinstance(s.source, ArraySource)]
+        if len(held) == len(splits):
+            fingerprint = content_hash(*(a for s in held for a in (s.items, s.labels)))
     for split in splits.values():
         if split.captions is not None:
             fingerprint = content_hash(fingerprint, *split.captions.parts())

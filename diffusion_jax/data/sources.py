@@ -113,7 +113,8 @@ class RecordSource:
 def read_all(source: Source, kind: Kind, count: int | None = None) -> ArraySource:
     """Decodes the first `count` items (all if None) once, with a thread per core."""
     count = len(source) if count is None else count
-    items, labels = np.empty((count, *kind.shape), kind.stored), np.empty(count, np.int32)
+    items: np.ndarray = np.empty((count, *kind.shape), kind.stored)
+    labels = np.empty(count, np.int32)
 
     def read(start: int) -> None:
         rows = np.arange(start, min(start + CHUNK, count))

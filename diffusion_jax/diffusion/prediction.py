@@ -28,7 +28,7 @@ from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.types import Array, Cond
 
 Network = Callable[[Array, Array, Cond], Array]
-"""`(x_t [B, ..., C], time [B], cond) -> y [B, ..., C]`, or `[B, ..., 2C]` with a learned variance."""
+"""`(x_t [B, ..., C], time [B], cond) -> y [B, ..., C]`; `[B, ..., 2C]` with learned variance."""
 
 
 class Prediction(NamedTuple):

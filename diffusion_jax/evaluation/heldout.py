@@ -31,8 +31,7 @@ class HeldoutLoss:
 
         @jax.jit
         def program(whole: Any, batch: Any) -> Any:
-            params, *context = whole
-            losses, metrics = loss(params, batch, Context(*context))
+            losses, metrics = loss(whole[0], batch, whole[1])
             return {"loss": losses, **metrics}
 
         self._program, self._size = program, size
@@ -47,11 +46,17 @@ class HeldoutLoss:
     def __call__(
         self, params: Params, state: TrainState, frozen: Mapping[str, Params]
     ) -> dict[str, float]:
-        """Means as `heldout/NAME`, and of `mse` in each tenth of `t`, `_tX` with its middle X."""
+        """Means as `heldout/NAME`, and of `mse` in each tenth of `t`, `_tX` with its middle X.
+
+        Args:
+            params: the parameters to measure, such as an average of the state.
+            state: one copy of it; the loss is given its step and averages.
+            frozen: parameters that are not trained, by name.
+        """
         found = []
         for number, batch in enumerate(self._batches):
-            whole = params, jax.random.key(number), state.step, dict(state.ema), dict(frozen)
-            found.append(in_batches(self._program, whole, batch, self._size))
+            context = Context(jax.random.key(number), state.step, state.ema, frozen)
+            found.append(in_batches(self._program, (params, context), batch, self._size))
         if not found:
             return {}
         columns = jax.tree.map(lambda *parts: np.concatenate(parts), *found)

@@ -23,7 +23,7 @@ from diffusion_jax.from_config.text import make_reader
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.models.uncertainty import Uncertainty
 from diffusion_jax.objectives.gaussian import GaussianLoss
-from diffusion_jax.objectives.parts import Conditioning
+from diffusion_jax.objectives.parts import PLAIN, Conditioning
 from diffusion_jax.types import Array, Key, Params
 
 METRICS = ("distances", "denoising", "likelihood", "names")
@@ -89,7 +89,7 @@ def gaussian(config: ConfigDict) -> Callable[[Dataset], Task]:
             apply,
             inputs,
             loss(apply_train, Conditioning(given.train, *dropout)),
-            loss(lambda params, *inputs: apply(params, *inputs[:-1]), Conditioning()),
+            loss(lambda params, *inputs: apply(params, *inputs[:-1]), PLAIN),
             Generator(
                 *(apply, process, codec, sampler, grid),
                 guidance=make_guidance(config, schedule, codec.limit),

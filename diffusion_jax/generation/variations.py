@@ -106,7 +106,7 @@ def between(
     first, last = ends
     noise_keys, keys = generator.keys(key, jnp.concatenate([first.index, last.index]))
     ends_x_T = generator.process.prior(noise_keys, generator.codec.shape, generator.times[0])
-    x_T = jax.vmap(lambda share: turn(*ends_x_T, share))(shares)
+    x_T = jax.vmap(lambda share: turn(ends_x_T[0], ends_x_T[1], share))(shares)
 
     def mixed(a: Array, b: Array) -> Array:
         share = shares.reshape(-1, *[1] * (a.ndim - 1))

@@ -21,8 +21,8 @@ class ContrastiveLoss:
     """Cross-entropy of the text given the picture and of the picture given the text: a `LossFn`.
 
     `-(log softmax_j(s <x_i, y_j>)_i + log softmax_j(s <x_j, y_i>)_i) / 2` (Fig. 3, Radford et al.
-    2021), with all of the batch as candidates, over all devices that share it; texts that are equal are none
-    for each other. With gradient accumulation the candidates are those of a microbatch.
+    2021), with all of the batch as candidates, over all devices that share it; texts that are equal
+    are none for each other. With gradient accumulation the candidates are those of a microbatch.
 
     Attributes:
         apply: the network, `(params, x, cond, dropout_key) -> Likeness`.

@@ -17,6 +17,7 @@ from diffusion_jax.diffusion.corruption import diffuse, sample_keys, sample_nois
 from diffusion_jax.diffusion.prediction import PREDICTIONS, Prediction
 from diffusion_jax.diffusion.process import Gaussian
 from diffusion_jax.objectives.parts import (
+    PLAIN,
     Conditioning,
     Times,
     importance,
@@ -85,7 +86,7 @@ class GaussianLoss:
     codec: Codec
     times: Times
     error: Error
-    conditioning: Conditioning = Conditioning()
+    conditioning: Conditioning = PLAIN
     uncertainty: Callable[[Params, Array], Array] | None = None
     vlb_steps: int = 0
     vlb_weight: float = 1e-3

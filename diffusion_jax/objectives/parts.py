@@ -60,6 +60,10 @@ class Conditioning:
         return drop(cond, keys, self.dropout, self.part_dropout)
 
 
+PLAIN = Conditioning()
+"""What there is in the batch, never off."""
+
+
 def uncertain(loss: Array, u: Array) -> Array:
     """`loss / exp(u) + u` `[B]`, least where `u` is the log of the loss (EDM2, Karras et al. 2024).
 

@@ -14,7 +14,7 @@ from diffusion_jax.from_config import Config, ConfigError
 from diffusion_jax.plan.ahead_of_time import Compiled, compile_step, has_libtpu
 from diffusion_jax.plan.hardware import GIB, Hardware, Topology, find_hardware
 from diffusion_jax.plan.measured import Steps, matrix_peak
-from diffusion_jax.plan.program import PARTS, Program
+from diffusion_jax.plan.program import FROZEN, PARTS, Program
 
 USABLE = {"tpu": 15.75 / 16, "gpu": 0.92, "cpu": 0.8}
 """Share of the memory that a program can have: of TPUs what their compiler grants."""
@@ -85,12 +85,12 @@ def _memory_of(device: Any) -> float:
 
 
 def _about_network(program: Program) -> list[str]:
-    size = program.config.train.batch_size
+    size, words = program.config.train.batch_size, program.dataset.kind.words
     again = program.step_flops / program.model_flops - 1
     computed = f", {again:.0%} of them to compute again (remat)" if again > 0.005 else ""
     return [
         f"{program.parameters:,} parameters; {program.forward_flops / 1e9:.4g} GFLOP forward for "
-        f"one of {program.dataset.kind.words}; {program.step_flops / 1e12:.4g} TFLOP for a training step of "
+        f"one of {words}; {program.step_flops / 1e12:.4g} TFLOP for a training step of "
         f"{size}{computed}"
     ]
 
@@ -103,7 +103,7 @@ def _by_part(program: Program, compiled: Compiled | None) -> dict[str, int]:
     estimate = program.memory
     if compiled is None or compiled.refused:
         return estimate
-    state = {name: size for name, size in estimate.items() if name in (*PARTS.values(),)}
+    state = {name: size for name, size in estimate.items() if name in (*PARTS.values(), FROZEN)}
     found = {**state, "batch and padding": compiled.arguments - sum(state.values())}
     found["gradients"] = min(estimate["gradients"], compiled.temporary)
     found["activations and working space"] = compiled.temporary - found["gradients"]

@@ -58,6 +58,7 @@ class Steps:
             parts.task.init, parts.optimizer, key, parts.averages, self._parallel.shardings
         )
         self._state, self._key = self._parallel.place((state, key))
+        self._frozen = self._parallel.place(parts.task.frozen, donated=False)
         size = config.train.batch_size // self._parallel.share[1]
         noise = np.random.default_rng(0).uniform(-1, 1, (size, *program.dataset.kind.shape))
         cond = {name: one.repeat(size, axis=0) for name, one in parts.task.cond.items()}
@@ -69,14 +70,15 @@ class Steps:
         Without it the first step does.
         """
         batch = self._parallel.split(self._batch)
-        self._step = self._step.lower(self._state, batch, self._key).compile()
+        self._step = self._step.lower(self._state, batch, self._key, self._frozen).compile()
 
     def take(self, batches: Iterator[Batch] | None = None) -> float:
         """Seconds of one step, on the next of `batches`, or again on one of noise."""
 
         def step() -> None:
             batch = self._batch if batches is None else next(batches)
-            self._state, _ = self._step(self._state, self._parallel.split(batch), self._key)
+            split = self._parallel.split(batch)
+            self._state, _ = self._step(self._state, split, self._key, self._frozen)
             jax.block_until_ready(self._state)
 
         return seconds(step)

@@ -17,9 +17,11 @@ from diffusion_jax.models.platform import computing_on
 from diffusion_jax.models.remat import REMAT
 from diffusion_jax.training.parallel import ROWS, Sharded
 from diffusion_jax.training.state import TrainState, abstract_state
+from diffusion_jax.types import Context
 
 PARTS = {"params": "parameters", "ema": "moving averages", "opt_state": "optimizer"}
 """What the fields of the state are called."""
+FROZEN = "frozen parameters"
 
 
 class _Sizes(Sharded):
@@ -94,6 +96,11 @@ class Program:
         parts = self.parts  # made before anything is traced
         return abstract_state(parts.task.init, parts.optimizer, parts.averages)
 
+    @property
+    def frozen(self) -> Any:
+        """Shapes of the parameters that are not trained."""
+        return jax.eval_shape(lambda frozen: frozen, self.parts.task.frozen)
+
     def batch(self, size: int) -> dict[str, Any]:
         """Shapes of a batch of `size`."""
         integers = jax.ShapeDtypeStruct((size,), np.int32)
@@ -121,10 +128,11 @@ class Program:
     def gradient(self) -> tuple[int, int, int]:
         """FLOPs, bytes through memory and peak of memory of the gradient of `rows` samples."""
         key = jax.eval_shape(lambda: jax.random.key(0))
-        args = self.state.params, self.batch(self.rows), key
+        context = Context(key, self.state.step, self.state.ema, self.frozen)
+        args = self.state.params, self.batch(self.rows), context
 
-        def gradient(params: Any, batch: Any, key: Any) -> Any:
-            return jax.grad(lambda p: self.parts.loss(p, batch, key)[0].mean())(params)
+        def gradient(params: Any, batch: Any, context: Context) -> Any:
+            return jax.grad(lambda p: self.parts.task.loss(p, batch, context)[0].mean())(params)
 
         with computing_on("tpu"):
             flops, traffic = count_flops(gradient, *args), count_traffic(gradient, *args)
@@ -159,6 +167,8 @@ class Program:
         }
         for name, value in self.state._asdict().items():
             found[PARTS.get(name, "the rest of the state")] += self.bytes_of({name: value})
+        if self.parts.task.frozen:
+            found[FROZEN] = self.bytes_of({"frozen": self.frozen})
         whole = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(self.state.params))
         gradients = self.bytes_of({"params": self.state.params})
         found["gradients"] = gradients * (2 if self.config.train.accumulate > 1 else 1)
@@ -196,15 +206,16 @@ class Program:
         """Bytes that each device sends in a step, in rings.
 
         Gradients are summed over `data`. With `fsdp` parameters are gathered in the forward and in
-        the backward pass and gradients scattered, each once for every microbatch. What `model`
-        sends of activations is left out.
+        the backward pass and gradients scattered, each once for every microbatch; frozen ones in
+        the forward pass alone. What `model` sends of activations is left out.
         """
         data, fsdp, model = self.cuts
         whole = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(self.state.params)) // model
-        gathered = 3 * whole * (fsdp - 1) / fsdp * self.config.train.accumulate
+        frozen = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(self.frozen)) // model
+        gathered = (3 * whole + frozen) * (fsdp - 1) / fsdp * self.config.train.accumulate
         return int(gathered + 2 * whole / fsdp * (data - 1) / data)
 
-    def arguments(self, parallel: Sharded) -> tuple[Any, Any, Any]:
+    def arguments(self, parallel: Sharded) -> tuple[Any, ...]:
         """Shapes of the step's arguments, laid out over the devices of `parallel`."""
 
         def laid(tree: Any, shardings: Any) -> Any:
@@ -217,4 +228,5 @@ class Program:
             laid(self.state, parallel.shardings(self.state)),
             jax.tree.map(lambda a: a.update(sharding=rows), batch),
             key.update(sharding=NamedSharding(parallel.mesh, PartitionSpec())),
+            laid(self.frozen, parallel.shardings(self.frozen)),
         )

@@ -38,11 +38,9 @@ def evaluate(run: Run, again: bool) -> None:
         return
     state = run.restored_state()
     models = [run.trained(state, name) for name in lengths or [run.average]]
-    if settings.names.judge:
-        key = "evaluate.names.judge"
-        judge = open_judge(settings.names.judge, key, run.config, run.parts)
-    else:
-        judge = models[0].as_judge() if run.parts.task.likeness else None
+    judge = models[0].as_judge() if run.parts.task.likeness else None
+    if folder := settings.names.judge:
+        judge = open_judge(folder, "evaluate.names.judge", run.config, run.parts)
     means = Means(run.parts.dataset, judge, cache_dir(), print)
     evaluators = make_evaluators(run.config, means)
     result: Result = {}
@@ -134,11 +132,11 @@ def samples(trained: Trained, spent: list[float]) -> Iterator[Chunk]:
     chunk = max(CHUNK_BYTES // (item * size), 1) * size
     starts = [start for start in range(0, len(index), chunk) if len(index) - start >= size] or [0]
     for start, end in zip(starts, [*starts[1:], len(index)], strict=True):
-        began, rows = time.monotonic(), slice(start, end)
-        of = {name: value[rows] for name, value in cond.items()}
-        items, _ = trained.items(settings.seed, index[rows], of)
+        began, part = time.monotonic(), slice(start, end)
+        of = {name: value[part] for name, value in cond.items()}
+        items, _ = trained.items(settings.seed, index[part], of)
         spent.append(time.monotonic() - began)
-        yield items, None if labels is None else labels[rows]
+        yield items, None if labels is None else labels[part]
 
 
 def _write_report(
@@ -156,7 +154,8 @@ def _write_report(
     facts = {
         "data": f"{config.data.name}, {num:,} training {noun}",
         "network": f"{config.model.name}, {run.cost(run.abstract_state())}",
-        "training": f"{model.step:,} steps of {config.train.batch_size} {noun}, {epochs:,.0f} epochs"
+        "training": f"{model.step:,} steps of {config.train.batch_size} {noun}, "
+        f"{epochs:,.0f} epochs"
         + (f", {curves:,.0f} s" if curves else "")
         + f", EMA {averages}",
     }

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from diffusion_jax.from_config import OPTIMISED
@@ -86,13 +85,13 @@ def sample(run: Run, again: bool) -> None:
     strip = min(sample.strip, num_states)
     keep = (num_states - 1) // (strip - 1)
     shown = _shown(model)
-    first, rest = (
-        jax.tree.map(lambda array, part=part: array[part], (index, cond))
-        for part in (slice(None, shown), slice(shown, None))
-    )
-    items, states = model.items(sample.seed, *first, keep)
-    if len(rest[0]):
-        items = np.concatenate([items, model.items(sample.seed, *rest)[0]])
+
+    def part(rows: slice) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        return index[rows], {name: value[rows] for name, value in cond.items()}
+
+    items, states = model.items(sample.seed, *part(slice(shown)), keep=keep)
+    if len(index) > shown:
+        items = np.concatenate([items, model.items(sample.seed, *part(slice(shown, None)))[0]])
     if not is_main():
         return
     assert states is not None

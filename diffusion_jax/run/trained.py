@@ -354,7 +354,7 @@ def open_judge(folder: str, key: str, config: Config, parts: Parts) -> Judge:
     """The dual encoder that was trained in a folder, for the data of `parts`.
 
     Raises:
-        ConfigError: there is none, or it is for other data; says that the setting `key` asks for it.
+        ConfigError: there is none, or it is for other data; says that `key` asks for it.
     """
     what = f"{key}={folder!r}"
     theirs, own = read_config(Path(folder), what).data, config.data

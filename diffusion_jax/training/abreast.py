@@ -37,8 +37,8 @@ class Abreast(Replicated):
         self._devices = jax.local_devices()
 
     def compile(self, step: Any) -> Any:
-        """`(states, batches, keys) -> (states, metrics)`; the states are donated."""
-        return jax.jit(jax.vmap(step), donate_argnums=0)
+        """`(states, batches, keys, frozen) -> (states, metrics)`; the runs share `frozen`."""
+        return jax.jit(jax.vmap(step, in_axes=(0, 0, 0, None)), donate_argnums=0)
 
     def split(self, batch: Batch) -> Batch:
         """Batches `[S, B, ...]` with each sample's place in its own."""

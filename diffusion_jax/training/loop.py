@@ -17,7 +17,7 @@ from diffusion_jax.training.stalls import StallWatch
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.training.step import TrainStep
 from diffusion_jax.training.writers import periodic
-from diffusion_jax.types import Key
+from diffusion_jax.types import Key, Params
 
 Action = Callable[[int, TrainState], Mapping[str, float]]
 """Something done now and then with the step and one copy of the state; returns what it measured."""
@@ -55,6 +55,7 @@ def train(
     cadence: Cadence,
     checkpoints: Checkpoints,
     writer: Any,
+    frozen: Mapping[str, Params] = {},
     actions: Sequence[tuple[int, Action]] = (),
     stall_seconds: float = 60.0,
 ) -> int:
@@ -72,6 +73,7 @@ def train(
         cadence: how long, and how often to log and to save.
         checkpoints: where to save.
         writer: a clu `MetricWriter`.
+        frozen: one copy of the parameters that are not trained, by name; they are not saved.
         actions: `(every_steps, action)`, for sample grids and held-out loss.
         stall_seconds: without a batch, until that is said.
 
@@ -85,6 +87,7 @@ def train(
     step_fn = parallel.compile(train_step)
     start = int(np.min(state.step))
     placed, keys = parallel.place((state, key))
+    frozen = parallel.place(frozen, donated=False)
     progress = Progress(cadence.steps, start, batch_size)
     window: list[Mapping[str, Any]] = []
     measured: dict[str, float] = {}
@@ -148,7 +151,7 @@ def train(
     with stop_signal() as stopped, StallWatch(batches, stall_seconds) as watched:
         step = start
         while step < cadence.steps and not stopped(step):
-            placed, metrics = step_fn(placed, parallel.split(next(watched)), keys)
+            placed, metrics = step_fn(placed, parallel.split(next(watched)), keys, frozen)
             step += 1
             window.append(metrics)
             progress.step()

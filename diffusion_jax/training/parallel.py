@@ -54,18 +54,19 @@ class Replicated:
         return jax.tree.map(lambda _: target, tree)
 
     def compile(self, step: Any) -> Any:
-        """`(state, batch, key) -> (state, metrics)` over the devices; the state is donated."""
+        """`(state, batch, key, frozen) -> (state, metrics)` over devices; the state is donated."""
         if self.axis_name is None:
             return jax.jit(step, donate_argnums=0)
         return jax.pmap(step, axis_name=self.axis_name, donate_argnums=0)
 
-    def place(self, tree: Any) -> Any:
+    def place(self, tree: Any, donated: bool = True) -> Any:
         """A copy of every array on each device, from one that this process has whole.
 
-        Sharded as `jax.pmap` returns its results: else the step would compile twice.
+        Sharded as `jax.pmap` returns its results: else the step would compile twice. On one device
+        arrays that are there already and will not be `donated` are not copied.
         """
         if self.axis_name is None:
-            return jax.device_put(tree, self._devices[0], may_alias=False)
+            return jax.device_put(tree, self._devices[0], may_alias=not donated)
         n = len(self._devices)
         sharding = NamedSharding(Mesh(np.array(self._devices), (AXIS,)), PartitionSpec(AXIS))
 
@@ -162,17 +163,17 @@ class Sharded:
         return jax.tree_util.tree_map_with_path(sharding, tree)
 
     def compile(self, step: Any) -> Any:
-        """`(state, batch, key) -> (state, metrics)` over the mesh; the state is donated."""
+        """`(state, batch, key, frozen) -> (state, metrics)` over the mesh; the state is donated."""
 
-        def pinned(state: Any, batch: Batch, key: Any) -> Any:
+        def pinned(state: Any, batch: Batch, key: Any, frozen: Any) -> Any:
             with rows_over(self._rows):
-                state, metrics = step(state, batch, key)
+                state, metrics = step(state, batch, key, frozen)
             state = jax.lax.with_sharding_constraint(state, self.shardings(state))
             return state, jax.lax.with_sharding_constraint(metrics, everywhere(self.mesh))
 
         return jax.jit(pinned, donate_argnums=0)
 
-    def place(self, tree: Any) -> Any:
+    def place(self, tree: Any, donated: bool = True) -> Any:
         """`tree` laid out as `shardings` says; what lies so already is not copied."""
         return jax.tree.map(put, tree, self.shardings(tree))
 

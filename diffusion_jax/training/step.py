@@ -9,9 +9,9 @@ import optax
 
 from diffusion_jax.training.ema import Average, update_averages
 from diffusion_jax.training.state import TrainState
-from diffusion_jax.types import Batch, Key, LossFn, Metrics, Params
+from diffusion_jax.types import Batch, Context, Key, LossFn, Metrics, Params
 
-TrainStep = Callable[[TrainState, Batch, Key], tuple[TrainState, Metrics]]
+TrainStep = Callable[[TrainState, Batch, Key, Mapping[str, Params]], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
@@ -22,7 +22,7 @@ def make_train_step(
     axis_name: str | None = None,
     max_grad_norm: float = 0.0,
 ) -> TrainStep:
-    """A pure `(state, batch, key) -> (state, metrics)`; the loss is injected.
+    """A pure `(state, batch, key, frozen) -> (state, metrics)`; the loss is injected.
 
     A step whose loss or gradient is not finite, or whose gradient is too large, leaves parameters
     and optimizer as they were; the metric `skipped` counts how many in a row did so, with this one.
@@ -36,17 +36,17 @@ def make_train_step(
         max_grad_norm: norm of the largest gradient that is taken; 0 is no limit.
     """
 
-    def mean_loss(params: Params, batch: Batch, key: Key) -> tuple[jax.Array, Metrics]:
-        loss, metrics = loss_fn(params, batch, key)
-        return loss.mean(), jax.tree.map(jnp.mean, {"loss": loss, **metrics})
+    def gradient(params: Params, batch: Batch, context: Context) -> tuple[Params, Metrics]:
+        def mean_loss(params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
+            loss, metrics = loss_fn(params, batch, context)
+            return loss.mean(), jax.tree.map(jnp.mean, {"loss": loss, **metrics})
 
-    def gradient(params: Params, batch: Batch, key: Key) -> tuple[Params, Metrics]:
         gradient_of = jax.grad(mean_loss, has_aux=True)
         if accumulate == 1:
-            return gradient_of(params, batch, key)
+            return gradient_of(params, batch)
 
         def add(total: Any, micro: Batch) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, gradient_of(params, micro, key)), None
+            return jax.tree.map(jnp.add, total, gradient_of(params, micro)), None
 
         # Every n-th sample, so that each device has as much of a microbatch as of the batch.
         micros = jax.tree.map(
@@ -54,13 +54,17 @@ def make_train_step(
         )
         first = jax.tree.map(lambda a: a[0], micros)
         zeros = jax.tree.map(
-            lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(gradient_of, params, first, key)
+            lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(gradient_of, params, first)
         )
         total, _ = jax.lax.scan(add, zeros, micros)
         return jax.tree.map(lambda a: a / accumulate, total)
 
-    def train_step(state: TrainState, batch: Batch, key: Key) -> tuple[TrainState, Metrics]:
-        grads, metrics = gradient(state.params, batch, jax.random.fold_in(key, state.step))
+    def train_step(
+        state: TrainState, batch: Batch, key: Key, frozen: Mapping[str, Params]
+    ) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(key, state.step)
+        context = Context(key, state.step, state.ema, frozen, axis_name)
+        grads, metrics = gradient(state.params, batch, context)
         if axis_name:
             grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
         norm = optax.tree.norm(grads)

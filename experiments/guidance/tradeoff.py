@@ -36,7 +36,7 @@ def measure(seed: int, folder: Path) -> list[dict]:
     """A row for each setting, of one training."""
     config = digits.get_config()
     config.seed = seed
-    config.evaluate.likelihood.num_images = config.evaluate.denoising_images = 0
+    config.evaluate.metrics = ("distances",)
     config.train.sample_every = 0
     workdir = folder / f"seed{seed}"
     if status := run.run(config, workdir, "train"):

@@ -21,6 +21,6 @@ def get_sweep() -> Sweep:
             "train.heldout_every": 500,
             "train.sample_every": 0,
             "train.checkpoint_every": 500,
-            "evaluate.likelihood.num_images": 0,
+            "evaluate.metrics": ("distances", "denoising"),
         },
     )

@@ -19,6 +19,7 @@ from diffusion_jax.objectives.gaussian import (
     vlb,
 )
 from tests.oracles import SCHEDULES, gaussian
+from tests.runs import context_of
 
 all_schedules = pytest.mark.parametrize("name", SCHEDULES)
 all_predictions = pytest.mark.parametrize("kind", PREDICTIONS)
@@ -140,7 +141,9 @@ def test_loss_is_the_textbook_formula(x64, name, kind):
     """For each loss space: the plain squared error of what the network says in that space."""
     for space in PREDICTIONS:
         network, batch = Recorder(), make_batch()
-        loss, metrics = make_loss(name, kind, network, space)(PARAMS, batch, jax.random.key(1))
+        loss, metrics = make_loss(name, kind, network, space)(
+            PARAMS, batch, context_of(jax.random.key(1))
+        )
         values = scales(name, network.t)
         alpha, sigma = values[:2]
         x_t = noisy(network, kind, name)
@@ -158,15 +161,17 @@ def test_loss_is_the_textbook_formula(x64, name, kind):
 @all_predictions
 def test_weighted_loss_is_the_textbook_formula(x64, name, kind):
     """A weighting multiplies `||x_0_hat - x_0||^2`, whatever network and loss space."""
-    network, batch, key = Recorder(), make_batch(), jax.random.key(1)
-    plain, _ = make_loss(name, kind, network, "v")(PARAMS, batch, key)
+    network, batch, context = Recorder(), make_batch(), context_of(jax.random.key(1))
+    plain, _ = make_loss(name, kind, network, "v")(PARAMS, batch, context)
     t = network.t
     rate = (textbook_snr(name, t + 1e-7) - textbook_snr(name, t - 1e-7)) / 2e-7
     y = network(PARAMS, network.x_t, t, {}, None)
     x_t = noisy(network, kind, name)
     error = mean_square(x_0_said(kind, y, x_t, *scales(name, t)) - batch["x"])
     for weighting, textbook in WEIGHTINGS.values():
-        loss, metrics = make_loss(name, kind, network, "v", weighting=weighting)(PARAMS, batch, key)
+        loss, metrics = make_loss(name, kind, network, "v", weighting=weighting)(
+            PARAMS, batch, context
+        )
         weight = textbook(textbook_snr(name, t), rate)
         np.testing.assert_allclose(loss, weight * error, rtol=1e-5)
         np.testing.assert_array_equal(metrics["mse"], plain)
@@ -174,16 +179,16 @@ def test_weighted_loss_is_the_textbook_formula(x64, name, kind):
 
 def test_huber_is_the_square_for_small_errors_and_the_root_for_large(x64):
     """Sec. 3.3, Song & Dhariwal 2024: `sqrt(|e|^2 + c^2) - c`, for the errors of a whole sample."""
-    batch, key = make_batch(), jax.random.key(1)
-    square, metrics = make_loss("flow", "v", Recorder(), "v")(PARAMS, batch, key)
+    batch, context = make_batch(), context_of(jax.random.key(1))
+    square, metrics = make_loss("flow", "v", Recorder(), "v")(PARAMS, batch, context)
     for c in (0.03, 1.0):
-        found, again = make_loss("flow", "v", Recorder(), "v", huber=c)(PARAMS, batch, key)
+        found, again = make_loss("flow", "v", Recorder(), "v", huber=c)(PARAMS, batch, context)
         np.testing.assert_allclose(found, np.sqrt(square + c**2) - c, rtol=1e-12)
         np.testing.assert_array_equal(again["mse"], metrics["mse"])
     weighted, _ = make_loss("flow", "v", Recorder(), "v", huber=0.3, weighting=snr)(
-        PARAMS, batch, key
+        PARAMS, batch, context
     )
-    in_x_0, _ = make_loss("flow", "v", Recorder(), "x0")(PARAMS, batch, key)
+    in_x_0, _ = make_loss("flow", "v", Recorder(), "x0")(PARAMS, batch, context)
     t = np.asarray(metrics["t"])
     expected = ((1 - t) / t) ** 2 * (np.sqrt(in_x_0 + 0.3**2) - 0.3)
     np.testing.assert_allclose(weighted, expected, rtol=1e-9)
@@ -196,7 +201,7 @@ def loss_with_time_law(logits, num=4000):
         "flow", "x0", apply, "x0", num, quantile=uniform(0, 1), time_law=lambda p: p["logits"]
     )
     batch = {**make_batch(num), "x": jnp.zeros((num, 3, 2))}
-    mean = lambda p: jnp.mean(loss(p, batch, jax.random.key(0))[0])  # noqa: E731
+    mean = lambda p: jnp.mean(loss(p, batch, context_of(jax.random.key(0)))[0])  # noqa: E731
     value, gradient = jax.value_and_grad(mean)({"logits": jnp.asarray(logits)})
     return value, np.asarray(gradient["logits"])
 
@@ -222,10 +227,10 @@ def test_a_learned_time_law_leaves_the_mean_and_lowers_the_variance(x64):
 
 def test_learned_uncertainty_is_least_at_the_log_of_the_loss(x64):
     """`L / exp(u) + u` is least at `u = log L`, where it says `1 + log L`."""
-    batch, key = make_batch(), jax.random.key(1)
-    plain, _ = make_loss("flow", "v", Recorder(), "v")(PARAMS, batch, key)
+    batch, context = make_batch(), context_of(jax.random.key(1))
+    plain, _ = make_loss("flow", "v", Recorder(), "v")(PARAMS, batch, context)
     loss = make_loss("flow", "v", Recorder(), "v", uncertainty=lambda params, t: params["u"])
-    total = lambda u: loss({**PARAMS, "u": u}, batch, key)[0].sum()  # noqa: E731
+    total = lambda u: loss({**PARAMS, "u": u}, batch, context)[0].sum()  # noqa: E731
     np.testing.assert_allclose(total(jnp.zeros(6)), plain.sum(), rtol=1e-12)
     best = jnp.log(plain)
     np.testing.assert_allclose(total(best), (1 + best).sum(), rtol=1e-12)
@@ -244,9 +249,9 @@ def test_learned_uncertainty_is_least_at_the_log_of_the_loss(x64):
 )
 def test_min_snr_weights_are_the_published_ones(x64, name, kind, published):
     """Sec. 3.4, Hang et al. 2023: weights of the squared error of the network's own output."""
-    network, batch, key = Recorder(), make_batch(), jax.random.key(2)
-    weighted, _ = make_loss(name, kind, network, kind, weighting=min_snr)(PARAMS, batch, key)
-    plain, _ = make_loss(name, kind, network, kind)(PARAMS, batch, key)
+    network, batch, context = Recorder(), make_batch(), context_of(jax.random.key(2))
+    weighted, _ = make_loss(name, kind, network, kind, weighting=min_snr)(PARAMS, batch, context)
+    plain, _ = make_loss(name, kind, network, kind)(PARAMS, batch, context)
     weights = published(textbook_snr(name, network.t))
     np.testing.assert_allclose(weighted / plain, weights, rtol=1e-9)
 
@@ -271,7 +276,9 @@ def test_equal_objectives_have_equal_gradients(x64, kind, space):
         make_loss(name, kind, Recorder(), "x0", weighting=weighting),
     )
     first, second = (
-        jax.grad(lambda p, loss=loss: loss(p, make_batch(), jax.random.key(0))[0].sum())(PARAMS)
+        jax.grad(
+            lambda p, loss=loss: loss(p, make_batch(), context_of(jax.random.key(0)))[0].sum()
+        )(PARAMS)
         for loss in losses
     )
     for name in PARAMS:
@@ -331,7 +338,7 @@ def test_vlb_loss_of_the_exact_denoiser_is_the_exact_bound(name, kind):
     )
     x_0 = std * jax.random.normal(jax.random.key(7), (num, 1))
     batch = {"x": x_0, "index": jnp.arange(num), "cond": {}}
-    terms = np.asarray(jax.jit(loss)({}, batch, jax.random.key(8))[0], np.float64)
+    terms = np.asarray(jax.jit(loss)({}, batch, context_of(jax.random.key(8)))[0], np.float64)
     terms *= t_max - t_min
     bound = exact_bound(name, std, t_min, t_max)
     error = terms.std() / np.sqrt(num)
@@ -373,7 +380,7 @@ def test_learned_variance_term_is_the_kl_in_bits(x64, kind, i):
     of_x_0, of_x_t, lower, upper = step_of_table(i)
     x_0_hat, channel = batch["x"] + 0.2, 0.3
     loss, params, seen = learned(kind, i, x_0_hat, channel)
-    total, metrics = loss(params, batch, jax.random.key(0))
+    total, metrics = loss(params, batch, context_of(jax.random.key(0)))
     variance = np.exp(0.65 * np.log(upper) + 0.35 * np.log(lower))
     mean, said = (of_x_0 * x + of_x_t * seen["x_t"] for x in (batch["x"], x_0_hat))
     kl = 0.5 * (np.log(variance / lower) + (lower + (mean - said) ** 2) / variance - 1)
@@ -392,7 +399,7 @@ def test_learned_variance_is_drawn_to_the_true_second_moment(x64, i):
     gradients = {}
     for fraction in (0.1, 0.37, 0.9):
         loss, params, _ = learned("x0", i, x_0_hat, 2 * fraction - 1)
-        bound = lambda p, loss=loss: loss(p, batch, jax.random.key(0))[1]["vlb"].sum()  # noqa: E731
+        bound = lambda p, loss=loss: loss(p, batch, context_of(jax.random.key(0)))[1]["vlb"].sum()  # noqa: E731
         gradients[fraction] = jax.grad(bound)(params)["channel"]
     assert abs(gradients[0.37]) < 1e-6 * gradients[0.9]
     assert gradients[0.1] < 0 < gradients[0.9]
@@ -405,7 +412,7 @@ def test_last_step_is_the_likelihood_of_256_levels(x64, x_0_hat, channel):
     levels = np.arange(256) / 127.5 - 1
     batch = {"x": jnp.asarray(levels)[:, None, None], "index": jnp.arange(256), "cond": {}}
     loss, params, _ = learned("x0", 1, np.full((256, 1, 1), x_0_hat), channel, num=256)
-    found = 2.0 ** -np.asarray(loss(params, batch, jax.random.key(0))[1]["vlb"])
+    found = 2.0 ** -np.asarray(loss(params, batch, context_of(jax.random.key(0)))[1]["vlb"])
     np.testing.assert_allclose(found.sum(), 1, atol=1e-9)
 
     law = stats.norm(x_0_hat, np.sqrt(BETAS[0] if channel == 1 else step_of_table(2)[2]))
@@ -420,19 +427,19 @@ def test_last_step_is_told_in_spite_of_rounding(x64):
     terms = []
     for i in (1, 1 + 1e-5):
         loss, params, _ = learned("x0", i, np.zeros((6, 1, 1)), 0.0)
-        terms.append(loss(params, batch, jax.random.key(0))[1]["vlb"])
+        terms.append(loss(params, batch, context_of(jax.random.key(0)))[1]["vlb"])
     np.testing.assert_allclose(terms[0], terms[1], rtol=1e-3)
 
 
 @pytest.mark.parametrize("i", [1, 2, 500])
 def test_mean_learns_nothing_from_the_bound(x64, i):
-    batch, key = make_batch(), jax.random.key(0)
+    batch, context = make_batch(), context_of(jax.random.key(0))
     loss, params, _ = learned("v", i, batch["x"] + 0.1, 0.2)
-    gradient = jax.grad(lambda p: loss(p, batch, key)[1]["vlb"].sum())(params)
+    gradient = jax.grad(lambda p: loss(p, batch, context)[1]["vlb"].sum())(params)
     assert np.all(np.asarray(gradient["x_0_hat"]) == 0)
     assert abs(gradient["channel"]) > 0
     whole, simple = (
-        jax.grad(lambda p, f=f: f(*loss(p, batch, key)).sum())(params)["x_0_hat"]
+        jax.grad(lambda p, f=f: f(*loss(p, batch, context)).sum())(params)["x_0_hat"]
         for f in (lambda total, metrics: total, lambda total, metrics: metrics["mse"])
     )
     np.testing.assert_array_equal(whole, simple)
@@ -450,7 +457,7 @@ def test_learned_variance_is_finite_at_every_step_in_float32():
     params = {"y": jnp.full((1000, 1, 1), 0.9), "channel": jnp.full((1000, 1, 1), 0.5)}
 
     def total(params):
-        loss_of_each, _ = loss(params, batch, jax.random.key(0))
+        loss_of_each, _ = loss(params, batch, context_of(jax.random.key(0)))
         return loss_of_each.sum(), loss_of_each
 
     gradient, values = jax.jit(jax.grad(total, has_aux=True))(params)
@@ -462,12 +469,12 @@ def test_learned_variance_is_finite_at_every_step_in_float32():
 
 
 def test_loss_does_not_depend_on_how_the_batch_is_split():
-    key, batch, network = jax.random.key(4), make_batch(12), Recorder()
+    context, batch, network = context_of(jax.random.key(4)), make_batch(12), Recorder()
     loss = make_loss("cosine", "v", network, batch_size=12, cond_dropout=0.5)
-    whole, metrics = loss(PARAMS, batch, key)
+    whole, metrics = loss(PARAMS, batch, context)
     labels = network.cond["label"]
     for part in (slice(0, 5), slice(5, 12)):
-        some, some_metrics = loss(PARAMS, jax.tree.map(lambda x, i=part: x[i], batch), key)
+        some, some_metrics = loss(PARAMS, jax.tree.map(lambda x, i=part: x[i], batch), context)
         np.testing.assert_allclose(some, whole[part], rtol=1e-5)
         np.testing.assert_array_equal(some_metrics["t"], metrics["t"][part])
         np.testing.assert_array_equal(network.cond["label"], labels[part])
@@ -478,7 +485,9 @@ def test_noise_is_its_own_for_each_sample_and_key():
     network, batch = Recorder(), {**make_batch(6), "x": jnp.zeros((6, 3, 2))}
     noises = []
     for seed in (0, 1):
-        make_loss("flow", "v", network, quantile=constant(1.0))(PARAMS, batch, jax.random.key(seed))
+        make_loss("flow", "v", network, quantile=constant(1.0))(
+            PARAMS, batch, context_of(jax.random.key(seed))
+        )
         noises.append(np.asarray(network.x_t))
     assert len(np.unique(noises)) == 2 * 6 * 3 * 2
 
@@ -490,7 +499,7 @@ def test_cond_dropout_has_its_rate_and_is_deterministic():
     loss = make_loss("cosine", "v", network, batch_size=num, cond_dropout=rate)
     masks = []
     for seed in (0, 0, 1):
-        loss(PARAMS, batch, jax.random.key(seed))
+        loss(PARAMS, batch, context_of(jax.random.key(seed)))
         label = np.asarray(network.cond["label"])
         assert np.all((label == -1) | (label == np.arange(num)))
         masks.append(label == -1)
@@ -503,5 +512,5 @@ def test_cond_dropout_has_its_rate_and_is_deterministic():
 def test_cond_dropout_never_and_always(rate, expected):
     network = Recorder()
     loss = make_loss("cosine", "v", network, cond_dropout=rate)
-    loss(PARAMS, make_batch(), jax.random.key(0))
+    loss(PARAMS, make_batch(), context_of(jax.random.key(0)))
     np.testing.assert_array_equal(network.cond["label"], np.array(expected))

@@ -1,5 +1,6 @@
 """What `--mode plan` says of devices: figures by hand, the compiler's, and plain refusals."""
 
+import dataclasses
 import importlib.util
 import math
 
@@ -10,12 +11,14 @@ import pytest
 
 from configs import default
 from diffusion_jax.data import ArraySource, Captions, Dataset
-from diffusion_jax.from_config import planned_dataset
+from diffusion_jax.from_config import make_step, planned_dataset
 from diffusion_jax.models.flops import count_peak_memory, count_traffic
 from diffusion_jax.plan import TopologyError, parse_topology, plan_topology
 from diffusion_jax.plan.ahead_of_time import compile_step, exchanged_bytes
 from diffusion_jax.plan.hardware import HARDWARE, find_hardware
-from diffusion_jax.plan.program import Program
+from diffusion_jax.plan.measured import Steps
+from diffusion_jax.plan.program import FROZEN, Program
+from diffusion_jax.training.parallel import Sharded
 
 NETWORK = {
     "model.name": "dit",
@@ -108,6 +111,51 @@ def test_memory_by_part_is_that_of_the_arrays():
     assert full.model_flops == replicated.step_flops
     assert 1.2 < full.step_flops / full.model_flops < 1.34
     assert 2.9 < replicated.step_flops / (32 * replicated.forward_flops) < 3.01
+
+
+def with_frozen(planned):
+    """A program whose loss is the distance to a teacher, of as many parameters as the network."""
+    parts = planned.parts
+    teacher = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), planned.state.params)
+
+    def loss(params, batch, context):
+        t = jnp.zeros(len(batch["x"]))
+        student, target = (
+            parts.apply(p, batch["x"], t, batch["cond"])
+            for p in (params, context.frozen["teacher"])
+        )
+        return jnp.mean((student - target) ** 2, axis=(1, 2, 3)), {}
+
+    found = dataclasses.replace(planned)
+    found.__dict__["parts"] = dataclasses.replace(parts, loss=loss, frozen={"teacher": teacher})
+    return found
+
+
+def test_frozen_parameters_are_a_part_of_their_own():
+    plain, sharded = program(), program(parallel__strategy="sharded", parallel__fsdp=4)
+    assert FROZEN not in plain.memory
+    for planned in (plain, sharded):
+        found = with_frozen(planned)
+        assert found.memory[FROZEN] == planned.memory["parameters"]
+        for name in ("parameters", "gradients", "optimizer", "moving averages"):
+            assert found.memory[name] == planned.memory[name]
+    gathered = with_frozen(sharded).exchanged - sharded.exchanged
+    assert gathered == pytest.approx(4 * plain.parameters * 3 / 4, rel=1e-6)
+    assert with_frozen(plain).exchanged == plain.exchanged
+
+
+def test_a_step_with_frozen_parameters_is_planned_and_measured():
+    small = {"model.dit.hidden_size": 16, "model.dit.depth": 1, "train.batch_size": 4}
+    planned = with_frozen(program(1, "cpu", **small))
+    parallel = Sharded(1, 1)
+    step = parallel.compile(make_step(planned.config, planned.parts))
+    lowered = step.lower(*planned.arguments(parallel))
+    leaves = jax.tree.leaves((planned.state, planned.batch(4), 0, planned.parts.frozen))
+    assert len(jax.tree.leaves(lowered.in_avals)) == len(leaves)
+    steps = Steps(planned)
+    steps.compile()
+    assert steps.take() > 0
+    assert steps.take() > 0
 
 
 @pytest.mark.parametrize(

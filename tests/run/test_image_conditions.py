@@ -24,7 +24,15 @@ from diffusion_jax.diffusion.prediction import PREDICTIONS
 from diffusion_jax.diffusion.time_sampling import uniform
 from diffusion_jax.objectives.gaussian import GaussianLoss
 from tests.oracles import SCHEDULES
-from tests.runs import COLOURS, TEXT, captioned_dataset, random_dataset, run_texts, tiny
+from tests.runs import (
+    COLOURS,
+    TEXT,
+    captioned_dataset,
+    context_of,
+    random_dataset,
+    run_texts,
+    tiny,
+)
 
 FLOW = SCHEDULES["flow"]
 CLEAN = LowResolution(FLOW, 2, 0.0, 0.0)  # flow has no noise at all at time 0
@@ -138,7 +146,7 @@ def seen_by_network(condition: Any, rows: slice = slice(None)) -> tuple[Any, ...
     v = PREDICTIONS["v"]
     loss = GaussianLoss(apply, FLOW, v, uniform(), 8, v, condition=condition, cond_dropout=0.5)
     batch = {"x": pictures(8), "cond": {"label": np.arange(8)}, "index": np.arange(8)}
-    loss({}, jax.tree.map(lambda a: jnp.asarray(a[rows]), batch), jax.random.key(3))
+    loss({}, jax.tree.map(lambda a: jnp.asarray(a[rows]), batch), context_of(jax.random.key(3)))
     return tuple(seen)
 
 
@@ -237,7 +245,7 @@ def test_a_masked_picture_comes_with_its_own_label() -> None:
     np.testing.assert_allclose(found["image"][:2, ..., 0][known], pixels, atol=1e-6)
     batch = {"x": jnp.zeros((2, 8, 8, 1)), "cond": {}, "index": jnp.arange(2)}
     params = jax.eval_shape(parts.init, jax.random.key(0))
-    assert jax.eval_shape(parts.loss, params, batch, jax.random.key(0))[0].shape == (2,)
+    assert jax.eval_shape(parts.loss, params, batch, context_of(jax.random.key(0)))[0].shape == (2,)
 
 
 @pytest.mark.parametrize(

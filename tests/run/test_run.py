@@ -299,7 +299,7 @@ def test_step_and_sampler_are_traced_once() -> None:
     for seed in (0, 1):
         x = np.full((16, 8, 8, 1), 0.1 * seed, np.float32)
         batch = parallel.split({"x": x, "cond": {"label": np.full(16, seed, np.int32)}})
-        state, _ = step(state, batch, parallel.place(jax.random.key(seed)))
+        state, _ = step(state, batch, parallel.place(jax.random.key(seed)), {})
     assert traces["step"] == 1
 
 
@@ -338,7 +338,7 @@ def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.Monke
         "index": jax.ShapeDtypeStruct((size,), np.int32),
     }
     step = make_train_step(parts.loss, parts.optimizer, parts.averages, config.train.accumulate)
-    after, metrics = jax.eval_shape(step, state, batch, key)
+    after, metrics = jax.eval_shape(step, state, batch, key, {})
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
         lambda a: (a.shape, a.dtype), state
     )

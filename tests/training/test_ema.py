@@ -83,10 +83,10 @@ def test_profile_of_the_recursion(length: float) -> None:
 def test_a_step_without_a_sound_gradient_counts_for_the_averages() -> None:
     """Their weights go by the number of steps: the parameters before it are taken again."""
     averages, optimizer = {"a": Power(0.1)}, optax.sgd(0.1)
-    step = make_train_step(lambda p, batch, key: (p * batch["x"], {}), optimizer, averages)
+    step = make_train_step(lambda p, batch, context: (p * batch["x"], {}), optimizer, averages)
     state, seen = create_state(jnp.ones(()), optimizer, averages), [1.0]
     for x in (1.0, np.nan, 2.0):
-        state, _ = step(state, {"x": jnp.full(2, x)}, jax.random.key(0))
+        state, _ = step(state, {"x": jnp.full(2, x)}, jax.random.key(0), {})
         seen.append(float(state.params))
     assert seen == pytest.approx([1, 0.9, 0.9, 0.7])
     assert float(state.ema["a"]) == pytest.approx(weights(Power(0.1), 3) @ seen, rel=1e-6)
@@ -166,9 +166,9 @@ STEPS, EVERY = 2000, 20
 TRACKED, OTHERS = (0.05, 0.1), (0.02, 0.03, 0.07, 0.15, 0.2, 0.25)
 
 
-def noisy_regression(params, batch, key):
+def noisy_regression(params, batch, context):
     """A two-layer network on a batch of its own at every step, with noise in what it is to say."""
-    x_key, noise_key = jax.random.split(key)
+    x_key, noise_key = jax.random.split(context.key)
     x = jax.random.normal(x_key, (len(batch["x"]), 4))
     y = jnp.sin(x @ jnp.array([1.0, -2.0, 0.5, 1.0])) + 0.3 * jax.random.normal(
         noise_key, (len(x),)
@@ -190,7 +190,7 @@ def trajectory():
 
     def body(state, _):
         return jax.lax.fori_loop(
-            0, EVERY, lambda _, s: step(s, {"x": jnp.zeros(8)}, jax.random.key(1))[0], state
+            0, EVERY, lambda _, s: step(s, {"x": jnp.zeros(8)}, jax.random.key(1), {})[0], state
         ), None
 
     def run(state, _):

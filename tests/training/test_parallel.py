@@ -1,8 +1,5 @@
 """Layouts over eight (virtual) devices: all of them train the network of one device."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ from diffusion_jax.training.ema import EXPONENTIAL
 from diffusion_jax.training.parallel import ROWS, Replicated, Sharded
 from diffusion_jax.training.state import TrainState, initial_state
 from diffusion_jax.training.step import make_train_step
-from tests.runs import ROOT, random_dataset, tiny
+from tests.runs import random_dataset, tiny, with_eight_devices
 
 STEPS, BATCH = 20, 16
 LAYOUTS = {
@@ -49,7 +46,7 @@ def train(parts: from_config.Parts, layout: Any) -> tuple[list[float], TrainStat
     batches = train_batches(parts.dataset, batch_size=BATCH, seed=0)
     step_fn, losses = layout.compile(step), []
     for _ in range(STEPS):
-        state, metrics = step_fn(state, layout.split(next(batches)), key)
+        state, metrics = step_fn(state, layout.split(next(batches)), key, {})
         losses.append(float(np.mean(jax.device_get(metrics["loss"]))))
     batches.close()
     here = sum(leaf.addressable_data(0).nbytes for leaf in jax.tree.leaves(state.params))
@@ -95,12 +92,8 @@ def leaves_of(state: TrainState) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    out = str(tmp_path_factory.mktemp("eight") / "found.npz")
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    script = f"from tests.training import test_parallel; test_parallel.eight({out!r})"
-    subprocess.run([sys.executable, "-c", script], env=env, cwd=ROOT, check=True)
-    return dict(np.load(out))
+    out = tmp_path_factory.mktemp("eight") / "found.npz"
+    return with_eight_devices("tests.training.test_parallel.eight", out)
 
 
 @pytest.mark.parametrize("name", ["pmap", "data", "fsdp4_model2"])

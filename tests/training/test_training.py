@@ -25,11 +25,14 @@ from diffusion_jax.training.stalls import StallWatch
 from diffusion_jax.training.state import create_state
 from diffusion_jax.training.step import make_train_step
 from diffusion_jax.training.writers import JsonlWriter
+from tests.runs import context_of
 
 
-def regression(params, batch, key):
+def regression(params, batch, context):
     """Squared error of a line; noise by the sample's index, as in every objective."""
-    noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i)))(batch["index"])
+    noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(context.key, i)))(
+        batch["index"]
+    )
     loss = (batch["x"] @ params["w"] - batch["y"] + 0.1 * noise) ** 2
     return loss, {"twice": 2 * loss}
 
@@ -48,8 +51,9 @@ def test_one_step_by_hand() -> None:
     optimizer = optax.sgd(0.1)
     step = make_train_step(regression, optimizer, AVERAGES)
     key, batch = jax.random.key(0), data()
-    state, metrics = step(create_state(PARAMS, optimizer, AVERAGES), batch, key)
-    mean = lambda p: regression(p, batch, jax.random.fold_in(key, 0))[0].mean()  # noqa: E731
+    state, metrics = step(create_state(PARAMS, optimizer, AVERAGES), batch, key, {})
+    context = context_of(jax.random.fold_in(key, 0))
+    mean = lambda p: regression(p, batch, context)[0].mean()  # noqa: E731
     gradient = jax.grad(mean)(PARAMS)["w"]
     np.testing.assert_allclose(state.params["w"], PARAMS["w"] - 0.1 * gradient, rtol=1e-6)
     assert state.step == 1
@@ -68,22 +72,22 @@ def test_steps_that_are_not_sound_change_nothing_but_are_counted() -> None:
     good, key = data(), jax.random.key(0)
     bad = {**good, "x": np.where(np.arange(16)[:, None] == 3, np.nan, good["x"])}
     far = {**good, "y": good["y"] + 1e3}  # its gradient is finite, but too large
-    state, metrics = step(create_state(PARAMS, optimizer, AVERAGES), good, key)
+    state, metrics = step(create_state(PARAMS, optimizer, AVERAGES), good, key, {})
     assert metrics["skipped"] == 0
     after = state
     for number, batch in enumerate((bad, far), start=1):
-        after, metrics = step(after, batch, key)
+        after, metrics = step(after, batch, key, {})
         assert metrics["skipped"] == after.skipped == number
         assert after.step == 1 + number
         # Averages take the parameters that stayed once more.
         same = after._replace(step=state.step, skipped=state.skipped, ema=state.ema)
         jax.tree.map(np.testing.assert_array_equal, same, state)
-    after, metrics = step(after, good, key)
+    after, metrics = step(after, good, key, {})
     assert metrics["skipped"] == after.skipped == 0
     assert not np.array_equal(after.params["w"], state.params["w"])
     unlimited = jax.jit(make())
-    assert unlimited(state, bad, key)[1]["skipped"] == 1
-    assert unlimited(state, far, key)[1]["skipped"] == 0
+    assert unlimited(state, bad, key, {})[1]["skipped"] == 1
+    assert unlimited(state, far, key, {})[1]["skipped"] == 0
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])
@@ -94,7 +98,7 @@ def test_accumulation_changes_nothing_but_memory(accumulate: int) -> None:
         step = jax.jit(make_train_step(regression, optimizer, AVERAGES, parts))
         state = create_state(PARAMS, optimizer, AVERAGES)
         for _ in range(3):
-            state, metrics = step(state, data(), jax.random.key(0))
+            state, metrics = step(state, data(), jax.random.key(0), {})
         states.append((state, metrics))
     for a, b in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
@@ -112,9 +116,9 @@ def test_the_parallel_step_is_the_plain_one(mapped: bool) -> None:
     np.testing.assert_array_equal(np.ravel(split["index"]), batch["index"])
     state = create_state(PARAMS, optimizer, AVERAGES)
     plain = make_train_step(regression, optimizer, AVERAGES)
-    expected, wanted = plain(state, batch, jax.random.key(0))
+    expected, wanted = plain(state, batch, jax.random.key(0), {})
     placed, key = parallel.place((state, jax.random.key(0)))
-    found, metrics = parallel.compile(step)(placed, split, key)
+    found, metrics = parallel.compile(step)(placed, split, key, {})
     for x, y in zip(jax.tree.leaves(parallel.fetch(found)), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(np.mean(metrics["loss"]), wanted["loss"], rtol=1e-5)
