@@ -260,7 +260,7 @@ def get_config() -> ConfigDict:
     c.evaluate = ConfigDict()
     # distances (of samples to the data, in features) | denoising (errors by noise level) | likelihood
     # (bits per dimension) | names (how well samples fit their texts, by evaluate.names.judge)
-    c.evaluate.metrics = ("distances", "denoising", "likelihood")
+    c.evaluate.metrics = "distances,denoising,likelihood"
     c.evaluate.num_samples = 1797  # labels in the proportions of the training data
     c.evaluate.seed = 1
     c.evaluate.ema_lengths = ()  # measures each of these lengths, in place of sample.ema

@@ -26,6 +26,6 @@ def get_config() -> ConfigDict:
     c.train.log_every = 50
     c.train.heldout_every = 100
     c.train.checkpoint_every = 400
-    c.evaluate.metrics = ("names",)
+    c.evaluate.metrics = "names"
     c.evaluate.names.splits = ("combination",)
     return c

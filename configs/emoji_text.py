@@ -37,6 +37,6 @@ def get_config() -> ConfigDict:
     c.sample.steps = 30
     c.sample.guidance_scale = 3.0
     c.evaluate.num_samples = 512
-    c.evaluate.metrics = ("distances", "denoising")
+    c.evaluate.metrics = "distances,denoising"
     c.evaluate.names.splits = ("combination",)
     return c

@@ -37,5 +37,5 @@ def get_config() -> ConfigDict:
     c.sample.steps = 20
     c.sample.batch_size = 32
     c.evaluate.num_samples = 512
-    c.evaluate.metrics = ("distances", "denoising")
+    c.evaluate.metrics = "distances,denoising"
     return c

@@ -2,7 +2,7 @@
 
 from diffusion_jax.from_config.averages import evaluated, sample_average
 from diffusion_jax.from_config.checks import mesh_shape
-from diffusion_jax.from_config.choices import Config, ConfigError
+from diffusion_jax.from_config.choices import Config, ConfigError, metrics_of
 from diffusion_jax.from_config.evaluators import Means, make_evaluators, statistics_of
 from diffusion_jax.from_config.guidance import make_guidance
 from diffusion_jax.from_config.identity import config_hash, read_config, training_config
@@ -42,6 +42,7 @@ __all__ = [
     "make_step",
     "make_times",
     "mesh_shape",
+    "metrics_of",
     "planned_dataset",
     "read_config",
     "sample_average",

@@ -6,7 +6,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from diffusion_jax.evaluation.references import read_statistics
-from diffusion_jax.from_config.choices import ConfigError, check_known
+from diffusion_jax.from_config.choices import ConfigError, check_known, metrics_of
 from diffusion_jax.from_config.extractors import weights_file
 
 PARALLEL = ("replicated", "sharded")
@@ -49,7 +49,7 @@ def check_numbers(config: ConfigDict, devices: int) -> None:
 
 def _check_evaluation(config: ConfigDict) -> None:
     settings = config.evaluate
-    if "names" in settings.metrics and config.image_condition.name != "none":
+    if "names" in metrics_of(config) and config.image_condition.name != "none":
         raise ConfigError(
             "evaluate.metrics: 'names' measures pictures drawn from names alone, while "
             f"image_condition.name={config.image_condition.name!r}"
@@ -68,7 +68,7 @@ def _check_evaluation(config: ConfigDict) -> None:
             raise ConfigError(
                 f"evaluate.likelihood.{key}={likelihood[key]} must be at least {least}"
             )
-    if "likelihood" in settings.metrics and config.sample.steps < 2:
+    if "likelihood" in metrics_of(config) and config.sample.steps < 2:
         raise ConfigError(
             "evaluate.metrics: 'likelihood' needs sample.steps of at least 2 for its bound of the "
             "ancestral sampler"

@@ -27,6 +27,11 @@ def check_known(name: object, known: Iterable[object], key: str) -> None:
         raise ConfigError(f"{key}={name!r} is not known{suggest(name, known)}")
 
 
+def metrics_of(config: Config) -> list[str]:
+    """The names in `evaluate.metrics`, "a,b"."""
+    return [name.strip() for name in config.evaluate.metrics.split(",") if name.strip()]
+
+
 def choose(group: ConfigDict, key: str, table: Mapping[str, Callable[..., Any]]) -> Any:
     """The part that `group.name` names, made with the settings in the group of that name."""
     make = lookup(table, group.name, f"{key}.name")

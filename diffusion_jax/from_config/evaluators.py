@@ -12,7 +12,7 @@ from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.evaluation.model import Evaluator
 from diffusion_jax.evaluation.names import NamesFound, names_of
 from diffusion_jax.evaluation.references import Statistics, read_statistics
-from diffusion_jax.from_config.choices import Config, ConfigError
+from diffusion_jax.from_config.choices import Config, ConfigError, metrics_of
 from diffusion_jax.from_config.extractors import make_extractor
 from diffusion_jax.from_config.parts import split_dataset
 
@@ -39,7 +39,7 @@ def make_evaluators(config: Config, means: Means) -> list[Evaluator]:
     Raises:
         ConfigError: a setting is not possible, or the data is not such that it can be measured so.
     """
-    return [EVALUATORS[name](config, means) for name in config.evaluate.metrics]
+    return [EVALUATORS[name](config, means) for name in metrics_of(config)]
 
 
 def statistics_of(config: Config) -> Statistics | None:

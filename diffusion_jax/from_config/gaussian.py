@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.data import Dataset
 from diffusion_jax.diffusion import time_sampling
-from diffusion_jax.from_config.choices import ConfigError
+from diffusion_jax.from_config.choices import ConfigError, metrics_of
 from diffusion_jax.from_config.guidance import check as check_guidance
 from diffusion_jax.from_config.guidance import make_guidance
 from diffusion_jax.from_config.images import make_image_condition
@@ -42,7 +42,7 @@ def gaussian(config: ConfigDict) -> Callable[[Dataset], Task]:
     grid, sampler = make_grid(config, schedule), make_sampler(config, schedule)
     check_times(config, schedule)
     check_guidance(config)
-    if "names" in config.evaluate.metrics and not config.evaluate.names.judge:
+    if "names" in metrics_of(config) and not config.evaluate.names.judge:
         raise ConfigError("evaluate.metrics: 'names' needs evaluate.names.judge, its folder")
 
     def make(dataset: Dataset) -> Task:

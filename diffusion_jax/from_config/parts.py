@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from diffusion_jax.data import Dataset, describe_dataset, empty_dataset, load_dataset
 from diffusion_jax.from_config.averages import make_averages
 from diffusion_jax.from_config.checks import check_numbers
-from diffusion_jax.from_config.choices import ConfigError, check_known, lookup
+from diffusion_jax.from_config.choices import ConfigError, check_known, lookup, metrics_of
 from diffusion_jax.from_config.contrastive import contrastive
 from diffusion_jax.from_config.gaussian import gaussian
 from diffusion_jax.from_config.task import Task
@@ -81,7 +81,7 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
             f"train.keep_best: {dataset.name} has no held-out {dataset.kind.noun} to go by"
         )
     task = make_task(dataset)
-    for name in config.evaluate.metrics:
+    for name in metrics_of(config):
         check_known(name, task.metrics, "evaluate.metrics")
     try:
         jax.eval_shape(task.init, jax.random.key(0))

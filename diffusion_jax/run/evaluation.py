@@ -13,6 +13,7 @@ from diffusion_jax.from_config import (
     config_hash,
     evaluated,
     make_evaluators,
+    metrics_of,
     statistics_of,
 )
 from diffusion_jax.generation.labels import proportional_labels
@@ -80,7 +81,7 @@ def _passport(run: Run, lengths: Sequence[str]) -> dict[str, Any]:
         "names": {"names": {**settings.names.to_dict(), "splits": list(settings.names.splits)}},
     }
     passport = run.made_by(run.step_to_use(), settings.seed)
-    for name in settings.metrics:
+    for name in metrics_of(run.config):
         passport |= asked.get(name, {})
     if lengths:  # each figure says its own
         del passport["ema"]
@@ -155,9 +156,7 @@ def _write_report(
         "data": f"{config.data.name}, {num:,} training {noun}",
         "network": f"{config.model.name}, {run.cost(run.abstract_state())}",
         "training": f"{model.step:,} steps of {config.train.batch_size} {noun}, "
-        f"{epochs:,.0f} epochs"
-        + (f", {curves:,.0f} s" if curves else "")
-        + f", EMA {averages}",
+        f"{epochs:,.0f} epochs" + (f", {curves:,.0f} s" if curves else "") + f", EMA {averages}",
     }
     if model.generator:
         made_by = model.made_by(0)

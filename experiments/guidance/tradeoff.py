@@ -36,7 +36,7 @@ def measure(seed: int, folder: Path) -> list[dict]:
     """A row for each setting, of one training."""
     config = digits.get_config()
     config.seed = seed
-    config.evaluate.metrics = ("distances",)
+    config.evaluate.metrics = "distances"
     config.train.sample_every = 0
     workdir = folder / f"seed{seed}"
     if status := run.run(config, workdir, "train"):

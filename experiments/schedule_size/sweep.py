@@ -27,6 +27,6 @@ def get_sweep() -> Sweep:
             "train.heldout_every": 500,
             "train.sample_every": 0,
             "train.checkpoint_every": 500,
-            "evaluate.metrics": ("distances", "denoising"),
+            "evaluate.metrics": "distances,denoising",
         },
     )
