@@ -27,7 +27,7 @@ def check_known(name: object, known: Iterable[object], key: str) -> None:
         raise ConfigError(f"{key}={name!r} is not known{suggest(name, known)}")
 
 
-def metrics_of(config: Config) -> list[str]:
+def metrics_of(config: ConfigDict) -> list[str]:
     """The names in `evaluate.metrics`, "a,b"."""
     return [name.strip() for name in config.evaluate.metrics.split(",") if name.strip()]
 
