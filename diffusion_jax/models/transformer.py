@@ -3,7 +3,7 @@
 Rombach et al. 2022, section 3.3 and appendix E.2.1. Stable Diffusion v1-5's U-Net, of 859,520,964
 parameters for latents of 64 x 64 x 4 and texts of 77 x 768, is
 
-    UNet(channels=320, channel_mults=(1, 2, 4, 4), num_blocks=2, attention_resolutions=(64, 32, 16),
+    UNet(channels=320, channel_mults=(1, 2, 4, 4), num_blocks=2, attention_levels=(0, 1, 2),
          num_heads=8, context_dim=768, symmetric_padding=True, dropout=0.0, out_channels=4)
 """
 

@@ -3,7 +3,7 @@
 One class holds both: `scale_shift` and `resblock_updown` switch on what ADM adds. The defaults are
 DDPM's CIFAR-10 network of 35.7 M parameters. ADM's ImageNet-64 network of 296 M is
 
-    UNet(channels=192, channel_mults=(1, 2, 3, 4), num_blocks=3, attention_resolutions=(32, 16, 8),
+    UNet(channels=192, channel_mults=(1, 2, 3, 4), num_blocks=3, attention_levels=(1, 2, 3),
          head_dim=64, scale_shift=True, resblock_updown=True, num_classes=1000, out_channels=6)
 
 With `context_dim` it attends to a text too; `transformer.py` has Stable Diffusion's sizes.
@@ -107,7 +107,7 @@ class UNet(nn.Module):
         channels: channels at the first level.
         channel_mults: multiples of `channels`, one for each level; each level halves the size.
         num_blocks: residual blocks per level on the way down, one more on the way up.
-        attention_resolutions: heights, of levels, at which blocks are followed by attention; the
+        attention_levels: levels, 0 of full size, at which blocks are followed by attention; the
             middle of the network always has it.
         num_heads: heads of the attention, where `head_dim` is 0.
         head_dim: channels per head; 0 for `num_heads` heads at every width.
@@ -131,7 +131,7 @@ class UNet(nn.Module):
     channels: int = 128
     channel_mults: Sequence[int] = (1, 2, 2, 2)
     num_blocks: int = 2
-    attention_resolutions: Sequence[int] = (16,)
+    attention_levels: Sequence[int] = (1,)
     num_heads: int = 1
     head_dim: int = 0
     scale_shift: bool = False
@@ -161,6 +161,7 @@ class UNet(nn.Module):
         Returns:
             The prediction, float32 [B, H, W, out_channels].
         """
+        self._check_levels()
         self._check_size(x_t.shape[1], x_t.shape[2])
         emb = ConditionEmbedding(
             4 * self.channels,
@@ -176,22 +177,23 @@ class UNet(nn.Module):
         h = Conv(self.channels, dtype=self.dtype, name="conv_in")(h)
         skips = [h]
         last = len(self.channel_mults) - 1
-        for level, mult in enumerate(self.channel_mults):
+        for level in range(last + 1):
             for block in range(self.num_blocks):
-                h = self._block(h, emb, cond, mult, train, f"down_{level}_{block}")
+                h = self._block(h, emb, cond, level, train, f"down_{level}_{block}")
                 skips.append(h)
             if level < last:
                 h = self._resample(h, emb, downsample, train, f"down_{level}")
                 skips.append(h)
 
+        mult = self.channel_mults[last]
         h = self._res_block(mult, name="middle_0")(h, emb, train)
         h = self._attention(h, cond, "middle_attention")
         h = self._res_block(mult, name="middle_1")(h, emb, train)
 
-        for level, mult in reversed(list(enumerate(self.channel_mults))):
+        for level in reversed(range(last + 1)):
             for block in range(self.num_blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = self._block(h, emb, cond, mult, train, f"up_{level}_{block}")
+                h = self._block(h, emb, cond, level, train, f"up_{level}_{block}")
             if level > 0:
                 h = self._resample(h, emb, upsample, train, f"up_{level}")
 
@@ -221,9 +223,9 @@ class UNet(nn.Module):
             h, *text_of(cond, len(h), self.context_dim)
         )
 
-    def _block(self, h: Array, emb: Array, cond: Cond, mult: int, train: bool, name: str) -> Array:
-        h = self._res_block(mult, name=name)(h, emb, train)
-        if h.shape[1] in self.attention_resolutions:
+    def _block(self, h: Array, emb: Array, cond: Cond, level: int, train: bool, name: str) -> Array:
+        h = self._res_block(self.channel_mults[level], name=name)(h, emb, train)
+        if level in self.attention_levels:
             h = self._attention(h, cond, f"{name}_attention")
         return h
 
@@ -240,6 +242,15 @@ class UNet(nn.Module):
                 features, stride=2, padding=padding, dtype=self.dtype, name=f"{name}_resample"
             )(h)
         return Conv(features, dtype=self.dtype, name=f"{name}_resample")(upsample(h))
+
+    def _check_levels(self) -> None:
+        levels = len(self.channel_mults)
+        if not set(self.attention_levels) <= set(range(levels)):
+            raise ValueError(
+                f"model.unet.attention_levels={tuple(self.attention_levels)} must be some of the "
+                f"{levels} levels of model.unet.channel_mults={tuple(self.channel_mults)}, which "
+                f"are counted from 0, that of full size, to {levels - 1}"
+            )
 
     def _check_size(self, height: int, width: int) -> None:
         levels = len(self.channel_mults)

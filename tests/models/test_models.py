@@ -40,7 +40,7 @@ ADM_64 = UNet(
     channels=192,
     channel_mults=(1, 2, 3, 4),
     num_blocks=3,
-    attention_resolutions=(32, 16, 8),
+    attention_levels=(1, 2, 3),
     head_dim=64,
     scale_shift=True,
     resblock_updown=True,
@@ -50,11 +50,11 @@ ADM_64 = UNet(
 DIT_S = DiT(num_classes=1000, out_channels=8)
 DIT_XL = DiT(2, 1152, 28, 16, num_classes=1000, out_channels=8)
 
-SMALL = {"channels": 8, "channel_mults": (1, 2), "num_blocks": 1, "attention_resolutions": (4,)}
+SMALL = {"channels": 8, "channel_mults": (1, 2), "num_blocks": 1, "attention_levels": (1,)}
 SMALL_NETS = {
     "ddpm": UNet(**SMALL),
     "adm": UNet(**SMALL, head_dim=8, scale_shift=True, resblock_updown=True),
-    "patched": UNet(**SMALL, patch_size=2),
+    "patched": UNet(**SMALL | {"attention_levels": (0,)}, patch_size=2),
     "dit": DiT(hidden_size=32, depth=2, num_heads=4, remat="full"),
 }
 
@@ -62,7 +62,7 @@ SD_15 = UNet(
     channels=320,
     channel_mults=(1, 2, 4, 4),
     num_blocks=2,
-    attention_resolutions=(64, 32, 16),
+    attention_levels=(0, 1, 2),
     num_heads=8,
     context_dim=768,
     symmetric_padding=True,
@@ -116,7 +116,7 @@ def test_unet_with_text_agrees_with_diffusers():
         channels=128,
         channel_mults=(1, 2),
         num_blocks=1,
-        attention_resolutions=(8,),
+        attention_levels=(0,),
         num_heads=4,
         context_dim=24,
         symmetric_padding=True,
@@ -352,6 +352,8 @@ def test_dropout_is_on_in_training_only():
         (UNet(**SMALL), 9, r"9x8.*model.unet.channel_mults=\(1, 2\).*multiples of 2"),
         (UNet(), 12, r"12x8.*4 levels.*multiples of 8"),
         (UNet(**SMALL, patch_size=4), 12, r"12x8.*model.unet.patch_size=4.*multiples of 8"),
+        (UNet(8, (1, 2), 1, (0, 2)), 8, r"model.unet.attention_levels=\(0, 2\).*2 levels.* to 1"),
+        (UNet(8, (1, 2), 1, (-1,)), 8, r"model.unet.attention_levels=\(-1,\)"),
         (UNet(**SMALL, num_heads=3), 8, r"model.unet.num_heads=3"),
         (UNet(**SMALL, head_dim=24), 8, r"model.unet.head_dim=24"),
         (DiT(), 9, r"9x8.*model.dit.patch_size=2"),
