@@ -38,11 +38,11 @@ class SpatialTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, text: Array, lengths: Array) -> Array:
-        """Images x [B, H, W, C] and texts [B, L, D] of `lengths` [B] tokens -> [B, H, W, C]."""
-        b, height, width, c = x.shape
+        """Samples x [B, ..., C] and texts [B, L, D] of `lengths` [B] tokens -> [B, ..., C]."""
+        b, *_, c = x.shape
         layer = partial(dense, dtype=self.dtype)
         norm = partial(nn.LayerNorm, epsilon=1e-5, dtype=self.dtype)
-        h = GroupNorm(self.dtype, epsilon=1e-6, name="norm")(x).reshape(b, height * width, c)
+        h = GroupNorm(self.dtype, epsilon=1e-6, name="norm")(x).reshape(b, -1, c)
         h = layer(c, name="proj_in")(h)
         to_heads = partial(attend, num_heads=self.num_heads, dtype=self.dtype)
         own = norm(name="norm_self")(h)

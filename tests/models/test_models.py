@@ -1,5 +1,6 @@
 """The networks: sizes as published, exact gradients, conditioning, clear refusals."""
 
+import itertools
 import math
 import pathlib
 import zlib
@@ -198,6 +199,9 @@ def test_flops_of_known_programs():
         ),
         (conv_by_matmul, plain_conv, (4, 32, 31, 3), (3, 3, 3, 4)),
         (conv_by_matmul, plain_conv, (1, 2, 3, 2), (5, 5, 2, 4)),
+        (conv_by_matmul, plain_conv, (4, 32, 3), (3, 3, 4)),
+        (conv_by_matmul, plain_conv, (2, 4, 5, 6, 2), (3, 3, 3, 2, 4)),
+        (partial(conv_for_cpu, stride=2), partial(plain_conv, stride=2), (2, 9, 3), (3, 3, 4)),
         (matmul_for_cpu, jnp.matmul, (4, 512, 2, 3), (3, 5)),
         (matmul_for_cpu, jnp.matmul, (3, 7, 3), (3, 5)),
     ],
@@ -273,10 +277,11 @@ def test_another_platform_is_traced_for_as_told(monkeypatch):
 
 
 def test_conv_layer_is_the_same_at_every_stride_and_size():
-    x = jnp.ones((1, 4, 4, 2))
-    for size, stride in [(1, 1), (1, 2), (3, 1), (3, 2)]:
+    x = jax.random.normal(jax.random.key(1), (1, 4, 4, 4, 2))
+    for axes, size, stride in itertools.product((1, 2, 3), (1, 3), (1, 2)):
+        x = x.reshape(1, *[4] * axes, -1)
         ours = Conv(5, size, stride)
-        theirs = nn.Conv(5, (size, size), strides=stride)
+        theirs = nn.Conv(5, [size] * axes, strides=stride)
         params = ours.init(jax.random.key(0), x)
         np.testing.assert_allclose(ours.apply(params, x), theirs.apply(params, x), atol=1e-5)
 
@@ -380,6 +385,6 @@ def test_patches_are_the_pixels_of_a_patched_unet():
 
 
 def test_position_embedding_tells_rows_from_columns():
-    table = position_embedding(2, 3, 8).reshape(2, 3, 2, 2, 2)  # row, column, half, sin/cos, freq
+    table = position_embedding((2, 3), 8).reshape(2, 3, 2, 2, 2)  # row, column, half, sin/cos, freq
     np.testing.assert_allclose(table[1, 2, 0, 0], np.sin([2.0, 0.02]), atol=1e-6)
     np.testing.assert_allclose(table[1, 2, 1, 1], np.cos([1.0, 0.01]), atol=1e-6)
