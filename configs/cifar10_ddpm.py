@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     c.objective.cond_dropout = 1.0  # no labels at all
     c.model.unet.channels = 128
     c.model.unet.channel_mults = (1, 2, 2, 2)
-    c.model.unet.attention_resolutions = (16,)
+    c.model.unet.attention_levels = (1,)
     c.model.unet.scale_shift = False
     c.model.unet.dropout = 0.1
     c.optimizer.name = "adam"

@@ -87,7 +87,7 @@ def get_config() -> ConfigDict:
     c.model.unet.channels = 32
     c.model.unet.channel_mults = (1, 2)
     c.model.unet.num_blocks = 2
-    c.model.unet.attention_resolutions = (4,)
+    c.model.unet.attention_levels = (1,)  # 0 is of full size, each next level of half of it
     c.model.unet.num_heads = 1
     c.model.unet.head_dim = 0  # channels per attention head; 0: num_heads heads
     c.model.unet.scale_shift = True  # adaptive group norm (ADM); False: addition (DDPM)

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     c.model.unet.channels = 32
     c.model.unet.channel_mults = (1, 2, 2)
     c.model.unet.num_blocks = 1
-    c.model.unet.attention_resolutions = (8,)
+    c.model.unet.attention_levels = (2,)
     c.model.unet.num_heads = 4
     c.objective.prediction = "v"
     c.optimizer.learning_rate = 1e-3

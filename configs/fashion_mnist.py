@@ -11,6 +11,7 @@ On one GPU train a larger UNet for longer (a recipe: its result has not been mea
     python launch.py --config configs/fashion_mnist.py --workdir runs/fashion_mnist_gpu \
         --config.model.unet.patch_size=1 --config.model.unet.channels=128 \
         --config.model.unet.channel_mults="(1,2,2)" --config.model.unet.num_blocks=2 \
+        --config.model.unet.attention_levels="(2,)" \
         --config.model.dtype=bfloat16 --config.train.steps=50000 --config.train.batch_size=256 \
         --config.ema.decay=0.9999 --config.optimizer.learning_rate=3e-4 \
         --config.optimizer.warmup_steps=1000 --config.sample.steps=50 \
@@ -29,7 +30,7 @@ def get_config() -> ConfigDict:
     c.model.unet.patch_size = 2
     c.model.unet.channels = 48
     c.model.unet.num_blocks = 1
-    c.model.unet.attention_resolutions = (7,)
+    c.model.unet.attention_levels = (1,)
     c.optimizer.learning_rate = 2e-3
     c.train.steps = 6500
     c.train.batch_size = 32

@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     c.model.unet.channels = 192
     c.model.unet.channel_mults = (1, 2, 3, 4)
     c.model.unet.num_blocks = 3
-    c.model.unet.attention_resolutions = (32, 16, 8)
+    c.model.unet.attention_levels = (1, 2, 3)
     c.model.unet.head_dim = 64
     c.model.unet.resblock_updown = True
     c.model.unet.dropout = 0.1

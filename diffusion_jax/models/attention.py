@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.models.platform import platform
+from diffusion_jax.models.platform import needs_jvp, platform
 from diffusion_jax.types import Array
 
 
@@ -15,24 +15,27 @@ def attention(q: Array, k: Array, v: Array, num_heads: int, lengths: Array | Non
 
     With `lengths` int32 [B] only the first so many of the M positions, and at least one, are there.
 
-    On a GPU by cuDNN's fused kernel (FlashAttention, Dao et al. 2022) where it takes the arrays, on
-    a TPU by the library.
+    On a GPU by cuDNN's fused kernel (FlashAttention, Dao et al. 2022) where it takes the arrays and
+    needs no JVP, on a TPU by the library.
     """
     q, k, v = (a.reshape(*a.shape[:2], num_heads, -1) for a in (q, k, v))
     if lengths is not None:
         lengths = jnp.maximum(lengths, 1)
-    kernel = functools.partial(jax.nn.dot_product_attention, key_value_seq_lengths=lengths)
+    kernel = functools.partial(
+        jax.nn.dot_product_attention, key_value_seq_lengths=lengths, implementation="xla"
+    )
     if platform() == "cpu":  # the same, at half the library's time
         logits = jnp.einsum("bqhd,bkhd->bhqk", q / math.sqrt(q.shape[-1]), k)
         if lengths is not None:
             there = jnp.arange(k.shape[1]) < lengths[:, None]
             logits = jnp.where(there[:, None, None], logits, -jnp.inf)
-        weights = jax.nn.softmax(logits.astype(jnp.float32)).astype(v.dtype)
+        dtype = jnp.promote_types(logits.dtype, jnp.float32)
+        weights = jax.nn.softmax(logits.astype(dtype)).astype(v.dtype)
         out: Array = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
     elif platform() == "gpu" and fits_cudnn(q):
-        if has_cudnn():
+        if has_cudnn() and not needs_jvp():
             out = kernel(q, k, v, implementation="cudnn")
-        else:  # a GPU elsewhere that is planned for: like the kernel, this keeps no weights
+        else:  # also of a GPU elsewhere that is planned for: like the kernel, it keeps no weights
             out = jax.checkpoint(kernel)(q, k, v)
     else:
         out = kernel(q, k, v)

@@ -76,10 +76,10 @@ class DiTBlock(nn.Module):
 
 
 class DiT(nn.Module):
-    """A transformer over the patches of an image or of a latent.
+    """A transformer over the patches of an image, a latent, or a sample of any number of axes.
 
     Attributes:
-        patch_size: side of a patch, in pixels; both sides of the image are multiples of it.
+        patch_size: side of a patch, in pixels; all sides of the sample are multiples of it.
         hidden_size: width of a token.
         depth: number of blocks.
         num_heads: heads of the attention.
@@ -88,7 +88,8 @@ class DiT(nn.Module):
             no text.
         num_classes: classes of `cond['label']`; 0 for none.
         vectors: names of the vectors in `cond` that are read, such as 'pooled'.
-        image_channels: of `cond['image']`, a picture that is laid beside the noisy one; 0 for none.
+        image_channels: of `cond['image']`, a signal of the sample's own axes that is laid beside
+            it; 0 for none.
         out_channels: channels of the prediction; twice the input's with a learned variance.
         unroll: blocks per iteration of the loop over them. With all of them there is no loop,
             which compiles longer and on a CPU trains faster, by a sixth for the size S.
@@ -117,17 +118,17 @@ class DiT(nn.Module):
         """Run the network.
 
         Args:
-            x_t: noisy images or latents, [B, H, W, C].
+            x_t: noisy samples or latents, [B, ..., C].
             t: times as the process tells them (`process.TimeInput`), [B].
             cond: as in `conditioning.py`, of which it reads what its attributes say: `label`,
                 `text`, the `vectors`, `image`. What is off or not there is unconditional.
             train: of no effect: DiT has no dropout.
 
         Returns:
-            The prediction, float32 [B, H, W, out_channels].
+            The prediction, float32 [B, ..., out_channels].
         """
         del train
-        self._check_size(x_t.shape[1], x_t.shape[2])
+        self._check_size(x_t.shape[1:-1])
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"model.dit.hidden_size={self.hidden_size} must be a multiple of "
@@ -140,17 +141,17 @@ class DiT(nn.Module):
         emb = nn.silu(emb)  # once, for all the blocks that read it
 
         patches = patchify(beside(x_t, cond, self.image_channels), self.patch_size)
-        b, height, width, _ = patches.shape
-        x = layer(self.hidden_size, name="patches")(patches.reshape(b, height * width, -1))
-        x = x + position_embedding(height, width, self.hidden_size).astype(self.dtype)
+        b, *grid, values = patches.shape
+        x = layer(self.hidden_size, name="patches")(patches.reshape(b, -1, values))
+        x = x + position_embedding(grid, self.hidden_size).astype(self.dtype)
         text = [text_of(cond, b, self.context_dim)] if self.context_dim else []
         x, _ = self._blocks()(keep_rows(x), keep_rows(emb), *text)
 
         modulation = layer(2 * self.hidden_size, kernel_init=zeros, name="modulation_out")(emb)
         shift, scale = jnp.split(modulation[:, None], 2, axis=-1)
-        pixels = self.patch_size**2 * self.out_channels
+        pixels = self.patch_size ** len(grid) * self.out_channels
         x = layer(pixels, kernel_init=zeros, name="out")(modulate(x, shift, scale))
-        x = x.reshape(b, height, width, pixels)
+        x = x.reshape(b, *grid, pixels)
         return unpatchify(x, self.patch_size).astype(jnp.float32)
 
     def _blocks(self) -> Any:
@@ -165,11 +166,11 @@ class DiT(nn.Module):
         )
         return scanned(self.num_heads, self.mlp_ratio, self.dtype, name="blocks")
 
-    def _check_size(self, height: int, width: int) -> None:
-        if height % self.patch_size or width % self.patch_size:
+    def _check_size(self, sizes: Sequence[int]) -> None:
+        if any(size % self.patch_size for size in sizes):
             raise ValueError(
-                f"image size {height}x{width} cannot be cut into patches of model.dit.patch_size="
-                f"{self.patch_size}: height and width must be multiples of it"
+                f"size {'x'.join(map(str, sizes))} cannot be cut into patches of "
+                f"model.dit.patch_size={self.patch_size}: all sides must be multiples of it"
             )
 
 
@@ -189,16 +190,17 @@ def gelu(x: Array) -> Array:
     return nn.gelu(x, approximate=True)
 
 
-def position_embedding(height: int, width: int, features: int) -> Array:
-    """Fixed 2-D sine-cosine embedding of a grid: float32 [height * width, features].
+def position_embedding(sizes: Sequence[int], features: int) -> Array:
+    """Fixed sine-cosine embedding of a grid of n axes: float32 [product of sizes, features].
 
-    The first half of the features tells the column, the second the row, each as sines then
-    cosines of `features / 4` frequencies (the layout of the published weights).
+    Each axis has `features / n` of the features, the last axis the first of them (the layout of the
+    published weights for images), as sines then cosines of `features / 2n` frequencies.
     """
-    if features % 4:
-        raise ValueError(f"model.dit.hidden_size={features} must be a multiple of 4")
-    frequencies = 1e4 ** -(np.arange(features // 4) / (features // 4))
-    row, column = np.divmod(np.arange(height * width), width)
-    halves = [np.outer(place, frequencies) for place in (column, row)]
-    table = np.concatenate([f(a) for a in halves for f in (np.sin, np.cos)], axis=-1)
+    count, rest = divmod(features, 2 * len(sizes))
+    if rest:
+        raise ValueError(f"model.dit.hidden_size={features} must be a multiple of {2 * len(sizes)}")
+    frequencies = 1e4 ** -(np.arange(count) / count)
+    places = np.indices(sizes).reshape(len(sizes), -1)
+    angles = [np.outer(place, frequencies) for place in places[::-1]]
+    table = np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=-1)
     return jnp.asarray(table, jnp.float32)

@@ -84,15 +84,16 @@ class ConditionEmbedding(nn.Module):
 
 
 def beside(x_t: Array, cond: Cond, channels: int) -> Array:
-    """Noisy images [B, H, W, C] with `cond['image']` [B, H, W, channels] -> [B, H, W, C + 1 + ...].
+    """Noisy samples [B, ..., C] with `cond['image']` [B, ..., channels] -> [B, ..., C + 1 + ...].
 
-    The last channel is 1 where there is such a picture, and all of its channels are 0 where there
-    is none, or all of it is 0. With `channels` 0 it is `x_t`.
+    `cond['image']` is a signal of the sample's own axes: an image beside images, sound beside
+    sound. The last channel is 1 where there is one, and all of its channels are 0 where there is
+    none, or all of it is 0. With `channels` 0 it is `x_t`.
     """
     if not channels:
         return x_t
     image = cond.get("image", jnp.zeros((*x_t.shape[:-1], channels), x_t.dtype))
-    there = jnp.any(image != 0, axis=(1, 2, 3), keepdims=True).astype(x_t.dtype)
+    there = jnp.any(image != 0, tuple(range(1, x_t.ndim)), keepdims=True).astype(x_t.dtype)
     there = jnp.broadcast_to(there, (*x_t.shape[:-1], 1))
     return jnp.concatenate([x_t, image.astype(x_t.dtype), there], axis=-1)
 
@@ -116,7 +117,7 @@ def dense(
 
 
 class Conv(nn.Module):
-    """Convolution over `[B, H, W, C]` with a square kernel, padding and a bias.
+    """Convolution over `[B, ..., C]` with a kernel of equal sides, padding and a bias.
 
     'SAME' with stride 2 is no pixel on the left and one on the right of an even size.
     """
@@ -130,13 +131,13 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, H / stride, W / stride, features]."""
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        """[B, H, W, C] -> [B, H / stride, W / stride, features], for any number of axes."""
+        shape = (*[self.kernel_size] * (x.ndim - 2), x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", zeros, (self.features,), jnp.float32)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.kernel_size == 1 and self.stride == 1:
-            y = matmul(x, kernel[0, 0])
+            y = matmul(x, kernel.reshape(shape[-2:]))
         else:
             y = conv(x, kernel, self.stride, self.padding)
         return y + bias.astype(self.dtype)
@@ -154,16 +155,16 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, H, W, C]."""
+        """[B, ..., C] -> [B, ..., C]."""
         c = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
         bias = self.param("bias", zeros, (c,), jnp.float32)
         groups = num_groups(c)
 
         def group_mean(x: Array) -> Array:
-            """Mean over the group of each channel, pixels first: [B, H, W, C] -> [B, 1, 1, C]."""
-            mean = x.mean((1, 2)).reshape(-1, groups, c // groups).mean(-1)
-            return jnp.repeat(mean, c // groups, axis=-1)[:, None, None]
+            """Mean over the group of each channel, pixels first: [B, ..., C] -> [B, 1, ..., C]."""
+            mean = x.mean(tuple(range(1, x.ndim - 1))).reshape(-1, groups, c // groups).mean(-1)
+            return everywhere(jnp.repeat(mean, c // groups, axis=-1), x)
 
         x = x.astype(jnp.float32)
         mean = group_mean(x)
@@ -178,29 +179,46 @@ def num_groups(channels: int) -> int:
     return max(n for n in range(1, max(2, min(32, channels // 4) + 1)) if channels % n == 0)
 
 
+def everywhere(vectors: Array, x: Array) -> Array:
+    """A vector for each sample, to broadcast over the places of x: [B, D] -> [B, 1, ..., D]."""
+    return jnp.expand_dims(vectors, range(1, x.ndim - 1))
+
+
 def upsample(x: Array) -> Array:
-    """Nearest neighbour, twice the size: [B, H, W, C] -> [B, 2H, 2W, C]."""
-    b, h, w, c = x.shape
-    return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+    """Nearest neighbour, twice the size: [B, H, W, C] -> [B, 2H, 2W, C], for any number of axes."""
+    b, *sizes, c = x.shape
+    x = jnp.expand_dims(x, range(2, 2 * x.ndim - 3, 2))
+    doubled = jnp.broadcast_to(x, (b, *(n for size in sizes for n in (size, 2)), c))
+    return doubled.reshape(b, *(2 * size for size in sizes), c)
 
 
 def downsample(x: Array) -> Array:
-    """Mean over 2 x 2 pixels: [B, H, W, C] -> [B, H / 2, W / 2, C]."""
-    b, h, w, c = x.shape
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+    """Mean over 2 x 2 pixels: [B, H, W, C] -> [B, H / 2, W / 2, C], for any number of axes."""
+    pairs = _cut(x, 2)
+    return pairs.mean(tuple(range(2, pairs.ndim - 1, 2)))
 
 
 def patchify(x: Array, patch_size: int) -> Array:
-    """Every patch of p x p pixels becomes one: [B, H, W, C] -> [B, H / p, W / p, p p C]."""
-    b, h, w, c = x.shape
-    p = patch_size
-    x = x.reshape(b, h // p, p, w // p, p, c).swapaxes(2, 3)
-    return x.reshape(b, h // p, w // p, p * p * c)
+    """Every patch of p x p pixels becomes one: [B, H, W, C] -> [B, H / p, W / p, p p C].
+
+    For any number of axes, as `unpatchify`.
+    """
+    x = _cut(x, patch_size)
+    last = x.ndim - 1
+    x = x.transpose(0, *range(1, last, 2), *range(2, last, 2), last)
+    return x.reshape(*x.shape[: (last + 1) // 2], -1)
 
 
 def unpatchify(x: Array, patch_size: int) -> Array:
     """Undo `patchify`: [B, H / p, W / p, p p C] -> [B, H, W, C]."""
-    b, h, w, _ = x.shape
-    p = patch_size
-    x = x.reshape(b, h, w, p, p, -1).swapaxes(2, 3)
-    return x.reshape(b, h * p, w * p, -1)
+    b, *sizes, _ = x.shape
+    n = len(sizes)
+    x = x.reshape(b, *sizes, *[patch_size] * n, -1)
+    x = x.transpose(0, *(axis for i in range(1, n + 1) for axis in (i, n + i)), 2 * n + 1)
+    return x.reshape(b, *(size * patch_size for size in sizes), -1)
+
+
+def _cut(x: Array, p: int) -> Array:
+    """Each axis in pieces of `p`: [B, H, W, C] -> [B, H / p, p, W / p, p, C]."""
+    b, *sizes, c = x.shape
+    return x.reshape(b, *(n for size in sizes for n in (size // p, p)), c)

@@ -6,6 +6,7 @@ for it are the same functions as the plain ones, and everywhere else these are t
 
 import functools
 import math
+import string
 from collections.abc import Callable, Sequence
 
 import jax
@@ -26,7 +27,10 @@ def matmul(x: Array, kernel: Array) -> Array:
 
 
 def conv(x: Array, kernel: Array, stride: int = 1, padding: Padding = "SAME") -> Array:
-    """Convolution: [B, H, W, C] and [K, K, C, D] -> [B, H / stride, W / stride, D]."""
+    """Convolution: [B, H, W, C] and [K, K, C, D] -> [B, H / stride, W / stride, D].
+
+    Over any number of axes: of one, [B, T, C] and [K, C, D], and so on.
+    """
     product = conv_for_cpu if platform() == "cpu" else plain_conv
     return product(x, kernel, stride, padding)
 
@@ -36,18 +40,19 @@ def plain_conv(
     kernel: Array,
     stride: int = 1,
     padding: Padding = "SAME",
-    layout: str = "HWIO",
+    layout: str = "IO",
 ) -> Array:
     """`conv` by the library.
 
-    `layout` is that of the kernel: with "HWOI" it is given as [K, K, D, C].
+    `layout` is that of the kernel's channels: with "OI" it is given as [K, K, D, C].
     """
+    axes = string.ascii_lowercase[: x.ndim - 2]
     return lax.conv_general_dilated(
         x,
         kernel,
-        window_strides=(stride, stride),
+        window_strides=[stride] * len(axes),
         padding=padding,
-        dimension_numbers=("NHWC", layout, "NHWC"),
+        dimension_numbers=(f"N{axes}C", axes + layout, f"N{axes}C"),
     )
 
 
@@ -94,26 +99,26 @@ def conv_by_matmul(x: Array, kernel: Array, positions: int = 2048) -> Array:
     both operands are contiguous along rows (so `x` is transposed here, and held so by the barrier)
     and lie in cache (so the batch is cut into chunks of some `positions` pixels).
     """
-    b, h, w, c = x.shape
-    size, features = kernel.shape[0], kernel.shape[-1]
-    chunk = max(n for n in range(1, b + 1) if b % n == 0 and (n == 1 or n * h * w <= positions))
-    columns = lax.optimization_barrier(x.reshape(-1, chunk * h * w, c).swapaxes(1, 2))
-    weights = lax.optimization_barrier(kernel.transpose(2, 0, 1, 3).reshape(c, -1))
+    b, *sizes, c = x.shape
+    *window, _, features = kernel.shape
+    pixels = math.prod(sizes)
+    chunk = max(n for n in range(1, b + 1) if b % n == 0 and (n == 1 or n * pixels <= positions))
+    columns = lax.optimization_barrier(x.reshape(-1, chunk * pixels, c).swapaxes(1, 2))
+    weights = lax.optimization_barrier(jnp.moveaxis(kernel, -2, 0).reshape(c, -1))
 
     def convolve(carry: None, columns: Array) -> tuple[None, Array]:
         z = lax.dot_general(columns, weights, (((0,), (0,)), ((), ())))
-        z = z.reshape(chunk, h, w, size * size * features)
-        y = jnp.zeros((chunk, h, w, features), x.dtype)
+        z = z.reshape(chunk, *sizes, math.prod(window) * features)
+        y = jnp.zeros((chunk, *sizes, features), x.dtype)
         # Split and not sliced: its transpose is one concatenation.
-        parts = lax.split(z, [features] * size * size, axis=3)
-        for (i, j), part in zip(np.ndindex(size, size), parts, strict=True):
-            down, right = size // 2 - i, size // 2 - j
-            shift = ((0, 0, 0), (down, -down, 0), (right, -right, 0), (0, 0, 0))
-            y += lax.pad(part, jnp.zeros((), x.dtype), shift)
+        parts = lax.split(z, [features] * math.prod(window), axis=z.ndim - 1)
+        for place, part in zip(np.ndindex(*window), parts, strict=True):
+            shift = [(k // 2 - i, i - k // 2, 0) for k, i in zip(window, place, strict=True)]
+            y += lax.pad(part, jnp.zeros((), x.dtype), [(0, 0, 0), *shift, (0, 0, 0)])
         return carry, y
 
     _, y = lax.scan(convolve, None, columns)
-    return y.reshape(b, h, w, features)
+    return y.reshape(b, *sizes, features)
 
 
 def conv_for_cpu(x: Array, kernel: Array, stride: int = 1, padding: Padding = "SAME") -> Array:
@@ -126,7 +131,7 @@ def conv_for_cpu(x: Array, kernel: Array, stride: int = 1, padding: Padding = "S
     large = stride == 1 and padding == "SAME" and x.size * kernel.shape[-1] > 2**23
     return with_derivatives(
         product,
-        lambda x, kernel: plain_conv(x, kernel.swapaxes(2, 3), stride, padding, "HWOI"),
+        lambda x, kernel: plain_conv(x, kernel.swapaxes(-2, -1), stride, padding, "OI"),
         conv_by_matmul if large else product,
     )(x, kernel)
 

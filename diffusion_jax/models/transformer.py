@@ -3,7 +3,7 @@
 Rombach et al. 2022, section 3.3 and appendix E.2.1. Stable Diffusion v1-5's U-Net, of 859,520,964
 parameters for latents of 64 x 64 x 4 and texts of 77 x 768, is
 
-    UNet(channels=320, channel_mults=(1, 2, 4, 4), num_blocks=2, attention_resolutions=(64, 32, 16),
+    UNet(channels=320, channel_mults=(1, 2, 4, 4), num_blocks=2, attention_levels=(0, 1, 2),
          num_heads=8, context_dim=768, symmetric_padding=True, dropout=0.0, out_channels=4)
 """
 
@@ -38,11 +38,11 @@ class SpatialTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, text: Array, lengths: Array) -> Array:
-        """Images x [B, H, W, C] and texts [B, L, D] of `lengths` [B] tokens -> [B, H, W, C]."""
-        b, height, width, c = x.shape
+        """Samples x [B, ..., C] and texts [B, L, D] of `lengths` [B] tokens -> [B, ..., C]."""
+        b, *_, c = x.shape
         layer = partial(dense, dtype=self.dtype)
         norm = partial(nn.LayerNorm, epsilon=1e-5, dtype=self.dtype)
-        h = GroupNorm(self.dtype, epsilon=1e-6, name="norm")(x).reshape(b, height * width, c)
+        h = GroupNorm(self.dtype, epsilon=1e-6, name="norm")(x).reshape(b, -1, c)
         h = layer(c, name="proj_in")(h)
         to_heads = partial(attend, num_heads=self.num_heads, dtype=self.dtype)
         own = norm(name="norm_self")(h)

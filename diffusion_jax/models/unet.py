@@ -3,7 +3,7 @@
 One class holds both: `scale_shift` and `resblock_updown` switch on what ADM adds. The defaults are
 DDPM's CIFAR-10 network of 35.7 M parameters. ADM's ImageNet-64 network of 296 M is
 
-    UNet(channels=192, channel_mults=(1, 2, 3, 4), num_blocks=3, attention_resolutions=(32, 16, 8),
+    UNet(channels=192, channel_mults=(1, 2, 3, 4), num_blocks=3, attention_levels=(1, 2, 3),
          head_dim=64, scale_shift=True, resblock_updown=True, num_classes=1000, out_channels=6)
 
 With `context_dim` it attends to a text too; `transformer.py` has Stable Diffusion's sizes.
@@ -24,6 +24,7 @@ from diffusion_jax.models.layers import (
     beside,
     dense,
     downsample,
+    everywhere,
     patchify,
     unpatchify,
     upsample,
@@ -56,14 +57,14 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, emb: Array, train: bool) -> Array:
-        """Images x [B, H, W, C] and conditioning emb [B, E] -> [B, H', W', features]."""
+        """Samples x [B, ..., C] and conditioning emb [B, E] -> [B, ..., features]."""
         h = nn.silu(GroupNorm(self.dtype, name="norm_0")(x))
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
         h = Conv(self.features, dtype=self.dtype, name="conv_0")(h)
         norm = GroupNorm(self.dtype, name="norm_1")
         width = 2 * self.features if self.scale_shift else self.features
-        emb = dense(width, dtype=self.dtype, name="emb")(emb)[:, None, None]
+        emb = everywhere(dense(width, dtype=self.dtype, name="emb")(emb), h)
         if self.scale_shift:
             scale, shift = jnp.split(emb, 2, axis=-1)
             h = norm(h) * (1 + scale) + shift
@@ -85,15 +86,15 @@ class AttentionBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, H, W, C]."""
-        b, height, width, c = x.shape
+        """[B, ..., C] -> [B, ..., C]."""
+        b, *_, c = x.shape
         if c % (self.head_dim or self.num_heads):
             raise ValueError(
                 f"attention over {c} channels cannot be split into heads evenly: change "
                 f"model.unet.head_dim={self.head_dim} or model.unet.num_heads={self.num_heads}"
             )
         heads = c // self.head_dim if self.head_dim else self.num_heads
-        h = GroupNorm(self.dtype, name="norm")(x).reshape(b, height * width, c)
+        h = GroupNorm(self.dtype, name="norm")(x).reshape(b, -1, c)
         q, k, v = jnp.split(dense(3 * c, dtype=self.dtype, name="qkv")(h), 3, axis=-1)
         h = attention(q, k, v, heads)
         h = dense(c, kernel_init=zeros, dtype=self.dtype, name="out")(h)
@@ -101,13 +102,15 @@ class AttentionBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """Predicts an image from a noisy one, at each of `len(channel_mults)` resolutions.
+    """Predicts a sample from a noisy one, at each of `len(channel_mults)` resolutions.
+
+    Images [B, H, W, C], sound [B, T, C], or any other number of axes.
 
     Attributes:
         channels: channels at the first level.
         channel_mults: multiples of `channels`, one for each level; each level halves the size.
         num_blocks: residual blocks per level on the way down, one more on the way up.
-        attention_resolutions: heights, of levels, at which blocks are followed by attention; the
+        attention_levels: levels, 0 of full size, at which blocks are followed by attention; the
             middle of the network always has it.
         num_heads: heads of the attention, where `head_dim` is 0.
         head_dim: channels per head; 0 for `num_heads` heads at every width.
@@ -123,7 +126,8 @@ class UNet(nn.Module):
             (Stable Diffusion) instead of to the right and below only (DDPM's 'SAME').
         num_classes: classes of `cond['label']`; 0 for none.
         vectors: names of the vectors in `cond` that are read, such as 'pooled'.
-        image_channels: of `cond['image']`, a picture that is laid beside the noisy one; 0 for none.
+        image_channels: of `cond['image']`, a signal of the sample's own axes that is laid beside
+            it; 0 for none.
         out_channels: channels of the prediction; twice the image's with a learned variance.
         dtype: compute dtype; parameters and output are float32.
     """
@@ -131,7 +135,7 @@ class UNet(nn.Module):
     channels: int = 128
     channel_mults: Sequence[int] = (1, 2, 2, 2)
     num_blocks: int = 2
-    attention_resolutions: Sequence[int] = (16,)
+    attention_levels: Sequence[int] = (1,)
     num_heads: int = 1
     head_dim: int = 0
     scale_shift: bool = False
@@ -152,16 +156,17 @@ class UNet(nn.Module):
         """Run the network.
 
         Args:
-            x_t: noisy images, [B, H, W, C].
+            x_t: noisy samples, [B, ..., C].
             t: times as the process tells them (`process.TimeInput`), [B].
             cond: as in `conditioning.py`, of which it reads what its attributes say: `label`,
                 `text`, the `vectors`, `image`. What is off or not there is unconditional.
             train: whether dropout is on; it takes the 'dropout' key.
 
         Returns:
-            The prediction, float32 [B, H, W, out_channels].
+            The prediction, float32 [B, ..., out_channels].
         """
-        self._check_size(x_t.shape[1], x_t.shape[2])
+        self._check_levels()
+        self._check_size(x_t.shape[1:-1])
         emb = ConditionEmbedding(
             4 * self.channels,
             self.channels,
@@ -176,27 +181,28 @@ class UNet(nn.Module):
         h = Conv(self.channels, dtype=self.dtype, name="conv_in")(h)
         skips = [h]
         last = len(self.channel_mults) - 1
-        for level, mult in enumerate(self.channel_mults):
+        for level in range(last + 1):
             for block in range(self.num_blocks):
-                h = self._block(h, emb, cond, mult, train, f"down_{level}_{block}")
+                h = self._block(h, emb, cond, level, train, f"down_{level}_{block}")
                 skips.append(h)
             if level < last:
                 h = self._resample(h, emb, downsample, train, f"down_{level}")
                 skips.append(h)
 
+        mult = self.channel_mults[last]
         h = self._res_block(mult, name="middle_0")(h, emb, train)
         h = self._attention(h, cond, "middle_attention")
         h = self._res_block(mult, name="middle_1")(h, emb, train)
 
-        for level, mult in reversed(list(enumerate(self.channel_mults))):
+        for level in reversed(range(last + 1)):
             for block in range(self.num_blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = self._block(h, emb, cond, mult, train, f"up_{level}_{block}")
+                h = self._block(h, emb, cond, level, train, f"up_{level}_{block}")
             if level > 0:
                 h = self._resample(h, emb, upsample, train, f"up_{level}")
 
         h = nn.silu(GroupNorm(self.dtype, name="norm_out")(h))
-        patch = self.patch_size**2 * self.out_channels
+        patch = self.patch_size ** (x_t.ndim - 2) * self.out_channels
         h = Conv(patch, kernel_init=zeros, dtype=self.dtype, name="conv_out")(h)
         return unpatchify(h, self.patch_size).astype(jnp.float32)
 
@@ -221,9 +227,9 @@ class UNet(nn.Module):
             h, *text_of(cond, len(h), self.context_dim)
         )
 
-    def _block(self, h: Array, emb: Array, cond: Cond, mult: int, train: bool, name: str) -> Array:
-        h = self._res_block(mult, name=name)(h, emb, train)
-        if h.shape[1] in self.attention_resolutions:
+    def _block(self, h: Array, emb: Array, cond: Cond, level: int, train: bool, name: str) -> Array:
+        h = self._res_block(self.channel_mults[level], name=name)(h, emb, train)
+        if level in self.attention_levels:
             h = self._attention(h, cond, f"{name}_attention")
         return h
 
@@ -235,19 +241,28 @@ class UNet(nn.Module):
             mult = features // self.channels
             return self._res_block(mult, f"{name}_resample", resample)(h, emb, train)
         if resample is downsample:
-            padding = [(1, 1)] * 2 if self.symmetric_padding else "SAME"
+            padding = [(1, 1)] * (h.ndim - 2) if self.symmetric_padding else "SAME"
             return Conv(
                 features, stride=2, padding=padding, dtype=self.dtype, name=f"{name}_resample"
             )(h)
         return Conv(features, dtype=self.dtype, name=f"{name}_resample")(upsample(h))
 
-    def _check_size(self, height: int, width: int) -> None:
+    def _check_levels(self) -> None:
+        levels = len(self.channel_mults)
+        if not set(self.attention_levels) <= set(range(levels)):
+            raise ValueError(
+                f"model.unet.attention_levels={tuple(self.attention_levels)} must be some of the "
+                f"{levels} levels of model.unet.channel_mults={tuple(self.channel_mults)}, which "
+                f"are counted from 0, that of full size, to {levels - 1}"
+            )
+
+    def _check_size(self, sizes: Sequence[int]) -> None:
         levels = len(self.channel_mults)
         factor = self.patch_size * 2 ** (levels - 1)
-        if height % factor or width % factor:
+        if any(size % factor for size in sizes):
             raise ValueError(
-                f"image size {height}x{width} cannot be halved {levels - 1} times after patches of "
-                f"model.unet.patch_size={self.patch_size}, as the {levels} levels of "
-                f"model.unet.channel_mults={tuple(self.channel_mults)} ask: height and width must "
-                f"be multiples of {factor}"
+                f"size {'x'.join(map(str, sizes))} cannot be halved {levels - 1} times after "
+                f"patches of model.unet.patch_size={self.patch_size}, as the {levels} levels of "
+                f"model.unet.channel_mults={tuple(self.channel_mults)} ask: all sides must be "
+                f"multiples of {factor}"
             )

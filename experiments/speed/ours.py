@@ -32,7 +32,7 @@ SAMPLING_STEPS = 10
 def network(name: str, dtype: Any) -> Any:
     """The two networks of the comparison; bench.py tells their sizes."""
     if name == "unet":
-        return UNet(64, (1, 2, 2), 2, (16,), num_heads=4, dropout=0.0, dtype=dtype)
+        return UNet(64, (1, 2, 2), 2, (1,), num_heads=4, dropout=0.0, dtype=dtype)
     return DiT(patch_size=4, hidden_size=384, depth=12, num_heads=6, unroll=12, dtype=dtype)
 
 

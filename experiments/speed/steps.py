@@ -168,7 +168,7 @@ def guided_sampling(rounds: int) -> None:
         **small,
         channel_mults=(1, 2, 4, 4),
         num_blocks=2,
-        attention_resolutions=(64, 32, 16),
+        attention_levels=(0, 1, 2),
         context_dim=768,
         symmetric_padding=True,
         dropout=0.0,

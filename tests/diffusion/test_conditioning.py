@@ -26,7 +26,7 @@ COND = {
 COND["text"][1, 2:] = COND["text"][2, 1:] = 0  # of 4, 2 and 1 tokens
 READS = {"context_dim": 6, "num_classes": 3, "vectors": ("pooled", "vector"), "image_channels": 2}
 NETS = {
-    "unet": UNet(8, (1, 2), 1, (4,), dropout=0.0, out_channels=1, **READS),
+    "unet": UNet(8, (1, 2), 1, (1,), dropout=0.0, out_channels=1, **READS),
     "dit": DiT(4, 16, 2, 2, out_channels=1, **READS),
 }
 

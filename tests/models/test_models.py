@@ -1,5 +1,6 @@
 """The networks: sizes as published, exact gradients, conditioning, clear refusals."""
 
+import itertools
 import math
 import pathlib
 import zlib
@@ -40,7 +41,7 @@ ADM_64 = UNet(
     channels=192,
     channel_mults=(1, 2, 3, 4),
     num_blocks=3,
-    attention_resolutions=(32, 16, 8),
+    attention_levels=(1, 2, 3),
     head_dim=64,
     scale_shift=True,
     resblock_updown=True,
@@ -50,11 +51,11 @@ ADM_64 = UNet(
 DIT_S = DiT(num_classes=1000, out_channels=8)
 DIT_XL = DiT(2, 1152, 28, 16, num_classes=1000, out_channels=8)
 
-SMALL = {"channels": 8, "channel_mults": (1, 2), "num_blocks": 1, "attention_resolutions": (4,)}
+SMALL = {"channels": 8, "channel_mults": (1, 2), "num_blocks": 1, "attention_levels": (1,)}
 SMALL_NETS = {
     "ddpm": UNet(**SMALL),
     "adm": UNet(**SMALL, head_dim=8, scale_shift=True, resblock_updown=True),
-    "patched": UNet(**SMALL, patch_size=2),
+    "patched": UNet(**SMALL | {"attention_levels": (0,)}, patch_size=2),
     "dit": DiT(hidden_size=32, depth=2, num_heads=4, remat="full"),
 }
 
@@ -62,7 +63,7 @@ SD_15 = UNet(
     channels=320,
     channel_mults=(1, 2, 4, 4),
     num_blocks=2,
-    attention_resolutions=(64, 32, 16),
+    attention_levels=(0, 1, 2),
     num_heads=8,
     context_dim=768,
     symmetric_padding=True,
@@ -116,7 +117,7 @@ def test_unet_with_text_agrees_with_diffusers():
         channels=128,
         channel_mults=(1, 2),
         num_blocks=1,
-        attention_resolutions=(8,),
+        attention_levels=(0,),
         num_heads=4,
         context_dim=24,
         symmetric_padding=True,
@@ -198,6 +199,9 @@ def test_flops_of_known_programs():
         ),
         (conv_by_matmul, plain_conv, (4, 32, 31, 3), (3, 3, 3, 4)),
         (conv_by_matmul, plain_conv, (1, 2, 3, 2), (5, 5, 2, 4)),
+        (conv_by_matmul, plain_conv, (4, 32, 3), (3, 3, 4)),
+        (conv_by_matmul, plain_conv, (2, 4, 5, 6, 2), (3, 3, 3, 2, 4)),
+        (partial(conv_for_cpu, stride=2), partial(plain_conv, stride=2), (2, 9, 3), (3, 3, 4)),
         (matmul_for_cpu, jnp.matmul, (4, 512, 2, 3), (3, 5)),
         (matmul_for_cpu, jnp.matmul, (3, 7, 3), (3, 5)),
     ],
@@ -273,10 +277,11 @@ def test_another_platform_is_traced_for_as_told(monkeypatch):
 
 
 def test_conv_layer_is_the_same_at_every_stride_and_size():
-    x = jnp.ones((1, 4, 4, 2))
-    for size, stride in [(1, 1), (1, 2), (3, 1), (3, 2)]:
+    x = jax.random.normal(jax.random.key(1), (1, 4, 4, 4, 2))
+    for axes, size, stride in itertools.product((1, 2, 3), (1, 3), (1, 2)):
+        x = x.reshape(1, *[4] * axes, -1)
         ours = Conv(5, size, stride)
-        theirs = nn.Conv(5, (size, size), strides=stride)
+        theirs = nn.Conv(5, [size] * axes, strides=stride)
         params = ours.init(jax.random.key(0), x)
         np.testing.assert_allclose(ours.apply(params, x), theirs.apply(params, x), atol=1e-5)
 
@@ -352,6 +357,8 @@ def test_dropout_is_on_in_training_only():
         (UNet(**SMALL), 9, r"9x8.*model.unet.channel_mults=\(1, 2\).*multiples of 2"),
         (UNet(), 12, r"12x8.*4 levels.*multiples of 8"),
         (UNet(**SMALL, patch_size=4), 12, r"12x8.*model.unet.patch_size=4.*multiples of 8"),
+        (UNet(8, (1, 2), 1, (0, 2)), 8, r"model.unet.attention_levels=\(0, 2\).*2 levels.* to 1"),
+        (UNet(8, (1, 2), 1, (-1,)), 8, r"model.unet.attention_levels=\(-1,\)"),
         (UNet(**SMALL, num_heads=3), 8, r"model.unet.num_heads=3"),
         (UNet(**SMALL, head_dim=24), 8, r"model.unet.head_dim=24"),
         (DiT(), 9, r"9x8.*model.dit.patch_size=2"),
@@ -378,6 +385,6 @@ def test_patches_are_the_pixels_of_a_patched_unet():
 
 
 def test_position_embedding_tells_rows_from_columns():
-    table = position_embedding(2, 3, 8).reshape(2, 3, 2, 2, 2)  # row, column, half, sin/cos, freq
+    table = position_embedding((2, 3), 8).reshape(2, 3, 2, 2, 2)  # row, column, half, sin/cos, freq
     np.testing.assert_allclose(table[1, 2, 0, 0], np.sin([2.0, 0.02]), atol=1e-6)
     np.testing.assert_allclose(table[1, 2, 1, 1], np.cos([1.0, 0.01]), atol=1e-6)

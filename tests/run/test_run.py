@@ -360,7 +360,7 @@ def test_a_config_trains_shrunk(name: str, tmp_path: Path, monkeypatch: pytest.M
         "model.unet.channels": 8,
         "model.unet.channel_mults": (1, 2),
         "model.unet.num_blocks": 1,
-        "model.unet.attention_resolutions": (4,),
+        "model.unet.attention_levels": (1,),
         "model.unet.head_dim": min(config.model.unet.head_dim, 8),
         "model.unet.dropout": 0.0,  # random bits take half of the compilation
         "optimizer.warmup_steps": 0,

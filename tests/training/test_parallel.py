@@ -143,7 +143,7 @@ def test_activations_stay_with_their_samples() -> None:
     """Between blocks, and only where it is said over which devices the samples are."""
     layout = Sharded(fsdp=1, model=1)
     x, t = np.zeros((2, 8, 8, 1), np.float32), np.zeros(2, np.float32)
-    unet = UNet(channels=8, channel_mults=(1,), num_blocks=1, attention_resolutions=(8,))
+    unet = UNet(channels=8, channel_mults=(1,), num_blocks=1, attention_levels=(0,))
     for network in (DiT(hidden_size=16, depth=2, num_heads=2), unet):
         params = jax.eval_shape(network.init, jax.random.key(0), x, t, {})
 
