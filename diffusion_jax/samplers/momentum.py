@@ -4,10 +4,12 @@ import jax.numpy as jnp
 
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers import multistep
-from diffusion_jax.samplers.ode import coordinate, norm, rise, slope, straight_step
+from diffusion_jax.samplers.ode import SCALINGS, coordinate, norm, rise, slope, straight_step
+from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler
 
 
+@checked(order=(1, 2, 3, 4), beta="(0, 1]", scaling=SCALINGS)
 def ghvb(schedule: Schedule, order: int = 2, beta: float = 0.8, scaling: str = "ve") -> Sampler:
     """Adams-Bashforth of `order` 1 to 4 along smoothed slopes (Sec. 4.2, Wizadwongsa et al. 2023).
 
