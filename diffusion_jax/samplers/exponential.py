@@ -26,6 +26,7 @@ import numpy as np
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers import multistep
 from diffusion_jax.samplers.ddim import noise_estimate
+from diffusion_jax.samplers.multistep import History
 from diffusion_jax.samplers.ode import straight_step
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler, Step
@@ -132,9 +133,7 @@ def _multistep(
 ) -> Sampler:
     """Exponential Adams-Bashforth method; `integrals` are the moments of a step."""
 
-    def step(
-        denoise: Denoise, state: multistep.History, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, multistep.History]:
+    def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
         value = form.value(schedule, x_t, x_0, t)
         state = multistep.push(state, form.node(schedule, t), value)
@@ -164,9 +163,7 @@ def _deis_in_time(schedule: Schedule, order: int) -> Sampler:
             *(j * jnp.sum(measure * tau ** (j - 1)) for j in range(1, order)),
         ]
 
-    def step(
-        denoise: Denoise, state: multistep.History, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, multistep.History]:
+    def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
         state = multistep.push(state, t, noise_estimate(schedule, x_t, x_0, t))
         change = multistep.correction(state, integrals(t, s))

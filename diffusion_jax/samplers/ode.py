@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers import multistep
 from diffusion_jax.samplers.ddim import ddim, ddim_step, noise_estimate
+from diffusion_jax.samplers.multistep import History
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler, Step
 
@@ -197,9 +198,7 @@ def _adams_bashforth(
 ) -> Sampler:
     """Adams-Bashforth on `eps_hat`; `first_change` is added to `eps_hat` in the first step."""
 
-    def step(
-        denoise: Denoise, state: multistep.History, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, multistep.History]:
+    def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
         x_s = straight_step(schedule, x_t, x_0, t, s)
         eps = noise_estimate(schedule, x_t, x_0, t)
@@ -223,9 +222,7 @@ def lms(schedule: Schedule, order: int = 4, scaling: str = "ve") -> Sampler:
     The order is lower as long as there are fewer slopes.
     """
 
-    def step(
-        denoise: Denoise, state: multistep.History, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, multistep.History]:
+    def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
         u_t, h = coordinate(schedule, scaling, t), rise(schedule, scaling, t, s)
         state = multistep.push(state, u_t, slope(schedule, scaling, x_t, x_0, t))

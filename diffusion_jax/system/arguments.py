@@ -10,7 +10,7 @@ Made = TypeVar("Made", bound=Callable[..., Any])
 
 
 def checked(**allowed: str | tuple[object, ...]) -> Callable[[Made], Made]:
-    """Has a function or a dataclass raise a ValueError such as `order=7 must be 1, 2 or 3`.
+    """Makes a function or a dataclass raise a ValueError such as `order=7 must be 1, 2 or 3`.
 
     Args:
         allowed: of an argument, its choices, or an interval such as "(0, 1]", whose ends may be
@@ -37,11 +37,9 @@ def checked(**allowed: str | tuple[object, ...]) -> Callable[[Made], Made]:
 
 
 def check(made: Any, /, **values: Any) -> None:
-    """Raises the ValueError that `made` would, of these of its arguments."""
-    for name, known in made.allowed.items():
-        if name not in values:
-            continue
-        value = values[name]
+    """Raises the ValueError that `made` raises where these of its arguments are wrong."""
+    for name in [name for name in made.allowed if name in values]:
+        value, known = values[name], made.allowed[name]
         if isinstance(known, tuple):
             *most, last = map(repr, known)
             if repr(value) not in (*most, last):

@@ -9,7 +9,7 @@ from diffusion_jax.system.arguments import checked
 DECAYS = ("constant", "linear", "cosine")
 
 
-@checked(learning_rate="[0, inf)", steps="[1, inf)", warmup_steps="[0, inf)", decay=DECAYS)
+@checked(learning_rate="[0, inf)", warmup_steps="[0, inf)", decay=DECAYS)
 def learning_rate_schedule(
     learning_rate: float, steps: int, warmup_steps: int = 0, decay: str = "constant"
 ) -> optax.Schedule:

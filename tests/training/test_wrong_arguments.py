@@ -15,7 +15,6 @@ WRONG = [
     (Power, {"length": 0.9}),
     (Power, {"length": 0.0}),
     (learning_rate_schedule, {"learning_rate": -0.1, "steps": 10}),
-    (learning_rate_schedule, {"steps": 0, "learning_rate": 0.1}),
     (learning_rate_schedule, {"warmup_steps": -1, **RATE}),
     (learning_rate_schedule, {"decay": "cosin", **RATE}),
     (make_optimizer, {"clip_norm": -1.0, **ADAM}),
