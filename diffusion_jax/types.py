@@ -70,6 +70,10 @@ Denoise = Callable[[Array, Array], Denoised]
 """A `Denoiser` with its conditioning bound: `(x_t [B, ...], t []) -> Denoised`."""
 
 
+Step = tuple[Array, Any]
+"""`(x_s [B, ...], state)`: what a step of a sampler gives."""
+
+
 class Sampler(NamedTuple):
     """One sampling method, run by `samplers.loop.sample`.
 
@@ -81,6 +85,6 @@ class Sampler(NamedTuple):
     """
 
     init: Callable[[Array], Any]
-    step: Callable[[Denoise, Any, Array, Array, Array, Array], tuple[Array, Any]]
+    step: Callable[[Denoise, Any, Array, Array, Array, Array], Step]
     evaluations: int = 1
     stochastic: bool = False

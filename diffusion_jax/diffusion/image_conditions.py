@@ -13,6 +13,7 @@ from diffusion_jax.diffusion.conditioning import unconditional
 from diffusion_jax.diffusion.corruption import diffuse, sample_noise
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.models.layers import sinusoidal_embedding
+from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Cond, Condition
 
 LEVEL_WIDTH = 64
@@ -20,6 +21,7 @@ LEVEL_WIDTH = 64
 
 
 @dataclasses.dataclass(frozen=True)
+@checked(factor="[2, inf)", least="[0, most]", most="[0, 1]")
 class LowResolution:
     """The picture at a lower resolution, with noise of a known level in it.
 
@@ -61,12 +63,19 @@ class LowResolution:
 
 
 def average_down(x: Array, factor: int) -> Array:
-    """Mean over `factor` x `factor` pixels: [B, H, W, C] -> [B, H / factor, W / factor, C]."""
+    """Mean over `factor` x `factor` pixels: [B, H, W, C] -> [B, H / factor, W / factor, C].
+
+    Raises:
+        ValueError: the factor does not divide the sides.
+    """
     b, h, w, c = x.shape
+    if h % factor or w % factor:
+        raise ValueError(f"factor={factor} must divide the sides of the images, {h} x {w}")
     return x.reshape(b, h // factor, factor, w // factor, factor, c).mean((2, 4))
 
 
 @dataclasses.dataclass(frozen=True)
+@checked(boxes="[1, inf)", least="(0, most]", most="[0, 1]")
 class Masked:
     """The picture with random rectangles hidden (box masks, Suvorov et al. 2022, "LaMa").
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array
 
 BISECTIONS = 64
@@ -82,6 +83,7 @@ class _LogAlpha(Schedule):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked(beta_min="[0, beta_max]", beta_max="(0, inf)")
 class LinearBeta(_LogAlpha):
     """DDPM's linear beta in continuous time: the VP SDE, Eqs. 32-33 of Song et al. 2021.
 
@@ -108,6 +110,7 @@ class SubVP(LinearBeta):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked(beta_start="(0, beta_end]", beta_end="(0, 1)", num_steps="[1, inf)")
 class DDPM(_LogAlpha):
     """The published discrete table of DDPM (Ho et al. 2020, Sec. 4), at every `t = i / num_steps`.
 
@@ -151,6 +154,7 @@ class ScaledLinear(DDPM):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked(logsnr_min="[-inf, 0)")
 class Cosine(Schedule):
     """Cosine schedule (Nichol & Dhariwal 2021), cut at a least log signal-to-noise ratio.
 
@@ -175,6 +179,7 @@ class Cosine(Schedule):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked(start="(-inf, end)", end="(-inf, inf)", tau="(0, inf)", logsnr_min="[-inf, 0)")
 class Sigmoid(Schedule):
     """Sigmoid schedule (Jabri et al. 2023; Chen 2023), cut at a least logsnr as `Cosine`.
 
@@ -230,6 +235,7 @@ class _Exploding(Schedule):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked(sigma_max="(0, inf)", rho="(0, inf)")
 class EDM(_Exploding):
     """`sigma_t = sigma_max t^rho`: EDM (Karras et al. 2022).
 
@@ -245,6 +251,7 @@ class EDM(_Exploding):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked(sigma_min="(0, sigma_max)", sigma_max="(0, inf)")
 class VE(_Exploding):
     """VE SDE (Eqs. 30-31, Song et al. 2021): `sigma_t^2 = sigma_min^2 (r^(2t) - 1)`.
 
@@ -274,6 +281,7 @@ class _LogSNR(Schedule):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked(logsnr_max="(-inf, inf)", logsnr_min="(-inf, logsnr_max)")
 class LinearLogSNR(_LogSNR):
     """`logsnr` falls evenly: the start of VDM's learned schedule (Kingma et al. 2021, Sec. 3.2)."""
 
@@ -285,6 +293,7 @@ class LinearLogSNR(_LogSNR):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked(scale="(0, inf)", logsnr_max="(-inf, inf)", logsnr_min="(-inf, logsnr_max)")
 class _Importance(_LogSNR):
     """`logsnr` of uniform times follows a law, cut at both ends (Hang et al. 2024).
 
@@ -342,6 +351,7 @@ class Cauchy(_Importance):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked(factor="(0, inf)")
 class Shifted(Schedule):
     """Any schedule with `sigma / alpha` times `factor`, in its own scale: more noise at each time.
 

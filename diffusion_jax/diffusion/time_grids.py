@@ -5,19 +5,23 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array
 
 
+@checked(steps="[1, inf)", t_max="(0, 1]", t_min="[0, t_max)")
 def uniform(steps: int, t_max: float = 1.0, t_min: float = 0.0) -> Array:
     """Evenly spaced in `t`: with 1,000 steps exactly DDPM's."""
     return jnp.linspace(t_max, t_min, steps + 1)
 
 
+@checked(steps="[1, inf)", t_max="(0, 1]", t_min="[0, t_max)")
 def quadratic(steps: int, t_max: float = 1.0, t_min: float = 0.0) -> Array:
     """Evenly spaced in `sqrt(t)`, denser near the data (App. D.2, Song et al. 2021, DDIM)."""
     return jnp.linspace(t_max**0.5, t_min**0.5, steps + 1) ** 2
 
 
+@checked(steps="[1, inf)", t_max="(0, 1]", num_steps="[1, inf)")
 def trailing(steps: int, t_max: float = 1.0, num_steps: int = 1000) -> Array:
     """`uniform` at whole steps of a table of `num_steps`, from its end (Table 2, Lin et al. 2024).
 
@@ -28,6 +32,7 @@ def trailing(steps: int, t_max: float = 1.0, num_steps: int = 1000) -> Array:
     return jnp.round(jnp.linspace(t_max, 0.0, steps + 1) * num_steps) / num_steps
 
 
+@checked(steps="[1, inf)", t_max="(0, 1]", num_steps="[1, inf)")
 def leading(steps: int, t_max: float = 1.0, num_steps: int = 1000) -> Array:
     """Every so-many-th step of a table of `num_steps`, from its first, then 0 (Lin et al. 2024).
 
@@ -44,9 +49,10 @@ def leading(steps: int, t_max: float = 1.0, num_steps: int = 1000) -> Array:
 
 def _check(steps: int, num_steps: int, t_max: float) -> None:
     if steps > num_steps * t_max:
-        raise ValueError(f"{steps} steps are more than the {num_steps * t_max:g} of the table")
+        raise ValueError(f"steps={steps} is more than the {num_steps * t_max:g} of the table")
 
 
+@checked(steps="[1, inf)", t_max="(0, 1]", sigma_min="(0, sigma_max)", rho="(0, inf)")
 def karras(
     schedule: Schedule,
     steps: int,
@@ -61,6 +67,7 @@ def karras(
     )
 
 
+@checked(steps="[1, inf)", t_max="(0, 1]", sigma_min="(0, sigma_max)")
 def uniform_logsnr(
     schedule: Schedule,
     steps: int,

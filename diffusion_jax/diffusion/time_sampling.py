@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Key
 
 Quantile = Callable[[Array], Array]
@@ -16,16 +17,19 @@ PARTS = 64
 """In how many parts of a law the densities are learned."""
 
 
+@checked(t_max="(0, 1]", t_min="[0, t_max)")
 def uniform(t_min: float = 1e-4, t_max: float = 1.0) -> Quantile:
     """Uniform on [t_min, t_max)."""
     return lambda u: t_min + (t_max - t_min) * u
 
 
+@checked(num_steps="[1, inf)")
 def discrete(num_steps: int = 1000) -> Quantile:
     """Uniform on `1/N, 2/N .. 1`: DDPM's steps (Ho et al. 2020)."""
     return lambda u: (jnp.floor(u * num_steps) + 1) / num_steps
 
 
+@checked(mean="(-inf, inf)", std="(0, inf)", t_min="[0, 0.5)")
 def logit_normal(mean: float = 0.0, std: float = 1.0, t_min: float = 1e-4) -> Quantile:
     """`logit(t)` is normal (Sec. 3.1, Esser et al. 2024), kept within [t_min, 1 - t_min]."""
 
@@ -36,6 +40,7 @@ def logit_normal(mean: float = 0.0, std: float = 1.0, t_min: float = 1e-4) -> Qu
     return quantile
 
 
+@checked(mean="(-inf, inf)", std="(0, inf)", t_min="[0, 1)")
 def log_normal(
     schedule: Schedule, mean: float = -1.2, std: float = 1.2, t_min: float = 1e-4
 ) -> Quantile:

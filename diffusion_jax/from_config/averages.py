@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from diffusion_jax.from_config.choices import Config, ConfigError
+from diffusion_jax.from_config.choices import Config, ConfigError, keyed
 from diffusion_jax.training.ema import (
     EXPONENTIAL,
-    LONGEST,
     PARAMETERS,
     Average,
     Exponential,
@@ -20,9 +19,8 @@ def make_averages(config: Config) -> dict[str, Average]:
         ConfigError: a setting is not possible, or a length that samples are asked of cannot be had.
     """
     settings = config.ema
-    if not 0 <= settings.decay < 1:
-        raise ConfigError(f"ema.decay={settings.decay} must be at least 0 and below 1")
-    averages: dict[str, Average] = {EXPONENTIAL: Exponential(settings.decay, settings.warmup)}
+    with keyed("ema"):
+        averages: dict[str, Average] = {EXPONENTIAL: Exponential(settings.decay, settings.warmup)}
     for length in settings.lengths:
         name = _length_name(length, "ema.lengths")
         averages[name] = Power(float(name))
@@ -76,9 +74,6 @@ def _length_name(value: Any, key: str) -> str:
     except (TypeError, ValueError) as error:
         also = f"'', {PARAMETERS!r} or " if key == "sample.ema" else ""
         raise ConfigError(f"{key}={value!r} is not known: allowed is {also}a length") from error
-    if not 0 < length < LONGEST:
-        raise ConfigError(
-            f"{key}={value}: an EMA length is a share of training above 0 and below {LONGEST:.4f}, "
-            "that of the plain mean of all steps"
-        )
+    with keyed("ema", length=key):
+        Power(length)
     return str(length)

@@ -1,6 +1,7 @@
 """Picking a part by its name, and refusing what is not one."""
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -32,7 +33,28 @@ def metrics_of(config: ConfigDict) -> list[str]:
     return [name.strip() for name in config.evaluate.metrics.split(",") if name.strip()]
 
 
-def choose(group: ConfigDict, key: str, table: Mapping[str, Callable[..., Any]]) -> Any:
-    """The part that `group.name` names, made with the settings in the group of that name."""
+@contextlib.contextmanager
+def keyed(group: str, **keys: str) -> Iterator[None]:
+    """Turns the ValueError `name=value must ...` into the ConfigError `group.name=value must ...`.
+
+    Args:
+        group: of the settings that are given as arguments.
+        keys: by argument, the whole key of one that stands elsewhere.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValueError as error:
+        name, equals, rest = str(error).partition("=")
+        key = keys.get(name, f"{group}.{name}") if equals else f"{group}: {name}"
+        raise ConfigError(key + equals + rest) from error
+
+
+def choose(
+    group: ConfigDict, key: str, table: Mapping[str, Callable[..., Any]], *first: Any
+) -> Any:
+    """The part that `group.name` names, of `first` and the settings in the group of that name."""
     make = lookup(table, group.name, f"{key}.name")
-    return make(**group.get(group.name, ConfigDict()))
+    with keyed(f"{key}.{group.name}"):
+        return make(*first, **group.get(group.name, ConfigDict()))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.from_config.choices import ConfigError, check_known
+from diffusion_jax.from_config.choices import ConfigError, check_known, keyed
 from diffusion_jax.generation.generator import Guidance, Request
 from diffusion_jax.guidance import scales
 from diffusion_jax.guidance.clip import clip
@@ -14,6 +14,7 @@ from diffusion_jax.guidance.extrapolation import Push, autoguidance, classifier_
 from diffusion_jax.guidance.gradients import by_gradient
 from diffusion_jax.guidance.particles import flock
 from diffusion_jax.models.dual_encoder import Likeness
+from diffusion_jax.system.arguments import check as check_arguments
 from diffusion_jax.types import Array, Cond, Denoiser, Params
 
 PLUS_PLUS = "plus_plus"
@@ -90,23 +91,18 @@ def check(config: ConfigDict) -> None:
     """
     sample, settings = config.sample, config.sample.guidance
     check_known(settings.schedule, (*scales.SCHEDULES, PLUS_PLUS), "sample.guidance.schedule")
-    if len(settings.interval) != 2 or not 0 <= settings.interval[0] < settings.interval[1] <= 1:
-        raise ConfigError(
-            f"sample.guidance.interval={tuple(settings.interval)} must be two times in [0, 1], the "
-            "lower one first"
-        )
-    for name in ("parallel", "rescale"):
-        if not 0 <= settings[name] <= 1:
-            raise ConfigError(f"sample.guidance.{name}={settings[name]} must lie in [0, 1]")
-    if settings.max_norm < 0:
-        raise ConfigError(f"sample.guidance.max_norm={settings.max_norm} must be 0 (none) or more")
+    with keyed("sample.guidance.interval"):
+        low, high = settings.interval
+        scales.within(1.0, low, high)
+    with keyed("sample.guidance"):
+        Push(settings.parallel, settings.max_norm, settings.rescale)
+    with keyed("sample.guidance.likeness"):
+        likeness = settings.likeness
+        check_arguments(by_gradient, scale=likeness.scale, max_norm=likeness.max_norm)
+    if sample.clip not in (0, -1):
+        with keyed("sample", limit="sample.clip"):
+            check_arguments(clip, limit=sample.clip)
     _check_flock(config)
-    likeness = settings.likeness
-    if likeness.scale < 0 or likeness.max_norm < 0:
-        raise ConfigError(
-            f"sample.guidance.likeness: scale={likeness.scale} and max_norm={likeness.max_norm} "
-            "must be 0 or more"
-        )
     for pair in sample.compose:
         if not isinstance(pair, tuple | list) or [type(v) for v in pair[:1]] != [str]:
             pair = (pair,)
@@ -154,8 +150,8 @@ def _check_flock(config: ConfigDict) -> None:
     sample, size = config.sample, config.sample.guidance.flock.size
     if size == 0:
         return
-    if size < 2:
-        raise ConfigError(f"sample.guidance.flock.size={size} must be 0 (none), or 2 or more")
+    with keyed("sample.guidance.flock"):
+        check_arguments(flock, size=size)
     for key in ("first_index", "batch_size"):
         if sample[key] % size:
             raise ConfigError(

@@ -9,7 +9,7 @@ from diffusion_jax.diffusion import schedules, time_sampling
 from diffusion_jax.diffusion.prediction import PREDICTIONS, Prediction, edm
 from diffusion_jax.diffusion.process import TIME_INPUTS, Gaussian
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.from_config.choices import ConfigError, check_known, choose, lookup
+from diffusion_jax.from_config.choices import ConfigError, check_known, choose, keyed, lookup
 from diffusion_jax.objectives import weightings
 from diffusion_jax.objectives.gaussian import Error
 from diffusion_jax.objectives.parts import Times
@@ -115,15 +115,13 @@ def make_schedule(config: ConfigDict) -> Schedule:
     """
     settings = config.schedule
     schedule = choose(settings, "schedule", SCHEDULES)
-    if not settings.shift > 0:
-        raise ConfigError(f"schedule.shift={settings.shift} must be above 0; 1 is none")
     if settings.shift != 1:
-        schedule = schedules.Shifted(schedule, settings.shift)
+        with keyed("schedule", factor="schedule.shift"):
+            schedule = schedules.Shifted(schedule, settings.shift)
     return schedules.ZeroTerminalSNR(schedule) if settings.zero_terminal_snr else schedule
 
 
 def _quantile(config: ConfigDict, schedule: Schedule) -> time_sampling.Quantile:
-    group = config.time_sampling
-    make = lookup(QUANTILES, group.name, "time_sampling.name")
     # Stated in noise levels, and hence given the schedule.
-    return make(*[schedule] * (group.name == "log_normal"), **group[group.name])
+    first = [schedule] * (config.time_sampling.name == "log_normal")
+    return choose(config.time_sampling, "time_sampling", QUANTILES, *first)

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +9,10 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.diffusion import time_grids
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.from_config.choices import ConfigError, check_known, lookup
+from diffusion_jax.from_config.choices import ConfigError, check_known, keyed, lookup
 from diffusion_jax.samplers import exponential, ode, sde
 from diffusion_jax.samplers.adaptive import adaptive
-from diffusion_jax.samplers.ancestral import VARIANCES, ancestral
+from diffusion_jax.samplers.ancestral import ancestral
 from diffusion_jax.samplers.churn import churn
 from diffusion_jax.samplers.cld import cld
 from diffusion_jax.samplers.ddim import ddim
@@ -47,25 +46,6 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "predictor_corrector": sde.predictor_corrector,
     "cld": cld,
 }
-SAMPLER_CHOICES: dict[str, tuple[Any, ...]] = {
-    "variance": VARIANCES,
-    "scaling": ode.SCALINGS,
-    "polynomial": ("log_rho", "t"),
-    "variant": ("bh1", "bh2"),
-}
-"""What the settings of samplers may be, where that is a choice."""
-ORDERS: dict[str, tuple[int, ...]] = {
-    "dpm_solver": (2, 3),
-    "dpmpp_singlestep": (2, 3),
-    "dpmpp_sde_multistep": (1, 2),
-    "dpmpp_multistep": (1, 2, 3),
-    "deis": (1, 2, 3),
-    "unipc": (1, 2, 3),
-    "lms": (1, 2, 3, 4),
-    "ipndm": (1, 2, 3, 4),
-    "ghvb": (1, 2, 3, 4),
-    "cld": (1, 2),
-}
 GRIDS: dict[str, Callable[..., Array]] = {
     "uniform": time_grids.uniform,
     "quadratic": time_grids.quadratic,
@@ -89,9 +69,6 @@ def make_sampler(config: ConfigDict, schedule: Schedule) -> Sampler:
     name = config.sample.sampler
     make = lookup(SAMPLERS, name, "sample.sampler")
     settings = dict(config.sample.get(name, {}))
-    for key, value in settings.items():
-        known = ORDERS[name] if key == "order" else SAMPLER_CHOICES.get(key, (value,))
-        check_known(value, known, f"sample.{name}.{key}")
     if settings.get("variance") == "learned" and not config.objective.learned_variance:
         raise ConfigError(
             "sample.ancestral.variance='learned' needs objective.learned_variance=True"
@@ -100,7 +77,8 @@ def make_sampler(config: ConfigDict, schedule: Schedule) -> Sampler:
         settings["steps"] = config.sample.steps
     if name == "predictor_corrector":
         settings["predictor"] = SAMPLERS["euler_maruyama"](schedule)
-    sampler = make(schedule, **settings)
+    with keyed(f"sample.{name}", steps="sample.steps"):
+        sampler = make(schedule, **settings)
     if config.sample.restart.repeats:
         sampler = restart(schedule, sampler)
     if sampler.stochastic and config.sample.grid == OPTIMISED:
@@ -120,10 +98,6 @@ def make_grid(config: ConfigDict, schedule: Schedule) -> Array:
     """
     sample = config.sample
     check_known(sample.grid, (*GRIDS, OPTIMISED), "sample.grid")
-    if sample.steps < 1:
-        raise ConfigError(f"sample.steps={sample.steps} must be at least 1")
-    if not 0 < sample.t_max <= 1:
-        raise ConfigError(f"sample.t_max={sample.t_max} must lie in (0, 1]")
     entries = getattr(schedule, "num_steps", np.inf)
     if sample.steps > entries:
         raise ConfigError(
@@ -134,12 +108,8 @@ def make_grid(config: ConfigDict, schedule: Schedule) -> Array:
     jumps = sample.restart
     if not jumps.repeats:
         return times
-    try:
-        return jnp.asarray(
-            restart_times(np.asarray(times), jumps.low, jumps.high, jumps.repeats, jumps.steps)
-        )
-    except ValueError as error:
-        raise ConfigError(f"sample.restart: {error}") from error
+    with keyed("sample.restart"):
+        return jnp.asarray(restart_times(np.asarray(times), **jumps))
 
 
 def grids_to_start_from(config: ConfigDict, schedule: Schedule) -> dict[str, Array]:
@@ -153,10 +123,8 @@ def grids_to_start_from(config: ConfigDict, schedule: Schedule) -> dict[str, Arr
 
 def _grid(name: str, sample: ConfigDict, schedule: Schedule) -> Array:
     first = [schedule] * (name in OF_SCHEDULE)
-    try:
+    with keyed(f"sample.{name}", steps="sample.steps", t_max="sample.t_max"):
         times = GRIDS[name](*first, sample.steps, sample.t_max, **sample.get(name, ConfigDict()))
-    except ValueError as error:
-        raise ConfigError(f"sample.grid={name!r}: {error}") from error
     same = np.flatnonzero(~(np.diff(times) < 0))
     if len(same):
         raise ConfigError(

@@ -2,9 +2,11 @@
 
 import jax.numpy as jnp
 
+from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
 
+@checked(limit="(0, inf)")
 def clip(denoise: Denoiser, limit: float = 1.0) -> Denoiser:
     """Clips `x_0_hat` to [-limit, limit] (DDPM's `clip_denoised`); apply it outside of guidance."""
 

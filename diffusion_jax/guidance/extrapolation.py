@@ -1,7 +1,7 @@
 """Guidance away from a worse denoiser: classifier-free, by several prompts, and autoguidance."""
 
+import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,13 @@ import jax.numpy as jnp
 from diffusion_jax.diffusion.conditioning import unconditional
 from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.guidance.scales import Scale, at, is_off
+from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
 
-class Push(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+@checked(parallel="[0, 1]", max_norm="[0, inf)", rescale="[0, 1]")
+class Push:
     """How far the guided `x_0_hat` goes from the plain one, along which of the differences.
 
     Attributes:

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.guidance.scales import Scale, at, is_off
+from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
 LogProb = Callable[[Array, Array, Cond, Array], Array]
 """`(x_t [B, ...], t [B], cond, x_0_hat [B, ...]) -> [B]`: of what is wanted, given noisy data."""
 
 
+@checked(scale="[0, inf)", max_norm="[0, inf)")
 def by_gradient(
     denoise: Denoiser,
     log_prob: LogProb,

@@ -6,9 +6,11 @@ import jax.numpy as jnp
 from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.guidance.scales import Scale, at, is_off
+from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
 
+@checked(size="[2, inf)")
 def flock(
     denoise: Denoiser,
     schedule: Schedule,
@@ -48,8 +50,6 @@ def flock(
     Raises:
         ValueError: the group is of fewer than two, or does not divide the batch.
     """
-    if size < 2:
-        raise ValueError(f"a group of {size} samples cannot be denoised together: take 2 or more")
     if is_off((separation, 0), (cohesion, 0), (alignment, 0)):
         return denoise
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array
 
 Scale = float | Array | Callable[[Array], Array]
@@ -23,6 +24,7 @@ def is_off(*pairs: tuple[Scale, float]) -> bool:
     return all(isinstance(scale, float | int) and scale == off for scale, off in pairs)
 
 
+@checked(low="[0, high)", high="(0, 1]")
 def within(scale: Scale, low: float, high: float, off: float = 1.0) -> Scale:
     """`scale` for `low <= t <= high`, and `off` elsewhere (Kynkaanniemi et al. 2024)."""
 
@@ -46,6 +48,7 @@ def cosine(scale: Array | float) -> Scale:
     return lambda t: 1 + (scale - 1) * (1 + jnp.cos(jnp.pi * t))
 
 
+@checked(scale="[0, 1]")
 def plus_plus(scale: Array | float, schedule: Schedule, times: Array) -> Scale:
     """CFG++ (Chung et al. 2025) as a scale: what it asks of the step from `t` to the next time `s`.
 

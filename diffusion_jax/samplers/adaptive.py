@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers.ode import coordinate, norm, slope, straight_step, time_of
-from diffusion_jax.types import Array, Denoise, Sampler
+from diffusion_jax.system.arguments import checked
+from diffusion_jax.types import Array, Denoise, Sampler, Step
 
 MOST_STEPS = 1000
 """Of its own in one step; more end in an error, as where the denoiser says NaN."""
@@ -60,6 +61,7 @@ def integrate(
     return jax.tree.map(lambda leaf: leaf[-1], solution.ys), solution.stats["num_steps"]
 
 
+@checked(rtol="[0, inf)", atol="(0, inf)")
 def adaptive(schedule: Schedule, rtol: float = 1e-4, atol: float = 1e-4) -> Sampler:
     """Each step by Dormand and Prince's method of order 5(4), in steps of its own: `integrate`.
 
@@ -67,9 +69,7 @@ def adaptive(schedule: Schedule, rtol: float = 1e-4, atol: float = 1e-4) -> Samp
     tolerance: `evaluations` is the least, that of one step of its own.
     """
 
-    def step(
-        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, Any]:
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         start, goal = (coordinate(schedule, "flow", r) for r in (t, s))
         end = jnp.where(goal < start, jnp.minimum(start, jnp.maximum(goal, SMALLEST)), goal)
         rate = functools.partial(velocity, schedule, denoise)

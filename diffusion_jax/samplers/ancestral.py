@@ -11,11 +11,11 @@ from diffusion_jax.diffusion.corruption import (
     sample_noise,
 )
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.types import Array, Denoise, Sampler
+from diffusion_jax.system.arguments import checked
+from diffusion_jax.types import Array, Denoise, Sampler, Step
 
-VARIANCES = ("small", "large", "learned")
 
-
+@checked(variance=("small", "large", "learned"))
 def ancestral(schedule: Schedule, variance: str = "large") -> Sampler:
     """`x_s ~ N(mu(x_t, x_0_hat), Sigma)`: Eq. 11 (Ho et al. 2020) in terms of `x_0_hat`.
 
@@ -27,9 +27,7 @@ def ancestral(schedule: Schedule, variance: str = "large") -> Sampler:
         ValueError: `variance` is "learned" and the denoiser gives none.
     """
 
-    def step(
-        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, Any]:
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0, fraction = denoise(x_t, t)
         small, large = reverse_variances(schedule, t, s)
         if variance == "learned":

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 from diffusion_jax.diffusion.corruption import add_noise, sample_noise
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers.ode import heun
-from diffusion_jax.types import Array, Denoise, Sampler
+from diffusion_jax.system.arguments import checked
+from diffusion_jax.types import Array, Denoise, Sampler, Step
 
 
+@checked(steps="[1, inf)", s_churn="[0, inf)", s_min="[0, s_max]", s_noise="[0, inf)")
 def churn(
     schedule: Schedule,
     steps: int,
@@ -32,9 +34,7 @@ def churn(
     """
     most = min(s_churn / steps, 2**0.5 - 1)
 
-    def step(
-        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, Any]:
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         k_t = schedule.sigma(t) / schedule.alpha(t)
         churned = (k_t >= s_min) & (k_t <= s_max) & jnp.isfinite(k_t) & (most > 0)
         higher = schedule.time_at(schedule.logsnr(t) - 2 * math.log1p(most))

@@ -11,6 +11,7 @@ from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers import multistep
 from diffusion_jax.samplers.ddim import noise_estimate
 from diffusion_jax.samplers.exponential import DATA, step_size
+from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler
 
 
@@ -28,6 +29,7 @@ class CLDState(NamedTuple):
     history: multistep.History
 
 
+@checked(order=(1, 2), gamma="[0, inf)")
 def cld(schedule: Schedule, order: int = 2, gamma: float = 0.04) -> Sampler:
     """DDIM in the space of pixels and velocities (gDDIM, Zhang, Tao & Chen 2023), order 1 or 2.
 

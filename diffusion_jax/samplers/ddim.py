@@ -6,7 +6,8 @@ import jax.numpy as jnp
 
 from diffusion_jax.diffusion.corruption import reverse_variances, sample_noise
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.types import Array, Denoise, Sampler
+from diffusion_jax.system.arguments import checked
+from diffusion_jax.types import Array, Denoise, Sampler, Step
 
 
 def noise_estimate(schedule: Schedule, x_t: Array, x_0: Array, t: Array) -> Array:
@@ -25,6 +26,7 @@ def ddim_step(
     return schedule.alpha(s) * x_0 + jnp.sqrt(sigma**2 - variance) * eps, jnp.sqrt(variance)
 
 
+@checked(eta="[0, 1]")
 def ddim(schedule: Schedule, eta: float = 0.0) -> Sampler:
     """`x_s = alpha_s x_0_hat + sqrt(sigma_s^2 - std^2) eps_hat + std z` (Eq. 12, Song et al. 2021).
 
@@ -32,9 +34,7 @@ def ddim(schedule: Schedule, eta: float = 0.0) -> Sampler:
     ancestral sampling with the small variance.
     """
 
-    def step(
-        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, Any]:
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
         x_s, std = ddim_step(schedule, x_t, x_0, t, s, eta)
         return x_s + (std * sample_noise(keys, x_t.shape[1:]) if eta else 0.0), state

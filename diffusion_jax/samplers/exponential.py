@@ -26,8 +26,10 @@ import numpy as np
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers import multistep
 from diffusion_jax.samplers.ddim import noise_estimate
+from diffusion_jax.samplers.multistep import History
 from diffusion_jax.samplers.ode import straight_step
-from diffusion_jax.types import Array, Denoise, Sampler
+from diffusion_jax.system.arguments import checked
+from diffusion_jax.types import Array, Denoise, Sampler, Step
 
 SERIES = 18
 """Terms of a power series that are enough for float64 up to argument 1."""
@@ -86,6 +88,7 @@ def step_size(form: Form, schedule: Schedule, t: Array, s: Array) -> tuple[Array
     return jnp.where(jnp.isfinite(h), h, 0.0), jnp.isfinite(h)
 
 
+@checked(order=(1, 2, 3))
 def dpmpp_multistep(schedule: Schedule, order: int = 2, exact: bool = False) -> Sampler:
     """DPM-Solver++ of order 1 (DDIM), 2 ("2M") or 3 ("3M"), Lu et al. 2022b.
 
@@ -109,6 +112,7 @@ def dpmpp_multistep(schedule: Schedule, order: int = 2, exact: bool = False) -> 
     return _multistep(schedule, DATA, order, integrals)
 
 
+@checked(order=(1, 2, 3), polynomial=("log_rho", "t"))
 def deis(schedule: Schedule, order: int = 3, polynomial: str = "log_rho") -> Sampler:
     """DEIS: the polynomial through the last `order` values `eps_hat` (Zhang & Chen 2023, Eq. 14).
 
@@ -129,9 +133,7 @@ def _multistep(
 ) -> Sampler:
     """Exponential Adams-Bashforth method; `integrals` are the moments of a step."""
 
-    def step(
-        denoise: Denoise, state: multistep.History, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, multistep.History]:
+    def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
         value = form.value(schedule, x_t, x_0, t)
         state = multistep.push(state, form.node(schedule, t), value)
@@ -161,9 +163,7 @@ def _deis_in_time(schedule: Schedule, order: int) -> Sampler:
             *(j * jnp.sum(measure * tau ** (j - 1)) for j in range(1, order)),
         ]
 
-    def step(
-        denoise: Denoise, state: multistep.History, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, multistep.History]:
+    def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
         state = multistep.push(state, t, noise_estimate(schedule, x_t, x_0, t))
         change = multistep.correction(state, integrals(t, s))
@@ -186,15 +186,14 @@ def dpm_solver(schedule: Schedule, order: int = 2) -> Sampler:
     return _singlestep(schedule, NOISE, order)
 
 
+@checked(order=(2, 3))
 def _singlestep(schedule: Schedule, form: Form, order: int) -> Sampler:
     """Exponential Runge-Kutta method: each value on the way gives the slope for the next.
 
     Where `h` is infinite the denoiser is asked at `t` again, and that is left out.
     """
 
-    def step(
-        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, Any]:
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         h, finite = step_size(form, schedule, t, s)
         l_t = jnp.where(finite, form.node(schedule, t), 0.0)
         x_0 = denoise(x_t, t).x_0
@@ -205,11 +204,8 @@ def _singlestep(schedule: Schedule, form: Form, order: int) -> Sampler:
             part, _ = step_size(form, schedule, t, to)
             m = moments(part, 2)
             rule = part * m[0] / 2 if order == 2 else m[1]
-            x = (
-                straight_step(schedule, x_t, x_0, t, to)
-                + form.scale(schedule, to) * rule * gradient
-            )
-            return x
+            straight = straight_step(schedule, x_t, x_0, t, to)
+            return straight + form.scale(schedule, to) * rule * gradient
 
         for i in range(1, order):
             r = schedule.time_at(2 * form.sign * (l_t + h * i / order))

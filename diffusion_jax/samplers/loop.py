@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser, Sampler
 
 
+@checked(keep_every="[0, inf)")
 def sample(
     denoiser: Denoiser,
     sampler: Sampler,

@@ -4,10 +4,13 @@ import jax.numpy as jnp
 
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers import multistep
-from diffusion_jax.samplers.ode import coordinate, norm, rise, slope, straight_step
-from diffusion_jax.types import Array, Denoise, Sampler
+from diffusion_jax.samplers.multistep import History
+from diffusion_jax.samplers.ode import SCALINGS, coordinate, norm, rise, slope, straight_step
+from diffusion_jax.system.arguments import checked
+from diffusion_jax.types import Array, Denoise, Sampler, Step
 
 
+@checked(order=(1, 2, 3, 4), beta="(0, 1]", scaling=SCALINGS)
 def ghvb(schedule: Schedule, order: int = 2, beta: float = 0.8, scaling: str = "ve") -> Sampler:
     """Adams-Bashforth of `order` 1 to 4 along smoothed slopes (Sec. 4.2, Wizadwongsa et al. 2023).
 
@@ -31,14 +34,12 @@ def ghvb(schedule: Schedule, order: int = 2, beta: float = 0.8, scaling: str = "
     steps are of lower order, and so is the error that they make.
     """
 
-    def integral(history: multistep.History, h: Array) -> Array:
+    def integral(history: History, h: Array) -> Array:
         moments = [h ** (j + 1) / (j + 1) for j in range(len(history.nodes))]
         whole = h * history.values[0] + multistep.correction(history, moments)
         return jnp.where(history.known > 0, whole, 0.0)
 
-    def step(
-        denoise: Denoise, state: multistep.History, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, multistep.History]:
+    def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
         u_t, h = coordinate(schedule, scaling, t), rise(schedule, scaling, t, s)
         f = slope(schedule, scaling, x_t, x_0, t)
@@ -47,7 +48,7 @@ def ghvb(schedule: Schedule, order: int = 2, beta: float = 0.8, scaling: str = "
         change = integral(state, h) - h * f
         if beta < 1 and order > 1:
             values = state.values[:-1] - state.values[1:]
-            differences = multistep.History(state.nodes[:-1], values, state.known - 1)
+            differences = History(state.nodes[:-1], values, state.known - 1)
             change += (1 / beta - 1) * integral(differences, h)
         return straight_step(schedule, x_t, x_0, t, s) + norm(schedule, scaling, s) * change, state
 

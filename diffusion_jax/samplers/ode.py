@@ -25,7 +25,9 @@ import jax.numpy as jnp
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers import multistep
 from diffusion_jax.samplers.ddim import ddim, ddim_step, noise_estimate
-from diffusion_jax.types import Array, Denoise, Sampler
+from diffusion_jax.samplers.multistep import History
+from diffusion_jax.system.arguments import checked
+from diffusion_jax.types import Array, Denoise, Sampler, Step
 
 SCALINGS = ("ve", "flow")
 ADAMS_BASHFORTH = (
@@ -88,15 +90,14 @@ def euler(schedule: Schedule) -> Sampler:
     return ddim(schedule)
 
 
+@checked(scaling=SCALINGS)
 def heun(schedule: Schedule, scaling: str = "flow") -> Sampler:
     """Heun's method: the mean of the slopes at both ends (Algorithm 1, Karras et al. 2022).
 
     The step to `sigma_s = 0` is Euler's.
     """
 
-    def step(
-        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, Any]:
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
         x_s = straight_step(schedule, x_t, x_0, t, s)
         change = _end_slope(schedule, scaling, denoise, x_t, t, x_s, s) - slope(
@@ -108,15 +109,14 @@ def heun(schedule: Schedule, scaling: str = "flow") -> Sampler:
     return Sampler(init=lambda x_T: (), step=step, evaluations=2)
 
 
+@checked(scaling=SCALINGS)
 def midpoint(schedule: Schedule, scaling: str = "flow") -> Sampler:
     """Explicit midpoint method: the slope half way in `u`, also in the step to `sigma_s = 0`.
 
     Half way in `log u` instead, in scaling "ve", it is `exponential.dpm_solver` of order 2.
     """
 
-    def step(
-        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, Any]:
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         middle = time_between(schedule, scaling, t, s)
         x_0 = denoise(x_t, t).x_0
         x_m = straight_step(schedule, x_t, x_0, t, middle)
@@ -130,15 +130,14 @@ def midpoint(schedule: Schedule, scaling: str = "flow") -> Sampler:
     return Sampler(init=lambda x_T: (), step=step, evaluations=2)
 
 
+@checked(scaling=SCALINGS)
 def rk4(schedule: Schedule, scaling: str = "flow") -> Sampler:
     """The classical Runge-Kutta method of order four.
 
     The step to `sigma_s = 0` is the midpoint method's: the fourth slope would be at `sigma = 0`.
     """
 
-    def step(
-        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, Any]:
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         middle = time_between(schedule, scaling, t, s)
         x_0 = denoise(x_t, t).x_0
         first = slope(schedule, scaling, x_t, x_0, t)
@@ -168,6 +167,7 @@ def _end_slope(
     return slope(schedule, scaling, x, denoise(x, r).x_0, r)
 
 
+@checked(order=(1, 2, 3, 4))
 def ipndm(schedule: Schedule, order: int = 4) -> Sampler:
     """Improved pseudo numerical method (iPNDM, Zhang & Chen 2023).
 
@@ -198,9 +198,7 @@ def _adams_bashforth(
 ) -> Sampler:
     """Adams-Bashforth on `eps_hat`; `first_change` is added to `eps_hat` in the first step."""
 
-    def step(
-        denoise: Denoise, state: multistep.History, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, multistep.History]:
+    def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
         x_s = straight_step(schedule, x_t, x_0, t, s)
         eps = noise_estimate(schedule, x_t, x_0, t)
@@ -216,6 +214,7 @@ def _adams_bashforth(
     return Sampler(init=lambda x_T: multistep.empty(x_T, order), step=step)
 
 
+@checked(order=(1, 2, 3, 4), scaling=SCALINGS)
 def lms(schedule: Schedule, order: int = 4, scaling: str = "ve") -> Sampler:
     """Linear multistep method: the polynomial in `u` through the last `order` slopes, integrated.
 
@@ -223,9 +222,7 @@ def lms(schedule: Schedule, order: int = 4, scaling: str = "ve") -> Sampler:
     The order is lower as long as there are fewer slopes.
     """
 
-    def step(
-        denoise: Denoise, state: multistep.History, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, multistep.History]:
+    def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
         u_t, h = coordinate(schedule, scaling, t), rise(schedule, scaling, t, s)
         state = multistep.push(state, u_t, slope(schedule, scaling, x_t, x_0, t))

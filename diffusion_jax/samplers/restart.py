@@ -11,7 +11,8 @@ import numpy as np
 
 from diffusion_jax.diffusion.corruption import add_noise, sample_noise
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.types import Array, Denoise, Sampler
+from diffusion_jax.system.arguments import checked
+from diffusion_jax.types import Array, Denoise, Sampler, Step
 
 
 def restart(schedule: Schedule, sampler: Sampler) -> Sampler:
@@ -21,14 +22,12 @@ def restart(schedule: Schedule, sampler: Sampler) -> Sampler:
     al. 2023).
     """
 
-    def step(
-        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, Any]:
-        def up() -> tuple[Array, Any]:
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
+        def up() -> Step:
             x_s = add_noise(schedule, x_t, t, s, sample_noise(keys, x_t.shape[1:]))
             return x_s, sampler.init(x_s)
 
-        def down() -> tuple[Array, Any]:
+        def down() -> Step:
             return sampler.step(denoise, state, x_t, t, s, keys)
 
         return jax.lax.cond(s > t, up, down)
@@ -36,6 +35,7 @@ def restart(schedule: Schedule, sampler: Sampler) -> Sampler:
     return Sampler(sampler.init, step, sampler.evaluations, stochastic=True)
 
 
+@checked(low="[0, high)", high="(0, 1]", repeats="[1, inf)", steps="[1, inf)")
 def restart_times(
     times: np.ndarray, low: float, high: float, repeats: int, steps: int
 ) -> np.ndarray:
@@ -48,7 +48,7 @@ def restart_times(
         ValueError: the interval is empty on this grid.
     """
     start, end = (int(np.argmin(np.abs(times - level))) for level in (high, low))
-    if not low < high <= times[0] or start >= end:
-        raise ValueError(f"no interval from {high} down to {low} on a grid from {times[0]}")
+    if high > times[0] or start >= end:
+        raise ValueError(f"high={high} down to low={low} is no interval on a grid from {times[0]}")
     inner = np.interp(np.linspace(start, end, steps + 1), np.arange(end + 1), times[: end + 1])
     return np.concatenate([times[: end + 1], np.tile(inner, repeats), times[end + 1 :]])

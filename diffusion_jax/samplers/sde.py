@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from diffusion_jax.diffusion.corruption import posterior_mean, reverse_variances, sample_noise
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers.ddim import ddim, ddim_step
-from diffusion_jax.types import Array, Denoise, Sampler
+from diffusion_jax.system.arguments import checked
+from diffusion_jax.types import Array, Denoise, Sampler, Step
 
 
 def _fold_in(keys: Array, i: int) -> Array:
@@ -37,6 +38,7 @@ def euler_ancestral(schedule: Schedule, eta: float = 1.0) -> Sampler:
     return ddim(schedule, eta)
 
 
+@checked(noise="[0, inf)")
 def euler_maruyama(schedule: Schedule, noise: float = 1.0) -> Sampler:
     """The reverse SDE discretised as the forward one (App. E, Song et al. 2021, SDE).
 
@@ -49,9 +51,7 @@ def euler_maruyama(schedule: Schedule, noise: float = 1.0) -> Sampler:
     `x_0_hat`, without noise (Tweedie, App. G there).
     """
 
-    def step(
-        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, Any]:
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
         alpha_s, alpha_t, sigma_t = schedule.alpha(s), schedule.alpha(t), schedule.sigma(t)
         variance = reverse_variances(schedule, t, s)[1]
@@ -64,6 +64,7 @@ def euler_maruyama(schedule: Schedule, noise: float = 1.0) -> Sampler:
     return Sampler(init=lambda x_T: (), step=step, stochastic=noise > 0)
 
 
+@checked(order=(1, 2))
 def dpmpp_sde_multistep(schedule: Schedule, order: int = 2) -> Sampler:
     """SDE-DPM-Solver++(2M) (Lu et al. 2022, DPM-Solver++, App.): `x_0_hat` extrapolated.
 
@@ -93,6 +94,7 @@ def dpmpp_sde_multistep(schedule: Schedule, order: int = 2) -> Sampler:
     return Sampler(init=init, step=step, stochastic=True)
 
 
+@checked(eta="[0, 1]")
 def dpmpp_sde(schedule: Schedule, eta: float = 1.0) -> Sampler:
     """DPM-Solver++ SDE of k-diffusion (singlestep, `r = 1/2`): the midpoint rule around DDIM.
 
@@ -102,9 +104,7 @@ def dpmpp_sde(schedule: Schedule, eta: float = 1.0) -> Sampler:
     From `alpha_t = 0`, and to `sigma_s = 0`, it is DDIM's step.
     """
 
-    def step(
-        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, Any]:
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         middle = (schedule.logsnr(t) + schedule.logsnr(s)) / 2
         finite = jnp.isfinite(middle)
         u = jnp.where(finite, schedule.time_at(jnp.where(finite, middle, 0.0)), t)
@@ -120,6 +120,7 @@ def dpmpp_sde(schedule: Schedule, eta: float = 1.0) -> Sampler:
     return Sampler(init=lambda x_T: (), step=step, evaluations=2, stochastic=eta > 0)
 
 
+@checked(corrector_steps="[0, inf)", snr="(0, inf)")
 def predictor_corrector(
     schedule: Schedule, predictor: Sampler, corrector_steps: int = 1, snr: float = 0.16
 ) -> Sampler:
@@ -135,9 +136,7 @@ def predictor_corrector(
     There is no corrector where `sigma_s = 0`.
     """
 
-    def step(
-        denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, Any]:
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_s, state = predictor.step(denoise, state, x_t, t, s, _fold_in(keys, 0))
         noisy = schedule.sigma(s) > 0
         u = jnp.where(noisy, s, t)

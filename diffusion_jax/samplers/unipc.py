@@ -8,6 +8,7 @@ from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers import multistep
 from diffusion_jax.samplers.exponential import DATA, moments, step_size
 from diffusion_jax.samplers.ode import straight_step
+from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler
 
 
@@ -25,6 +26,7 @@ class UniPCState(NamedTuple):
     history: multistep.History
 
 
+@checked(order=(1, 2, 3), variant=("bh1", "bh2"))
 def unipc(schedule: Schedule, order: int = 2, variant: str = "bh2") -> Sampler:
     """UniPC of `order` 1, 2 or 3 in its form for data prediction (Sec. 3, Zhao et al. 2023).
 

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Key, Params
 
 EXPONENTIAL = "exponential"
@@ -38,6 +39,7 @@ DEPENDENT = 1e-10
 
 
 @dataclasses.dataclass(frozen=True)
+@checked(decay="[0, 1)")
 class Exponential:
     """`beta = decay`, with a warm-up.
 
@@ -60,6 +62,7 @@ class Exponential:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked(length=f"(0, {LONGEST})")
 class Power:
     """`beta = (1 - 1/t)^(gamma + 1)` (Eq. 127).
 

@@ -4,9 +4,12 @@ from typing import Any
 
 import optax
 
+from diffusion_jax.system.arguments import checked
+
 DECAYS = ("constant", "linear", "cosine")
 
 
+@checked(learning_rate="[0, inf)", warmup_steps="[0, inf)", decay=DECAYS)
 def learning_rate_schedule(
     learning_rate: float, steps: int, warmup_steps: int = 0, decay: str = "constant"
 ) -> optax.Schedule:
@@ -23,6 +26,7 @@ def learning_rate_schedule(
     return optax.join_schedules([warmup, after], [warmup_steps])
 
 
+@checked(clip_norm="[0, inf)")
 def make_optimizer(
     name: str, schedule: optax.Schedule, clip_norm: float = 0.0, **options: Any
 ) -> optax.GradientTransformation:

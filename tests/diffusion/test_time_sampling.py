@@ -81,6 +81,23 @@ def test_log_normal_is_a_law_of_noise_over_signal(x64, name):
     np.testing.assert_allclose(stats.norm(-1.2, 1.2).cdf(found), u, atol=1e-9)
 
 
+LAWS = {
+    "uniform": uniform(),
+    "discrete": discrete(),
+    "logit_normal": logit_normal(),
+    **{f"log_normal_{name}": log_normal(schedule) for name, schedule in SCHEDULES.items()},
+}
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_laws_rise_within_the_unit_interval(name):
+    """As quantile functions do, for all `u` in [0, 1)."""
+    t = np.asarray(LAWS[name](jnp.linspace(0, np.nextafter(np.float32(1), np.float32(0)), 10001)))
+    assert np.all((t >= 0) & (t <= 1))
+    assert np.all(np.diff(t) >= 0)
+    assert t[-1] > t[0] + 0.1
+
+
 def test_logit_normal_keeps_off_the_ends():
     t = logit_normal(0.0, 3.0, t_min=1e-3)(jnp.array([0.0, 1e-12, 0.5, 1 - 1e-7]))
     np.testing.assert_allclose(t, [1e-3, 1e-3, 0.5, 1 - 1e-3], rtol=1e-6)
@@ -146,7 +163,7 @@ def test_trailing_and_leading_are_those_of_the_table(steps):
 
 def test_more_steps_than_the_table_has_are_refused():
     for grid in (time_grids.trailing, time_grids.leading):
-        with pytest.raises(ValueError, match="101 steps are more than the 100 of the table"):
+        with pytest.raises(ValueError, match="steps=101 is more than the 100 of the table"):
             grid(101, num_steps=100)
         with pytest.raises(ValueError, match="more than the 50 of the table"):
             grid(60, 0.5, num_steps=100)

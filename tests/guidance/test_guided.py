@@ -370,7 +370,9 @@ def test_a_sample_depends_on_its_group_only():
     assert np.all(first[3:] != second[3:])
 
 
-@pytest.mark.parametrize(("size", "says"), [(1, "2 or more"), (4, "6 samples cannot be cut")])
+@pytest.mark.parametrize(
+    ("size", "says"), [(1, "size=1 must lie in"), (4, "6 samples cannot be cut")]
+)
 def test_groups_that_cannot_be_are_refused(size, says):
     exact, schedule = three_components().denoiser(SCHEDULES["cosine"]), SCHEDULES["cosine"]
     with pytest.raises(ValueError, match=says):

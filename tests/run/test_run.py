@@ -387,7 +387,7 @@ BAD = {
     "optimizer.decay": ("cosin", "did you mean 'cosine'"),
     "sample.sampler": ("ddimm", "did you mean 'ddim'"),
     "sample.grid": ("karas", "did you mean 'karras'"),
-    "schedule.shift": (0.0, "must be above 0"),
+    "schedule.shift": (0.0, "schedule.shift=0.0 must lie in (0, inf)"),
     "sample.labels": ("11", "classes from 0 to 9"),
     "sample.checkpoint": (5, "no checkpoint of step 5"),
     "sample.ancestral.variance": ("learned", "objective.learned_variance"),
@@ -396,8 +396,8 @@ BAD = {
     "train.keep_every": (-1, "must be 0 (none) or more"),
     "data.stall_seconds": (0.0, "must be above 0"),
     "train.accumulate": (3, "must be a multiple of 3"),
-    "ema.decay": (1.0, "at least 0 and below 1"),
-    "ema.lengths": ((0.1, 0.3), "ema.lengths=0.3: an EMA length is"),
+    "ema.decay": (1.0, "ema.decay=1.0 must lie in [0, 1)"),
+    "ema.lengths": ((0.1, 0.3), "ema.lengths=0.3 must lie in (0, 0.288"),
     "ema.snapshot_every": (5, "of the averages that ema.lengths gives"),
     "sample.ema": ("0.07", "no snapshots to make it of: train with ema.lengths=0.05,0.1"),
     "data.in_memory": ("sometimes", "Known: auto, always, never"),
@@ -429,9 +429,18 @@ def test_bad_settings_end_in_one_line(
         ({"schedule__name": "ddpm", "sample__steps": 1001}, "is more than the 1000 of schedule"),
         ({"sample__grid": "trailing", "sample__steps": 1001}, "more than the 1000 of the table"),
         ({"schedule__name": "laplace", "sample__grid": "karras"}, "does not fall at step"),
-        ({"sample__sampler": "heun", "sample.heun.scaling": "edm"}, "Known: ve, flow"),
-        ({"sample__sampler": "unipc", "sample.unipc.order": 4}, "Known: 1, 2, 3"),
-        ({"sample.restart.repeats": 1, "sample.restart.low": 0.5}, "no interval from 0.4 down"),
+        (
+            {"sample__sampler": "heun", "sample.heun.scaling": "edm"},
+            "sample.heun.scaling='edm' must be 've' or 'flow'",
+        ),
+        (
+            {"sample__sampler": "unipc", "sample.unipc.order": 4},
+            "sample.unipc.order=4 must be 1, 2 or 3",
+        ),
+        (
+            {"sample.restart.repeats": 1, "sample.restart.low": 0.5},
+            "sample.restart.low=0.5 must lie in [0, high) with high=0.4",
+        ),
     ],
 )
 def test_samplers_and_grids_that_do_not_fit(

@@ -270,7 +270,7 @@ def test_averages_that_are_not_fit_to_sample_from() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"ema__lengths": (0.0,)}, "above 0 and below 0.2887"),
+        ({"ema__lengths": (0.0,)}, "ema.lengths=0.0 must lie in (0, 0.288"),
         ({"ema__lengths": ("0.1", "x")}, "ema.lengths='x' is not known"),
         ({"ema__lengths": (0.1, 0.10)}, "has a length twice"),
         ({"ema__lengths": (0.1,), "ema__snapshot_every": -1}, "ema.snapshot_every=-1 must be 0"),
