@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from clu import parameter_overview
 
 from diffusion_jax.data import train_batches
 from diffusion_jax.evaluation.heldout import HeldoutLoss
-from diffusion_jax.from_config import Config, make_step
+from diffusion_jax.from_config import make_step
 from diffusion_jax.run.planning import print_plan
 from diffusion_jax.run.provenance import write_config
 from diffusion_jax.run.sampling import draw_grid
@@ -26,9 +26,21 @@ from diffusion_jax.training.abreast import (
     stack,
 )
 from diffusion_jax.training.state import TrainState, initial_state
-from diffusion_jax.training.step import TrainStep
 from diffusion_jax.training.writers import make_writer
 from diffusion_jax.types import Params
+
+
+class _Ready(NamedTuple):
+    """All that a training needs but the step itself."""
+
+    state: TrainState
+    batches: Any
+    key: Any
+    actions: Sequence[tuple[int, loop.Action]]
+    frozen: Mapping[str, Params]
+    parallel: Any
+    checkpoints: Any
+    writer: Any
 
 
 def train(run: Run) -> int:
@@ -37,89 +49,62 @@ def train(run: Run) -> int:
     if run.checkpoints.latest() == steps:
         print(f"training is done: step {steps} is in {run.workdir}")
         return 0
-    _open(run)
-    batches = _batches(run)
-    state = _initial_state(run)
-    print_overview(run, state)
-    print_plan(run.config, run.parts, only_warnings=True)
+    ready = _prepare(run)
+    _tell(run, ready.state)
     if run.checkpoints.latest() is not None:
-        state, data_state = run.checkpoints.restore(state)
-        batches.set_state(data_state)
+        state, data_state = run.checkpoints.restore(ready.state)
+        ready.batches.set_state(data_state)
+        ready = ready._replace(state=state)
         print(f"going on from step {int(state.step)}", flush=True)
-    writer = make_writer(run.workdir, print)
-    frozen = _frozen(run)
-    return _loop(
-        run.config,
-        make_step(run.config, run.parts, run.parallel.axis_name),
-        state,
-        batches,
-        run.train_key,
-        _actions(run, writer, frozen),
-        frozen,
-        parallel=run.parallel,
-        checkpoints=run.checkpoints,
-        writer=writer,
-    )
+    return _loop(run, ready)
 
 
 def train_abreast(runs: Sequence[Run]) -> int:
     """Trains runs that differ in their seeds alone by one program, from the start; as `train`."""
-    first = runs[0]
-    for run in runs:
-        _open(run)
-    writers = [make_writer(run.workdir, print) for run in runs]
-    states = [_initial_state(run) for run in runs]
-    print_overview(first, states[0])
-    print_plan(first.config, first.parts, only_warnings=True)
-    frozen = _frozen(first)
-    actions = [_actions(run, writer, frozen) for run, writer in zip(runs, writers, strict=True)]
-    return _loop(
-        first.config,
-        make_step(first.config, first.parts),
-        stack(states),
-        AbreastBatches([_batches(run) for run in runs]),
-        stack([run.train_key for run in runs]),
-        [(each[0][0], abreast([own for _, own in each])) for each in zip(*actions, strict=True)],
-        frozen,
-        parallel=Abreast(),
-        checkpoints=AbreastCheckpoints([run.checkpoints for run in runs]),
-        writer=AbreastWriter(writers),
+    each = [_prepare(run) for run in runs]
+    _tell(runs[0], each[0].state)
+    actions = [
+        (same[0][0], abreast([action for _, action in same]))
+        for same in zip(*(ready.actions for ready in each), strict=True)
+    ]
+    ready = _Ready(
+        stack([ready.state for ready in each]),
+        AbreastBatches([ready.batches for ready in each]),
+        stack([ready.key for ready in each]),
+        actions,
+        each[0].frozen,
+        Abreast(),
+        AbreastCheckpoints([ready.checkpoints for ready in each]),
+        AbreastWriter([ready.writer for ready in each]),
     )
+    return _loop(runs[0], ready)
 
 
-def _open(run: Run) -> None:
-    """Makes the workdir ready for a training."""
+def _prepare(run: Run) -> _Ready:
+    """Makes the workdir ready for a training from the start, and what that needs."""
+    config, task, (index, count) = run.config, run.parts.task, run.parallel.share
     run.checkpoints.open()  # which may make room on a full disk
     if is_main():
-        write_config(run.config, run.workdir)
-
-
-def _batches(run: Run) -> Any:
-    data, share = run.config.data, run.parallel.share
-    return train_batches(
+        write_config(config, run.workdir)
+    batches = train_batches(
         run.parts.dataset,
-        batch_size=run.config.train.batch_size // share[1],
-        seed=run.config.seed,
-        flip=data.flip,
-        num_workers=data.num_workers,
-        prefetch=data.prefetch,
-        process_index=share[0],
-        process_count=share[1],
+        batch_size=config.train.batch_size // count,
+        seed=config.seed,
+        flip=config.data.flip,
+        num_workers=config.data.num_workers,
+        prefetch=config.data.prefetch,
+        process_index=index,
+        process_count=count,
         embed=run.conditions.embed("train"),
     )
-
-
-def _initial_state(run: Run) -> TrainState:
-    parts = run.parts
-    return initial_state(
-        parts.task.init, parts.optimizer, run.init_key, parts.averages, run.parallel.shardings
+    of = task.init, run.parts.optimizer, run.init_key, run.parts.averages
+    state = initial_state(*of, run.parallel.shardings)
+    frozen = jax.tree.map(put, task.frozen, run.parallel.shardings(task.frozen))
+    writer = make_writer(run.workdir, print)
+    actions = _actions(run, writer, frozen)
+    return _Ready(
+        *(state, batches, run.train_key, actions, frozen, run.parallel, run.checkpoints, writer)
     )
-
-
-def _frozen(run: Run) -> Mapping[str, Params]:
-    """One copy of the parameters that are not trained, laid out over the devices once."""
-    frozen = run.parts.task.frozen
-    return jax.tree.map(put, frozen, run.parallel.shardings(frozen))
 
 
 def _actions(run: Run, writer: Any, frozen: Mapping[str, Params]) -> list[tuple[int, loop.Action]]:
@@ -149,58 +134,44 @@ def _actions(run: Run, writer: Any, frozen: Mapping[str, Params]) -> list[tuple[
     ]
 
 
-def _loop(
-    config: Config,
-    step: TrainStep,
-    state: TrainState,
-    batches: Any,
-    key: Any,
-    actions: Sequence[tuple[int, loop.Action]],
-    frozen: Mapping[str, Params],
-    *,
-    parallel: Any,
-    checkpoints: Any,
-    writer: Any,
-) -> int:
-    """`loop.train` with a config's settings; closes what it was given."""
-    settings = config.train
-    every, snapshot = actions[-1]
-    start = int(np.min(state.step))
+def _loop(run: Run, ready: _Ready) -> int:
+    """`loop.train` with a run's settings; closes what it was given."""
+    settings = run.config.train
+    every, snapshot = ready.actions[-1]
+    start = int(np.min(ready.state.step))
     if every and start and start % every == 0:
-        snapshot(start, state)  # a run that was killed may have saved the checkpoint alone
+        snapshot(start, ready.state)  # a run that was killed may have saved the checkpoint alone
+    cadence = loop.Cadence(
+        *(settings.steps, settings.log_every, settings.checkpoint_every, settings.max_skipped)
+    )
+    step = make_step(run.config, run.parts, ready.parallel.axis_name)
     with contextlib.ExitStack() as closing:
-        for close in (batches.close, writer.close, checkpoints.wait):
+        for close in (ready.batches.close, ready.writer.close, ready.checkpoints.wait):
             closing.callback(close)
+        state, batches, key, *_ = ready
         return loop.train(
-            step,
-            state,
-            batches,
-            key,
-            parallel=parallel,
+            *(step, state, batches, key),
+            parallel=ready.parallel,
             batch_size=settings.batch_size,
-            cadence=loop.Cadence(
-                settings.steps,
-                settings.log_every,
-                settings.checkpoint_every,
-                settings.max_skipped,
-            ),
-            checkpoints=checkpoints,
-            writer=writer,
-            frozen=frozen,
-            actions=actions,
-            stall_seconds=config.data.stall_seconds,
+            cadence=cadence,
+            checkpoints=ready.checkpoints,
+            writer=ready.writer,
+            frozen=ready.frozen,
+            actions=ready.actions,
+            stall_seconds=run.config.data.stall_seconds,
         )
 
 
-def print_overview(run: Run, state: TrainState) -> None:
-    """Prints the parameters, their number, and the cost of one item."""
+def _tell(run: Run, state: TrainState) -> None:
+    """Prints the parameters, their number, the cost of one item, and warnings of the plan."""
     print(parameter_overview.get_parameter_overview(state.params, include_stats=False))
     dataset = run.parts.dataset
-    sizes = [f"{len(dataset.splits[split]):,}" for split in ("train", "heldout")]
+    train, heldout = (len(dataset.splits[split]) for split in ("train", "heldout"))
     print(
-        f"{dataset.name}: {sizes[0]} training and {sizes[1]} held-out {dataset.kind.words}, "
+        f"{dataset.name}: {train:,} training and {heldout:,} held-out {dataset.kind.words}, "
         f"{dataset.num_classes} classes; {run.cost(state)}"
     )
     if dataset.skipped:
         names = ", ".join(dataset.skipped[:5])
         print(f"skipped {len(dataset.skipped)} unreadable images: {names}")
+    print_plan(run.config, run.parts, only_warnings=True)
