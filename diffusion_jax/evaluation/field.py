@@ -187,45 +187,48 @@ def field(
         result[name] = {**value._asdict(), "n": num, "passport": {**passport, **more}}
 
     if law:
-        of_law = Field(lambda law: exact_denoiser(law, schedule), law._replace(parts=()))
-        looked["exact"] = of_law
-        conds = {"": {}} | ({"_label": {"label": labels}} if parts else {})
+        looked["exact"] = Field(lambda law: exact_denoiser(law, schedule), law._replace(parts=()))
+        conds: dict[str, Cond] = {"": {}, "_label": {"label": labels}} if parts else {"": {}}
         for suffix, cond in conds.items():
-            squares = looked["learned"].run(
-                lambda denoise, law, x_0, cond: score_errors(
-                    denoise, of_law.make(law), schedule, x_0, cond, seed
-                ),
-                *(of_law.made_of, x_0, cond),
-            )
+            squares = _errors(looked, schedule, x_0, cond, seed)
             for t, each in zip(TIMES, squares, strict=True):
                 put(f"field_error{suffix}_t{t:.2f}", root_mean_square(each), len(x_0), t=t)
 
-    keys = sample_keys(jax.random.key(seed), jnp.arange(PARTICLES))
-    x_T = schedule.sigma(times[0]) * sample_noise(keys, (dims,))
     half = BASIN * float(schedule.sigma(times[0]))
-    if dims == 2:  # one program for both
-        x_T = jnp.concatenate([x_T, _grid(half)])
+    keys = sample_keys(jax.random.key(seed), jnp.arange(PARTICLES))
+    x_T = schedule.sigma(times[0]) * sample_noise(keys, x_0.shape[1:])
     every = max(1, (len(times) - 1) // FRAMES)
-    paths, ends = {}, {}
-    for name, one in looked.items():
-        end, kept = one.run(partial(follow, schedule=schedule, keep_every=every), times, x_T)
-        paths[name], ends[name] = kept[:, :PARTICLES], nearest_parts(end, x_0, labels)
+    go = partial(follow, schedule=schedule, keep_every=every)
+    starts = jnp.concatenate([x_T, _grid(half)]) if dims == 2 else x_T  # one program for both
+    walked = {name: one.run(go, times, starts) for name, one in looked.items()}
+    ends = {name: nearest_parts(end, x_0, labels) for name, (end, _) in walked.items()}
     if law and parts:
         same = (ends["learned"] == ends["exact"])[:PARTICLES]
         put("basin_agreement", wilson(float(same.mean()), PARTICLES), PARTICLES)
     if dims == 2:
         folder.mkdir(parents=True, exist_ok=True)
         _draw_fields(looked, schedule, x_0, labels, parts, folder, seed)
-        panels = [
-            fields.Panel("data", half=1.1 * float(np.abs(x_0).max()), cloud=x_0, labels=labels)
-        ]
+        side = 1.1 * float(np.abs(x_0).max())
+        row = [fields.Panel("data", half=side, cloud=x_0, labels=labels)]
         for name, end in ends.items():
-            title = f"{name}: where each $x_T$ flows to"
-            panels.append(fields.Panel(title, end[PARTICLES:], half))
-        fields.draw(folder / "basins.png", {"": panels}, parts)
+            row.append(fields.Panel(f"{name}: where $x_T$ flows to", end[PARTICLES:], half))
+        fields.draw(folder / "basins.png", {"": row}, parts)
+        paths = {name: kept[:, :PARTICLES] for name, (_, kept) in walked.items()}
         clock = np.append(np.asarray(times)[:-1:every], times[-1])
         fields.animate(folder / "particles.gif", paths, ends, x_0, clock)
     return result
+
+
+def _errors(
+    looked: Mapping[str, Field], schedule: Schedule, x_0: np.ndarray, cond: Cond, seed: int
+) -> np.ndarray:
+    learned, exact = looked["learned"], looked["exact"]
+
+    def errors(denoise: Denoiser, made_of: Any, x_0: Array, cond: Cond) -> Array:
+        return score_errors(denoise, exact.make(made_of), schedule, x_0, cond, seed)
+
+    squares: np.ndarray = learned.run(errors, exact.made_of, x_0, cond)
+    return squares
 
 
 def _grid(half: float) -> np.ndarray:
@@ -252,9 +255,10 @@ def _draw_fields(
     level, label = np.array(asked, np.int32).T
 
     def at_all(denoise: Denoiser, *asked: Array) -> Any:
-        def at(one: tuple[Array, ...]) -> Any:
-            cond = {"label": jnp.full(GRID**2, one[2])} if parts else {}
-            return score_and_divergence(denoise, schedule, *one[:2], cond)
+        def at(one: tuple[Array, Array, Array]) -> Any:
+            places, t, label = one
+            cond = {"label": jnp.full(GRID**2, label)} if parts else {}
+            return score_and_divergence(denoise, schedule, places, t, cond)
 
         return jax.lax.map(at, asked)
 

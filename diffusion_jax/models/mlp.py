@@ -38,7 +38,7 @@ class MLP(nn.Module):
     """
 
     features: int = 64
-    depth: int = 3
+    depth: int = 2
     num_classes: int = 0
     vectors: Sequence[str] = ()
     out_channels: int = 2

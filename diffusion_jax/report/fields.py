@@ -96,6 +96,7 @@ def _draw(figure: Any, axis: Any, panel: Panel) -> None:
             values.reshape(side, side), name, vmin=low, vmax=high, origin="lower", extent=extent
         )
         figure.colorbar(image, ax=axis, shrink=0.8)
+    axis.locator_params(nbins=5)
     axis.set(title=panel.title, xlim=extent[:2], ylim=extent[2:], aspect="equal")
 
 

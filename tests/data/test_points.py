@@ -52,6 +52,7 @@ def test_samples_have_the_moments_and_labels_of_the_table(name):
 def test_the_noise_is_normal_and_independent_between_axes():
     law = Law(np.zeros((1, 3)), np.zeros(1, np.int32), 2.0, ("all",))
     points = samples(law)[0] / 2
+    assert abs(points.var() - 1) < 4.5 * (2 / points.size) ** 0.5
     assert min(stats.kstest(axis, "norm").pvalue for axis in points.T) > 1e-5
     assert np.abs(np.corrcoef(points.T)[np.triu_indices(3, 1)]).max() < 4.5 / NUM**0.5
 

@@ -159,6 +159,7 @@ def measured(law, tmp_path, by=0.3, known=True, parts=None):
 
 def test_the_evaluator_in_the_plane(tmp_path, monkeypatch):
     monkeypatch.setattr(field_module, "GRID", 12)
+    monkeypatch.setattr(field_module, "DRAWN", (0.1, 0.5))
     found = measured(POINTS["moons"](), tmp_path)
     names = [f"field_error{kind}_t{t:.2f}" for kind in ("", "_label") for t in TIMES]
     assert sorted(found) == sorted([*names, "basin_agreement"])
@@ -184,6 +185,7 @@ def test_the_exact_field_is_at_no_distance_from_itself(tmp_path):
 
 def test_without_a_law_there_are_pictures_of_the_learned_field_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(field_module, "GRID", 12)
+    monkeypatch.setattr(field_module, "DRAWN", (0.1, 0.5))
     assert not measured(POINTS["moons"](), tmp_path, known=False, parts=())
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "basins.png",
