@@ -1,0 +1,79 @@
+"""A residual network for points in few dimensions, conditioned as DiT is."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from diffusion_jax.models.dit import gelu, modulate
+from diffusion_jax.models.layers import (
+    ConditionEmbedding,
+    Dtype,
+    dense,
+    sinusoidal_embedding,
+    zeros,
+)
+from diffusion_jax.types import Array, Cond
+
+FREQUENCIES = 6
+"""Of the embedding of a coordinate, geometrically spaced."""
+HIGHEST = 16.0
+"""The highest of them, in radians per unit; the lowest is about 1."""
+
+
+class MLP(nn.Module):
+    """Residual blocks over vectors, scaled, shifted and gated by the conditioning (adaLN-Zero).
+
+    Each coordinate enters as itself and as sines and cosines of fixed frequencies, without which a
+    small network learns fine detail slowly (Tancik et al. 2020).
+
+    Attributes:
+        features: width of the blocks.
+        depth: number of blocks.
+        num_classes: classes of `cond['label']`; 0 for none.
+        vectors: names of the vectors in `cond` that are read.
+        out_channels: width of the prediction; twice the input's with a learned variance.
+        dtype: compute dtype; parameters and output are float32.
+    """
+
+    features: int = 64
+    depth: int = 2
+    num_classes: int = 0
+    vectors: Sequence[str] = ()
+    out_channels: int = 2
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_t: Array, t: Array, cond: Cond, train: bool = False) -> Array:
+        """Run the network.
+
+        Args:
+            x_t: noisy points, [B, D].
+            t: times in [0, 1], [B].
+            cond: `label` and the `vectors`, as in `conditioning.py`; none there is unconditional.
+            train: of no effect: there is no dropout.
+
+        Returns:
+            The prediction, float32 [B, out_channels].
+        """
+        del train
+        layer = partial(dense, dtype=self.dtype)
+        emb = ConditionEmbedding(
+            self.features, 128, self.num_classes, self.vectors, self.dtype, name="embedding"
+        )(t, cond)
+        emb = nn.silu(emb)
+
+        waves = sinusoidal_embedding(HIGHEST * x_t.reshape(-1), 2 * FREQUENCIES, 2 * HIGHEST)
+        x = jnp.concatenate([x_t, waves.reshape(len(x_t), -1)], axis=-1).astype(self.dtype)
+        x = layer(self.features, name="points")(x)
+        for i in range(self.depth):
+            modulation = layer(3 * self.features, kernel_init=zeros, name=f"modulation_{i}")(emb)
+            shift, scale, gate = jnp.split(modulation, 3, axis=-1)
+            h = layer(2 * self.features, name=f"mlp_{i}_0")(modulate(x, shift, scale))
+            x = x + gate * layer(self.features, name=f"mlp_{i}_1")(gelu(h))
+
+        modulation = layer(2 * self.features, kernel_init=zeros, name="modulation_out")(emb)
+        shift, scale = jnp.split(modulation, 2, axis=-1)
+        x = layer(self.out_channels, kernel_init=zeros, name="out")(modulate(x, shift, scale))
+        return x.astype(jnp.float32)
