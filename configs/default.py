@@ -13,7 +13,9 @@ def get_config() -> ConfigDict:
     c.seed = 0  # of initialisation, data order, training noise and dropout
 
     c.data = ConfigDict()
-    c.data.name = "digits"  # digits | fashion_mnist | emoji | folder | any TFDS name
+    # digits | fashion_mnist | emoji | folder | any TFDS name; points in the plane: spiral | moons |
+    # pinwheel | eight_gaussians | swan
+    c.data.name = "digits"
     c.data.dir = ""  # folder: its path; others: TFDS's data_dir ("": TFDS's own default)
     c.data.manual_dir = ""  # files fetched by hand, for the builders that need them
     c.data.image_size = 0  # resize (shorter side) and crop to this; 0: as stored (emoji: 32)
@@ -78,7 +80,9 @@ def get_config() -> ConfigDict:
     c.objective.vlb_weight = 1e-3  # lambda of L_hybrid
 
     c.model = ConfigDict()
-    c.model.name = "unet"  # unet | dit | dual_encoder (of objective.name=contrastive)
+    c.model.name = (
+        "unet"  # unet | dit | mlp (of vectors) | dual_encoder (of objective.name=contrastive)
+    )
     # How the network is told the time: thousands (1000 t) | table_index (1000 t - 1) | log_noise
     # (log(sigma / alpha) / 4, EDM)
     c.model.time_input = "thousands"
@@ -105,6 +109,7 @@ def get_config() -> ConfigDict:
     c.model.dit.mlp_ratio = 4.0
     c.model.dit.unroll = 1  # layers per loop iteration: all compile longer, train faster on a CPU
     c.model.dit.remat = "none"  # as model.unet.remat
+    c.model.mlp = ConfigDict({"features": 64, "depth": 3})
     c.model.dual_encoder = ConfigDict({"width": 256, "channels": 64, "features": 512})
     c.model.dual_encoder.dropout = 0.4  # in the part that looks at pictures
 
@@ -258,15 +263,16 @@ def get_config() -> ConfigDict:
     c.sample.strip = 10  # pictures in the trajectory strip and frames of the GIF per image
 
     c.evaluate = ConfigDict()
-    # distances (of samples to the data, in features) | denoising (errors by noise level) | likelihood
-    # (bits per dimension) | names (how well samples fit their texts, by evaluate.names.judge)
+    # distances (of samples to the data, in features) | denoising (errors by noise level) |
+    # likelihood (bits per dimension) | names (how well samples fit their texts, as
+    # evaluate.names.judge says) | field (of points: the learned score beside the exact one)
     c.evaluate.metrics = "distances,denoising,likelihood"
     c.evaluate.num_samples = 1797  # labels in the proportions of the training data
     c.evaluate.seed = 1
     c.evaluate.ema_lengths = ()  # measures each of these lengths, in place of sample.ema
     # In whose features: classifier (trained on the data set, for data with classes) | judge (the
-    # one of evaluate.names) | entries (the items themselves) | inception | efflite0 | dinov2_vits14 | dinov2_vitb14 |
-    # dinov2_vitl14, these three also with _reg
+    # one of evaluate.names) | entries (the items themselves) | inception | efflite0 |
+    # dinov2_vits14 | dinov2_vitb14 | dinov2_vitl14, these three also with _reg
     c.evaluate.extractor = "classifier"
     c.evaluate.weights = ""  # its published file; efflite0: "" is that of the package, if installed
     # How well pictures fit their names, of data with captions, as a dual encoder judges that was

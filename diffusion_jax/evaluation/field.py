@@ -20,21 +20,24 @@ import numpy as np
 
 from diffusion_jax.data.sets.points import Law
 from diffusion_jax.diffusion.corruption import diffuse, sample_keys, sample_noise
-from diffusion_jax.diffusion.prediction import per_sample
+from diffusion_jax.diffusion.mixture import exact_denoiser
+from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.evaluation.model import Evaluator, Model, Result
 from diffusion_jax.metrics.intervals import Estimate, normal, variance_of_mean, wilson
 from diffusion_jax.metrics.neighbours import two_nearest
 from diffusion_jax.report import fields
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
-from diffusion_jax.types import Array, Cond, Denoised, Denoiser, Params
+from diffusion_jax.types import Array, Cond, Denoiser, Params
 
-Result = dict[str, dict[str, Any]]
 TIMES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """Noise levels at which the distance from the exact score is measured."""
 DRAWN = (0.05, 0.1, 0.2, 0.5)
 """Noise levels of the pictures."""
 MOST_DIMS = 3
+POINTS = 4096
+"""Of the data that noise is added to."""
 MOST_PARTS = 4
 """Conditions that the field is drawn under."""
 GRID = 80
@@ -56,30 +59,6 @@ class Field(NamedTuple):
         """`function(denoiser, *args)`, compiled; arrays of NumPy."""
         program = jax.jit(lambda made_of, *args: function(self.make(made_of), *args))
         return jax.device_get(program(self.made_of, *args))
-
-
-def exact_denoiser(law: Law, schedule: Schedule) -> Denoiser:
-    """`E[x_0 | x_t]` of a mixture of Gaussians, given the part `cond['label']` where it is not -1.
-
-    With `v = alpha^2 std^2 + sigma^2` the component k has the posterior probability
-    `r_k ~ N(x_t; alpha m_k, v I)`, and the mean is `(alpha std^2 x_t + sigma^2 sum_k r_k m_k) / v`.
-    """
-
-    def denoise(x_t: Array, t: Array, cond: Cond) -> Denoised:
-        alpha, sigma = (per_sample(c(t), x_t) for c in (schedule.alpha, schedule.sigma))
-        means = jnp.asarray(law.means, x_t.dtype)
-        variance = alpha**2 * law.std**2 + sigma**2
-        # Not by |x|^2 - 2 x m + |m|^2, which cancels where there is little noise.
-        square = sum((x_t[:, d, None] - alpha * means[:, d]) ** 2 for d in range(means.shape[1]))
-        logits = -square / (2 * variance)
-        if "label" in cond:
-            label = cond["label"][:, None]
-            logits = jnp.where((label < 0) | (label == law.labels), logits, -jnp.inf)
-        shares = jnp.exp(logits - jax.nn.logsumexp(logits, axis=1, keepdims=True))
-        centre = jnp.matmul(shares, means, precision="highest")
-        return Denoised((alpha * law.std**2 * x_t + sigma**2 * centre) / variance)
-
-    return denoise
 
 
 def score_and_divergence(
@@ -139,6 +118,34 @@ def root_mean_square(squares: np.ndarray) -> Estimate:
     return Estimate(*(max(end, 0.0) ** 0.5 for end in mean))
 
 
+class LearnedField(Evaluator):
+    """`field` of a model of vectors in up to `MOST_DIMS` dimensions."""
+
+    pictures = (
+        ("field.png", "The field by noise level: learned, exact, divergence, norm, distance"),
+        ("conditions.png", "The learned field by noise level, without a condition and under some"),
+        ("basins.png", "Which part of the data each starting point flows to"),
+        ("particles.gif", "Particles on their way from noise to data"),
+    )
+
+    def __call__(self, model: Model) -> Result:
+        split, generator = model.dataset.splits["train"], model.draws
+        items, labels = split.gather(np.arange(min(POINTS, len(split))))
+        return field(
+            generator.denoiser,
+            model.params,
+            gaussian(generator.process).schedule,
+            generator.times,
+            model.dataset.kind.decode(items),
+            labels,
+            model.dataset.class_names,
+            getattr(split.source, "law", None),
+            model.folder,
+            seed=model.seed,
+            passport=model.passport,
+        )
+
+
 def field(
     make: Callable[[Params], Denoiser],
     params: Params,
@@ -188,7 +195,7 @@ def field(
 
     if law:
         looked["exact"] = Field(lambda law: exact_denoiser(law, schedule), law._replace(parts=()))
-        conds: dict[str, Cond] = {"": {}, "_label": {"label": labels}} if parts else {"": {}}
+        conds: dict[str, Any] = {"": {}, "_label": {"label": labels}} if parts else {"": {}}
         for suffix, cond in conds.items():
             squares = _errors(looked, schedule, x_0, cond, seed)
             for t, each in zip(TIMES, squares, strict=True):

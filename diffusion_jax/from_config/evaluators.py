@@ -8,6 +8,7 @@ from diffusion_jax.data import DataError, Dataset
 from diffusion_jax.evaluation.bits import Bits
 from diffusion_jax.evaluation.denoising import Denoising
 from diffusion_jax.evaluation.distances import Distances
+from diffusion_jax.evaluation.field import LearnedField
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.evaluation.model import Evaluator
 from diffusion_jax.evaluation.names import NamesFound, names_of
@@ -88,5 +89,6 @@ EVALUATORS: dict[str, Callable[[Config, Means], Evaluator]] = {
     "denoising": lambda config, means: Denoising(config.evaluate.denoising_images),
     "likelihood": _bits,
     "names": _names,
+    "field": lambda config, means: LearnedField(),
 }
 """By the names in `evaluate.metrics`."""

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.data import Dataset
 from diffusion_jax.diffusion import time_sampling
+from diffusion_jax.evaluation.field import MOST_DIMS
 from diffusion_jax.from_config.choices import ConfigError, metrics_of
 from diffusion_jax.from_config.guidance import check as check_guidance
 from diffusion_jax.from_config.guidance import make_guidance
@@ -94,7 +95,7 @@ def gaussian(config: ConfigDict) -> Callable[[Dataset], Task]:
                 *(apply, process, codec, sampler, grid),
                 guidance=make_guidance(config, schedule, codec.limit),
             ),
-            metrics=METRICS,
+            metrics=METRICS + ("field",) * (len(kind.shape) == 1 and kind.shape[0] <= MOST_DIMS),
             quantile=times.quantile,
             reader=reader,
             condition=given.sample,

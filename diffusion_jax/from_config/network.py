@@ -12,12 +12,13 @@ from diffusion_jax.from_config.choices import ConfigError, check_known
 from diffusion_jax.from_config.images import ImageCondition
 from diffusion_jax.from_config.text import make_text_tower
 from diffusion_jax.models.dit import DiT
+from diffusion_jax.models.mlp import MLP
 from diffusion_jax.models.reading import Reading
 from diffusion_jax.models.remat import REMAT
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.text import Reader
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "dit": DiT}
+MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "dit": DiT, "mlp": MLP}
 NETWORKS = {"gaussian": tuple(MODELS), "contrastive": ("dual_encoder",)}
 """Those of each objective."""
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

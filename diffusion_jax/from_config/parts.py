@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from diffusion_jax.data import Dataset, describe_dataset, empty_dataset, load_dataset
 from diffusion_jax.from_config.averages import make_averages
 from diffusion_jax.from_config.checks import check_numbers
-from diffusion_jax.from_config.choices import ConfigError, check_known, lookup, metrics_of
+from diffusion_jax.from_config.choices import ConfigError, check_known, keyed, lookup, metrics_of
 from diffusion_jax.from_config.contrastive import contrastive
 from diffusion_jax.from_config.gaussian import gaussian
 from diffusion_jax.from_config.task import Task
@@ -93,12 +93,14 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
 def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
     settings = config.optimizer
     check_known(settings.decay, DECAYS, "optimizer.decay")
-    rate = learning_rate_schedule(
-        settings.learning_rate, config.train.steps, settings.warmup_steps, settings.decay
-    )
+    with keyed("optimizer"):
+        rate = learning_rate_schedule(
+            settings.learning_rate, config.train.steps, settings.warmup_steps, settings.decay
+        )
     options = settings.get(settings.name, ConfigDict())
     try:
-        return make_optimizer(settings.name, rate, settings.clip_norm, **options)
+        with keyed("optimizer"):
+            return make_optimizer(settings.name, rate, settings.clip_norm, **options)
     except (AttributeError, TypeError) as error:
         known = [n for n in (*dir(optax), *dir(optax.contrib)) if n.islower() and n[0] != "_"]
         near = ", ".join(difflib.get_close_matches(settings.name, known, 3))

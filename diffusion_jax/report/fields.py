@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from diffusion_jax.report.pictures import save_gif
+from diffusion_jax.system.pictures import save_gif, tile
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7f6a00", "#666666")
 """Of the parts of the data, in turn: told apart by all eyes (Okabe & Ito 2008)."""
@@ -121,15 +121,17 @@ def animate(
     )
     frames = []
     for k, t in enumerate(times):
+        row = []
         for name, places in paths.items():
-            tile = Image.new("RGB", (SIDE, SIDE), "white")
-            pen = ImageDraw.Draw(tile)
+            picture = Image.new("RGB", (SIDE, SIDE), "white")
+            pen = ImageDraw.Draw(picture)
             pen.point(_pixels(x_0, reach).ravel().tolist(), "#c0c0c0")
             for (x, y), label in zip(_pixels(places[k], reach).tolist(), ends[name], strict=False):
                 pen.rectangle((x - 1, y - 1, x + 1, y + 1), _colour(label))
             pen.text((6, 4), f"{name}, t = {t:.2f}", "black")
-            frames.append(np.asarray(tile))
-    save_gif(path, np.array(frames).reshape(len(times), len(paths), SIDE, SIDE, 3), len(paths))
+            row.append(np.asarray(picture))
+        frames.append(tile(np.stack(row), len(row)))
+    save_gif(path, frames)
 
 
 def _pixels(places: np.ndarray, half: float) -> np.ndarray:

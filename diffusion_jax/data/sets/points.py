@@ -11,6 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from diffusion_jax.data.dataset import Dataset, Options, Split
+from diffusion_jax.data.points import Points
+from diffusion_jax.data.sources import content_hash
+
 SWAN = (
     # (part, open curve through these points): wide as the picture, y upwards
     ("beak", ((-0.70, 0.62), (-0.80, 0.57), (-1.02, 0.44), (-1.02, 0.44), (-0.84, 0.45),
@@ -51,6 +55,8 @@ class PointSource:
         size: number of rows.
         seed: of all samples.
     """
+
+    resident = True
 
     def __init__(self, law: Law, size: int, seed: int):
         self.law, self._size, self._seed = law, size, seed
@@ -142,6 +148,18 @@ POINTS: dict[str, Callable[[], Law]] = {
     law.__name__: functools.cache(law) for law in (spiral, moons, pinwheel, eight_gaussians, swan)
 }
 """The sets by name."""
+
+
+def load_points(options: Options) -> Dataset:
+    """A set of `POINTS`: every draw of a training row is a new point, held-out ones are fixed."""
+    law = POINTS[options.name]()
+    splits = {
+        name: Split(PointSource(law, size, seed))
+        for seed, (name, size) in enumerate({"train": 2**16, "heldout": 2**12}.items())
+    }
+    kind = Points((law.means.shape[1],))
+    fingerprint = content_hash(law.means, law.labels, law.std)
+    return Dataset(options.name, kind, splits, law.parts, (), fingerprint)
 
 
 def catmull_rom(control: np.ndarray, steps: int = 32) -> np.ndarray:

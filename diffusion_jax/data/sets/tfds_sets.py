@@ -18,10 +18,11 @@ from diffusion_jax.data.images import Images
 from diffusion_jax.data.sets.digits import Digits
 from diffusion_jax.data.sets.emoji import Emoji, EmojiConfig
 from diffusion_jax.data.sets.fashion_mnist import DEBIAN_DIR, FashionMnist, IdxConfig, idx_files
+from diffusion_jax.data.sets.points import POINTS
 from diffusion_jax.data.sets.tfds_captions import find_captions, read_captions
 from diffusion_jax.data.sources import RecordSource, content_hash
 
-OWN_NAMES = ("digits", "fashion_mnist", "emoji", "folder")
+OWN_NAMES = ("digits", "fashion_mnist", "emoji", "folder", *POINTS)
 
 
 def load_tfds(options: Options) -> Dataset:
