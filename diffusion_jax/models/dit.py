@@ -88,8 +88,7 @@ class DiT(nn.Module):
             no text.
         num_classes: classes of `cond['label']`; 0 for none.
         vectors: names of the vectors in `cond` that are read, such as 'pooled'.
-        image_channels: of `cond['image']`, a signal of the sample's own axes that is laid beside
-            it; 0 for none.
+        image_channels: of `cond['image']`, of the sample's own axes, laid beside it; 0 for none.
         out_channels: channels of the prediction; twice the input's with a learned variance.
         unroll: blocks per iteration of the loop over them. With all of them there is no loop,
             which compiles longer and on a CPU trains faster, by a sixth for the size S.
@@ -200,7 +199,7 @@ def position_embedding(sizes: Sequence[int], features: int) -> Array:
     if rest:
         raise ValueError(f"model.dit.hidden_size={features} must be a multiple of {2 * len(sizes)}")
     frequencies = 1e4 ** -(np.arange(count) / count)
-    places = np.indices(sizes).reshape(len(sizes), -1)
-    angles = [np.outer(place, frequencies) for place in places[::-1]]
+    places = np.indices(sizes).reshape(len(sizes), -1)[::-1]
+    angles = [np.outer(place, frequencies) for place in places]
     table = np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=-1)
     return jnp.asarray(table, jnp.float32)

@@ -199,10 +199,7 @@ def downsample(x: Array) -> Array:
 
 
 def patchify(x: Array, patch_size: int) -> Array:
-    """Every patch of p x p pixels becomes one: [B, H, W, C] -> [B, H / p, W / p, p p C].
-
-    For any number of axes, as `unpatchify`.
-    """
+    """Patches of p x p pixels become one, on any axes: [B, H, W, C] -> [B, H / p, W / p, p p C]."""
     x = _cut(x, patch_size)
     last = x.ndim - 1
     x = x.transpose(0, *range(1, last, 2), *range(2, last, 2), last)
