@@ -18,6 +18,7 @@ from diffusion_jax.models.attention import attention
 from diffusion_jax.models.layers import (
     ConditionEmbedding,
     Dtype,
+    at_least_float32,
     beside,
     dense,
     patchify,
@@ -177,7 +178,7 @@ class DiT(nn.Module):
 @partial(jax.checkpoint, prevent_cse=False)
 def modulate(x: Array, shift: Array, scale: Array) -> Array:
     """Layer norm of x [B, L, D], then scaled by `1 + scale` and shifted, both [B, 1, D]."""
-    h = x.astype(jnp.float32)
+    h = at_least_float32(x)
     h -= h.mean(-1, keepdims=True)
     h *= lax.rsqrt(jnp.square(h).mean(-1, keepdims=True) + 1e-6)
     return h.astype(x.dtype) * (1 + scale) + shift
