@@ -188,7 +188,7 @@ def field(
 
     if law:
         looked["exact"] = Field(lambda law: exact_denoiser(law, schedule), law._replace(parts=()))
-        conds: dict[str, Cond] = {"": {}, "_label": {"label": labels}} if parts else {"": {}}
+        conds: dict[str, Any] = {"": {}, "_label": {"label": labels}} if parts else {"": {}}
         for suffix, cond in conds.items():
             squares = _errors(looked, schedule, x_0, cond, seed)
             for t, each in zip(TIMES, squares, strict=True):
