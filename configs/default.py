@@ -109,7 +109,7 @@ def get_config() -> ConfigDict:
     c.model.dit.mlp_ratio = 4.0
     c.model.dit.unroll = 1  # layers per loop iteration: all compile longer, train faster on a CPU
     c.model.dit.remat = "none"  # as model.unet.remat
-    c.model.mlp = ConfigDict({"features": 64, "depth": 3})
+    c.model.mlp = ConfigDict({"features": 64, "depth": 2})
     c.model.dual_encoder = ConfigDict({"width": 256, "channels": 64, "features": 512})
     c.model.dual_encoder.dropout = 0.4  # in the part that looks at pictures
 

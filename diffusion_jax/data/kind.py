@@ -21,6 +21,7 @@ class Kind:
         levels: number of values that an entry of `x` can have, evenly over [-1, 1]; 0 for
             continuous data.
         limit: largest absolute value of an entry of `x`; None if there is none.
+        shown: items at most on a sheet of samples.
     """
 
     shape: tuple[int, ...]
@@ -28,6 +29,7 @@ class Kind:
     stored: ClassVar[type] = np.float32
     levels: ClassVar[int] = 0
     limit: ClassVar[float | None] = None
+    shown: ClassVar[int] = 100
 
     @property
     def words(self) -> str:

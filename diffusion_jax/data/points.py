@@ -17,6 +17,7 @@ class Points(Kind):
     """Points float32 `[2]`, stored as they are, of any size and in no levels."""
 
     noun: ClassVar[str] = "points"
+    shown: ClassVar[int] = 2000
 
     def save(
         self, folder: Path, index: np.ndarray, items: np.ndarray, made_by: Sequence[Mapping]

@@ -16,17 +16,16 @@ from diffusion_jax.system.pictures import read_made_by, save_gif, save_png
 COLUMNS = 10
 TRIPLES = 4
 """Samples of a row, where each stands between two pictures."""
-SHOWN = 100
-"""Samples at most in a grid during training, and in the animation, as whole groups."""
 
 
 def _shown(model: Trained) -> int:
+    """Samples at most in a grid during training, and in the animation, as whole groups."""
     group = model.draws.guidance.group
-    return max(SHOWN // group, 1) * group
+    return max(model.run.parts.dataset.kind.shown // group, 1) * group
 
 
 def draw_grid(model: Trained, path: Path) -> np.ndarray:
-    """Draws the first `SHOWN` samples at most, saves them as a grid and returns it."""
+    """Draws the first `Kind.shown` samples at most, saves them as a grid and returns it."""
     sample = model.run.config.sample
     index = sample.first_index + np.arange(min(sample.num_images, _shown(model)))
     cond = model.run.conditions.cond(index)
