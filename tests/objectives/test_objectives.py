@@ -422,6 +422,15 @@ def test_last_step_is_the_likelihood_of_256_levels(x64, x_0_hat, channel):
     np.testing.assert_allclose(found, np.maximum(expected, 1e-12), rtol=1e-6, atol=1e-13)
 
 
+def test_last_step_of_continuous_data_is_their_density(x64):
+    """`-log2 N(x_0; x_0_hat, beta_1)`, where the data are in no levels."""
+    batch, codec = make_batch(), Identity((3, 2))
+    loss, params, _ = learned("x0", 1, batch["x"] + 0.01, 1.0, codec=codec)
+    found = loss(params, batch, context_of(jax.random.key(0)))[1]["vlb"]
+    nats = -stats.norm(0.01, np.sqrt(BETAS[0])).logpdf(0.0)
+    np.testing.assert_allclose(found, nats / np.log(2), rtol=1e-6)
+
+
 def test_last_step_is_told_in_spite_of_rounding(x64):
     """A time just above 1 / N goes down to 0, not to a hair above it."""
     batch = {"x": jnp.zeros((6, 1, 1)), "index": jnp.arange(6), "cond": {}}
@@ -468,6 +477,15 @@ def test_learned_variance_is_finite_at_every_step_in_float32():
 
 
 # The batch.
+
+
+def test_networks_are_told_the_time_as_the_process_tells_it(x64):
+    network, batch = Recorder(), make_batch()
+    process = Gaussian(SCHEDULES["flow"], PREDICTIONS["edm"])
+    loss = GaussianLoss(network, process, IMAGES, TIMES, Error(PREDICTIONS["edm"]))
+    _, metrics = loss(PARAMS, batch, context_of(jax.random.key(0)))
+    assert np.all((metrics["t"] > 0) & (metrics["t"] < 1))
+    np.testing.assert_allclose(network.t, 1000 * metrics["t"], rtol=1e-12)
 
 
 def test_loss_does_not_depend_on_how_the_batch_is_split():
