@@ -101,7 +101,6 @@ def test_the_time_as_the_log_of_the_noise(x64, name):
     expected = np.log(np.asarray(schedule.sigma(t)) / np.asarray(schedule.alpha(t))) / 4
     found = TIME_INPUTS["log_noise"](schedule, t)
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
-    assert (np.diff(np.asarray(found)) > 0).all()
     ends = np.asarray(TIME_INPUTS["log_noise"](schedule, jnp.array([0.0, 1.0])))
     assert (np.abs(ends) <= 5).all()  # also where there is no noise, or no data
 
