@@ -15,7 +15,7 @@ from diffusion_jax.models.unet import UNet
 from tests.compiled import quick_jit
 
 B, SIZE, RNG = 3, 8, np.random.default_rng(0)
-X, T = RNG.normal(size=(B, SIZE, SIZE, 1)).astype(np.float32), np.array([0.1, 0.5, 0.9], np.float32)
+X, T = RNG.normal(size=(B, SIZE, SIZE, 1)).astype(np.float32), np.array([100, 500, 900], np.float32)
 COND = {
     "label": np.array([0, 2, 1], np.int32),
     "text": RNG.normal(size=(B, 4, 6)).astype(np.float32),

@@ -11,6 +11,7 @@ from diffusion_jax.diffusion.corruption import (
     reverse_variances,
     sample_keys,
     sample_noise,
+    variational_term,
 )
 from tests.oracles import CLEAN, SCHEDULES, three_components
 
@@ -114,6 +115,35 @@ def test_learned_variance_is_that_of_improved_ddpm(x64, i, fraction):
         jnp.array((i - 1) / 1000),
     )
     np.testing.assert_allclose(found, np.full((2, 3), expected), rtol=1e-8)
+
+
+def term(x_0, x_t, x_0_hat, fraction, t, s, levels):
+    """Of samples `[6, 4]`, all at the same times of the cosine schedule."""
+    fraction, times = np.full_like(x_0, fraction), (np.full(len(x_0), t), np.full(len(x_0), s))
+    return variational_term(SCHEDULES["cosine"], x_0, x_t, x_0_hat, fraction, *times, levels)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.4, 1.0])
+def test_the_last_term_of_continuous_data_is_their_density(x64, fraction):
+    """`-log N(x_0; x_0_hat, v)`: at s = 0 the mean is what the denoiser says of the data."""
+    x_0, x_t, x_0_hat = np.random.default_rng(0).normal(size=(3, 6, 4))
+    log_variance = learned_log_variance(
+        SCHEDULES["cosine"], jnp.array(fraction), jnp.array(0.02), jnp.array(0.0)
+    )
+    law = stats.norm(x_0_hat, np.exp(0.5 * float(log_variance)))
+    found = term(x_0, x_t, x_0_hat, fraction, 0.02, 0.0, levels=0)
+    np.testing.assert_allclose(found, -law.logpdf(x_0), rtol=1e-8)
+
+
+def test_many_levels_are_continuous_data(x64):
+    """A level's probability is the density times the width of its bin; other terms are the same."""
+    levels = 100_001
+    x_0 = np.random.default_rng(0).integers(10_000, 90_000, (6, 4)) * 2 / (levels - 1) - 1
+    x_t, x_0_hat = 0.9 * x_0, x_0 + 0.01
+    density, probability = (term(x_0, x_t, x_0_hat, 0.5, 0.02, 0.0, n) for n in (0, levels))
+    np.testing.assert_allclose(probability + np.log(2 / (levels - 1)), density, atol=1e-5)
+    between = [term(x_0, x_t, x_0_hat, 0.5, 0.3, 0.2, n) for n in (0, levels)]
+    np.testing.assert_array_equal(*between)
 
 
 def test_times_per_sample_are_times_one_by_one(x64):

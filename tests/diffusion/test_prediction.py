@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.diffusion.prediction import PREDICTIONS, denoiser, edm, split_variance
-from tests.oracles import SCHEDULES, times_of
+from diffusion_jax.diffusion.prediction import PREDICTIONS, edm, split_variance
+from diffusion_jax.diffusion.process import Gaussian
+from tests.oracles import SCHEDULES, as_it_is, times_of
 
 all_schedules = pytest.mark.parametrize("name", SCHEDULES)
 all_predictions = pytest.mark.parametrize("kind", PREDICTIONS)
@@ -146,13 +147,12 @@ def test_denoiser_finds_x_0_and_hands_the_variance_through(x64, kind):
         y = PREDICTIONS[kind].from_x_0(schedule, x_t, cond["x_0"], t)
         return jnp.concatenate([y, jnp.full_like(y, -0.5)], axis=-1)
 
-    x_0_hat, fraction = denoiser(network, schedule, PREDICTIONS[kind], learned_variance=True)(
-        x_t, t, {"x_0": x_0}
-    )
+    process = Gaussian(schedule, PREDICTIONS[kind], learned_variance=True, time_input=as_it_is)
+    x_0_hat, fraction = process.denoiser(network)(x_t, t, {"x_0": x_0})
     np.testing.assert_allclose(x_0_hat, x_0, atol=1e-9)
     np.testing.assert_array_equal(fraction, np.full_like(x_0, 0.25))
 
-    plain = denoiser(lambda *args: network(*args)[..., :3], schedule, PREDICTIONS[kind])
-    denoised = plain(x_t, t, {"x_0": x_0})
+    plain = Gaussian(schedule, PREDICTIONS[kind], time_input=as_it_is)
+    denoised = plain.denoiser(lambda *args: network(*args)[..., :3])(x_t, t, {"x_0": x_0})
     np.testing.assert_allclose(denoised.x_0, x_0, atol=1e-9)
     assert denoised.variance is None

@@ -7,11 +7,12 @@ import pytest
 
 from diffusion_jax.diffusion.conditioning import drop, unconditional
 from diffusion_jax.diffusion.corruption import sample_keys
-from diffusion_jax.diffusion.prediction import PREDICTIONS, denoiser
+from diffusion_jax.diffusion.prediction import PREDICTIONS
+from diffusion_jax.diffusion.process import Gaussian
 from diffusion_jax.guidance.clip import clip
 from diffusion_jax.guidance.extrapolation import classifier_free
 from diffusion_jax.types import Denoised
-from tests.oracles import SCHEDULES, three_components
+from tests.oracles import SCHEDULES, as_it_is, three_components
 
 T = np.array([0.1, 0.4, 0.6, 0.9])
 LABELS = {"label": np.array([0, 1, 2, 0])}
@@ -53,7 +54,8 @@ def test_guidance_is_eq_6_for_every_network(x64, name, kind):
         x = given / prediction.input_scale(schedule, t)[:, None]
         return prediction.from_x_0(schedule, x, exact(name)(x, t, cond).x_0, t)
 
-    guided = classifier_free(denoiser(network, schedule, prediction), 1 + w)(x_t, T, LABELS)
+    denoise = Gaussian(schedule, prediction, time_input=as_it_is).denoiser(network)
+    guided = classifier_free(denoise, 1 + w)(x_t, T, LABELS)
 
     eps_cond, eps_none = (
         (x_t - alpha * exact(name)(x_t, T, cond).x_0) / sigma for cond in (LABELS, NONE)

@@ -44,9 +44,7 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray, axis: int) -> np.ndarr
 def test_it_is_the_published_objective():
     """Fig. 3 of Radford et al. 2021, in NumPy, line by line."""
     images, texts, own = units(0), units(1), params()
-    loss, metrics = ContrastiveLoss(apply, N)(
-        own, batch(images, texts), context_of(jax.random.key(0))
-    )
+    loss, metrics = ContrastiveLoss(apply)(own, batch(images, texts), context_of(jax.random.key(0)))
     turn = np.asarray(own["turn"])
     logits = (images @ turn) @ (texts @ turn.T).T * 4.0
     labels = np.arange(N)
@@ -59,7 +57,7 @@ def test_it_is_the_published_objective():
 def test_perfect_pairs_have_their_closed_form(scale, expected):
     own = {"turn": jnp.eye(WIDTH), "scale": jnp.array(scale)}
     one_of_each = np.eye(WIDTH, dtype=np.float32)
-    loss, _ = ContrastiveLoss(apply, 5)(
+    loss, _ = ContrastiveLoss(apply)(
         own, batch(one_of_each, one_of_each), context_of(jax.random.key(0))
     )
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
@@ -68,7 +66,7 @@ def test_perfect_pairs_have_their_closed_form(scale, expected):
 def test_equal_texts_are_no_candidates_of_each_other():
     images, texts, own = units(0), units(1), params()
     twice = batch(np.tile(images, (2, 1)), np.tile(texts, (2, 1)))
-    loss, _ = ContrastiveLoss(apply, 2 * N)(own, twice, context_of(jax.random.key(0)))
+    loss, _ = ContrastiveLoss(apply)(own, twice, context_of(jax.random.key(0)))
     # What is not the own pair stands there twice; the own one once.
     turn = np.asarray(own["turn"])
     logits = 4.0 * (images @ turn) @ (texts @ turn.T).T
@@ -85,7 +83,7 @@ def test_devices_share_their_candidates():
     key = jax.random.key(0)
 
     def mean(own, part, axis_name):
-        return ContrastiveLoss(apply, N)(own, part, context_of(key, axis_name))[0].mean()
+        return ContrastiveLoss(apply)(own, part, context_of(key, axis_name))[0].mean()
 
     def on_devices(own):
         each = jax.vmap(lambda part: mean(own, part, "devices"), axis_name="devices")(parts)
@@ -112,7 +110,7 @@ def test_pictures_are_moved_by_so_much_and_all_alike_wherever_they_lie():
 
     pictures = np.random.default_rng(0).normal(size=(64, 8, 8, 1)).astype(np.float32)
     every = {"x": pictures, "cond": {"pooled": units(0, 64)}, "index": np.arange(64)}
-    loss = ContrastiveLoss(watch, 64, max_shift=1)
+    loss = ContrastiveLoss(watch, max_shift=1)
     loss({}, every, context_of(jax.random.key(0)))
     loss({}, jax.tree.map(lambda a: a[10:], every), context_of(jax.random.key(0)))
     np.testing.assert_array_equal(seen[0][10:], seen[1])

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.diffusion.prediction import PREDICTIONS
+from diffusion_jax.diffusion.process import Gaussian
 from diffusion_jax.diffusion.time_sampling import discrete, uniform
-from diffusion_jax.objectives.gaussian import (
-    GaussianLoss,
+from diffusion_jax.objectives.gaussian import Error, GaussianLoss
+from diffusion_jax.objectives.parts import Conditioning, Times
+from diffusion_jax.objectives.weightings import (
     edm,
     min_snr,
     p2,
@@ -18,7 +21,7 @@ from diffusion_jax.objectives.gaussian import (
     truncated_snr,
     vlb,
 )
-from tests.oracles import SCHEDULES, gaussian
+from tests.oracles import SCHEDULES, as_it_is, gaussian
 from tests.runs import context_of
 
 all_schedules = pytest.mark.parametrize("name", SCHEDULES)
@@ -40,19 +43,21 @@ class Recorder:
 PARAMS = {"a": 0.7, "b": -0.4}
 
 
-def make_loss(name, kind, apply, space="eps", batch_size=6, **kwargs):
-    options = {"quantile": uniform(0.02, 0.98), **kwargs}
-    return GaussianLoss(
-        apply=apply,
-        schedule=SCHEDULES[name],
-        prediction=PREDICTIONS[kind],
-        batch_size=batch_size,
-        loss_space=PREDICTIONS[space],
-        **options,
-    )
+BATCH = 6
+TIMES = Times(uniform(0.02, 0.98), BATCH)
+IMAGES = Identity((3, 2), 1.0, 256)
 
 
-def make_batch(num=6, shape=(3, 2)):
+def make_loss(name, kind, apply, space="eps", *, times=TIMES, codec=IMAGES, **settings):
+    """Of a network that is told `t` itself; settings are of `Error`, and further ones."""
+    error = {key: settings.pop(key) for key in ("weighting", "huber") if key in settings}
+    variance = "vlb_steps" in settings
+    process = Gaussian(SCHEDULES[name], PREDICTIONS[kind], variance, as_it_is)
+    error = Error(PREDICTIONS[space], **error)
+    return GaussianLoss(apply, process, codec, times, error, **settings)
+
+
+def make_batch(num=BATCH, shape=(3, 2)):
     x = np.random.default_rng(0).normal(size=(num, *shape))
     return {"x": jnp.asarray(x), "index": jnp.arange(num), "cond": {"label": jnp.arange(num)}}
 
@@ -197,9 +202,8 @@ def test_huber_is_the_square_for_small_errors_and_the_root_for_large(x64):
 def loss_with_time_law(logits, num=4000):
     """Mean loss, and its gradient for the logits, of an error that depends on `t` alone."""
     apply = lambda params, x_t, t, *_: jnp.sqrt(t)[:, None, None] + 0 * x_t  # noqa: E731
-    loss = make_loss(
-        "flow", "x0", apply, "x0", num, quantile=uniform(0, 1), time_law=lambda p: p["logits"]
-    )
+    times = Times(uniform(0, 1), num, lambda p: p["logits"])
+    loss = make_loss("flow", "x0", apply, "x0", times=times)
     batch = {**make_batch(num), "x": jnp.zeros((num, 3, 2))}
     mean = lambda p: jnp.mean(loss(p, batch, context_of(jax.random.key(0)))[0])  # noqa: E731
     value, gradient = jax.value_and_grad(mean)({"logits": jnp.asarray(logits)})
@@ -333,9 +337,7 @@ def test_vlb_loss_of_the_exact_denoiser_is_the_exact_bound(name, kind):
         x_0_hat = oracle(x_t, t, {}).x_0
         return PREDICTIONS[kind].from_x_0(SCHEDULES[name], x_t, x_0_hat, t)
 
-    loss = make_loss(
-        name, kind, apply, batch_size=num, weighting=vlb, quantile=uniform(t_min, t_max)
-    )
+    loss = make_loss(name, kind, apply, weighting=vlb, times=Times(uniform(t_min, t_max), num))
     x_0 = std * jax.random.normal(jax.random.key(7), (num, 1))
     batch = {"x": x_0, "index": jnp.arange(num), "cond": {}}
     terms = np.asarray(jax.jit(loss)({}, batch, context_of(jax.random.key(8)))[0], np.float64)
@@ -349,7 +351,7 @@ def test_vlb_loss_of_the_exact_denoiser_is_the_exact_bound(name, kind):
 # Learned variance (Nichol & Dhariwal 2021), in float64 at entries of DDPM's table.
 
 
-def learned(kind, i, x_0_hat, channel, num=6, **kwargs):
+def learned(kind, i, x_0_hat, channel, num=BATCH, **settings):
     """Loss, metrics and `x_t` with a network that says `x_0_hat` and the variance `channel`."""
     seen = {}
 
@@ -358,9 +360,8 @@ def learned(kind, i, x_0_hat, channel, num=6, **kwargs):
         y = PREDICTIONS[kind].from_x_0(SCHEDULES["ddpm"], x_t, params["x_0_hat"], t)
         return jnp.concatenate([y, jnp.broadcast_to(params["channel"], y.shape)], axis=-1)
 
-    loss = make_loss(
-        "ddpm", kind, apply, batch_size=num, quantile=constant(i / 1000), vlb_steps=1000, **kwargs
-    )
+    times = Times(constant(i / 1000), num)
+    loss = make_loss("ddpm", kind, apply, times=times, vlb_steps=1000, **settings)
     params = {"x_0_hat": jnp.asarray(x_0_hat), "channel": jnp.asarray(channel)}
     return loss, params, seen
 
@@ -421,6 +422,15 @@ def test_last_step_is_the_likelihood_of_256_levels(x64, x_0_hat, channel):
     np.testing.assert_allclose(found, np.maximum(expected, 1e-12), rtol=1e-6, atol=1e-13)
 
 
+def test_last_step_of_continuous_data_is_their_density(x64):
+    """`-log2 N(x_0; x_0_hat, beta_1)`, where the data are in no levels."""
+    batch, codec = make_batch(), Identity((3, 2))
+    loss, params, _ = learned("x0", 1, batch["x"] + 0.01, 1.0, codec=codec)
+    found = loss(params, batch, context_of(jax.random.key(0)))[1]["vlb"]
+    nats = -stats.norm(0.01, np.sqrt(BETAS[0])).logpdf(0.0)
+    np.testing.assert_allclose(found, nats / np.log(2), rtol=1e-6)
+
+
 def test_last_step_is_told_in_spite_of_rounding(x64):
     """A time just above 1 / N goes down to 0, not to a hair above it."""
     batch = {"x": jnp.zeros((6, 1, 1)), "index": jnp.arange(6), "cond": {}}
@@ -452,7 +462,8 @@ def test_learned_variance_is_finite_at_every_step_in_float32():
     def apply(params, x_t, t, cond, dropout_key):
         return jnp.concatenate([params["y"] * x_t, params["channel"] * x_t], axis=-1)
 
-    loss = make_loss("ddpm", "eps", apply, batch_size=1000, quantile=discrete(1000), vlb_steps=1000)
+    times = Times(discrete(1000), 1000)
+    loss = make_loss("ddpm", "eps", apply, times=times, vlb_steps=1000)
     batch = {"x": jnp.clip(make_batch(1000)["x"], -1, 1), "index": jnp.arange(1000), "cond": {}}
     params = {"y": jnp.full((1000, 1, 1), 0.9), "channel": jnp.full((1000, 1, 1), 0.5)}
 
@@ -468,9 +479,19 @@ def test_learned_variance_is_finite_at_every_step_in_float32():
 # The batch.
 
 
+def test_networks_are_told_the_time_as_the_process_tells_it(x64):
+    network, batch = Recorder(), make_batch()
+    process = Gaussian(SCHEDULES["flow"], PREDICTIONS["edm"])
+    loss = GaussianLoss(network, process, IMAGES, TIMES, Error(PREDICTIONS["edm"]))
+    _, metrics = loss(PARAMS, batch, context_of(jax.random.key(0)))
+    assert np.all((metrics["t"] > 0) & (metrics["t"] < 1))
+    np.testing.assert_allclose(network.t, 1000 * metrics["t"], rtol=1e-12)
+
+
 def test_loss_does_not_depend_on_how_the_batch_is_split():
     context, batch, network = context_of(jax.random.key(4)), make_batch(12), Recorder()
-    loss = make_loss("cosine", "v", network, batch_size=12, cond_dropout=0.5)
+    times, half = Times(uniform(0.02, 0.98), 12), Conditioning(dropout=0.5)
+    loss = make_loss("cosine", "v", network, times=times, conditioning=half)
     whole, metrics = loss(PARAMS, batch, context)
     labels = network.cond["label"]
     for part in (slice(0, 5), slice(5, 12)):
@@ -485,9 +506,8 @@ def test_noise_is_its_own_for_each_sample_and_key():
     network, batch = Recorder(), {**make_batch(6), "x": jnp.zeros((6, 3, 2))}
     noises = []
     for seed in (0, 1):
-        make_loss("flow", "v", network, quantile=constant(1.0))(
-            PARAMS, batch, context_of(jax.random.key(seed))
-        )
+        loss = make_loss("flow", "v", network, times=Times(constant(1.0), BATCH))
+        loss(PARAMS, batch, context_of(jax.random.key(seed)))
         noises.append(np.asarray(network.x_t))
     assert len(np.unique(noises)) == 2 * 6 * 3 * 2
 
@@ -496,7 +516,8 @@ def test_cond_dropout_has_its_rate_and_is_deterministic():
     """20,000 labels; 5 standard deviations: false-alarm rate 6e-7."""
     num, rate, network = 20_000, 0.1, Recorder()
     batch = make_batch(num, (1, 1))
-    loss = make_loss("cosine", "v", network, batch_size=num, cond_dropout=rate)
+    times = Times(uniform(0.02, 0.98), num)
+    loss = make_loss("cosine", "v", network, times=times, conditioning=Conditioning(dropout=rate))
     masks = []
     for seed in (0, 0, 1):
         loss(PARAMS, batch, context_of(jax.random.key(seed)))
@@ -511,6 +532,6 @@ def test_cond_dropout_has_its_rate_and_is_deterministic():
 @pytest.mark.parametrize(("rate", "expected"), [(0.0, range(6)), (1.0, [-1] * 6)])
 def test_cond_dropout_never_and_always(rate, expected):
     network = Recorder()
-    loss = make_loss("cosine", "v", network, cond_dropout=rate)
+    loss = make_loss("cosine", "v", network, conditioning=Conditioning(dropout=rate))
     loss(PARAMS, make_batch(), context_of(jax.random.key(0)))
     np.testing.assert_array_equal(network.cond["label"], np.array(expected))

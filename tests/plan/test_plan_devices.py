@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import default
-from diffusion_jax.data import ArraySource, Captions, Dataset
+from diffusion_jax.data import Images, empty_dataset
 from diffusion_jax.from_config import make_step, planned_dataset
 from diffusion_jax.models.flops import count_peak_memory, count_traffic
 from diffusion_jax.plan import TopologyError, parse_topology, plan_topology
@@ -121,13 +121,14 @@ def with_frozen(planned):
     def loss(params, batch, context):
         t = jnp.zeros(len(batch["x"]))
         student, target = (
-            parts.apply(p, batch["x"], t, batch["cond"])
+            parts.task.apply(p, batch["x"], t, batch["cond"])
             for p in (params, context.frozen["teacher"])
         )
         return jnp.mean((student - target) ** 2, axis=(1, 2, 3)), {}
 
     found = dataclasses.replace(planned)
-    found.__dict__["parts"] = dataclasses.replace(parts, loss=loss, frozen={"teacher": teacher})
+    task = dataclasses.replace(parts.task, loss=loss, frozen={"teacher": teacher})
+    found.__dict__["parts"] = dataclasses.replace(parts, task=task)
     return found
 
 
@@ -254,9 +255,7 @@ def test_a_network_that_compares_is_planned_too():
         "train.batch_size": 32,
     }
     config.update_from_flattened_dict(changes)
-    none = ArraySource(np.empty((0, 8, 8, 1), np.uint8), np.empty(0, np.int32))
-    captions = Captions.of([])
-    dataset = Dataset("none", none, none, (8, 8, 1), 0, (), (), "", captions, captions)
+    dataset = empty_dataset("none", Images((8, 8, 1)), (), captioned=True)
     lines = "\n".join(plan_topology(config, dataset, parse_topology("h100:1")))
     assert "it fits" in lines
     assert "next: --config.model.dtype=bfloat16" in lines

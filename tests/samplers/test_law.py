@@ -19,11 +19,12 @@ from scipy import stats
 from configs import default
 from diffusion_jax.diffusion import schedules
 from diffusion_jax.diffusion.corruption import diffuse, sample_keys
-from diffusion_jax.diffusion.prediction import PREDICTIONS, Prediction, denoiser
+from diffusion_jax.diffusion.prediction import PREDICTIONS, Prediction
+from diffusion_jax.diffusion.process import Gaussian
 from diffusion_jax.from_config import SAMPLERS, make_sampler
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.restart import restart_times
-from tests.oracles import SCHEDULES, assert_law, mixture
+from tests.oracles import SCHEDULES, as_it_is, assert_law, mixture
 from tests.trajectories import Table, between
 
 ROWS = 250
@@ -152,7 +153,7 @@ def program(case):
             x_0 = pack({dim: posterior_mean(dim)(x, alpha, sigma) for dim, x in parts})
             return prediction.from_x_0(schedule, x_t, x_0, t)
 
-        bound = denoiser(network, schedule, prediction)
+        bound = Gaussian(schedule, prediction, time_input=as_it_is).denoiser(network)
         return sample(
             lambda x_t, t, cond: bound(x_t, t[:1], cond),
             make_sampler(c, schedule),

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from diffusion_jax.diffusion import time_grids
+from diffusion_jax.diffusion.conditioning import unconditional
 from diffusion_jax.diffusion.corruption import sample_keys, sample_noise
+from diffusion_jax.guidance.extrapolation import classifier_free
 from diffusion_jax.samplers.ancestral import ancestral
 from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.samplers.loop import sample
+from diffusion_jax.samplers.ode import heun
 from diffusion_jax.types import Denoised, Sampler
 from tests.compiled import quick_jit
-from tests.oracles import CLEAN, SCHEDULES, gaussian, three_components
+from tests.oracles import CLEAN, SCHEDULES, gaussian, keys_of, three_components
 from tests.trajectories import Table, values
 
 SAMPLERS = {
@@ -248,3 +251,90 @@ def test_state_is_carried_and_times_are_handed_in_order():
     expected = 1 * 0.3 + 2 * 0.4 + 3 * 0.3 + 10 * (1.0 + 0.7 + 0.3)
     np.testing.assert_allclose(x, np.full((2, 3), expected), rtol=1e-6)
     assert seen["shapes"] == ((2,), (2,))
+
+
+# The time that a step goes to.
+
+
+def conditions_seen(sampler, times, guide=lambda denoise: denoise, **settings):
+    """`(t, cond)` of each call of the network, of 3 samples with labels."""
+    seen = []
+
+    def network(x_t, t, cond):
+        seen.append((float(t[0]), {name: np.asarray(value) for name, value in cond.items()}))
+        return Denoised(0.5 * x_t)
+
+    x_T, cond = jnp.ones((3, 2)), {"label": jnp.arange(3)}
+    with jax.disable_jit():
+        sample(guide(network), sampler, jnp.asarray(times), x_T, cond, keys_of(3), **settings)
+    return seen
+
+
+TIMES = np.array([1.0, 0.7, 0.45, 0.1], np.float32)
+
+
+@pytest.mark.parametrize("make", [ddim, heun])
+def test_networks_are_told_the_time_that_a_step_goes_to(make):
+    """In all calls of a step, wherever it looks; with the conditioning that there is."""
+    sampler = make(SCHEDULES["cosine"])
+    seen = conditions_seen(sampler, TIMES, tells_until=True)
+    until = np.repeat(TIMES[1:], sampler.evaluations)
+    assert len(seen) == len(until)
+    for (_, cond), s in zip(seen, until, strict=True):
+        np.testing.assert_array_equal(cond["until"], np.full(3, s))
+        np.testing.assert_array_equal(cond["label"], [0, 1, 2])
+    if make is ddim:
+        np.testing.assert_array_equal([t for t, _ in seen], TIMES[:-1])
+
+
+def test_networks_are_not_told_it_unless_asked_for():
+    for settings in ({}, {"tells_until": False}):
+        for _, cond in conditions_seen(ddim(SCHEDULES["cosine"]), TIMES, **settings):
+            assert set(cond) == {"label"}
+
+
+def test_guidance_tells_both_halves_the_same_time():
+    guide = lambda denoise: classifier_free(denoise, 3.0)  # noqa: E731
+    seen = conditions_seen(ddim(SCHEDULES["cosine"]), TIMES, guide, tells_until=True)
+    assert len(seen) == 3
+    for (_, cond), s in zip(seen, TIMES[1:], strict=True):
+        np.testing.assert_array_equal(cond["until"], np.full(6, s))
+        np.testing.assert_array_equal(cond["label"], [0, -1, 1, -1, 2, -1])
+
+
+def test_the_time_that_a_step_goes_to_is_not_switched_off():
+    cond = {"until": jnp.array([0.3, 0.7]), "label": jnp.array([1, 2]), "vector": jnp.ones((2, 1))}
+    off = unconditional(cond)
+    np.testing.assert_array_equal(off["until"], cond["until"])
+    np.testing.assert_array_equal(off["label"], [-1, -1])
+    np.testing.assert_array_equal(off["vector"], np.zeros((2, 1)))
+
+
+def test_with_it_ddims_step_is_the_exact_step_of_a_flow_map(x64):
+    """Of `N(0, std^2)`, in one compiled program.
+
+    The flow's scale from t to s is `n_s / n_t` with `n^2 = alpha^2 std^2 + sigma^2`, and DDIM's
+    step has it where `x_0_hat` is what solves it: any number of steps gives the same.
+    """
+    schedule, std, x_T = SCHEDULES["cosine"], 0.5, jnp.array([[0.3, -1.2], [0.8, 0.1]])
+
+    def values(t):
+        alpha, sigma = schedule.alpha(t)[:, None], schedule.sigma(t)[:, None]
+        return alpha, sigma, jnp.hypot(alpha * std, sigma)
+
+    def flow_map(x_t, t, cond):
+        (alpha, sigma, n), (alpha_s, sigma_s, n_s) = values(t), values(cond["until"])
+        ratio = sigma_s / sigma
+        return Denoised((n_s / n - ratio) / (alpha_s - ratio * alpha) * x_t)
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def run(times, keep_every):
+        steps = flow_map, ddim(schedule), times, x_T, {}, keys_of(2), keep_every
+        return sample(*steps, tells_until=True)
+
+    times = jnp.array([0.95, 0.7, 0.45, 0.05])
+    found, kept = run(times, 1)
+    exact = x_T * (values(times)[2] / values(times)[2][0])[:, None]
+    np.testing.assert_allclose(kept, exact, rtol=1e-9)
+    at_once, _ = run(times[jnp.array([0, 3])], 0)
+    np.testing.assert_allclose(at_once, found, rtol=1e-9)
