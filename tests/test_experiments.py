@@ -39,12 +39,12 @@ def experiment(name: str) -> Any:
 
 @pytest.fixture
 def small_digits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The quick start, with a small network, two samples and one step."""
+    """The quick start, with a small network and one step."""
     plain = digits.get_config
 
     def get_config() -> Any:
         config = plain()
-        config.update_from_flattened_dict({**SMALL, "evaluate.num_samples": 2})
+        config.update_from_flattened_dict({**SMALL, "evaluate.num_samples": 20})
         return config
 
     monkeypatch.setattr(digits, "get_config", get_config)
@@ -84,11 +84,11 @@ def test_generalisation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 @pytest.mark.usefixtures("small_digits")
 def test_cost_of_guidance(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     cost = experiment("guidance/cost")
-    asked = ["cost.py", "--images", "2", "--steps", "1", "--rounds", "1"]
+    asked = ["cost.py", "--images", "2", "--steps", "2", "--rounds", "1"]
     monkeypatch.setattr(sys, "argv", asked)
     cost.main()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "digits, 2 images, 1 steps, 1 rounds"
+    assert lines[0] == "digits, 2 images, 2 steps, 1 rounds"
     names = ["none", "guided", "within two fifths", "two calls"]
     assert [line[:18].strip() for line in lines[1:]] == names
     assert all(" times" in line for line in lines[1:])
@@ -112,7 +112,7 @@ def test_laws_of_guidance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(laws, "SCALES", (2.0,))
     rows = laws.against_tilted_laws(2, 1, 2)
     assert [row["guidance"] for row in rows] == list(laws.guidances())
-    rows += laws.compositions(2, 1, 2) + laws.plus_plus(2, 1) + laws.flocks(2, 1, 1)
+    rows += laws.compositions(2, 1, 2) + laws.plus_plus(2, 1) + laws.flocks(2, 2, 1)
     assert len(rows) == len(laws.guidances()) + 2 + 4 + 5
     assert finite([value for row in rows for value in row.values() if not isinstance(value, str)])
 
@@ -131,7 +131,7 @@ def test_tradeoff_of_guidance(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 def test_intervals() -> None:
     simulate = experiment("intervals/simulate")
-    setting = simulate.Setting(simulate.Law(2), 12, 12, num_heldout=12)
+    setting = simulate.Setting(simulate.Law(2), 40, 40, num_heldout=40)
     found = simulate.coverages(setting, repeats=2, draws=2, many=200)
     assert {"frechet", "frechet_infinite", "recall", "memorised"} <= set(found)
     assert all(share in (0, 0.5, 1) for _, share in found.values())

@@ -36,6 +36,13 @@ def chunks(size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield images[start : start + size], labels[start : start + size]
 
 
+def in_order(pictures: np.ndarray) -> np.ndarray:
+    """The columns of `closest.png`, of the first two of which rounding alone chooses the order."""
+    first = sorted(range(2), key=lambda i: pictures[i].tobytes())
+    columns = np.array([*first, *range(2, 10)])
+    return pictures[np.concatenate([columns, 10 + columns])]
+
+
 def test_chunks_make_no_difference_and_passports_say_what_was_measured_with(
     tmp_path: Path,
 ) -> None:
@@ -56,7 +63,7 @@ def test_chunks_make_no_difference_and_passports_say_what_was_measured_with(
         if name.endswith("_x"):
             assert entry["passport"]["extractor"] == "x 0123"
             assert entry["passport"]["preprocessing"] == "as stored, float32"
-    np.testing.assert_array_equal(closest, same)
+    np.testing.assert_array_equal(in_order(closest), in_order(same))
     # The two copies come first, over the images that they are copies of.
     np.testing.assert_array_equal(closest[:2], closest[10:12])
     assert whole["copied_share"]["value"] == 2 / 50

@@ -9,8 +9,9 @@ from diffusion_jax import from_config, report, run
 from diffusion_jax.data import Images, Kind
 from diffusion_jax.evaluation.distances import Distances
 from diffusion_jax.evaluation.extractor import Extractor
-from diffusion_jax.from_config import ConfigError, make_extractor
+from diffusion_jax.from_config import ConfigError
 from diffusion_jax.from_config import extractors as choice
+from diffusion_jax.from_config.extractors import make_extractor
 from diffusion_jax.metrics.frechet import frechet_distance, moments
 from tests.evaluation.models import model_of
 from tests.runs import random_dataset, tiny

@@ -92,7 +92,7 @@ def test_prompts_and_what_guides_reach_the_samples(
         if "sample__strip" in more:  # of 4 steps
             num = min(more["sample__strip"], 5)
             assert Image.open(trained / "samples/trajectory.png").width == 1 + num * 49
-            said = "sample.strip=48: from noise to result there are 5 pictures"
+            said = "sample.strip=48: from noise to result there are 5 states"
             assert (said in capsys.readouterr().err) == (num == 5)
     black, white = found[0][::2].mean(), found[0][1::2].mean()
     assert black < 80 < 176 < white, (black, white)
