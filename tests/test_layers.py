@@ -14,7 +14,7 @@ PACKAGE = "diffusion_jax"
 LEVELS = (
     ("types", "system", "metrics"),
     ("models", "data", "report"),
-    ("diffusion", "text", "training"),
+    ("diffusion", "codecs", "text", "training"),
     ("objectives", "samplers", "guidance"),
     ("generation",),
     ("evaluation",),
@@ -119,6 +119,13 @@ def test_the_top_of_the_package_is_small():
     [
         ("diffusion", "from diffusion_jax.types import Array", set()),
         ("samplers", "from diffusion_jax.samplers.loop import sample", set()),
+        (
+            "codecs",
+            "from diffusion_jax.data import Kind\nfrom diffusion_jax.types import Array",
+            set(),
+        ),
+        ("codecs", "from diffusion_jax.text.tokens import Bytes", {"text"}),
+        ("training", "from diffusion_jax.codecs.codec import Identity", {"codecs"}),
         ("samplers", "def f():\n    from diffusion_jax.models.dit import DiT", {"models"}),
         ("samplers", "import diffusion_jax.guidance.clip", {"guidance"}),
         ("guidance", "from diffusion_jax import samplers, types", {"samplers"}),

@@ -236,13 +236,18 @@ class Trained:
             first: number of the first sample.
 
         Raises:
-            ConfigError: the network draws none, or reads no texts.
+            ConfigError: the network draws none, reads no texts, or knows no such class.
         """
-        index = first + np.arange(num)
+        index, classes = first + np.arange(num), self.run.parts.dataset.num_classes
         cond = self.run.conditions.cond(index)
         if labels is not None:
-            cond |= as_cond(np.resize(np.asarray(labels, np.int32), num))
+            each = np.resize(np.asarray(labels, np.int32), num)
+            if not classes or np.any((each < -1) | (each >= classes)):
+                raise ConfigError(f"labels={labels}: there are {classes} classes; -1 is none")
+            cond |= as_cond(each)
         if prompts is not None:
+            if self.run.parts.task.reader is None and self.run.judge is None:
+                raise ConfigError(f"prompts={prompts!r} needs a network that reads texts")
             texts = [prompts] if isinstance(prompts, str) else list(prompts)
             cond |= self.run.conditions.read([texts[i % len(texts)] for i in range(num)])
         return self.items(seed, index, cond)[0]
@@ -338,16 +343,15 @@ def open_run(
     """
     what = what or f"open_run({str(folder)!r})"
     config = read_config(Path(folder), what)
-    config.sample.checkpoint = step
-    if average:
-        config.sample.ema = average
-    config.sample.guidance.worse = config.sample.guidance.likeness.judge = ""
-    config.sample.grid = "uniform" if config.sample.grid == OPTIMISED else config.sample.grid
     try:
-        made = build(config, parts and parts.dataset)
+        sample = config.sample
+        sample.checkpoint, sample.ema = step, average or sample.ema
+        sample.guidance.worse = sample.guidance.likeness.judge = ""
+        sample.grid = "uniform" if sample.grid == OPTIMISED else sample.grid
+        run = Run(config, Path(folder), build(config, parts and parts.dataset))
     except (AttributeError, KeyError) as error:
         raise ConfigError(f"{what}: {folder}/config.json is of another version: {error}") from error
-    return Run(config, Path(folder), made).trained()
+    return run.trained()
 
 
 def open_judge(folder: str, key: str, config: Config, parts: Parts) -> Judge:

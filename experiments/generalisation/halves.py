@@ -13,7 +13,8 @@ import numpy as np
 from absl import logging
 
 from configs import digits
-from diffusion_jax import from_config, run
+from diffusion_jax import run
+from diffusion_jax.from_config import Config
 from diffusion_jax.metrics.intervals import Z
 from diffusion_jax.metrics.neighbours import two_nearest
 from diffusion_jax.metrics.similarity import cosines
@@ -27,7 +28,7 @@ COPIED = 0.95
 """Cosine to a training image from which on a sample is called a copy."""
 
 
-def config_of(size: int, first: int, seed: int, steps: int):
+def config_of(size: int, first: int, seed: int, steps: int) -> Config:
     """The quick start's network, without labels, on `size` images from number `first`."""
     config = digits.get_config()
     config.seed = seed
@@ -41,16 +42,12 @@ def config_of(size: int, first: int, seed: int, steps: int):
     return config
 
 
-def drawn(config, workdir: Path) -> tuple[np.ndarray, np.ndarray]:
+def drawn(config: Config, workdir: Path) -> tuple[np.ndarray, np.ndarray]:
     """Samples of a network, trained if it is not yet, and the images that it was trained on."""
     if status := run.run(config, workdir, "train"):
         raise SystemExit(status)
-    job = run.Job(config, workdir, from_config.build(config))
-    params, _ = job.restore()
-    index = np.arange(SAMPLES)
-    images, _ = job.draw(params, 0, index, job.conditions.cond(index))
-    train = job.parts.dataset.train
-    return images, train.gather(np.arange(len(train)))[0]
+    model = run.open_run(workdir)
+    return model.draw(SAMPLES), model.run.parts.dataset.arrays("train")[0]
 
 
 def nearest(images: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

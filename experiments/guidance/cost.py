@@ -7,28 +7,64 @@ calls" is what classifier-free guidance costs where its halves are not one batch
 """
 
 import argparse
+import dataclasses
 import importlib
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.diffusion.conditioning import unconditional
-from diffusion_jax.from_config import build
-from diffusion_jax.generation.generator import Wanted
+from diffusion_jax.from_config import Config, build
+from diffusion_jax.generation.generator import Guidance, Request
 from diffusion_jax.system.runtime import enable_compilation_cache, tune_cpu_allocator
-from diffusion_jax.types import Array, Denoised, Denoiser
+from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
 
-def two_calls(denoise: Denoiser, wanted: Wanted, times: Array) -> Denoiser:
+def two_calls(denoise: Denoiser, request: Request, times: Array) -> Denoiser:
     """Classifier-free guidance as it is often written."""
 
-    def guided(x_t, t, cond):
+    def guided(x_t: Array, t: Array, cond: Cond) -> Denoised:
         own, none = denoise(x_t, t, cond), denoise(x_t, t, unconditional(cond))
-        return Denoised(none.x_0 + wanted.scale * (own.x_0 - none.x_0))
+        return Denoised(none.x_0 + request.scale * (own.x_0 - none.x_0))
 
     return guided
+
+
+def times_of(config: Config, images: int, rounds: int) -> dict[str, np.ndarray]:
+    """Seconds `[rounds]` of sampling with each setting; all of them in each round."""
+    # Of the steps' times t = 1, 1 - 1 / steps, ... two fifths lie within.
+    low, high = 0.3 + 0.5 / config.sample.steps, 0.7 + 0.5 / config.sample.steps
+    settings: dict[str, dict[str, Any]] = {
+        "none": {},
+        "guided": {"sample.guidance_scale": 3.0},
+        "within two fifths": {
+            "sample.guidance_scale": 3.0,
+            "sample.guidance.interval": (low, high),
+        },
+        "two calls": {"sample.guidance_scale": 3.0},
+    }
+    parts = build(config)
+    runs = {}
+    for name, changes in settings.items():
+        own = config.copy_and_resolve_references()
+        own.update_from_flattened_dict(changes)
+        generator = build(own, parts.dataset).generator
+        if name == "two calls":
+            generator = dataclasses.replace(generator, guidance=Guidance(two_calls))
+        runs[name] = jax.jit(generator.draw)
+    params = jax.jit(parts.task.init)(jax.random.key(0))
+    index = jnp.arange(images)
+    request = Request(index, {"label": index % parts.dataset.num_classes}, jnp.float32(3.0))
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds + 1):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            jax.block_until_ready(run(params, jax.random.key(number), request)[0])
+            seconds[name].append(time.perf_counter() - began)
+    return {name: np.array(values[1:]) for name, values in seconds.items()}
 
 
 def main() -> None:
@@ -43,40 +79,10 @@ def main() -> None:
     enable_compilation_cache()
     config = importlib.import_module(f"configs.{args.config}").get_config()
     config.sample.steps, config.sample.sampler = args.steps, "ddim"
-    # Of the steps' times t = 1, 1 - 1 / steps, ... two fifths lie within.
-    low, high = 0.3 + 0.5 / args.steps, 0.7 + 0.5 / args.steps
-    settings = {
-        "none": {},
-        "guided": {"sample.guidance_scale": 3.0},
-        "within two fifths": {
-            "sample.guidance_scale": 3.0,
-            "sample.guidance.interval": (low, high),
-        },
-        "two calls": {"sample.guidance_scale": 3.0},
-    }
-    runs, dataset = {}, None
-    for name, changes in settings.items():
-        own = config.copy_and_resolve_references()
-        own.update_from_flattened_dict(changes)
-        parts = build(own, dataset)
-        dataset = parts.dataset
-        generator = parts.generator
-        if name == "two calls":
-            object.__setattr__(generator, "guide", two_calls)
-        runs[name] = jax.jit(generator.draw)
-    params = jax.jit(parts.init)(jax.random.key(0))
-    index = jnp.arange(args.images)
-    wanted = Wanted(index, {"label": index % dataset.num_classes}, jnp.float32(3.0))
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(args.rounds + 1):
-        for name, run in runs.items():
-            began = time.perf_counter()
-            jax.block_until_ready(run(params, jax.random.key(number), wanted)[0])
-            seconds[name].append(time.perf_counter() - began)
-    rounds = {name: np.array(values[1:]) for name, values in seconds.items()}
+    found = times_of(config, args.images, args.rounds)
     print(f"{args.config}, {args.images} images, {args.steps} steps, {args.rounds} rounds")
-    for name, values in rounds.items():
-        ratio = np.sort(values / rounds["none"])
+    for name, values in found.items():
+        ratio = np.sort(values / found["none"])
         low, middle, high = np.quantile(ratio, (0.1, 0.5, 0.9))
         print(f"{name:18} {np.median(values):6.3f} s, {middle:.2f} ({low:.2f} to {high:.2f}) times")
 

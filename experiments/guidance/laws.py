@@ -11,6 +11,7 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from diffusion_jax.metrics.intervals import Z
 from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
-from diffusion_jax.types import Denoised, Denoiser, Sampler
+from diffusion_jax.types import Array, Cond, Denoised, Denoiser, Key, Sampler
 from tests.oracles import GaussianMixture
 
 DIM, SIDE, BLUR = 16, 0.2, 0.25
@@ -62,7 +63,7 @@ def tilted(scale: float, away: np.ndarray) -> np.ndarray:
     """Distribution function on `Z_GRID` of p(x | c) (p(x | c) / away)^(scale - 1)."""
     own = density(0)
     log = np.log(own + 1e-300) * scale - np.log(away + 1e-300) * (scale - 1)
-    law = np.where(own > 1e-200, np.exp(log - log.max()), 0.0)
+    law = np.where(own > 1e-200, np.exp(log - np.max(log)), 0.0)
     cdf = np.cumsum(law)
     return cdf / cdf[-1]
 
@@ -77,25 +78,25 @@ def denoiser() -> Denoiser:
     """Exact, given the class (label 0) or not (-1)."""
     given, free = mixture(0).denoiser(SCHEDULE), mixture().denoiser(SCHEDULE)
 
-    def denoise(x_t, t, cond):
+    def denoise(x_t: Array, t: Array, cond: Cond) -> Denoised:
         on = (cond["label"] >= 0)[:, None]
         return Denoised(jnp.where(on, given(x_t, t, {}).x_0, free(x_t, t, {}).x_0))
 
     return denoise
 
 
-def log_probability(x, alpha, sigma):
+def log_probability(x: Array, alpha: Array, sigma: Array) -> Array:
     """`log p(c = 0 | x)` `[B]` at a noise level."""
     given = mixture(0).log_density(x, alpha, sigma) - jnp.log(2.0)
     return given - mixture().log_density(x, alpha, sigma)
 
 
-def noisy_classifier(x_t, t, cond, x_0):
+def noisy_classifier(x_t: Array, t: Array, cond: Cond, x_0: Array) -> Array:
     """A classifier of noisy data, exact."""
     return log_probability(x_t, SCHEDULE.alpha(t), SCHEDULE.sigma(t))
 
 
-def clean_classifier(x_t, t, cond, x_0):
+def clean_classifier(x_t: Array, t: Array, cond: Cond, x_0: Array) -> Array:
     """A classifier of clean data, exact, which is asked of the mean."""
     return log_probability(x_0, jnp.ones_like(t), jnp.zeros_like(t))
 
@@ -105,10 +106,10 @@ def guidances() -> dict[str, tuple[Callable[[float], Denoiser], np.ndarray]]:
     own = denoiser()
     worse = mixture(0, BLUR).denoiser(SCHEDULE)
 
-    def free(x_t, t, cond):
+    def free(x_t: Array, t: Array, cond: Cond) -> Denoised:
         return mixture().denoiser(SCHEDULE)(x_t, t, {})
 
-    def pushed(**push):
+    def pushed(**push: float) -> Callable[[float], Denoiser]:
         return lambda w: classifier_free(own, w, push=Push(**push))
 
     all_of, one = density(), density(0, BLUR)
@@ -142,7 +143,7 @@ def drawer(
     times = jnp.linspace(1, 0, steps + 1)
 
     @functools.partial(jax.jit, static_argnums=2)
-    def run(scale, key, num):
+    def run(scale: Any, key: Key, num: int) -> Array:
         noise_key, step_key = jax.random.split(key)
         x_T = jax.random.normal(noise_key, (num, DIM)) * SCHEDULE.sigma(times[0])
         cond = {"label": jnp.zeros(num, jnp.int32)}
@@ -186,7 +187,7 @@ def plus_plus(num: int, steps: int) -> list[dict]:
     times = jnp.linspace(1, 0, steps + 1)
     laws = {w: tilted(w, density()) for w in np.arange(0.0, 100.1, 0.5)}
 
-    def make(scale):
+    def make(scale: float) -> Denoiser:
         return classifier_free(denoiser(), scales.plus_plus(scale, SCHEDULE, times))
 
     rows, draw = [], drawer(make, steps, ddim)
@@ -222,7 +223,7 @@ def compositions(num: int, steps: int, seeds: int) -> list[dict]:
             of_components([p for p in pairs if p[axis] in (1, 2)]).denoiser(SCHEDULE),
         ]
 
-        def denoise(x_t, t, cond, laws=laws):
+        def denoise(x_t: Array, t: Array, cond: Cond, laws: list[Denoiser] = laws) -> Denoised:
             found = [law(x_t, t, {}).x_0 for law in laws]
             which = cond["which"][:, None]
             x_0 = jnp.where(which == 1, found[1], found[0])
@@ -234,7 +235,7 @@ def compositions(num: int, steps: int, seeds: int) -> list[dict]:
         times = jnp.linspace(1, 0, steps + 1)
 
         @jax.jit
-        def run(key, denoise=denoise, times=times):
+        def run(key: Key, denoise: Denoiser = denoise, times: Array = times) -> Array:
             x_T = jax.random.normal(key, (num, 2))
             both = classifier_free(denoise, 1.0, others=[(on(2), 1.0)])
             keys = jax.random.split(key, num)
@@ -279,12 +280,12 @@ def flocks(size: int, groups: int, steps: int) -> list[dict]:
     keys = jax.random.split(jax.random.key(1), num)
 
     @jax.jit
-    def run(strength):
+    def run(strength: Any) -> Array:
         denoise = flock(exact, SCHEDULE, size, separation=strength)
         return sample(denoise, heun(SCHEDULE), times, x_T, {}, keys)[0]
 
     @jax.jit
-    def alone():
+    def alone() -> Array:
         return sample(exact, heun(SCHEDULE), times, x_T, {}, keys)[0]
 
     rows = []

@@ -13,6 +13,7 @@ from absl import logging
 
 from configs import digits
 from diffusion_jax import run
+from diffusion_jax.from_config import Config
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0)
 INTERVALS = {
@@ -24,7 +25,7 @@ INTERVALS = {
 METRICS = ("frechet", "accuracy", "precision", "recall", "coverage")
 
 
-def figures(config, workdir: Path) -> dict[str, float]:
+def figures(config: Config, workdir: Path) -> dict[str, float]:
     """What evaluation finds of the samples with a config's guidance."""
     if status := run.run(config, workdir, "evaluate"):
         raise SystemExit(status)

@@ -15,13 +15,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from problems import BOOTSTRAP, Interval, Problem, digits_problem, mixture_problem
 
 from configs import default
-from diffusion_jax.diffusion.corruption import sample_keys, sample_noise
+from diffusion_jax.diffusion.corruption import sample_noise
 from diffusion_jax.from_config import SAMPLERS, Config, ConfigError, make_sampler
-from diffusion_jax.from_config.sampling import GRIDS, make_times
-from diffusion_jax.generation.generator import Wanted
+from diffusion_jax.from_config.sampling import GRIDS, make_grid
+from diffusion_jax.generation.generator import Request
 from diffusion_jax.generation.grid_search import optimise_times
 from diffusion_jax.guidance.clip import clip
 from diffusion_jax.metrics.intervals import bootstrap
@@ -30,6 +29,13 @@ from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.system.runtime import enable_compilation_cache, tune_cpu_allocator
 from diffusion_jax.types import Array, Sampler
+from experiments.samplers.problems import (
+    BOOTSTRAP,
+    Interval,
+    Problem,
+    digits_problem,
+    mixture_problem,
+)
 
 HERE = pathlib.Path(__file__).parent
 EVALUATIONS = (4, 5, 6, 8, 10, 20, 50)
@@ -46,7 +52,9 @@ VARIANTS = {
     "lms, flow": ("lms", {"scaling": "flow"}),
     "ghvb, order 4": ("ghvb", {"order": 4}),
 }
-RESTARTED = {f"{name}, Restart": (name, {}) for name in ("ddim", "heun")}
+RESTARTED: dict[str, tuple[str, dict]] = {
+    f"{name}, Restart": (name, {}) for name in ("ddim", "heun")
+}
 """One jump from `sample.restart.low` up to `high`, down again in a third of all steps."""
 METHODS = {
     **{name: (name, {}) for name in SAMPLERS if name not in ("adaptive", "euler")},
@@ -69,14 +77,14 @@ class Bench:
         self.problem, self.num = problem, num
         g = problem.generator
         self.denoiser = g.denoiser(problem.params)
-        if g.clip:
-            self.denoiser = clip(self.denoiser, g.clip)
-        keys, self.keys = (sample_keys(k, jnp.arange(num)) for k in jax.random.split(KEY))
-        self.noise = sample_noise(keys, g.shape)
+        if g.codec.limit:
+            self.denoiser = clip(self.denoiser, g.codec.limit)
+        keys, self.keys = g.keys(KEY, jnp.arange(num))
+        self.noise = sample_noise(keys, g.codec.shape)
         self.cond = {k: jnp.asarray(v) for k, v in problem.cond.items()}
-        self.few = np.arange(num)[:: num // SCREENED][:SCREENED]
+        self.few = np.arange(num)[:: max(1, num // SCREENED)][:SCREENED]
         times = jnp.linspace(1.0, 0.0, REFERENCE_STEPS + 1)
-        self.exact = np.asarray(self.program(heun(g.schedule))(times, *self.inputs()))
+        self.exact = np.asarray(self.program(heun(problem.schedule))(times, *self.inputs()))
 
     def inputs(self, rows: Any = slice(None)) -> tuple:
         """Noise, conditioning and keys of some samples."""
@@ -86,7 +94,7 @@ class Bench:
         """`(times, noise, cond, keys) -> samples`."""
 
         def run(times: Array, noise: Array, cond: Any, keys: Array) -> Array:
-            x_T = self.problem.generator.schedule.sigma(times[0]) * noise
+            x_T = self.problem.schedule.sigma(times[0]) * noise
             return sample(self.denoiser, sampler, times, x_T, cond, keys)[0]
 
         return jax.jit(run)
@@ -106,7 +114,7 @@ class Bench:
 
     def numpy_denoiser(self, rows: Any) -> Callable[[np.ndarray, float], np.ndarray]:
         """For others: `(x_t of variance 1, noise over signal) -> x_0_hat` of these samples."""
-        schedule = self.problem.generator.schedule
+        schedule = self.problem.schedule
         _, cond, _ = self.inputs(rows)
 
         @jax.jit
@@ -137,7 +145,7 @@ def config_of(method: str, steps: int) -> Config:
 
 def sampler_of(method: str, steps: int, bench: Bench) -> Sampler:
     """The sampler that a config would make."""
-    return make_sampler(config_of(method, steps), bench.problem.generator.schedule)
+    return make_sampler(config_of(method, steps), bench.problem.schedule)
 
 
 def grids_of(method: str, steps: int, bench: Bench) -> dict[str, Array]:
@@ -148,7 +156,7 @@ def grids_of(method: str, steps: int, bench: Bench) -> dict[str, Array]:
         config.sample.grid = name.split(",")[0]
         config.sample.karras.sigma_min = sigma_min if name in GRIDS else 0.03
         with contextlib.suppress(ConfigError):  # no two times near enough to the ends of a jump
-            found[name] = make_times(config, bench.problem.generator.schedule)
+            found[name] = make_grid(config, bench.problem.schedule)
     del found["trailing"]  # uniform, rounded
     return found
 
@@ -189,7 +197,7 @@ def ours(bench: Bench, say: Callable[..., None]) -> None:
                 generator,
                 bench.problem.params,
                 jax.random.key(1),  # other noise than that of the comparison
-                Wanted(jnp.asarray(other), {k: v[other] for k, v in bench.cond.items()}),
+                Request(jnp.asarray(other), {k: v[other] for k, v in bench.cond.items()}),
                 grids,
                 ITERATIONS,
             )
@@ -212,7 +220,7 @@ def ours_adaptive(bench: Bench, say: Callable[..., None]) -> None:
         return plain(*args)
 
     for tolerance in TOLERANCES:
-        sampler = adaptive(bench.problem.generator.schedule, tolerance, tolerance)
+        sampler = adaptive(bench.problem.schedule, tolerance, tolerance)
         times, calls, bench.denoiser = jnp.array([1.0, 0.0]), 0, counted
         jax.block_until_ready(bench.program(sampler)(times, *bench.inputs()))
         jax.effects_barrier()
@@ -246,9 +254,9 @@ def record(
 
 def theirs(bench: Bench, say: Callable[..., None]) -> None:
     """Each of their methods with the settings that are best for it."""
-    from theirs import TABLE, all_runs
+    from experiments.samplers.theirs import TABLE, all_runs
 
-    schedule = bench.problem.generator.schedule
+    schedule = bench.problem.schedule
     ratios = np.exp(-0.5 * np.asarray(schedule.logsnr(jnp.arange(1, TABLE + 1) / TABLE), float))
     for evaluations in EVALUATIONS:
         noise = np.asarray(bench.noise)

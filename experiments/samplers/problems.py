@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,21 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-ROOT = pathlib.Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-from configs import digits  # noqa: E402
-from diffusion_jax.data import arrays, to_uint8  # noqa: E402
-from diffusion_jax.diffusion.prediction import PREDICTIONS  # noqa: E402
-from diffusion_jax.diffusion.schedules import Cosine  # noqa: E402
-from diffusion_jax.evaluation.extractor import get_extractor  # noqa: E402
-from diffusion_jax.from_config import build  # noqa: E402
-from diffusion_jax.generation.generator import Generator, proportional_labels  # noqa: E402
-from diffusion_jax.metrics.frechet import Moments, frechet_distance, moments  # noqa: E402
-from diffusion_jax.metrics.intervals import bootstrap  # noqa: E402
-from diffusion_jax.run import Job  # noqa: E402
-from diffusion_jax.samplers.ddim import ddim  # noqa: E402
-from diffusion_jax.system.runtime import cache_dir  # noqa: E402
-from tests.oracles import three_components  # noqa: E402
+from diffusion_jax import run
+from diffusion_jax.codecs.codec import Identity
+from diffusion_jax.data import to_uint8
+from diffusion_jax.diffusion.prediction import PREDICTIONS
+from diffusion_jax.diffusion.process import Gaussian, gaussian
+from diffusion_jax.diffusion.schedules import Cosine, Schedule
+from diffusion_jax.evaluation.extractor import get_extractor
+from diffusion_jax.generation.generator import Generator
+from diffusion_jax.generation.labels import proportional_labels
+from diffusion_jax.metrics.frechet import Moments, frechet_distance, moments
+from diffusion_jax.metrics.intervals import bootstrap
+from diffusion_jax.samplers.ddim import ddim
+from diffusion_jax.system.runtime import cache_dir
+from tests.oracles import three_components
 
 Interval = tuple[float, float, float]
 BOOTSTRAP = 200
@@ -46,13 +44,17 @@ class Problem(NamedTuple):
     cond: dict[str, np.ndarray]
     frechet: Callable[[np.ndarray, int], Interval]
 
+    @property
+    def schedule(self) -> Schedule:
+        """Of the noise."""
+        return gaussian(self.generator.process).schedule
+
 
 def digits_problem(workdir: pathlib.Path, num: int) -> Problem:
     """The network that `configs/digits.py` left in `workdir`."""
-    config = digits.get_config()
-    job = Job(config, workdir, build(config))
-    dataset = job.parts.dataset
-    images, labels = arrays(dataset.train)
+    model = run.open_run(workdir)
+    dataset = model.run.parts.dataset
+    images, labels = dataset.arrays("train")
     extractor = get_extractor(dataset, cache_dir() / "extractors", print)
     reference = moments(extractor(images)[1])
     wanted = proportional_labels(labels, dataset.num_classes, num)
@@ -60,9 +62,8 @@ def digits_problem(workdir: pathlib.Path, num: int) -> Problem:
     def features(samples: np.ndarray) -> np.ndarray:
         return extractor(to_uint8(samples))[1]
 
-    params, _ = job.restore()
     frechet = functools.partial(_frechet, reference, features, wanted)
-    return Problem(job.parts.generator, params, {"label": wanted}, frechet)
+    return Problem(model.draws, model.params, {"label": wanted}, frechet)
 
 
 def mixture_problem() -> Problem:
@@ -73,7 +74,9 @@ def mixture_problem() -> Problem:
     def apply(_: Any, x_t: jax.Array, t: jax.Array, cond: Any) -> jax.Array:
         return prediction.from_x_0(schedule, x_t, exact(x_t, t, {}).x_0, t)
 
-    generator = Generator(apply, schedule, prediction, ddim(schedule), jnp.array([1.0, 0.0]), (2,))
+    process = Gaussian(schedule, prediction, time_input=lambda _, t: t)
+    times = jnp.array([1.0, 0.0])
+    generator = Generator(apply, process, Identity((2,)), ddim(schedule), times)
     frechet = functools.partial(_frechet, Moments(*mixture.moments()), lambda x: x, None)
     return Problem(generator, {}, {}, frechet)
 

@@ -13,8 +13,10 @@ import torch
 
 # The package itself imports training code (wandb, clip, ...), its `utils` torchvision; its samplers
 # use neither.
-_package = types.ModuleType("k_diffusion")
-_package.__path__ = list(importlib.util.find_spec("k_diffusion").submodule_search_locations)
+_spec, _package = importlib.util.find_spec("k_diffusion"), types.ModuleType("k_diffusion")
+if _spec is None or _spec.submodule_search_locations is None:
+    raise ImportError("k_diffusion is not installed: see requirements.txt", name="k_diffusion")
+_package.__path__ = list(_spec.submodule_search_locations)
 sys.modules["k_diffusion"] = _package
 for _name in ("torchvision", "torchvision.transforms"):
     sys.modules[_name] = mock.MagicMock()
@@ -25,6 +27,8 @@ REFUSALS = (ValueError, TypeError, IndexError, RuntimeError, AssertionError)
 """Of settings or numbers of steps that a scheduler cannot do."""
 Denoise = Callable[[np.ndarray, float], np.ndarray]
 """`(x_t, ratio) -> x_0_hat` for `x_t` of variance 1 with noise over signal of `ratio`."""
+Job = Callable[..., tuple[np.ndarray, int]]
+"""`(denoise, x) -> samples` and the evaluations that they took."""
 
 
 class Counted:
@@ -99,8 +103,8 @@ def run_k_diffusion(
     return found.numpy(), counted.calls
 
 
-SPACED = [{"timestep_spacing": s} for s in ("trailing", "linspace", "leading")]
-SIGMAS = [{"use_karras_sigmas": True}, {"use_exponential_sigmas": True}]
+SPACED: list[dict] = [{"timestep_spacing": s} for s in ("trailing", "linspace", "leading")]
+SIGMAS: list[dict] = [{"use_karras_sigmas": True}, {"use_exponential_sigmas": True}]
 DIFFUSERS: dict[str, tuple[str, list[dict]]] = {
     "DDIM": ("DDIMScheduler", [{"clip_sample": False, **s} for s in SPACED]),
     "Euler": ("EulerDiscreteScheduler", [*SPACED, *SIGMAS]),
@@ -157,21 +161,21 @@ def all_runs(
     Yields:
         Package, method, settings in words, its samples from `x`, and `(denoise, x) -> samples`.
     """
-    jobs: list[tuple[str, str, str, Callable[..., tuple[np.ndarray, int]]]] = []
+    jobs: list[tuple[str, str, str, Job]] = []
     for steps in range(evaluations // 3 + 1, evaluations + 1):
         for label, (name, configs) in DIFFUSERS.items():
             for config in configs:
                 words = ", ".join(f"{k}={v}" for k, v in config.items() if k != "solver_order")
-                run = functools.partial(
+                job: Job = functools.partial(
                     run_diffusers, ratios=ratios, steps=steps, name=name, config=config
                 )
-                jobs.append(("diffusers", label, words, run))
+                jobs.append(("diffusers", label, words, job))
         for name, arguments in K_DIFFUSION.items():
             for grid, sigmas in k_grids(steps, float(ratios[-1])).items():
-                run = functools.partial(
+                job = functools.partial(
                     run_k_diffusion, sigmas=sigmas, name=name, arguments=arguments
                 )
-                jobs.append(("k-diffusion", name.removeprefix("sample_"), grid, run))
+                jobs.append(("k-diffusion", name.removeprefix("sample_"), grid, job))
     for package, label, words, run in jobs:
         try:
             cost = run(lambda x_t, ratio: 0 * x_t, x=x[:2])[1]

@@ -33,7 +33,7 @@ class Worker:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            sys.exit(f"worker died: {self.process.args}")
+            sys.exit(f"worker died: {self.process.args!r}")
         return float(json.loads(line))
 
     def close(self) -> None:

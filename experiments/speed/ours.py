@@ -39,7 +39,7 @@ def network(name: str, dtype: Any) -> Any:
 def jobs(net: Any, batch: int) -> tuple[dict[str, Callable[[], None]], int]:
     """Functions that run one training step, forward pass or sampling; FLOPs of one forward."""
     x = jax.random.normal(jax.random.key(0), (batch, 32, 32, 3))
-    t = jnp.linspace(0.01, 0.99, batch)
+    t = jnp.linspace(10.0, 990.0, batch)
     params = jax.jit(net.init)(jax.random.key(1), x, t, {})
     optimizer = optax.adam(1e-4)
 
@@ -52,7 +52,7 @@ def jobs(net: Any, batch: int) -> tuple[dict[str, Callable[[], None]], int]:
 
     def samples(params: Any) -> jax.Array:
         def denoiser(x_t: jax.Array, t: jax.Array, cond: Any) -> Denoised:
-            return Denoised(net.apply(params, x_t, t, cond))
+            return Denoised(net.apply(params, x_t, 1000 * t, cond))
 
         times = jnp.linspace(0.999, 0.001, SAMPLING_STEPS + 1)
         keys = jax.random.split(jax.random.key(2), batch)

@@ -4,9 +4,10 @@ Prints GFLOP/s of the fastest of some runs that take turns. Both sides read and 
 element-wise operations make and take, as they do in a network.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
-from ours import seconds  # first: it tunes the allocator before JAX starts
+from experiments.speed.ours import seconds  # first: it tunes the allocator before JAX starts
 
 import jax  # isort: skip
 import jax.numpy as jnp  # isort: skip
@@ -33,7 +34,7 @@ PRODUCTS = [  # positions of an image, channels in, channels out
 
 
 def rates(
-    products: list[Callable[[jax.Array, jax.Array], jax.Array]], x: jax.Array, kernel: jax.Array
+    products: Sequence[Callable[..., jax.Array]], x: jax.Array, kernel: jax.Array
 ) -> list[float]:
     """GFLOP/s of the forward pass of the first product, then of the kernel's gradient of each."""
 
@@ -48,17 +49,21 @@ def rates(
     jobs = [jax.jit(lambda x, kernel, _: products[0](2 * x, kernel))]
     jobs += [jax.jit(gradient(product)) for product in products]
     times = [
-        [seconds(lambda job=job: jax.block_until_ready(job(x, kernel, g))) for job in jobs]
+        [seconds(functools.partial(_finish, job, x, kernel, g)) for job in jobs]
         for _ in range(ROUNDS)
     ]
     return [flops / min(column) / 1e9 for column in zip(*times, strict=True)]
+
+
+def _finish(job: Callable[..., jax.Array], *arrays: jax.Array) -> None:
+    jax.block_until_ready(job(*arrays))
 
 
 def main() -> None:
     """Print the table."""
     print("| product | forward | gradient, library | gradient, ours |\n|---|---|---|---|")
     key = jax.random.key(0)
-    cases = [
+    cases: list[tuple[str, list[Callable[..., jax.Array]], tuple, tuple]] = [
         (
             f"3x3, {side}x{side}, {c} to {d}",
             [plain_conv, conv_for_cpu],

@@ -28,10 +28,9 @@ tune_cpu_allocator()
 import jax  # noqa: E402  the allocator comes first
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
-from bench import describe  # noqa: E402
 
 from configs import imagenet64_adm, imagenet256_dit  # noqa: E402
-from diffusion_jax.data import ArraySource, train_batches  # noqa: E402
+from diffusion_jax.data import ArraySource, Split, train_batches  # noqa: E402
 from diffusion_jax.diffusion.schedules import ScaledLinear  # noqa: E402
 from diffusion_jax.from_config import planned_dataset  # noqa: E402
 from diffusion_jax.guidance.extrapolation import classifier_free  # noqa: E402
@@ -45,6 +44,7 @@ from diffusion_jax.plan.program import Program  # noqa: E402
 from diffusion_jax.samplers.ddim import ddim  # noqa: E402
 from diffusion_jax.samplers.loop import sample  # noqa: E402
 from diffusion_jax.types import Denoised  # noqa: E402
+from experiments.speed.bench import describe  # noqa: E402
 
 DIT_XL2 = {
     "plan.shape": (32, 32, 4),
@@ -97,10 +97,10 @@ def train(network: str, batch: int, rounds: int) -> None:
     found = program(network, batch)
     size, dtype = found.config.train.batch_size, jnp.dtype(found.config.model.dtype)
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (4096, *found.dataset.image_shape), np.uint8)
+    images = rng.integers(0, 256, (4096, *found.dataset.kind.shape), np.uint8)
     labels = rng.integers(0, found.dataset.num_classes, 4096).astype(np.int32)
-    source = ArraySource(images, labels)
-    dataset = dataclasses.replace(found.dataset, train=source)
+    splits = {**found.dataset.splits, "train": Split(ArraySource(images, labels))}
+    dataset = dataclasses.replace(found.dataset, splits=splits)
     print(
         f"{network}: {found.parameters:,} parameters, batch {size}, {dtype}, "
         f"{jax.devices()[0].device_kind}"
@@ -163,7 +163,9 @@ def first(network: str, batch: int) -> None:
 def guided_sampling(rounds: int) -> None:
     """Prints steps per second of DDIM with guidance, for one sample."""
     cpu = jax.default_backend() == "cpu"
-    small = {"channels": 64, "num_heads": 4} if cpu else {"channels": 320, "num_heads": 8}
+    small: dict[str, Any] = (
+        {"channels": 64, "num_heads": 4} if cpu else {"channels": 320, "num_heads": 8}
+    )
     net = UNet(
         **small,
         channel_mults=(1, 2, 4, 4),
@@ -190,7 +192,8 @@ def guided_sampling(rounds: int) -> None:
     @jax.jit
     def run(params: Any, x: jax.Array, scale: jax.Array) -> jax.Array:
         def denoiser(x_t: jax.Array, t: jax.Array, cond: Any) -> Denoised:
-            return Denoised(net.apply(params, x_t, t, cond))
+            y: Any = net.apply(params, x_t, 1000 * t, cond)
+            return Denoised(y)
 
         times = jnp.linspace(0.999, 0.001, steps + 1)
         keys = jax.random.split(jax.random.key(3), 1)

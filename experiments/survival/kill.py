@@ -107,10 +107,10 @@ def kill_often(
 
 def carried(config: Any, workdir: Path) -> list[np.ndarray]:
     """All that training carries at the end of a run, and the next batch."""
-    job = run.Job(config, workdir, from_config.build(config))
-    state, data = job.checkpoints.restore(job.abstract_state(), config.train.steps)
+    made = run.Run(config, workdir, from_config.build(config))
+    state, data = made.checkpoints.restore(made.abstract_state(), config.train.steps)
     batches = train_batches(
-        job.parts.dataset,
+        made.parts.dataset,
         batch_size=config.train.batch_size,
         seed=config.seed,
         flip=config.data.flip,

@@ -8,14 +8,15 @@ import argparse
 import json
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from configs import emoji_upscale
-from diffusion_jax import from_config, run
+from diffusion_jax import run
 from diffusion_jax.data import to_float, to_uint8
 from diffusion_jax.diffusion.image_conditions import average_down
 from diffusion_jax.metrics.intervals import Z
+from diffusion_jax.run import Trained
 from diffusion_jax.system.pictures import save_png, tile
 
 SAMPLES = 4
@@ -31,7 +32,7 @@ def psnr(images: np.ndarray, originals: np.ndarray) -> np.ndarray:
 
 def inconsistency(images: np.ndarray, low: np.ndarray) -> np.ndarray:
     """Mean squared error, on [-1, 1], of each picture averaged down again to what was given."""
-    again = np.asarray(average_down(to_float(images), images.shape[1] // low.shape[1]))
+    again = np.asarray(average_down(jnp.asarray(to_float(images)), images.shape[1] // low.shape[1]))
     return ((again - to_float(low)) ** 2).reshape(len(low), -1).mean(1)
 
 
@@ -47,26 +48,21 @@ def interval(values: np.ndarray) -> dict[str, float]:
     return {"value": float(mean), "low": float(mean - half), "high": float(mean + half)}
 
 
-def main() -> None:
-    """Measures the newest checkpoint of a run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workdir", type=Path, default=Path("runs/emoji_upscale"))
-    parser.add_argument("--num", type=int, default=200)
-    options = parser.parse_args()
-    config = emoji_upscale.get_config()
-    job = run.Job(config, options.workdir, from_config.build(config))
-    dataset, factor = job.parts.dataset, config.image_condition.low_resolution.factor
-    concepts = np.array(dataset.heldout_captions.concepts)
+def measure(model: Trained, num: int) -> tuple[dict, np.ndarray]:
+    """Figures of `num` pictures, and some of these: enlarged in each way, and the original."""
+    split = model.run.parts.dataset.splits["heldout"]
+    factor = model.run.config.image_condition.low_resolution.factor
+    assert split.captions is not None
+    concepts = np.array(split.captions.concepts)
     order = np.random.default_rng(0).permutation(len(concepts))
     rows = order[np.unique(concepts[order], return_index=True)[1]]
-    rows = np.random.default_rng(1).permutation(rows)[: options.num]
-    originals, labels = dataset.heldout.gather(rows)
-    low = to_uint8(average_down(to_float(originals), factor))
+    rows = np.random.default_rng(1).permutation(rows)[:num]
+    originals, labels = split.gather(rows)
+    low = to_uint8(average_down(jnp.asarray(to_float(originals)), factor))
 
-    params, step = job.restore()
-    cond = job.conditions.cond_of("heldout", rows, labels)
+    cond = model.run.conditions.cond_of("heldout", rows, labels)
     each = {name: np.repeat(array, SAMPLES, axis=0) for name, array in cond.items()}
-    images, _ = job.draw(params, 0, np.arange(SAMPLES * len(rows)), each)
+    images, _ = model.items(0, np.arange(SAMPLES * len(rows)), each)
     samples = images.reshape(len(rows), SAMPLES, *images.shape[1:])
     ways = {
         "sample": samples[:, 0],
@@ -83,14 +79,26 @@ def main() -> None:
         }
         for name, made in ways.items()
     }
-    result = {"n": len(rows), "step": step, "ways": found}
-    here = Path(__file__).parent
-    (here / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    for name, figures in found.items():
-        print(name, {k: tuple(round(v, 5) for v in e.values()) for k, e in figures.items()})
     columns = [ways["nearest"], ways["lanczos"], samples[:, 0], samples[:, 1], originals]
     shown = np.stack(columns, 1)[:SHOWN].reshape(-1, *originals.shape[1:])
-    save_png(here / "upscaled.png", tile(shown, 2 * len(columns)), job.made_by(step, 0))
+    result = {"n": len(rows), "step": model.step, "ways": found}
+    return result, tile(shown, 2 * len(columns))
+
+
+def main() -> None:
+    """Measures the newest checkpoint of a run; writes results and picture beside this file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workdir", type=Path, default=Path("runs/emoji_upscale"))
+    parser.add_argument("--num", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    options = parser.parse_args()
+    model = run.open_run(options.workdir)
+    result, picture = measure(model, options.num)
+    text = json.dumps(result, indent=1) + "\n"
+    (options.out / "results.json").write_text(text, encoding="utf-8")
+    for name, figures in result["ways"].items():
+        print(name, {k: tuple(round(v, 5) for v in e.values()) for k, e in figures.items()})
+    save_png(options.out / "upscaled.png", picture, model.made_by(0))
 
 
 if __name__ == "__main__":

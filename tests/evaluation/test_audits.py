@@ -4,16 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from diffusion_jax.evaluation.evaluate import Evaluation
 
-from diffusion_jax.data import ArraySource, Dataset, to_uint8
+from diffusion_jax.codecs.codec import Identity
+from diffusion_jax.data import ArraySource, Dataset, Images, Split, to_uint8
 from diffusion_jax.diffusion.prediction import PREDICTIONS
+from diffusion_jax.diffusion.process import Gaussian
 from diffusion_jax.diffusion.schedules import Cosine
-from diffusion_jax.evaluation.denoising import TIMES, denoising_errors, ratio
-from diffusion_jax.generation.generator import Generator, Wanted, by_label
+from diffusion_jax.evaluation.denoising import TIMES, Denoising, ratio
+from diffusion_jax.evaluation.distances import Distances
+from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.metrics.similarity import cosines
 from diffusion_jax.report import memorises
 from diffusion_jax.samplers.ddim import ddim
+from tests.evaluation.models import model_of, pictures_of
 from tests.oracles import GaussianMixture
 
 SIDE, NUM = 4, 200
@@ -34,8 +37,9 @@ def pictures(x: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     images = pictures(law().sample(jax.random.key(0), 2 * NUM))
-    train, heldout = (ArraySource(part, np.zeros(NUM, np.int32)) for part in np.split(images, 2))
-    return Dataset("mixture", train, heldout, (SIDE, SIDE, 1), 0, (), (), "mixture")
+    parts = zip(("train", "heldout"), np.split(images, 2), strict=True)
+    splits = {name: Split(ArraySource(part, np.zeros(NUM, np.int32))) for name, part in parts}
+    return Dataset("mixture", Images((SIDE, SIDE, 1)), splits, fingerprint="mixture")
 
 
 def generator(mixture: GaussianMixture) -> Generator:
@@ -46,24 +50,22 @@ def generator(mixture: GaussianMixture) -> Generator:
         x_0 = mixture.denoiser(schedule)(x_t.reshape(len(x_t), -1), t, {}).x_0
         return params + x_0.reshape(x_t.shape)
 
-    shape = (SIDE, SIDE, 1)
+    process = Gaussian(schedule, PREDICTIONS["x0"], time_input=lambda _, t: t)
     times = jnp.linspace(1.0, 0.0, 21)
-    return Generator(apply, schedule, PREDICTIONS["x0"], ddim(schedule), times, shape)
+    return Generator(apply, process, Identity((SIDE, SIDE, 1)), ddim(schedule), times)
 
 
 def memoriser(dataset: Dataset) -> GaussianMixture:
     """The law of the training images and nothing else."""
-    images = dataset.train.gather(np.arange(NUM))[0]
+    images = dataset.splits["train"].gather(np.arange(NUM))[0]
     means = images.reshape(NUM, -1) / 127.5 - 1
     covs = np.tile(1e-6 * np.eye(SIDE**2), (NUM, 1, 1))
     return GaussianMixture(np.full(NUM, 1 / NUM), means, covs)
 
 
 def errors(mixture: GaussianMixture, dataset: Dataset) -> dict:
-    return denoising_errors(
-        generator(mixture), jnp.zeros(()), dataset, by_label(dataset.num_classes),
-        num_images=NUM, seed=0, batch_size=NUM, passport={"checkpoint": 7},
-    )  # fmt: skip
+    made = model_of(dataset, generator(mixture), jnp.zeros(()), passport={"checkpoint": 7})
+    return Denoising(NUM)(made)
 
 
 def test_who_learned_the_law_denoises_unseen_images_as_well(dataset):
@@ -113,12 +115,14 @@ def test_cosines():
 
 def test_copies_are_flagged_and_a_model_of_the_law_is_not(dataset, tmp_path):
     """What `--mode evaluate` measures, of samples drawn by a memoriser and of the law."""
-    measure = Evaluation(dataset, None, 50, tmp_path)
+    measure = Distances(dataset, None, 50, tmp_path)
     for mixture, copies in ((law(), False), (memoriser(dataset), True)):
         index = np.arange(NUM)
-        x, _ = generator(mixture)(jnp.zeros(()), 5, Wanted(index, {}), batch_size=NUM)
-        found, pairs = measure([(to_uint8(x), None)], {})
-        found |= measure.heldout({})
+        x, _ = generator(mixture)(jnp.zeros(()), 5, Request(index, {}), batch_size=NUM)
+        found = measure(model_of(dataset, chunks=[(to_uint8(x), None)], folder=tmp_path))
+        pairs = pictures_of(tmp_path / "closest.png", SIDE)
+        assert len(pairs) == 20
+        found |= measure.of_data({})
         assert memorises(found) == copies
         assert (found["memorised_share"]["value"] > 0.9) == copies
         above, below = np.split(pairs, 2)

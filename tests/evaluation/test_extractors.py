@@ -4,14 +4,16 @@ import dataclasses
 
 import numpy as np
 import pytest
-from diffusion_jax.evaluation.evaluate import Evaluation
 
 from diffusion_jax import from_config, report, run
-from diffusion_jax.data import arrays
+from diffusion_jax.data import Images, Kind
+from diffusion_jax.evaluation.distances import Distances
 from diffusion_jax.evaluation.extractor import Extractor
-from diffusion_jax.from_config import ConfigError, make_extractor
+from diffusion_jax.from_config import ConfigError
 from diffusion_jax.from_config import extractors as choice
+from diffusion_jax.from_config.extractors import make_extractor
 from diffusion_jax.metrics.frechet import frechet_distance, moments
+from tests.evaluation.models import model_of
 from tests.runs import random_dataset, tiny
 
 
@@ -63,13 +65,27 @@ def test_images_of_two_channels_are_refused(tmp_path):
     path = tmp_path / "weights.pth"
     path.touch()
     with pytest.raises(ConfigError, match="1 or 3 channels; those of noise have 2"):
-        made(settings("efflite0", str(path)), tmp_path, image_shape=(8, 8, 2))
+        made(settings("efflite0", str(path)), tmp_path, kind=Images((8, 8, 2)))
+
+
+def test_entries_are_the_features_of_any_data_and_nothing_else_looks_at_these(tmp_path):
+    data = random_dataset()
+    items = data.arrays("heldout")[0]
+    logits, features = made(settings("entries"), tmp_path)(items)
+    assert logits is None
+    np.testing.assert_allclose(features, items.reshape(20, -1) / 127.5 - 1, atol=1e-6)
+    points = Kind((3,))
+    x = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    features = made(settings("entries"), tmp_path, kind=points)(x)[1]
+    np.testing.assert_array_equal(features, x)
+    with pytest.raises(ConfigError, match=r"'classifier' looks at images, .* items of 3: use .*'e"):
+        made(settings("classifier"), tmp_path, kind=points)
 
 
 def test_the_own_classifier_is_for_data_with_classes(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(choice, "get_extractor", lambda *a: asked.append(a))
-    assert made(settings("classifier"), tmp_path, num_classes=0) is None
+    assert made(settings("classifier"), tmp_path, class_names=()) is None
     assert not asked
     made(settings("classifier"), tmp_path)
     assert len(asked) == 1
@@ -99,14 +115,17 @@ def test_measured_by_other_classes(tmp_path, num_classes):
         return images.reshape(len(images), -1)[:, :9] / 255
 
     seen = Extractor("other", "d1g3", "in words", lambda x: (x[:, 0, :, 0], pixels(x)), False)
-    data = dataclasses.replace(random_dataset(), num_classes=num_classes)
-    measure = Evaluation(data, seen, 10, tmp_path)
-    images, labels = arrays(data.heldout)
-    result, _ = measure([(images, labels if num_classes else None)], {})
-    result |= measure.heldout({})
+    data = random_dataset()
+    data = dataclasses.replace(data, class_names=data.class_names[:num_classes])
+    assert data.num_classes == num_classes
+    measure = Distances(data, seen, 10, tmp_path)
+    images, labels = data.arrays("heldout")
+    chunks = [(images, labels if num_classes else None)]
+    result = measure(model_of(data, chunks=chunks, folder=tmp_path))
+    result |= measure.of_data({})
     assert not any("accuracy" in name for name in result)
     assert {"precision_other", "recall_other"} <= set(result)
-    held, train = (moments(pixels(arrays(source)[0])) for source in (data.heldout, data.train))
+    held, train = (moments(pixels(data.arrays(split)[0])) for split in ("heldout", "train"))
     for name in ("fd_other", "fd_other_heldout"):
         assert result[name]["value"] == pytest.approx(frechet_distance(held, train), rel=1e-4)
         assert result[name]["passport"]["extractor"] == "other d1g3"

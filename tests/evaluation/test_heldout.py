@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from diffusion_jax.evaluation.heldout import HeldoutLoss
-from diffusion_jax.generation.generator import by_label
+from diffusion_jax.generation.labels import by_label
 from diffusion_jax.training.state import create_state
 from tests.runs import random_dataset
 
@@ -31,7 +31,7 @@ def test_the_loss_is_given_the_step_the_averages_and_what_is_frozen() -> None:
     state = state._replace(step=jnp.array(7), ema={"slow": jnp.array(5.0)})
     for teacher in (11.0, 13.0):
         found = heldout(jnp.array(2.0), state, {"teacher": jnp.array(teacher)})
-        batches = -(-len(dataset.heldout) // SIZE)
+        batches = -(-len(dataset.splits["heldout"]) // SIZE)
         draws = [float(jax.random.uniform(jax.random.key(i))) for i in range(batches)]
         assert found.pop("heldout/drawn") == pytest.approx(np.mean(draws), rel=1e-5)
         assert found == {

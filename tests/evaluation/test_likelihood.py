@@ -188,7 +188,7 @@ def bound_in_the_plane():
         denoiser = lambda x_t, t, cond: Denoised(factor * exact(x_t, t, cond).x_0)  # noqa: E731
         # All schedules have these noise levels.
         return variational_bound(
-            denoiser, schedule, x, {}, keys, False, 8, logsnr_min=-5.0, logsnr_max=13.2
+            denoiser, schedule, x, {}, keys, 0, 8, logsnr_min=-5.0, logsnr_max=13.2
         )
 
     x = law.sample(jax.random.key(0), 512)
@@ -218,7 +218,7 @@ def test_variational_bound_of_the_exact_denoiser_is_tight():
 
     @quick_jit
     def run(x, keys):
-        return variational_bound(law.denoiser(schedule), schedule, x, {}, keys, levels=False)
+        return variational_bound(law.denoiser(schedule), schedule, x, {}, keys, levels=0)
 
     gap, error = mean_error(run(x, keys_of(num)).total + law.log_density(x, 1.0, 0.0))
     assert error / 64 < 0.01
@@ -236,7 +236,7 @@ def test_variational_bound_of_a_normal_law():
     @quick_jit
     def run(x, keys):
         denoiser = law.denoiser(schedule)
-        return variational_bound(denoiser, schedule, x, {}, keys, False, 16, low, high)
+        return variational_bound(denoiser, schedule, x, {}, keys, 0, 16, low, high)
 
     found, error = mean_error(run(law.sample(jax.random.key(0), num), keys_of(num)).total / 16)
     entropy = stats.norm(0, np.sqrt(std**2 + np.exp(-high))).entropy()
@@ -253,7 +253,7 @@ def test_variational_bound_of_a_constant_denoiser_is_known():
     x, low, high = jnp.asarray([[0.3, -0.7], [1.0, 0.5], [-0.2, 0.1]]), -2.0, 2.0
     schedule = Cosine(logsnr_min=low)
     found = variational_bound(
-        always(0.1), schedule, x, {}, keys_of(3), levels=False, samples=512, logsnr_max=high
+        always(0.1), schedule, x, {}, keys_of(3), levels=0, samples=512, logsnr_max=high
     )
     diffusion = (np.exp(high) - np.exp(low)) / 2 * np.sum((np.asarray(x) - 0.1) ** 2, axis=1)
     np.testing.assert_allclose(found.diffusion, diffusion, rtol=4.5e-3)
@@ -270,7 +270,7 @@ def test_probabilities_of_levels_sum_to_one(std):
     z = np.array([-1.02, -0.3, 0.1234, 0.999])
     x, noise = np.broadcast_arrays(LEVELS[:, None], (z - LEVELS[:, None]) / std)
     found = likelihood.log_level_probability(
-        *(jnp.asarray(a, jnp.float32) for a in (x, noise)), std
+        *(jnp.asarray(a, jnp.float32) for a in (x, noise)), std, 256
     )
     assert np.all(found <= 1e-6)
     weights = stats.norm.logpdf(z, LEVELS[:, None], std)
@@ -287,7 +287,7 @@ def test_bound_of_levels_is_their_entropy():
     @quick_jit
     def run(x, keys):
         denoiser = law.denoiser(schedule)
-        return variational_bound(denoiser, schedule, x, {}, keys, levels=True, samples=64)
+        return variational_bound(denoiser, schedule, x, {}, keys, levels=256, samples=64)
 
     found = run(x, keys_of(2048))
     mean, error = mean_error(found.total)
@@ -304,7 +304,7 @@ def test_ancestral_bound_falls_to_the_entropy(variance):
 
     @quick_jit
     def run(times, x, keys):
-        return ancestral_bound(law.denoiser(schedule), schedule, times, x, {}, keys, variance)
+        return ancestral_bound(law.denoiser(schedule), schedule, times, x, {}, keys, variance, 256)
 
     grids = [time_grids.uniform_logsnr(schedule, n, sigma_min=5e-4) for n in (20, 80)]
     gaps, errors = np.transpose([mean_error(run(g, x, keys).total - entropy) for g in grids])
@@ -326,7 +326,8 @@ def terms_of_the_chain(name, fraction, dtype):
     t, s = times[:-1], times[1:]
     x_t = diffuse(SCHEDULES[name], x, x[::-1], t)
     fraction = jnp.full_like(x, fraction)
-    return variational_term(SCHEDULES[name], x, x_t, x + jnp.asarray(ERROR, dtype), fraction, t, s)
+    x_0_hat = x + jnp.asarray(ERROR, dtype)
+    return variational_term(SCHEDULES[name], x, x_t, x_0_hat, fraction, t, s, 256)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -364,7 +365,9 @@ def chain(variance):
         def denoiser(x_t, t, cond):
             return Denoised(jnp.full_like(x_t, x_0_hat), jnp.full_like(x_t, fraction))
 
-        return ancestral_bound(denoiser, SCHEDULES["ddpm"], times, x, {}, keys_of(256), variance)
+        return ancestral_bound(
+            denoiser, SCHEDULES["ddpm"], times, x, {}, keys_of(256), variance, 256
+        )
 
     return run
 
@@ -386,7 +389,7 @@ def test_ancestral_bound_is_the_sum_of_its_steps(variance, fraction):
 def test_learned_variance_must_have_been_learned():
     args = SCHEDULES["flow"], jnp.linspace(1, 0, 5), jnp.zeros((2, 1)), {}, keys_of(2)
     with pytest.raises(ValueError, match="learned"):
-        ancestral_bound(always(0.1), *args, "learned")
+        ancestral_bound(always(0.1), *args, "learned", 256)
 
 
 # Bits.
@@ -395,19 +398,25 @@ def test_learned_variance_must_have_been_learned():
 def test_eight_bits_know_nothing():
     """A uniform density over all bins, and a uniform probability, are 8 bits."""
     density = 3 * np.log(256 / 127.5)
-    assert likelihood.bits_per_dimension(density, 3, density=True) == pytest.approx(8)
-    assert likelihood.bits_per_dimension(3 * np.log(256), 3, density=False) == pytest.approx(8)
+    assert likelihood.bits_per_dimension(density, 3, 256) == pytest.approx(8)
+    assert likelihood.bits_per_dimension(3 * np.log(256), 3) == pytest.approx(8)
+    # And of 16 levels 4; a density of data without levels stays one.
+    assert likelihood.bits_per_dimension(3 * np.log(16 / 7.5), 3, 16) == pytest.approx(4)
+    assert likelihood.bits_per_dimension(3 * np.log(2), 3, 0) == pytest.approx(1)
 
 
 def test_dequantised_data_fill_their_bins():
     """200 in each of the 256 bins, the first and the last as the others; p > 1e-6."""
     x = jnp.repeat(jnp.asarray(LEVELS, jnp.float32), 200)[:, None]
-    found = np.asarray(likelihood.dequantise(x, keys_of(len(x))))
+    found = np.asarray(likelihood.dequantise(x, keys_of(len(x)), 256))
     offset = (found - np.asarray(x)) * 127.5
     assert np.all(np.abs(offset) <= 0.5 + 1e-5)
     np.testing.assert_array_equal(np.round((found + 1) * 127.5), np.round((x + 1) * 127.5))
     for part in (offset, offset[:200], offset[-200:]):
         assert stats.kstest(part.ravel(), stats.uniform(-0.5, 1).cdf).pvalue > 1e-6
+    np.testing.assert_array_equal(likelihood.dequantise(x, keys_of(len(x)), 0), x)
+    few = (likelihood.dequantise(x, keys_of(len(x)), 16) - x) * 7.5
+    assert stats.kstest(np.ravel(few), stats.uniform(-0.5, 1).cdf).pvalue > 1e-6
 
 
 # One example of a batch.
@@ -421,10 +430,10 @@ def test_an_example_does_not_depend_on_its_batch(which):
     run = {
         "ode": lambda x, keys: ode_nll(denoiser, schedule, x, {}, keys, 2).by_probe,
         "variational": lambda x, keys: sum(
-            variational_bound(denoiser, schedule, x, {}, keys, True, samples=4)
+            variational_bound(denoiser, schedule, x, {}, keys, 256, samples=4)
         ),
         "ancestral": lambda x, keys: sum(
-            ancestral_bound(denoiser, schedule, jnp.linspace(1, 0, 5), x, {}, keys, "small")
+            ancestral_bound(denoiser, schedule, jnp.linspace(1, 0, 5), x, {}, keys, "small", 256)
         ),
     }[which]
     run, order = quick_jit(run), jnp.array([3, 3, 2, 0, 1, 2])

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from configs import default
+from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.diffusion import time_grids
 from diffusion_jax.diffusion.prediction import PREDICTIONS
+from diffusion_jax.diffusion.process import Gaussian
 from diffusion_jax.from_config import ConfigError, build, grids_to_start_from
-from diffusion_jax.generation.generator import Generator, Wanted
+from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.generation.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.samplers.exponential import dpmpp_multistep
 from diffusion_jax.samplers.ode import heun
@@ -29,12 +31,13 @@ def generator(sampler, times, name="cosine"):
     def apply(params, x_t, t, cond):
         return prediction.from_x_0(schedule, x_t, exact(x_t, t, {}).x_0, t)
 
-    return Generator(apply, schedule, prediction, sampler(schedule), times, (2,))
+    process = Gaussian(schedule, prediction, time_input=lambda _, t: t)
+    return Generator(apply, process, Identity((2,)), sampler(schedule), times)
 
 
 def search(made, starts, iterations=40, num=128):
     return optimise_times(
-        made, {}, jax.random.key(0), Wanted(jnp.arange(num), {}), starts, iterations
+        made, {}, jax.random.key(0), Request(jnp.arange(num), {}), starts, iterations
     )
 
 
@@ -44,10 +47,12 @@ def errors_of(made, grids, key, num=128):
     @jax.jit
     def draw(times):
         g = dataclasses.replace(made, times=times)
-        return g.draw({}, key, Wanted(jnp.arange(num), {}))[0]
+        return g.draw({}, key, Request(jnp.arange(num), {}))[0]
 
-    fine = dataclasses.replace(made, sampler=heun(made.schedule), times=jnp.linspace(1, 0, 501))
-    exact = fine.draw({}, key, Wanted(jnp.arange(num), {}))[0]
+    fine = dataclasses.replace(
+        made, sampler=heun(made.process.schedule), times=jnp.linspace(1, 0, 501)
+    )
+    exact = fine.draw({}, key, Request(jnp.arange(num), {}))[0]
     return [float(jnp.sqrt(jnp.mean((draw(times) - exact) ** 2))) for times in grids]
 
 

@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from diffusion_jax import run
+from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.diffusion.prediction import PREDICTIONS
-from diffusion_jax.generation.generator import Generator, Wanted
+from diffusion_jax.diffusion.process import Gaussian
+from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.generation.variations import between, inverted, renoised, turn
 from diffusion_jax.samplers.ddim import ddim
 from tests.oracles import SCHEDULES, three_components
@@ -33,12 +35,13 @@ def generator(name="cosine", steps=50):
         return prediction.from_x_0(schedule, x_t, exact(x_t, t, cond).x_0, t)
 
     times = jnp.linspace(1, 0, steps + 1)
-    return Generator(apply, schedule, prediction, ddim(schedule), times, (2,))
+    process = Gaussian(schedule, prediction, time_input=lambda _, t: t)
+    return Generator(apply, process, Identity((2,)), ddim(schedule), times)
 
 
 def varied(way, strength, name="cosine"):
     made = generator(name)
-    program = jax.jit(lambda index: way(made, {}, KEY, Wanted(index, {}), PICTURE, strength))
+    program = jax.jit(lambda index: way(made, {}, KEY, Request(index, {}), PICTURE, strength))
     return np.asarray(program(jnp.arange(NUM)))
 
 
@@ -55,19 +58,19 @@ def far(x):
 def test_variants_are_the_farther_the_stronger_and_samples_at_last(way):
     distances = [far(varied(way, s)) for s in (0.1, 0.4, 0.7, 1.0)]
     assert np.all(np.diff(distances) > 0.02), distances
-    samples = generator().draw({}, KEY, Wanted(jnp.arange(NUM), {}))[0]
+    samples = generator().draw({}, KEY, Request(jnp.arange(NUM), {}))[0]
     # The two solvers part where two modes meet.
     assert np.mean(np.abs(varied(way, 1.0) - samples).max(1) < 0.05) > 0.95
 
 
 def one(number, **cond):
-    return Wanted(jnp.array([number]), cond)
+    return Request(jnp.array([number]), cond)
 
 
 def test_a_way_has_both_samples_at_its_ends_and_noise_of_the_same_size_between():
     made, shares = generator(), jnp.linspace(0, 1, 5)
     found = between(made, {}, KEY, (one(3), one(7)), shares)
-    ends = made.draw({}, KEY, Wanted(jnp.array([3, 7]), {}))[0]
+    ends = made.draw({}, KEY, Request(jnp.array([3, 7]), {}))[0]
     np.testing.assert_allclose(found[jnp.array([0, -1])], ends, atol=1e-3)
     assert len({tuple(row) for row in np.asarray(found).round(4).tolist()}) > 2
     noise = jax.random.normal(KEY, (2, 10_000))
@@ -83,7 +86,8 @@ def test_conditioning_between_is_linear():
         return x_t
 
     schedule = SCHEDULES["cosine"]
-    made = Generator(apply, schedule, PREDICTIONS["v"], ddim(schedule), jnp.array([1.0, 0.0]), (2,))
+    process, times = Gaussian(schedule, PREDICTIONS["v"]), jnp.array([1.0, 0.0])
+    made = Generator(apply, process, Identity((2,)), ddim(schedule), times)
     ends = [one(1, pooled=jnp.array([pair])) for pair in ([0.0, 2.0], [1.0, -2.0])]
     with jax.disable_jit():
         between(made, {}, KEY, ends, jnp.linspace(0, 1, 3))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax import from_config, run
-from diffusion_jax.generation.generator import Wanted
+from diffusion_jax.generation.generator import Request
 from tests.runs import tiny
 
 GUIDED = {
@@ -32,13 +32,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def images_of(workdir: Path, disturbed: float = 0.0, **changes: Any) -> np.ndarray:
     """Samples of the run with other guidance, and other weights if so much is added to them."""
     config = tiny(**GUIDED, **changes)
-    job = run.Job(config, workdir, from_config.build(config))
-    params, _ = job.restore()
+    made = run.Run(config, workdir, from_config.build(config))
+    model, index = made.trained(), np.arange(8)
     params = jax.tree.map(
-        lambda a: a + disturbed * jax.random.normal(jax.random.key(a.size), a.shape), params
+        lambda a: a + disturbed * jax.random.normal(jax.random.key(a.size), a.shape), model.params
     )
-    index = np.arange(8)
-    x, _ = job.generator(params, 0, job.wanted(index, job.conditions.cond(index)), batch_size=8)
+    request = model.request(index, made.conditions.cond(index))
+    x, _ = model.draws(params, 0, request, batch_size=8)
     return x
 
 
@@ -106,11 +106,11 @@ def test_a_group_is_whole_where_fewer_samples_are_asked_for(trained: Path) -> No
     flock = {"sample__guidance__flock__size": 4, "sample__guidance__flock__separation": 5.0}
     config = tiny(**GUIDED, **flock)
     generator = from_config.build(config).generator
-    params = run.Job(config, trained, from_config.build(config)).restore()[0]
+    params = run.Run(config, trained, from_config.build(config)).trained().params
 
     def draw(num: int, batch_size: int) -> np.ndarray:
         cond = {"label": np.full(num, 3, np.int32)}
-        return generator(params, 0, Wanted(np.arange(num), cond), batch_size=batch_size)[0]
+        return generator(params, 0, Request(np.arange(num), cond), batch_size=batch_size)[0]
 
     whole = draw(12, 8)
     assert len(draw(6, 8)) == 6

@@ -15,7 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 from scipy import integrate
 
-from diffusion_jax import run
+from diffusion_jax import from_config, run
 from diffusion_jax.evaluation.extractor import Extractor
 from diffusion_jax.from_config import ConfigError, build, evaluated, sample_average
 from diffusion_jax.from_config.averages import make_averages
@@ -300,29 +300,32 @@ def test_a_run_with_lengths(
     """Killed between a checkpoint and its snapshot; then measured by length."""
     flat = lambda images: images.reshape(len(images), -1)  # noqa: E731
     seen = Extractor("noise_cnn", "", "", lambda x: (flat(x)[:, :10], flat(x)[:, 10:20]))
-    monkeypatch.setattr(run.evaluation, "make_extractor", lambda *a: seen)
+    monkeypatch.setattr(from_config.evaluators, "make_extractor", lambda *a: seen)
     monkeypatch.setattr(jax, "jit", quick_jit)
     quiet = {"train__checkpoint_every": 2}
     config = tiny(ema__lengths=(0.05, 0.1), ema__snapshot_every=2, **quiet)
     assert run.run(config, tmp_path, "train") == 0
-    job = run.Job(config, tmp_path, build(config))
-    whole, before = job.restored_state(), stored(job)
+    made = run.Run(config, tmp_path, build(config))
+    whole, before = made.restored_state(), stored(made)
     shutil.rmtree(tmp_path / "checkpoints/6")
     shutil.rmtree(tmp_path / "snapshots/4")
     assert run.run(config, tmp_path, "train") == 0
-    job = run.Job(config, tmp_path, build(config))
+    made = run.Run(config, tmp_path, build(config))
     assert [step for step, _ in before] == [2, 4]
-    for found, expected in ((job.restored_state(), whole), (stored(job), before)):
+    for found, expected in ((made.restored_state(), whole), (stored(made), before)):
         jax.tree.map(np.testing.assert_array_equal, found, expected)
 
-    moved = whole.ema["0.05"]
-    assert job.unfit(moved, 6, "0.05") == []
-    with monkeypatch.context() as patch:
-        patch.setattr(run.job, "never_moved", lambda *a: True)
-        assert "(EMA: length 0.05) has never moved: after 6 steps" in job.unfit(moved, 6, "0.05")[0]
-        assert job.unfit(moved, 0, "0.05") == []
-
     capsys.readouterr()
+    made.trained(whole, "0.05")
+    assert capsys.readouterr().err == ""
+    with monkeypatch.context() as patch:
+        patch.setattr(run.trained, "never_moved", lambda *a: True)
+        made.trained(whole, "0.05")
+        said = capsys.readouterr().err
+        assert "warning: " in said
+        assert "(EMA: length 0.05) has never moved: after 6 steps" in said
+        made.trained(whole._replace(step=0 * whole.step), "0.05")
+        assert "has never moved" not in capsys.readouterr().err
     swept = tiny(**{"ema": config.ema, "evaluate__ema_lengths": (0.2, 0.05), **quiet})
     assert run.run(swept, tmp_path, "evaluate") == 0
     assert "EMA length 0.2 is poorly met by averages of 3 steps" in capsys.readouterr().err
@@ -338,14 +341,14 @@ def test_a_run_with_lengths(
     assert "| 0.05 | **" in page
     assert "| 0.2 (post-hoc, profile " in page
     assert "`accuracy_noise_cnn`" in page
-    evaluate(run.Job(swept, tmp_path, build(swept)), again=False)
+    evaluate(run.Run(swept, tmp_path, build(swept)), again=False)
     assert "evaluated already" in capsys.readouterr().out
 
 
-def stored(job: run.Job) -> list:
+def stored(made: run.Run) -> list:
     """Steps and contents of a run's snapshots."""
-    checkpoints = Checkpoints(job.workdir / "snapshots", None)
-    template = {name: job.abstract_state().ema[name] for name in ("0.05", "0.1")}
+    checkpoints = Checkpoints(made.workdir / "snapshots", None)
+    template = {name: made.abstract_state().ema[name] for name in ("0.05", "0.1")}
     return [(step, checkpoints.restore(template, step)[0]) for step in checkpoints.steps()]
 
 

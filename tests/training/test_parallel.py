@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from diffusion_jax import from_config
 from diffusion_jax.data import train_batches
-from diffusion_jax.generation.generator import Wanted
+from diffusion_jax.generation.generator import Request
 from diffusion_jax.models.dit import DiT
 from diffusion_jax.models.layout import rows_over
 from diffusion_jax.models.unet import UNet
@@ -38,9 +38,9 @@ def parts() -> from_config.Parts:
 
 def train(parts: from_config.Parts, layout: Any) -> tuple[list[float], TrainState, int]:
     """Losses of `STEPS` steps, the state after them, and the bytes of parameters on a device."""
-    step = make_train_step(parts.loss, parts.optimizer, parts.averages, 2, layout.axis_name)
+    step = make_train_step(parts.task.loss, parts.optimizer, parts.averages, 2, layout.axis_name)
     state = initial_state(
-        parts.init, parts.optimizer, jax.random.key(0), parts.averages, layout.shardings
+        parts.task.init, parts.optimizer, jax.random.key(0), parts.averages, layout.shardings
     )
     state, key = layout.place((state, jax.random.key(1)))
     batches = train_batches(parts.dataset, batch_size=BATCH, seed=0)
@@ -55,7 +55,7 @@ def train(parts: from_config.Parts, layout: Any) -> tuple[list[float], TrainStat
 
 def draw(parts: from_config.Parts, params: Any) -> np.ndarray:
     index = np.arange(12)
-    return parts.generator(params, 3, Wanted(index, {"label": index % 10}), batch_size=12)[0]
+    return parts.generator(params, 3, Request(index, {"label": index % 10}), batch_size=12)[0]
 
 
 def eight(out: str) -> None:
@@ -110,7 +110,7 @@ def test_parameters_that_are_cut_draw_the_samples_of_one_device(
 ) -> None:
     monkeypatch.setattr(from_config.parts, "load_dataset", lambda *a, **k: random_dataset())
     made = parts()
-    shapes = jax.eval_shape(made.init, jax.random.key(0))
+    shapes = jax.eval_shape(made.task.init, jax.random.key(0))
     leaves, structure = jax.tree.flatten(shapes)
     sizes = np.cumsum([leaf.size for leaf in leaves])
     ema = np.split(found["one/state"], 2)[1]

@@ -1,0 +1,361 @@
+"""Every experiment still runs: imported, and built of its own functions as small as can be."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import digits
+from diffusion_jax import from_config, run
+from diffusion_jax.data import ArraySource, Dataset, Images, Split
+from diffusion_jax.diffusion.schedules import Cosine
+from diffusion_jax.models.dit import DiT
+from diffusion_jax.models.unet import UNet
+from diffusion_jax.samplers.ode import heun
+from diffusion_jax.sweep.design import check, load, make_runs
+from tests.runs import ROOT, TEXT, TINY, colours, tiny
+
+SWEEPS = ("prediction/five_seeds", "prediction/sweep", "schedule_size/sweep")
+NEEDS = {
+    "samplers/theirs": ("torch", "diffusers", "k_diffusion"),
+    "speed/theirs": ("torch", "diffusers"),
+}
+"""Packages of experiments that compare with others, which the project does without."""
+SMALL = {**TINY, "sample.steps": 1, "train.steps": 1, "train.batch_size": 2}
+
+
+def experiment(name: str) -> Any:
+    """The module, or a skip if a package is not there that it compares with."""
+    for package in NEEDS.get(name, ()):
+        pytest.importorskip(package, reason=f"experiments/{name}.py needs {package}")
+    return importlib.import_module(f"experiments.{name.replace('/', '.')}")
+
+
+@pytest.fixture
+def small_digits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The quick start, with a small network and one step."""
+    plain = digits.get_config
+
+    def get_config() -> Any:
+        config = plain()
+        config.update_from_flattened_dict({**SMALL, "evaluate.num_samples": 20})
+        return config
+
+    monkeypatch.setattr(digits, "get_config", get_config)
+    monkeypatch.setattr(run.evaluation, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr("diffusion_jax.evaluation.extractor.STEPS", 1)
+
+
+def finite(tree: Any) -> bool:
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_sweep_is_sound(name: str) -> None:
+    runs = make_runs(load(f"experiments/{name}.py"), digits.get_config())
+    check(runs[::7], 1)
+    assert len(runs) == (45 if name == "prediction/five_seeds" else 27)
+
+
+@pytest.mark.usefixtures("small_digits")
+def test_generalisation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    halves = experiment("generalisation/halves")
+    monkeypatch.setattr(halves, "SAMPLES", 2)
+    found, pictures = halves.compare(2, seed=0, steps=1, folder=tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} >= {"n2_half0_seed0", "n2_half1_seed0"}
+    assert (pictures.shape, pictures.dtype) == ((8, 8, 8, 1), np.uint8)
+    cosines = [found[name] for name in ("same noise", "to its own training images")]
+    assert finite(cosines)
+    assert all(-1 <= mean <= 1 for mean, _, _ in cosines)
+    # The nearest training images of the two are among those that each was trained on.
+    split = from_config.build(halves.config_of(2, halves.HALF, 0, 1)).dataset.splits["train"]
+    other = split.gather(np.arange(2))[0]
+    assert all(any(np.array_equal(one, each) for each in other) for one in pictures[6:])
+    halves.draw_curve([found], tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size
+
+
+@pytest.mark.usefixtures("small_digits")
+def test_cost_of_guidance(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = experiment("guidance/cost")
+    asked = ["cost.py", "--images", "2", "--steps", "2", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", asked)
+    cost.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "digits, 2 images, 2 steps, 1 rounds"
+    names = ["none", "guided", "within two fifths", "two calls"]
+    assert [line[:18].strip() for line in lines[1:]] == names
+    assert all(" times" in line for line in lines[1:])
+
+
+def test_two_calls_are_guidance() -> None:
+    """By hand: `none + scale (own - none)`, of a denoiser that says the label."""
+    cost = experiment("guidance/cost")
+
+    def denoise(x_t: Any, t: Any, cond: Any) -> Any:
+        return cost.Denoised(x_t + cond["label"][:, None])
+
+    request = cost.Request(jnp.arange(2), {"label": jnp.array([3, 5])}, 3.0)
+    guided = cost.two_calls(denoise, request, jnp.zeros(2))
+    found = guided(jnp.zeros((2, 1)), jnp.zeros(2), request.cond).x_0
+    np.testing.assert_allclose(found[:, 0], -1 + 3.0 * (np.array([3, 5]) + 1))
+
+
+def test_laws_of_guidance(monkeypatch: pytest.MonkeyPatch) -> None:
+    laws = experiment("guidance/laws")
+    monkeypatch.setattr(laws, "SCALES", (2.0,))
+    rows = laws.against_tilted_laws(2, 1, 2)
+    assert [row["guidance"] for row in rows] == list(laws.guidances())
+    rows += laws.compositions(2, 1, 2) + laws.plus_plus(2, 1) + laws.flocks(2, 2, 1)
+    assert len(rows) == len(laws.guidances()) + 2 + 4 + 5
+    assert finite([value for row in rows for value in row.values() if not isinstance(value, str)])
+
+
+@pytest.mark.usefixtures("small_digits")
+def test_tradeoff_of_guidance(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tradeoff = experiment("guidance/tradeoff")
+    monkeypatch.setattr(tradeoff, "SCALES", (1.0, 2.0))
+    monkeypatch.setattr(tradeoff, "INTERVALS", {"always": (0.0, 1.0)})
+    rows = tradeoff.measure(0, tmp_path)
+    assert [row["scale"] for row in rows] == [1.0, 2.0]
+    assert finite([[row[name] for name in tradeoff.METRICS] for row in rows])
+    tradeoff.draw(rows, tmp_path / "tradeoff.png")
+    assert (tmp_path / "tradeoff.png").stat().st_size
+
+
+def test_intervals() -> None:
+    simulate = experiment("intervals/simulate")
+    setting = simulate.Setting(simulate.Law(2), 40, 40, num_heldout=40)
+    found = simulate.coverages(setting, repeats=2, draws=2, many=200)
+    assert {"frechet", "frechet_infinite", "recall", "memorised"} <= set(found)
+    assert all(share in (0, 0.5, 1) for _, share in found.values())
+    assert finite([truth for truth, _ in found.values()])
+
+
+@pytest.mark.usefixtures("small_digits")
+@pytest.mark.parametrize("name", ["mixture", "digits"])
+def test_samplers(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All samplers of ours on both problems, and the figure of them."""
+    compare, problems = experiment("samplers/compare"), experiment("samplers/problems")
+    if name == "mixture":
+        problem = problems.mixture_problem()
+    else:
+        monkeypatch.setattr(problems, "cache_dir", lambda: tmp_path / "cache")
+        assert run.run(digits.get_config(), tmp_path / "run", "train") == 0
+        problem = problems.digits_problem(tmp_path / "run", 2)
+    methods = ("ddim", "heun", "ancestral", "pndm", "ddim, Restart")
+    monkeypatch.setattr(compare, "METHODS", {n: compare.METHODS[n] for n in methods})
+    monkeypatch.setattr(compare, "GRIDS", {n: compare.GRIDS[n] for n in ("uniform", "trailing")})
+    monkeypatch.setattr(compare, "REFERENCE_STEPS", 2)
+    monkeypatch.setattr(compare, "EVALUATIONS", (4,))
+    monkeypatch.setattr(compare, "OPTIMISED", 1)
+    monkeypatch.setattr(compare, "ITERATIONS", 1)
+    monkeypatch.setattr(compare, "TOLERANCES", (1.0,))
+    monkeypatch.setattr("diffusion_jax.generation.grid_search.REFERENCE_STEPS", 2)
+    monkeypatch.setattr(compare, "BOOTSTRAP", 2)
+    bench, rows = compare.Bench(problem, 2), []
+
+    def say(**row: Any) -> None:
+        rows.append({"problem": name, **json.loads(json.dumps(row))})
+
+    say(package="reference", method="heun", grid="uniform", evaluations=4,
+        frechet=problem.frechet(bench.exact, 2))  # fmt: skip
+    compare.ours(bench, say)
+    compare.ours_adaptive(bench, say)
+    assert [row["method"] for row in rows[1:6]] == list(methods)
+    assert [row["grid"] for row in rows[6:]] == ["optimised", "tolerance 1.0"]
+    assert finite([row[figure] for row in rows for figure in ("rms", "frechet") if figure in row])
+    # Two steps of Heun's method on the uniform grid are what stands for the exact solution here.
+    sampled = bench.program(heun(problem.schedule))(jnp.array([1.0, 0.5, 0.0]), *bench.inputs())
+    assert bench.rms(np.asarray(sampled)) < 1e-6
+    clean = bench.numpy_denoiser(bench.few)(np.asarray(bench.noise), 1e-3)
+    assert finite(clean)
+    assert clean.shape == bench.noise.shape
+    plot = experiment("samplers/plot")
+    plot.draw(rows, tmp_path / "pareto.png")
+    assert (tmp_path / "pareto.png").stat().st_size
+
+
+def test_tables_of_samplers() -> None:
+    """Of the published figures."""
+    plot = experiment("samplers/plot")
+    rows = json.loads((ROOT / "experiments/samplers/results.json").read_text())
+    mine = [row for row in rows if row["problem"] == "digits"]
+    for figure in ("rms", "frechet"):
+        assert len(plot.table_of_best(mine, figure)) == 2 + 7
+        assert any(
+            line.startswith("| dpmpp_multistep |") for line in plot.table_of_all(mine, figure)
+        )
+    assert any("tolerance 0.1 " in line for line in plot.table_of_adaptive(mine))
+
+
+def test_samplers_of_others() -> None:
+    theirs = experiment("samplers/theirs")
+    schedule = Cosine()
+    logsnr = schedule.logsnr(jnp.arange(1, theirs.TABLE + 1) / theirs.TABLE)
+    ratios = np.exp(-0.5 * np.asarray(logsnr, float))
+    noise = np.random.default_rng(0).normal(size=(2, 2)).astype(np.float32)
+    found = list(theirs.all_runs(lambda x_t, ratio: 0 * x_t, ratios, noise, 4))
+    assert {package for package, *_ in found} == {"diffusers", "k-diffusion"}
+    assert all(samples.shape == (2, 2) for *_, samples, _ in found)
+
+
+WORKER = """
+import sys
+for line in sys.stdin:
+    print({"train": 3.0, "forward": 1.0, "sample": 10.0}[line.strip()] * %s, flush=True)
+"""
+
+
+def test_a_benchmark_of_two_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bench = experiment("speed/bench")
+    for script, factor in (("ours.py", 1), ("theirs.py", 2)):
+        (tmp_path / script).write_text(WORKER % factor)
+    monkeypatch.setattr(bench, "HERE", tmp_path)
+    rows = bench.compare("dit", 3, 1, sys.executable, sys.executable)
+    found = {row.split("|")[1].strip(): float(row.split("|")[2]) for row in rows}
+    assert found["**dit train, theirs / ours**"] == 2
+    assert found["**dit forward, theirs / ours**"] == 2
+    assert found["**dit sample / (steps x forward), ours**"] == 1
+
+
+def test_our_side_of_the_benchmark() -> None:
+    ours = experiment("speed/ours")
+    for name in ("unet", "dit"):  # the networks as they are, traced
+        x, t = jnp.zeros((2, 32, 32, 3)), jnp.zeros(2)
+        shapes = jax.eval_shape(ours.network(name, jnp.float32).init, jax.random.key(0), x, t, {})
+        count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+        assert count == {"unet": 6_472_195, "dit": 32_499_120}[name]  # as the README says
+    net = DiT(patch_size=16, hidden_size=8, depth=1, num_heads=1)
+    jobs, flops = ours.jobs(net, 2)
+    assert flops > 0
+    assert all(ours.seconds(jobs[name]) > 0 for name in ("train", "forward", "sample"))
+
+
+def test_rates_of_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    products = experiment("speed/products")
+    monkeypatch.setattr(products, "ROUNDS", 1)
+    pair = [products.plain_conv, products.conv_for_cpu]
+    found = products.rates(pair, jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 2)))
+    found += products.rates(
+        [jnp.matmul, products.matmul_for_cpu], jnp.ones((1, 4, 2)), jnp.ones((2, 2))
+    )
+    assert len(found) == 6
+    assert min(found) > 0
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The benchmark of steps, its networks small."""
+    steps = experiment("speed/steps")
+    tiny = {
+        "plan.shape": (32, 32, 4),
+        "model.dit.patch_size": 8,
+        "model.dit.hidden_size": 8,
+        "model.dit.depth": 1,
+        "model.dit.num_heads": 1,
+        "model.dit.unroll": 1,
+        "model.dtype": "float32",
+        "train.batch_size": 2,
+    }
+    monkeypatch.setattr(steps, "DIT_XL2", tiny)
+    monkeypatch.setitem(steps.NETWORKS, "dit_xl2", (steps.imagenet256_dit, tiny))
+    monkeypatch.setitem(steps.REDUCED, "dit_xl2", {})
+    monkeypatch.setattr("diffusion_jax.plan.measured.SIDES", {"cpu": 64})
+    return steps
+
+
+def test_speed_of_steps(steps: Any, capsys: pytest.CaptureFixture) -> None:
+    steps.train("dit_xl2", 2, 1)
+    said = capsys.readouterr().out
+    assert "batch 2, float32" in said
+    for name in ("matrix peak, TFLOP/s", "images/s", "**step with the input pipeline / without**"):
+        assert f"| dit_xl2 {name} | " in said
+    assert steps.program("adm64", 0).config.train.batch_size == 4
+
+
+def test_the_first_step(
+    steps: Any, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps.first("dit_xl2", 2)
+    assert capsys.readouterr().out.splitlines() == ["reached", "taken"]
+    monkeypatch.setattr(steps, "_first_step", lambda network, batch, cache: (2.0, 3.0))
+    steps.start("dit_xl2", 2, 1)
+    assert "| dit_xl2 **first step taken, empty / filled** | 1.000 |" in capsys.readouterr().out
+
+
+def test_speed_of_sampling(
+    steps: Any, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small(**options: Any) -> UNet:
+        options = {key: value for key, value in options.items() if "attention" not in key}
+        few = {"channels": 4, "channel_mults": (1,), "num_blocks": 1, "num_heads": 1}
+        return UNet(**{**options, **few})
+
+    monkeypatch.setattr(steps, "UNet", small)
+    monkeypatch.setattr(steps, "SAMPLING_STEPS", 10)
+    steps.guided_sampling(1)
+    assert " forwards/s" in capsys.readouterr().out
+
+
+def test_time_to_compile(steps: Any, capsys: pytest.CaptureFixture) -> None:
+    """Without libtpu, on the CPU."""
+    steps.depth("", [1])
+    assert capsys.readouterr().out.startswith("depth 1: ")
+
+
+@pytest.mark.usefixtures("small_digits")
+def test_survival(tmp_path: Path) -> None:
+    """What is compared after the kills; `tests/run/test_kill.py` kills."""
+    kill, config = experiment("survival/kill"), digits.get_config()
+    assert run.run(config, tmp_path, "train") == 0
+    found = kill.carried(config, tmp_path)
+    kill.assert_same_bits(found, kill.carried(config, tmp_path))
+    other = [*found[:-1], -found[-1]]
+    with pytest.raises(AssertionError, match=r"1 of .* arrays differ"):
+        kill.assert_same_bits(found, other)
+
+
+def test_speed_of_others() -> None:
+    theirs = experiment("speed/theirs")
+    for name in ("unet", "dit"):
+        count = sum(p.numel() for p in theirs.network(name).parameters())
+        assert count == {"unet": 6_472_195, "dit": 32_499_120}[name]
+
+
+def test_upscaling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def split(num: int, first: int) -> Split:
+        source, captions = colours(num, first)
+        return Split(ArraySource(source.items.repeat(3, axis=-1), source.labels), captions)
+
+    data = Dataset("colours", Images((8, 8, 3)), {"train": split(8, 0), "heldout": split(6, 1)})
+    monkeypatch.setattr(from_config.parts, "load_dataset", lambda *a, **k: data)
+    config = tiny(**{**TEXT, "image_condition__name": "low_resolution"})
+    config.update_from_flattened_dict(
+        {"train.steps": 1, "train.heldout_every": 0, "sample.steps": 1}
+    )
+    assert run.run(config, tmp_path, "train") == 0
+    measure = experiment("upscale/measure")
+    monkeypatch.setattr(sys, "argv", ["x", f"--workdir={tmp_path}", f"--out={tmp_path}", "--num=2"])
+    measure.main()
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert (found["n"], found["step"]) == (2, 1)
+    # Pictures of one colour lose nothing.
+    assert found["ways"]["nearest"]["psnr"]["value"] == pytest.approx(10 * np.log10(255**2 / 1e-3))
+    assert found["ways"]["lanczos"]["psnr over lanczos"]["value"] == 0
+    assert finite(found["ways"])
+    assert (tmp_path / "upscaled.png").stat().st_size
+
+
+def test_every_experiment_is_here() -> None:
+    """A new one is built here too."""
+    text = Path(__file__).read_text()
+    for path in sorted((ROOT / "experiments").rglob("*.py")):
+        name = str(path.relative_to(ROOT / "experiments").with_suffix(""))
+        assert f'"{name}"' in text, f"experiments/{name}.py is not built in {__file__}"
