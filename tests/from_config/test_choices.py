@@ -8,8 +8,8 @@ from diffusion_jax.diffusion.schedules import Cosine
 from diffusion_jax.from_config.averages import make_averages
 from diffusion_jax.from_config.choices import ConfigError, keyed
 from diffusion_jax.from_config.guidance import check
-from diffusion_jax.from_config.process import make_objective, make_schedule
-from diffusion_jax.from_config.sampling import make_sampler, make_times
+from diffusion_jax.from_config.process import make_schedule, make_times
+from diffusion_jax.from_config.sampling import make_grid, make_sampler
 from tests.runs import tiny
 
 
@@ -17,7 +17,11 @@ def sampler(config):
     return make_sampler(config, Cosine())
 
 
-def times(config):
+def grid(config):
+    return make_grid(config, Cosine())
+
+
+def training_times(config):
     return make_times(config, Cosine())
 
 
@@ -25,21 +29,21 @@ WRONG = [
     (make_schedule, "schedule.cosine.logsnr_min", 5.0, {}),
     (make_schedule, "schedule.ddpm.num_steps", 0, {"schedule__name": "ddpm"}),
     (make_schedule, "schedule.shift", -1.0, {}),
-    (make_objective, "time_sampling.uniform.t_min", -0.5, {}),
-    (make_objective, "time_sampling.log_normal.std", 0.0, {"time_sampling__name": "log_normal"}),
+    (training_times, "time_sampling.uniform.t_min", -0.5, {}),
+    (training_times, "time_sampling.log_normal.std", 0.0, {"time_sampling__name": "log_normal"}),
     (make_averages, "ema.decay", 1.5, {}),
     (make_averages, "sample.ema", 0.9, {}),
     (sampler, "sample.unipc.order", 7, {"sample__sampler": "unipc"}),
     (sampler, "sample.churn.s_min", 60.0, {"sample__sampler": "churn"}),
-    (times, "sample.steps", 0, {}),
-    (times, "sample.t_max", 1.5, {"sample__grid": "karras"}),
-    (times, "sample.steps", 1001, {"sample__grid": "leading"}),
-    (times, "sample.karras.rho", 0.0, {"sample__grid": "karras"}),
-    (times, "sample.restart.steps", 0, {"sample__restart__repeats": 1}),
+    (grid, "sample.steps", 0, {}),
+    (grid, "sample.t_max", 1.5, {"sample__grid": "karras"}),
+    (grid, "sample.steps", 1001, {"sample__grid": "leading"}),
+    (grid, "sample.karras.rho", 0.0, {"sample__grid": "karras"}),
+    (grid, "sample.restart.steps", 0, {"sample__restart__repeats": 1}),
     (check, "sample.guidance.parallel", 3.0, {}),
     (check, "sample.guidance.likeness.scale", -1.0, {}),
     (check, "sample.guidance.likeness.max_norm", -1.0, {}),
-    (check, "sample.clip", -1.0, {}),
+    (check, "sample.clip", -0.5, {}),
     (check, "sample.guidance.flock.size", 1, {}),
 ]
 
