@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from diffusion_jax.evaluation.evaluate import Evaluation
 
 from diffusion_jax.data import ArraySource, Dataset, to_uint8
 from diffusion_jax.diffusion.prediction import PREDICTIONS
 from diffusion_jax.diffusion.schedules import Cosine
 from diffusion_jax.evaluation.denoising import TIMES, denoising_errors, ratio
+from diffusion_jax.evaluation.evaluate import Evaluation
 from diffusion_jax.generation.generator import Generator, Wanted, by_label
 from diffusion_jax.metrics.similarity import cosines
 from diffusion_jax.report import memorises

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from diffusion_jax.evaluation.evaluate import Evaluation
 
 from diffusion_jax.data import ArraySource, DataError
+from diffusion_jax.evaluation.evaluate import Evaluation
 from diffusion_jax.evaluation.extractor import Extractor
 from diffusion_jax.evaluation.references import Statistics
 from diffusion_jax.metrics.frechet import Moments, frechet_distance, moments

@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from diffusion_jax.evaluation.evaluate import Evaluation
 
 from diffusion_jax import from_config, report, run
 from diffusion_jax.data import arrays
+from diffusion_jax.evaluation.evaluate import Evaluation
 from diffusion_jax.evaluation.extractor import Extractor
 from diffusion_jax.from_config import ConfigError, make_extractor
 from diffusion_jax.from_config import extractors as choice
