@@ -101,7 +101,7 @@ def test_a_network_that_draws_nothing_says_so(tmp_path: Path, monkeypatch: Any) 
         "objective__name": "contrastive",
         "model__name": "dual_encoder",
         "model__dual_encoder": {"width": 8, "channels": 4, "features": 8, "dropout": 0.0},
-        "evaluate__metrics": ("names",),
+        "evaluate__metrics": "names",
         "train__steps": 1,
         "train__heldout_every": 0,
     }

@@ -90,7 +90,7 @@ def test_optimised_times_and_likelihood(tmp_path: Path, capsys: pytest.CaptureFi
         "sample__sampler": "dpmpp_multistep",
         "sample__grid": "optimised",
         "sample__optimised": {"images": 4, "iterations": 2},
-        "evaluate__metrics": ("distances", "denoising", "likelihood"),
+        "evaluate__metrics": "distances,denoising,likelihood",
         "evaluate__likelihood": {"num_images": 3, "probes": 2, "noise_levels": 4},
     }
     assert run.run(tiny(**settings), tmp_path, "sample") == 0
