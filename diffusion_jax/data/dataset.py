@@ -8,7 +8,7 @@ import numpy as np
 from diffusion_jax.data.captions import Captions
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.kind import Kind
-from diffusion_jax.data.sources import ArraySource, Source, read_all
+from diffusion_jax.data.sources import ArraySource, Items, Source, read_all
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.source)
 
-    def gather(
-        self, rows: np.ndarray, draws: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def gather(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Items:
         """As `Source.gather`."""
         return self.source.gather(rows, draws)
 
@@ -107,13 +105,12 @@ class Dataset:
         """0 for sets without classes."""
         return len(self.class_names)
 
-    def arrays(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def arrays(self, split: str, limit: int | None = None) -> Items:
         """The first `limit` items (all if None) as stored [N, *shape], and labels int32 [N]."""
         source = self.splits[split].source
         count = len(source) if limit is None else min(limit, len(source))
-        if not isinstance(source, ArraySource):
-            source = read_all(source, self.kind, count)
-        return source.items[:count], source.labels[:count]
+        held = source if isinstance(source, ArraySource) else read_all(source, self.kind, count)
+        return held.items[:count], held.labels[:count]
 
 
 def empty_dataset(name: str, kind: Kind, class_names: tuple[str, ...], captioned: bool) -> Dataset:

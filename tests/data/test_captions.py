@@ -11,10 +11,12 @@ from diffusion_jax.data import (
     Captions,
     DataError,
     Dataset,
+    Images,
+    Split,
     describe_dataset,
+    empty_dataset,
     load_dataset,
     train_batches,
-    without_images,
 )
 from diffusion_jax.data.batches import epoch_order
 from diffusion_jax.data.sets.digits import png
@@ -27,8 +29,8 @@ def captioned(size=10):
     images = np.arange(size, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
     source = ArraySource(images, np.zeros(size, np.int32))
     texts = [[f"{i} {j}" for j in range(COUNTS[i % 5])] for i in range(size)]
-    captions = Captions.of(texts)
-    return Dataset("counted", source, source, (2, 2, 1), 0, (), (), "", captions, captions)
+    split = Split(source, Captions.of(texts))
+    return Dataset("counted", Images((2, 2, 1)), {"train": split, "heldout": split})
 
 
 class Embed:
@@ -89,7 +91,7 @@ def test_batches_carry_one_text_of_each_image_as_embedded():
     dataset = captioned()
     batches = take(train_batches(dataset, batch_size=4, seed=0, embed=Embed()), 500)
     rows, ids = rows_of(batches), ids_of(batches)
-    texts = np.array([dataset.train_captions.texts[i] for i in ids])
+    texts = np.array([dataset.splits["train"].captions.texts[i] for i in ids])
     assert (np.array([int(t.split()[0]) for t in texts]) == rows).all()
     for row, count in enumerate(COUNTS):
         seen = np.unique(texts[rows == row], return_counts=True)[1]
@@ -120,18 +122,22 @@ def test_texts_depend_on_neither_processes_nor_resumption():
 
 
 def test_an_embedding_needs_captions():
-    source = captioned().train
-    bare = Dataset("bare", source, source, (2, 2, 1), 0, (), (), "")
+    bare = Dataset("bare", Images((2, 2, 1)), {"train": Split(captioned().splits["train"].source)})
     with pytest.raises(DataError, match=r"data\.name='bare' has no captions"):
         train_batches(bare, batch_size=2, seed=0, embed=Embed())
 
 
-def test_without_images_a_set_keeps_whether_it_has_captions():
-    other = without_images(captioned(), (4, 4, 3))
-    assert (len(other.train_captions), len(other.heldout_captions)) == (0, 0)
-    assert without_images(other, (4, 4, 3)).train_captions is not None
-    bare = Dataset("", captioned().train, captioned().train, (2, 2, 1), 0, (), (), "")
-    assert without_images(bare, (4, 4, 3)).train_captions is None
+def test_an_empty_set_has_empty_captions_or_none():
+    kind = Images((4, 4, 3))
+    for captions in (False, True):
+        empty = empty_dataset("empty", kind, ("a", "b"), captions)
+        assert (empty.name, empty.kind, empty.num_classes) == ("empty", kind, 2)
+        for name in ("train", "heldout"):
+            split = empty.splits[name]
+            assert empty.arrays(name)[0].shape == (0, 4, 4, 3)
+            assert empty.arrays(name)[0].dtype == np.uint8
+            assert (split.captions is not None) == captions
+            assert len(split) == len(split.captions or ()) == 0
 
 
 # Folders
@@ -151,14 +157,10 @@ def write_folder(root, texts, where="", key="text"):
 def pairs(dataset):
     """The grey of each image, with its texts, over both splits."""
     found = {}
-    for source, captions in (
-        (dataset.train, dataset.train_captions),
-        (dataset.heldout, dataset.heldout_captions),
-    ):
-        assert len(captions) == len(source)
-        found |= {
-            int(source[i]["image"][0, 0, 0]): captions.of_image(i) for i in range(len(source))
-        }
+    for name, split in dataset.splits.items():
+        assert len(split.captions) == len(split)
+        greys = dataset.arrays(name)[0][:, 0, 0, 0]
+        found |= {int(grey): split.captions.of_image(i) for i, grey in enumerate(greys)}
     return found
 
 
@@ -209,8 +211,9 @@ def test_split_folders_have_metadata_each_or_together(tmp_path, at_root):
         for split in ("train", "test"):
             (tmp_path / split / "metadata.jsonl").unlink()
     dataset = load_dataset("folder", data_dir=str(tmp_path))
-    assert [dataset.train_captions.of_image(i) for i in range(2)] == [("one",), ("two",)]
-    assert dataset.heldout_captions.of_image(2) == ("five",)
+    train, heldout = (dataset.splits[name].captions for name in ("train", "heldout"))
+    assert [train.of_image(i) for i in range(2)] == [("one",), ("two",)]
+    assert heldout.of_image(2) == ("five",)
 
 
 @pytest.mark.parametrize(
@@ -297,9 +300,9 @@ class Captioned(tfds.core.GeneratorBasedBuilder):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("tfds"))
-    described = describe_dataset("captioned", folder)
-    assert described.train_captions is not None
-    assert describe_dataset("captioned", folder, caption_key="nested").train_captions is not None
+    for key in ("", "nested"):
+        described = describe_dataset("captioned", data_dir=folder, caption_key=key)
+        assert described.splits["train"].captions is not None
     load_dataset("captioned", data_dir=folder)
     return folder
 
@@ -310,18 +313,19 @@ def test_captions_of_tfds_sets_belong_to_their_images(prepared, key):
     expected = {i: (f"ä {i}",) for i in range(6)}
     if key.startswith("nested"):
         expected = {i: ("all x", *(f"all {i} {j}" for j in range(i))) for i in range(6)}
-    captions = dataset.train_captions
-    found = {int(dataset.train[i]["image"][0, 0, 0]): captions.of_image(i) for i in range(6)}
-    assert found == expected
+    captions, greys = dataset.splits["train"].captions, dataset.arrays("train")[0][:, 0, 0, 0]
+    assert {int(grey): captions.of_image(i) for i, grey in enumerate(greys)} == expected
     assert captions.styles == ("plain",) * 6
     assert captions.concepts == ()
-    assert len(dataset.heldout_captions) == 2
+    assert len(dataset.splits["heldout"].captions) == 2
     part = load_dataset(
         "captioned", data_dir=prepared, caption_key=key, train_split="train[2:]", memory=False
     )
-    assert len(part.train) == len(part.train_captions) == 4
-    for i in range(4):
-        assert part.train_captions.of_image(i) == expected[part.train[i]["image"][0, 0, 0]]
+    split = part.splits["train"]
+    assert len(split) == len(split.captions) == 4
+    for i, image in enumerate(split.gather(np.arange(4))[0]):
+        assert split.captions.of_image(i) == expected[int(image[0, 0, 0])]
+        assert split.names(np.array([i])) == [expected[int(image[0, 0, 0])][0]]
 
 
 def test_wrong_caption_keys_of_tfds_sets_are_refused(prepared):
@@ -331,4 +335,4 @@ def test_wrong_caption_keys_of_tfds_sets_are_refused(prepared):
         load_dataset("captioned", data_dir=prepared, caption_key="several")
     with pytest.raises(DataError, match=r"data\.caption_key='text' is no text.*has none"):
         load_dataset("digits", data_dir=prepared, caption_key="text")
-    assert load_dataset("digits", data_dir=prepared).train_captions is None
+    assert load_dataset("digits", data_dir=prepared).splits["train"].captions is None

@@ -16,8 +16,8 @@ from diffusion_jax.data import (
     ArraySource,
     DataError,
     Dataset,
-    arrays,
-    as_batch,
+    Images,
+    Split,
     load_dataset,
     to_float,
     to_uint8,
@@ -44,8 +44,9 @@ def counted(size):
     """A data set whose labels are the places of its images, which are black on the left."""
     images = np.zeros((size, 2, 2, 1), np.uint8)
     images[:, :, 1] = 255
-    source = ArraySource(images, np.arange(size, dtype=np.int32))
-    return Dataset("counted", source, source, (2, 2, 1), size, (), (), "")
+    split = Split(ArraySource(images, np.arange(size, dtype=np.int32)))
+    names = tuple(map(str, range(size)))
+    return Dataset("counted", Images((2, 2, 1)), {"train": split, "heldout": split}, names)
 
 
 def take(iterator, count):
@@ -133,11 +134,10 @@ def test_processes_share_the_stream_without_overlap():
     shards = [stream(4, index, 3) for index in range(3)]
     assert len(set(np.concatenate([labels(shard) for shard in shards]))) == 60
     joined = [
-        as_batch(
-            to_uint8(np.concatenate([shard[step]["x"] for shard in shards])),
-            np.concatenate([shard[step]["cond"]["label"] for shard in shards]),
-            60,
-        )
+        {
+            "x": np.concatenate([shard[step]["x"] for shard in shards]),
+            "cond": {"label": np.concatenate([s[step]["cond"]["label"] for s in shards])},
+        }
         for step in range(5)
     ]
     assert_same(joined, stream(12, 0, 1))
@@ -157,7 +157,7 @@ def test_flips_mirror_half_of_the_images():
 
 
 def test_sets_without_classes_give_no_label():
-    dataset = Dataset("", counted(4).train, counted(4).train, (2, 2, 1), 0, (), (), "")
+    dataset = Dataset("", Images((2, 2, 1)), counted(4).splits)
     assert next(train_batches(dataset, batch_size=2, seed=0))["cond"] == {}
 
 
@@ -189,19 +189,20 @@ def test_floats_and_bytes_are_inverse():
 
 
 def test_arrays_hold_the_first_images(digits):
-    images, classes = arrays(digits.heldout)
-    assert len(images) == len(classes) == len(digits.heldout)
-    assert len(arrays(digits.heldout, 7)[0]) == 7
-    element = digits.heldout[3]
-    np.testing.assert_array_equal(element["image"], images[3])
-    assert element["label"] == classes[3]
+    heldout = digits.splits["heldout"]
+    images, classes = digits.arrays("heldout")
+    assert len(images) == len(classes) == len(heldout)
+    assert [len(array) for array in digits.arrays("heldout", 7)] == [7, 7]
+    items, labels = heldout.gather(np.array([3]))
+    np.testing.assert_array_equal(items[0], images[3])
+    assert labels[0] == classes[3]
 
 
 # Digits
 
 
 def test_digits_are_those_of_scikit_learn(digits):
-    both = [arrays(source) for source in (digits.train, digits.heldout)]
+    both = [digits.arrays(split) for split in ("train", "heldout")]
     images = np.concatenate([pair[0] for pair in both]).reshape(-1, 64)
     ours = np.column_stack([np.rint(images * (16 / 255)), np.concatenate([p[1] for p in both])])
     theirs = np.column_stack([load_digits().data, load_digits().target])
@@ -246,12 +247,12 @@ def test_fashion_mnist_reads_idx_files(prepared, tmp_path):
     for shift in (0, 5):  # other files under the same name are read anew
         write_idx(tmp_path / "idx", shift)
         dataset = load_dataset("fashion_mnist", data_dir=prepared, manual_dir=str(tmp_path / "idx"))
-        images, classes = arrays(dataset.train)
+        images, classes = dataset.arrays("train")
         expected = (np.arange(12 * 784) + shift).astype(np.uint8).reshape(12, 28, 28, 1)
         place = [next(i for i in range(12) if (expected[i] == image).all()) for image in images]
         assert sorted(place) == list(range(12))
         np.testing.assert_array_equal(classes, np.array(place) % 10)
-        assert len(dataset.heldout) == 4
+        assert len(dataset.splits["heldout"]) == 4
         assert dataset.class_names[9] == "Ankle boot"
 
 
@@ -314,15 +315,15 @@ def test_any_set_of_tfds(prepared, monkeypatch):
         load_dataset("tiny_shapes", **settings)
     dataset = load_dataset("tiny_shapes", image_size=8, **settings)
     assert hidden == [True]  # prepared once, with the accelerators hidden
-    images, classes = arrays(dataset.train)
+    images, classes = dataset.arrays("train")
     assert images.shape == (6, 8, 8, 3)
     assert sorted(images[:, 0, 0, 0]) == [0, 40, 80, 120, 160, 200]
     np.testing.assert_array_equal(images[:, 0, 0, 0] // 40 % 2, classes)
     assert dataset.class_names == ("wide", "tall")
     on_disk = load_dataset("tiny_shapes", image_size=8, memory=False, **settings)
-    np.testing.assert_array_equal(arrays(on_disk.train)[0], images)
+    np.testing.assert_array_equal(on_disk.arrays("train")[0], images)
     sliced = load_dataset("tiny_shapes", image_size=8, train_split="train[:50%]", **settings)
-    assert len(sliced.train) == 3
+    assert len(sliced.splits["train"]) == 3
     with pytest.raises(DataError, match=r"data\.train_split='train\[:0\]'.*holds no images"):
         load_dataset("tiny_shapes", image_size=8, train_split="train[:0]", **settings)
     assert len({d.fingerprint for d in (dataset, on_disk, sliced)}) == 3
@@ -347,8 +348,8 @@ def save(path, shape=(8, 8), colour=(255, 0, 0), mode="RGB", **options):
     Image.new(mode, shape[::-1], colour).save(path, **options)
 
 
-def names_of(source):
-    return {source._names[i] for i in range(len(source))}
+def names_of(split):
+    return {split.source._names[i] for i in range(len(split))}
 
 
 def test_a_folder_with_classes(tmp_path):
@@ -358,9 +359,9 @@ def test_a_folder_with_classes(tmp_path):
     (tmp_path / "dog" / "notes.txt").write_text("not an image")
     dataset = load_dataset("folder", data_dir=str(tmp_path))
     assert dataset.class_names == ("cat", "dog")
-    assert dataset.image_shape == (8, 8, 3)
-    assert len(dataset.train) + len(dataset.heldout) == 60
-    images, classes = arrays(dataset.train)
+    assert dataset.kind.shape == (8, 8, 3)
+    assert len(dataset.splits["train"]) + len(dataset.splits["heldout"]) == 60
+    images, classes = dataset.arrays("train")
     np.testing.assert_array_equal(images[:, 0, 0, 0] > 100, classes == 1)
 
 
@@ -371,13 +372,13 @@ def test_added_files_move_no_others_between_splits(tmp_path):
     for i in range(40):
         save(tmp_path / f"{i}.png")
     before = load()
-    assert 6 <= len(before.heldout) <= 26
+    assert 6 <= len(before.splits["heldout"]) <= 26
     assert before.num_classes == 0
     for i in range(40, 60):
         save(tmp_path / f"{i}.png")
     after = load()
-    assert names_of(before.train) < names_of(after.train)
-    assert names_of(before.heldout) < names_of(after.heldout)
+    assert names_of(before.splits["train"]) < names_of(after.splits["train"])
+    assert names_of(before.splits["heldout"]) < names_of(after.splits["heldout"])
     assert before.fingerprint != after.fingerprint
 
 
@@ -387,8 +388,8 @@ def test_sub_folders_named_as_splits_are_the_splits(tmp_path):
         save(tmp_path / "test" / "b" / f"{i}.png")
     dataset = load_dataset("folder", data_dir=str(tmp_path))
     assert dataset.class_names == ("a", "b")
-    assert set(arrays(dataset.train)[1]) == {0}
-    assert set(arrays(dataset.heldout)[1]) == {1}
+    assert set(dataset.arrays("train")[1]) == {0}
+    assert set(dataset.arrays("heldout")[1]) == {1}
 
 
 def test_unreadable_images_are_skipped_and_named(tmp_path, caplog):
@@ -402,7 +403,7 @@ def test_unreadable_images_are_skipped_and_named(tmp_path, caplog):
     assert dataset.skipped == ("cut.jpg", "text.png")
     assert "Skipped 2 unreadable files" in caplog.text
     assert "cut.jpg, text.png" in caplog.text
-    assert len(dataset.train) + len(dataset.heldout) == 20
+    assert len(dataset.splits["train"]) + len(dataset.splits["heldout"]) == 20
 
 
 def test_folders_without_images_are_refused(tmp_path):
@@ -416,7 +417,7 @@ def test_folders_without_images_are_refused(tmp_path):
     with pytest.raises(DataError, match="leaves 0 images to train on and 1"):
         load_dataset("folder", data_dir=str(tmp_path))
     save(tmp_path / "a" / "1.png")
-    assert len(load_dataset("folder", data_dir=str(tmp_path)).heldout) == 1
+    assert len(load_dataset("folder", data_dir=str(tmp_path)).splits["heldout"]) == 1
     save(tmp_path / "1.png")
     with pytest.raises(DataError, match="1 images beside its sub-folders"):
         load_dataset("folder", data_dir=str(tmp_path))
@@ -442,9 +443,9 @@ def test_images_of_any_shape_and_mode_become_rgb_squares(tmp_path):
     with pytest.raises(DataError, match=r"data\.image_size=0 keeps images as stored"):
         load_dataset("folder", data_dir=str(tmp_path), heldout_fraction=0)
     dataset = load_dataset("folder", data_dir=str(tmp_path), image_size=8, heldout_fraction=0)
-    images = arrays(dataset.train)[0]
+    images = dataset.arrays("train")[0]
     assert images.shape == (6, 8, 8, 3)
-    assert len(dataset.heldout) == 0
+    assert len(dataset.splits["heldout"]) == 0
     assert (images[0, :, 3:-3] == (0, 255, 0)).all()
     assert (images[0, ..., 1] > 200).all()
     assert (images[1, 0] == (255, 0, 0)).all()
@@ -461,7 +462,7 @@ def test_images_stored_on_their_side_have_the_size_they_are_seen_at(tmp_path):
     save(tmp_path / "0.jpg", (16, 24), exif=exif)
     save(tmp_path / "1.png", (24, 16))
     dataset = load_dataset("folder", data_dir=str(tmp_path))
-    assert dataset.image_shape == (24, 16, 3)
+    assert dataset.kind.shape == (24, 16, 3)
 
 
 def test_resizing_does_not_alias(tmp_path):
@@ -469,7 +470,7 @@ def test_resizing_does_not_alias(tmp_path):
     stripes[:, ::2] = 255
     Image.fromarray(stripes).save(tmp_path / "0.png")
     dataset = load_dataset("folder", data_dir=str(tmp_path), image_size=8, heldout_fraction=0)
-    assert abs(arrays(dataset.train)[0].astype(int) - 127).max() <= 8
+    assert abs(dataset.arrays("train")[0].astype(int) - 127).max() <= 8
 
 
 def test_workers_and_threads_make_the_same_batches(tmp_path):
@@ -482,7 +483,7 @@ def test_workers_and_threads_make_the_same_batches(tmp_path):
         train_batches(dataset, batch_size=7, seed=0, num_workers=workers)
         for dataset, workers in ((resident, 0), (on_disk, 0), (on_disk, 2))
     ]
-    assert arrays(on_disk.heldout)[0].shape == (0, 8, 8, 3)
+    assert on_disk.arrays("heldout")[0].shape == (0, 8, 8, 3)
     streams[2].set_state({"next_index": 2})
     first = take(streams[0], 6)
     assert_same(take(streams[1], 6), first)

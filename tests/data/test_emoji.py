@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_jax.data import DataError, describe_dataset, load_dataset
+from diffusion_jax.data import DataError, Images, describe_dataset, load_dataset
 from diffusion_jax.data.sets import emoji_pictures
 from diffusion_jax.data.sets.emoji import Example, drop_unclear_lines, held_style, split
 from diffusion_jax.data.sets.emoji_names import captions, describe, draw, key_of, read_names
@@ -236,34 +236,35 @@ def few(few_pictures, monkeypatch):
 
 
 def parts(**settings):
-    """The three splits: images and captions."""
+    """The three splits."""
     dataset = load_dataset("emoji", **settings)
     other = load_dataset("emoji", heldout_split="combination", **settings)
     return {
-        "train": (dataset.train, dataset.train_captions),
-        "test": (dataset.heldout, dataset.heldout_captions),
-        "combination": (other.heldout, other.heldout_captions),
+        "train": dataset.splits["train"],
+        "test": dataset.splits["heldout"],
+        "combination": other.splits["heldout"],
     }
 
 
 @pytest.mark.usefixtures("few")
 def test_emoji_have_captions_concepts_and_styles(prepared):
-    described = describe_dataset("emoji", prepared)
-    assert described.image_shape == (32, 32, 3)
-    assert described.train_captions is not None
+    described = describe_dataset("emoji", data_dir=prepared)
+    assert described.kind == Images((32, 32, 3))
+    assert described.splits["train"].captions is not None
     found = parts(data_dir=prepared)
-    concepts = {name: set(texts.concepts) for name, (_, texts) in found.items()}
+    concepts = {name: set(part.captions.concepts) for name, part in found.items()}
     assert not concepts["train"] & concepts["test"]
     assert concepts["combination"] <= concepts["train"]
     pictures = {}
-    for source, texts in found.values():
-        assert len(source) == len(texts) > 5
+    for part in found.values():
+        texts = part.captions
+        assert len(part) == len(texts) > 5
         assert set(texts.styles) == {"openmoji", "line"}
-        for i in range(len(source)):
+        for i, image in enumerate(part.gather(np.arange(len(part)))[0]):
             first = texts.of_image(i)[0]
             style = "OpenMoji style" if texts.styles[i] == "openmoji" else "line drawing"
             assert first.endswith(f", {style}")
-            pictures[first] = source[i]["image"]
+            pictures[first] = image
     apple, lines = pictures["red apple, OpenMoji style"], pictures["red apple, line drawing"]
     assert apple.shape == (32, 32, 3)
     assert (apple[20, 14] == (234, 90, 71)).all()  # OpenMoji's red
@@ -298,11 +299,12 @@ def test_packages_of_npm_add_styles_and_keywords(prepared, tmp_path):
     write_package(tmp_path / "k" / "package", "emojibase-data", data=data)
     found = parts(data_dir=prepared, manual_dir=str(tmp_path))
     said, styles, images = {}, Counter(), {}
-    for source, texts in found.values():
+    for part in found.values():
+        texts = part.captions
         styles.update(texts.styles)
-        for i in range(len(source)):
+        for i, image in enumerate(part.gather(np.arange(len(part)))[0]):
             said[texts.of_image(i)[0]] = texts.of_image(i)
-            images[texts.of_image(i)[0]] = source[i]["image"]
+            images[texts.of_image(i)[0]] = image
     assert set(styles) == {"openmoji", "line", "google", "fluent"}
     assert (styles["google"], styles["fluent"]) == (6, 1)  # without Fluent's skin tones
     assert said["red apple, 3D style"][1:] == (
@@ -314,7 +316,7 @@ def test_packages_of_npm_add_styles_and_keywords(prepared, tmp_path):
     before = load_dataset("emoji", data_dir=prepared, manual_dir=str(tmp_path))
     (tmp_path / "g" / "package" / GOOGLE.folder / "2764-fe0f.png").unlink()
     after = load_dataset("emoji", data_dir=prepared, manual_dir=str(tmp_path))
-    count = [len(dataset.train) + len(dataset.heldout) for dataset in (before, after)]
+    count = [sum(map(len, dataset.splits.values())) for dataset in (before, after)]
     assert count[1] == count[0] - 1
 
 

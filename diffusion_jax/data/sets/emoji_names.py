@@ -4,7 +4,6 @@ An emoji is keyed by its code points in hexadecimal without the variation select
 some sets of pictures write and others do not: `1F44D-1F3FD` is a thumb in a medium skin tone.
 """
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -167,9 +166,3 @@ def captions(name: str, keywords: Sequence[str], style: str, phrase: str) -> lis
     if useful:
         texts.append(f"{name} ({', '.join(useful[:6])}), {style}")
     return texts
-
-
-def draw(*words: str) -> float:
-    """A number in [0, 1) that depends on the words alone."""
-    digest = hashlib.sha256(" ".join(words).encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64

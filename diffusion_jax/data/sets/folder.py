@@ -1,6 +1,5 @@
 """A folder of images as a data set, with sub-folders as classes if it has any."""
 
-import hashlib
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from diffusion_jax.data.dataset import Dataset, Options, Split
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.images import Images, upright_size
 from diffusion_jax.data.sets.metadata import read_metadata
-from diffusion_jax.data.sources import FileSource, content_hash
+from diffusion_jax.data.sources import FileSource, content_hash, draw
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -32,9 +31,8 @@ def load_folder(options: Options) -> Dataset:
             some lie in sub-folders, a split that was asked for is left empty, or the metadata is
             not as `read_metadata` says.
     """
-    data_dir, image_size = options.data_dir, options.image_size
-    train_split, heldout_split = options.train_split, options.heldout_split
-    heldout_fraction = options.heldout_fraction
+    data_dir, size = options.data_dir, options.image_size
+    asked = {"train": options.train_split, "heldout": options.heldout_split}
     root = Path(data_dir).expanduser()
     if not data_dir or not root.is_dir():
         raise DataError(f"data.dir='{data_dir}' is not a folder; data.name='folder' reads one.")
@@ -48,40 +46,36 @@ def load_folder(options: Options) -> Dataset:
         logging.getLogger(__name__).warning(
             "Skipped %d unreadable files under %s: %s", len(skipped), root, ", ".join(skipped)
         )
-    by_folder = (root / train_split).is_dir() and (root / heldout_split).is_dir()
+    by_folder = all((root / split).is_dir() for split in asked.values())
     if by_folder:
-        train = [name for name in sizes if name.startswith(f"{train_split}/")]
-        heldout = [name for name in sizes if name.startswith(f"{heldout_split}/")]
+        parts = {key: [n for n in sizes if n.startswith(f"{asked[key]}/")] for key in asked}
     else:
-        train, heldout = _split(list(sizes), heldout_fraction)
-    if not train or (not heldout and (by_folder or heldout_fraction)):
+        parts = _split(list(sizes), options.heldout_fraction)
+    train, heldout = parts["train"], parts["heldout"]
+    if not train or (not heldout and (by_folder or options.heldout_fraction)):
         raise DataError(
             f"data.dir='{data_dir}' leaves {len(train)} images to train on and {len(heldout)} "
-            f"held out (data.heldout_fraction={heldout_fraction}); neither may be 0."
+            f"held out (data.heldout_fraction={options.heldout_fraction}); neither may be 0."
         )
     names = train + heldout
     shapes = sorted({sizes[name] for name in names})
-    if not image_size and len(shapes) > 1:
+    if not size and len(shapes) > 1:
         raise DataError(
             "data.image_size=0 keeps images as stored, but the folder has heights and widths "
             f"from {shapes[0]} to {shapes[-1]}; give the side in pixels to resize and crop to."
         )
     texts = read_metadata(root, names, options.caption_key)
-    label_of, class_names = (
-        (dict.fromkeys(names, 0), ()) if texts else _classes(names, by_folder, data_dir)
-    )
-    splits = {
-        key: Split(
-            FileSource(root, part, [label_of[name] for name in part], image_size),
-            Captions.of([texts[n] for n in part]) if texts else None,
-        )
-        for key, part in (("train", train), ("heldout", heldout))
-    }
+    classes = {} if texts else _classes(names, by_folder, data_dir)
+    class_names = tuple(sorted(set(classes.values())))
+    splits = {}
+    for key, part in parts.items():
+        labels = [class_names.index(classes[name]) if classes else 0 for name in part]
+        source = FileSource(root, part, np.array(labels, np.int32), size)
+        splits[key] = Split(source, Captions.of([texts[n] for n in part]) if texts else None)
     stats = [(root / name).stat() for name in names]
     files = [(n, s.st_size, s.st_mtime_ns) for n, s in zip(names, stats, strict=True)]
-    identity = repr((files, len(train)))
-    fingerprint = content_hash(identity, image_size)
-    kind = Images((image_size, image_size, 3) if image_size else (*shapes[0], 3))
+    fingerprint = content_hash(repr((files, len(train))), size)
+    kind = Images((size, size, 3) if size else (*shapes[0], 3))
     return Dataset(options.name, kind, splits, class_names, skipped, fingerprint)
 
 
@@ -106,26 +100,25 @@ def _readable(root: Path) -> tuple[dict[str, tuple[int, int]], tuple[str, ...]]:
     return {name: s for name, s in found if s}, tuple(name for name, s in found if not s)
 
 
-def _split(names: list[str], fraction: float) -> tuple[list[str], list[str]]:
-    """Holds out names by their hash, drawn in [0, 1); at least the lowest if `fraction` > 0."""
-    draws = [int.from_bytes(hashlib.sha256(n.encode()).digest()[:8], "big") / 2**64 for n in names]
-    bar = max(fraction, np.nextafter(min(draws), 1)) if fraction else 0.0
-    pairs = list(zip(names, draws, strict=True))
-    return [n for n, draw in pairs if draw >= bar], [n for n, draw in pairs if draw < bar]
+def _split(names: list[str], fraction: float) -> dict[str, list[str]]:
+    """Holds out names by a draw of each; at least the lowest if `fraction` > 0."""
+    draws = {name: draw(name) for name in names}
+    bar = max(fraction, np.nextafter(min(draws.values()), 1)) if fraction else 0.0
+    return {
+        "train": [name for name in names if draws[name] >= bar],
+        "heldout": [name for name in names if draws[name] < bar],
+    }
 
 
-def _classes(
-    names: list[str], by_folder: bool, data_dir: str
-) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Label of each name by its first sub-folder, and class names; all 0 and none without."""
+def _classes(names: list[str], by_folder: bool, data_dir: str) -> dict[str, str]:
+    """The class of each name, its first sub-folder; none where all lie in no sub-folder."""
     parts = {name: PurePosixPath(name).parts[by_folder:] for name in names}
     flat = sum(len(part) == 1 for part in parts.values())
     if flat == len(names):
-        return dict.fromkeys(names, 0), ()
+        return {}
     if flat:
         raise DataError(
             f"data.dir='{data_dir}' holds {flat} images beside its sub-folders; put every image "
             "into a sub-folder, its class, or none."
         )
-    class_names = tuple(sorted({part[0] for part in parts.values()}))
-    return {name: class_names.index(part[0]) for name, part in parts.items()}, class_names
+    return {name: part[0] for name, part in parts.items()}
