@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import selectors
 import socket
 import sys
 import threading
@@ -107,58 +106,46 @@ class _Watch:
     def __init__(self) -> None:
         self.number, self._count = jax.process_index(), jax.process_count()
         self._ended = False
-        self._selector = selectors.DefaultSelector()
         self._peers: list[socket.socket] = []
         with socket.create_server(("", 0)) as server:
             mine = f"{_own_address()} {server.getsockname()[1]}".encode().ljust(64)
             told = multihost_utils.broadcast_one_to_all(np.frombuffer(mine, np.uint8))
             host, port = bytes(told).decode().split()
             try:
-                self._connect(server, host, int(port))
+                if self.number:
+                    peer = socket.create_connection((host, int(port)), CONNECT_SECONDS)
+                    peer.sendall(self.number.to_bytes(4, "big"))
+                    self._watch(peer, 0)
+                    return
+                server.settimeout(CONNECT_SECONDS)
+                for _ in range(self._count - 1):
+                    peer, _ = server.accept()
+                    self._watch(peer, int.from_bytes(peer.recv(4), "big"))
             except OSError as error:
                 print(
                     f"warning: process {self.number}: {error}; a lost process is noticed after "
                     f"{HEARTBEAT_SECONDS} s",
                     file=sys.stderr,
                 )
-        threading.Thread(target=self._listen, daemon=True).start()
 
-    def _connect(self, server: socket.socket, host: str, port: int) -> None:
-        if self.number:
-            peer = socket.create_connection((host, port), CONNECT_SECONDS)
-            peer.sendall(self.number.to_bytes(4, "big"))
-            self._add(peer, 0)
-            return
-        server.settimeout(CONNECT_SECONDS)
-        for _ in range(self._count - 1):
-            peer, _ = server.accept()
-            self._add(peer, int.from_bytes(peer.recv(4), "big"))
-
-    def _add(self, peer: socket.socket, number: int) -> None:
+    def _watch(self, peer: socket.socket, number: int) -> None:
         peer.settimeout(None)
         self._peers.append(peer)
-        self._selector.register(peer, selectors.EVENT_READ, number)
+        threading.Thread(target=self._listen, args=(peer, number), daemon=True).start()
 
-    def _listen(self) -> None:
-        while self._selector.get_map():
-            for key, _ in self._selector.select():
-                try:
-                    said = key.fileobj.recv(1)  # type: ignore[union-attr]
-                except OSError:
-                    said = b""
-                if not said and not self._ended:
-                    self.lost(f"process {key.data} is gone")
-                self._selector.unregister(key.fileobj)
-
-    def lost(self, why: str) -> None:
-        """Ends this process, and by that all that are left, without waiting for any."""
-        print(
-            f"error: process {self.number} of {self._count}: {why}; all end. Start "
-            "them again with the same commands to go on from the newest checkpoint",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(LOST)
+    def _listen(self, peer: socket.socket, number: int) -> None:
+        try:
+            said = peer.recv(1)
+        except OSError:
+            said = b""
+        if not said and not self._ended:
+            print(
+                f"error: process {self.number} of {self._count}: process {number} is gone; all end. Start "
+                "them again with the same commands to go on from the newest checkpoint",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(LOST)  # and by that all that are left, without waiting for any
 
     def goodbye(self) -> None:
         """Says that this process ends well."""
