@@ -140,8 +140,8 @@ class _Watch:
             said = b""
         if not said and not self._ended:
             print(
-                f"error: process {self.number} of {self._count}: process {number} is gone; all end. Start "
-                "them again with the same commands to go on from the newest checkpoint",
+                f"error: process {self.number} of {self._count}: process {number} is gone; all "
+                "end. Start them again with the same commands to go on from the newest checkpoint",
                 file=sys.stderr,
                 flush=True,
             )

@@ -81,14 +81,13 @@ def versions(packages: dict[str, Path]) -> list[str]:
         DataError: one of pip is not installed.
     """
     try:
-        pip = [f"{name} {importlib.metadata.version(name)}" for name in PIP_PACKAGES]
+        found = [f"{name} {importlib.metadata.version(name)}" for name in PIP_PACKAGES]
     except importlib.metadata.PackageNotFoundError as error:
         raise missing_packages() from error
-    npm = [
-        f"{name} {json.loads((path / 'package.json').read_text('utf-8')).get('version')}"
-        for name, path in sorted(packages.items())
-    ]
-    return pip + npm
+    for name, path in sorted(packages.items()):
+        about = json.loads((path / "package.json").read_text("utf-8"))
+        found.append(f"{name} {about.get('version')}")
+    return found
 
 
 def openmoji_folder() -> Path:
@@ -108,9 +107,7 @@ def files_of(style: Style, packages: dict[str, Path], names: Names) -> dict[str,
         DataError: the package has no pictures.
     """
     folder = packages[style.package] / style.folder if style.package else openmoji_folder()
-    files = {
-        key_of(path.stem): path for path in sorted(folder.glob("*.*")) if path.suffix in SUFFIXES
-    }
+    files = {key_of(p.stem): p for p in sorted(folder.glob("*.*")) if p.suffix in SUFFIXES}
     if not files:
         raise DataError(
             f"data.manual_dir: {style.package} has no pictures in {folder}; it may be of another "
@@ -151,8 +148,6 @@ def read_keywords(packages: dict[str, Path]) -> dict[str, tuple[str, ...]]:
     path = packages[KEYWORDS_PACKAGE] / "en" / "data.json"
     try:
         entries = json.loads(path.read_text("utf-8"))
-        return {
-            key_of(entry["hexcode"]): (entry["label"], *entry.get("tags", ())) for entry in entries
-        }
+        return {key_of(e["hexcode"]): (e["label"], *e.get("tags", ())) for e in entries}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"data.manual_dir: {path} is not emojibase's list: {error!r}.") from error
