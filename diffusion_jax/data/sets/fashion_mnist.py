@@ -62,9 +62,7 @@ class IdxConfig(tfds.core.BuilderConfig):
     @classmethod
     def of(cls, folder: Path) -> "IdxConfig":
         """The config for the files in `folder`."""
-        digest = hashlib.sha256()
-        for path in idx_files(folder):
-            digest.update(path.read_bytes())
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in idx_files(folder)))
         return cls(name="idx-" + digest.hexdigest()[:12], folder=str(folder))
 
 

@@ -150,7 +150,11 @@ def _metadata(root: Path, names: Collection[str], key: str) -> dict[str, tuple[s
     texts: dict[str, tuple[str, ...]] = {}
     places: dict[str, str] = {}
     for path in found:
-        for number, line in enumerate(_lines(path), 1):
+        try:
+            lines = path.read_text("utf-8-sig").split("\n")  # splitlines would cut inside of texts
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8: {error}.") from error
+        for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             place = f"{path} line {number}"
@@ -174,13 +178,6 @@ def _metadata(root: Path, names: Collection[str], key: str) -> dict[str, tuple[s
             "image of a folder with captions needs one."
         )
     return texts
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text("utf-8-sig").split("\n")  # splitlines would cut inside of texts
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8: {error}.") from error
 
 
 def _entry(line: str, key: str) -> tuple[str, tuple[str, ...]]:
