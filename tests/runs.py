@@ -32,7 +32,7 @@ TINY = {
     "sample.num_images": 12,
     "evaluate.num_samples": 60,
     "evaluate.bootstrap": 10,
-    "evaluate.metrics": "distances,denoising",
+    "evaluate.metrics": ("distances", "denoising"),
 }
 
 

@@ -14,6 +14,7 @@ from diffusion_jax.data.captions import DRAW_BITS
 from diffusion_jax.data.dataset import Dataset, Split
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.kind import Kind
+from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Embed
 
 
@@ -44,13 +45,13 @@ class _Batches:
 
     split: Split
     kind: Kind
-    labelled: bool
+    num_classes: int
     batch_size: int
     seed: int
     flip: bool
     process_index: int
     process_count: int
-    embed: Embed | None = None
+    embed: Embed | None
 
     def __len__(self) -> int:
         return sys.maxsize
@@ -61,7 +62,7 @@ class _Batches:
         items, labels = self.split.gather(indices, draws)
         if self.flip:
             items = self.kind.mirrored(items, coins)
-        cond: dict[str, Any] = {"label": labels} if self.labelled else {}
+        cond: dict[str, Any] = {"label": labels} if self.num_classes else {}
         if self.embed and self.split.captions is not None:
             cond |= self.embed(self.split.captions.draw(indices, draws))
         return {"x": self.kind.decode(items), "cond": cond}
@@ -97,8 +98,7 @@ class _BatchIterator(grain.DatasetIterator):
             if self._num_workers:
                 if not flags.FLAGS.is_parsed():  # Grain reads its flags to start workers
                     flags.FLAGS.mark_as_parsed()
-                options = grain.MultiprocessingOptions(self._num_workers)
-                stream = stream.mp_prefetch(options)
+                stream = stream.mp_prefetch(grain.MultiprocessingOptions(self._num_workers))
             self._inner = iter(stream)
         batch = next(self._inner)
         self._next_index += 1
@@ -132,6 +132,10 @@ class _BatchIterator(grain.DatasetIterator):
             self._inner = None
 
 
+@checked(
+    **{"batch_size": "[1, inf)", "seed": "[0, inf)", "process_index": "[0, process_count)"},
+    **dict.fromkeys(("num_workers", "prefetch"), "[0, inf)"),
+)
 def train_batches(
     dataset: Dataset,
     *,
@@ -165,18 +169,9 @@ def train_batches(
         `get_state()` is `{'next_index': int}`.
 
     Raises:
-        DataError: if a number is out of range, or `embed` is given for a set without captions.
+        ValueError: a number is out of range.
+        DataError: `embed` is given for a set without captions, or `flip` for no images.
     """
-    for key, value, least in (
-        ("train.batch_size", batch_size, 1),
-        ("seed", seed, 0),
-        ("data.num_workers", num_workers, 0),
-        ("data.prefetch", prefetch, 0),
-    ):
-        if value < least:
-            raise DataError(f"{key}={value} must be {least} or more.")
-    if not 0 <= process_index < process_count:
-        raise DataError(f"process_index={process_index} must lie in [0, {process_count}).")
     split = dataset.splits["train"]
     if embed and split.captions is None:
         raise DataError(
@@ -186,16 +181,7 @@ def train_batches(
         dataset.kind.mirrored(np.empty((0, *dataset.kind.shape)), np.empty(0, bool))
     resident = split.source.resident
     threads = min(prefetch, 1 if resident else (os.cpu_count() or 1))
-    batches = _Batches(
-        split=split,
-        kind=dataset.kind,
-        labelled=bool(dataset.num_classes),
-        batch_size=batch_size,
-        seed=seed,
-        flip=flip,
-        process_index=process_index,
-        process_count=process_count,
-        embed=embed,
-    )
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+    share, classes = (process_index, process_count), dataset.num_classes
+    batches = _Batches(split, dataset.kind, classes, batch_size, seed, flip, *share, embed)
     return _BatchIterator(batches, read, 0 if resident else num_workers)

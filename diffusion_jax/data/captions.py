@@ -44,10 +44,6 @@ class Captions:
         """The number of images."""
         return len(self.offsets) - 1
 
-    def parts(self) -> tuple[tuple[str, ...] | np.ndarray, ...]:
-        """All that it holds, to hash."""
-        return self.texts, self.ids, self.offsets, self.concepts, self.styles
-
     def of_image(self, row: int) -> tuple[str, ...]:
         """All texts of image `row`."""
         return tuple(self.texts[i] for i in self.ids[self.offsets[row] : self.offsets[row + 1]])
@@ -67,8 +63,7 @@ class Captions:
         Returns:
             int32 [B], numbers into `texts`.
         """
-        starts = self.offsets[rows]
-        counts = (self.offsets[np.asarray(rows) + 1] - starts).astype(np.uint64)
-        places = (draws * counts) >> np.uint64(DRAW_BITS)
+        starts, ends = self.offsets[rows], self.offsets[np.asarray(rows) + 1]
+        places = (draws * (ends - starts).astype(np.uint64)) >> np.uint64(DRAW_BITS)
         found: np.ndarray = self.ids[starts + places.astype(np.int64)]
         return found

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffusion_jax.data.captions import Captions
-from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.kind import Kind
-from diffusion_jax.data.sources import ArraySource, Source, read_all
+from diffusion_jax.data.sources import ArraySource, Items, Source, read_all
+from diffusion_jax.system.arguments import checked
 
 
 @dataclass(frozen=True)
+@checked(image_size="[0, inf)", heldout_fraction="[0, 1)")
 class Options:
     """Which data set is asked for, and how it is read.
 
@@ -32,7 +33,7 @@ class Options:
             usual names.
 
     Raises:
-        DataError: a number is out of range.
+        ValueError: a number is out of range.
     """
 
     name: str
@@ -43,14 +44,6 @@ class Options:
     heldout_split: str = "test"
     heldout_fraction: float = 0.1
     caption_key: str = ""
-
-    def __post_init__(self) -> None:
-        if self.image_size < 0:
-            raise DataError(
-                f"data.image_size={self.image_size} must be 0 (as stored) or more pixels."
-            )
-        if not 0 <= self.heldout_fraction < 1:
-            raise DataError(f"data.heldout_fraction={self.heldout_fraction} must lie in [0, 1).")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +61,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.source)
 
-    def gather(
-        self, rows: np.ndarray, draws: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def gather(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Items:
         """As `Source.gather`."""
         return self.source.gather(rows, draws)
 
@@ -107,13 +98,12 @@ class Dataset:
         """0 for sets without classes."""
         return len(self.class_names)
 
-    def arrays(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def arrays(self, split: str, limit: int | None = None) -> Items:
         """The first `limit` items (all if None) as stored [N, *shape], and labels int32 [N]."""
         source = self.splits[split].source
         count = len(source) if limit is None else min(limit, len(source))
-        if not isinstance(source, ArraySource):
-            source = read_all(source, self.kind, count)
-        return source.items[:count], source.labels[:count]
+        held = source if isinstance(source, ArraySource) else read_all(source, self.kind, count)
+        return held.items[:count], held.labels[:count]
 
 
 def empty_dataset(name: str, kind: Kind, class_names: tuple[str, ...], captioned: bool) -> Dataset:

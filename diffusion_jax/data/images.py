@@ -82,8 +82,8 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def resize_array(image: np.ndarray, size: int) -> np.ndarray:
-    """`resize_and_crop` for uint8 [H, W, C]; returns uint8 [size, size, C]."""
-    if image.shape[:2] == (size, size):
+    """`resize_and_crop` for uint8 [H, W, C]; returns uint8 [size, size, C]; 0 changes nothing."""
+    if size == 0 or image.shape[:2] == (size, size):
         return image
     channels = [resize_and_crop(Image.fromarray(c), size) for c in np.moveaxis(image, -1, 0)]
     return np.stack([np.asarray(c) for c in channels], axis=-1)
@@ -96,14 +96,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
         ValueError: for 32-bit pixels, whose range no file states.
     """
     image = ImageOps.exif_transpose(image)
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode} have no known range")
+    _check_range(image)
     if image.mode.startswith("I;16"):  # Pillow's own conversion clips instead of scaling
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
@@ -140,6 +138,10 @@ def upright_size(path: Path) -> tuple[int, int]:
             width, height = height, width
         image.draft(None, (1, 1))
         image.load()
-        if image.mode in ("I", "F"):
-            raise ValueError(f"pixels of mode {image.mode} have no known range")
+        _check_range(image)
     return height, width
+
+
+def _check_range(image: Image.Image) -> None:
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} have no known range")

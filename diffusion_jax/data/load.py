@@ -10,7 +10,7 @@ from diffusion_jax.data.dataset import Dataset, Options
 from diffusion_jax.data.sets.folder import load_folder
 from diffusion_jax.data.sets.points import POINTS, load_points
 from diffusion_jax.data.sets.tfds_sets import describe_tfds, load_tfds
-from diffusion_jax.data.sources import ArraySource, content_hash, read_all
+from diffusion_jax.data.sources import ArraySource, content_hash
 
 MEMORY_LIMIT = 2 * 2**30  # bytes of items up to which a set is held in memory unless told
 READERS: dict[str, Callable[[Options], Dataset]] = {
@@ -38,7 +38,7 @@ def load_dataset(name: str, *, memory: bool | None = None, **options: Any) -> Da
         memory = sum(map(len, found.splits.values())) * item <= MEMORY_LIMIT
     splits = {
         # Of an empty source nothing on disk would tell the shape.
-        key: replace(split, source=read_all(split.source, found.kind))
+        key: replace(split, source=ArraySource(*found.arrays(key)))
         if not split.source.resident and (memory or not len(split))
         else split
         for key, split in found.splits.items()
@@ -50,7 +50,7 @@ def load_dataset(name: str, *, memory: bool | None = None, **options: Any) -> Da
             fingerprint = content_hash(*(a for s in held for a in (s.items, s.labels)))
     for split in splits.values():
         if split.captions is not None:
-            fingerprint = content_hash(fingerprint, *split.captions.parts())
+            fingerprint = content_hash(fingerprint, *vars(split.captions).values())
     return replace(found, splits=splits, fingerprint=fingerprint)
 
 

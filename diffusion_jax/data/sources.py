@@ -4,8 +4,9 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from diffusion_jax.data.images import read_image, resize_array
 from diffusion_jax.data.kind import Kind
 
 CHUNK = 256  # items read at once when a whole source is
+Items = tuple[np.ndarray, np.ndarray]
+"""As stored [B, *shape], and labels int32 [B]."""
 
 
 class Source(Protocol):
@@ -22,15 +25,13 @@ class Source(Protocol):
         resident: whether reading needs no file: no threads or processes read ahead.
     """
 
-    resident: bool
+    resident: ClassVar[bool]
 
     def __len__(self) -> int:
         """The number of items."""
 
-    def gather(
-        self, rows: np.ndarray, draws: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Reads items `rows` [B]: as stored [B, *shape], and labels int32 [B].
+    def gather(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Items:
+        """Reads items `rows` [B].
 
         Args:
             rows: numbers of items.
@@ -39,80 +40,73 @@ class Source(Protocol):
         """
 
 
+@dataclass(frozen=True, eq=False)
 class ArraySource:
     """Items as stored [N, *shape] and labels int32 [N] in memory."""
 
-    resident = True
-
-    def __init__(self, items: np.ndarray, labels: np.ndarray):
-        self.items, self.labels = items, labels
+    items: np.ndarray
+    labels: np.ndarray
+    resident: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def gather(
-        self, rows: np.ndarray, draws: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def gather(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Items:
         return self.items[rows], self.labels[rows]
 
 
+@dataclass(frozen=True, eq=False)
 class FileSource:
     """Image files decoded on access, as uint8 [H, W, 3].
 
-    Args:
+    Attributes:
         root: folder that `names` are relative to.
         names: relative paths [N].
-        labels: class of each file [N].
+        labels: class of each file, int32 [N].
         size: side in pixels of the square that images are resized and cropped to; 0 as stored.
     """
 
-    resident = False
-
-    def __init__(self, root: Path, names: Sequence[str], labels: Sequence[int], size: int):
-        self._root, self._names, self._size = root, names, size
-        self._labels = np.array(labels, np.int32)
+    root: Path
+    names: Sequence[str]
+    labels: np.ndarray
+    size: int
+    resident: ClassVar[bool] = False
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self.names)
 
-    def gather(
-        self, rows: np.ndarray, draws: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        images = [read_image(self._root / self._names[i], self._size) for i in rows]
-        return np.stack(images), self._labels[rows]
+    def gather(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Items:
+        images = [read_image(self.root / self.names[i], self.size) for i in rows]
+        return np.stack(images), self.labels[rows]
 
 
+@dataclass(frozen=True, eq=False)
 class RecordSource:
     """A TFDS data source, decoded on access.
 
-    Args:
+    Attributes:
         records: what `tfds.core.DatasetBuilder.as_data_source` returns for one split.
         size: side in pixels of the square that images are resized and cropped to; 0 as stored.
         labelled: whether the records hold a class `label`.
     """
 
-    resident = False
-
-    def __init__(self, records: Any, size: int, labelled: bool):
-        self._records, self._size, self._labelled = records, size, labelled
+    records: Any
+    size: int
+    labelled: bool
+    resident: ClassVar[bool] = False
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self.records)
 
-    def gather(
-        self, rows: np.ndarray, draws: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        records = self._records.__getitems__(rows.tolist())
-        images = [r["image"] for r in records]
-        if self._size:
-            images = [resize_array(image, self._size) for image in images]
-        labels = [r["label"] for r in records] if self._labelled else [0] * len(records)
+    def gather(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Items:
+        records = self.records.__getitems__(rows.tolist())
+        images = [resize_array(r["image"], self.size) for r in records]
+        labels = [r["label"] if self.labelled else 0 for r in records]
         return np.stack(images), np.array(labels, np.int32)
 
 
-def read_all(source: Source, kind: Kind, count: int | None = None) -> ArraySource:
-    """Decodes the first `count` items (all if None) once, with a thread per core."""
-    count = len(source) if count is None else count
+def read_all(source: Source, kind: Kind, count: int) -> ArraySource:
+    """Decodes the first `count` items once, with a thread per core."""
     items: np.ndarray = np.empty((count, *kind.shape), kind.stored)
     labels = np.empty(count, np.int32)
 
@@ -135,3 +129,9 @@ def content_hash(*parts: Any) -> str:
         else:
             digest.update(repr(part).encode())
     return digest.hexdigest()[:16]
+
+
+def draw(*words: str) -> float:
+    """A number in [0, 1) that depends on the words alone."""
+    digest = hashlib.sha256(" ".join(words).encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

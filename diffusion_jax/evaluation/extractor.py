@@ -15,8 +15,8 @@ from flax import serialization
 from diffusion_jax.data import Dataset, Kind, train_batches
 from diffusion_jax.models.classifier import Classifier
 from diffusion_jax.objectives.contrastive import moved
+from diffusion_jax.system.cache import cached
 from diffusion_jax.system.devices import in_batches
-from diffusion_jax.system.files import write_whole
 from diffusion_jax.training.ema import EXPONENTIAL, Exponential
 from diffusion_jax.training.optimizer import learning_rate_schedule
 from diffusion_jax.training.state import create_state
@@ -65,18 +65,18 @@ def get_extractor(dataset: Dataset, cache: Path, say: Callable[[str], None]) -> 
     net = Classifier(dataset.num_classes)
     template = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, *dataset.kind.shape)))
     recipe = repr((net, STEPS, BATCH_SIZE, LEARNING_RATE, MAX_SHIFT, dataset.fingerprint))
-    path = cache / f"{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.msgpack"
-    if not path.exists():
+
+    def read(path: Path) -> tuple[Params, str]:
+        data = path.read_bytes()
+        return serialization.from_bytes(template, data), hashlib.sha256(data).hexdigest()[:12]
+
+    def write(path: Path) -> None:
         say(f"training a classifier on {dataset.name} to measure samples with, once")
-        params = fit(net, dataset)
-        write_whole(path, serialization.to_bytes(params))
-    data = path.read_bytes()
-    params = serialization.from_bytes(
-        jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), template), data
-    )
+        path.write_bytes(serialization.to_bytes(fit(net, dataset)))
+
+    params, digest = cached(cache, recipe, ".msgpack", read, write)
     name = f"{dataset.name.replace('/', '_')}_cnn"
     forward = jax.jit(lambda images: net.apply(params, images / 127.5 - 1.0))
-    digest = hashlib.sha256(data).hexdigest()[:12]
     return Extractor(name, digest, "pixels as stored, float32", forward)
 
 

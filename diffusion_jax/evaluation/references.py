@@ -10,7 +10,7 @@ import numpy as np
 
 from diffusion_jax.data import DataError
 from diffusion_jax.metrics.frechet import Moments
-from diffusion_jax.system.files import written_whole
+from diffusion_jax.system.cache import cached
 
 KEYS = (("mu", "sigma"), ("ref_mu", "ref_sigma"))
 """Names of mean and covariance: as pytorch-fid and guided-diffusion write them, and another."""
@@ -60,18 +60,17 @@ def read_statistics(path: Path) -> Statistics:
 
 
 def cached_moments(folder: Path, key: str, compute: Callable[[], Moments]) -> Moments:
-    """Moments from `folder`, or computed and written there as pytorch-fid does.
+    """Moments, `cached` in the format of pytorch-fid.
 
     Args:
         folder: where such files are kept.
         key: tells this encoder (its weights) and these inputs from all others.
         compute: the moments.
     """
-    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
-    try:
-        return read_statistics(path).moments
-    except DataError:  # not there, or cut off
+
+    def write(path: Path) -> None:
         found = compute()
-    with written_whole(path) as part, part.open("wb") as file:
-        np.savez(file, mu=found.mean, sigma=found.covariance)
-    return found
+        with path.open("wb") as file:
+            np.savez(file, mu=found.mean, sigma=found.covariance)
+
+    return cached(folder, key, ".npz", lambda path: read_statistics(path).moments, write)

@@ -13,7 +13,10 @@ from diffusion_jax.system.arguments import check
 PARALLEL = ("replicated", "sharded")
 COUNT, SOME, POSITIVE = "[0, inf)", "[1, inf)", "(0, inf)"
 RANGES = {
-    "data": {"stall_seconds": POSITIVE},
+    "data": {
+        **dict.fromkeys(("image_size", "num_workers", "prefetch"), COUNT),
+        **{"heldout_fraction": "[0, 1)", "stall_seconds": POSITIVE},
+    },
     "train": {
         **dict.fromkeys(("steps", "batch_size", "accumulate", "log_every"), SOME),
         **dict.fromkeys(("keep_checkpoints", "max_skipped"), SOME),
@@ -34,6 +37,8 @@ def check_numbers(config: ConfigDict, devices: int) -> None:
             settings = settings[name]
         with keyed(group):
             check(ranges, **settings)
+    with keyed("config"):
+        check({"seed": COUNT}, seed=config.seed)
     if config.train.keep_best and not config.train.heldout_every:
         raise ConfigError("train.keep_best needs the held-out loss: set train.heldout_every")
     judges = {

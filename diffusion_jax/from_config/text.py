@@ -12,8 +12,7 @@ from diffusion_jax.text import (
     BYTE_VOCABULARY,
     Reader,
     TextEncoder,
-    load_clip,
-    load_minilm,
+    load_encoder,
     load_tokeniser,
 )
 from diffusion_jax.text.encoder import MINILM_FILE, MINILM_PACKAGE
@@ -34,9 +33,8 @@ def make_text_encoder(config: Config) -> TextEncoder | None:
     if files is None:
         return None
     weights, tokeniser = files[0], load_tokeniser(files[1])
-    if config.text.name == "minilm":
-        return load_minilm(weights, tokeniser, config.text.length)
-    return load_clip(_tower(config, "clip"), weights, tokeniser, config.text.length)
+    net = Bert() if config.text.name == "minilm" else _tower(config, "clip")
+    return load_encoder(net, weights, tokeniser, config.text.length)
 
 
 def make_text_tower(config: Config) -> TextTower | None:

@@ -1,12 +1,50 @@
-"""What a frozen encoder says of a data set, computed once and kept on disk."""
+"""What took long to compute, kept on disk."""
 
+import functools
 import hashlib
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from diffusion_jax.system.devices import gather
 from diffusion_jax.system.files import written_whole
+
+Result = TypeVar("Result")
+DAMAGED = (FileNotFoundError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
+"""What reading a file raises that is not there or was cut off."""
+
+
+def cached(
+    folder: Path,
+    key: str,
+    suffix: str,
+    read: Callable[[Path], Result],
+    write: Callable[[Path], None],
+) -> Result:
+    """What `read` finds in the file of `key`, which `write` makes if it is not there and whole.
+
+    All processes of a run call it together, and all write if one has to: they may compute together.
+
+    Args:
+        folder: where such files are kept.
+        key: tells this result from all others.
+        suffix: of the file.
+        read: of a path; raises one of `DAMAGED` for a file that is not whole.
+        write: computes the result and writes it to a path.
+    """
+    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}{suffix}"
+    try:
+        found, whole = read(path), True
+    except DAMAGED:
+        whole = False
+    if gather(np.array([whole])).all():
+        return found
+    with written_whole(path) as part:
+        write(part)
+    return read(path)
 
 
 def cached_outputs(
@@ -16,10 +54,10 @@ def cached_outputs(
     num: int,
     chunk: int = 1024,
 ) -> np.ndarray:
-    """The outputs of an encoder for `num` inputs, read from `folder` if they are there.
+    """The outputs of an encoder for `num` inputs, `cached` as they are made.
 
-    They are written as they are made, and read through a memory map, so that neither latents nor
-    features of a large data set need to fit in memory.
+    They are read through a memory map, so that neither latents nor features of a large data set
+    need to fit in memory.
 
     Args:
         folder: where such files are kept.
@@ -32,19 +70,15 @@ def cached_outputs(
     Returns:
         `[num, ...]`, not to be written to.
     """
-    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
-    try:
-        return np.load(path, mmap_mode="r")
-    except (FileNotFoundError, ValueError):  # not there, or cut off
-        pass
-    chunk, whole = min(chunk, num), None
-    with written_whole(path) as part:
-        for start in range(0, num, chunk):
-            rows = np.arange(start, min(start + chunk, num))
-            found = encode(np.resize(rows, chunk))[: len(rows)]
+
+    def write(path: Path) -> None:
+        size, whole = min(chunk, num), None
+        for start in range(0, num, size):
+            rows = np.arange(start, min(start + size, num))
+            found = encode(np.resize(rows, size))[: len(rows)]
             if whole is None:
                 shape = (num, *found.shape[1:])
-                whole = np.lib.format.open_memmap(part, "w+", found.dtype, shape)
+                whole = np.lib.format.open_memmap(path, "w+", found.dtype, shape)
             whole[rows] = found
-        del whole  # writes what is left
-    return np.load(path, mmap_mode="r")
+
+    return cached(folder, key, ".npy", functools.partial(np.load, mmap_mode="r"), write)

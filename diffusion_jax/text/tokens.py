@@ -110,10 +110,8 @@ def load_tokeniser(path: Path) -> Tokeniser:
     except Exception as error:  # the library raises no kind of its own
         raise WeightsError(f"{path}: no tokeniser that can be read ({error})") from error
     if len(empty) != 2:
-        raise WeightsError(
-            f"{path}: this tokeniser makes {len(empty)} tokens of an empty text, not the 2 that "
-            "begin and end it"
-        )
+        wrong = f"makes {len(empty)} tokens of an empty text, not the 2 that begin and end it"
+        raise WeightsError(f"{path}: this tokeniser {wrong}")
     return Tokeniser(digest.hexdigest()[:12], rules)
 
 
@@ -126,28 +124,22 @@ def clip_rules(vocabulary: Path, merges: Path) -> Any:
     from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
     from tokenizers.processors import RobertaProcessing
 
-    start = CLIP_END.replace("end", "start")
-    rules = Tokenizer(
-        models.BPE.from_file(
-            str(vocabulary), str(merges), unk_token=CLIP_END, end_of_word_suffix="</w>"
-        )
-    )
+    ends = start, end = CLIP_END.replace("end", "start"), CLIP_END
+    files = str(vocabulary), str(merges)
+    rules = Tokenizer(models.BPE.from_file(*files, unk_token=end, end_of_word_suffix="</w>"))
+    first, last = map(rules.token_to_id, ends)
+    if first is None or last is None:
+        raise WeightsError(f"it has no {start} or no {end}")
     rules.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
-    special = "|".join(name.replace("|", r"\|") for name in (start, CLIP_END))
+    special = "|".join(name.replace("|", r"\|") for name in ends)
     words = rf"{special}|'(?:[stmd]|re|ve|ll)|\p{{L}}+|\p{{N}}|[^\s\p{{L}}\p{{N}}]+"
-    rules.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(words), "removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    first, last = rules.token_to_id(start), rules.token_to_id(CLIP_END)
-    if first is None or last is None:
-        raise WeightsError(f"it has no {start} or no {CLIP_END}")
-    rules.add_special_tokens([AddedToken(name, special=True) for name in (start, CLIP_END)])
+    split = pre_tokenizers.Split(Regex(words), "removed", invert=True)
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    rules.pre_tokenizer = pre_tokenizers.Sequence([split, as_bytes])
+    rules.add_special_tokens([AddedToken(name, special=True) for name in ends])
     rules.post_processor = RobertaProcessing(
-        (CLIP_END, last), (start, first), trim_offsets=False, add_prefix_space=False
+        (end, last), (start, first), trim_offsets=False, add_prefix_space=False
     )
     return rules

@@ -11,8 +11,9 @@ from PIL import Image
 from diffusion_jax.data import DataError, Images, describe_dataset, load_dataset
 from diffusion_jax.data.sets import emoji_pictures
 from diffusion_jax.data.sets.emoji import Example, drop_unclear_lines, held_style, split
-from diffusion_jax.data.sets.emoji_names import captions, describe, draw, key_of, read_names
+from diffusion_jax.data.sets.emoji_names import captions, describe, key_of, read_names
 from diffusion_jax.data.sets.emoji_pictures import STYLES, read_picture
+from diffusion_jax.data.sources import draw
 
 OPENMOJI, LINE, GOOGLE, _, FLUENT = STYLES
 SHADES = itertools.count(100)

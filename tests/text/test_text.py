@@ -14,7 +14,7 @@ import pytest
 from diffusion_jax.models.bert import Bert
 from diffusion_jax.models.clip import TextTower
 from diffusion_jax.models.weights import WeightsError, packaged_file, read_tensors
-from diffusion_jax.text import load_clip, load_minilm, load_tokeniser
+from diffusion_jax.text import load_encoder, load_tokeniser
 from diffusion_jax.text.encoder import MINILM_FILE, MINILM_PACKAGE
 from diffusion_jax.text.tokens import pad
 from tests.compiled import quick_jit
@@ -46,14 +46,14 @@ def minilm():
     if path is None:
         pytest.skip(f"{MINILM_PACKAGE} is not installed: see requirements-dev.txt")
     tokeniser = load_tokeniser(path.with_name("tokenizer.json"))
-    return load_minilm(path, tokeniser, 16)
+    return load_encoder(Bert(), path, tokeniser, 16)
 
 
 def small_clip(folder, case="quick_gelu_plain", **changes):
     activation = case.rpartition("_")[0]
     path = write_clip(folder, case, **changes)
     net = TOWER.clone(activation=activation)
-    return load_clip(net, path, load_tokeniser(write_tokeniser(folder)), LENGTH)
+    return load_encoder(net, path, load_tokeniser(write_tokeniser(folder)), LENGTH)
 
 
 def relative_error(found, expected):
@@ -192,7 +192,7 @@ def test_a_tokeniser_of_another_network_is_refused(tmp_path):
     name = "text_model.embeddings.token_embedding.weight"
     path = write_clip(tmp_path, **{name: np.zeros((600, 32), np.float32)})
     with pytest.raises(WeightsError, match="clip has 600 tokens, and its tokeniser 538"):
-        load_clip(TOWER.clone(vocabulary=600), path, tokeniser, LENGTH)
+        load_encoder(TOWER.clone(vocabulary=600), path, tokeniser, LENGTH)
 
 
 def test_half_precision_is_read_and_computed_with_in_float32(tmp_path):

@@ -1,9 +1,9 @@
-"""scikit-learn's handwritten digits as a TFDS builder: no network, no TensorFlow."""
+"""Grey images with classes as TFDS builders, such as scikit-learn's handwritten digits."""
 
 import io
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -18,28 +18,40 @@ def png(image: np.ndarray) -> io.BytesIO:
     return file
 
 
-class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+class Grey(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Grey images with classes, which are prepared with neither a network nor TensorFlow."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    code_path = None  # no checksum files lie beside this module
+    about: ClassVar[str]
+    side: ClassVar[int]
+    classes: ClassVar[list[str]]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(self.side, self.side, 1)),
+            "label": tfds.features.ClassLabel(names=self.classes),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self, description=self.about, features=tfds.features.FeaturesDict(features)
+        )
+
+    def _generate_examples(
+        self, examples: Iterable[tuple[np.ndarray, int]]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index, (image, label) in enumerate(examples):
+            yield index, {"image": png(image), "label": label}
+
+
+class Digits(Grey, skip_registration=True):  # type: ignore[call-arg]
     """1,797 grey 8x8 digits; values 0..16 are stored as `round(v * 255 / 16)`.
 
     Every fifth image of each class is in `test`, the others in `train`, so both have all classes
     in the same proportions.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    code_path = None  # no checksum files lie beside this module
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="scikit-learn's copy of the UCI handwritten digits.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(8, 8, 1)),
-                    "label": tfds.features.ClassLabel(num_classes=10),
-                }
-            ),
-            supervised_keys=("image", "label"),
-        )
+    about = "scikit-learn's copy of the UCI handwritten digits."
+    side, classes = 8, list("0123456789")
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         from sklearn.datasets import load_digits
@@ -52,7 +64,3 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
             seen[label] += 1
             splits["train" if seen[label] % 5 else "test"].append((image, label))
         return {name: self._generate_examples(split) for name, split in splits.items()}
-
-    def _generate_examples(self, examples: list) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, (image, label) in enumerate(examples):
-            yield index, {"image": png(image), "label": label}

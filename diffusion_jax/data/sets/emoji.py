@@ -22,19 +22,18 @@ from diffusion_jax.data.sets.emoji_names import (
     Names,
     captions,
     describe,
-    draw,
     has_tone,
     key_of,
     read_names,
 )
 from diffusion_jax.data.sets.emoji_pictures import STYLES, Style
-from diffusion_jax.data.sources import content_hash
+from diffusion_jax.data.sources import content_hash, draw
 
 DEFAULT_SIZE = 32
 TEST_SHARE = 0.1  # of the concepts
 COMBINATION_SHARE = 0.05  # of the pairs of a concept of training and a style
 TRAIN, TEST, COMBINATION = "train", "test", "combination"
-DESCRIPTION = """Emoji and their names, keywords and styles, split by concept.
+ABOUT = """Emoji and their names, keywords and styles, split by concept.
 
 Pictures in the styles `openmoji` and `line` are designed by OpenMoji, the open-source emoji and
 icon project (https://openmoji.org), licence CC BY-SA 4.0; `line` leaves out their colours. Where
@@ -93,18 +92,14 @@ class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: i
 
     def _info(self) -> tfds.core.DatasetInfo:
         size, text = self.builder_config.size, tfds.features.Text()
+        features = {
+            "image": tfds.features.Image(shape=(size, size, 3)),
+            "captions": tfds.features.Sequence(text),
+            "concept": text,
+            "style": text,
+        }
         return tfds.core.DatasetInfo(
-            builder=self,
-            description=DESCRIPTION,
-            homepage="https://openmoji.org",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(size, size, 3)),
-                    "captions": tfds.features.Sequence(text),
-                    "concept": text,
-                    "style": text,
-                }
-            ),
+            builder=self, description=ABOUT, features=tfds.features.FeaturesDict(features)
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
@@ -125,15 +120,13 @@ class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: i
             base = key_of("-".join(code for code in key.split("-") if code not in TONES))
             words = (*keywords.get(base, ()), *names.keywords.get(base, ()))
             name = describe(names.names[key], key)
-            yield (
-                f"{key} {style.name}",
-                {
-                    "image": png(image),
-                    "captions": captions(name, words, style.words, style.phrase),
-                    "concept": names.names[concept],
-                    "style": style.name,
-                },
-            )
+            example = {
+                "image": png(image),
+                "captions": captions(name, words, style.words, style.phrase),
+                "concept": names.names[concept],
+                "style": style.name,
+            }
+            yield f"{key} {style.name}", example
 
 
 def _read(config: EmojiConfig, names: Names) -> list[Example]:
@@ -167,11 +160,11 @@ def drop_unclear_lines(examples: list[Example]) -> list[Example]:
             concepts.setdefault(pixels, set()).add(example.concept)
             first.setdefault(pixels, example)
 
-    def clear(example: Example) -> bool:
+    def unclear(example: Example) -> bool:
         pixels = example.image.tobytes()
-        return len(concepts[pixels]) == 1 and first[pixels] is example
+        return len(concepts[pixels]) > 1 or first[pixels] is not example
 
-    return [example for example in examples if example.style.name != "line" or clear(example)]
+    return [e for e in examples if not (e.style.name == "line" and unclear(e))]
 
 
 def split(examples: list[Example]) -> dict[str, list[Example]]:

@@ -4,7 +4,6 @@ An emoji is keyed by its code points in hexadecimal without the variation select
 some sets of pictures write and others do not: `1F44D-1F3FD` is a thumb in a medium skin tone.
 """
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,28 +19,22 @@ GROUP_WORDS = re.compile(rf"^(kiss|couple with heart|family)((?: {MEMBERS})+)$")
 
 PERSON, CHILD, JOINER = "1F9D1", "1F9D2", "200D"
 NEUTRAL = {
-    "1F468": PERSON,  # man
-    "1F469": PERSON,  # woman
-    "1F471": PERSON,  # with blond hair; other hair is a part of its own
-    "1F466": CHILD,  # boy
-    "1F467": CHILD,  # girl
-    "1F474": "1F9D3",  # old man
-    "1F475": "1F9D3",  # old woman
-    "1F478": "1FAC5",  # princess
-    "1F934": "1FAC5",  # prince
-    "1F930": "1FAC4",  # pregnant woman
-    "1FAC3": "1FAC4",  # pregnant man
-    "1F57A": "1F483",  # man dancing
+    # man, woman, with blond hair (other hair is a part of its own); boy, girl; old man and woman
+    **dict.fromkeys(("1F468", "1F469", "1F471"), PERSON),
+    **dict.fromkeys(("1F466", "1F467"), CHILD),
+    **dict.fromkeys(("1F474", "1F475"), "1F9D3"),
+    # princess, prince; pregnant woman and man; man dancing
+    **dict.fromkeys(("1F478", "1F934"), "1FAC5"),
+    **dict.fromkeys(("1F930", "1FAC3"), "1FAC4"),
+    "1F57A": "1F483",
 }
 GENDER_HAIR_SIDE = ("2640", "2642", "1F9B0", "1F9B1", "1F9B2", "1F9B3", "27A1")
 SAME = {
-    "1F46B": f"{PERSON}-200D-1F91D-200D-{PERSON}",  # woman and man holding hands
-    "1F46C": f"{PERSON}-200D-1F91D-200D-{PERSON}",
-    "1F46D": f"{PERSON}-200D-1F91D-200D-{PERSON}",
-    f"{PERSON}-200D-2764-200D-{PERSON}": "1F491",  # couple with heart
-    f"{PERSON}-200D-2764-200D-1F48B-200D-{PERSON}": "1F48F",  # kiss
-    "1F385": f"{PERSON}-200D-1F384",  # Santa Claus
-    "1F936": f"{PERSON}-200D-1F384",  # Mrs. Claus
+    # a woman and a man, two men or two women hold hands; couple with heart; kiss; Santa, his wife
+    **dict.fromkeys(("1F46B", "1F46C", "1F46D"), f"{PERSON}-200D-1F91D-200D-{PERSON}"),
+    f"{PERSON}-200D-2764-200D-{PERSON}": "1F491",
+    f"{PERSON}-200D-2764-200D-1F48B-200D-{PERSON}": "1F48F",
+    **dict.fromkeys(("1F385", "1F936"), f"{PERSON}-200D-1F384"),
 }
 
 
@@ -155,21 +148,12 @@ def captions(name: str, keywords: Sequence[str], style: str, phrase: str) -> lis
         phrase: such as `line drawing of {}`.
     """
     known = set(re.findall(r"\w+", name.casefold()))
-    useful = [
-        word
-        for word in dict.fromkeys(keywords)
-        if len(word) > 2
-        and word.replace(" ", "").isalpha()
-        and not re.fullmatch(MEMBERS, word.casefold())
-        and not set(word.casefold().split()) <= known
-    ]
-    texts = [f"{name}, {style}", phrase.format(name)]
-    if useful:
-        texts.append(f"{name} ({', '.join(useful[:6])}), {style}")
-    return texts
 
+    def useful(word: str) -> bool:
+        folded = word.casefold()
+        adds = not re.fullmatch(MEMBERS, folded) and not set(folded.split()) <= known
+        return adds and len(word) > 2 and word.replace(" ", "").isalpha()
 
-def draw(*words: str) -> float:
-    """A number in [0, 1) that depends on the words alone."""
-    digest = hashlib.sha256(" ".join(words).encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+    words = list(filter(useful, dict.fromkeys(keywords)))[:6]
+    more = [f"{name} ({', '.join(words)}), {style}"] if words else []
+    return [f"{name}, {style}", phrase.format(name), *more]

