@@ -25,17 +25,13 @@ def plot_curves(metrics: Path, out: Path) -> float:
 def _draw(
     losses: Sequence[tuple[int, float]], heldout: Sequence[Mapping[str, float]], out: Path
 ) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     prefix = "heldout/mse_t"
     by_level = any(key.startswith(prefix) for row in heldout for key in row)
-    figure, axes = pyplot.subplots(
-        1, 1 + by_level, figsize=(5 + 5 * by_level, 3.5), layout="constrained", squeeze=False
-    )
-    left = axes[0, 0]
+    figure = Figure(figsize=(5 + 5 * by_level, 3.5), layout="constrained")
+    axes = figure.subplots(1, 1 + by_level, squeeze=False)[0]
+    left, right = axes[0], axes[-1]
     left.plot(*zip(*losses, strict=True), label="training")
     left.plot(
         [row["step"] for row in heldout], [row["heldout/loss"] for row in heldout], "o-",
@@ -44,7 +40,6 @@ def _draw(
     left.set(xlabel="step", ylabel="loss", yscale="log")
     left.legend()
     if by_level:
-        right = axes[0, 1]
         for row in heldout[:: -max(1, len(heldout) // 4)][::-1]:  # some, and the last
             levels = [
                 (float(k.removeprefix(prefix)), v) for k, v in row.items() if k.startswith(prefix)
@@ -53,4 +48,3 @@ def _draw(
         right.set(xlabel="t (0 clean, 1 noise)", ylabel="held-out squared error", yscale="log")
         right.legend()
     figure.savefig(out, dpi=110)
-    pyplot.close(figure)
