@@ -44,37 +44,29 @@ Settings = Mapping[str, Sequence[Found]]
 
 def collect(runs: Sequence[Run], folder: Path) -> Settings:
     """What finished runs left in the folder of a sweep."""
-    settings: dict[str, list[Found]] = {}
+    settings: dict[str, list[Found]] = {run.setting: [] for run in runs}
     for run in sorted(runs, key=lambda run: run.config.seed):
         where = folder / run.name
         lines = (where / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        found = Found(
-            run,
-            json.loads((where / "result.json").read_text(encoding="utf-8")),
-            [json.loads(line) for line in lines],
-            seconds(folder, run),
-            where,
-        )
-        settings.setdefault(run.setting, []).append(found)
-    order = list(dict.fromkeys(run.setting for run in runs))
-    return {title: settings[title] for title in order if title in settings}
+        result = json.loads((where / "result.json").read_text(encoding="utf-8"))
+        rows = [json.loads(line) for line in lines]
+        settings[run.setting].append(Found(run, result, rows, seconds(folder, run), where))
+    return settings
 
 
 def metric_named(name: str, results: Sequence[Mapping[str, Any]]) -> str:
     """The metric that all results have, of that name or that begins so; '' if there is none."""
-    common = set.intersection(*(set(result) for result in results))
-    ordered = [key for key in results[0] if key in common and not key.endswith("_heldout")]
-    exact = [key for key in ordered if key == name]
-    return next(iter(exact + [key for key in ordered if key.startswith(name)]), "")
+    known = metrics_in(results)
+    return name if name in known else next((key for key in known if key.startswith(name)), "")
 
 
 def metrics_in(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names that all results have, without those of held-out images that stand beside others."""
-    common = set.intersection(*(set(result) for result in results))
+    common = [name for name in results[0] if all(name in result for result in results)]
     return [
         name
-        for name in results[0]
-        if name in common and not (name.endswith("_heldout") and name[:-8] in common)
+        for name in common
+        if not (name.endswith("_heldout") and name.removesuffix("_heldout") in common)
     ]
 
 
