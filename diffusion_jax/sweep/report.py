@@ -32,13 +32,6 @@ th, td { border: 1px solid #ccc; padding: .3em .6em; text-align: left } img { ma
 code { background: #f2f2f2 } pre { background: #f2f2f2; padding: .6em; overflow-x: auto }"""
 
 
-def headline(folder: Path, metric: str) -> str:
-    """The figure of a finished run that the sweep is about."""
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    name = metric_named(metric, [result])
-    return f"{name} {result[name]['value']:.4g}" if name else f"no metric {metric!r}"
-
-
 def write_reports(sweep: Sweep, runs: Sequence[Run], done: Sequence[Run], folder: Path) -> None:
     """Writes `report.md`, `report.html` and `results.json`, over the runs that are done."""
     settings = collect(done, folder)

@@ -60,6 +60,13 @@ def metric_named(name: str, results: Sequence[Mapping[str, Any]]) -> str:
     return name if name in known else next((key for key in known if key.startswith(name)), "")
 
 
+def headline(folder: Path, metric: str) -> str:
+    """The figure of a finished run that the sweep is about."""
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    name = metric_named(metric, [result])
+    return f"{name} {result[name]['value']:.4g}" if name else f"no metric {metric!r}"
+
+
 def metrics_in(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names that all results have, without those of held-out images that stand beside others."""
     common = [name for name in results[0] if all(name in result for result in results)]

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from diffusion_jax.sweep.design import Run
+from diffusion_jax.sweep.results import headline
 from diffusion_jax.sweep.work import finished, seconds, step_of
 
 LINES = 30
@@ -25,18 +26,13 @@ class Screen:
         units: the runs of each unit.
         folder: of the sweep.
         at_once: units that run at a time.
-        figure: the headline figure of a finished run, in words.
+        metric: that is told of a finished run, as of `Sweep`.
     """
 
     def __init__(
-        self,
-        units: Mapping[int, Sequence[Run]],
-        folder: Path,
-        at_once: int,
-        figure: Callable[[Run], str],
+        self, units: Mapping[int, Sequence[Run]], folder: Path, at_once: int, metric: str
     ) -> None:
-        self._units, self._folder, self._at_once = units, folder, at_once
-        self._figure = figure
+        self._units, self._folder, self._at_once, self._metric = units, folder, at_once, metric
         self._said: dict[str, str] = {}
         self._began, self._next = time.monotonic(), 0.0
         self._live = Live(console=Console(stderr=True)) if sys.stderr.isatty() else None
@@ -74,7 +70,7 @@ class Screen:
     def _state(self, run: Run, begun: bool, status: int | None) -> str:
         if finished(self._folder, run):
             took = tqdm.format_interval(seconds(self._folder, run))
-            return f"done in {took}, {self._figure(run)}"
+            return f"done in {took}, {headline(self._folder / run.name, self._metric)}"
         if not begun:
             return "waiting"
         if status is None:
@@ -95,9 +91,7 @@ class Screen:
 
     def _table(self, rows: Sequence[tuple[Run, str]]) -> Table:
         elapsed = tqdm.format_interval(time.monotonic() - self._began)
-        table = Table(title=f"{self._folder}, {elapsed}{self._left(rows)}")
-        table.add_column("run")
-        table.add_column("state")
+        table = Table("run", "state", title=f"{self._folder}, {elapsed}{self._left(rows)}")
         hidden = len(rows) - LINES
         for run, state in rows:
             if hidden > 0 and state.startswith(("done", "waiting")):
