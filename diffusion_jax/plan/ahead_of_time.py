@@ -21,27 +21,18 @@ ELSEWHERE = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no TPU is held, so that several may plan at once
 }
-CHIP_CONFIGS = {"v4": "megacore"}
-"""One device per chip, where that is not libtpu's default."""
+CHIP_CONFIGS = {"v4": "megacore"}  # one device per chip, where that is not libtpu's default
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What the compiler says of each device.
+    """What the compiler says of each device, in bytes."""
 
-    Attributes:
-        arguments: bytes of state and batch, as they are padded.
-        temporary: bytes of gradients, activations and working space.
-        code: bytes of the program itself.
-        exchanged: bytes that it sends in a step.
-        refused: why there is no program, in the compiler's words; '' if there is one.
-    """
-
-    arguments: int = 0
-    temporary: int = 0
-    code: int = 0
-    exchanged: int = 0
-    refused: str = ""
+    arguments: int = 0  # state and batch, as they are padded
+    temporary: int = 0  # gradients, activations and working space
+    code: int = 0  # the program itself
+    exchanged: int = 0  # sent in a step
+    refused: str = ""  # why there is no program, in the compiler's words; '' if there is one
 
 
 def has_libtpu() -> bool:

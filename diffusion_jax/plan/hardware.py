@@ -93,30 +93,27 @@ def parse_topology(name: str) -> Topology:
         TopologyError: one sentence with the nearest match.
     """
     kind, _, size = name.lower().partition(":")
-    if kind not in HARDWARE:
-        raise TopologyError(
-            f"--topology={name}: no device is called {kind!r}{suggest(kind, HARDWARE)}"
-        )
-    hardware = HARDWARE[kind]
-    tpu = hardware.platform == "tpu"
-    axes = 3 if kind in ("v4", "v5p") else 2
-    pattern = r"x".join([r"[1-9]\d*"] * axes) if tpu else r"[1-9]\d*"
-    example = {3: "2x2x1, 4x4x4", 2: "1x1, 4x4, 16x16"}[axes] if tpu else "1, 8, 16"
+    hardware = HARDWARE.get(kind)
+    if not hardware:
+        raise _refusal(name, f"no device is called {kind!r}{suggest(kind, HARDWARE)}")
+    most, number = hardware.node, r"[1-9]\d*"
+    pattern, example = number, "1, 8, 16"
+    if hardware.platform == "tpu":
+        cube = kind in ("v4", "v5p")
+        pattern = "x".join([number] * (3 if cube else 2))
+        example = "2x2x1, 4x4x4" if cube else "1x1, 4x4, 16x16"
     if not re.fullmatch(pattern, size):
-        raise TopologyError(
-            f"--topology={name}: {size!r} is no size of {kind}; take such as {example}"
-        )
+        raise _refusal(name, f"{size!r} is no size of {kind}; take such as {example}")
     count = math.prod(map(int, size.split("x")))
-    if tpu and count > hardware.node:
-        raise TopologyError(
-            f"--topology={name}: a slice of {kind} has {hardware.node} chips at most"
-        )
-    if not tpu and count > hardware.node and count % hardware.node:
-        raise TopologyError(
-            f"--topology={name}: more than {hardware.node} of {kind} come in whole nodes of "
-            f"{hardware.node}"
-        )
+    if count > most and hardware.platform == "tpu":
+        raise _refusal(name, f"a slice of {kind} has {most} chips at most")
+    if count > most and count % most:
+        raise _refusal(name, f"more than {most} of {kind} come in whole nodes of {most}")
     return Topology(f"{kind}:{size}", hardware, count)
+
+
+def _refusal(name: str, why: str) -> TopologyError:
+    return TopologyError(f"--topology={name}: {why}")
 
 
 def find_hardware(device_kind: str) -> Hardware | None:

@@ -7,8 +7,7 @@ from typing import Any
 from diffusion_jax.report.figures import BY_LENGTH, MEANING, MEASURED, as_cells, kind, suffix, table
 from diffusion_jax.report.passports import differences
 
-Result = Mapping[str, Mapping[str, Any]]
-"""As in `result.json`."""
+Result = Mapping[str, Mapping[str, Any]]  # as in `result.json`
 ESTIMATES = {
     "ode": "probability-flow ODE, by Hutchinson's estimate, of dequantised images",
     "bound": "variational bound in continuous time",

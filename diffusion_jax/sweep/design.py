@@ -40,17 +40,10 @@ class Sweep:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Attributes:
-        name: of its folder, from what is its own.
-        setting: what runs with other seeds share, in words.
-        overrides: what it changes, by key.
-        config: the whole of it.
-    """
-
-    name: str
-    setting: str
+    name: str  # of its folder, from its overrides
+    setting: str  # in words, those overrides that runs with other seeds share
     overrides: Overrides
     config: Config
 

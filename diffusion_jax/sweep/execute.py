@@ -14,24 +14,18 @@ from diffusion_jax.sweep.expression import value_of
 from diffusion_jax.sweep.work import CORES, LEASH
 from diffusion_jax.system.runtime import visible_gpus
 
-ROOM = 3 * 2**30
-"""Bytes of memory left free for each run on a CPU."""
+ROOM = 3 * 2**30  # bytes of memory left free for each run on a CPU
 POLL_SECONDS = 0.5
 
 
-Place = Mapping[str, str]
-"""Where a process runs, as additions to its environment say."""
+Place = Mapping[str, str]  # where a process runs, as additions to its environment say
 
 
 def places(workers: int, units: int) -> list[Place]:
-    """Places for so many processes at a time.
+    """Places for so many processes at a time, one of which has all devices.
 
-    A small network computes on one core nearly as fast as on many.
-
-    Args:
-        workers: how many, 1 has all devices; 0: one per GPU, or one per core of a CPU that has the
-            memory.
-        units: that there are to run.
+    With `workers` 0 one per GPU, or one per core of a CPU that has the memory: a small network
+    computes on one core nearly as fast as on many.
     """
     gpus = visible_gpus()
     if gpus and workers != 1:
@@ -132,12 +126,8 @@ def execute(
 
     Ctrl-C and SIGTERM are passed on, and all that run are waited for.
 
-    Args:
-        waiting: units to run, in order.
-        start: starts a unit at a place, with a file for its output.
-        where: as many run at a time as there are places.
-        log: the file of a unit.
-        tell: called now and then with the statuses of those that have begun, None while they run.
+    As many run at a time as there are places; `tell` is called now and then with the statuses of
+    those that have begun, None while they run.
     """
     queue, free = list(waiting), list(where)
     running: dict[int, tuple[Process, Place]] = {}

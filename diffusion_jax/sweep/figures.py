@@ -8,10 +8,8 @@ from PIL import Image
 
 from diffusion_jax.sweep.results import Settings, mean_of, sign_of, values
 
-IMAGES = 10
-"""Samples of each setting."""
-MOST_SETTINGS = 20
-"""Settings that a figure shows."""
+IMAGES = 10  # samples of each setting
+MOST_SETTINGS = 20  # settings that a figure shows
 
 
 def draw_all(settings: Settings, metric: str, folder: Path) -> list[tuple[str, str]]:

@@ -9,27 +9,19 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.metrics.paired import Difference, mean_interval, paired_difference
-from diffusion_jax.report import MEANING, kind
+from diffusion_jax.report.figures import MEANING, kind
 from diffusion_jax.sweep.design import Run
 from diffusion_jax.sweep.work import seconds
 
 
 @dataclass(frozen=True)
 class Found:
-    """One finished run.
-
-    Attributes:
-        run: which.
-        result: its `result.json`.
-        rows: its `metrics.jsonl`.
-        seconds: that it took in all.
-        folder: its workdir.
-    """
+    """One finished run."""
 
     run: Run
-    result: Mapping[str, Mapping[str, Any]]
-    rows: Sequence[Mapping[str, float]]
-    seconds: float
+    result: Mapping[str, Mapping[str, Any]]  # its `result.json`
+    rows: Sequence[Mapping[str, float]]  # of its `metrics.jsonl`
+    seconds: float  # that it took in all
     folder: Path
 
     @property

@@ -14,20 +14,12 @@ from diffusion_jax.sweep.design import Run
 from diffusion_jax.sweep.results import headline
 from diffusion_jax.sweep.work import finished, seconds, step_of
 
-LINES = 30
-"""Runs that the table shows; those that are done are left out first."""
+LINES = 30  # runs that the table shows; those that are done are left out first
 REFRESH_SECONDS = 1.0
 
 
 class Screen:
-    """Shows how far the runs are.
-
-    Args:
-        units: the runs of each unit.
-        folder: of the sweep.
-        at_once: units that run at a time.
-        metric: that is told of a finished run, as of `Sweep`.
-    """
+    """Shows how far the runs of each unit are, and of those that are done the metric."""
 
     def __init__(
         self, units: Mapping[int, Sequence[Run]], folder: Path, at_once: int, metric: str

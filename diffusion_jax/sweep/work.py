@@ -18,8 +18,7 @@ from diffusion_jax.sweep.design import Run
 from diffusion_jax.system.files import write_whole
 
 FINISHED = "finished.json"
-CORES = "DIFFUSION_JAX_CORES"
-"""In the environment of a process that keeps to these cores."""
+CORES = "DIFFUSION_JAX_CORES"  # in the environment of a process that keeps to these cores
 LEASH = "DIFFUSION_JAX_LEASH"
 """In the environment of a process that ends when its standard input does, with its parent."""
 
