@@ -16,27 +16,16 @@ class TopologyError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Hardware:
-    """One kind of device.
+    """One kind of device."""
 
-    Attributes:
-        platform: "tpu", "gpu" or "cpu".
-        kind: a part of what JAX calls it (`jax.Device.device_kind`).
-        flops: peak of dense bfloat16 products, FLOP/s.
-        memory: bytes.
-        bandwidth: of its memory, bytes/s.
-        interconnect: to its neighbours, bytes/s in one direction, over all its links.
-        network: the same beyond `node` devices.
-        node: devices that the interconnect joins at most.
-    """
-
-    platform: str
-    kind: str
-    flops: float
-    memory: float
-    bandwidth: float
-    interconnect: float
-    network: float
-    node: int
+    platform: str  # "tpu", "gpu" or "cpu"
+    kind: str  # a part of what JAX calls it (`jax.Device.device_kind`)
+    flops: float  # peak of dense bfloat16 products, FLOP/s
+    memory: float  # bytes
+    bandwidth: float  # of its memory, bytes/s
+    interconnect: float  # to its neighbours, bytes/s in one direction, over all its links
+    network: float  # the same beyond `node` devices
+    node: int  # devices that the interconnect joins at most
 
 
 def _tpu(kind: str, flops: float, gib: int, bandwidth: float, gbit: float, most: int) -> Hardware:
@@ -67,15 +56,9 @@ HARDWARE: Mapping[str, Hardware] = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """So many devices of a kind.
+    """So many devices of a kind."""
 
-    Attributes:
-        name: as it was given, such as "v5e:16x16" or "h100:8".
-        hardware: each of the devices.
-        count: how many.
-    """
-
-    name: str
+    name: str  # as it was given, such as "v5e:16x16" or "h100:8"
     hardware: Hardware
     count: int
 

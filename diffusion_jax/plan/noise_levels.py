@@ -25,15 +25,10 @@ _Band = tuple[float, float, float, float]
 
 
 class Plan(NamedTuple):
-    """What was found.
+    """What was found."""
 
-    Attributes:
-        lines: the figures, ready to print.
-        warnings: a sentence for each thing that looks wrong.
-    """
-
-    lines: list[str]
-    warnings: list[str]
+    lines: list[str]  # the figures, ready to print
+    warnings: list[str]  # a sentence for each thing that looks wrong
 
 
 def make_plan(config: Config, parts: Parts, second_moment: float) -> Plan:

@@ -166,8 +166,7 @@ class Program:
         if self.parts.task.frozen:
             found[FROZEN] = self.bytes_of({"frozen": self.frozen})
         whole = _size(self.state.params)
-        gradients = self.bytes_of({"params": self.state.params})
-        found["gradients"] = gradients * (2 if self.config.train.accumulate > 1 else 1)
+        found["gradients"] = found[PARTS["params"]] * (2 if self.config.train.accumulate > 1 else 1)
         found["activations"] = max(self.gradient[2] - whole, 0)
         found["parameters as computed with"] = self._copy_bytes(whole)
         found["batch"] = _size(self.batch(self.rows * self.config.train.accumulate))
@@ -210,12 +209,12 @@ class Program:
         def laid(tree: Any, shardings: Any) -> Any:
             return jax.tree.map(lambda a, s: a.update(sharding=s), tree, shardings)
 
-        batch = self.batch(self.config.train.batch_size)
         rows = NamedSharding(parallel.mesh, PartitionSpec(ROWS))
         key = jax.eval_shape(lambda: jax.random.key(0))
+        size: int = self.config.train.batch_size
         return (
             laid(self.state, parallel.shardings(self.state)),
-            jax.tree.map(lambda a: a.update(sharding=rows), batch),
+            jax.tree.map(lambda a: a.update(sharding=rows), self.batch(size)),
             key.update(sharding=NamedSharding(parallel.mesh, PartitionSpec())),
             laid(self.frozen, parallel.shardings(self.frozen)),
         )

@@ -12,14 +12,18 @@ def plot_curves(metrics: Path, out: Path) -> float:
         metrics: a run's `metrics.jsonl`; missing where only checkpoints were copied.
         out: PNG to write; none is written if nothing was logged.
     """
-    text = metrics.read_text(encoding="utf-8") if metrics.exists() else ""
-    rows = [json.loads(line) for line in text.splitlines()]
+    rows = read_rows(metrics) if metrics.exists() else []
     rows = list({(row["step"], tuple(sorted(row))): row for row in rows}.values())
     losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     heldout = [row for row in rows if "heldout/loss" in row]
     if losses:
         _draw(losses, heldout, out)
     return sum(row.get("train_seconds", 0.0) for row in rows)
+
+
+def read_rows(metrics: Path) -> list[dict[str, float]]:
+    """What was logged, in order."""
+    return [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
 
 
 def _draw(

@@ -21,27 +21,17 @@ from diffusion_jax.system.arguments import checked
 from diffusion_jax.system.runtime import visible_gpus
 
 
-@checked(together=("auto", "always", "never"))
 @dataclass(frozen=True)
+@checked(together=("auto", "always", "never"))
 class Options:
-    """How a sweep is run.
+    """How a sweep is run."""
 
-    Attributes:
-        workers: processes at a time; 0: one per GPU, or one per core of a CPU.
-        together: whether runs that differ in their seeds alone are trained by one program: always,
-            never, or auto, on GPUs.
-        part: `I/N`: the I-th of N parts of the units, from 0, for N hosts.
-        submit: settings of submitit, to run them as jobs of a cluster.
-        max_runs: more are refused.
-        unit: the number of the one unit that this process does; None: it runs them all.
-    """
-
-    workers: int = 0
-    together: str = "auto"
-    part: str = "0/1"
-    submit: str = ""
-    max_runs: int = MOST_RUNS
-    unit: int | None = None
+    workers: int = 0  # processes at a time; 0: one per GPU, or one per core of a CPU
+    together: str = "auto"  # whether one program trains runs of other seeds; auto: on GPUs
+    part: str = "0/1"  # I/N: the I-th of N parts of the units, from 0, for N hosts
+    submit: str = ""  # settings of submitit, to run them as jobs of a cluster
+    max_runs: int = MOST_RUNS  # more are refused
+    unit: int | None = None  # the one unit that this process does; None: it runs them all
 
 
 def default_folder(words: str, config: str) -> Path:
@@ -121,7 +111,8 @@ def _run_units(
         where = where[:1] * (options.workers or len(left))
     many = sum(map(len, mine.values()))
     print(f"{many} runs, {many - len(todo)} of them done, in {folder}; {len(where)} at a time")
-    with Screen(mine, folder, len(where), sweep.metric) as screen:
+    screen = Screen(mine, folder, len(where), sweep.metric)
+    with screen.shown():
         statuses = execute(left, start, where, logs.__getitem__, screen.tell)
     for unit, status in statuses.items():
         if status:

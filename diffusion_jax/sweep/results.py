@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.metrics.paired import Difference, mean_interval, paired_difference
+from diffusion_jax.report.curves import read_rows
 from diffusion_jax.report.figures import MEANING, kind
 from diffusion_jax.sweep.design import Run
 from diffusion_jax.sweep.work import seconds
@@ -39,9 +40,8 @@ def collect(runs: Sequence[Run], folder: Path) -> Settings:
     settings: dict[str, list[Found]] = {run.setting: [] for run in runs}
     for run in sorted(runs, key=lambda run: run.config.seed):
         where = folder / run.name
-        lines = (where / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         result = json.loads((where / "result.json").read_text(encoding="utf-8"))
-        rows = [json.loads(line) for line in lines]
+        rows = read_rows(where / "metrics.jsonl")
         settings[run.setting].append(Found(run, result, rows, seconds(folder, run), where))
     return settings
 
@@ -92,13 +92,10 @@ def mean_of(founds: Sequence[Found], metric: str) -> tuple[float, float, float]:
 
 def difference(a: Sequence[Found], b: Sequence[Found], metric: str) -> Difference | None:
     """`a - b` over the seeds that both have; None if there are none."""
-    by_seed = [{found.run.config.seed: found for found in founds} for founds in (a, b)]
-    seeds = [seed for seed in by_seed[0] if seed in by_seed[1]]
-    if not seeds:
-        return None
-    return paired_difference(
-        *(values([found[seed] for seed in seeds], metric) for found in by_seed)
-    )
+    others = {found.run.config.seed: found for found in b}
+    pairs = [(found, others.get(found.run.config.seed)) for found in a]
+    mine, theirs = ([pair[i] for pair in pairs if pair[1]] for i in (0, 1))
+    return paired_difference(values(mine, metric), values(theirs, metric)) if mine else None
 
 
 def ranked(settings: Mapping[str, Sequence[Found]], metric: str) -> list[str]:

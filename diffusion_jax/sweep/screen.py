@@ -1,5 +1,6 @@
 """All runs of a sweep on one screen: a table on a terminal, a line for every change elsewhere."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -29,15 +30,9 @@ class Screen:
         self._began, self._next = time.monotonic(), 0.0
         self._live = Live(console=Console(stderr=True)) if sys.stderr.isatty() else None
 
-    def __enter__(self) -> "Screen":
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, *what: object) -> None:
-        self._next = 0.0
-        if self._live:
-            self._live.stop()
+    def shown(self) -> contextlib.AbstractContextManager[object]:
+        """Keeps the table on the terminal, if there is one."""
+        return self._live or contextlib.nullcontext()
 
     def tell(self, statuses: Mapping[int, int | None]) -> None:
         """Shows the runs, given the statuses of the units that have begun, None while they run."""

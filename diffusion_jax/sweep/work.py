@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -89,16 +90,9 @@ def _left_by(folder: Path, run: Run) -> Any:
 
 def step_of(folder: Path, run: Run) -> int:
     """The last step that a run has logged."""
-    try:
-        with (folder / run.name / "metrics.jsonl").open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-            lines = file.read().splitlines()
-    except FileNotFoundError:
-        return 0
-    for line in reversed(lines):
-        with contextlib.suppress(ValueError):
-            return int(json.loads(line)["step"])
-    return 0
+    path = folder / run.name / "metrics.jsonl"
+    steps = re.findall(rb'"step": (\d+)', path.read_bytes()) if path.exists() else []
+    return int(steps[-1]) if steps else 0
 
 
 def _config(run: Run) -> Any:
