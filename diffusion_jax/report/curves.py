@@ -27,7 +27,7 @@ def read_rows(metrics: Path) -> list[dict[str, float]]:
 
 
 def _draw(
-    losses: Sequence[tuple[int, float]], heldout: Sequence[Mapping[str, float]], out: Path
+    losses: Sequence[tuple[float, float]], heldout: Sequence[Mapping[str, float]], out: Path
 ) -> None:
     from matplotlib.figure import Figure
 

@@ -93,9 +93,11 @@ def mean_of(founds: Sequence[Found], metric: str) -> tuple[float, float, float]:
 def difference(a: Sequence[Found], b: Sequence[Found], metric: str) -> Difference | None:
     """`a - b` over the seeds that both have; None if there are none."""
     others = {found.run.config.seed: found for found in b}
-    pairs = [(found, others.get(found.run.config.seed)) for found in a]
-    mine, theirs = ([pair[i] for pair in pairs if pair[1]] for i in (0, 1))
-    return paired_difference(values(mine, metric), values(theirs, metric)) if mine else None
+    pairs = [(found, others[seed]) for found in a if (seed := found.run.config.seed) in others]
+    if not pairs:
+        return None
+    mine, theirs = zip(*pairs, strict=True)
+    return paired_difference(values(mine, metric), values(theirs, metric))
 
 
 def ranked(settings: Mapping[str, Sequence[Found]], metric: str) -> list[str]:
