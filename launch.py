@@ -1,14 +1,12 @@
 """Trains, samples and evaluates, or says what it would do: flags -> config -> run."""
 
-import dataclasses
 import sys
 from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
 
-VARIANTS = 4
-"""Pictures of a prompt, where not told otherwise."""
+VARIANTS = 4  # pictures of a prompt, where not told otherwise
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file in configs/; override its keys as --config.group.key=value."
 )
@@ -28,16 +26,16 @@ PROMPT = flags.DEFINE_multi_string(
     "prompt", None, "A text to draw four pictures of; may be given several times."
 )
 PROMPTS = flags.DEFINE_string("prompts", None, "A file with such a text on each line.")
-NEGATIVE = flags.DEFINE_string("negative", None, "A text that guidance leads away from.")
-VARY = flags.DEFINE_string("vary", None, "A picture to draw variants of.")
-STRENGTH = flags.DEFINE_float("strength", None, "How far variants are from it, in [0, 1].")
+flags.DEFINE_string("negative", None, "A text that guidance leads away from.")
+flags.DEFINE_string("vary", None, "A picture to draw variants of.")
+flags.DEFINE_float("strength", None, "How far variants are from it, in [0, 1].")
 UPSCALE = flags.DEFINE_string(
     "upscale", None, "A picture to draw four enlarged ones of, by a model of low resolutions."
 )
 INTERPOLATE = flags.DEFINE_string(
     "interpolate", None, "--interpolate A B: draws the pictures from one text to another."
 )
-STRIP = flags.DEFINE_integer("strip", None, "Pictures from noise to result, per sample.")
+flags.DEFINE_integer("strip", None, "Pictures from noise to result, per sample.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; by default runs/<config name>.")
 SWEEP = flags.DEFINE_string(
     "sweep",
@@ -71,10 +69,17 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is
 MULTIHOST = flags.DEFINE_bool(
     "multihost", False, "One of a TPU slice's hosts (SLURM, GKE and Open MPI need no flag)."
 )
+SETTINGS = {
+    "negative": "negative",
+    "strip": "strip",
+    "strength": "vary.strength",
+    "upscale": "upscale.image",
+    "vary": "vary.image",
+}
+"""Flags that stand for settings of `config.sample`."""
 NOT_OF_A_SWEEP = (
     *("mode", "topology", "coordinator", "num_processes", "process_id", "multihost"),
-    *("prompt", "prompts", "negative", "strip", "vary", "strength", "interpolate"),
-    "upscale",
+    *("prompt", "prompts", "interpolate", *SETTINGS),
 )
 
 
@@ -94,14 +99,13 @@ def parse(argv: list[str]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     """Runs one config."""
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     if SWEEP.value is not None:
-        sys.exit(_sweep(SWEEP.value))
+        sys.exit(_sweep(SWEEP.value, name))
     from diffusion_jax import run  # not at the top: --help is instant
     from diffusion_jax.system import processes
 
     _shortcuts(argv[1:])
-
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = Path(WORKDIR.value or Path("runs") / name)
     together = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, MULTIHOST.value)
     try:
@@ -125,19 +129,11 @@ def _shortcuts(rest: list[str]) -> None:
             sys.exit(f"error: --prompts={PROMPTS.value}: there is no text in it")
     if prompts:
         sample.prompts = tuple(prompts)
-    if UPSCALE.value is not None:
-        sample.upscale.image = UPSCALE.value
     asked = len(prompts) or (UPSCALE.value is not None)
     if asked and not any("config.sample.num_images" in arg for arg in sys.argv):
         sample.num_images = VARIANTS * asked
-    if NEGATIVE.value is not None:
-        sample.negative = NEGATIVE.value
-    if STRIP.value is not None:
-        sample.strip = STRIP.value
-    if VARY.value is not None:
-        sample.vary.image = VARY.value
-    if STRENGTH.value is not None:
-        sample.vary.strength = STRENGTH.value
+    given = {key: flags.FLAGS[flag].value for flag, key in SETTINGS.items()}
+    sample.update_from_flattened_dict({k: v for k, v in given.items() if v is not None})
     if INTERPOLATE.value is not None:
         if len(rest) != 1:
             sys.exit("error: --interpolate needs two texts, --interpolate A B")
@@ -146,18 +142,16 @@ def _shortcuts(rest: list[str]) -> None:
         sys.exit(f"error: {rest[0]!r} is no flag; settings are given as --config.group.key=value")
 
 
-def _sweep(words: str) -> int:
+def _sweep(words: str, name: str) -> int:
     """Runs a sweep; returns the exit status."""
     from diffusion_jax.sweep.command import Options, default_folder, run_sweep
 
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    folder = Path(WORKDIR.value) if WORKDIR.value else default_folder(words, name)
-    how = Options(WORKERS.value, TOGETHER.value, PART.value, SUBMIT.value, MAX_RUNS.value)
-    how = dataclasses.replace(how, unit=UNIT.value)
     for flag in NOT_OF_A_SWEEP:
         if flags.FLAGS[flag].present:
             sys.exit(f"error: --{flag} does not go with --sweep")
-    return run_sweep(words, CONFIG.value, folder, how)
+    folder = Path(WORKDIR.value) if WORKDIR.value else default_folder(words, name)
+    how = (WORKERS.value, TOGETHER.value, PART.value, SUBMIT.value, MAX_RUNS.value, UNIT.value)
+    return run_sweep(words, CONFIG.value, folder, Options(*how))
 
 
 if __name__ == "__main__":

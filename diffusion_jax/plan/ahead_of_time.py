@@ -21,27 +21,17 @@ ELSEWHERE = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no TPU is held, so that several may plan at once
 }
-CHIP_CONFIGS = {"v4": "megacore"}
-"""One device per chip, where that is not libtpu's default."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What the compiler says of each device.
+    """What the compiler says of each device, in bytes."""
 
-    Attributes:
-        arguments: bytes of state and batch, as they are padded.
-        temporary: bytes of gradients, activations and working space.
-        code: bytes of the program itself.
-        exchanged: bytes that it sends in a step.
-        refused: why there is no program, in the compiler's words; '' if there is one.
-    """
-
-    arguments: int = 0
-    temporary: int = 0
-    code: int = 0
-    exchanged: int = 0
-    refused: str = ""
+    arguments: int = 0  # state and batch, as they are padded
+    temporary: int = 0  # gradients, activations and working space
+    code: int = 0  # the program itself
+    exchanged: int = 0  # sent in a step
+    refused: str = ""  # why there is no program, in the compiler's words; '' if there is one
 
 
 def has_libtpu() -> bool:
@@ -57,8 +47,8 @@ def compile_step(program: Program, topology: Topology) -> Compiled:
     """
     for name, value in ELSEWHERE.items():
         os.environ.setdefault(name, value)
-    kind = topology.name.split(":")[0]
-    options = {"chip_config_name": CHIP_CONFIGS[kind]} if kind in CHIP_CONFIGS else {}
+    # One device per chip, which is not libtpu's default for v4.
+    options = {"chip_config_name": "megacore"} if topology.name.startswith("v4:") else {}
     try:
         with silent_stderr():
             devices = topologies.get_topology_desc(topology.name, "tpu", **options).devices
@@ -111,7 +101,10 @@ def exchanged_bytes(hlo: str) -> int:
     condition, which is what a scan compares its counter with. The steps of one that runs beside
     the computation are several instructions of one channel, and count once.
     """
-    computations = _computations(hlo)
+    block = re.compile(r"^(ENTRY )?%?([\w.\-]+) \([^\n]*\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
+    computations = {
+        "ENTRY" if entry else name: body.splitlines() for entry, name, body in block.findall(hlo)
+    }
     counted: set[str] = set()
 
     def of(name: str) -> float:
@@ -132,19 +125,6 @@ def exchanged_bytes(hlo: str) -> int:
         return total
 
     return int(of("ENTRY"))
-
-
-def _computations(hlo: str) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    name = ""
-    for line in hlo.splitlines():
-        head = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line)
-        if head:
-            name = "ENTRY" if head[1] else head[2]
-            found[name] = []
-        elif name:
-            found[name].append(line)
-    return found
 
 
 def _sent(line: str) -> float:

@@ -4,7 +4,7 @@ import math
 import os
 import statistics
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,8 @@ from diffusion_jax.plan.program import FROZEN, PARTS, Program
 
 USABLE = {"tpu": 15.75 / 16, "gpu": 0.92, "cpu": 0.8}
 """Share of the memory that a program can have: of TPUs what their compiler grants."""
-PREALLOCATED = 0.75
-"""Share of a GPU's memory that JAX takes unless it is told."""
-PATIENCE = 60.0
-"""Seconds that a step may take to be measured."""
+PREALLOCATED = 0.75  # share of a GPU's memory that JAX takes unless it is told
+PATIENCE = 60.0  # seconds that a step may take to be measured
 
 
 def plan_topology(config: Config, dataset: Dataset, topology: Topology) -> list[str]:
@@ -31,37 +29,46 @@ def plan_topology(config: Config, dataset: Dataset, topology: Topology) -> list[
         ConfigError: it is not possible on so many devices.
         TopologyError: libtpu knows no such slice.
     """
-    hardware = topology.hardware
-    program = Program(config, dataset, topology.count, hardware.platform)
-    lines = _about_network(program)
-    compiled = None
-    if hardware.platform == "tpu" and has_libtpu():
-        compiled = compile_step(program, topology)
-    elif hardware.platform == "tpu":
+    platform = topology.hardware.platform
+    program = Program(config, dataset, topology.count, platform)
+    lines = [_about_network(program)]
+    compiled, refused, sent = None, "", None
+    if platform == "tpu" and has_libtpu():
+        found = compile_step(program, topology)
+        compiled, refused = (None, found.refused) if found.refused else (found, "")
+    elif platform == "tpu":
         lines.append("`pip install libtpu` compiles the step too; what follows is estimated")
-    limit = hardware.memory * USABLE[hardware.platform]
-    lines += _about_memory(program, compiled, hardware, limit)
-    lines += _about_time(program, compiled, topology)
-    return [*lines, f"next: {_next_change(program, compiled, topology, limit)}"]
+    if compiled and config.parallel.strategy == "sharded":
+        # It is compiled for one mesh, whose gradients are summed in the dtype of the computation;
+        # the replicated step sums them in float32.
+        sent = compiled.exchanged
+    memory = _compiled_memory(program, compiled) if compiled else program.memory
+    limit = topology.hardware.memory * USABLE[platform]
+    told = "as compiled" if compiled else "estimated from lifetimes"
+    lines += _about_memory(memory, told, refused, topology.hardware, limit)
+    times = roofline(program, topology, sent)
+    lines += _about_time(
+        program, topology, times, "rings" if sent is None else "collectives as compiled"
+    )
+    return [*lines, f"next: {_next_change(program, topology, memory, refused, times, limit)}"]
 
 
 def plan_here(config: Config, dataset: Dataset) -> list[str]:
     """Lines about a config on the devices that are there, with a few steps that are timed."""
     device, count = jax.local_devices()[0], jax.device_count()
     program = Program(config, dataset, count, jax.default_backend())
-    memory = _memory_of(device)
-    hardware = find_hardware(device.device_kind)
     # The devices of a CPU share its memory and its cores.
     shared = count if device.platform == "cpu" else 1
-    limit = memory * USABLE[device.platform] / shared
-    lines = _about_network(program)
-    lines += _about_memory(program, None, hardware, limit)
+    limit = _memory_of(device) * USABLE[device.platform] / shared
+    hardware, told = find_hardware(device.device_kind), "estimated from lifetimes"
     dtype = jnp.dtype(config.model.dtype)
     peak = matrix_peak(dtype) * count / shared
-    lines.append(
+    lines = [
+        _about_network(program),
+        *_about_memory(program.memory, told, "", hardware, limit),
         f"matrix peak of {count} x {device.device_kind}: {peak / 1e12:.3g} TFLOP/s in {dtype}, "
-        "measured"
-    )
+        "measured",
+    ]
     if sum(program.memory.values()) > limit:
         return [*lines, "no step is timed: it does not fit"]
     expected = 2 * program.step_flops / peak
@@ -70,11 +77,12 @@ def plan_here(config: Config, dataset: Dataset) -> list[str]:
     steps = Steps(program)
     first, times = steps.take(), steps.take_some()
     step = statistics.median(times)
-    lines.append(
+    return [
+        *lines,
         f"a step: {_duration(step)} (median of {len(times)}; the first, compilation included, "
-        f"{_duration(first)}), {program.model_flops / step / peak:.0%} of the measured peak"
-    )
-    return [*lines, _whole_run(program, step, "at this rate")]
+        f"{_duration(first)}), {program.model_flops / step / peak:.0%} of the measured peak",
+        _whole_run(program, step, "at this rate"),
+    ]
 
 
 def _memory_of(device: Any) -> float:
@@ -84,45 +92,43 @@ def _memory_of(device: Any) -> float:
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def _about_network(program: Program) -> list[str]:
+def _about_network(program: Program) -> str:
     size, words = program.config.train.batch_size, program.dataset.kind.words
     again = program.step_flops / program.model_flops - 1
     computed = f", {again:.0%} of them to compute again (remat)" if again > 0.005 else ""
-    return [
+    return (
         f"{program.parameters:,} parameters; {program.forward_flops / 1e9:.4g} GFLOP forward for "
         f"one of {words}; {program.step_flops / 1e12:.4g} TFLOP for a training step of "
         f"{size}{computed}"
-    ]
+    )
 
 
 # Memory
 
 
-def _by_part(program: Program, compiled: Compiled | None) -> dict[str, int]:
-    """Bytes on each device by part: the compiler's sums where there are any."""
+def _compiled_memory(program: Program, compiled: Compiled) -> dict[str, int]:
+    """Bytes on each device by part, whose sums are the compiler's."""
     estimate = program.memory
-    if compiled is None or compiled.refused:
-        return estimate
     state = {name: size for name, size in estimate.items() if name in (*PARTS.values(), FROZEN)}
-    found = {**state, "batch and padding": compiled.arguments - sum(state.values())}
-    found["gradients"] = min(estimate["gradients"], compiled.temporary)
-    found["activations and working space"] = compiled.temporary - found["gradients"]
-    return {**found, "program": compiled.code}
+    gradients = min(estimate["gradients"], compiled.temporary)
+    return {
+        **state,
+        "batch and padding": compiled.arguments - sum(state.values()),
+        "gradients": gradients,
+        "activations and working space": compiled.temporary - gradients,
+        "program": compiled.code,
+    }
 
 
 def _about_memory(
-    program: Program, compiled: Compiled | None, hardware: Hardware | None, limit: float
+    memory: Mapping[str, int], told: str, refused: str, hardware: Hardware | None, limit: float
 ) -> list[str]:
-    found = _by_part(program, compiled)
-    whole = sum(found.values())
-    told = "as compiled" if compiled and not compiled.refused else "estimated from lifetimes"
+    whole = sum(memory.values())
     lines = [f"memory on each device, {told}:"]
-    lines += [f"  {_size(size):>10} {name}" for name, size in found.items() if size >= 2**10]
+    lines += [f"  {_size(size):>10} {name}" for name, size in memory.items() if size >= 2**10]
     lines.append(f"  {_size(whole):>10} of the {_size(limit)} that a program can have")
-    if compiled and compiled.refused:
-        return [*lines, f"it does not fit: {compiled.refused}"]
-    if whole > limit:
-        return [*lines, "it does not fit"]
+    if refused or whole > limit:
+        return [*lines, f"it does not fit{f': {refused}' if refused else ''}"]
     close = ", but barely" if whole > 0.9 * limit else ""
     if hardware and hardware.platform == "gpu" and whole > PREALLOCATED * hardware.memory:
         close += "; set XLA_PYTHON_CLIENT_MEM_FRACTION=0.92, JAX takes 0.75 of the memory"
@@ -145,40 +151,34 @@ def _peak(program: Program, hardware: Hardware) -> float:
     return hardware.flops / 2 if half else hardware.flops
 
 
-def _is_as_compiled(compiled: Compiled | None, program: Program) -> TypeGuard[Compiled]:
-    """Whether the run sends what the compiled program does.
+def roofline(program: Program, topology: Topology, sent: int | None = None) -> dict[str, float]:
+    """Seconds of a step if it were bound by one thing alone (Williams et al. 2009).
 
-    It is compiled for one mesh, whose gradients are summed in the dtype of the computation; the
-    replicated step sums them in float32.
+    Args:
+        program: the config.
+        topology: its devices.
+        sent: bytes that each of them sends; None: those of rings.
     """
-    sharded = program.config.parallel.strategy == "sharded"
-    return compiled is not None and not compiled.refused and sharded
-
-
-def roofline(program: Program, compiled: Compiled | None, topology: Topology) -> dict[str, float]:
-    """Seconds of a step if it were bound by one thing alone (Williams et al. 2009)."""
-    hardware = topology.hardware
-    sent = compiled.exchanged if _is_as_compiled(compiled, program) else program.exchanged
+    sent = program.exchanged if sent is None else sent
     return {
-        "computation": program.step_flops / topology.count / _peak(program, hardware),
-        "memory": program.traffic / hardware.bandwidth,
+        "computation": program.step_flops / topology.count / _peak(program, topology.hardware),
+        "memory": program.traffic / topology.hardware.bandwidth,
         "interconnect": sent / topology.link if topology.count > 1 else 0.0,
     }
 
 
-def _about_time(program: Program, compiled: Compiled | None, topology: Topology) -> list[str]:
-    times = roofline(program, compiled, topology)
+def _about_time(
+    program: Program, topology: Topology, times: Mapping[str, float], collectives: str
+) -> list[str]:
     bound = max(times, key=times.__getitem__)
-    best = times[bound]
-    hardware = topology.hardware
+    hardware, best = topology.hardware, times[bound]
     words = ", ".join(f"{name} {_duration(value)}" for name, value in times.items())
-    read = "collectives as compiled" if _is_as_compiled(compiled, program) else "rings"
     return [
         f"a step takes no less than {_duration(best)}, bound by {bound} ({words})",
         f"  assumed: {_peak(program, hardware) / 1e12:.4g} TFLOP/s and "
         f"{hardware.bandwidth / 1e12:.4g} TB/s per device as published, "
         f"{topology.link / 1e9:.4g} GB/s between devices, all three at the same time; each product "
-        f"reads and writes memory once; {read}",
+        f"reads and writes memory once; {collectives}",
         _whole_run(program, best, "at best"),
         _whole_run(program, 2 * best, "at half of it"),
     ]
@@ -250,15 +250,18 @@ def _faster(program: Program, bound: str) -> Iterator[dict[str, Any]]:
 
 
 def _next_change(
-    program: Program, compiled: Compiled | None, topology: Topology, limit: float
+    program: Program,
+    topology: Topology,
+    memory: Mapping[str, int],
+    refused: str,
+    times: Mapping[str, float],
+    limit: float,
 ) -> str:
     """The first change, by estimates, that would make it fit, or go faster and still fit."""
-    whole = sum(_by_part(program, compiled).values())
-    times = roofline(program, compiled, topology)
+    whole = sum(memory.values())
     bound = max(times, key=times.__getitem__)
-    fits = whole <= limit and not (compiled and compiled.refused)
-    # What the compiler needed beyond the estimate it will need again.
-    beyond = 0 if not compiled or compiled.refused else whole - sum(program.memory.values())
+    fits = whole <= limit and not refused
+    beyond = whole - sum(program.memory.values())  # the compiler will need it again
     rate = program.config.train.batch_size / times[bound]
     for changes in _faster(program, bound) if fits else _lighter(program, limit):
         other = program.changed(changes)
@@ -266,25 +269,20 @@ def _next_change(
             needed = sum(other.memory.values()) + beyond
         except ConfigError:  # such as a batch that cannot be cut so
             continue
-        new = max(roofline(other, None, topology).values())
-        gain = other.config.train.batch_size / new / rate
+        gain = other.config.train.batch_size / max(roofline(other, topology).values()) / rate
         if needed > 0.95 * limit or (fits and gain < 1.02):
             continue
         told = "estimated"
-        if compiled and compiled.refused:  # the estimate said otherwise, or might again
+        if refused:  # the estimate said otherwise, or might again
             tried = compile_step(other, topology)
             if tried.refused:
                 continue
-            needed, told = sum(_by_part(other, tried).values()), "compiled"
-        still = "still fit" if fits else "fit"
+            needed, told = sum(_compiled_memory(other, tried).values()), "compiled"
+        flags = " ".join(f"--config.{key}={value}" for key, value in changes.items())
         return (
-            f"{_overrides(changes)} would need {_size(needed)} and {still}, at {gain:.2f} "
+            f"{flags} would need {_size(needed)} and {'still ' if fits else ''}fit, at {gain:.2f} "
             f"times the images/s at best ({told})"
         )
     if fits:
         return "nothing that would be faster and fit; it is bound by " + bound
     return "no change of remat, train.accumulate or parallel.fsdp makes it fit on these devices"
-
-
-def _overrides(changes: Mapping[str, Any]) -> str:
-    return " ".join(f"--config.{key}={value}" for key, value in changes.items())

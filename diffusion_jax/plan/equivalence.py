@@ -21,8 +21,7 @@ from diffusion_jax.objectives.parts import Times
 from diffusion_jax.types import Array, Cond, Context, Key, Params
 
 SHAPE = (2, 2)
-LEVELS = 32
-"""Noise levels looked at of each config, evenly in its own training times."""
+LEVELS = 32  # noise levels looked at of each config, evenly in its own training times
 
 
 class Comparison(NamedTuple):

@@ -16,27 +16,16 @@ class TopologyError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Hardware:
-    """One kind of device.
+    """One kind of device."""
 
-    Attributes:
-        platform: "tpu", "gpu" or "cpu".
-        kind: a part of what JAX calls it (`jax.Device.device_kind`).
-        flops: peak of dense bfloat16 products, FLOP/s.
-        memory: bytes.
-        bandwidth: of its memory, bytes/s.
-        interconnect: to its neighbours, bytes/s in one direction, over all its links.
-        network: the same beyond `node` devices.
-        node: devices that the interconnect joins at most.
-    """
-
-    platform: str
-    kind: str
-    flops: float
-    memory: float
-    bandwidth: float
-    interconnect: float
-    network: float
-    node: int
+    platform: str  # "tpu", "gpu" or "cpu"
+    kind: str  # a part of what JAX calls it (`jax.Device.device_kind`)
+    flops: float  # peak of dense bfloat16 products, FLOP/s
+    memory: float  # bytes
+    bandwidth: float  # of its memory, bytes/s
+    interconnect: float  # to its neighbours, bytes/s in one direction, over all its links
+    network: float  # the same beyond `node` devices
+    node: int  # devices that the interconnect joins at most
 
 
 def _tpu(kind: str, flops: float, gib: int, bandwidth: float, gbit: float, most: int) -> Hardware:
@@ -67,15 +56,9 @@ HARDWARE: Mapping[str, Hardware] = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """So many devices of a kind.
+    """So many devices of a kind."""
 
-    Attributes:
-        name: as it was given, such as "v5e:16x16" or "h100:8".
-        hardware: each of the devices.
-        count: how many.
-    """
-
-    name: str
+    name: str  # as it was given, such as "v5e:16x16" or "h100:8"
     hardware: Hardware
     count: int
 
@@ -93,30 +76,27 @@ def parse_topology(name: str) -> Topology:
         TopologyError: one sentence with the nearest match.
     """
     kind, _, size = name.lower().partition(":")
-    if kind not in HARDWARE:
-        raise TopologyError(
-            f"--topology={name}: no device is called {kind!r}{suggest(kind, HARDWARE)}"
-        )
-    hardware = HARDWARE[kind]
-    tpu = hardware.platform == "tpu"
-    axes = 3 if kind in ("v4", "v5p") else 2
-    pattern = r"x".join([r"[1-9]\d*"] * axes) if tpu else r"[1-9]\d*"
-    example = {3: "2x2x1, 4x4x4", 2: "1x1, 4x4, 16x16"}[axes] if tpu else "1, 8, 16"
+    hardware = HARDWARE.get(kind)
+    if not hardware:
+        raise _refusal(name, f"no device is called {kind!r}{suggest(kind, HARDWARE)}")
+    most, number = hardware.node, r"[1-9]\d*"
+    pattern, example = number, "1, 8, 16"
+    if hardware.platform == "tpu":
+        cube = kind in ("v4", "v5p")
+        pattern = "x".join([number] * (3 if cube else 2))
+        example = "2x2x1, 4x4x4" if cube else "1x1, 4x4, 16x16"
     if not re.fullmatch(pattern, size):
-        raise TopologyError(
-            f"--topology={name}: {size!r} is no size of {kind}; take such as {example}"
-        )
+        raise _refusal(name, f"{size!r} is no size of {kind}; take such as {example}")
     count = math.prod(map(int, size.split("x")))
-    if tpu and count > hardware.node:
-        raise TopologyError(
-            f"--topology={name}: a slice of {kind} has {hardware.node} chips at most"
-        )
-    if not tpu and count > hardware.node and count % hardware.node:
-        raise TopologyError(
-            f"--topology={name}: more than {hardware.node} of {kind} come in whole nodes of "
-            f"{hardware.node}"
-        )
+    if count > most and hardware.platform == "tpu":
+        raise _refusal(name, f"a slice of {kind} has {most} chips at most")
+    if count > most and count % most:
+        raise _refusal(name, f"more than {most} of {kind} come in whole nodes of {most}")
     return Topology(f"{kind}:{size}", hardware, count)
+
+
+def _refusal(name: str, why: str) -> TopologyError:
+    return TopologyError(f"--topology={name}: {why}")
 
 
 def find_hardware(device_kind: str) -> Hardware | None:

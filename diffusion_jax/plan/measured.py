@@ -12,10 +12,8 @@ from diffusion_jax.plan.program import Program
 from diffusion_jax.training.state import initial_state
 from diffusion_jax.types import Batch
 
-SECONDS = 5.0
-"""Steps are taken for about so long."""
-SIDES = {"cpu": 2048}
-"""Of the matrices whose product is timed; 8192 elsewhere."""
+SECONDS = 5.0  # steps are taken for about so long
+SIDES = {"cpu": 2048}  # of the matrices whose product is timed; 8192 elsewhere
 
 
 def matrix_peak(dtype: Any, rounds: int = 8) -> float:

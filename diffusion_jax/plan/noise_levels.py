@@ -1,6 +1,6 @@
 """What a config will do with its noise levels, before any time is spent; warnings in words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -13,26 +13,22 @@ from diffusion_jax.training.ema import too_young
 EDGES = (13.3, 10.0, 7.0, 4.0, 2.0, 0.0, -2.0, -4.0, -7.0, -10.0, -13.3)
 """Edges in `logsnr` of the bands. Beyond the first, noise is below a third of a grey level."""
 QUANTILES = 20_000
-FLAT = 0.02
-"""Least fall of `logsnr` in a step that does something, over the grid's median."""
+FLAT = 0.02  # least fall of `logsnr` in a step that does something, over the grid's median
 SEEN = 0.001
 """Least share of training over that of the sampling steps, for a band with two steps or more."""
-PRIOR_NATS = 0.05
-"""Most that the prior may not know of an image."""
-COARSE_END = 0.3
-"""Most noise over signal that the last of many steps may take away at once."""
+PRIOR_NATS = 0.05  # most that the prior may not know of an image
+COARSE_END = 0.3  # most noise over signal that the last of many steps may take away at once
+
+
+_Band = tuple[float, float, float, float]
+"""Its edges in `logsnr`; shares of training and of sampling, where a step counts at its start."""
 
 
 class Plan(NamedTuple):
-    """What was found.
+    """What was found."""
 
-    Attributes:
-        lines: the figures, ready to print.
-        warnings: a sentence for each thing that looks wrong.
-    """
-
-    lines: list[str]
-    warnings: list[str]
+    lines: list[str]  # the figures, ready to print
+    warnings: list[str]  # a sentence for each thing that looks wrong
 
 
 def make_plan(config: Config, parts: Parts, second_moment: float) -> Plan:
@@ -56,11 +52,21 @@ def make_plan(config: Config, parts: Parts, second_moment: float) -> Plan:
     # KL(N(alpha x_0, sigma^2) || N(0, sigma^2)), what the prior does not know of the data.
     kl = 0.5 * start * second_moment * dimensions
     left = float(np.exp(-levels[-1] / 2))
+    bands = [
+        (high, low, _share(trained, high, low), _share(levels[:-1], high, low))
+        for high, low in zip((np.inf, *EDGES), (*EDGES, -np.inf), strict=True)
+    ]
+    steps = len(times) - 1
     lines = [
         f"signal to noise ratio at t = 1: {terminal:.3g}; where sampling starts: {start:.3g}",
         f"prior KL: {kl:.3g} nats per image, {kl / np.log(2) / dimensions:.3g} bits per dimension",
         f"noise over signal where sampling ends: {left:.3g}",
-        *_table(trained, levels),
+        f"{'logsnr':>16} {'training':>9} {'sampling steps':>15}",
+        *(
+            f"{high:>7g} to {low:>5g} {training:>9.1%} {round(sampling * steps):>15}"
+            for high, low, training, sampling in bands
+            if training or sampling
+        ),
     ]
     searched = config.sample.grid == OPTIMISED
     if searched:
@@ -68,7 +74,7 @@ def make_plan(config: Config, parts: Parts, second_moment: float) -> Plan:
     warnings = [
         *_about_ends(kl, left, times, levels, terminal),
         *([] if searched else _about_steps(times, levels)),
-        *_about_training(trained, levels),
+        *_about_training(trained, bands, steps),
         *_about_shift(config),
         *too_young(parts.averages, config.train.steps),
     ]
@@ -79,25 +85,9 @@ def _share(levels: np.ndarray, high: float, low: float) -> float:
     return float(np.mean((levels <= high) & (levels > low)))
 
 
-def _bands() -> Sequence[tuple[float, float]]:
-    return list(zip((np.inf, *EDGES), (*EDGES, -np.inf), strict=True))
-
-
-def _table(trained: np.ndarray, levels: np.ndarray) -> list[str]:
-    """Share of training and of sampling in each band; a step counts where it starts."""
-    lines = [f"{'logsnr':>16} {'training':>9} {'sampling steps':>15}"]
-    for high, low in _bands():
-        shares = _share(trained, high, low), _share(levels[:-1], high, low)
-        if any(shares):
-            steps = round(shares[1] * (len(levels) - 1))
-            lines.append(f"{high:>7g} to {low:>5g} {shares[0]:>9.1%} {steps:>15}")
-    return lines
-
-
 def _about_ends(
     kl: float, left: float, times: np.ndarray, levels: np.ndarray, terminal: float
-) -> list[str]:
-    found = []
+) -> Iterator[str]:
     if kl > PRIOR_NATS:
         where = "t = 1" if times[0] == 1 else f"t = {times[0]:.4g}, where sampling starts,"
         cure = (
@@ -105,65 +95,56 @@ def _about_ends(
             if terminal < np.exp(levels[0]) / 2
             else "schedule.zero_terminal_snr=True or more schedule.shift mends it"
         )
-        found.append(
+        yield (
             f"x_t at {where} still says {kl:.2g} nats of its image, but samples start from pure "
             f"noise: brightness and layout will be off; {cure}"
         )
     if left > 1 / 127.5:
-        found.append(f"samples end with noise {left:.2g} times their signal left in them")
+        yield f"samples end with noise {left:.2g} times their signal left in them"
     if levels[-2] < -2 * np.log(COARSE_END) and len(levels) > 10:
-        found.append(
+        yield (
             f"the last step goes from noise {np.exp(-levels[-2] / 2):.2g} times the signal to "
             "clean at once: take another sample.grid"
         )
-    return found
 
 
-def _about_steps(times: np.ndarray, levels: np.ndarray) -> list[str]:
+def _about_steps(times: np.ndarray, levels: np.ndarray) -> Iterator[str]:
     """Steps that do nothing: those too small, and those where no noise can be seen."""
     fall = np.diff(levels)  # infinite at the ends of some schedules
     flat = fall < FLAT * np.median(fall)
-    idle = int(np.sum(levels[:-1] > EDGES[0]))
-    found = []
     if flat.any():
-        found.append(
+        yield (
             f"{flat.sum()} of {len(fall)} sampling steps hardly change the noise level, the first "
             f"at t = {times[np.argmax(flat)]:.4g}: wasted"
         )
-    if idle:
-        found.append(
+    if idle := int(np.sum(levels[:-1] > EDGES[0])):
+        yield (
             f"{idle} of {len(fall)} sampling steps start where noise is less than a third of a "
             "grey level: wasted"
         )
-    return found
 
 
-def _about_training(trained: np.ndarray, levels: np.ndarray) -> list[str]:
-    found = []
-    for high, low in _bands():
-        training, steps = _share(trained, high, low), _share(levels[:-1], high, low)
-        if training < SEEN * steps and steps * (len(levels) - 1) > 1.5:
-            found.append(
-                f"{steps:.0%} of the sampling steps start at logsnr from {high:g} to {low:g}, "
+def _about_training(trained: np.ndarray, bands: Sequence[_Band], steps: int) -> Iterator[str]:
+    for high, low, training, sampling in bands:
+        if training < SEEN * sampling and sampling * steps > 1.5:
+            yield (
+                f"{sampling:.0%} of the sampling steps start at logsnr from {high:g} to {low:g}, "
                 f"where {training:.2%} of the training is spent"
             )
     unseen = float(np.mean(trained > EDGES[0] + 4) + np.mean(trained < EDGES[-1] - 4))
     if unseen > 0.1:
-        found.append(
+        yield (
             f"{unseen:.0%} of the training is spent where there is next to no noise or next to no "
             "signal: take another time_sampling for this schedule"
         )
-    return found
 
 
-def _about_shift(config: Config) -> list[str]:
-    law = config.time_sampling
+def _about_shift(config: Config) -> Iterator[str]:
+    law, shift = config.time_sampling, config.schedule.shift
     mean = law.logit_normal.mean if law.name == "logit_normal" else 0.0
-    if config.schedule.shift != 1 and mean:
-        twice = config.schedule.shift * np.exp(mean)
-        return [
-            f"noise levels are shifted twice in training: schedule.shift={config.schedule.shift:g} "
-            f"and time_sampling.logit_normal.mean={mean:g} make {twice:.3g} together in flow, but "
-            "sampling is shifted by the first alone"
-        ]
-    return []
+    if shift != 1 and mean:
+        yield (
+            f"noise levels are shifted twice in training: schedule.shift={shift:g} "
+            f"and time_sampling.logit_normal.mean={mean:g} make {shift * np.exp(mean):.3g} "
+            "together in flow, but sampling is shifted by the first alone"
+        )

@@ -24,6 +24,11 @@ PARTS = {"params": "parameters", "ema": "moving averages", "opt_state": "optimiz
 FROZEN = "frozen parameters"
 
 
+def _size(tree: Any) -> int:
+    """Bytes of all arrays of a tree."""
+    return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(tree))
+
+
 class _Sizes(Sharded):
     """`Sharded` over devices that are not there, for the sizes of what lies on each."""
 
@@ -34,19 +39,12 @@ class _Sizes(Sharded):
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A config on so many devices.
-
-    Attributes:
-        config: of the run.
-        dataset: its items, or their shape alone.
-        devices: how many it runs on.
-        platform: theirs, "cpu", "gpu" or "tpu".
-    """
+    """A config on so many devices."""
 
     config: Config
-    dataset: Dataset
+    dataset: Dataset  # its items, or their shape alone
     devices: int
-    platform: str
+    platform: str  # "cpu", "gpu" or "tpu"
 
     def changed(self, changes: Mapping[str, Any]) -> "Program":
         """The same with other settings, `{"group.key": value}`."""
@@ -154,27 +152,24 @@ class Program:
     def bytes_of(self, tree: Any) -> int:
         """Bytes of a tree, named as the state, on each device."""
         shardings = _Sizes(*self.cuts).shardings(tree)
-        sizes = jax.tree.map(
-            lambda a, s: math.prod(s.shard_shape(a.shape)) * a.dtype.itemsize, tree, shardings
+        return _size(
+            jax.tree.map(lambda a, s: a.update(shape=s.shard_shape(a.shape)), tree, shardings)
         )
-        return sum(jax.tree.leaves(sizes))
 
     @functools.cached_property
     def memory(self) -> dict[str, int]:
         """Bytes on each device by part, estimated without compilation; the whole is their sum."""
-        found = {
-            PARTS.get(name, "the rest of the state"): 0 for name in (*PARTS, *self.state._fields)
-        }
+        rest = "the rest of the state"
+        found = dict.fromkeys((*PARTS.values(), rest), 0)
         for name, value in self.state._asdict().items():
-            found[PARTS.get(name, "the rest of the state")] += self.bytes_of({name: value})
+            found[PARTS.get(name, rest)] += self.bytes_of({name: value})
         if self.parts.task.frozen:
             found[FROZEN] = self.bytes_of({"frozen": self.frozen})
-        whole = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(self.state.params))
-        gradients = self.bytes_of({"params": self.state.params})
-        found["gradients"] = gradients * (2 if self.config.train.accumulate > 1 else 1)
+        whole = _size(self.state.params)
+        found["gradients"] = found[PARTS["params"]] * (2 if self.config.train.accumulate > 1 else 1)
         found["activations"] = max(self.gradient[2] - whole, 0)
         found["parameters as computed with"] = self._copy_bytes(whole)
-        found["batch"] = self.batch_bytes
+        found["batch"] = _size(self.batch(self.rows * self.config.train.accumulate))
         return found
 
     def _copy_bytes(self, whole: int) -> int:
@@ -186,12 +181,6 @@ class Program:
         if self.config.model.dtype == "float32":
             return whole // model if fsdp > 1 else 0
         return whole // 2 // model if self.remat != "none" else 0
-
-    @property
-    def batch_bytes(self) -> int:
-        """Bytes of the batch on each device."""
-        leaves = jax.tree.leaves(self.batch(self.rows * self.config.train.accumulate))
-        return sum(math.prod(a.shape) * a.dtype.itemsize for a in leaves)
 
     @property
     def traffic(self) -> int:
@@ -210,8 +199,7 @@ class Program:
         the forward pass alone. What `model` sends of activations is left out.
         """
         data, fsdp, model = self.cuts
-        whole = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(self.state.params)) // model
-        frozen = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(self.frozen)) // model
+        whole, frozen = _size(self.state.params) // model, _size(self.frozen) // model
         gathered = (3 * whole + frozen) * (fsdp - 1) / fsdp * self.config.train.accumulate
         return int(gathered + 2 * whole / fsdp * (data - 1) / data)
 
@@ -221,12 +209,12 @@ class Program:
         def laid(tree: Any, shardings: Any) -> Any:
             return jax.tree.map(lambda a, s: a.update(sharding=s), tree, shardings)
 
-        batch = self.batch(self.config.train.batch_size)
         rows = NamedSharding(parallel.mesh, PartitionSpec(ROWS))
         key = jax.eval_shape(lambda: jax.random.key(0))
+        size: int = self.config.train.batch_size
         return (
             laid(self.state, parallel.shardings(self.state)),
-            jax.tree.map(lambda a: a.update(sharding=rows), batch),
+            jax.tree.map(lambda a: a.update(sharding=rows), self.batch(size)),
             key.update(sharding=NamedSharding(parallel.mesh, PartitionSpec())),
             laid(self.frozen, parallel.shardings(self.frozen)),
         )

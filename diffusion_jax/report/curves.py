@@ -12,8 +12,7 @@ def plot_curves(metrics: Path, out: Path) -> float:
         metrics: a run's `metrics.jsonl`; missing where only checkpoints were copied.
         out: PNG to write; none is written if nothing was logged.
     """
-    text = metrics.read_text(encoding="utf-8") if metrics.exists() else ""
-    rows = [json.loads(line) for line in text.splitlines()]
+    rows = read_rows(metrics) if metrics.exists() else []
     rows = list({(row["step"], tuple(sorted(row))): row for row in rows}.values())
     losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     heldout = [row for row in rows if "heldout/loss" in row]
@@ -22,20 +21,21 @@ def plot_curves(metrics: Path, out: Path) -> float:
     return sum(row.get("train_seconds", 0.0) for row in rows)
 
 
-def _draw(
-    losses: Sequence[tuple[int, float]], heldout: Sequence[Mapping[str, float]], out: Path
-) -> None:
-    import matplotlib
+def read_rows(metrics: Path) -> list[dict[str, float]]:
+    """What was logged, in order."""
+    return [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+
+def _draw(
+    losses: Sequence[tuple[float, float]], heldout: Sequence[Mapping[str, float]], out: Path
+) -> None:
+    from matplotlib.figure import Figure
 
     prefix = "heldout/mse_t"
     by_level = any(key.startswith(prefix) for row in heldout for key in row)
-    figure, axes = pyplot.subplots(
-        1, 1 + by_level, figsize=(5 + 5 * by_level, 3.5), layout="constrained", squeeze=False
-    )
-    left = axes[0, 0]
+    figure = Figure(figsize=(5 + 5 * by_level, 3.5), layout="constrained")
+    axes = figure.subplots(1, 1 + by_level, squeeze=False)[0]
+    left, right = axes[0], axes[-1]
     left.plot(*zip(*losses, strict=True), label="training")
     left.plot(
         [row["step"] for row in heldout], [row["heldout/loss"] for row in heldout], "o-",
@@ -44,7 +44,6 @@ def _draw(
     left.set(xlabel="step", ylabel="loss", yscale="log")
     left.legend()
     if by_level:
-        right = axes[0, 1]
         for row in heldout[:: -max(1, len(heldout) // 4)][::-1]:  # some, and the last
             levels = [
                 (float(k.removeprefix(prefix)), v) for k, v in row.items() if k.startswith(prefix)
@@ -53,4 +52,3 @@ def _draw(
         right.set(xlabel="t (0 clean, 1 noise)", ylabel="held-out squared error", yscale="log")
         right.legend()
     figure.savefig(out, dpi=110)
-    pyplot.close(figure)

@@ -1,6 +1,6 @@
 """What the figures of a result are called, how they are read, and how they look in a cell."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 MEANING = {
@@ -52,15 +52,21 @@ def suffix(entry: Mapping[str, Any]) -> str:
     return f"_length{entry['passport']['length']}" if "length" in entry["passport"] else ""
 
 
-def as_cell(name: str, entry: Mapping[str, Any]) -> str:
-    """A value with its interval and number, for a cell of a table."""
-    share = (kind(name) or name.split("_")[0]) in SHARES
-    value, low, high = (
-        f"{entry[key]:.2%}" if share else f"{entry[key]:.3g}" for key in ("value", "low", "high")
-    )
-    return f"**{value}** ({low} to {high}), n = {entry['n']:,}"
+def as_cells(result: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> list[str]:
+    """Values with their intervals and numbers, for cells of a table; '' for those not there."""
+
+    def cell(name: str) -> str:
+        entry = result[name]
+        spec = ".2%" if (kind(name) or name.split("_")[0]) in SHARES else ".3g"
+        value, low, high = (f"{entry[key]:{spec}}" for key in ("value", "low", "high"))
+        return f"**{value}** ({low} to {high}), n = {entry['n']:,}"
+
+    return [cell(name) if name in result else "" for name in names]
 
 
-def as_cells(result: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> str:
-    """Several of them, where they are there."""
-    return " | ".join(as_cell(name, result[name]) if name in result else "" for name in names)
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table; none if it has no rows."""
+    if not rows:
+        return []
+    first, *others = (f"| {' | '.join(cells)} |" for cells in (heads, *rows))
+    return [first, "|" + "---|" * len(heads), *others]

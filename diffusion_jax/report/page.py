@@ -5,9 +5,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusion_jax.report.figures import suffix
+from diffusion_jax.report.figures import suffix, table
 from diffusion_jax.report.tables import result_tables
 from diffusion_jax.system.files import write_whole
+
+NOTES = {
+    "top1": "A name is found where no other of as many names is as near to the picture in the eyes "
+    "of the judge, a small network that has seen the training images alone: real pictures "
+    "are the bar, not 100%. Concept and style words both count.",
+    "bits": "Bits per dimension are of 256 grey levels, by the averaged network without guidance "
+    "and clipping. The three are of three models: of the deterministic flow (an upper "
+    "bound, as its density is averaged over each level's bin), and upper bounds of "
+    "stochastic sampling in infinitely many steps and in those of the grid.",
+}
+"""By what the names of figures begin with: how they are read."""
+MEMORISED = (
+    "**Samples are copies of training images**: more of them than of held-out images are too "
+    "near to one, and much nearer to it than to the next. See the nearest pairs above."
+)
+NOT_MEMORISED = "No copies of training images are seen among the samples."
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
@@ -47,24 +63,12 @@ def write_report(
             lines += [f"![{caption}]({file})", "", f"*{caption}*", ""]
     lines += ["## Results", "", result_tables(result), ""]
     lines += _how_to_read(result)
-    lines += _memorisation(result)
-    if any(name.startswith("top1") for name in result):
-        lines += [
-            "A name is found where no other of as many names is as near to the picture in the eyes "
-            "of the judge, a small network that has seen the training images alone: real pictures "
-            "are the bar, not 100%. Concept and style words both count.",
-            "",
-        ]
-    if any(name.startswith("bits") for name in result):
-        lines += [
-            "Bits per dimension are of 256 grey levels, by the averaged network without guidance "
-            "and clipping. The three are of three models: of the deterministic flow (an upper "
-            "bound, as its density is averaged over each level's bin), and upper bounds of "
-            "stochastic sampling in infinitely many steps and in those of the grid.",
-            "",
-        ]
-    lines += ["## How it was made", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in facts.items()]
+    if (found := memorises(result)) is not None:
+        lines += [MEMORISED if found else NOT_MEMORISED, ""]
+    for metric, note in NOTES.items():
+        if any(name.startswith(metric) for name in result):
+            lines += [note, ""]
+    lines += ["## How it was made", "", *table(("", ""), list(facts.items()))]
     lines += ["", "```", *how_again, "```", ""]
     write_whole(path, "\n".join(lines).encode())
 
@@ -121,16 +125,3 @@ def memorises(result: Mapping[str, Mapping[str, Any]]) -> bool | None:
         return None
     near, copied, heldout = (result[name] for name in names)
     return bool(near["low"] > near["passport"]["quantile"] and copied["low"] > heldout["high"])
-
-
-def _memorisation(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    found = memorises(result)
-    if found is None:
-        return []
-    if not found:
-        return ["No copies of training images are seen among the samples.", ""]
-    return [
-        "**Samples are copies of training images**: more of them than of held-out images are too "
-        "near to one, and much nearer to it than to the next. See the nearest pairs above.",
-        "",
-    ]

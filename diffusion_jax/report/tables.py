@@ -1,141 +1,134 @@
 """Tables of `report.md`: samples beside real images, names, noise levels, EMA lengths."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from diffusion_jax.report.figures import (
-    BY_LENGTH,
-    MEANING,
-    MEASURED,
-    as_cell,
-    as_cells,
-    kind,
-    suffix,
-)
+from diffusion_jax.report.figures import BY_LENGTH, MEANING, MEASURED, as_cells, kind, suffix, table
 from diffusion_jax.report.passports import differences
 
+Result = Mapping[str, Mapping[str, Any]]  # as in `result.json`
 ESTIMATES = {
     "ode": "probability-flow ODE, by Hutchinson's estimate, of dequantised images",
     "bound": "variational bound in continuous time",
     "ancestral": "variational bound of the ancestral sampler in the steps of the grid",
 }
+NAMES = {"top1": "name found", "top5": "among the five nearest", "clip_score": "CLIP score"}
 
 
-def result_tables(result: Mapping[str, Mapping[str, Any]]) -> str:
+def result_tables(result: Result) -> str:
     """Markdown: each metric of the samples beside that of real images; likelihoods, if measured.
 
     Where several EMA lengths were measured, a row for each.
     """
     if any(suffix(entry) for entry in result.values()):
-        return "\n".join(_by_length(result))
+        parts = _by_length(result)
+    else:
+        parts = [_samples(result), _bits(result), _denoising(result), _names(result)]
+    return "\n\n".join("\n".join(lines) for lines in parts if lines)
+
+
+def _samples(result: Result) -> list[str]:
+    """A row for each metric of the samples, and how their passports differ."""
     samples = {n: e for n, e in result.items() if kind(n) and not n.endswith("_heldout")}
-    lines = []
-    if samples:
-        lines = [
-            "| metric | samples (95% interval) | held-out real images | |",
-            "|---|---|---|---|",
-        ]
-    for name, entry in samples.items():
+    rows = []
+    for name in samples:
         title, direction = MEANING[kind(name)]
-        figures = as_cell(name, entry), as_cells(result, [f"{name}_heldout"])
-        lines.append(f"| {title} (`{name}`) | {' | '.join(figures)} | {direction} |")
+        cells = as_cells(result, (name, f"{name}_heldout"))
+        rows.append([f"{title} (`{name}`)", *cells, direction])
+    lines = table(("metric", "samples (95% interval)", "held-out real images", ""), rows)
     if said := differences(samples, MEASURED):
         lines += ["", "Not all figures of the table are of the same:", ""]
         lines += [f"- {sentence}" for sentence in said]
-    if any(name.startswith("bits") for name in result):
-        lines += [
-            "",
-            "| bits per dimension (lower is better) | held-out images (95% interval) "
-            "| training images | evaluations per image |",
-            "|---|---|---|---|",
-        ]
-    for name, title in ESTIMATES.items():
-        if f"bits_{name}_heldout" in result:
-            entries = [result[f"bits_{name}_{split}"] for split in ("heldout", "train")]
-            cells = " | ".join(as_cell(name, entry) for entry in entries)
-            cost = entries[0]["passport"]["evaluations"]
-            lines.append(f"| {title} (`bits_{name}`) | {cells} | {cost} |")
-    return "\n".join([*lines, *_denoising(result), *_names(result)])
-
-
-def _denoising(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A row for each noise level at which the network was asked to denoise."""
-    gaps = [name for name in result if name.startswith("denoising_gap")]
-    lines = [
-        "",
-        "| denoising, squared error per dimension | training images (95% interval) "
-        "| held-out images | held-out / training |",
-        "|---|---|---|---|",
-    ]
-    for name in gaps:
-        cells = [
-            as_cell(column, result[column])
-            for column in (name.replace("gap", f"error_{split}") for split in ("train", "heldout"))
-        ]
-        time = result[name]["passport"]["t"]
-        lines.append(f"| t = {time} | {' | '.join(cells)} | {as_cell(name, result[name])} |")
-    return lines if gaps else []
-
-
-def _names(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A row for each split of names: how often the judge finds the name by the picture."""
-    metrics = {"top1": "name found", "top5": "among the five nearest", "clip_score": "CLIP score"}
-    splits = [name.removeprefix("top1_").removesuffix("_real") for name in result]
-    found = [s for s, name in zip(splits, result, strict=True) if name == f"top1_{s}_real"]
-    if not found:
-        return []
-    heads = [
-        f"{title} (`{name}`), {of}"
-        for name, title in metrics.items()
-        for of in ("samples", "real pictures")
-        if of == "real pictures" or f"{name}_{found[0]}" in result
-    ]
-    lines = ["", f"| names | by chance | {' | '.join(heads)} |", "|---|---|" + "---|" * len(heads)]
-    for split in found:
-        passport = result[f"top1_{split}_real"]["passport"]
-        keys = [f"{name}_{split}{suffix}" for name in metrics for suffix in ("", "_real")]
-        cells = " | ".join(as_cell(key, result[key]) for key in keys if key in result)
-        chance = ", ".join(f"{share:.1%}" for share in passport["chance"].values())
-        lines.append(f"| {passport['kind']} (`{split}`) | {chance} | {cells} |")
     return lines
 
 
-def _by_length(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A row for each EMA length, a column for each metric, and what the intervals tell."""
+def _bits(result: Result) -> list[str]:
+    """A row for each estimate of the likelihood."""
+    rows = []
+    for name, title in ESTIMATES.items():
+        heldout, train = f"bits_{name}_heldout", f"bits_{name}_train"
+        if heldout in result:
+            cost = result[heldout]["passport"]["evaluations"]
+            cells = as_cells(result, (heldout, train))
+            rows.append([f"{title} (`bits_{name}`)", *cells, str(cost)])
+    heads = (
+        *("bits per dimension (lower is better)", "held-out images (95% interval)"),
+        *("training images", "evaluations per image"),
+    )
+    return table(heads, rows)
+
+
+def _denoising(result: Result) -> list[str]:
+    """A row for each noise level at which the network was asked to denoise."""
+    rows = []
+    for gap in (name for name in result if name.startswith("denoising_gap")):
+        train, heldout = (gap.replace("gap", f"error_{split}") for split in ("train", "heldout"))
+        time = result[gap]["passport"]["t"]
+        rows.append([f"t = {time}", *as_cells(result, (train, heldout, gap))])
+    heads = (
+        *("denoising, squared error per dimension", "training images (95% interval)"),
+        *("held-out images", "held-out / training"),
+    )
+    return table(heads, rows)
+
+
+def _names(result: Result) -> list[str]:
+    """A row for each split of names: how often the judge finds the name by the picture."""
+    heads, rows = {}, []
+    for split in re.findall("^top1_(.+)_real$", "\n".join(result), re.MULTILINE):
+        heads = {
+            f"{name}_{split}{end}": f"{title} (`{name}`), {of}"
+            for name, title in NAMES.items()
+            for end, of in (("", "samples"), ("_real", "real pictures"))
+            if f"{name}_{split}{end}" in result
+        }
+        passport = result[f"top1_{split}_real"]["passport"]
+        chance = ", ".join(f"{share:.1%}" for share in passport["chance"].values())
+        rows.append([f"{passport['kind']} (`{split}`)", chance, *as_cells(result, heads)])
+    return table(("names", "by chance", *heads.values()), rows)
+
+
+def _by_length(result: Result) -> list[list[str]]:
+    """Tables with a row for each EMA length, and what the intervals tell."""
     metrics: dict[str, dict[float, Mapping[str, Any]]] = {}
     for name, entry in result.items():
         if suffix(entry):
             entries = metrics.setdefault(name.removesuffix(suffix(entry)), {})
             entries[entry["passport"]["length"]] = entry
-    bits = {f"bits_{name}_heldout": title for name, title in ESTIMATES.items()}
-    shown = [n for n in metrics if not n.startswith("bits") and kind(n) in BY_LENGTH]
-    titles = {name: "; ".join(MEANING[kind(name)]) for name in shown}
-    lines, verdicts = _length_table(metrics, titles)
-    lines.append(f"| held-out real images | {as_cells(result, [f'{n}_heldout' for n in titles])} |")
-    there = {
-        n: f"bits per dimension of held-out images, {t}; lower is better"
-        for n, t in bits.items()
-        if n in metrics
+    samples = {n: "; ".join(MEANING[kind(n)]) for n in metrics if kind(n) in BY_LENGTH}
+    bits = {
+        f"bits_{n}_heldout": f"bits per dimension of held-out images, {title}; lower is better"
+        for n, title in ESTIMATES.items()
+        if f"bits_{n}_heldout" in metrics
     }
-    if there:
-        more, about_bits = _length_table(metrics, there)
-        lines, verdicts = [*lines, "", *more], verdicts + about_bits
-    return [*lines, "", *verdicts]
+    verdicts = [_best(name, metrics[name], title) for name, title in (samples | bits).items()]
+    return [
+        _length_table(result, metrics, samples),
+        _length_table(result, metrics, bits),
+        [f"- {verdict}" for verdict in verdicts if verdict],
+    ]
 
 
 def _length_table(
-    metrics: Mapping[str, Mapping[float, Mapping[str, Any]]], titles: Mapping[str, str]
-) -> tuple[list[str], list[str]]:
-    """Lines of the table of some metrics, and for each what its intervals tell."""
-    heads = " | ".join(f"{title} (`{name}`)" for name, title in titles.items())
-    lines = [f"| EMA length (95% intervals) | {heads} |", "|---|" + "---|" * len(titles)]
+    result: Result,
+    metrics: Mapping[str, Mapping[float, Mapping[str, Any]]],
+    titles: Mapping[str, str],
+) -> list[str]:
+    """A row for each EMA length, a column for each metric of `titles`."""
+    if not titles:
+        return []
+    rows = []
     for length in sorted(next(iter(metrics.values()))):
         row = {name: metrics[name][length] for name in titles}
         error = next(iter(row.values()))["passport"]["profile_error"]
         off = f" (post-hoc, profile {error:.1%} off)" if error else ""
-        lines.append(f"| {length}{off} | {as_cells(row, titles)} |")
-    verdicts = [_best(name, metrics[name], title) for name, title in titles.items()]
-    return lines, [f"- {verdict}" for verdict in verdicts if verdict]
+        rows.append([f"{length}{off}", *as_cells(row, titles)])
+    heldout = as_cells(result, [f"{name}_heldout" for name in titles])
+    if any(heldout):
+        rows.append(["held-out real images", *heldout])
+    heads = (f"{title} (`{name}`)" for name, title in titles.items())
+    return table(["EMA length (95% intervals)", *heads], rows)
 
 
 def _best(name: str, entries: Mapping[float, Mapping[str, Any]], title: str) -> str:

@@ -14,42 +14,31 @@ from diffusion_jax.from_config import Config, ConfigError
 from diffusion_jax.run.provenance import check_workdir
 from diffusion_jax.sweep.design import MOST_RUNS, Run, Sweep, check, load, make_runs
 from diffusion_jax.sweep.execute import Start, execute, places, start_here, submitter
-from diffusion_jax.sweep.report import headline, write_reports
+from diffusion_jax.sweep.report import write_reports
 from diffusion_jax.sweep.screen import Screen
 from diffusion_jax.sweep.work import finished, units, work
+from diffusion_jax.system.arguments import checked
 from diffusion_jax.system.runtime import visible_gpus
-
-USER_ERRORS = (ConfigError, DataError)
-TOGETHER = ("auto", "always", "never")
 
 
 @dataclass(frozen=True)
+@checked(together=("auto", "always", "never"))
 class Options:
-    """How a sweep is run.
+    """How a sweep is run."""
 
-    Attributes:
-        workers: processes at a time; 0: one per GPU, or one per core of a CPU.
-        together: whether runs that differ in their seeds alone are trained by one program: always,
-            never, or auto, on GPUs.
-        part: `I/N`: the I-th of N parts of the units, from 0, for N hosts.
-        submit: settings of submitit, to run them as jobs of a cluster.
-        max_runs: more are refused.
-        unit: the number of the one unit that this process does; None: it runs them all.
-    """
-
-    workers: int = 0
-    together: str = "auto"
-    part: str = "0/1"
-    submit: str = ""
-    max_runs: int = MOST_RUNS
-    unit: int | None = None
+    workers: int = 0  # processes at a time; 0: one per GPU, or one per core of a CPU
+    together: str = "auto"  # whether one program trains runs of other seeds; auto: on GPUs
+    part: str = "0/1"  # I/N: the I-th of N parts of the units, from 0, for N hosts
+    submit: str = ""  # settings of submitit, to run them as jobs of a cluster
+    max_runs: int = MOST_RUNS  # more are refused
+    unit: int | None = None  # the one unit that this process does; None: it runs them all
 
 
 def default_folder(words: str, config: str) -> Path:
     """Where a sweep lives if nothing is said."""
     path = Path(words)
     if path.suffix == ".py":
-        return Path("runs") / f"sweep_{path.parent.name if path.stem == 'sweep' else path.stem}"
+        config = path.parent.name if path.stem == "sweep" else path.stem
     return Path("runs") / f"sweep_{config}"
 
 
@@ -61,7 +50,7 @@ def run_sweep(words: str, config: Config, folder: Path, options: Options) -> int
     """
     try:
         return _run_sweep(words, config, folder, options)
-    except USER_ERRORS as error:
+    except (ConfigError, DataError) as error:
         message = str(error)
     except OSError as error:
         message = f"{error.filename or folder}: {error.strerror or error}"
@@ -75,60 +64,23 @@ def run_sweep(words: str, config: Config, folder: Path, options: Options) -> int
 def _run_sweep(words: str, config: Config, folder: Path, options: Options) -> int:
     sweep = load(words)
     runs = make_runs(sweep, config, options.max_runs)
-    if options.together not in TOGETHER:
-        raise ConfigError(f"--together={options.together} must be one of {', '.join(TOGETHER)}")
     together = options.together == "always" or (options.together == "auto" and bool(visible_gpus()))
     numbered = dict(enumerate(units(runs, together)))
     if options.unit is not None:
         return work(numbered[options.unit], folder)
     jax.config.update("jax_platforms", "cpu")  # this process leaves the devices to the others
     mine = _part(numbered, options.part)
-    left = [n for n, unit in mine.items() if not all(finished(folder, run) for run in unit)]
-    if left:
-        _run_units(mine, left, folder, sweep, options)
-    return _conclude(sweep, runs, mine, folder)
-
-
-def _run_units(
-    mine: Mapping[int, Sequence[Run]],
-    left: Sequence[int],
-    folder: Path,
-    sweep: Sweep,
-    options: Options,
-) -> None:
-    """Runs the units that are left, all checked beforehand."""
-    where = places(options.workers, len(left))
-    todo = [run for n in left for run in mine[n] if not finished(folder, run)]
-    check(todo, 1 if len(where) > 1 or visible_gpus() else None)
-    for run in todo:
-        check_workdir(run.config, folder / run.name)
-    logs = folder / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    start: Start = start_here
-    if options.submit:
-        start = submitter(options.submit, folder / "submitted")
-        where = where[:1] * (options.workers or len(left))
-    many = sum(map(len, mine.values()))
-    print(f"{many} runs, {many - len(todo)} of them done, in {folder}; {len(where)} at a time")
-
-    def log(unit: int) -> Path:
-        return logs / f"{mine[unit][0].name}.txt"
-
-    def figure(run: Run) -> str:
-        return headline(folder / run.name, sweep.metric)
-
-    with Screen(mine, folder, len(where), figure) as screen:
-        statuses = execute(left, start, where, log, screen.tell)
-    for unit, status in statuses.items():
-        if status:
-            print(f"{mine[unit][0].name} failed: {last_line(log(unit))} ({log(unit)})")
-
-
-def last_line(log: Path) -> str:
-    """Why a process failed, as its output says."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    wrong = [line for line in lines if re.match(r"error:|\w*(Error|Exception)\b", line)]
-    return (wrong or lines or ["without a word"])[-1]
+    _run_units(mine, folder, sweep, options)
+    done = [run for run in runs if finished(folder, run)]
+    if not done:
+        print("no run is done: there is nothing to report", file=sys.stderr)
+        return 1
+    write_reports(sweep, runs, done, folder)
+    print(f"{len(done)} of {len(runs)} runs are done; report: {folder / 'report.md'} and .html")
+    failed = [run.name for unit in mine.values() for run in unit if run not in done]
+    if failed:
+        print(f"not done: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _part(numbered: Mapping[int, Sequence[Run]], part: str) -> dict[int, Sequence[Run]]:
@@ -139,16 +91,37 @@ def _part(numbered: Mapping[int, Sequence[Run]], part: str) -> dict[int, Sequenc
     return {n: unit for n, unit in numbered.items() if n % int(match[2]) == int(match[1])}
 
 
-def _conclude(
-    sweep: Sweep, runs: Sequence[Run], mine: Mapping[int, Sequence[Run]], folder: Path
-) -> int:
-    done = [run for run in runs if finished(folder, run)]
-    failed = [run for unit in mine.values() for run in unit if not finished(folder, run)]
-    if not done:
-        print("no run is done: there is nothing to report", file=sys.stderr)
-        return 1
-    write_reports(sweep, runs, done, folder)
-    print(f"{len(done)} of {len(runs)} runs are done; report: {folder / 'report.md'} and .html")
-    if failed:
-        print(f"not done: {', '.join(run.name for run in failed)}", file=sys.stderr)
-    return 1 if failed else 0
+def _run_units(
+    mine: Mapping[int, Sequence[Run]], folder: Path, sweep: Sweep, options: Options
+) -> None:
+    """Runs the units that are not done, all checked beforehand."""
+    todo = [run for unit in mine.values() for run in unit if not finished(folder, run)]
+    left = [n for n, unit in mine.items() if any(run in todo for run in unit)]
+    if not left:
+        return
+    where = places(options.workers, len(left))
+    check(todo, 1 if len(where) > 1 or visible_gpus() else None)
+    for run in todo:
+        check_workdir(run.config, folder / run.name)
+    logs = {n: folder / "logs" / f"{mine[n][0].name}.txt" for n in left}
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    start: Start = start_here
+    if options.submit:
+        start = submitter(options.submit, folder / "submitted")
+        where = where[:1] * (options.workers or len(left))
+    many = sum(map(len, mine.values()))
+    print(f"{many} runs, {many - len(todo)} of them done, in {folder}; {len(where)} at a time")
+    screen = Screen(mine, folder, len(where), sweep.metric)
+    with screen.shown():
+        statuses = execute(left, start, where, logs.__getitem__, screen.tell)
+    for unit, status in statuses.items():
+        if status:
+            log = logs[unit]
+            print(f"{mine[unit][0].name} failed: {last_line(log)} ({log})")
+
+
+def last_line(log: Path) -> str:
+    """Why a process failed, as its output says."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    wrong = [line for line in lines if re.match(r"error:|\w*(Error|Exception)\b", line)]
+    return (wrong or lines or ["without a word"])[-1]

@@ -1,9 +1,11 @@
 """From a sweep's words to its runs, all of them checked before any time is spent."""
 
 import copy
-import importlib.util
+import functools
 import json
+import operator
 import re
+import runpy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,17 +40,10 @@ class Sweep:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Attributes:
-        name: of its folder, from what is its own.
-        setting: what runs with other seeds share, in words.
-        overrides: what it changes, by key.
-        config: the whole of it.
-    """
-
-    name: str
-    setting: str
+    name: str  # of its folder, from its overrides
+    setting: str  # in words, those overrides that runs with other seeds share
     overrides: Overrides
     config: Config
 
@@ -65,12 +60,7 @@ def load(words: str) -> Sweep:
     if not path.is_file():
         near = sorted(map(str, Path("experiments").glob("*/sweep*.py")))
         raise ConfigError(f"--sweep={words}: there is no such file{suggest(words, near)}")
-    spec = importlib.util.spec_from_file_location("sweep_file", path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"--sweep={words}: is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sweep = module.get_sweep() if hasattr(module, "get_sweep") else None
+    sweep = runpy.run_path(words).get("get_sweep", lambda: None)()
     if not isinstance(sweep, Sweep):
         raise ConfigError(f"--sweep={words}: its get_sweep() must return a diffusion_jax Sweep")
     return sweep
@@ -134,17 +124,11 @@ def _changed(config: Config, overrides: Overrides) -> Config:
         try:
             changed.update_from_flattened_dict({key: value})
         except (TypeError, ValueError) as error:
-            is_like = json.dumps(_plain(config, key))
+            default = functools.reduce(operator.getitem, key.split("."), config.to_dict())
             raise ConfigError(
-                f"--sweep: {key}={value!r} is not of the type of its default, {is_like}"
+                f"--sweep: {key}={value!r} is not of the type of its default, {json.dumps(default)}"
             ) from error
     return changed
-
-
-def _plain(config: Config, key: str) -> Any:
-    for part in key.split("."):
-        config = config[part]
-    return config.to_dict() if isinstance(config, Config) else config
 
 
 def _short(runs: Sequence[Overrides]) -> dict[str, str]:

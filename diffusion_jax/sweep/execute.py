@@ -7,43 +7,25 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from diffusion_jax.from_config import ConfigError
 from diffusion_jax.sweep.expression import value_of
 from diffusion_jax.sweep.work import CORES, LEASH
 from diffusion_jax.system.runtime import visible_gpus
 
-ROOM = 3 * 2**30
-"""Bytes of memory left free for each run on a CPU."""
+ROOM = 3 * 2**30  # bytes of memory left free for each run on a CPU
 POLL_SECONDS = 0.5
 
 
-class Process(Protocol):
-    """What runs a unit, here or elsewhere."""
-
-    def poll(self) -> int | None:
-        """The exit status, None while it runs."""
-
-    def terminate(self) -> None:
-        """Asks it to save and end."""
-
-
-Place = Mapping[str, str]
-"""Where a process runs, as additions to its environment say."""
-Start = Callable[[int, Place, Path], Process]
-"""Starts a unit at a place, with a file for its output."""
+Place = Mapping[str, str]  # where a process runs, as additions to its environment say
 
 
 def places(workers: int, units: int) -> list[Place]:
-    """Places for so many processes at a time.
+    """Places for so many processes at a time, one of which has all devices.
 
-    A small network computes on one core nearly as fast as on many.
-
-    Args:
-        workers: how many, 1 has all devices; 0: one per GPU, or one per core of a CPU that has the
-            memory.
-        units: that there are to run.
+    With `workers` 0 one per GPU, or one per core of a CPU that has the memory: a small network
+    computes on one core nearly as fast as on many.
     """
     gpus = visible_gpus()
     if gpus and workers != 1:
@@ -58,18 +40,6 @@ def places(workers: int, units: int) -> list[Place]:
         return [{}] * count
     shares = [cores[i * len(cores) // count : (i + 1) * len(cores) // count] for i in range(count)]
     return [{CORES: ",".join(map(str, share))} for share in shares]
-
-
-def start_here(unit: int, place: Place, log: Path) -> Process:
-    """Starts this command again for one unit; it ends with this process."""
-    with log.open("a") as file:
-        return subprocess.Popen(
-            [sys.executable, *sys.argv, f"--unit={unit}"],
-            env={**os.environ, **place, LEASH: "1"},
-            stdin=subprocess.PIPE,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
 
 
 class Submitted:
@@ -90,6 +60,24 @@ class Submitted:
 
     def terminate(self) -> None:
         self._job.cancel(check=False)
+
+
+Process = subprocess.Popen[bytes] | Submitted
+Start = Callable[[int, Place, Path], Process]
+"""Starts a unit at a place, with a file for its output."""
+
+
+def start_here(unit: int, place: Place, log: Path) -> Process:
+    """Starts this command again for one unit; it ends with this process."""
+    environment = {**os.environ, **place, LEASH: "1"}
+    with log.open("a") as file:
+        return subprocess.Popen(
+            _command(unit), env=environment, stdin=subprocess.PIPE, stdout=file, stderr=file
+        )
+
+
+def _command(unit: int) -> list[str]:
+    return [sys.executable, *sys.argv, f"--unit={unit}"]
 
 
 def submitter(settings: str, folder: Path) -> Start:
@@ -116,16 +104,15 @@ def submitter(settings: str, folder: Path) -> Start:
         raise ConfigError(f"--submit={settings}: {str(error).partition(chr(10))[0]}") from error
 
     def start(unit: int, place: Place, log: Path) -> Process:
-        job = executor.submit(_command, [sys.executable, *sys.argv, f"--unit={unit}"], log)
-        return Submitted(job)
+        return Submitted(executor.submit(_run, _command(unit), log))
 
     return start
 
 
-def _command(command: Sequence[str], log: Path) -> int:
+def _run(command: Sequence[str], log: Path) -> int:
     """In the cluster's job: one unit."""
     with log.open("a") as file:
-        return subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
+        return subprocess.run(command, stdout=file, stderr=file).returncode
 
 
 def execute(
@@ -133,18 +120,14 @@ def execute(
     start: Start,
     where: Sequence[Place],
     log: Callable[[int], Path],
-    tell: Callable[[dict[int, int | None]], None],
-) -> dict[int, int]:
+    tell: Callable[[Mapping[int, int | None]], None],
+) -> Mapping[int, int | None]:
     """Runs units until none is left, whatever becomes of each; their exit statuses.
 
     Ctrl-C and SIGTERM are passed on, and all that run are waited for.
 
-    Args:
-        waiting: units to run, in order.
-        start: starts a unit at a place, with a file for its output.
-        where: as many run at a time as there are places.
-        log: the file of a unit.
-        tell: called now and then with the statuses of those that have begun.
+    As many run at a time as there are places; `tell` is called now and then with the statuses of
+    those that have begun, None while they run.
     """
     queue, free = list(waiting), list(where)
     running: dict[int, tuple[Process, Place]] = {}
@@ -155,10 +138,9 @@ def execute(
             while queue and free:
                 unit, place = queue.pop(0), free.pop()
                 running[unit] = start(unit, place, log(unit)), place
-                statuses[unit] = None
             for unit, (process, place) in list(running.items()):
-                if (status := process.poll()) is not None:
-                    statuses[unit] = status
+                statuses[unit] = process.poll()
+                if statuses[unit] is not None:
                     free.append(place)
                     del running[unit]
             tell(statuses)
@@ -173,4 +155,4 @@ def execute(
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
-    return {unit: status for unit, status in statuses.items() if status is not None}
+    return statuses

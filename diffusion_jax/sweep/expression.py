@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -61,9 +61,8 @@ def _zipped(text: str) -> list[Overrides]:
     if len({len(values) for _, values in axes}) > 1:
         lengths = ", ".join(f"{key} has {len(values)}" for key, values in axes)
         raise ConfigError(f"--sweep: zipped keys need as many values each: {lengths} in {text!r}")
-    keys = [key for key, _ in axes]
-    rows = zip(*(values for _, values in axes), strict=True)
-    return [_joined([{k: v} for k, v in zip(keys, row, strict=True)], text) for row in rows]
+    columns = ([{key: value} for value in values] for key, values in axes)
+    return [_joined(parts, text) for parts in zip(*columns, strict=True)]
 
 
 def _axis(text: str) -> tuple[str, list[Any]]:
@@ -96,7 +95,7 @@ def _draw(text: str, name: str, arguments: str) -> list[Any]:
     return [float(f"{v:.4g}") if isinstance(v, float) else v for v in values]
 
 
-def _joined(parts: Any, text: str) -> Overrides:
+def _joined(parts: Iterable[Overrides], text: str) -> Overrides:
     """One run of several parts, none of which says again what another one said."""
     run: Overrides = {}
     for part in parts:
@@ -116,21 +115,16 @@ def value_of(text: str) -> Any:
 
 def split(text: str, mark: str) -> list[str]:
     """The parts between the marks that stand outside of brackets and quotes, without empty ones."""
-    return [part for part in map(str.strip, _parts(text, mark)) if part]
-
-
-def _parts(text: str, mark: str) -> Iterator[str]:
-    depth, quote, start = 0, "", 0
-    for i, char in enumerate(text):
+    depth, quote, parts = 0, "", [""]
+    for char in text:
+        if char == mark and not depth and not quote:
+            parts.append("")
+            continue
+        parts[-1] += char
         if quote:
             quote = "" if char == quote else quote
         elif char in "'\"":
             quote = char
-        elif char in "([{":
-            depth += 1
-        elif char in ")]}":
-            depth -= 1
-        elif char == mark and not depth:
-            yield text[start:i]
-            start = i + 1
-    yield text[start:]
+        else:
+            depth += (char in "([{") - (char in ")]}")
+    return [part.strip() for part in parts if part.strip()]

@@ -4,11 +4,11 @@ import base64
 import json
 import mimetypes
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from diffusion_jax.report import MEANING, kind
+from diffusion_jax.metrics.paired import Difference
+from diffusion_jax.report.figures import MEANING, kind, table
 from diffusion_jax.report.passports import differences
 from diffusion_jax.run.trained import command
 from diffusion_jax.sweep.design import Run, Sweep
@@ -32,20 +32,12 @@ th, td { border: 1px solid #ccc; padding: .3em .6em; text-align: left } img { ma
 code { background: #f2f2f2 } pre { background: #f2f2f2; padding: .6em; overflow-x: auto }"""
 
 
-def headline(folder: Path, metric: str) -> str:
-    """The figure of a finished run that the sweep is about."""
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    name = metric_named(metric, [result])
-    return f"{name} {result[name]['value']:.4g}" if name else f"no metric {metric!r}"
-
-
 def write_reports(sweep: Sweep, runs: Sequence[Run], done: Sequence[Run], folder: Path) -> None:
     """Writes `report.md`, `report.html` and `results.json`, over the runs that are done."""
     settings = collect(done, folder)
     everything = [found for founds in settings.values() for found in founds]
-    results = [found.result for found in everything]
-    metric = metric_named(sweep.metric, results)
-    pictures = draw_all(settings, metric, folder)
+    metrics = metrics_in([found.result for found in everything])
+    metric = metric_named(sweep.metric, [found.result for found in everything])
     lines = [f"# {folder.name.replace('_', ' ')}", ""]
     lines += [f"**Question.** {sweep.question}", ""] * bool(sweep.question)
     lines += [f"**Hypothesis.** {sweep.hypothesis}", ""] * bool(sweep.hypothesis)
@@ -54,10 +46,14 @@ def write_reports(sweep: Sweep, runs: Sequence[Run], done: Sequence[Run], folder
         lines += [f"**Not done: {len(missing)} of {len(runs)} runs**: {', '.join(missing)}.", ""]
     if metric:
         lines += [*_verdict(settings, metric), "", *_ranking(settings, metric), ""]
-    for file, caption in pictures:
+    for file, caption in draw_all(settings, metric, folder):
         lines += [f"![{caption}]({file})", "", f"*{caption}*", ""]
-    lines += [*_all_metrics(settings, metrics_in(results)), ""]
-    lines += [*_passports(everything, metrics_in(results)), ""]
+    rows = [
+        [f"`{name}`", *(_interval(*mean_of(founds, name)) for founds in settings.values())]
+        for name in metrics
+    ]
+    lines += ["## All metrics", "", *table(["metric", *settings], rows), ""]
+    lines += [*_passports(everything, metrics), ""]
     lines += _how(sweep, everything)
     text = "\n".join(lines)
     write_whole(folder / "report.html", _as_html(text, folder).encode())
@@ -75,63 +71,39 @@ def _verdict(settings: Settings, metric: str) -> list[str]:
     line = f"By `{metric}` the best is **{best}**: {figure}. The next is {second}"
     if gap is None:
         return [f"{line}, of other seeds."]
+    return [f"{line}; the difference, {_interval(*gap[:3])}, paired by seed, is {_told(gap)}."]
+
+
+def _told(gap: Difference) -> str:
+    """Whether the seeds resolve a difference, and how many would."""
     if gap.seeds == 1:
-        return [f"{line}. **Not resolved: one seed** says nothing about others."]
-    by = f"{gap.mean:.3g} ({gap.low:.3g} to {gap.high:.3g}), paired by seed"
+        return "**not resolved: one seed** says nothing about others"
     if gap.resolved:
-        return [f"{line}; the difference, {by}, is resolved by {gap.seeds} seeds."]
-    return [f"{line}; the difference, {by}, is **not resolved by {gap.seeds} seeds**{_more(gap)}."]
-
-
-def _more(gap: Any) -> str:
-    if not gap.needed:
-        return ""
-    return f": if it is as large as it looks, about {gap.needed:,} would resolve it"
+        return f"resolved by {gap.seeds} seeds"
+    more = f": if it is as large as it looks, about {gap.needed:,} would resolve it"
+    return f"**not resolved by {gap.seeds} seeds**{more if gap.needed else ''}"
 
 
 def _ranking(settings: Settings, metric: str) -> list[str]:
     """A row for each setting, the best first, each against the first of the sweep."""
-    first = next(iter(settings))
+    first, founds = next(iter(settings.items()))
     title, direction = MEANING.get(kind(metric), (metric, ""))
-    lines = [
-        f"| setting | seeds | {title} (`{metric}`; {direction}) | minus that of {first}, by seed "
-        "| |",
-        "|---|---|---|---|---|",
-    ]
+    heads = (
+        *("setting", "seeds", f"{title} (`{metric}`; {direction})"),
+        *(f"minus that of {first}, by seed", ""),
+    )
+    rows = []
     for name in ranked(settings, metric):
-        founds = settings[name]
-        gap = None if name == first else difference(founds, settings[first], metric)
-        cells = ["", ""]
-        if gap and gap.seeds > 1:
-            resolved = "resolved" if gap.resolved else f"not resolved by {gap.seeds} seeds"
-            cells = [
-                _interval(gap.mean, gap.low, gap.high),
-                resolved + ("" if gap.resolved else _more(gap)),
-            ]
-        elif gap:
-            cells = [f"{gap.mean:.3g}", "not resolved: one seed"]
-        figure = _interval(*mean_of(founds, metric))
-        lines.append(f"| {name} | {len(founds)} | {figure} | {' | '.join(cells)} |")
-    if f"{metric}_heldout" in founds[0].result:
-        entry = founds[0].result[f"{metric}_heldout"]
+        gap = None if name == first else difference(settings[name], founds, metric)
+        figure = _interval(*mean_of(settings[name], metric))
+        cells = [_interval(*gap[:3]), _told(gap)] if gap else ["", ""]
+        rows.append([name, str(len(settings[name])), figure, *cells])
+    if entry := founds[0].result.get(f"{metric}_heldout"):
         floor = _interval(entry["value"], entry["low"], entry["high"])
-        lines.append(f"| {entry['n']:,} held-out real images | | {floor} | | the floor |")
+        rows.append([f"{entry['n']:,} held-out real images", "", floor, "", "the floor"])
     alone = all(len(founds) == 1 for founds in settings.values())
     of = "samples of the one run" if alone else "seeds, by Student's t"
-    return [*lines, "", f"Intervals are of 95%, over {of}."]
-
-
-def _all_metrics(settings: Settings, metrics: Sequence[str]) -> list[str]:
-    lines = [
-        "## All metrics",
-        "",
-        "| metric | " + " | ".join(settings) + " |",
-        "|---|" + "---|" * len(settings),
-    ]
-    for metric in metrics:
-        cells = [_interval(*mean_of(founds, metric)) for founds in settings.values()]
-        lines.append(f"| `{metric}` | {' | '.join(cells)} |")
-    return lines
+    return [*table(heads, rows), "", f"Intervals are of 95%, over {of}."]
 
 
 def _passports(everything: Sequence[Found], metrics: Sequence[str]) -> list[str]:
@@ -143,12 +115,11 @@ def _passports(everything: Sequence[Found], metrics: Sequence[str]) -> list[str]
             sentences.setdefault(sentence, []).append(f"`{metric}`")
     if not sentences:
         return ["All runs were measured alike: their passports differ in the config alone."]
-    said = [f"- {sentence} (of {_few(which)})" for sentence, which in sentences.items()]
+    said = []
+    for sentence, names in sentences.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        said.append(f"- {sentence} (of {', '.join(names[:3])}{more})")
     return ["**Measured differently**, by their passports:", "", *said]
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _how(sweep: Sweep, everything: Sequence[Found]) -> list[str]:
@@ -156,22 +127,23 @@ def _how(sweep: Sweep, everything: Sequence[Found]) -> list[str]:
     if sweep.fixed:
         fixed = ", ".join(f"`{key}={value}`" for key, value in sweep.fixed.items())
         lines += [f"In all runs: {fixed}.", ""]
-    lines += ["| run | overrides | steps | training, s | in all, s |", "|---|---|---|---|---|"]
-    for found in everything:
-        overrides = " ".join(f"`{key}={value}`" for key, value in found.run.overrides.items())
-        lines.append(
-            f"| [{found.run.name}]({found.folder.name}/report.md) | {overrides} | "
-            f"{found.run.config.train.steps:,} | {found.train_seconds:,.0f} | "
-            f"{found.seconds:,.0f} |"
-        )
+    rows = [
+        [
+            f"[{found.run.name}]({found.folder.name}/report.md)",
+            " ".join(f"`{key}={value}`" for key, value in found.run.overrides.items()),
+            f"{found.run.config.train.steps:,}",
+            f"{found.train_seconds:,.0f}",
+            f"{found.seconds:,.0f}",
+        ]
+        for found in everything
+    ]
     training = sum(found.train_seconds for found in everything)
     whole = sum(found.seconds for found in everything)
+    rows.append(["all", "", "", f"{training:,.0f}", f"{whole:,.0f}"])
     made = json.loads((everything[0].folder / "config.json").read_text(encoding="utf-8"))
     versions = ", ".join(f"{name} {v}" for name, v in made["versions"].items())
     return [
-        *lines,
-        f"| all | | | {training:,.0f} | {whole:,.0f} |",
-        "",
+        *(*lines, *table(("run", "overrides", "steps", "training, s", "in all, s"), rows), ""),
         f"On {made['device']}; commit {made['commit']}; {versions}.",
         "",
     ]
@@ -200,15 +172,15 @@ def _as_json(sweep: Sweep, everything: Sequence[Found]) -> str:
         for found in everything
     ]
     first = next(iter(everything[0].result.values()))["passport"]
-    about = {"question": sweep.question, "hypothesis": sweep.hypothesis, "fixed": dict(sweep.fixed)}
-    about["columns of result"] = ["value", "low", "high", "n"]
-    about["passport of the first figure"] = first
+    about = {
+        "question": sweep.question,
+        "hypothesis": sweep.hypothesis,
+        "fixed": dict(sweep.fixed),
+        "columns of result": ["value", "low", "high", "n"],
+        "passport of the first figure": first,
+    }
     lines = ",\n".join(json.dumps(run) for run in runs)
     return f'{json.dumps(about, indent=1)[:-2]},\n "runs": [\n{lines}\n]}}\n'
-
-
-def _row(entry: Mapping[str, Any]) -> list[float]:
-    return [*(float(f"{entry[key]:.6g}") for key in ("value", "low", "high")), entry["n"]]
 
 
 def _as_html(text: str, folder: Path) -> str:

@@ -9,27 +9,20 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.metrics.paired import Difference, mean_interval, paired_difference
-from diffusion_jax.report import MEANING, kind
+from diffusion_jax.report.curves import read_rows
+from diffusion_jax.report.figures import MEANING, kind
 from diffusion_jax.sweep.design import Run
 from diffusion_jax.sweep.work import seconds
 
 
 @dataclass(frozen=True)
 class Found:
-    """One finished run.
-
-    Attributes:
-        run: which.
-        result: its `result.json`.
-        rows: its `metrics.jsonl`.
-        seconds: that it took in all.
-        folder: its workdir.
-    """
+    """One finished run."""
 
     run: Run
-    result: Mapping[str, Mapping[str, Any]]
-    rows: Sequence[Mapping[str, float]]
-    seconds: float
+    result: Mapping[str, Mapping[str, Any]]  # its `result.json`
+    rows: Sequence[Mapping[str, float]]  # of its `metrics.jsonl`
+    seconds: float  # that it took in all
     folder: Path
 
     @property
@@ -44,37 +37,35 @@ Settings = Mapping[str, Sequence[Found]]
 
 def collect(runs: Sequence[Run], folder: Path) -> Settings:
     """What finished runs left in the folder of a sweep."""
-    settings: dict[str, list[Found]] = {}
+    settings: dict[str, list[Found]] = {run.setting: [] for run in runs}
     for run in sorted(runs, key=lambda run: run.config.seed):
         where = folder / run.name
-        lines = (where / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        found = Found(
-            run,
-            json.loads((where / "result.json").read_text(encoding="utf-8")),
-            [json.loads(line) for line in lines],
-            seconds(folder, run),
-            where,
-        )
-        settings.setdefault(run.setting, []).append(found)
-    order = list(dict.fromkeys(run.setting for run in runs))
-    return {title: settings[title] for title in order if title in settings}
+        result = json.loads((where / "result.json").read_text(encoding="utf-8"))
+        rows = read_rows(where / "metrics.jsonl")
+        settings[run.setting].append(Found(run, result, rows, seconds(folder, run), where))
+    return settings
 
 
 def metric_named(name: str, results: Sequence[Mapping[str, Any]]) -> str:
     """The metric that all results have, of that name or that begins so; '' if there is none."""
-    common = set.intersection(*(set(result) for result in results))
-    ordered = [key for key in results[0] if key in common and not key.endswith("_heldout")]
-    exact = [key for key in ordered if key == name]
-    return next(iter(exact + [key for key in ordered if key.startswith(name)]), "")
+    known = metrics_in(results)
+    return name if name in known else next((key for key in known if key.startswith(name)), "")
+
+
+def headline(folder: Path, metric: str) -> str:
+    """The figure of a finished run that the sweep is about."""
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    name = metric_named(metric, [result])
+    return f"{name} {result[name]['value']:.4g}" if name else f"no metric {metric!r}"
 
 
 def metrics_in(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names that all results have, without those of held-out images that stand beside others."""
-    common = set.intersection(*(set(result) for result in results))
+    common = [name for name in results[0] if all(name in result for result in results)]
     return [
         name
-        for name in results[0]
-        if name in common and not (name.endswith("_heldout") and name[:-8] in common)
+        for name in common
+        if not (name.endswith("_heldout") and name.removesuffix("_heldout") in common)
     ]
 
 
@@ -101,13 +92,12 @@ def mean_of(founds: Sequence[Found], metric: str) -> tuple[float, float, float]:
 
 def difference(a: Sequence[Found], b: Sequence[Found], metric: str) -> Difference | None:
     """`a - b` over the seeds that both have; None if there are none."""
-    by_seed = [{found.run.config.seed: found for found in founds} for founds in (a, b)]
-    seeds = [seed for seed in by_seed[0] if seed in by_seed[1]]
-    if not seeds:
+    others = {found.run.config.seed: found for found in b}
+    pairs = [(found, others[seed]) for found in a if (seed := found.run.config.seed) in others]
+    if not pairs:
         return None
-    return paired_difference(
-        *(values([found[seed] for seed in seeds], metric) for found in by_seed)
-    )
+    mine, theirs = zip(*pairs, strict=True)
+    return paired_difference(values(mine, metric), values(theirs, metric))
 
 
 def ranked(settings: Mapping[str, Sequence[Found]], metric: str) -> list[str]:

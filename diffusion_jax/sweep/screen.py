@@ -1,8 +1,9 @@
 """All runs of a sweep on one screen: a table on a terminal, a line for every change elsewhere."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,45 +12,27 @@ from rich.table import Table
 from tqdm import tqdm
 
 from diffusion_jax.sweep.design import Run
+from diffusion_jax.sweep.results import headline
 from diffusion_jax.sweep.work import finished, seconds, step_of
 
-LINES = 30
-"""Runs that the table shows; those that are done are left out first."""
+LINES = 30  # runs that the table shows; those that are done are left out first
 REFRESH_SECONDS = 1.0
 
 
 class Screen:
-    """Shows how far the runs are.
-
-    Args:
-        units: the runs of each unit.
-        folder: of the sweep.
-        at_once: units that run at a time.
-        figure: the headline figure of a finished run, in words.
-    """
+    """Shows how far the runs of each unit are, and of those that are done the metric."""
 
     def __init__(
-        self,
-        units: Mapping[int, Sequence[Run]],
-        folder: Path,
-        at_once: int,
-        figure: Callable[[Run], str],
+        self, units: Mapping[int, Sequence[Run]], folder: Path, at_once: int, metric: str
     ) -> None:
-        self._units, self._folder, self._at_once = units, folder, at_once
-        self._figure = figure
+        self._units, self._folder, self._at_once, self._metric = units, folder, at_once, metric
         self._said: dict[str, str] = {}
         self._began, self._next = time.monotonic(), 0.0
         self._live = Live(console=Console(stderr=True)) if sys.stderr.isatty() else None
 
-    def __enter__(self) -> "Screen":
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, *what: object) -> None:
-        self._next = 0.0
-        if self._live:
-            self._live.stop()
+    def shown(self) -> contextlib.AbstractContextManager[object]:
+        """Keeps the table on the terminal, if there is one."""
+        return self._live or contextlib.nullcontext()
 
     def tell(self, statuses: Mapping[int, int | None]) -> None:
         """Shows the runs, given the statuses of the units that have begun, None while they run."""
@@ -74,7 +57,7 @@ class Screen:
     def _state(self, run: Run, begun: bool, status: int | None) -> str:
         if finished(self._folder, run):
             took = tqdm.format_interval(seconds(self._folder, run))
-            return f"done in {took}, {self._figure(run)}"
+            return f"done in {took}, {headline(self._folder / run.name, self._metric)}"
         if not begun:
             return "waiting"
         if status is None:
@@ -95,9 +78,7 @@ class Screen:
 
     def _table(self, rows: Sequence[tuple[Run, str]]) -> Table:
         elapsed = tqdm.format_interval(time.monotonic() - self._began)
-        table = Table(title=f"{self._folder}, {elapsed}{self._left(rows)}")
-        table.add_column("run")
-        table.add_column("state")
+        table = Table("run", "state", title=f"{self._folder}, {elapsed}{self._left(rows)}")
         hidden = len(rows) - LINES
         for run, state in rows:
             if hidden > 0 and state.startswith(("done", "waiting")):

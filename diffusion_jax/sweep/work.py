@@ -4,12 +4,14 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from diffusion_jax.run import run as run_one
 from diffusion_jax.run import run_abreast
@@ -17,8 +19,7 @@ from diffusion_jax.sweep.design import Run
 from diffusion_jax.system.files import write_whole
 
 FINISHED = "finished.json"
-CORES = "DIFFUSION_JAX_CORES"
-"""In the environment of a process that keeps to these cores."""
+CORES = "DIFFUSION_JAX_CORES"  # in the environment of a process that keeps to these cores
 LEASH = "DIFFUSION_JAX_LEASH"
 """In the environment of a process that ends when its standard input does, with its parent."""
 
@@ -64,45 +65,39 @@ def _work_one(run: Run, folder: Path, before: float) -> int:
     began = time.monotonic()
     status = run_one(run.config, folder / run.name, "all")
     if not status:
-        seconds = before + time.monotonic() - began
-        found = {"seconds": round(seconds, 1), "config": _config(run)}
-        write_whole(folder / run.name / FINISHED, (json.dumps(found, indent=1) + "\n").encode())
+        took = round(before + time.monotonic() - began, 1)
+        text = json.dumps({"seconds": took, "config": _config(run)}, indent=1) + "\n"
+        write_whole(folder / run.name / FINISHED, text.encode())
     return status
 
 
 def finished(folder: Path, run: Run) -> bool:
     """Whether a run is done to the end with all of its settings."""
     try:
-        found = json.loads((folder / run.name / FINISHED).read_text(encoding="utf-8"))
+        return bool(_left_by(folder, run)["config"] == _config(run))
     except (FileNotFoundError, ValueError):
         return False
-    return bool(found["config"] == _config(run))
 
 
 def seconds(folder: Path, run: Run) -> float:
     """How long a finished run took, in the process that ended it."""
-    path = folder / run.name / FINISHED
-    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+    return float(_left_by(folder, run)["seconds"])
+
+
+def _left_by(folder: Path, run: Run) -> Any:
+    return json.loads((folder / run.name / FINISHED).read_text(encoding="utf-8"))
 
 
 def step_of(folder: Path, run: Run) -> int:
     """The last step that a run has logged."""
-    try:
-        with (folder / run.name / "metrics.jsonl").open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-            lines = file.read().splitlines()
-    except FileNotFoundError:
-        return 0
-    for line in reversed(lines):
-        with contextlib.suppress(ValueError):
-            return int(json.loads(line)["step"])
-    return 0
+    path = folder / run.name / "metrics.jsonl"
+    steps = re.findall(rb'"step": (\d+)', path.read_bytes()) if path.exists() else []
+    return int(steps[-1]) if steps else 0
 
 
-def _config(run: Run) -> dict[str, object]:
+def _config(run: Run) -> Any:
     """All settings, as JSON gives them back."""
-    found: dict[str, object] = json.loads(json.dumps(run.config.to_dict()))
-    return found
+    return json.loads(json.dumps(run.config.to_dict()))
 
 
 @contextlib.contextmanager
