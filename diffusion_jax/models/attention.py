@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.models.layers import at_least_float32
 from diffusion_jax.models.platform import needs_jvp, platform
 from diffusion_jax.types import Array
 
@@ -29,8 +30,7 @@ def attention(q: Array, k: Array, v: Array, num_heads: int, lengths: Array | Non
         if lengths is not None:
             there = jnp.arange(k.shape[1]) < lengths[:, None]
             logits = jnp.where(there[:, None, None], logits, -jnp.inf)
-        dtype = jnp.promote_types(logits.dtype, jnp.float32)
-        weights = jax.nn.softmax(logits.astype(dtype)).astype(v.dtype)
+        weights = jax.nn.softmax(at_least_float32(logits)).astype(v.dtype)
         out: Array = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
     elif platform() == "gpu" and fits_cudnn(q):
         if has_cudnn() and not needs_jvp():

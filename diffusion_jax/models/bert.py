@@ -9,11 +9,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
-from diffusion_jax.models.layers import dense
+from diffusion_jax.models.layers import LayerNorm, dense
 from diffusion_jax.models.masked import masked_attention, token_mask
 from diffusion_jax.types import Array
 
-norm = partial(nn.LayerNorm, epsilon=1e-12, use_fast_variance=False)
+norm = partial(LayerNorm, epsilon=1e-12)
 
 
 class BertLayer(nn.Module):

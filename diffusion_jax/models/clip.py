@@ -11,7 +11,7 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from diffusion_jax.models.layers import Dtype, dense
+from diffusion_jax.models.layers import Dtype, LayerNorm, at_least_float32, dense
 from diffusion_jax.models.masked import masked_attention, token_mask
 from diffusion_jax.types import Array
 
@@ -41,7 +41,7 @@ class ClipLayer(nn.Module):
     def __call__(self, x: Array, mask: Array) -> Array:
         """[B, L, C], and who sees whom [B, L, L] -> [B, L, C]."""
         c = x.shape[-1]
-        norm = partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False, dtype=self.dtype)
+        norm = partial(LayerNorm, epsilon=1e-5, dtype=self.dtype)
         wide, narrow, out = (  # CLIP's own initial weights: its code, `initialize_parameters`
             partial(dense, kernel_init=nn.initializers.normal(std), dtype=self.dtype)
             for std in ((2 * c) ** -0.5, c**-0.5, (2 * self.depth * c) ** -0.5)
@@ -118,10 +118,8 @@ class TextTower(nn.Module):
                 name=f"text_model.encoder.layers.{number}",
             )
             x = layer(x, mask)
-        norm = nn.LayerNorm(
-            epsilon=1e-5, use_fast_variance=False, name="text_model.final_layer_norm"
-        )
-        x = jnp.where((tokens >= 0)[..., None], norm(x.astype(jnp.float32)), 0.0)
+        norm = LayerNorm(epsilon=1e-5, name="text_model.final_layer_norm")
+        x = jnp.where((tokens >= 0)[..., None], norm(at_least_float32(x)), 0.0)
         ends = tokens == self.end
         first = ends & (jnp.cumsum(ends, axis=1) == 1)
         pooled = jnp.einsum("bl,blc->bc", first.astype(x.dtype), x)

@@ -18,6 +18,7 @@ from diffusion_jax.models.attention import attention
 from diffusion_jax.models.layers import (
     ConditionEmbedding,
     Dtype,
+    at_least_float32,
     beside,
     dense,
     patchify,
@@ -88,8 +89,7 @@ class DiT(nn.Module):
             no text.
         num_classes: classes of `cond['label']`; 0 for none.
         vectors: names of the vectors in `cond` that are read, such as 'pooled'.
-        image_channels: of `cond['image']`, a signal of the sample's own axes that is laid beside
-            it; 0 for none.
+        image_channels: of `cond['image']`, of the sample's own axes, laid beside it; 0 for none.
         out_channels: channels of the prediction; twice the input's with a learned variance.
         unroll: blocks per iteration of the loop over them. With all of them there is no loop,
             which compiles longer and on a CPU trains faster, by a sixth for the size S.
@@ -178,7 +178,7 @@ class DiT(nn.Module):
 @partial(jax.checkpoint, prevent_cse=False)
 def modulate(x: Array, shift: Array, scale: Array) -> Array:
     """Layer norm of x [B, L, D], then scaled by `1 + scale` and shifted, both [B, 1, D]."""
-    h = x.astype(jnp.float32)
+    h = at_least_float32(x)
     h -= h.mean(-1, keepdims=True)
     h *= lax.rsqrt(jnp.square(h).mean(-1, keepdims=True) + 1e-6)
     return h.astype(x.dtype) * (1 + scale) + shift
@@ -200,7 +200,7 @@ def position_embedding(sizes: Sequence[int], features: int) -> Array:
     if rest:
         raise ValueError(f"model.dit.hidden_size={features} must be a multiple of {2 * len(sizes)}")
     frequencies = 1e4 ** -(np.arange(count) / count)
-    places = np.indices(sizes).reshape(len(sizes), -1)
-    angles = [np.outer(place, frequencies) for place in places[::-1]]
+    places = np.indices(sizes).reshape(len(sizes), -1)[::-1]
+    angles = [np.outer(place, frequencies) for place in places]
     table = np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=-1)
     return jnp.asarray(table, jnp.float32)

@@ -1,5 +1,6 @@
 """Layers shared by the networks: conditioning embeddings, convolution, normalisation."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +19,14 @@ fan_avg_uniform = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 """The initializer of every weight of DDPM, and Xavier's, DiT's."""
 
 zeros = nn.initializers.zeros
+
+LayerNorm = functools.partial(nn.LayerNorm, use_fast_variance=False)
+"""The variance is the mean of squared deviations, which holds far from zero as well."""
+
+
+def at_least_float32(x: Array) -> Array:
+    """`x` for statistics: half precision becomes float32, float64 stays."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def sinusoidal_embedding(t: Array, features: int, max_period: float = 1e4) -> Array:
@@ -166,12 +175,11 @@ class GroupNorm(nn.Module):
             mean = x.mean(tuple(range(1, x.ndim - 1))).reshape(-1, groups, c // groups).mean(-1)
             return everywhere(jnp.repeat(mean, c // groups, axis=-1), x)
 
-        x = x.astype(jnp.float32)
-        mean = group_mean(x)
-        variance = jnp.maximum(group_mean(jnp.square(x)) - jnp.square(mean), 0.0)
-        # One multiply-add per pixel: the statistics and the parameters meet on [B, C].
-        scale *= lax.rsqrt(variance + self.epsilon)
-        return (x * scale + (bias - mean * scale)).astype(self.dtype)
+        x = at_least_float32(x)
+        x -= group_mean(x)  # first: the mean of squares would lose the variance of a large mean
+        # One multiply-add per pixel: the variance and the scale meet on [B, C].
+        scale *= lax.rsqrt(group_mean(jnp.square(x)) + self.epsilon)
+        return (x * scale + bias).astype(self.dtype)
 
 
 def num_groups(channels: int) -> int:
@@ -199,10 +207,7 @@ def downsample(x: Array) -> Array:
 
 
 def patchify(x: Array, patch_size: int) -> Array:
-    """Every patch of p x p pixels becomes one: [B, H, W, C] -> [B, H / p, W / p, p p C].
-
-    For any number of axes, as `unpatchify`.
-    """
+    """Patches of p x p pixels become one, on any axes: [B, H, W, C] -> [B, H / p, W / p, p p C]."""
     x = _cut(x, patch_size)
     last = x.ndim - 1
     x = x.transpose(0, *range(1, last, 2), *range(2, last, 2), last)

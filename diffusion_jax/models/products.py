@@ -27,10 +27,7 @@ def matmul(x: Array, kernel: Array) -> Array:
 
 
 def conv(x: Array, kernel: Array, stride: int = 1, padding: Padding = "SAME") -> Array:
-    """Convolution: [B, H, W, C] and [K, K, C, D] -> [B, H / stride, W / stride, D].
-
-    Over any number of axes: of one, [B, T, C] and [K, C, D], and so on.
-    """
+    """Convolution over any axes: [B, H, W, C], [K, K, C, D] -> [B, H / stride, W / stride, D]."""
     product = conv_for_cpu if platform() == "cpu" else plain_conv
     return product(x, kernel, stride, padding)
 

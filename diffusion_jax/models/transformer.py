@@ -17,6 +17,7 @@ from diffusion_jax.models.layers import (
     Dtype,
     GroupNorm,
     Initializer,
+    LayerNorm,
     dense,
     fan_avg_uniform,
     zeros,
@@ -41,7 +42,7 @@ class SpatialTransformer(nn.Module):
         """Samples x [B, ..., C] and texts [B, L, D] of `lengths` [B] tokens -> [B, ..., C]."""
         b, *_, c = x.shape
         layer = partial(dense, dtype=self.dtype)
-        norm = partial(nn.LayerNorm, epsilon=1e-5, dtype=self.dtype)
+        norm = partial(LayerNorm, epsilon=1e-5, dtype=self.dtype)
         h = GroupNorm(self.dtype, epsilon=1e-6, name="norm")(x).reshape(b, -1, c)
         h = layer(c, name="proj_in")(h)
         to_heads = partial(attend, num_heads=self.num_heads, dtype=self.dtype)

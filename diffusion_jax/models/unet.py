@@ -102,9 +102,7 @@ class AttentionBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """Predicts a sample from a noisy one, at each of `len(channel_mults)` resolutions.
-
-    Images [B, H, W, C], sound [B, T, C], or any other number of axes.
+    """Predicts a sample, of any number of axes, from a noisy one, at `len(channel_mults)` sizes.
 
     Attributes:
         channels: channels at the first level.
@@ -126,8 +124,7 @@ class UNet(nn.Module):
             (Stable Diffusion) instead of to the right and below only (DDPM's 'SAME').
         num_classes: classes of `cond['label']`; 0 for none.
         vectors: names of the vectors in `cond` that are read, such as 'pooled'.
-        image_channels: of `cond['image']`, a signal of the sample's own axes that is laid beside
-            it; 0 for none.
+        image_channels: of `cond['image']`, of the sample's own axes, laid beside it; 0 for none.
         out_channels: channels of the prediction; twice the image's with a learned variance.
         dtype: compute dtype; parameters and output are float32.
     """
@@ -165,8 +162,7 @@ class UNet(nn.Module):
         Returns:
             The prediction, float32 [B, ..., out_channels].
         """
-        self._check_levels()
-        self._check_size(x_t.shape[1:-1])
+        self._check_levels(x_t.shape[1:-1])
         emb = ConditionEmbedding(
             4 * self.channels,
             self.channels,
@@ -247,7 +243,7 @@ class UNet(nn.Module):
             )(h)
         return Conv(features, dtype=self.dtype, name=f"{name}_resample")(upsample(h))
 
-    def _check_levels(self) -> None:
+    def _check_levels(self, sizes: Sequence[int]) -> None:
         levels = len(self.channel_mults)
         if not set(self.attention_levels) <= set(range(levels)):
             raise ValueError(
@@ -255,9 +251,6 @@ class UNet(nn.Module):
                 f"{levels} levels of model.unet.channel_mults={tuple(self.channel_mults)}, which "
                 f"are counted from 0, that of full size, to {levels - 1}"
             )
-
-    def _check_size(self, sizes: Sequence[int]) -> None:
-        levels = len(self.channel_mults)
         factor = self.patch_size * 2 ** (levels - 1)
         if any(size % factor for size in sizes):
             raise ValueError(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.models.attention import attention
-from diffusion_jax.models.layers import Conv, dense
+from diffusion_jax.models.layers import Conv, LayerNorm, dense
 from diffusion_jax.types import Array
 
 GRID = 37
@@ -26,11 +26,11 @@ class TransformerBlock(nn.Module):
     def __call__(self, x: Array) -> Array:
         """[B, L, C] -> [B, L, C]."""
         c = x.shape[-1]
-        h = nn.LayerNorm(epsilon=1e-6, name="norm1")(x)
+        h = LayerNorm(epsilon=1e-6, name="norm1")(x)
         q, k, v = jnp.split(dense(3 * c, name="attn.qkv")(h), 3, axis=-1)
         h = dense(c, name="attn.proj")(attention(q, k, v, self.num_heads))
         x += h * self.param("ls1.gamma", nn.initializers.ones, (c,))
-        h = nn.LayerNorm(epsilon=1e-6, name="norm2")(x)
+        h = LayerNorm(epsilon=1e-6, name="norm2")(x)
         h = nn.gelu(dense(4 * c, name="mlp.fc1")(h), approximate=False)
         return x + dense(c, name="mlp.fc2")(h) * self.param("ls2.gamma", nn.initializers.ones, (c,))
 
@@ -73,7 +73,7 @@ class VisionTransformer(nn.Module):
         x = jnp.concatenate([*others, (x + grid).reshape(b, height * width, c)], axis=1)
         for number in range(self.depth):
             x = TransformerBlock(self.num_heads, name=f"blocks.{number}")(x)
-        return None, nn.LayerNorm(epsilon=1e-6, name="norm")(x[:, 0])
+        return None, LayerNorm(epsilon=1e-6, name="norm")(x[:, 0])
 
 
 def resize_positions(grid: Array, height: int, width: int, antialias: bool) -> Array:
