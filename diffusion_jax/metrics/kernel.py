@@ -89,19 +89,3 @@ def kernel_distance(
     left = squares - 2 * (sums**2 / counts).sum() + (blocks**2 / np.outer(counts, counts)).sum()
     rest = 2 * max(left, 0.0) / (n * (n - 1)) ** 2
     return value, float(max(by_means - rest, rest))
-
-
-def kernel_distance_in_subsets(
-    features: np.ndarray, reference: np.ndarray, subsets: int = 100, size: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """Mean and standard deviation over random subsets of both sets, as published figures are made.
-
-    The subsets share rows, so that the deviation is not the error of the mean.
-    """
-    rng = np.random.default_rng(seed)
-    size = min(size, len(features), len(reference))
-    found = []
-    for _ in range(subsets):
-        x, y = (f[rng.choice(len(f), size, replace=False)] for f in (features, reference))
-        found.append(mean_kernel(x) + mean_kernel(y) - 2 * float(kernel(x, y).mean()))
-    return float(np.mean(found)), float(np.std(found))
