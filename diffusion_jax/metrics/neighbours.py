@@ -93,12 +93,9 @@ def memorised(
 def closest_pairs(
     distances: np.ndarray, numbers: np.ndarray, count: int
 ) -> list[tuple[int, int, float]]:
-    """`(sample, training image, distance)` of the `count` samples nearest to a training image.
+    """`(sample, training image, distance)` of the `count` samples nearest to one, nearest first.
 
-    Args:
-        distances: of each sample to its nearest training image `[N]`.
-        numbers: of those training images `[N]`.
-        count: pairs, nearest first.
+    Of each sample's distance to its nearest training image, and that image's number, both `[N]`.
     """
     order = np.argsort(distances, kind="stable")[:count]
     return [(int(i), int(numbers[i]), float(distances[i])) for i in order]

@@ -36,15 +36,10 @@ class DiTBlock(nn.Module):
 
     Between them, where there is a text, attention to it, which starts at zero (PixArt-alpha, Chen
     et al. 2024, section 2.3).
-
-    Attributes:
-        num_heads: heads of the attention.
-        mlp_ratio: width of the MLP's hidden layer over that of the tokens.
-        dtype: compute dtype.
     """
 
     num_heads: int
-    mlp_ratio: float
+    mlp_ratio: float  # width of the MLP's hidden layer over that of the tokens
     dtype: Dtype
 
     @nn.compact
@@ -102,7 +97,12 @@ class DiT(Network):
     def __call__(self, x_t: Array, t: Array, cond: Cond, train: bool = False) -> Array:
         """As for `Network`: [B, ..., C] and [B] -> [B, ..., out_channels]; there is no dropout."""
         del train
-        self._check_size(x_t.shape[1:-1])
+        sizes = x_t.shape[1:-1]
+        if any(size % self.patch_size for size in sizes):
+            raise ValueError(
+                f"size {'x'.join(map(str, sizes))} cannot be cut into patches of "
+                f"model.dit.patch_size={self.patch_size}: all sides must be multiples of it"
+            )
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"model.dit.hidden_size={self.hidden_size} must be a multiple of "
@@ -135,13 +135,6 @@ class DiT(Network):
             unroll=self.unroll,
         )
         return scanned(self.num_heads, self.mlp_ratio, self.dtype, name="blocks")
-
-    def _check_size(self, sizes: Sequence[int]) -> None:
-        if any(size % self.patch_size for size in sizes):
-            raise ValueError(
-                f"size {'x'.join(map(str, sizes))} cannot be cut into patches of "
-                f"model.dit.patch_size={self.patch_size}: all sides must be multiples of it"
-            )
 
 
 # What is cheap to compute again is not kept for the backward pass: time and memory are saved.

@@ -72,16 +72,12 @@ def depthwise_conv(channels: int, size: int, stride: int, name: str) -> nn.Conv:
 class InvertedBottleneck(nn.Module):
     """Widens, convolves each channel by itself, narrows (Sandler et al. 2018).
 
-    Attributes:
-        size: of the kernel.
-        stride: 2 halves the size.
-        expansion: inner channels over those of the input; 1 has no first convolution.
-        features: channels of the output; with as many in the input, and stride 1, it is residual.
+    With as many channels in the input as in the output, and stride 1, it is residual.
     """
 
-    size: int
+    size: int  # of the kernel
     stride: int
-    expansion: int
+    expansion: int  # inner channels over those of the input; 1 has no first convolution
     features: int
 
     @nn.compact

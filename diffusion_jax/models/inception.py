@@ -17,19 +17,12 @@ Layer = tuple[int, Kernel]
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias, frozen batch normalisation, ReLU.
-
-    Attributes:
-        features: channels of the output.
-        kernel_size: of a square one, or height and width.
-        stride: 1 is padded to the same size, 2 is not padded, unless `padding` says otherwise.
-        padding: "" for that.
-    """
+    """A convolution without bias, frozen batch normalisation, ReLU."""
 
     features: int
     kernel_size: Kernel = 1
     stride: int = 1
-    padding: str = ""
+    padding: str = ""  # "": to the same size with stride 1, else none
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -125,13 +118,9 @@ class MixedD(nn.Module):
 
 
 class MixedE(nn.Module):
-    """Branches that fork into 1x3 and 3x1 convolutions (8 x 8 pixels).
+    """Branches that fork into 1x3 and 3x1 convolutions (8 x 8 pixels)."""
 
-    Attributes:
-        largest: whether the last branch pools by the maximum, as TensorFlow's last block does.
-    """
-
-    largest: bool
+    largest: bool  # whether the last branch pools by the maximum, as TensorFlow's last block does
 
     @nn.compact
     def __call__(self, x: Array) -> Array:

@@ -10,6 +10,7 @@ With `context_dim` it attends to a text too; `transformer.py` has Stable Diffusi
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -39,14 +40,9 @@ from diffusion_jax.types import Array, Cond
 class ResBlock(nn.Module):
     """Residual block: two convolutions with the conditioning between them.
 
-    Attributes:
-        features: channels that come out.
-        scale_shift: the conditioning scales and shifts the second norm (Eq. 1 of ADM's section
-            3.1) instead of being added before it.
-        resample: `upsample` or `downsample`, applied inside the block as in BigGAN; None keeps
-            the size.
-        dropout: rate, before the last convolution.
-        dtype: compute dtype.
+    With `scale_shift` the conditioning scales and shifts the second norm (Eq. 1 of ADM's section
+    3.1) instead of being added before it. `resample` is `upsample` or `downsample`, applied inside
+    the block as in BigGAN.
     """
 
     features: int
@@ -182,13 +178,11 @@ class UNet(Network):
         )
 
     def _attention(self, h: Array, cond: Cond, name: str) -> Array:
-        if not self.context_dim:
-            block = remat(AttentionBlock, self.remat)
-            return block(self.num_heads, self.head_dim, self.dtype, name=name)(h)
-        block = remat(SpatialTransformer, self.remat)
-        return block(self.num_heads, self.dtype, name=name)(
-            h, *text_of(cond, len(h), self.context_dim)
-        )
+        if self.context_dim:
+            block = remat(SpatialTransformer, self.remat)(self.num_heads, self.dtype, name=name)
+            return block(h, *text_of(cond, len(h), self.context_dim))
+        block = remat(AttentionBlock, self.remat)
+        return block(self.num_heads, self.head_dim, self.dtype, name=name)(h)
 
     def _block(self, h: Array, emb: Array, cond: Cond, level: int, train: bool, name: str) -> Array:
         h = self._res_block(self.channel_mults[level], name=name)(h, emb, train)
@@ -203,12 +197,11 @@ class UNet(Network):
         if self.resblock_updown:
             mult = features // self.channels
             return self._res_block(mult, f"{name}_resample", resample)(h, emb, train)
-        if resample is downsample:
-            padding = [(1, 1)] * (h.ndim - 2) if self.symmetric_padding else "SAME"
-            return Conv(
-                features, stride=2, padding=padding, dtype=self.dtype, name=f"{name}_resample"
-            )(h)
-        return Conv(features, dtype=self.dtype, name=f"{name}_resample")(upsample(h))
+        conv = partial(Conv, features, dtype=self.dtype, name=f"{name}_resample")
+        if resample is upsample:
+            return conv()(upsample(h))
+        padding = [(1, 1)] * (h.ndim - 2) if self.symmetric_padding else "SAME"
+        return conv(stride=2, padding=padding)(h)
 
     def _check_levels(self, sizes: Sequence[int]) -> None:
         levels = len(self.channel_mults)
