@@ -127,7 +127,7 @@ def set_estimates(
     real = reference.features
     square, influence = sliced_wasserstein(features, real)
     distance = _not_below_zero(normal(square, variance_of_mean(influence, labels)))
-    kernel = kernel_distance(features, real, labels, reference.kernel_mean)
+    kernel = kernel_distance(features, real, reference.kernel_mean, labels)
     precise = balls_around(features, real, reference.manifold) > 0
     dense = balls_around(features, real, reference.density) / DENSITY_K
 

@@ -48,8 +48,8 @@ def _mean_of_pairs(blocks: np.ndarray, counts: np.ndarray) -> float:
 def kernel_distance(
     features: np.ndarray,
     reference: np.ndarray,
+    reference_mean: float,
     strata: np.ndarray | None = None,
-    reference_mean: float | None = None,
 ) -> tuple[float, float]:
     """The unbiased estimate of the squared discrepancy from all rows, and its variance.
 
@@ -62,14 +62,11 @@ def kernel_distance(
     Args:
         features: of the samples `[N, D]`.
         reference: of the reference set `[M, D]`.
+        reference_mean: `mean_kernel(reference)`.
         strata: int `[N]`, where the number of rows of each kind was fixed beforehand: every pair of
             kinds then counts with its share. None gives the published estimate.
-        reference_mean: `mean_kernel(reference)`, if it is known already.
     """
-    n = len(features)
-    if reference_mean is None:
-        reference_mean = mean_kernel(reference)
-    starts = range(0, n, CHUNK)
+    n, starts = len(features), range(0, len(features), CHUNK)
     to_reference = np.concatenate(
         [kernel(features[s : s + CHUNK], reference).mean(1) for s in starts]
     )

@@ -87,7 +87,7 @@ def test_published_implementations_give_the_same() -> None:
     ours = frechet_distance(moments(fake), moments(real))
     assert ours == pytest.approx(0.5150972820578694, rel=1e-9)  # torch-fidelity
     assert ours == pytest.approx(0.5150972820578517, rel=1e-9)  # pytorch-fid
-    distance = kernel_distance(fake, real[:500])[0]
+    distance = kernel_distance(fake, real[:500], mean_kernel(real[:500]))[0]
     assert distance == pytest.approx(0.173265772267289, rel=1e-9)
     rng, found = np.random.default_rng(0), []
     for _ in range(100):
@@ -144,8 +144,8 @@ def test_kernel_distance_of_fixed_labels_is_unbiased() -> None:
     for seed in range(60):
         rng = np.random.default_rng(seed)
         x, y = (3 * np.eye(4)[labels] + 0.3 * rng.normal(size=(20, 4)) for _ in range(2))
-        plain.append(kernel_distance(x, y)[0])
-        shared.append(kernel_distance(x, y, labels, mean_kernel(y, labels))[0])
+        plain.append(kernel_distance(x, y, mean_kernel(y))[0])
+        shared.append(kernel_distance(x, y, mean_kernel(y, labels), labels)[0])
     for found, low, high in ((plain, -np.inf, -20), (shared, -3, 3)):
         assert low < np.mean(found) / (np.std(found) / 60**0.5) < high
 
