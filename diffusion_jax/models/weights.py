@@ -100,43 +100,39 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     Raises:
         WeightsError: one sentence that names the file, and what in it is no tensor.
     """
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+    kind = "safetensors" if path.suffix == ".safetensors" else "weights that torch.save wrote"
     try:
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"PK"
-            file.seek(0)
-            found = _read_zip(file) if zipped else _read_legacy(file)
-        if not isinstance(found, dict):
-            raise WeightsError(f"it holds a {type(found).__name__}, not tensors by name")
-        for name, tensor in found.items():
-            if not isinstance(tensor, np.ndarray):
-                raise WeightsError(f"{name!r} is a {type(tensor).__name__}, not a tensor")
-        return {str(name): tensor for name, tensor in found.items()}
+        return _read_safetensors(path) if kind == "safetensors" else _read_pickled(path)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     except OSError:
         raise
-    except Exception as error:  # what pickles and zips raise when they are cut short or foreign
+    except Exception as error:  # whatever files raise that are cut short or foreign
         raise WeightsError(
-            f"{path}: no file of weights that torch.save wrote, or one that was cut short "
+            f"{path}: no file of {kind}, or one that was cut short "
             f"({type(error).__name__}: {error})"
         ) from error
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """The tensors of such a file, bfloat16 as it is; what numpy has no type for is refused."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, "numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except OSError:
-        raise
-    except (SafetensorError, TypeError, ValueError, AttributeError) as error:
-        raise WeightsError(
-            f"{path}: no file of safetensors, or one that was cut short ({error})"
-        ) from error
+    with safe_open(path, "numpy") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _read_pickled(path: Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"PK"
+        file.seek(0)
+        found = _read_zip(file) if zipped else _read_legacy(file)
+    if not isinstance(found, dict):
+        raise WeightsError(f"it holds a {type(found).__name__}, not tensors by name")
+    for name, tensor in found.items():
+        if not isinstance(tensor, np.ndarray):
+            raise WeightsError(f"{name!r} is a {type(tensor).__name__}, not a tensor")
+    return {str(name): tensor for name, tensor in found.items()}
 
 
 def _read_zip(file: BinaryIO) -> Any:
