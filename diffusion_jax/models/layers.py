@@ -41,21 +41,13 @@ def sinusoidal_embedding(t: Array, features: int, max_period: float = 1e4) -> Ar
 
 
 class ConditionEmbedding(nn.Module):
-    """One vector per sample for the time and, where there are any, the label and other vectors.
-
-    Attributes:
-        features: width of the vector.
-        frequencies: width of the sinusoidal embedding under it.
-        num_classes: labels run from 0 to `num_classes - 1`; 0 means no label embedding.
-        vectors: names of float vectors [B, D] in `cond`.
-        dtype: compute dtype.
-    """
+    """One vector per sample for the time and, where there are any, the label and other vectors."""
 
     features: int
-    frequencies: int
-    num_classes: int = 0
-    vectors: Sequence[str] = ()
-    dtype: Dtype = jnp.float32
+    frequencies: int  # width of the sinusoidal embedding of the time
+    num_classes: int  # labels run from 0 to `num_classes - 1`; 0 means no label embedding
+    vectors: Sequence[str]  # names of float vectors [B, D] in `cond`
+    dtype: Dtype
 
     @nn.compact
     def __call__(self, t: Array, cond: Cond) -> Array:
