@@ -143,6 +143,9 @@ def get_config() -> ConfigDict:
     c.optimizer.clip_norm = 1.0  # of the whole gradient; 0: no clipping
     c.optimizer.adamw = ConfigDict({"b1": 0.9, "b2": 0.99, "eps": 1e-8, "weight_decay": 0.0})
     c.optimizer.adam = ConfigDict({"b1": 0.9, "b2": 0.999, "eps": 1e-8})
+    # Settings of groups of the parameters' top level, where these differ from the ones above, such
+    # as {"critic": {"learning_rate": 1e-4}}
+    c.optimizer.groups = ConfigDict()
 
     c.ema = ConfigDict()
     c.ema.decay = 0.999  # of the exponential average, which is used where nothing else is asked for

@@ -20,6 +20,7 @@ from diffusion_jax.generation.generator import Generator
 from diffusion_jax.training.ema import Average
 from diffusion_jax.training.optimizer import DECAYS, learning_rate_schedule, make_optimizer
 from diffusion_jax.training.parallel import Parallel, Replicated, Sharded
+from diffusion_jax.training.state import abstract_state
 from diffusion_jax.training.step import TrainStep, make_train_step
 
 TASKS: dict[str, Callable[[ConfigDict], Callable[[Dataset], Task]]] = {
@@ -84,28 +85,42 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     for name in metrics_of(config):
         check_known(name, task.metrics, "evaluate.metrics")
     try:
-        jax.eval_shape(task.init, jax.random.key(0))
+        abstract_state(task.init, optimizer, averages)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return Parts(dataset, task, optimizer, averages)
 
 
 def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    settings = config.optimizer
-    check_known(settings.decay, DECAYS, "optimizer.decay")
-    with keyed("optimizer"):
-        rate = learning_rate_schedule(
-            settings.learning_rate, config.train.steps, settings.warmup_steps, settings.decay
-        )
+    """The optimizer, with those of groups of the parameters, whose settings override its own."""
+    common, steps = config.optimizer, config.train.steps
+    groups = {}
+    for group, own in common.groups.items():
+        key, settings = f"optimizer.groups.{group}", ConfigDict(common.to_dict())
+        known = {*common, own.get("name", common.name)} - {"clip_norm", "groups"}
+        for name in own:
+            check_known(name, sorted(known), key)
+        settings.update(own)
+        groups[group] = _one_optimizer(settings, steps, key)
+    return _one_optimizer(common, steps, "optimizer", clip_norm=common.clip_norm, groups=groups)
+
+
+def _one_optimizer(
+    settings: ConfigDict, steps: int, key: str, **whole: Any
+) -> optax.GradientTransformation:
+    check_known(settings.decay, DECAYS, f"{key}.decay")
     options = settings.get(settings.name, ConfigDict())
     try:
-        with keyed("optimizer"):
-            return make_optimizer(settings.name, rate, settings.clip_norm, **options)
+        with keyed(key):
+            rate = learning_rate_schedule(
+                settings.learning_rate, steps, settings.warmup_steps, settings.decay
+            )
+            return make_optimizer(settings.name, rate, **whole, **options)
     except (AttributeError, TypeError) as error:
         known = [n for n in (*dir(optax), *dir(optax.contrib)) if n.islower() and n[0] != "_"]
         near = ", ".join(difflib.get_close_matches(settings.name, known, 3))
         raise ConfigError(
-            f"optimizer.name={settings.name!r} is no optimizer of optax or optax.contrib with the "
+            f"{key}.name={settings.name!r} is no optimizer of optax or optax.contrib with the "
             f"settings {dict(options)}; close: {near or 'adam, adamw, sgd, lion'}"
         ) from error
 

@@ -13,9 +13,11 @@ But for the last line the reference images are given: the intervals are what two
 against the same images are compared by, and do not say how far these images are from others.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import log_softmax
 
 from diffusion_jax.metrics.frechet import (
     Moments,
@@ -24,7 +26,7 @@ from diffusion_jax.metrics.frechet import (
     moments,
     square_root,
 )
-from diffusion_jax.metrics.inception import inception_influence, inception_score, log_softmax
+from diffusion_jax.metrics.inception import inception_influence, inception_score
 from diffusion_jax.metrics.intervals import (
     Estimate,
     by_groups,
@@ -34,13 +36,15 @@ from diffusion_jax.metrics.intervals import (
     without_bias,
 )
 from diffusion_jax.metrics.kernel import kernel_distance, mean_kernel
-from diffusion_jax.metrics.neighbours import covered, densities, radii, reached
+from diffusion_jax.metrics.neighbours import balls_around, radii, reached
 from diffusion_jax.metrics.sliced import sliced_wasserstein
 
 MOST = 10_000
 """Rows of each set that metrics of pairs of rows look at."""
 MANIFOLD_K, DENSITY_K = 3, 5
 """Neighbours of precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem)."""
+ALL = slice(None)
+"""Of all rows."""
 
 
 class Reference(NamedTuple):
@@ -92,13 +96,12 @@ def moment_estimates(
 ) -> dict[str, Estimate]:
     """`frechet` and `frechet_infinite` of features `[N, D]` with labels `[N]`."""
     root = square_root(reference.covariance)
-    value = frechet_distance(moments(features), reference, root)
-    variance = variance_of_mean(frechet_influence(features, reference, root), labels)
-    limit = without_bias(
+    found, limit = _with_limit(
         lambda rows: frechet_distance(moments(features[rows]), reference, root),
-        value, variance, len(features), labels,
-    )  # fmt: skip
-    return {"frechet": _not_below_zero(normal(value, variance)), "frechet_infinite": limit}
+        frechet_influence(features, reference, root),
+        labels,
+    )
+    return {"frechet": _not_below_zero(found), "frechet_infinite": limit}
 
 
 def class_estimates(logits: np.ndarray, labels: np.ndarray | None) -> dict[str, Estimate]:
@@ -106,16 +109,12 @@ def class_estimates(logits: np.ndarray, labels: np.ndarray | None) -> dict[str, 
 
     Of logits `[N, K]` and labels `[N]`.
     """
-    log_p = log_softmax(logits)
-    value = inception_score(log_p)
-    variance = variance_of_mean(inception_influence(log_p), labels)
-    limit = without_bias(
-        lambda rows: inception_score(log_p[rows]), value, variance, len(log_p), labels
+    log_p = log_softmax(np.asarray(logits, np.float64), axis=1)
+    score, limit = _with_limit(
+        lambda rows: inception_score(log_p[rows]), inception_influence(log_p), labels
     )
-    found = {"inception_score": normal(value, variance), "inception_score_infinite": limit}
-    if labels is not None:
-        found = {"accuracy": _share(logits.argmax(1) == labels, labels), **found}
-    return found
+    accuracy = {} if labels is None else {"accuracy": _share(logits.argmax(1) == labels, labels)}
+    return {**accuracy, "inception_score": score, "inception_score_infinite": limit}
 
 
 def set_estimates(
@@ -128,9 +127,9 @@ def set_estimates(
     real = reference.features
     square, influence = sliced_wasserstein(features, real)
     distance = _not_below_zero(normal(square, variance_of_mean(influence, labels)))
-    kernel = kernel_distance(features, real, labels, reference.kernel_mean)
-    precise = covered(features, real, reach=reference.manifold)
-    dense = densities(features, real, DENSITY_K, reference.density)
+    kernel = kernel_distance(features, real, reference.kernel_mean, labels)
+    precise = balls_around(features, real, reference.manifold) > 0
+    dense = balls_around(features, real, reference.density) / DENSITY_K
 
     return {
         "kernel": normal(*kernel),
@@ -146,19 +145,29 @@ def variety_estimates(
     """`recall` and `coverage`, of samples as for `set_estimates`."""
     real, n = reference.features, len(features)
 
-    def recall(rows: np.ndarray, real_rows: np.ndarray) -> float:
-        return float(covered(real[real_rows], features[rows], MANIFOLD_K).mean())
+    def recall(rows: Any, real_rows: Any) -> float:
+        own = features[rows]
+        return float((balls_around(real[real_rows], own, radii(own, MANIFOLD_K)) > 0).mean())
 
-    def coverage(rows: np.ndarray, real_rows: np.ndarray) -> float:
-        return float(reached(features[rows], real[real_rows], DENSITY_K).mean())
+    def coverage(rows: Any, real_rows: Any) -> float:
+        own = real[real_rows]
+        return float(reached(features[rows], own, radii(own, DENSITY_K)).mean())
 
-    recalled = float(covered(real, features, MANIFOLD_K).mean())
-    reach = float(reached(features, real, DENSITY_K, reference.density).mean())
+    reach = float(reached(features, real, reference.density).mean())
     sizes = n, len(real)
     return {
-        "recall": share(recalled, by_groups(recall, *sizes, labels), n),
+        "recall": share(recall(ALL, ALL), by_groups(recall, *sizes, labels), n),
         "coverage": share(reach, by_groups(coverage, *sizes, labels), n),
     }
+
+
+def _with_limit(
+    statistic: Callable[[Any], float], influence: np.ndarray, labels: np.ndarray | None
+) -> tuple[Estimate, Estimate]:
+    """A statistic of some rows for all of them, and for infinitely many."""
+    value, variance = statistic(ALL), variance_of_mean(influence, labels)
+    limit = without_bias(statistic, value, variance, len(influence), labels)
+    return normal(value, variance), limit
 
 
 def _share(hits: np.ndarray, labels: np.ndarray | None) -> Estimate:

@@ -3,12 +3,6 @@
 import numpy as np
 
 
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Logarithms of class probabilities, of logits `[N, K]`, float64."""
-    shifted = np.asarray(logits, np.float64) - np.max(logits, axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-
-
 def inception_score(log_p: np.ndarray) -> float:
     """`exp(mean KL(p(y|x) || p(y)))` of log probabilities `[N, K]` (Salimans et al. 2016).
 

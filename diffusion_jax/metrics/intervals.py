@@ -14,6 +14,11 @@ Z = 1.959964
 """Two-sided 95% quantile of the normal law."""
 T = 2.12
 """The same of Student's law with 16 degrees of freedom."""
+DEALS = 16
+"""Times that `by_groups` deals both sets out, in `GROUPS` groups."""
+GROUPS = 3
+HALVINGS = 8
+"""Times that `without_bias` deals the samples out into halves."""
 
 
 class Estimate(NamedTuple):
@@ -42,7 +47,7 @@ def variance_of_mean(values: np.ndarray, strata: np.ndarray | None = None) -> fl
         strata: int `[N]`, where the number of rows of each kind was fixed beforehand, as that of
             each class is: only the variance within kinds counts. Kinds of one row are one kind.
     """
-    kinds = np.zeros(len(values), int) if strata is None else strata
+    kinds = _kinds(len(values), strata)
     kinds, counts = np.unique(kinds, return_inverse=True, return_counts=True)[1:]
     kinds = np.where(counts[kinds] == 1, len(counts), kinds)
     total = 0.0
@@ -58,7 +63,6 @@ def bootstrap(
     data: np.ndarray,
     repeats: int,
     strata: np.ndarray | None = None,
-    seed: int = 0,
 ) -> Estimate:
     """A statistic of the rows of `data` `[N, ...]`, as a mean or a quantile of them is.
 
@@ -70,10 +74,9 @@ def bootstrap(
         data: the rows.
         repeats: resamplings.
         strata: as for `variance_of_mean`: rows are drawn again within their kind.
-        seed: of the resamplings.
     """
-    rng = np.random.default_rng(seed)
-    kinds = np.zeros(len(data), int) if strata is None else strata
+    rng = np.random.default_rng(0)
+    kinds = _kinds(len(data), strata)
     groups = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
     values = []
     for _ in range(repeats):
@@ -104,15 +107,12 @@ def by_groups(
     num: int,
     num_reference: int,
     strata: np.ndarray | None = None,
-    groups: int = 3,
-    repeats: int = 16,
-    seed: int = 0,
 ) -> float:
     """Variance of a statistic of both sets over draws of both, where a neighbourhood decides.
 
     Recall and coverage are no sums over samples, and a resample, in which rows come twice, has
     other nearest neighbours than a draw. But both sets can be dealt out into groups: they are
-    independent draws, of a `groups`-th of the size in both sets alike, and the variance of a
+    independent draws, of a third of the size in both sets alike, and the variance of a
     statistic to which each place contributes by its neighbourhood alone falls as one over the
     number of rows (Penrose & Yukich 2001). So it is the variance between groups over their number,
     averaged over several deals. That is known to about a third of itself, as from 16 degrees of
@@ -123,19 +123,15 @@ def by_groups(
         num: samples.
         num_reference: reference images.
         strata: as for `variance_of_mean`, of the samples: every group gets its share of each kind.
-        groups: in which both sets are dealt out.
-        repeats: deals.
-        seed: of the deals.
     """
-    rng = np.random.default_rng(seed)
-    kinds = np.zeros(num, int) if strata is None else strata
-    found = []
-    for _ in range(repeats):
-        order = rng.permutation(num)
-        order = order[np.argsort(kinds[order], kind="stable")]
-        reference = rng.permutation(num_reference)
-        values = [statistic(order[g::groups], reference[g::groups]) for g in range(groups)]
-        found.append(np.var(values, ddof=1) / groups)
+    rng, found = np.random.default_rng(0), []
+    for _ in range(DEALS):
+        samples, references = (
+            _deal(num, strata, GROUPS, rng),
+            _deal(num_reference, None, GROUPS, rng),
+        )
+        values = [statistic(*group) for group in zip(samples, references, strict=True)]
+        found.append(np.var(values, ddof=1) / GROUPS)
     return float(np.mean(found)) * (T / Z) ** 2
 
 
@@ -145,8 +141,6 @@ def without_bias(
     variance: float,
     num: int,
     strata: np.ndarray | None = None,
-    repeats: int = 8,
-    seed: int = 0,
 ) -> Estimate:
     """A statistic with a bias `c / N`, extrapolated to infinitely many samples.
 
@@ -161,15 +155,24 @@ def without_bias(
         variance: of `value`.
         num: samples.
         strata: as for `by_groups`.
-        repeats: times that the samples are dealt out into two halves.
-        seed: of the halves.
     """
-    rng = np.random.default_rng(seed)
-    kinds = np.zeros(num, int) if strata is None else strata
-    means = []
-    for _ in range(repeats):
-        order = rng.permutation(num)
-        order = order[np.argsort(kinds[order], kind="stable")]
-        means.append((statistic(order[0::2]) + statistic(order[1::2])) / 2)
+    rng, means = np.random.default_rng(0), []
+    for _ in range(HALVINGS):
+        first, second = map(statistic, _deal(num, strata, 2, rng))
+        means.append((first + second) / 2)
     limit = 2 * value - float(np.mean(means))
-    return normal(limit, variance + float(np.var(means, ddof=1)) / repeats)
+    return normal(limit, variance + float(np.var(means, ddof=1)) / HALVINGS)
+
+
+def _kinds(num: int, strata: np.ndarray | None) -> np.ndarray:
+    """The kind of each row, one for all without `strata`."""
+    return np.zeros(num, int) if strata is None else strata
+
+
+def _deal(
+    num: int, strata: np.ndarray | None, groups: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """The numbers below `num` at random in groups, each with its share of every kind."""
+    order = rng.permutation(num)
+    order = order[np.argsort(_kinds(num, strata)[order], kind="stable")]
+    return [order[group::groups] for group in range(groups)]

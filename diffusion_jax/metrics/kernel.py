@@ -48,8 +48,8 @@ def _mean_of_pairs(blocks: np.ndarray, counts: np.ndarray) -> float:
 def kernel_distance(
     features: np.ndarray,
     reference: np.ndarray,
+    reference_mean: float,
     strata: np.ndarray | None = None,
-    reference_mean: float | None = None,
 ) -> tuple[float, float]:
     """The unbiased estimate of the squared discrepancy from all rows, and its variance.
 
@@ -62,14 +62,11 @@ def kernel_distance(
     Args:
         features: of the samples `[N, D]`.
         reference: of the reference set `[M, D]`.
+        reference_mean: `mean_kernel(reference)`.
         strata: int `[N]`, where the number of rows of each kind was fixed beforehand: every pair of
             kinds then counts with its share. None gives the published estimate.
-        reference_mean: `mean_kernel(reference)`, if it is known already.
     """
-    n = len(features)
-    if reference_mean is None:
-        reference_mean = mean_kernel(reference)
-    starts = range(0, n, CHUNK)
+    n, starts = len(features), range(0, len(features), CHUNK)
     to_reference = np.concatenate(
         [kernel(features[s : s + CHUNK], reference).mean(1) for s in starts]
     )
@@ -89,19 +86,3 @@ def kernel_distance(
     left = squares - 2 * (sums**2 / counts).sum() + (blocks**2 / np.outer(counts, counts)).sum()
     rest = 2 * max(left, 0.0) / (n * (n - 1)) ** 2
     return value, float(max(by_means - rest, rest))
-
-
-def kernel_distance_in_subsets(
-    features: np.ndarray, reference: np.ndarray, subsets: int = 100, size: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """Mean and standard deviation over random subsets of both sets, as published figures are made.
-
-    The subsets share rows, so that the deviation is not the error of the mean.
-    """
-    rng = np.random.default_rng(seed)
-    size = min(size, len(features), len(reference))
-    found = []
-    for _ in range(subsets):
-        x, y = (f[rng.choice(len(f), size, replace=False)] for f in (features, reference))
-        found.append(mean_kernel(x) + mean_kernel(y) - 2 * float(kernel(x, y).mean()))
-    return float(np.mean(found)), float(np.std(found))

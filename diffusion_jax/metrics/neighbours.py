@@ -38,52 +38,31 @@ def radii(references: np.ndarray, k: int) -> np.ndarray:
     return nearest_distances(references, references, k + 1)
 
 
-def covered(
-    queries: np.ndarray, references: np.ndarray, k: int = 3, reach: np.ndarray | None = None
-) -> np.ndarray:
-    """Which queries lie in the estimated manifold of the references: bool `[N]`.
+def balls_around(queries: np.ndarray, references: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """In how many balls around references `[M, D]`, of radii `reach` `[M]`, each query lies: `[N]`.
 
-    The manifold is the union of the balls around each reference that reach its `k`-th nearest
-    other one (Eq. 2, Kynkaanniemi et al. 2019). Precision is the mean over samples with real
-    references, recall that over real images with samples as references. `reach` are the
-    references' `radii`, if they are known.
+    With the references' `radii` the balls estimate their manifold. Precision is the share of
+    samples that lie in any around real images, recall that of real images in any around samples
+    (Eq. 2, Kynkaanniemi et al. 2019). Density is the mean over samples of the number around real
+    images over `k` (Eq. 3, Naeem et al. 2020): 1 for samples of their own law, and not bounded by
+    it.
     """
-    limits = (radii(references, k) if reach is None else reach) ** 2
-    within = [(d <= limits).any(1) for d in _square_distances(queries, references)]
-    return np.concatenate(within)
+    limits = reach**2
+    inside = [(squares <= limits).sum(1) for squares in _square_distances(queries, references)]
+    return np.concatenate(inside)
 
 
-def densities(
-    queries: np.ndarray, references: np.ndarray, k: int = 5, reach: np.ndarray | None = None
-) -> np.ndarray:
-    """In how many of the references' balls each query lies, over `k`: `[N]`.
-
-    Density is the mean over samples with real references (Eq. 3, Naeem et al. 2020): 1 for samples
-    of the references' own law, and not bounded by it.
-    """
-    limits = (radii(references, k) if reach is None else reach) ** 2
-    inside = [(d <= limits).sum(1) for d in _square_distances(queries, references)]
-    return np.concatenate(inside) / k
-
-
-def reached(
-    queries: np.ndarray, references: np.ndarray, k: int = 5, reach: np.ndarray | None = None
-) -> np.ndarray:
-    """Which references have a query in their ball: bool `[M]`.
+def reached(queries: np.ndarray, references: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """Which references have a query in their ball of radius `reach`: bool `[M]`.
 
     Coverage is the mean over real images (Eq. 4, Naeem et al. 2020). For as many samples of the
     same law it is about `1 - 2^-k`.
     """
-    limits = radii(references, k) if reach is None else reach
-    return nearest_distances(references, queries) <= limits
+    return nearest_distances(references, queries) <= reach
 
 
 def memorised(
-    distances: np.ndarray,
-    heldout: np.ndarray,
-    quantile: float = 0.05,
-    repeats: int = 200,
-    seed: int = 0,
+    distances: np.ndarray, heldout: np.ndarray, quantile: float = 0.05, repeats: int = 200
 ) -> Estimate:
     """Share of samples nearer to a training image than `quantile` of held-out images are.
 
@@ -97,9 +76,8 @@ def memorised(
         heldout: of held-out images to theirs, `[H]`.
         quantile: that sets the limit.
         repeats: resamplings.
-        seed: of the resamplings.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     ordered = np.sort(distances)
 
     def below(limits: np.ndarray) -> np.ndarray:
@@ -115,12 +93,9 @@ def memorised(
 def closest_pairs(
     distances: np.ndarray, numbers: np.ndarray, count: int
 ) -> list[tuple[int, int, float]]:
-    """`(sample, training image, distance)` of the `count` samples nearest to a training image.
+    """`(sample, training image, distance)` of the `count` samples nearest to one, nearest first.
 
-    Args:
-        distances: of each sample to its nearest training image `[N]`.
-        numbers: of those training images `[N]`.
-        count: pairs, nearest first.
+    Of each sample's distance to its nearest training image, and that image's number, both `[N]`.
     """
     order = np.argsort(distances, kind="stable")[:count]
     return [(int(i), int(numbers[i]), float(distances[i])) for i in order]

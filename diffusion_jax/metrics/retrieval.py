@@ -8,11 +8,9 @@ TOP = (1, 5)
 
 
 def ranks(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """How many of the other texts are at least as near to a picture as its own, int `[N]`.
+    """How many other texts are at least as near to a picture as its own: int `[N]`.
 
-    Args:
-        images: unit vectors `[N, E]`.
-        texts: unit vectors `[N, E]`, text i is that of picture i.
+    Of unit vectors, both `[N, E]`; text i is that of picture i.
     """
     products = images @ texts.T
     found: np.ndarray = np.sum(products >= np.diag(products)[:, None], axis=1) - 1

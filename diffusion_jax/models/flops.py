@@ -47,8 +47,9 @@ def count_peak_memory(fn: Callable[..., Any], *args: Any) -> int:
 
 def _peak(jaxpr: core.Jaxpr) -> int:
     end = len(jaxpr.eqns)
-    last = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if _is_variable(v)}
-    last |= {v: end for v in jaxpr.outvars if _is_variable(v)}
+    uses = [(v, i) for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars]
+    uses += [(v, end) for v in jaxpr.outvars]
+    last = {v: i for v, i in uses if isinstance(v, core.Var)}
     dying: dict[int, int] = {}
     live = peak = 0
     for i, eqn in enumerate(jaxpr.eqns):
@@ -64,23 +65,18 @@ def _peak(jaxpr: core.Jaxpr) -> int:
     return peak
 
 
-def _is_variable(value: Any) -> bool:
-    return isinstance(value, core.Var)
-
-
 def _sum(jaxpr: core.Jaxpr, cost: Callable[[core.JaxprEqn], int]) -> int:
     """Sum of `cost` over all products and convolutions, as often as they run."""
-    return sum(_cost_of(eqn, cost) for eqn in jaxpr.eqns)
-
-
-def _cost_of(eqn: core.JaxprEqn, cost: Callable[[core.JaxprEqn], int]) -> int:
-    name = eqn.primitive.name
-    if name in PRODUCTS:
-        return cost(eqn)
-    inner = [_sum(jaxpr, cost) for jaxpr in _sub_jaxprs(eqn)]
-    if name == "cond":
-        return max(inner)
-    return sum(inner) * (eqn.params["length"] if name == "scan" else 1)
+    total = 0
+    for eqn in jaxpr.eqns:
+        name, inner = eqn.primitive.name, [_sum(sub, cost) for sub in _sub_jaxprs(eqn)]
+        if name in PRODUCTS:
+            total += cost(eqn)
+        elif name == "cond":
+            total += max(inner)
+        else:
+            total += sum(inner) * (eqn.params["length"] if name == "scan" else 1)
+    return total
 
 
 def _flops(eqn: core.JaxprEqn) -> int:
@@ -103,17 +99,14 @@ def _bytes(variable: Any) -> int:
 
 
 def _shape(variable: Any) -> tuple[int, ...]:
-    shape: tuple[int, ...] = variable.aval.shape
-    return shape
+    return tuple(variable.aval.shape)
 
 
 def _sub_jaxprs(eqn: core.JaxprEqn) -> Iterator[core.Jaxpr]:
     """The jaxprs among the parameters of an equation, whatever their names."""
     for leaf in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
-        if isinstance(leaf, core.ClosedJaxpr):
-            yield leaf.jaxpr
-        elif isinstance(leaf, core.Jaxpr):
-            yield leaf
+        if _is_jaxpr(leaf):
+            yield leaf.jaxpr if isinstance(leaf, core.ClosedJaxpr) else leaf
 
 
 def _is_jaxpr(value: Any) -> bool:

@@ -12,24 +12,17 @@ import jax.numpy as jnp
 from diffusion_jax.types import Array
 
 Kernel = int | tuple[int, int]
-Layer = tuple[str, int, Kernel]
-"""Name, channels and size of the kernel."""
+Layer = tuple[int, Kernel]
+"""Channels and size of the kernel."""
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias, frozen batch normalisation, ReLU.
-
-    Attributes:
-        features: channels of the output.
-        kernel_size: of a square one, or height and width.
-        stride: 1 is padded to the same size, 2 is not padded, unless `padding` says otherwise.
-        padding: "" for that.
-    """
+    """A convolution without bias, frozen batch normalisation, ReLU."""
 
     features: int
     kernel_size: Kernel = 1
     stride: int = 1
-    padding: str = ""
+    padding: str = ""  # "": to the same size with stride 1, else none
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -43,12 +36,12 @@ class ConvNorm(nn.Module):
         return nn.relu(nn.BatchNorm(use_running_average=True, epsilon=1e-3, name="bn")(x))
 
 
-def chain(x: Array, *layers: Layer, stride: int = 1) -> Array:
-    """Convolutions in turn, the last of them with the stride."""
-    for name, features, kernel in layers[:-1]:
-        x = ConvNorm(features, kernel, name=name)(x)
-    name, features, kernel = layers[-1]
-    return ConvNorm(features, kernel, stride, name=name)(x)
+def branch(x: Array, name: str, *layers: Layer, stride: int = 1) -> Array:
+    """Convolutions in turn, named with their numbers where there are several; the last strides."""
+    for number, (features, kernel) in enumerate(layers, start=1):
+        own = f"{name}_{number}" if len(layers) > 1 else name
+        x = ConvNorm(features, kernel, stride if number == len(layers) else 1, name=own)(x)
+    return x
 
 
 def average(x: Array) -> Array:
@@ -69,12 +62,11 @@ class MixedA(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, H, W, C] -> [B, H, W, 224 + pool_features]."""
-        double = ("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)
         branches = [
-            chain(x, ("branch1x1", 64, 1)),
-            chain(x, ("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)),
-            chain(x, *double),
-            chain(average(x), ("branch_pool", self.pool_features, 1)),
+            branch(x, "branch1x1", (64, 1)),
+            branch(x, "branch5x5", (48, 1), (64, 5)),
+            branch(x, "branch3x3dbl", (64, 1), (96, 3), (96, 3)),
+            branch(average(x), "branch_pool", (self.pool_features, 1)),
         ]
         return jnp.concatenate(branches, axis=-1)
 
@@ -85,9 +77,12 @@ class MixedB(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, H, W, C] -> [B, (H - 1) / 2, (W - 1) / 2, 480 + C]."""
-        double = ("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)
-        branches = [chain(x, ("branch3x3", 384, 3), stride=2), chain(x, *double, stride=2)]
-        return jnp.concatenate([*branches, halve(x)], axis=-1)
+        branches = [
+            branch(x, "branch3x3", (384, 3), stride=2),
+            branch(x, "branch3x3dbl", (64, 1), (96, 3), (96, 3), stride=2),
+            halve(x),
+        ]
+        return jnp.concatenate(branches, axis=-1)
 
 
 class MixedC(nn.Module):
@@ -99,23 +94,11 @@ class MixedC(nn.Module):
     def __call__(self, x: Array) -> Array:
         """[B, H, W, C] -> [B, H, W, 768]."""
         across, down, c = (1, 7), (7, 1), self.width
-        single: list[Layer] = [
-            ("branch7x7_1", c, 1),
-            ("branch7x7_2", c, across),
-            ("branch7x7_3", 192, down),
-        ]
-        double: list[Layer] = [
-            ("branch7x7dbl_1", c, 1),
-            ("branch7x7dbl_2", c, down),
-            ("branch7x7dbl_3", c, across),
-            ("branch7x7dbl_4", c, down),
-            ("branch7x7dbl_5", 192, across),
-        ]
         branches = [
-            chain(x, ("branch1x1", 192, 1)),
-            chain(x, *single),
-            chain(x, *double),
-            chain(average(x), ("branch_pool", 192, 1)),
+            branch(x, "branch1x1", (192, 1)),
+            branch(x, "branch7x7", (c, 1), (c, across), (192, down)),
+            branch(x, "branch7x7dbl", (c, 1), (c, down), (c, across), (c, down), (192, across)),
+            branch(average(x), "branch_pool", (192, 1)),
         ]
         return jnp.concatenate(branches, axis=-1)
 
@@ -126,39 +109,33 @@ class MixedD(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, H, W, C] -> [B, (H - 1) / 2, (W - 1) / 2, 512 + C]."""
-        seven: list[Layer] = [
-            ("branch7x7x3_1", 192, 1),
-            ("branch7x7x3_2", 192, (1, 7)),
-            ("branch7x7x3_3", 192, (7, 1)),
-            ("branch7x7x3_4", 192, 3),
+        branches = [
+            branch(x, "branch3x3", (192, 1), (320, 3), stride=2),
+            branch(x, "branch7x7x3", (192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3), stride=2),
+            halve(x),
         ]
-        three = chain(x, ("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3), stride=2)
-        return jnp.concatenate([three, chain(x, *seven, stride=2), halve(x)], axis=-1)
+        return jnp.concatenate(branches, axis=-1)
 
 
 class MixedE(nn.Module):
-    """Branches that fork into 1x3 and 3x1 convolutions (8 x 8 pixels).
+    """Branches that fork into 1x3 and 3x1 convolutions (8 x 8 pixels)."""
 
-    Attributes:
-        largest: whether the last branch pools by the maximum, as TensorFlow's last block does.
-    """
-
-    largest: bool
+    largest: bool  # whether the last branch pools by the maximum, as TensorFlow's last block does
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, H, W, C] -> [B, H, W, 2048]."""
 
         def fork(x: Array, name: str) -> list[Array]:
-            return [chain(x, (f"{name}a", 384, (1, 3))), chain(x, (f"{name}b", 384, (3, 1)))]
+            return [branch(x, f"{name}a", (384, (1, 3))), branch(x, f"{name}b", (384, (3, 1)))]
 
-        double = chain(x, ("branch3x3dbl_1", 448, 1), ("branch3x3dbl_2", 384, 3))
+        double = branch(x, "branch3x3dbl", (448, 1), (384, 3))
         pooled = nn.max_pool(x, (3, 3), padding="SAME") if self.largest else average(x)
         branches = [
-            chain(x, ("branch1x1", 320, 1)),
-            *fork(chain(x, ("branch3x3_1", 384, 1)), "branch3x3_2"),
+            branch(x, "branch1x1", (320, 1)),
+            *fork(branch(x, "branch3x3_1", (384, 1)), "branch3x3_2"),
             *fork(double, "branch3x3dbl_3"),
-            chain(pooled, ("branch_pool", 192, 1)),
+            branch(pooled, "branch_pool", (192, 1)),
         ]
         return jnp.concatenate(branches, axis=-1)
 

@@ -41,54 +41,38 @@ def sinusoidal_embedding(t: Array, features: int, max_period: float = 1e4) -> Ar
 
 
 class ConditionEmbedding(nn.Module):
-    """One vector per sample for the time and, where there are any, the label and other vectors.
-
-    Attributes:
-        features: width of the vector.
-        frequencies: width of the sinusoidal embedding under it.
-        num_classes: labels run from 0 to `num_classes - 1`; 0 means no label embedding.
-        vectors: names of float vectors [B, D] in `cond`.
-        dtype: compute dtype.
-    """
+    """One vector per sample for the time and, where there are any, the label and other vectors."""
 
     features: int
-    frequencies: int
-    num_classes: int = 0
-    vectors: Sequence[str] = ()
-    dtype: Dtype = jnp.float32
+    frequencies: int  # width of the sinusoidal embedding of the time
+    num_classes: int  # labels run from 0 to `num_classes - 1`; 0 means no label embedding
+    vectors: Sequence[str]  # names of float vectors [B, D] in `cond`
+    dtype: Dtype
 
     @nn.compact
     def __call__(self, t: Array, cond: Cond) -> Array:
         """Times [B], `cond['label']` int32 [B] or missing -> [B, features].
 
-        A label of -1, or none at
-        all, is the unconditional case and has the last row of the table to itself; a vector of
-        zeros, or none at all, has a learned one.
+        A label of -1, or none at all, is the unconditional case and has the last row of the table
+        to itself; a vector of zeros, or none at all, has a learned one.
         """
+        init = nn.initializers.normal(0.02)
         emb = sinusoidal_embedding(t, self.frequencies).astype(self.dtype)
         emb = dense(self.features, dtype=self.dtype, name="time_0")(emb)
         emb = dense(self.features, dtype=self.dtype, name="time_1")(nn.silu(emb))
         if self.num_classes:
             label = cond.get("label", jnp.full(t.shape, -1, jnp.int32))
             label = jnp.where(label < 0, self.num_classes, label)
-            table = nn.Embed(
-                self.num_classes + 1,
-                self.features,
-                embedding_init=nn.initializers.normal(0.02),
-                dtype=self.dtype,
-                name="label",
-            )
-            emb = emb + table(label)
+            size = self.num_classes + 1, self.features
+            emb = emb + nn.Embed(*size, self.dtype, embedding_init=init, name="label")(label)
         for name in self.vectors:
-            none = self.param(f"no_{name}", nn.initializers.normal(0.02), (self.features,))
-            none = none.astype(self.dtype)
+            added = self.param(f"no_{name}", init, (self.features,)).astype(self.dtype)
             if name in cond:
                 vector = cond[name].astype(self.dtype)
                 layer = dense(self.features, use_bias=False, dtype=self.dtype, name=name)
                 there = jnp.any(vector != 0, axis=-1, keepdims=True)
-                emb = emb + jnp.where(there, layer(vector), none)
-            else:
-                emb = emb + none
+                added = jnp.where(there, layer(vector), added)
+            emb = emb + added
         return emb
 
 

@@ -1,25 +1,20 @@
 """How activations lie where the parameters are cut over devices."""
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 
 import jax
 from jax.sharding import Sharding
 
+from diffusion_jax.models.platform import set_while
 from diffusion_jax.types import Array
 
 _ROWS: ContextVar[Sharding | None] = ContextVar("rows", default=None)
 
 
-@contextlib.contextmanager
-def rows_over(sharding: Sharding) -> Iterator[None]:
+def rows_over(sharding: Sharding) -> AbstractContextManager[None]:
     """What is traced inside works on batches whose samples are cut as `sharding` says."""
-    token = _ROWS.set(sharding)
-    try:
-        yield
-    finally:
-        _ROWS.reset(token)
+    return set_while(_ROWS, sharding)
 
 
 def keep_rows(x: Array) -> Array:

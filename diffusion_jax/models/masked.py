@@ -9,13 +9,8 @@ from diffusion_jax.types import Array
 def masked_attention(q: Array, k: Array, v: Array, num_heads: int, mask: Array) -> Array:
     """Multi-head attention within texts: q, k and v [B, L, C] -> [B, L, C].
 
-    Args:
-        q: what is asked.
-        k: what is asked for.
-        v: what is answered.
-        num_heads: C is a multiple of it.
-        mask: bool [B, L, L], or such that broadcasts: whether a token (row) sees another (column).
-            One that sees none gets finite values that mean nothing.
+    `mask`, bool [B, L, L] or such that broadcasts, is whether a token (row) sees another (column).
+    One that sees none gets finite values that mean nothing.
     """
     q, k, v = (a.reshape(*a.shape[:2], num_heads, -1) for a in (q, k, v))
     # The library's own code: cuDNN's kernel takes no row that sees nothing.

@@ -27,14 +27,9 @@ from diffusion_jax.types import Array, Cond
 
 
 class SpatialTransformer(nn.Module):
-    """Residual block: attention of all pixels to each other, then to a text, then an MLP.
+    """Residual block: attention of all pixels to each other, then to a text, then an MLP."""
 
-    Attributes:
-        num_heads: heads of both attentions.
-        dtype: compute dtype.
-    """
-
-    num_heads: int
+    num_heads: int  # of both attentions
     dtype: Dtype = jnp.float32
 
     @nn.compact

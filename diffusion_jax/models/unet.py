@@ -10,6 +10,7 @@ With `context_dim` it attends to a text too; `transformer.py` has Stable Diffusi
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -17,7 +18,6 @@ import jax.numpy as jnp
 
 from diffusion_jax.models.attention import attention
 from diffusion_jax.models.layers import (
-    ConditionEmbedding,
     Conv,
     Dtype,
     GroupNorm,
@@ -31,6 +31,7 @@ from diffusion_jax.models.layers import (
     zeros,
 )
 from diffusion_jax.models.layout import keep_rows
+from diffusion_jax.models.network import Network
 from diffusion_jax.models.remat import remat
 from diffusion_jax.models.transformer import SpatialTransformer, text_of
 from diffusion_jax.types import Array, Cond
@@ -39,14 +40,9 @@ from diffusion_jax.types import Array, Cond
 class ResBlock(nn.Module):
     """Residual block: two convolutions with the conditioning between them.
 
-    Attributes:
-        features: channels that come out.
-        scale_shift: the conditioning scales and shifts the second norm (Eq. 1 of ADM's section
-            3.1) instead of being added before it.
-        resample: `upsample` or `downsample`, applied inside the block as in BigGAN; None keeps
-            the size.
-        dropout: rate, before the last convolution.
-        dtype: compute dtype.
+    With `scale_shift` the conditioning scales and shifts the second norm (Eq. 1 of ADM's section
+    3.1) instead of being added before it. `resample` is `upsample` or `downsample`, applied inside
+    the block as in BigGAN.
     """
 
     features: int
@@ -101,10 +97,10 @@ class AttentionBlock(nn.Module):
         return keep_rows(x + h.reshape(x.shape))
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """Predicts a sample, of any number of axes, from a noisy one, at `len(channel_mults)` sizes.
 
-    Attributes:
+    Attributes, besides those of `Network`:
         channels: channels at the first level.
         channel_mults: multiples of `channels`, one for each level; each level halves the size.
         num_blocks: residual blocks per level on the way down, one more on the way up.
@@ -115,18 +111,12 @@ class UNet(nn.Module):
         scale_shift: adaptive group norm (ADM) instead of addition (DDPM).
         resblock_updown: resample within residual blocks (ADM) instead of by convolutions (DDPM).
         dropout: rate, within residual blocks.
-        remat: what of each block is computed again in the backward pass, a name of `remat.REMAT`.
         patch_size: side of the patches of the image that are the pixels of the first level (Luhman
             & Luhman 2022): the network works at `1 / patch_size` of the size; 1 is off.
-        context_dim: width of the embedded texts `cond['text']` that attention goes to as well, in
-            spatial transformers of `num_heads` heads; 0 is no text and plain attention.
         symmetric_padding: pad the convolutions that halve the size by one pixel on every side
             (Stable Diffusion) instead of to the right and below only (DDPM's 'SAME').
-        num_classes: classes of `cond['label']`; 0 for none.
-        vectors: names of the vectors in `cond` that are read, such as 'pooled'.
-        image_channels: of `cond['image']`, of the sample's own axes, laid beside it; 0 for none.
-        out_channels: channels of the prediction; twice the image's with a learned variance.
-        dtype: compute dtype; parameters and output are float32.
+
+    With `context_dim` attention is that of spatial transformers, of `num_heads` heads.
     """
 
     channels: int = 128
@@ -138,41 +128,14 @@ class UNet(nn.Module):
     scale_shift: bool = False
     resblock_updown: bool = False
     dropout: float = 0.1
-    remat: str = "none"
     patch_size: int = 1
-    context_dim: int = 0
     symmetric_padding: bool = False
-    num_classes: int = 0
-    vectors: Sequence[str] = ()
-    image_channels: int = 0
-    out_channels: int = 3
-    dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x_t: Array, t: Array, cond: Cond, train: bool = False) -> Array:
-        """Run the network.
-
-        Args:
-            x_t: noisy samples, [B, ..., C].
-            t: times as the process tells them (`process.TimeInput`), [B].
-            cond: as in `conditioning.py`, of which it reads what its attributes say: `label`,
-                `text`, the `vectors`, `image`. What is off or not there is unconditional.
-            train: whether dropout is on; it takes the 'dropout' key.
-
-        Returns:
-            The prediction, float32 [B, ..., out_channels].
-        """
+        """As for `Network`: [B, ..., C] and [B] -> [B, ..., out_channels]."""
         self._check_levels(x_t.shape[1:-1])
-        emb = ConditionEmbedding(
-            4 * self.channels,
-            self.channels,
-            self.num_classes,
-            self.vectors,
-            self.dtype,
-            name="embedding",
-        )(t, cond)
-        emb = keep_rows(nn.silu(emb))  # once, for all the blocks that read it
-
+        emb = keep_rows(self.embedding(t, cond, 4 * self.channels, self.channels))
         h = patchify(beside(x_t, cond, self.image_channels), self.patch_size)
         h = Conv(self.channels, dtype=self.dtype, name="conv_in")(h)
         skips = [h]
@@ -215,13 +178,11 @@ class UNet(nn.Module):
         )
 
     def _attention(self, h: Array, cond: Cond, name: str) -> Array:
-        if not self.context_dim:
-            block = remat(AttentionBlock, self.remat)
-            return block(self.num_heads, self.head_dim, self.dtype, name=name)(h)
-        block = remat(SpatialTransformer, self.remat)
-        return block(self.num_heads, self.dtype, name=name)(
-            h, *text_of(cond, len(h), self.context_dim)
-        )
+        if self.context_dim:
+            block = remat(SpatialTransformer, self.remat)(self.num_heads, self.dtype, name=name)
+            return block(h, *text_of(cond, len(h), self.context_dim))
+        block = remat(AttentionBlock, self.remat)
+        return block(self.num_heads, self.head_dim, self.dtype, name=name)(h)
 
     def _block(self, h: Array, emb: Array, cond: Cond, level: int, train: bool, name: str) -> Array:
         h = self._res_block(self.channel_mults[level], name=name)(h, emb, train)
@@ -236,12 +197,11 @@ class UNet(nn.Module):
         if self.resblock_updown:
             mult = features // self.channels
             return self._res_block(mult, f"{name}_resample", resample)(h, emb, train)
-        if resample is downsample:
-            padding = [(1, 1)] * (h.ndim - 2) if self.symmetric_padding else "SAME"
-            return Conv(
-                features, stride=2, padding=padding, dtype=self.dtype, name=f"{name}_resample"
-            )(h)
-        return Conv(features, dtype=self.dtype, name=f"{name}_resample")(upsample(h))
+        conv = partial(Conv, features, dtype=self.dtype, name=f"{name}_resample")
+        if resample is upsample:
+            return conv()(upsample(h))
+        padding = [(1, 1)] * (h.ndim - 2) if self.symmetric_padding else "SAME"
+        return conv(stride=2, padding=padding)(h)
 
     def _check_levels(self, sizes: Sequence[int]) -> None:
         levels = len(self.channel_mults)

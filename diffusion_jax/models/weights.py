@@ -5,17 +5,16 @@ here know tensors, their storages and ordered dicts, and refuse all else: a pick
 build arrays.
 """
 
-import dataclasses
 import hashlib
 import math
 import pickle
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,51 +44,45 @@ class WeightsError(ValueError):
     """A file that does not hold the weights asked for: which file, which tensor."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Storage:
-    """A flat array of the file, by its key."""
+class _Storage(NamedTuple):
+    """A flat array, filled once its bytes are read; tensors are views of it."""
 
-    dtype: np.dtype
-    key: str
-    size: int
+    values: np.ndarray
+
+    def fill(self, data: bytes) -> None:
+        self.values[:] = np.frombuffer(data, self.values.dtype, len(self.values))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Tensor:
-    """A view of a storage, in elements."""
+def _tensor(
+    storage: _Storage, offset: int, shape: Sequence[int], strides: Sequence[int], *_: Any
+) -> np.ndarray:
+    """A view of a storage, in elements; nothing outside of it is ever looked at.
 
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    def view(self, data: Mapping[str, bytes]) -> np.ndarray:
-        """The array; nothing outside of the storage is ever looked at."""
-        flat = np.frombuffer(data[self.storage.key], self.storage.dtype, self.storage.size)
-        reach = sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
-        if min((self.offset, *self.shape, *self.strides)) < 0:
-            raise WeightsError(f"a tensor has shape {self.shape}, strides {self.strides}")
-        if math.prod(self.shape) == 0:
-            return np.zeros(self.shape, flat.dtype)
-        if self.offset + reach >= len(flat):
-            raise WeightsError(f"a tensor {list(self.shape)} reaches beyond its storage")
-        strides = [s * flat.itemsize for s in self.strides]
-        return np.lib.stride_tricks.as_strided(
-            flat[self.offset :], self.shape, strides, writeable=False
-        )
+    Then follow requires_grad and hooks, which an array has not.
+    """
+    flat = storage.values
+    if min((offset, *shape, *strides)) < 0:
+        raise WeightsError(f"a tensor has shape {shape}, strides {strides}")
+    if math.prod(shape) == 0:
+        return np.zeros(shape, flat.dtype)
+    if offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) >= len(flat):
+        raise WeightsError(f"a tensor {list(shape)} reaches beyond its storage")
+    steps = [s * flat.itemsize for s in strides]
+    return np.lib.stride_tricks.as_strided(flat[offset:], shape, steps, writeable=False)
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds ordered dicts, `_Tensor`s and `_Storage`s, and nothing else."""
+    """Builds ordered dicts, storages, which it keeps by key, and tensors, and nothing else."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)
+        self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            # Then follow requires_grad and hooks, which an array has not.
-            return lambda storage, offset, shape, strides, *_: _Tensor(
-                storage, offset, tuple(shape), tuple(strides)
-            )
+            return _tensor
         if module == "torch" and name in DTYPES:
             return np.dtype(DTYPES[name])
         raise WeightsError(f"it asks for {module}.{name}, which is no part of a tensor")
@@ -98,7 +91,7 @@ class _Unpickler(pickle.Unpickler):
         kind, dtype, key, _, size, *view = pid
         if kind != "storage" or not isinstance(dtype, np.dtype) or any(view):
             raise pickle.UnpicklingError("a persistent id that is no storage")
-        return _Storage(dtype, str(key), int(size))
+        return self.storages.setdefault(str(key), _Storage(np.zeros(int(size), dtype)))
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
@@ -107,47 +100,43 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     Raises:
         WeightsError: one sentence that names the file, and what in it is no tensor.
     """
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+    kind = "safetensors" if path.suffix == ".safetensors" else "weights that torch.save wrote"
     try:
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"PK"
-            file.seek(0)
-            found, data = _read_zip(file) if zipped else _read_legacy(file)
-        if not isinstance(found, dict):
-            raise WeightsError(f"it holds a {type(found).__name__}, not tensors by name")
-        for name, tensor in found.items():
-            if not isinstance(tensor, _Tensor):
-                raise WeightsError(f"{name!r} is a {type(tensor).__name__}, not a tensor")
-        return {str(name): tensor.view(data) for name, tensor in found.items()}
+        return _read_safetensors(path) if kind == "safetensors" else _read_pickled(path)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     except OSError:
         raise
-    except Exception as error:  # what pickles and zips raise when they are cut short or foreign
+    except Exception as error:  # whatever files raise that are cut short or foreign
         raise WeightsError(
-            f"{path}: no file of weights that torch.save wrote, or one that was cut short "
+            f"{path}: no file of {kind}, or one that was cut short "
             f"({type(error).__name__}: {error})"
         ) from error
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """The tensors of such a file, bfloat16 as it is; what numpy has no type for is refused."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, "numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except OSError:
-        raise
-    except (SafetensorError, TypeError, ValueError, AttributeError) as error:
-        raise WeightsError(
-            f"{path}: no file of safetensors, or one that was cut short ({error})"
-        ) from error
+    with safe_open(path, "numpy") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-def _read_zip(file: BinaryIO) -> tuple[Any, dict[str, bytes]]:
-    """What was pickled, and the storages by key: entries `*/data.pkl` and `*/data/KEY`."""
+def _read_pickled(path: Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"PK"
+        file.seek(0)
+        found = _read_zip(file) if zipped else _read_legacy(file)
+    if not isinstance(found, dict):
+        raise WeightsError(f"it holds a {type(found).__name__}, not tensors by name")
+    for name, tensor in found.items():
+        if not isinstance(tensor, np.ndarray):
+            raise WeightsError(f"{name!r} is a {type(tensor).__name__}, not a tensor")
+    return {str(name): tensor for name, tensor in found.items()}
+
+
+def _read_zip(file: BinaryIO) -> Any:
+    """What was pickled in the entry `*/data.pkl`, with the storages of entries `*/data/KEY`."""
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         (pickled,) = (name for name in names if name.endswith("/data.pkl"))
@@ -155,35 +144,28 @@ def _read_zip(file: BinaryIO) -> tuple[Any, dict[str, bytes]]:
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
             raise WeightsError("it was written on a big-endian machine")
         with archive.open(pickled) as entry:
-            found = _Unpickler(entry).load()
-        prefix = f"{root}data/"
-        keys = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-        return found, {key: archive.read(prefix + key) for key in keys}
+            reader = _Unpickler(entry)
+            found = reader.load()
+        for key, storage in reader.storages.items():
+            storage.fill(archive.read(f"{root}data/{key}"))
+        return found
 
 
-def _read_legacy(file: BinaryIO) -> tuple[Any, dict[str, bytes]]:
+def _read_legacy(file: BinaryIO) -> Any:
     """The same of the older format: five pickles, then each storage's size and bytes in turn."""
     magic, version = _Unpickler(file).load(), _Unpickler(file).load()
     if (magic, version) != (LEGACY_MAGIC, LEGACY_VERSION):
         raise pickle.UnpicklingError("another magic number")
     if not _Unpickler(file).load()["little_endian"]:
         raise WeightsError("it was written on a big-endian machine")
-    storages: dict[str, _Storage] = {}
-
-    class Noting(_Unpickler):
-        """Keeps the storages, whose types say how many bytes to read."""
-
-        def persistent_load(self, pid: Any) -> _Storage:
-            storage = super().persistent_load(pid)
-            return storages.setdefault(storage.key, storage)
-
-    found, data = Noting(file).load(), {}
+    reader = _Unpickler(file)
+    found = reader.load()
     for key in _Unpickler(file).load():
-        (size,) = struct.unpack("<q", file.read(8))
-        if size != storages[key].size:
-            raise WeightsError(f"storage {key} has {size} elements, not {storages[key].size}")
-        data[key] = file.read(size * storages[key].dtype.itemsize)
-    return found, data
+        storage, (size,) = reader.storages[key], struct.unpack("<q", file.read(8))
+        if size != len(storage.values):
+            raise WeightsError(f"storage {key} has {size} elements, not {len(storage.values)}")
+        storage.fill(file.read(storage.values.nbytes))
+    return found
 
 
 def load_variables(

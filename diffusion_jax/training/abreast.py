@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.loop import Action
 from diffusion_jax.training.parallel import Replicated, with_index
 from diffusion_jax.training.state import TrainState
@@ -47,32 +46,28 @@ class Abreast(Replicated):
         return {**batch, "index": np.broadcast_to(index, (runs, len(index)))}
 
 
-class AbreastBatches:
+class _Each:
+    """Calls of its methods are calls of each object's, and give a list."""
+
+    def __init__(self, each: Sequence[Any]) -> None:
+        self._each = each
+
+    def __getattr__(self, name: str) -> Callable[..., list[Any]]:
+        return lambda *args: [getattr(one, name)(*args) for one in self._each]
+
+
+class AbreastBatches(_Each):
     """The batches of several runs, stacked; their states are a list."""
 
-    def __init__(self, batches: Sequence[Any]) -> None:
-        self._batches = batches
-
     def __next__(self) -> Batch:
-        each = [next(batches) for batches in self._batches]
-        return jax.tree.map(lambda *arrays: np.stack(arrays), *each)
-
-    def get_state(self) -> list[Any]:
-        return [batches.get_state() for batches in self._batches]
+        return jax.tree.map(lambda *arrays: np.stack(arrays), *map(next, self._each))
 
     def describe(self, index: int) -> str:
-        return "; ".join(batches.describe(index) for batches in self._batches)
-
-    def close(self) -> None:
-        for batches in self._batches:
-            batches.close()
+        return "; ".join(batches.describe(index) for batches in self._each)
 
 
-class AbreastCheckpoints:
+class AbreastCheckpoints(_Each):
     """What `loop.train` asks of checkpoints, of each run's own."""
-
-    def __init__(self, checkpoints: Sequence[Checkpoints]) -> None:
-        self._each = checkpoints
 
     def save(
         self, step: int, states: TrainState, data_states: Sequence[Any], metrics: Mapping[str, Any]
@@ -84,31 +79,16 @@ class AbreastCheckpoints:
     def latest(self) -> int | None:
         return self._each[0].latest()
 
-    def check(self) -> None:
-        for checkpoints in self._each:
-            checkpoints.check()
 
-    def wait(self) -> None:
-        for checkpoints in self._each:
-            checkpoints.wait()
-
-
-class AbreastWriter:
+class AbreastWriter(_Each):
     """Writes number i of each metric `[S]` by writer i, and of times each run's share."""
 
-    def __init__(self, writers: Sequence[Any]) -> None:
-        self._writers = writers
-
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
-        for i, writer in enumerate(self._writers):
+        for i, writer in enumerate(self._each):
             own = {name: v[i] if np.ndim(v) else v for name, v in scalars.items()}
             if "train_seconds" in own:
-                own["train_seconds"] /= len(self._writers)
+                own["train_seconds"] /= len(self._each)
             writer.write_scalars(step, own)
-
-    def close(self) -> None:
-        for writer in self._writers:
-            writer.close()
 
 
 def abreast(actions: Sequence[Action]) -> Callable[[int, TrainState], dict[str, Any]]:

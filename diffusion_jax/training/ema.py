@@ -16,7 +16,7 @@ it is of the initial parameters, as `beta(1) = 0`.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -84,35 +84,25 @@ class Power:
 Average = Exponential | Power
 
 
-def start_averages(names: Collection[str], params: Params) -> dict[str, Params]:
-    """Every average before the first step: a copy of the parameters, in buffers of its own."""
-    return {name: jax.tree.map(jnp.copy, params) for name in names}
-
-
 def update_averages(
     averages: Mapping[str, Average], ema: Mapping[str, Params], params: Params, step: Array
 ) -> dict[str, Params]:
     """The averages `ema`, by name, after `step` (the first is 1) led to `params`."""
 
-    def moved(average: Average, old: Params) -> Params:
-        rate = average.rate(step)
+    def moved(old: Params, rate: Array) -> Params:
         return jax.tree.map(lambda a, b: a + rate * (b - a), old, params)
 
-    return {name: moved(average, ema[name]) for name, average in averages.items()}
+    return {name: moved(ema[name], average.rate(step)) for name, average in averages.items()}
 
 
 def too_young(averages: Mapping[str, Average], steps: int) -> list[str]:
     """A sentence for each average that is not yet fit to sample from after so many steps."""
-    found = []
-    for average in averages.values():
-        left = start_weight(average, steps)
-        if steps and left > YOUNG:
-            found.append(
-                f"the EMA ({average}) is too young after {steps:,} steps: {left:.0%} of it is "
-                "still the initial parameters. Train longer, or with a lower ema.decay or with "
-                "ema.warmup=True"
-            )
-    return found
+    return [
+        f"the EMA ({average}) is too young after {steps:,} steps: {left:.0%} of it is still the "
+        "initial parameters. Train longer, or with a lower ema.decay or with ema.warmup=True"
+        for average in averages.values()
+        if steps and (left := start_weight(average, steps)) > YOUNG
+    ]
 
 
 def start_weight(average: Average, steps: int) -> float:
@@ -130,16 +120,13 @@ def never_moved(ema: Params, init: Callable[[Key], Params], key: Key) -> bool:
     def same(a: Array, b: Array) -> Array:
         return jnp.max(jnp.abs(a - b), initial=0) <= 1e-6 * jnp.max(jnp.abs(b), initial=0)
 
+    def compare(key: Key, arrays: list[Array]) -> list[Array]:
+        return [same(a, b) for a, b in zip(arrays, jax.tree.leaves(init(key)), strict=False)]
+
     arrays = jax.tree.leaves(ema)
-    for part in (slice(1), slice(None)):
-
-        def compare(key: Key, arrays: list[Array], part: slice = part) -> list[Array]:
-            return jax.tree.map(same, arrays, jax.tree.leaves(init(key))[part])
-
-        light = {"xla_backend_optimization_level": 1}  # most of the work is to compile it
-        if not all(jax.jit(compare, compiler_options=light)(key, arrays[part])):
-            return False
-    return True
+    light = {"xla_backend_optimization_level": 1}  # most of the work is to compile it
+    compare = jax.jit(compare, compiler_options=light)
+    return all(all(compare(key, some)) for some in (arrays[:1], arrays))
 
 
 def exponent(length: float) -> float:

@@ -16,7 +16,6 @@ from diffusion_jax.training.signals import stop_signal
 from diffusion_jax.training.stalls import StallWatch
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.training.step import TrainStep
-from diffusion_jax.training.writers import periodic
 from diffusion_jax.types import Key, Params
 
 Action = Callable[[int, TrainState], Mapping[str, float]]
@@ -145,9 +144,9 @@ def train(
             measured.update(scalars)
         clock += time.monotonic() - before  # the logged rate is that of training alone
 
-    hooks = [periodic(cadence.log_every, log)]
-    hooks += [periodic(every, functools.partial(apart, action)) for every, action in actions]
-    hooks += [periodic(cadence.checkpoint_every, save)]  # with what was measured at this step
+    hooks = [(cadence.log_every, log)]
+    hooks += [(every, functools.partial(apart, action)) for every, action in actions]
+    hooks += [(cadence.checkpoint_every, save)]  # with what was measured at this step
     with stop_signal() as stopped, StallWatch(batches, stall_seconds) as watched:
         step = start
         while step < cadence.steps and not stopped(step):
@@ -155,8 +154,9 @@ def train(
             step += 1
             window.append(metrics)
             progress.step()
-            for hook in hooks:
-                hook(step)
+            for every, hook in hooks:
+                if every and step % every == 0:
+                    hook(step)
         save(step)
         checkpoints.wait()
     progress.close()

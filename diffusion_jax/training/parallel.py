@@ -151,14 +151,12 @@ class Sharded:
         def sharding(path: Any, leaf: Any) -> NamedSharding:
             name = "/" + jax.tree_util.keystr(path, simple=True, separator="/")
             axes = next(axes for pattern, axes in RULES if re.search(pattern, name))
-            axes = axes[max(0, len(axes) - leaf.ndim) :]
-            shape = leaf.shape[leaf.ndim - len(axes) :]
+            axes = (*[None] * leaf.ndim, *axes)[len(axes) :]  # for the last axes; others stay whole
             even = (
                 axis if axis and size % self.mesh.shape[axis] == 0 else None
-                for axis, size in zip(axes, shape, strict=True)
+                for axis, size in zip(axes, leaf.shape, strict=True)
             )
-            whole = [None] * (leaf.ndim - len(axes))
-            return NamedSharding(self.mesh, PartitionSpec(*whole, *even))
+            return NamedSharding(self.mesh, PartitionSpec(*even))
 
         return jax.tree_util.tree_map_with_path(sharding, tree)
 

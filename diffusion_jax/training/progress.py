@@ -23,19 +23,19 @@ class Progress:
     def __init__(self, total: int, done: int, images_per_step: int) -> None:
         self._total, self._images = total, images_per_step
         self._start, self._done = time.monotonic(), done
-        self._bar = None
-        if sys.stderr.isatty() and is_main():
-            self._bar = tqdm(total=total, initial=done, unit="step", desc="train", smoothing=0.1)
+        seen = sys.stderr.isatty() and is_main()
+        self._bar = tqdm(
+            total=total, initial=done, unit="step", desc="train", smoothing=0.1, disable=not seen
+        )
 
     def step(self) -> None:
         """Counts one step."""
-        if self._bar is not None:
-            self._bar.update()
+        self._bar.update()
 
     def report(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Shows the newest `loss` and, in plain lines, rate and time left."""
         loss = float(np.mean(scalars["loss"]))
-        if self._bar is not None:
+        if not self._bar.disable:
             images = self._images * (self._bar.format_dict["rate"] or 0)
             self._bar.set_postfix_str(f"loss {loss:.4f}, {images:,.0f} images/s")
             return
@@ -50,12 +50,9 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Prints a line without breaking the bar."""
-        if self._bar is not None:
-            self._bar.write(line)
-        else:
-            print(line, flush=True)
+        self._bar.write(line)
+        sys.stdout.flush()
 
     def close(self) -> None:
         """Leaves the bar as it is."""
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()

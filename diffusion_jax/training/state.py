@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffusion_jax.training.ema import start_averages
 from diffusion_jax.types import Array, Key, Params
 
 
@@ -33,10 +32,10 @@ class TrainState(NamedTuple):
 def create_state(
     params: Params, optimizer: optax.GradientTransformation, averages: Collection[str]
 ) -> TrainState:
-    """State before the first step, with an average by each of these names."""
-    ema = start_averages(averages, params)
-    zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, params, ema, optimizer.init(params), jnp.copy(zero))
+    """State before the first step, with an average by each of these names: a copy to begin with."""
+    ema = {name: jax.tree.map(jnp.copy, params) for name in averages}
+    step, skipped = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+    return TrainState(step, params, ema, optimizer.init(params), skipped)
 
 
 def abstract_state(

@@ -8,13 +8,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from diffusion_jax.system.devices import is_main
 
 
-class JsonlWriter:
-    """One line of JSON for every `write_scalars`; the `MetricWriter` methods that a run uses."""
+class NoWriter:
+    """A `MetricWriter` of which nothing remains."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **kwargs: None
+
+
+class JsonlWriter(NoWriter):
+    """One line of JSON for every `write_scalars`, and nothing of pictures."""
 
     def __init__(self, path: Path) -> None:
         if path.exists() and not (text := path.read_bytes()).endswith(b"\n"):
@@ -27,22 +32,9 @@ class JsonlWriter:
         self._file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
         self._file.flush()
 
-    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """Nothing: pictures are no lines of text."""
-
-    def flush(self) -> None:
-        """Nothing: every line is flushed."""
-
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
-
-
-class NoWriter:
-    """A `MetricWriter` of which nothing remains."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *args, **kwargs: None
 
 
 class OSErrorWriter:
@@ -107,19 +99,3 @@ def make_writer(workdir: Path, say: Callable[[str], None]) -> Any:
 
     events = OSErrorWriter(metric_writers.SummaryWriter(str(workdir)), errors.OpError)
     return metric_writers.MultiWriter([jsonl, events])
-
-
-def periodic(every_steps: int, action: Callable[[int], None]) -> Callable[[int], Any]:
-    """Calls `action(step)` at the multiples of `every_steps` (0: never).
-
-    By clu's `PeriodicCallback`, which times the action too; it needs TensorFlow to be imported.
-    """
-    if not every_steps:
-        return lambda step: None
-    try:
-        from clu import periodic_actions
-    except ImportError:
-        return lambda step: action(step) if step % every_steps == 0 else None
-    return periodic_actions.PeriodicCallback(
-        every_steps=every_steps, callback_fn=lambda step, t: action(step)
-    )

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from scipy.special import log_softmax
 
 from diffusion_jax.metrics.estimates import (
     class_estimates,
@@ -22,7 +23,7 @@ from diffusion_jax.metrics.estimates import (
     variety_estimates,
 )
 from diffusion_jax.metrics.frechet import Moments, frechet_distance, moments
-from diffusion_jax.metrics.inception import inception_score, log_softmax
+from diffusion_jax.metrics.inception import inception_score
 from diffusion_jax.metrics.intervals import Estimate, bootstrap
 from diffusion_jax.metrics.neighbours import memorised, nearest_distances
 
@@ -114,7 +115,7 @@ class Simulation:
         return {name: float(v.mean()) for name, v in values.items()} | {
             "sliced_wasserstein": root,
             "frechet_infinite": frechet_distance(s.model.moments(), self.reference.moments),
-            "inception_score_infinite": inception_score(log_softmax(x @ self.network)),
+            "inception_score_infinite": inception_score(log_softmax(x @ self.network, axis=1)),
             "memorised": float((near < np.quantile(heldout, QUANTILE)).mean()),
         }
 

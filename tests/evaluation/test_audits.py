@@ -10,15 +10,9 @@ from diffusion_jax.data import ArraySource, Dataset, Images, Split, to_uint8
 from diffusion_jax.diffusion.prediction import PREDICTIONS
 from diffusion_jax.diffusion.process import Gaussian
 from diffusion_jax.diffusion.schedules import Cosine
-<<<<<<< HEAD
 from diffusion_jax.evaluation.denoising import TIMES, Denoising, ratio
 from diffusion_jax.evaluation.distances import Distances
 from diffusion_jax.generation.generator import Generator, Request
-=======
-from diffusion_jax.evaluation.denoising import TIMES, denoising_errors, ratio
-from diffusion_jax.evaluation.evaluate import Evaluation
-from diffusion_jax.generation.generator import Generator, Wanted, by_label
->>>>>>> tests-a
 from diffusion_jax.metrics.similarity import cosines
 from diffusion_jax.report import memorises
 from diffusion_jax.samplers.ddim import ddim

@@ -7,13 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-<<<<<<< HEAD
 from diffusion_jax.data import ArraySource, DataError, Split
 from diffusion_jax.evaluation.distances import Distances
-=======
-from diffusion_jax.data import ArraySource, DataError
-from diffusion_jax.evaluation.evaluate import Evaluation
->>>>>>> tests-a
 from diffusion_jax.evaluation.extractor import Extractor
 from diffusion_jax.evaluation.references import Statistics
 from diffusion_jax.metrics.frechet import Moments, frechet_distance, moments

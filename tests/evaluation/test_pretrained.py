@@ -8,6 +8,7 @@ import math
 import pathlib
 import zlib
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +26,7 @@ from diffusion_jax.evaluation.pretrained import (
     resize_like_tensorflow1,
 )
 from diffusion_jax.models import weights
-from diffusion_jax.models.efficientnet import depthwise_conv, depthwise_conv_by_shifts
+from diffusion_jax.models.efficientnet import depthwise_conv_by_shifts
 from diffusion_jax.models.vision_transformer import VisionTransformer
 from tests.compiled import quick_jit
 
@@ -120,8 +121,10 @@ def test_depthwise_convolution_by_shifts(side, size, stride):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, side, side + 2, 3), np.float32)
     kernel = rng.standard_normal((size, size, 1, 3), np.float32)
-    found = depthwise_conv_by_shifts(x, kernel, stride)
-    np.testing.assert_allclose(found, depthwise_conv(x, kernel, stride), atol=1e-5)
+    found = depthwise_conv_by_shifts(x, kernel, (stride, stride))
+    plain = nn.Conv(3, (size, size), stride, feature_group_count=3, use_bias=False)
+    expected = plain.apply({"params": {"kernel": kernel}}, x)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_grey_is_repeated_and_values_are_as_each_network_takes_them():

@@ -7,7 +7,7 @@ mean of both, so that they lie within about [-1, 1]^2.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class PointSource:
         seed: of all samples.
     """
 
-    resident = True
+    resident: ClassVar[bool] = True
 
     def __init__(self, law: Law, size: int, seed: int):
         self.law, self._size, self._seed = law, size, seed
