@@ -151,7 +151,7 @@ def test_a_step_with_frozen_parameters_is_planned_and_measured():
     parallel = Sharded(1, 1)
     step = parallel.compile(make_step(planned.config, planned.parts))
     lowered = step.lower(*planned.arguments(parallel))
-    leaves = jax.tree.leaves((planned.state, planned.batch(4), 0, planned.parts.frozen))
+    leaves = jax.tree.leaves((planned.state, planned.batch(4), 0, planned.parts.task.frozen))
     assert len(jax.tree.leaves(lowered.in_avals)) == len(leaves)
     steps = Steps(planned)
     steps.compile()
@@ -253,6 +253,7 @@ def test_a_network_that_compares_is_planned_too():
         "model.name": "dual_encoder",
         "text.name": "bytes",
         "train.batch_size": 32,
+        "evaluate.metrics": "names",
     }
     config.update_from_flattened_dict(changes)
     dataset = empty_dataset("none", Images((8, 8, 1)), (), captioned=True)
