@@ -5,9 +5,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from diffusion_jax.evaluation.references import read_statistics
-from diffusion_jax.from_config.choices import ConfigError, check_known, keyed, metrics_of
-from diffusion_jax.from_config.extractors import weights_file
+from diffusion_jax.from_config.choices import ConfigError, check_known, group_of, keyed, metrics_of
+from diffusion_jax.from_config.extractors import statistics_of, weights_file
+from diffusion_jax.from_config.identity import read_config
 from diffusion_jax.system.arguments import check
 
 PARALLEL = ("replicated", "sharded")
@@ -29,20 +29,14 @@ RANGES = {
 def check_numbers(config: ConfigDict, devices: int) -> None:
     """Raises a ConfigError if a number, or a file that it goes with, cannot be."""
     for group, ranges in RANGES.items():
-        settings = config
-        for name in group.split("."):
-            settings = settings[name]
         with keyed(group):
-            check(ranges, **settings)
+            check(ranges, **group_of(config, group))
     if config.train.keep_best and not config.train.heldout_every:
         raise ConfigError("train.keep_best needs the held-out loss: set train.heldout_every")
-    judges = {
-        "sample.guidance.likeness.judge": config.sample.guidance.likeness.judge,
-        "evaluate.names.judge": config.evaluate.names.judge,
-    }
-    for key, folder in judges.items():  # refused now, not after a training
-        if folder and not (Path(folder) / "config.json").exists():
-            raise ConfigError(f"{key}={folder!r}: there is no run in {folder}")
+    # Files are looked for now, not after a training.
+    for group in ("sample.guidance.likeness", "evaluate.names"):
+        if folder := group_of(config, group).judge:
+            read_config(Path(folder), f"{group}.judge={folder!r}")
     metrics, image_condition = metrics_of(config), config.image_condition.name
     if "names" in metrics and image_condition != "none":
         raise ConfigError(
@@ -54,8 +48,7 @@ def check_numbers(config: ConfigDict, devices: int) -> None:
             "evaluate.metrics: 'likelihood' needs sample.steps of at least 2 for its bound of the "
             "ancestral sampler"
         )
-    if config.evaluate.reference:
-        read_statistics(Path(config.evaluate.reference).expanduser())
+    statistics_of(config)
     weights_file(config)
     _check_parallel(config, devices)
 
@@ -63,14 +56,12 @@ def check_numbers(config: ConfigDict, devices: int) -> None:
 def _check_parallel(config: ConfigDict, devices: int) -> None:
     settings = config.parallel
     check_known(settings.strategy, PARALLEL, "parallel.strategy")
-    least = min(settings.fsdp, settings.model)
-    if least < 1 or math.prod(mesh_shape(config, devices)) != devices:
+    if min(settings.fsdp, settings.model) < 1 or math.prod(mesh_shape(config, devices)) != devices:
         raise ConfigError(
             f"parallel.fsdp={settings.fsdp} x parallel.model={settings.model} must divide the "
             f"number of devices, {devices}"
         )
-    data, fsdp, _ = mesh_shape(config, devices)
-    rows = data * fsdp
+    rows = math.prod(mesh_shape(config, devices)[:2])
     parts = rows * config.train.accumulate
     if config.train.batch_size % parts:
         raise ConfigError(

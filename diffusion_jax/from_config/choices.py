@@ -1,6 +1,7 @@
 """Picking a part by its name, and refusing what is not one."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ def check_known(name: object, known: Iterable[object], key: str) -> None:
     """Raises a ConfigError that offers the nearest name if `name` is not one of `known`."""
     if name not in known:
         raise ConfigError(f"{key}={name!r} is not known{suggest(name, known)}")
+
+
+def group_of(config: ConfigDict, key: str) -> ConfigDict:
+    """The group within groups of a dotted key."""
+    return functools.reduce(getattr, key.split("."), config)
 
 
 def metrics_of(config: ConfigDict) -> list[str]:

@@ -7,6 +7,7 @@ from diffusion_jax.data import Dataset
 from diffusion_jax.evaluation.extractor import Extractor, entries, get_extractor
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.evaluation.pretrained import PRETRAINED, load_pretrained, packaged
+from diffusion_jax.evaluation.references import Statistics, read_statistics
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, weights_path
 
 OWN, JUDGE, ENTRIES = "classifier", "judge", "entries"
@@ -32,6 +33,16 @@ def weights_file(config: Config) -> Path | None:
         return None
     net = PRETRAINED[name]
     return weights_path(config, "evaluate.extractor", packaged(net), net.file, net.package)
+
+
+def statistics_of(config: Config) -> Statistics | None:
+    """Moments of another reference set, if one is asked for.
+
+    Raises:
+        DataError: one sentence on what is wrong with the file.
+    """
+    file = config.evaluate.reference
+    return read_statistics(Path(file).expanduser()) if file else None
 
 
 def make_extractor(

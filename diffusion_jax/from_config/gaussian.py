@@ -15,7 +15,7 @@ from diffusion_jax.from_config.guidance import make_guidance
 from diffusion_jax.from_config.images import make_image_condition
 from diffusion_jax.from_config.network import Applied, check_network, make_network, nothing
 from diffusion_jax.from_config.process import make_error, make_process, make_times
-from diffusion_jax.from_config.sampling import check_times, make_grid, make_sampler
+from diffusion_jax.from_config.sampling import make_grid, make_sampler
 from diffusion_jax.from_config.task import Task
 from diffusion_jax.from_config.text import make_reader
 from diffusion_jax.generation.generator import Generator
@@ -38,7 +38,6 @@ def gaussian(config: ConfigDict) -> Callable[[Dataset], Task]:
     schedule = process.schedule
     times, error = make_times(config, schedule), make_error(config, process)
     grid, sampler = make_grid(config, schedule), make_sampler(config, schedule)
-    check_times(config, schedule)
     check_guidance(config)
     if "names" in metrics_of(config) and not config.evaluate.names.judge:
         raise ConfigError("evaluate.metrics: 'names' needs evaluate.names.judge, its folder")

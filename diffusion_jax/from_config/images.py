@@ -1,7 +1,6 @@
 """What pictures the network is given, from the group `image_condition`."""
 
-import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -52,14 +51,13 @@ def make_image_condition(
         return NOTHING
     settings = config.image_condition[name]
     with keyed(f"image_condition.{name}", most=f"image_condition.{name}.max_noise"):
-        if name == "low_resolution":
-            train: Any = LowResolution(schedule, settings.factor, 0.0, settings.max_noise)
+        if name == "masked":
+            train = sample = Masked(**settings)
         else:
-            train = Masked(**settings)
-        none = jax.tree.map(np.asarray, nothing_given(train, shape))
-    sample = train
+            train = LowResolution(schedule, settings.factor, 0.0, settings.max_noise)
+        none = jax.tree.map(np.asarray, dict(nothing_given(train, shape)))
     if name == "low_resolution":
         with keyed("sample.upscale"):
-            check({"noise": "[0, max_noise]"}, noise=upscale.noise, max_noise=train.most)
-        sample = dataclasses.replace(train, least=upscale.noise, most=upscale.noise)
-    return ImageCondition(train, sample, dict(none))
+            check({"noise": "[0, max_noise]"}, noise=upscale.noise, max_noise=settings.max_noise)
+        sample = LowResolution(schedule, settings.factor, upscale.noise, upscale.noise)
+    return ImageCondition(train, sample, none)

@@ -1,6 +1,7 @@
 """Process, training times and error of a config."""
 
 import functools
+import operator
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
@@ -13,7 +14,7 @@ from diffusion_jax.from_config.choices import ConfigError, check_known, choose, 
 from diffusion_jax.objectives import weightings
 from diffusion_jax.objectives.gaussian import Error
 from diffusion_jax.objectives.parts import Times
-from diffusion_jax.types import Array, Params
+from diffusion_jax.types import Array
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "ddpm": schedules.DDPM,
@@ -70,8 +71,11 @@ def make_times(config: ConfigDict, schedule: Schedule) -> Times:
     Raises:
         ConfigError: a setting is not possible.
     """
-    law = _time_law if config.time_sampling.learned else None
-    return Times(_quantile(config, schedule), config.train.batch_size, law)
+    settings = config.time_sampling
+    first = [schedule] * (settings.name == "log_normal")  # stated in noise levels
+    quantile = choose(settings, "time_sampling", QUANTILES, *first)
+    law = operator.itemgetter("time_law") if settings.learned else None
+    return Times(quantile, config.train.batch_size, law)
 
 
 def make_error(config: ConfigDict, process: Gaussian) -> Error:
@@ -102,11 +106,6 @@ def _predictions(config: ConfigDict) -> dict[str, Prediction]:
     return {**PREDICTIONS, "edm": edm(config.objective.sigma_data)}
 
 
-def _time_law(params: Params) -> Array:
-    logits: Array = params["time_law"]
-    return logits
-
-
 def make_schedule(config: ConfigDict) -> Schedule:
     """The noise schedule, with its transforms.
 
@@ -119,9 +118,3 @@ def make_schedule(config: ConfigDict) -> Schedule:
         with keyed("schedule", factor="schedule.shift"):
             schedule = schedules.Shifted(schedule, settings.shift)
     return schedules.ZeroTerminalSNR(schedule) if settings.zero_terminal_snr else schedule
-
-
-def _quantile(config: ConfigDict, schedule: Schedule) -> time_sampling.Quantile:
-    # Stated in noise levels, and hence given the schedule.
-    first = [schedule] * (config.time_sampling.name == "log_normal")
-    return choose(config.time_sampling, "time_sampling", QUANTILES, *first)

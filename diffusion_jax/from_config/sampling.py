@@ -94,7 +94,8 @@ def make_grid(config: ConfigDict, schedule: Schedule) -> Array:
     """The sampling grid; for one that is still to be searched for, the uniform one.
 
     Raises:
-        ConfigError: it does not fall, or a setting is not possible.
+        ConfigError: it does not fall, or a setting is not possible, or nothing can be sampled from
+            where it starts.
     """
     sample = config.sample
     check_known(sample.grid, (*GRIDS, OPTIMISED), "sample.grid")
@@ -105,6 +106,13 @@ def make_grid(config: ConfigDict, schedule: Schedule) -> Array:
             f"{config.schedule.name!r}"
         )
     times = _grid("uniform" if sample.grid == OPTIMISED else sample.grid, sample, schedule)
+    prediction = config.objective.prediction
+    if prediction in ("eps", "score") and not float(schedule.alpha(jnp.array(sample.t_max))) > 0:
+        raise ConfigError(
+            f"sample.t_max={sample.t_max}: schedule {config.schedule.name!r} has no signal there, "
+            f"so that x_0 does not follow from prediction {prediction!r}; use sample.t_max=0.999, "
+            "or objective.prediction=v, x0 or velocity"
+        )
     jumps = sample.restart
     if not jumps.repeats:
         return times
@@ -133,18 +141,3 @@ def _grid(name: str, sample: ConfigDict, schedule: Schedule) -> Array:
             "steps, or another grid for this schedule"
         )
     return times
-
-
-def check_times(config: ConfigDict, schedule: Schedule) -> None:
-    """Refuses what cannot be sampled from the grid's start.
-
-    Raises:
-        ConfigError: says why.
-    """
-    t_max, prediction = config.sample.t_max, config.objective.prediction
-    if prediction in ("eps", "score") and not float(schedule.alpha(jnp.array(t_max))) > 0:
-        raise ConfigError(
-            f"sample.t_max={t_max}: schedule {config.schedule.name!r} has no signal there, so that "
-            f"x_0 does not follow from prediction {prediction!r}; use sample.t_max=0.999, or "
-            "objective.prediction=v, x0 or velocity"
-        )

@@ -8,14 +8,10 @@ import numpy as np
 
 from diffusion_jax import report
 from diffusion_jax.evaluation.model import Chunk, Evaluator, Model, Result
-from diffusion_jax.from_config import (
-    Means,
-    config_hash,
-    evaluated,
-    make_evaluators,
-    metrics_of,
-    statistics_of,
-)
+from diffusion_jax.from_config import config_hash, evaluated
+from diffusion_jax.from_config.choices import metrics_of
+from diffusion_jax.from_config.evaluators import Means, make_evaluators
+from diffusion_jax.from_config.extractors import statistics_of
 from diffusion_jax.generation.labels import proportional_labels
 from diffusion_jax.run.provenance import environment
 from diffusion_jax.run.trained import Run, Trained, command, open_judge

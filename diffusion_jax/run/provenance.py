@@ -9,7 +9,8 @@ from typing import Any
 
 import jax
 
-from diffusion_jax.from_config import Config, ConfigError, training_config
+from diffusion_jax.from_config import Config, ConfigError
+from diffusion_jax.from_config.identity import training_config
 from diffusion_jax.system.files import write_whole
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax.from_config import OPTIMISED
+from diffusion_jax.from_config.sampling import OPTIMISED
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.pictures import read_made_by, save_gif, save_png

@@ -13,19 +13,11 @@ import numpy as np
 
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.evaluation.judge import Judge
-from diffusion_jax.from_config import (
-    OPTIMISED,
-    Config,
-    ConfigError,
-    Parts,
-    build,
-    config_hash,
-    grids_to_start_from,
-    make_guidance,
-    make_parallel,
-    read_config,
-    sample_average,
-)
+from diffusion_jax.from_config import Config, ConfigError, Parts, build, sample_average
+from diffusion_jax.from_config.guidance import make_guidance
+from diffusion_jax.from_config.identity import config_hash, read_config
+from diffusion_jax.from_config.parts import make_parallel
+from diffusion_jax.from_config.sampling import OPTIMISED, grids_to_start_from
 from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.generation.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.generation.labels import as_cond
