@@ -51,13 +51,15 @@ def make_image_condition(
         return NOTHING
     settings = config.image_condition[name]
     with keyed(f"image_condition.{name}", most=f"image_condition.{name}.max_noise"):
-        if name == "masked":
-            train = sample = Masked(**settings)
-        else:
-            train = LowResolution(schedule, settings.factor, 0.0, settings.max_noise)
+        train: Condition = (
+            Masked(**settings)
+            if name == "masked"
+            else LowResolution(schedule, settings.factor, 0.0, settings.max_noise)
+        )
         none = jax.tree.map(np.asarray, dict(nothing_given(train, shape)))
-    if name == "low_resolution":
-        with keyed("sample.upscale"):
-            check({"noise": "[0, max_noise]"}, noise=upscale.noise, max_noise=settings.max_noise)
-        sample = LowResolution(schedule, settings.factor, upscale.noise, upscale.noise)
+    if name == "masked":
+        return ImageCondition(train, train, none)
+    with keyed("sample.upscale"):
+        check({"noise": "[0, max_noise]"}, noise=upscale.noise, max_noise=settings.max_noise)
+    sample = LowResolution(schedule, settings.factor, upscale.noise, upscale.noise)
     return ImageCondition(train, sample, none)

@@ -114,7 +114,7 @@ def samples(trained: Trained, spent: list[float]) -> Iterator[Chunk]:
     conditions, split = run.conditions, run.parts.dataset.splits["train"]
     index = np.arange(settings.num_samples)
     cond, labels = conditions.cond(index), None
-    own = conditions.given is not None  # then labels and names are of the items given
+    own = conditions.given  # then labels and names are of the items given
     if conditions.texts and not own and not run.config.sample.prompts:
         rows = np.random.default_rng(settings.seed).integers(len(split), size=len(index))
         cond |= conditions.read(split.names(rows))
@@ -172,7 +172,7 @@ def _write_report(
         "config": f"`{config_hash(config)}`, resolved in [config.json](config.json)",
     }
     asked = "asked for by class: one column for each, in order"
-    if run.conditions.given is not None:
+    if run.conditions.given:
         asked = "each between what it was given and the original"
     elif run.conditions.texts:
         asked = "asked for in words, which stand beside each row"

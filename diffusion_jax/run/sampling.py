@@ -49,8 +49,8 @@ def sheet_of(
     what it was given and the original.
     """
     conditions, dataset = run.conditions, run.parts.dataset
-    if conditions.given is not None:
-        around = conditions.given.around(index, cond["image"], items)
+    if conditions.given:
+        around = conditions.around(index, cond["image"], items)
         return dataset.kind.sheet(around, 3 * TRIPLES)
     texts = conditions.texts
     if not texts:

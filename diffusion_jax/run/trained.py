@@ -68,12 +68,18 @@ class Run:
         self.parallel = make_parallel(config)
         self.generator, self.frozen = parts.task.generator, dict(parts.task.frozen)
         if judge and self.generator:
-            self.generator = self._guided(self.generator, look=judge.look)
+            self.generator = self._guided(self.generator)
             self.frozen["judge"] = judge.params
 
-    def _guided(self, generator: Generator, **models: Any) -> Generator:
-        schedule, limit = gaussian(generator.process).schedule, generator.codec.limit
-        guidance = make_guidance(self.config, schedule, limit, **models)
+    def _guided(self, generator: Generator, worse: "Trained | None" = None) -> Generator:
+        """The generator, guided by the models that there are."""
+        guidance = make_guidance(
+            self.config,
+            gaussian(generator.process).schedule,
+            generator.codec.limit,
+            worse.draws.denoiser if worse else None,
+            self.judge.look if self.judge else None,
+        )
         return dataclasses.replace(generator, guidance=guidance)
 
     def abstract_state(self) -> TrainState:
@@ -107,30 +113,23 @@ class Run:
         state = self.restored_state() if state is None else state
         average = average or self.average
         params, step = self.snapshots.average(state, average), int(state.step)
-        for warning in self._unfit(params, step, average):
-            if is_main():
-                print(f"warning: {warning}", file=sys.stderr)
-        found = Trained(self, params, step, average, self.generator, self.frozen)
-        if self.generator and self.config.sample.guidance.worse:
-            worse = worse_model(self)
-            models = {"worse": worse.draws.denoiser, "look": self.judge and self.judge.look}
-            generator = self._guided(self.generator, **models)
-            frozen = {**self.frozen, "worse": worse.params}
-            found = dataclasses.replace(found, generator=generator, frozen=frozen)
-        if self.generator and self.config.sample.grid == OPTIMISED:
-            times = found.best_times()
-            generator = dataclasses.replace(found.draws, times=times)
-            found = dataclasses.replace(found, generator=generator)
-        return found
-
-    def _unfit(self, params: Params, step: int, average: str) -> list[str]:
-        """What is wrong with an average, in sentences."""
-        found = self.snapshots.unfit(average, step)
+        unfit = self.snapshots.unfit(average, step)
         if step and never_moved(params, self.parts.task.init, self.init_key):
-            found.append(
+            unfit.append(
                 f"what is sampled with (EMA: {self.snapshots.describe(average)}) has never moved: "
                 f"after {step:,} steps it still is the initial parameters"
             )
+        for warning in unfit if is_main() else ():
+            print(f"warning: {warning}", file=sys.stderr)
+        generator, frozen = self.generator, self.frozen
+        if generator and self.config.sample.guidance.worse:
+            worse = worse_model(self)
+            generator = self._guided(generator, worse)
+            frozen = {**frozen, "worse": worse.params}
+        found = Trained(self, params, step, average, generator, frozen)
+        if generator and self.config.sample.grid == OPTIMISED:
+            generator = dataclasses.replace(generator, times=found.best_times())
+            found = dataclasses.replace(found, generator=generator)
         return found
 
     def made_by(self, step: int | None, seed: int, average: str = "") -> dict[str, Any]:
@@ -205,9 +204,7 @@ class Trained:
         Raises:
             ConfigError: there is none.
         """
-        if self.generator is None:
-            raise ConfigError(self.run.parts.task.draws_nothing)
-        return self.generator
+        return self.generator or self.run.parts.generator  # which says why there is none
 
     def draw(
         self,
@@ -244,13 +241,8 @@ class Trained:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Samples number `index` of `seed` as stored, and kept states `[K, N, ...]`."""
         encode = self.run.parts.dataset.kind.encode
-        x, states = self.draws(
-            self.params,
-            seed,
-            self.request(index, cond),
-            batch_size=self.run.config.sample.batch_size,
-            keep_every=keep,
-        )
+        request, size = self.request(index, cond), self.run.config.sample.batch_size
+        x, states = self.draws(self.params, seed, request, batch_size=size, keep_every=keep)
         return encode(x), None if states is None else encode(states)
 
     def request(self, index: np.ndarray, cond: Mapping[str, np.ndarray]) -> Request:
