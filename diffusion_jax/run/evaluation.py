@@ -24,20 +24,16 @@ CHUNK_BYTES = 256 * 2**20
 
 def evaluate(run: Run, again: bool) -> None:
     """Measures the model by `evaluate.metrics`; writes `result.json` and `report.md`."""
-    path, settings, lengths = (
-        run.workdir / "result.json",
-        run.config.evaluate,
-        evaluated(run.config),
-    )
+    path, lengths = run.workdir / "result.json", evaluated(run.config)
     passport = _passport(run, lengths)
     if not again and report.has_passport(path, passport):
         print(f"evaluated already: {run.workdir / 'report.md'}")
         return
     state = run.restored_state()
     models = [run.trained(state, name) for name in lengths or [run.average]]
-    judge = models[0].as_judge() if run.parts.task.likeness else None
-    if folder := settings.names.judge:
-        judge = open_judge(folder, "evaluate.names.judge", run.config, run.parts)
+    judge = open_judge("evaluate.names", run.config, run.parts)
+    if judge is None and run.parts.task.likeness:
+        judge = models[0].as_judge()
     means = Means(run.parts.dataset, judge, cache_dir(), print)
     evaluators = make_evaluators(run.config, means)
     result: Result = {}

@@ -14,6 +14,7 @@ import numpy as np
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.from_config import Config, ConfigError, Parts, build, sample_average
+from diffusion_jax.from_config.choices import group_of
 from diffusion_jax.from_config.guidance import make_guidance
 from diffusion_jax.from_config.identity import config_hash, read_config
 from diffusion_jax.from_config.parts import make_parallel
@@ -43,20 +44,22 @@ class Run:
         config: of the run.
         workdir: its folder.
         parts: what the config means.
-        judge: of guidance by likeness, if the config asks for one.
+
+    Raises:
+        ConfigError: the judge that it names is none, or is for other data.
 
     Attributes:
+        judge: of guidance by likeness, if the config asks for one.
         conditions: what samples are asked to show.
         generator: from parameters to samples; None for a network that draws nothing.
         frozen: parameters that a request needs besides those of the network.
         average: name of the average that samples are drawn with.
     """
 
-    def __init__(
-        self, config: Config, workdir: Path, parts: Parts, judge: Judge | None = None
-    ) -> None:
-        self.config, self.workdir, self.parts, self.judge = config, workdir, parts, judge
-        self.conditions = Conditions(config, parts, judge)
+    def __init__(self, config: Config, workdir: Path, parts: Parts) -> None:
+        self.config, self.workdir, self.parts = config, workdir, parts
+        self.judge = open_judge("sample.guidance.likeness", config, parts)
+        self.conditions = Conditions(config, parts, self.judge)
         self.conditions.labels(np.arange(1))  # refuses bad ones before any time is spent
         self.init_key, self.train_key = jax.random.split(jax.random.key(config.seed))
         kept = config.train
@@ -67,9 +70,9 @@ class Run:
         self.average = sample_average(config)
         self.parallel = make_parallel(config)
         self.generator, self.frozen = parts.task.generator, dict(parts.task.frozen)
-        if judge and self.generator:
+        if self.judge and self.generator:
             self.generator = self._guided(self.generator)
-            self.frozen["judge"] = judge.params
+            self.frozen["judge"] = self.judge.params
 
     def _guided(self, generator: Generator, worse: "Trained | None" = None) -> Generator:
         """The generator, guided by the models that there are."""
@@ -334,13 +337,16 @@ def open_run(
     return Run(config, Path(folder), made).trained()
 
 
-def open_judge(folder: str, key: str, config: Config, parts: Parts) -> Judge:
-    """The dual encoder that was trained in a folder, for the data of `parts`.
+def open_judge(group: str, config: Config, parts: Parts) -> Judge | None:
+    """The dual encoder in the folder `judge` of a group of settings; None where that is ''.
 
     Raises:
-        ConfigError: there is none, or it is for other data; says that `key` asks for it.
+        ConfigError: there is none, or it is for other data than `parts`.
     """
-    what = f"{key}={folder!r}"
+    folder = group_of(config, group).judge
+    if not folder:
+        return None
+    what = f"{group}.judge={folder!r}"
     theirs, own = read_config(Path(folder), what).data, config.data
     if (theirs.name, theirs.image_size) != (own.name, own.image_size):
         raise ConfigError(
