@@ -22,30 +22,16 @@ from diffusion_jax.samplers.unipc import unipc
 from diffusion_jax.types import Array, Sampler
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
-    "ddim": ddim,
-    "ancestral": ancestral,
-    "euler": ode.euler,
-    "heun": ode.heun,
-    "midpoint": ode.midpoint,
-    "rk4": ode.rk4,
-    "adaptive": adaptive,
-    "lms": ode.lms,
-    "ipndm": ode.ipndm,
-    "pndm": ode.pndm,
-    "ghvb": ghvb,
-    "dpm_solver": exponential.dpm_solver,
-    "dpmpp_singlestep": exponential.dpmpp_singlestep,
-    "dpmpp_multistep": exponential.dpmpp_multistep,
-    "deis": exponential.deis,
-    "unipc": unipc,
-    "euler_ancestral": sde.euler_ancestral,
-    "euler_maruyama": sde.euler_maruyama,
-    "churn": churn,
-    "dpmpp_sde": sde.dpmpp_sde,
-    "dpmpp_sde_multistep": sde.dpmpp_sde_multistep,
-    "predictor_corrector": sde.predictor_corrector,
-    "cld": cld,
+    make.__name__: make
+    for make in (
+        *(ddim, ancestral, ode.euler, ode.heun, ode.midpoint, ode.rk4, adaptive),
+        *(ode.lms, ode.ipndm, ode.pndm, ghvb),
+        *(exponential.dpm_solver, exponential.dpmpp_singlestep, exponential.dpmpp_multistep),
+        *(exponential.deis, unipc, sde.euler_ancestral, sde.euler_maruyama, churn),
+        *(sde.dpmpp_sde, sde.dpmpp_sde_multistep, sde.predictor_corrector, cld),
+    )
 }
+"""By the names of their functions."""
 GRIDS: dict[str, Callable[..., Array]] = {
     "uniform": time_grids.uniform,
     "quadratic": time_grids.quadratic,
