@@ -105,12 +105,8 @@ def upscale(run: Run) -> None:
         return
     about = {"prompts": list(asked.prompts)} if run.parts.task.reader else {}
     about["given"] = asked.upscale.image
-    each = [
-        {**model.made_by(asked.seed), **about, "index": int(number)}
-        | ({"prompt": prompts[row]} if prompts else {})
-        for row, number in enumerate(index)
-    ]
-    save_items(run, run.workdir / "samples" / "upscaled", index, items, each)
+    folder, of_each = run.workdir / "samples" / "upscaled", {"prompt": prompts} if prompts else {}
+    save_items(run, folder, index, items, {**model.made_by(asked.seed), **about}, of_each)
     enlarged = low.repeat(factor, axis=0).repeat(factor, axis=1)
     _save(model, "upscaled", enlarged, items, {**run.span(index), **about})
 
