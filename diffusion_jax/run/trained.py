@@ -166,10 +166,7 @@ class Run:
 
     def span(self, index: np.ndarray) -> dict[str, Any]:
         """What a picture of many samples says of their numbers and labels."""
-        return {
-            "labels": self.config.sample.labels,
-            "index": [int(index[0]), int(index[-1])],
-        }
+        return {"labels": self.config.sample.labels, "index": [int(index[0]), int(index[-1])]}
 
     def cost(self, state: TrainState) -> str:
         """Size and cost of the network in words."""
@@ -372,8 +369,10 @@ def worse_model(run: Run) -> Trained:
     if step and not step.isdecimal():
         raise ConfigError(f"{what}: {step!r} is not the step of a checkpoint")
     other = open_run(folder or run.workdir, step=int(step or -1), what=what, parts=run.parts)
-    own = run.parts.generator
-    same = {**run.config.schedule} == {**other.run.config.schedule}
-    if not same or other.draws.codec.shape != own.codec.shape:
+    own, theirs = (
+        (gaussian(one.process).schedule, one.codec.shape)
+        for one in (run.parts.generator, other.draws)
+    )
+    if own != theirs:
         raise ConfigError(f"{what} must be of the same schedule and the same data")
     return other
