@@ -2,23 +2,22 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
-from ml_collections import ConfigDict
-
-from diffusion_jax.from_config.choices import ConfigError, check_known, group_of, keyed, metrics_of
+from diffusion_jax.from_config.choices import Config, ConfigError, group_of, keyed, metrics_of
 from diffusion_jax.from_config.extractors import statistics_of, weights_file
 from diffusion_jax.from_config.identity import read_config
 from diffusion_jax.system.arguments import check
 
-PARALLEL = ("replicated", "sharded")
 COUNT, SOME, POSITIVE = "[0, inf)", "[1, inf)", "(0, inf)"
-RANGES = {
+RANGES: dict[str, dict[str, Any]] = {
     "data": {"stall_seconds": POSITIVE},
     "train": {
         **dict.fromkeys(("steps", "batch_size", "accumulate", "log_every"), SOME),
         **dict.fromkeys(("keep_checkpoints", "max_skipped"), SOME),
         **dict.fromkeys(("keep_every", "keep_best"), COUNT),
     },
+    "parallel": {"strategy": ("replicated", "sharded"), "fsdp": SOME, "model": SOME},
     "sample": {"num_images": SOME, "batch_size": SOME, "strip": "[2, inf)"},
     "evaluate": {"bootstrap": "[2, inf)", "denoising_images": "[2, inf)"},
     "evaluate.likelihood": {"num_images": "[2, inf)", "probes": SOME, "noise_levels": SOME},
@@ -26,7 +25,7 @@ RANGES = {
 """Of settings that no part checks itself before a training."""
 
 
-def check_numbers(config: ConfigDict, devices: int) -> None:
+def check_numbers(config: Config, devices: int) -> None:
     """Raises a ConfigError if a number, or a file that it goes with, cannot be."""
     for group, ranges in RANGES.items():
         with keyed(group):
@@ -53,10 +52,9 @@ def check_numbers(config: ConfigDict, devices: int) -> None:
     _check_parallel(config, devices)
 
 
-def _check_parallel(config: ConfigDict, devices: int) -> None:
+def _check_parallel(config: Config, devices: int) -> None:
     settings = config.parallel
-    check_known(settings.strategy, PARALLEL, "parallel.strategy")
-    if min(settings.fsdp, settings.model) < 1 or math.prod(mesh_shape(config, devices)) != devices:
+    if math.prod(mesh_shape(config, devices)) != devices:
         raise ConfigError(
             f"parallel.fsdp={settings.fsdp} x parallel.model={settings.model} must divide the "
             f"number of devices, {devices}"
@@ -70,7 +68,7 @@ def _check_parallel(config: ConfigDict, devices: int) -> None:
         )
 
 
-def mesh_shape(config: ConfigDict, devices: int) -> tuple[int, int, int]:
+def mesh_shape(config: Config, devices: int) -> tuple[int, int, int]:
     """Devices along `data`, `fsdp` and `model`, of so many."""
     settings = config.parallel
     sharded = settings.strategy == "sharded"

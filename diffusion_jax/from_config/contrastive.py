@@ -3,10 +3,9 @@
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from diffusion_jax.data import Dataset
-from diffusion_jax.from_config.choices import ConfigError
+from diffusion_jax.from_config.choices import Config, ConfigError
 from diffusion_jax.from_config.network import DTYPES, Applied, check_network, nothing
 from diffusion_jax.from_config.task import Task
 from diffusion_jax.from_config.text import make_reader, make_text_tower
@@ -15,7 +14,7 @@ from diffusion_jax.models.reading import Reading
 from diffusion_jax.objectives.contrastive import ContrastiveLoss
 
 
-def contrastive(config: ConfigDict) -> Callable[[Dataset], Task]:
+def contrastive(config: Config) -> Callable[[Dataset], Task]:
     """The task for a data set, with all that can be checked without one checked.
 
     Raises:

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.data import Dataset
 from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.evaluation.field import MOST_DIMS
-from diffusion_jax.from_config.choices import ConfigError, metrics_of
+from diffusion_jax.from_config.choices import Config, ConfigError, metrics_of
 from diffusion_jax.from_config.guidance import check as check_guidance
 from diffusion_jax.from_config.guidance import make_guidance
 from diffusion_jax.from_config.images import make_image_condition
@@ -27,7 +26,7 @@ from diffusion_jax.types import Array, Key, Params
 METRICS = ("distances", "denoising", "likelihood", "names")
 
 
-def gaussian(config: ConfigDict) -> Callable[[Dataset], Task]:
+def gaussian(config: Config) -> Callable[[Dataset], Task]:
     """The task for a data set, with all that can be checked without one checked.
 
     Raises:

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.from_config.choices import ConfigError, check_known, keyed
+from diffusion_jax.from_config.choices import Config, ConfigError, check_known, keyed
 from diffusion_jax.generation.generator import Guidance, Request
 from diffusion_jax.guidance import scales
 from diffusion_jax.guidance.clip import clip
@@ -22,7 +21,7 @@ PLUS_PLUS = "plus_plus"
 
 
 def make_guidance(
-    config: ConfigDict,
+    config: Config,
     schedule: Schedule,
     limit: float | None,
     worse: Callable[[Params], Denoiser] | None = None,
@@ -83,7 +82,7 @@ def make_guidance(
     return Guidance(guide, tuple(needs), max(birds.size, 1))
 
 
-def check(config: ConfigDict) -> None:
+def check(config: Config) -> None:
     """Refuses guidance that cannot be.
 
     Raises:

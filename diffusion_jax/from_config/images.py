@@ -4,11 +4,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from diffusion_jax.diffusion.image_conditions import LowResolution, Masked, nothing_given
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.from_config.choices import ConfigError, check_known, keyed
+from diffusion_jax.from_config.choices import Config, ConfigError, check_known, keyed
 from diffusion_jax.system.arguments import check
 from diffusion_jax.types import Condition
 
@@ -33,7 +32,7 @@ NOTHING = ImageCondition(None, None, {})
 
 
 def make_image_condition(
-    config: ConfigDict, schedule: Schedule, shape: tuple[int, ...]
+    config: Config, schedule: Schedule, shape: tuple[int, ...]
 ) -> ImageCondition:
     """What the network is given of images of a `shape`.
 

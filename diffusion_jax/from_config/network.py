@@ -8,10 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from diffusion_jax.data import Dataset
-from diffusion_jax.from_config.choices import ConfigError, check_known
+from diffusion_jax.from_config.choices import Config, ConfigError, check_known
 from diffusion_jax.from_config.images import NOTHING, ImageCondition
 from diffusion_jax.from_config.text import make_text_tower
 from diffusion_jax.models.dit import DiT
@@ -28,7 +27,7 @@ NETWORKS = {"gaussian": tuple(MODELS), "contrastive": ("dual_encoder",)}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def check_network(config: ConfigDict) -> None:
+def check_network(config: Config) -> None:
     """Raises a ConfigError if there is no such network, or not for the objective."""
     name, objective = config.model.name, config.objective.name
     check_known(name, [one for names in NETWORKS.values() for one in names], "model.name")
@@ -43,7 +42,7 @@ def check_network(config: ConfigDict) -> None:
 
 
 def make_network(
-    config: ConfigDict, dataset: Dataset, reader: Reader | None, given: ImageCondition
+    config: Config, dataset: Dataset, reader: Reader | None, given: ImageCondition
 ) -> nn.Module:
     """The network of a denoiser of a data set, with what reads texts for it.
 

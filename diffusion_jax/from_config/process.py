@@ -4,13 +4,11 @@ import functools
 import operator
 from collections.abc import Callable
 
-from ml_collections import ConfigDict
-
 from diffusion_jax.diffusion import schedules, time_sampling
 from diffusion_jax.diffusion.prediction import PREDICTIONS, Prediction, edm
 from diffusion_jax.diffusion.process import TIME_INPUTS, Gaussian
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.from_config.choices import ConfigError, check_known, choose, keyed, lookup
+from diffusion_jax.from_config.choices import Config, ConfigError, choose, keyed, lookup
 from diffusion_jax.objectives import weightings
 from diffusion_jax.objectives.gaussian import Error
 from diffusion_jax.objectives.parts import Times
@@ -48,7 +46,7 @@ WEIGHTINGS: dict[str, Callable[..., Array] | None] = {
 }
 
 
-def make_process(config: ConfigDict) -> Gaussian:
+def make_process(config: Config) -> Gaussian:
     """From data to noise.
 
     Raises:
@@ -65,7 +63,7 @@ def make_process(config: ConfigDict) -> Gaussian:
     return Gaussian(make_schedule(config), prediction, settings.learned_variance, time_input)
 
 
-def make_times(config: ConfigDict, schedule: Schedule) -> Times:
+def make_times(config: Config, schedule: Schedule) -> Times:
     """Which times are trained on.
 
     Raises:
@@ -78,14 +76,14 @@ def make_times(config: ConfigDict, schedule: Schedule) -> Times:
     return Times(quantile, config.train.batch_size, law)
 
 
-def make_error(config: ConfigDict, process: Gaussian) -> Error:
+def make_error(config: Config, process: Gaussian) -> Error:
     """How the error at a time counts.
 
     Raises:
         ConfigError: a setting is not possible.
     """
     space, name = config.objective.loss_space, config.objective.weighting
-    check_known(name, WEIGHTINGS, "objective.weighting")
+    weighting = lookup(WEIGHTINGS, name, "objective.weighting")
     if space and name != "uniform":
         raise ConfigError(
             f"objective.loss_space={space!r} goes with objective.weighting='uniform' only: "
@@ -94,7 +92,7 @@ def make_error(config: ConfigDict, process: Gaussian) -> Error:
     predictions = {**_predictions(config), "": process.prediction}
     predictions[config.objective.prediction] = process.prediction
     loss_space = lookup(predictions, space, "objective.loss_space")
-    weighting, options = WEIGHTINGS[name], config.objective.get(name)
+    options = config.objective.get(name)
     if name == "edm":
         options = {"sigma_data": config.objective.sigma_data}
     if weighting and options:
@@ -102,11 +100,11 @@ def make_error(config: ConfigDict, process: Gaussian) -> Error:
     return Error(loss_space, weighting, config.objective.huber)
 
 
-def _predictions(config: ConfigDict) -> dict[str, Prediction]:
+def _predictions(config: Config) -> dict[str, Prediction]:
     return {**PREDICTIONS, "edm": edm(config.objective.sigma_data)}
 
 
-def make_schedule(config: ConfigDict) -> Schedule:
+def make_schedule(config: Config) -> Schedule:
     """The noise schedule, with its transforms.
 
     Raises:

@@ -5,11 +5,10 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from diffusion_jax.diffusion import time_grids
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.from_config.choices import ConfigError, check_known, keyed, lookup
+from diffusion_jax.from_config.choices import Config, ConfigError, check_known, keyed, lookup
 from diffusion_jax.samplers import exponential, ode, sde
 from diffusion_jax.samplers.adaptive import adaptive
 from diffusion_jax.samplers.ancestral import ancestral
@@ -46,7 +45,7 @@ OPTIMISED = "optimised"
 """The grid that is searched for when there is a trained network."""
 
 
-def make_sampler(config: ConfigDict, schedule: Schedule) -> Sampler:
+def make_sampler(config: Config, schedule: Schedule) -> Sampler:
     """The sampler.
 
     Raises:
@@ -76,7 +75,7 @@ def make_sampler(config: ConfigDict, schedule: Schedule) -> Sampler:
     return sampler
 
 
-def make_grid(config: ConfigDict, schedule: Schedule) -> Array:
+def make_grid(config: Config, schedule: Schedule) -> Array:
     """The sampling grid; for one that is still to be searched for, the uniform one.
 
     Raises:
@@ -106,7 +105,7 @@ def make_grid(config: ConfigDict, schedule: Schedule) -> Array:
         return jnp.asarray(restart_times(np.asarray(times), **jumps))
 
 
-def grids_to_start_from(config: ConfigDict, schedule: Schedule) -> dict[str, Array]:
+def grids_to_start_from(config: Config, schedule: Schedule) -> dict[str, Array]:
     """All grids of `sample.steps` that end as the uniform one, by name."""
     found = {}
     for name in GRIDS:
@@ -115,10 +114,10 @@ def grids_to_start_from(config: ConfigDict, schedule: Schedule) -> dict[str, Arr
     return {name: times for name, times in found.items() if times[-1] == found["uniform"][-1]}
 
 
-def _grid(name: str, sample: ConfigDict, schedule: Schedule) -> Array:
+def _grid(name: str, sample: Config, schedule: Schedule) -> Array:
     first = [schedule] * (name in OF_SCHEDULE)
     with keyed(f"sample.{name}", steps="sample.steps", t_max="sample.t_max"):
-        times = GRIDS[name](*first, sample.steps, sample.t_max, **sample.get(name, ConfigDict()))
+        times = GRIDS[name](*first, sample.steps, sample.t_max, **sample.get(name, Config()))
     same = np.flatnonzero(~(np.diff(times) < 0))
     if len(same):
         raise ConfigError(
