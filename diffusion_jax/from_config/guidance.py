@@ -128,8 +128,8 @@ def check(config: Config) -> None:
     for key, value in (("negative", sample.negative), ("guidance.worse", settings.worse)):
         if value and not on:
             raise ConfigError(
-                f"sample.{key}={value!r} is of no use at sample.guidance_scale=1, where guidance "
-                "is off"
+                f"sample.{key}={value!r} needs guidance, and is of no use at "
+                "sample.guidance_scale=1, where it is off"
             )
     if settings.worse and (sample.negative or sample.compose):
         raise ConfigError(
