@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import default
 from diffusion_jax import from_config, run
-from diffusion_jax.data import ArraySource, Captions, Dataset, Images, Split
+from diffusion_jax.data import ArraySource, Captions, Dataset
 from diffusion_jax.types import Context, Key
 
 ROOT = Path(__file__).parents[1]
@@ -40,13 +40,12 @@ def random_dataset(shape: tuple[int, ...] = (8, 8, 1), num_classes: int = 10) ->
     """Noise with labels, instead of what a machine without network does not have."""
     rng = np.random.default_rng(0)
 
-    def split(n: int) -> Split:
+    def source(n: int) -> ArraySource:
         images = rng.integers(0, 256, (n, *shape), np.uint8)
-        return Split(ArraySource(images, rng.integers(0, num_classes, n).astype(np.int32)))
+        return ArraySource(images, rng.integers(0, num_classes, n).astype(np.int32))
 
     names = tuple(map(str, range(num_classes)))
-    splits = {"train": split(40), "heldout": split(20)}
-    return Dataset("noise", Images(shape), splits, names, fingerprint="noise")
+    return Dataset("noise", source(40), source(20), shape, num_classes, names, (), "noise")
 
 
 def context_of(key: Key, axis_name: str | None = None) -> Context:
@@ -71,8 +70,8 @@ def with_eight_devices(function: str, out: Path) -> dict[str, np.ndarray]:
 
 
 def final_state(config: ConfigDict, workdir: Path) -> list[np.ndarray]:
-    trained = run.Run(config, workdir, from_config.build(config))
-    state, data = trained.checkpoints.restore(trained.abstract_state())
+    job = run.Job(config, workdir, from_config.build(config))
+    state, data = job.checkpoints.restore(job.abstract_state())
     return [np.asarray(leaf) for leaf in jax.tree.leaves((state, data))]
 
 
@@ -111,12 +110,9 @@ def colours(num: int, first: int = 0) -> tuple[ArraySource, Captions]:
 
 
 def captioned_dataset(captions: bool = True) -> Dataset:
-    def split(num: int, first: int) -> Split:
-        source, texts = colours(num, first)
-        return Split(source, texts if captions else None)
-
-    splits = {"train": split(40, 0), "heldout": split(20, 1)}
-    return Dataset("colours", Images((8, 8, 1)), splits, fingerprint="colours")
+    (train, texts), (heldout, others) = colours(40), colours(20, 1)
+    both = (texts, others) if captions else (None, None)
+    return Dataset("colours", train, heldout, (8, 8, 1), 0, (), (), "colours", *both)
 
 
 def run_texts(monkeypatch: Any, workdir: Path, mode: str, data: Dataset, **changes: Any) -> int:

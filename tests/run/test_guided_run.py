@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax import from_config, run
-from diffusion_jax.generation.generator import Request
+from diffusion_jax.generation.generator import Wanted
 from tests.runs import tiny
 
 GUIDED = {
@@ -32,13 +32,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def images_of(workdir: Path, disturbed: float = 0.0, **changes: Any) -> np.ndarray:
     """Samples of the run with other guidance, and other weights if so much is added to them."""
     config = tiny(**GUIDED, **changes)
-    made = run.Run(config, workdir, from_config.build(config))
-    model, index = made.trained(), np.arange(8)
+    job = run.Job(config, workdir, from_config.build(config))
+    params, _ = job.restore()
     params = jax.tree.map(
-        lambda a: a + disturbed * jax.random.normal(jax.random.key(a.size), a.shape), model.params
+        lambda a: a + disturbed * jax.random.normal(jax.random.key(a.size), a.shape), params
     )
-    request = model.request(index, made.conditions.cond(index))
-    x, _ = model.draws(params, 0, request, batch_size=8)
+    index = np.arange(8)
+    x, _ = job.generator(params, 0, job.wanted(index, job.conditions.cond(index)), batch_size=8)
     return x
 
 
@@ -75,15 +75,18 @@ def test_a_worse_model_that_is_the_same_is_no_guidance(trained: Path) -> None:
         ({"guidance__worse": "@x"}, "sample.guidance.worse='@x': 'x' is not the step"),
         ({"guidance__worse": "@2", "guidance_scale": 1.0}, "is of no use at sample.guidance_sc"),
         ({"negative": "a", "guidance_scale": 1.0}, "sample.negative='a' needs guidance"),
-        ({"guidance__interval": (0.6, 0.3)}, "two times in .0, 1., the lower one first"),
+        (
+            {"guidance__interval": (0.6, 0.3)},
+            r"interval.low=0.6 must lie in \[0, high\) with high=0.3",
+        ),
         ({"guidance__schedule": "cosin"}, "sample.guidance.schedule='cosin' .* 'cosine'"),
         ({"guidance__rescale": 2.0}, r"sample.guidance.rescale=2.0 must lie in \[0, 1\]"),
         ({"guidance__flock__size": 3}, "sample.batch_size=8 must be a multiple of .*size=3"),
-        ({"guidance__flock__size": 1}, "sample.guidance.flock.size=1 must be 0 .none., or 2"),
+        ({"guidance__flock__size": 1}, r"sample.guidance.flock.size=1 must lie in \[2, inf\)"),
         ({"guidance__schedule": "plus_plus"}, "'plus_plus' is for sample.sampler='ddim'"),
         ({"compose": ("a hat", 1.5)}, "must be pairs of a text and its weight, such as"),
         ({"compose": (("a hat",),)}, "must be pairs of a text and its weight, such as"),
-        ({"guidance__max_norm": -1.0}, "sample.guidance.max_norm=-1.0 must be 0"),
+        ({"guidance__max_norm": -1.0}, r"sample.guidance.max_norm=-1.0 must lie in \[0, inf\)"),
     ],
 )
 def test_guidance_that_cannot_be_is_refused(
@@ -103,11 +106,11 @@ def test_a_group_is_whole_where_fewer_samples_are_asked_for(trained: Path) -> No
     flock = {"sample__guidance__flock__size": 4, "sample__guidance__flock__separation": 5.0}
     config = tiny(**GUIDED, **flock)
     generator = from_config.build(config).generator
-    params = run.Run(config, trained, from_config.build(config)).trained().params
+    params = run.Job(config, trained, from_config.build(config)).restore()[0]
 
     def draw(num: int, batch_size: int) -> np.ndarray:
         cond = {"label": np.full(num, 3, np.int32)}
-        return generator(params, 0, Request(np.arange(num), cond), batch_size=batch_size)[0]
+        return generator(params, 0, Wanted(np.arange(num), cond), batch_size=batch_size)[0]
 
     whole = draw(12, 8)
     assert len(draw(6, 8)) == 6

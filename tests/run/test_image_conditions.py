@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from diffusion_jax import from_config, run
-from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.diffusion.conditioning import drop
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.diffusion.image_conditions import (
@@ -22,10 +21,8 @@ from diffusion_jax.diffusion.image_conditions import (
     average_down,
 )
 from diffusion_jax.diffusion.prediction import PREDICTIONS
-from diffusion_jax.diffusion.process import Gaussian
 from diffusion_jax.diffusion.time_sampling import uniform
-from diffusion_jax.objectives.gaussian import Error, GaussianLoss
-from diffusion_jax.objectives.parts import Conditioning, Times
+from diffusion_jax.objectives.gaussian import GaussianLoss
 from tests.oracles import SCHEDULES
 from tests.runs import (
     COLOURS,
@@ -146,9 +143,8 @@ def seen_by_network(condition: Any, rows: slice = slice(None)) -> tuple[Any, ...
         seen.extend((x_t, t, cond))
         return x_t
 
-    process, codec = Gaussian(FLOW, PREDICTIONS["v"]), Identity((8, 8, 3))
-    told = Conditioning(condition, dropout=0.5)
-    loss = GaussianLoss(apply, process, codec, Times(uniform(), 8), Error(process.prediction), told)
+    v = PREDICTIONS["v"]
+    loss = GaussianLoss(apply, FLOW, v, uniform(), 8, v, condition=condition, cond_dropout=0.5)
     batch = {"x": pictures(8), "cond": {"label": np.arange(8)}, "index": np.arange(8)}
     loss({}, jax.tree.map(lambda a: jnp.asarray(a[rows]), batch), context_of(jax.random.key(3)))
     return tuple(seen)
@@ -238,19 +234,18 @@ def test_a_masked_picture_comes_with_its_own_label() -> None:
     data = random_dataset()
     config = tiny(image_condition__name="masked")
     parts = from_config.build(config, data)
-    conditions = run.Run(config, Path("none"), parts).conditions
+    conditions = run.Job(config, Path("none"), parts).conditions
     found = conditions.cond(np.array([0, 7, 20, 27]))  # of 20 held-out pictures
     assert found["image"].shape == (4, 8, 8, 2)
     np.testing.assert_array_equal(found["image"][:2], found["image"][2:])
-    images, labels = data.splits["heldout"].gather(np.array([0, 7]))
+    images, labels = data.heldout.gather(np.array([0, 7]))
     np.testing.assert_array_equal(found["label"][:2], labels)
     known = found["image"][:2, ..., 1] == 1
     pixels = images[known][:, 0] / 127.5 - 1
     np.testing.assert_allclose(found["image"][:2, ..., 0][known], pixels, atol=1e-6)
     batch = {"x": jnp.zeros((2, 8, 8, 1)), "cond": {}, "index": jnp.arange(2)}
-    params = jax.eval_shape(parts.task.init, jax.random.key(0))
-    loss = parts.task.loss
-    assert jax.eval_shape(loss, params, batch, context_of(jax.random.key(0)))[0].shape == (2,)
+    params = jax.eval_shape(parts.init, jax.random.key(0))
+    assert jax.eval_shape(parts.loss, params, batch, context_of(jax.random.key(0)))[0].shape == (2,)
 
 
 @pytest.mark.parametrize(

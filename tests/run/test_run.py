@@ -20,9 +20,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from diffusion_jax import from_config, run
-from diffusion_jax.data import Captions, Split
-from diffusion_jax.generation.generator import Request
-from diffusion_jax.generation.labels import cycle_labels, proportional_labels
+from diffusion_jax.data import Captions, Dataset
+from diffusion_jax.generation.generator import Wanted, cycle_labels, proportional_labels
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.parallel import Replicated
 from diffusion_jax.training.state import create_state
@@ -90,7 +89,6 @@ def test_optimised_times_and_likelihood(tmp_path: Path, capsys: pytest.CaptureFi
         "sample__sampler": "dpmpp_multistep",
         "sample__grid": "optimised",
         "sample__optimised": {"images": 4, "iterations": 2},
-        "evaluate__metrics": "distances,denoising,likelihood",
         "evaluate__likelihood": {"num_images": 3, "probes": 2, "noise_levels": 4},
     }
     assert run.run(tiny(**settings), tmp_path, "sample") == 0
@@ -121,22 +119,17 @@ def test_samples_are_drawn_in_chunks_of_whole_batches(
     """A chunk smaller than a batch would be another program."""
     limit = 32 * 64 if num > 60 else 2**20
     monkeypatch.setattr(run.evaluation, "CHUNK_BYTES", limit)
-    config = tiny(sample__batch_size=16, evaluate__num_samples=num)
-    parts = SimpleNamespace(dataset=random_dataset())
-    # Labels are those of the pictures that samples are given.
-    conditions = SimpleNamespace(cond=lambda index: {"label": 2 * index}, given=1, texts=[])
+    config, parts = tiny(sample__batch_size=16), SimpleNamespace(dataset=random_dataset())
 
-    def items(seed: int, index: np.ndarray, cond: dict) -> tuple:
-        assert seed == config.evaluate.seed
+    def draw(params: None, seed: int, index: np.ndarray, cond: dict) -> tuple:
         np.testing.assert_array_equal(cond["label"], 2 * index)
         return index, None
 
-    made, spent = SimpleNamespace(config=config, parts=parts, conditions=conditions), []
-    drawn = list(run.evaluation.samples(SimpleNamespace(run=made, items=items), spent))
+    job, spent, index = SimpleNamespace(config=config, parts=parts, draw=draw), [], np.arange(num)
+    cond = {"label": 2 * index}
+    drawn = list(run.evaluation._drawn(job, None, index, cond, 2 * index, spent))
     assert [len(images) for images, _ in drawn] == sizes
-    np.testing.assert_array_equal(np.concatenate([images for images, _ in drawn]), np.arange(num))
-    labels = np.concatenate([labels for _, labels in drawn])
-    np.testing.assert_array_equal(labels, 2 * np.arange(num))
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in drawn]), 2 * index)
     assert len(spent) == len(sizes)
 
 
@@ -154,7 +147,7 @@ def test_a_missing_reference_is_refused_before_any_training(
 def test_what_is_learned_beside_the_network_moves(tmp_path: Path) -> None:
     c = tiny(time_sampling__learned=True, objective__learned_uncertainty=True)
     assert run.run(c, tmp_path, "train") == 0
-    params = run.Run(c, tmp_path, from_config.build(c)).trained().params
+    params = run.Job(c, tmp_path, from_config.build(c)).restore()[0]
     assert np.ptp(params["time_law"]) > 0
     assert np.ptp(jax.tree.leaves(params["uncertainty"])[-1]) > 0
 
@@ -258,17 +251,17 @@ def test_sample_i_is_the_same_in_any_batch() -> None:
     parts = from_config.build(config)
     params = jax.tree.map(
         lambda a: a + 0.05 * jax.random.normal(jax.random.key(a.size), a.shape),
-        jax.jit(parts.task.init)(jax.random.key(0)),
+        jax.jit(parts.init)(jax.random.key(0)),
     )
     index, labels = np.arange(64), np.arange(64, dtype=np.int32) % 10
-    request = Request(index, {"label": labels}, 2.0)
-    whole, states = parts.generator(params, 3, request, batch_size=64, keep_every=2)
+    wanted = Wanted(index, {"label": labels}, 2.0)
+    whole, states = parts.generator(params, 3, wanted, batch_size=64, keep_every=2)
     assert np.abs(whole - whole[:1]).max() > 0.1
     for size in (1, 7):
         for start in (0, 5, 57):
             rows = slice(start, start + size)
-            request = Request(index[rows], {"label": labels[rows]}, 2.0)
-            x, kept = parts.generator(params, 3, request, batch_size=size, keep_every=2)
+            wanted = Wanted(index[rows], {"label": labels[rows]}, 2.0)
+            x, kept = parts.generator(params, 3, wanted, batch_size=size, keep_every=2)
             np.testing.assert_array_equal(kept[0], states[0][rows])  # the noise, to the bit
             np.testing.assert_allclose(x, whole[rows], atol=1e-4)
 
@@ -276,7 +269,7 @@ def test_sample_i_is_the_same_in_any_batch() -> None:
 def test_step_and_sampler_are_traced_once() -> None:
     parts = from_config.build(tiny())
     traces = {"step": 0, "sampler": 0}
-    params = jax.jit(parts.task.init)(jax.random.key(0))
+    params = jax.jit(parts.init)(jax.random.key(0))
 
     def counted(name: str, apply):
         def call(*args):
@@ -289,7 +282,7 @@ def test_step_and_sampler_are_traced_once() -> None:
         parts.generator, apply=counted("sampler", parts.generator.apply)
     )
     draw = lambda seed, labels, scale: generator(  # noqa: E731
-        params, seed, Request(np.arange(4), {"label": labels}, scale), batch_size=4
+        params, seed, Wanted(np.arange(4), {"label": labels}, scale), batch_size=4
     )
     draw(0, np.arange(4), 1.5)
     once = traces["sampler"]
@@ -297,7 +290,7 @@ def test_step_and_sampler_are_traced_once() -> None:
         draw(seed, np.full(4, label), scale)
     assert traces["sampler"] == once
 
-    loss = dataclasses.replace(parts.task.loss, apply=counted("step", parts.task.loss.apply))
+    loss = dataclasses.replace(parts.loss, apply=counted("step", parts.loss.apply))
     parallel = Replicated()
     step = parallel.compile(
         make_train_step(loss, parts.optimizer, parts.averages, 1, parallel.axis_name)
@@ -318,11 +311,10 @@ def config_and_shape(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Config
     dataset = random_dataset(shape)
     if config.text.name != "none":  # its package need not be there
         config.text.name = "bytes"
-        splits = {
-            name: Split(split.source, Captions.of([["a text"]] * len(split)))
-            for name, split in dataset.splits.items()
-        }
-        dataset = dataclasses.replace(dataset, name="texts", splits=splits, class_names=())
+        captions = (Captions.of([["a text"]] * num) for num in (40, 20))
+        dataset = Dataset(
+            "texts", *(dataset.train, dataset.heldout), shape, 0, (), (), "", *captions
+        )
     monkeypatch.setattr(from_config.parts, "load_dataset", lambda *a, **k: dataset)
     return config, shape
 
@@ -334,26 +326,24 @@ def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.Monke
     parts = from_config.build(config)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(
-        lambda key: create_state(parts.task.init(key), parts.optimizer, parts.averages), key
+        lambda key: create_state(parts.init(key), parts.optimizer, parts.averages), key
     )
     size = config.train.batch_size
     batch = {
         "x": jax.ShapeDtypeStruct((size, *shape), np.float32),
         "cond": {
             name: jax.ShapeDtypeStruct((size, *one.shape[1:]), one.dtype)
-            for name, one in parts.task.cond.items()
+            for name, one in parts.cond.items()
         },
         "index": jax.ShapeDtypeStruct((size,), np.int32),
     }
-    step = make_train_step(
-        parts.task.loss, parts.optimizer, parts.averages, config.train.accumulate
-    )
+    step = make_train_step(parts.loss, parts.optimizer, parts.averages, config.train.accumulate)
     after, metrics = jax.eval_shape(step, state, batch, key, {})
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
         lambda a: (a.shape, a.dtype), state
     )
     assert metrics["loss"].shape == ()
-    if parts.task.generator is None:
+    if parts.draws is None:
         return
     t = jax.ShapeDtypeStruct((size,), np.float32)
     denoise = lambda params, *args: parts.generator.denoiser(params)(*args)  # noqa: E731
@@ -370,7 +360,7 @@ def test_a_config_trains_shrunk(name: str, tmp_path: Path, monkeypatch: pytest.M
         "model.unet.channels": 8,
         "model.unet.channel_mults": (1, 2),
         "model.unet.num_blocks": 1,
-        "model.unet.attention_resolutions": (4,),
+        "model.unet.attention_levels": (1,),
         "model.unet.head_dim": min(config.model.unet.head_dim, 8),
         "model.unet.dropout": 0.0,  # random bits take half of the compilation
         "optimizer.warmup_steps": 0,
@@ -397,7 +387,7 @@ BAD = {
     "optimizer.decay": ("cosin", "did you mean 'cosine'"),
     "sample.sampler": ("ddimm", "did you mean 'ddim'"),
     "sample.grid": ("karas", "did you mean 'karras'"),
-    "schedule.shift": (0.0, "must be above 0"),
+    "schedule.shift": (0.0, "schedule.shift=0.0 must lie in (0, inf)"),
     "sample.labels": ("11", "classes from 0 to 9"),
     "sample.checkpoint": (5, "no checkpoint of step 5"),
     "sample.ancestral.variance": ("learned", "objective.learned_variance"),
@@ -406,8 +396,8 @@ BAD = {
     "train.keep_every": (-1, "must be 0 (none) or more"),
     "data.stall_seconds": (0.0, "must be above 0"),
     "train.accumulate": (3, "must be a multiple of 3"),
-    "ema.decay": (1.0, "at least 0 and below 1"),
-    "ema.lengths": ((0.1, 0.3), "ema.lengths=0.3: an EMA length is"),
+    "ema.decay": (1.0, "ema.decay=1.0 must lie in [0, 1)"),
+    "ema.lengths": ((0.1, 0.3), "ema.lengths=0.3 must lie in (0, 0.288"),
     "ema.snapshot_every": (5, "of the averages that ema.lengths gives"),
     "sample.ema": ("0.07", "no snapshots to make it of: train with ema.lengths=0.05,0.1"),
     "data.in_memory": ("sometimes", "Known: auto, always, never"),
@@ -439,9 +429,18 @@ def test_bad_settings_end_in_one_line(
         ({"schedule__name": "ddpm", "sample__steps": 1001}, "is more than the 1000 of schedule"),
         ({"sample__grid": "trailing", "sample__steps": 1001}, "more than the 1000 of the table"),
         ({"schedule__name": "laplace", "sample__grid": "karras"}, "does not fall at step"),
-        ({"sample__sampler": "heun", "sample.heun.scaling": "edm"}, "Known: ve, flow"),
-        ({"sample__sampler": "unipc", "sample.unipc.order": 4}, "Known: 1, 2, 3"),
-        ({"sample.restart.repeats": 1, "sample.restart.low": 0.5}, "no interval from 0.4 down"),
+        (
+            {"sample__sampler": "heun", "sample.heun.scaling": "edm"},
+            "sample.heun.scaling='edm' must be 've' or 'flow'",
+        ),
+        (
+            {"sample__sampler": "unipc", "sample.unipc.order": 4},
+            "sample.unipc.order=4 must be 1, 2 or 3",
+        ),
+        (
+            {"sample.restart.repeats": 1, "sample.restart.low": 0.5},
+            "sample.restart.low=0.5 must lie in [0, high) with high=0.4",
+        ),
     ],
 )
 def test_samplers_and_grids_that_do_not_fit(
@@ -473,18 +472,10 @@ def test_plan_without_the_data() -> None:
     """Its shape and classes are those that TFDS knows, or the shape that is asked for."""
     config = importlib.import_module("configs.imagenet256_dit").get_config()
     found = from_config.planned_dataset(config)
-    assert (found.kind.shape, found.num_classes, len(found.splits["train"])) == (
-        (256, 256, 3),
-        1000,
-        0,
-    )
+    assert (found.image_shape, found.num_classes, len(found.train)) == ((256, 256, 3), 1000, 0)
     config.plan.shape = (32, 32, 4)
     found = from_config.planned_dataset(config)
-    assert (found.kind.shape, found.num_classes, len(found.splits["train"])) == (
-        (32, 32, 4),
-        1000,
-        0,
-    )
+    assert (found.image_shape, found.num_classes, len(found.train)) == ((32, 32, 4), 1000, 0)
     config.plan.shape = (32, 32)
     with pytest.raises(from_config.ConfigError, match=r"plan\.shape"):
         from_config.planned_dataset(config)

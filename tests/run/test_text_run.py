@@ -32,7 +32,7 @@ def batches(seed: int = 3, **more: Any) -> Any:
 
 def test_a_batch_has_a_text_of_each_of_its_images_and_the_same_images_as_without() -> None:
     plain = train_batches(captioned_dataset(), batch_size=16, seed=3, prefetch=0)
-    texts, seen = captioned_dataset().splits["train"].captions.texts, set()
+    texts, seen = captioned_dataset().train_captions.texts, set()
     for batch, without, _ in zip(batches(), plain, range(10), strict=False):
         np.testing.assert_array_equal(batch["x"], without["x"])
         assert without["cond"] == {}
@@ -113,12 +113,8 @@ def test_prompts_and_what_guides_reach_the_samples(
         ({"sample__negative": "grey"}, True, "sample.negative='grey' needs guidance"),
         ({"model__name": "dual_encoder"}, True,
          "'gaussian' and model.name='dual_encoder' do not go together"),
-        ({"evaluate__metrics": "names", "image_condition__name": "masked"}, True,
-         "evaluate.metrics: 'names' needs evaluate.names.judge, its folder"),
-        ({"evaluate__metrics": "names", "evaluate__names__judge": "x",
-          "image_condition__name": "masked"}, True,
-         "evaluate.metrics: 'names' measures pictures drawn from names alone, while image_con"),
-        ({"evaluate__metrics": ("name",)}, True, "evaluate.metrics='name' is not known: did you"),
+        ({"evaluate__names__judge": "x", "image_condition__name": "masked"}, True,
+         "evaluate.names.judge='x' measures pictures drawn from names alone"),
         ({"evaluate__names__judge": "nowhere"}, True, "names.judge='nowhere': there is no run in"),
         ({"model__name": "dual_encoder", "objective__name": "contrastive", "text__name": "none"},
          True, "model.name='dual_encoder' reads texts"),
@@ -154,7 +150,6 @@ JUDGE = {
     "train__steps": 100,
     "train__checkpoint_every": 100,
     "train__heldout_every": 100,
-    "evaluate__metrics": "names",
 }
 
 
@@ -188,7 +183,6 @@ def test_a_judge_measures_samples_and_leads_a_model_that_is_told_nothing(
     trained: Path, judge: Path, monkeypatch: Any
 ) -> None:
     by = {"evaluate__names__judge": str(judge), "evaluate__extractor": "judge"}
-    by |= {"evaluate__metrics": "distances,names"}
     assert run_texts(monkeypatch, trained, "evaluate", captioned_dataset(), **by) == 0
     result = json.loads((trained / "result.json").read_text())
     assert result["top1_test"]["value"] == 1
@@ -231,8 +225,7 @@ def test_judges_that_cannot_be_are_refused(
 def test_a_split_of_names_that_is_not_there_is_refused_before_anything_is_drawn(
     trained: Path, judge: Path, monkeypatch: Any, capsys: Any, split: str
 ) -> None:
-    monkeypatch.setattr(run.evaluation, "samples", None)
+    monkeypatch.setattr(run.evaluation, "_drawn", None)
     names = {"evaluate__names__judge": str(judge), "evaluate__names__splits": (split,)}
-    names |= {"evaluate__metrics": "distances,names"}
     assert run_texts(monkeypatch, trained, "evaluate", captioned_dataset(), **names) == 2
     assert f"evaluate.names.splits: data.heldout_split={split!r} is" in capsys.readouterr().err
