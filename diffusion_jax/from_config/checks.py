@@ -32,10 +32,6 @@ def check_numbers(config: Config, devices: int) -> None:
             check(ranges, **group_of(config, group))
     if config.train.keep_best and not config.train.heldout_every:
         raise ConfigError("train.keep_best needs the held-out loss: set train.heldout_every")
-    # Files are looked for now, not after a training.
-    for group in ("sample.guidance.likeness", "evaluate.names"):
-        if folder := group_of(config, group).judge:
-            read_config(Path(folder), f"{group}.judge={folder!r}")
     metrics, image_condition = metrics_of(config), config.image_condition.name
     if "names" in metrics and image_condition != "none":
         raise ConfigError(
@@ -47,6 +43,10 @@ def check_numbers(config: Config, devices: int) -> None:
             "evaluate.metrics: 'likelihood' needs sample.steps of at least 2 for its bound of the "
             "ancestral sampler"
         )
+    # Files are looked for now, not after a training.
+    for group in ("sample.guidance.likeness", "evaluate.names"):
+        if folder := group_of(config, group).judge:
+            read_config(Path(folder), f"{group}.judge={folder!r}")
     statistics_of(config)
     weights_file(config)
     _check_parallel(config, devices)
