@@ -3,13 +3,7 @@
 from typing import Any
 
 from diffusion_jax.from_config.choices import Config, ConfigError, keyed
-from diffusion_jax.training.ema import (
-    EXPONENTIAL,
-    PARAMETERS,
-    Average,
-    Exponential,
-    Power,
-)
+from diffusion_jax.training.ema import EXPONENTIAL, PARAMETERS, Average, Exponential, Power
 
 
 def make_averages(config: Config) -> dict[str, Average]:
@@ -21,9 +15,8 @@ def make_averages(config: Config) -> dict[str, Average]:
     settings = config.ema
     with keyed("ema"):
         averages: dict[str, Average] = {EXPONENTIAL: Exponential(settings.decay, settings.warmup)}
-    for length in settings.lengths:
-        name = _length_name(length, "ema.lengths")
-        averages[name] = Power(float(name))
+    names = [_length_name(length, "ema.lengths") for length in settings.lengths]
+    averages |= {name: Power(float(name)) for name in names}
     if len(averages) <= len(settings.lengths):
         raise ConfigError(f"ema.lengths={tuple(settings.lengths)} has a length twice")
     every = settings.snapshot_every
@@ -32,16 +25,16 @@ def make_averages(config: Config) -> dict[str, Average]:
             f"ema.snapshot_every={every} must be 0, or a number of steps between stored snapshots "
             "of the averages that ema.lengths gives, e.g. ema.lengths=0.05,0.1"
         )
-    asked = {"sample.ema": [sample_average(config)], "evaluate.ema_lengths": evaluated(config)}
-    for key, names in asked.items():
-        for name in names:
-            if name not in (*averages, PARAMETERS) and not every:
-                raise ConfigError(
-                    f"{key} asks for EMA length {name}, which is not tracked, and there are no "
-                    "snapshots to make it of: train with ema.lengths=0.05,0.1 and "
-                    f"ema.snapshot_every={max(config.train.steps // 20, 1)}, or with that length "
-                    "among ema.lengths"
-                )
+    asked = {sample_average(config): "sample.ema"}
+    asked |= {name: "evaluate.ema_lengths" for name in evaluated(config) if name not in asked}
+    for name, key in asked.items():
+        if name not in (*averages, PARAMETERS) and not every:
+            raise ConfigError(
+                f"{key} asks for EMA length {name}, which is not tracked, and there are no "
+                "snapshots to make it of: train with ema.lengths=0.05,0.1 and "
+                f"ema.snapshot_every={max(config.train.steps // 20, 1)}, or with that length "
+                "among ema.lengths"
+            )
     return averages
 
 

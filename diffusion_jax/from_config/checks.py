@@ -2,17 +2,15 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
-from ml_collections import ConfigDict
-
-from diffusion_jax.evaluation.references import read_statistics
-from diffusion_jax.from_config.choices import ConfigError, check_known, keyed, metrics_of
-from diffusion_jax.from_config.extractors import weights_file
+from diffusion_jax.from_config.choices import Config, ConfigError, group_of, keyed, metrics_of
+from diffusion_jax.from_config.extractors import statistics_of, weights_file
+from diffusion_jax.from_config.identity import read_config
 from diffusion_jax.system.arguments import check
 
-PARALLEL = ("replicated", "sharded")
 COUNT, SOME, POSITIVE = "[0, inf)", "[1, inf)", "(0, inf)"
-RANGES = {
+RANGES: dict[str, dict[str, Any]] = {
     "data": {
         **dict.fromkeys(("image_size", "num_workers", "prefetch"), COUNT),
         **{"heldout_fraction": "[0, 1)", "stall_seconds": POSITIVE},
@@ -22,6 +20,7 @@ RANGES = {
         **dict.fromkeys(("keep_checkpoints", "max_skipped"), SOME),
         **dict.fromkeys(("keep_every", "keep_best"), COUNT),
     },
+    "parallel": {"strategy": ("replicated", "sharded"), "fsdp": SOME, "model": SOME},
     "sample": {"num_images": SOME, "batch_size": SOME, "strip": "[2, inf)"},
     "evaluate": {"bootstrap": "[2, inf)", "denoising_images": "[2, inf)"},
     "evaluate.likelihood": {"num_images": "[2, inf)", "probes": SOME, "noise_levels": SOME},
@@ -29,25 +28,15 @@ RANGES = {
 """Of settings that no part checks itself before a training."""
 
 
-def check_numbers(config: ConfigDict, devices: int) -> None:
+def check_numbers(config: Config, devices: int) -> None:
     """Raises a ConfigError if a number, or a file that it goes with, cannot be."""
     for group, ranges in RANGES.items():
-        settings = config
-        for name in group.split("."):
-            settings = settings[name]
         with keyed(group):
-            check(ranges, **settings)
+            check(ranges, **group_of(config, group))
     with keyed("config"):
         check({"seed": COUNT}, seed=config.seed)
     if config.train.keep_best and not config.train.heldout_every:
         raise ConfigError("train.keep_best needs the held-out loss: set train.heldout_every")
-    judges = {
-        "sample.guidance.likeness.judge": config.sample.guidance.likeness.judge,
-        "evaluate.names.judge": config.evaluate.names.judge,
-    }
-    for key, folder in judges.items():  # refused now, not after a training
-        if folder and not (Path(folder) / "config.json").exists():
-            raise ConfigError(f"{key}={folder!r}: there is no run in {folder}")
     metrics, image_condition = metrics_of(config), config.image_condition.name
     if "names" in metrics and image_condition != "none":
         raise ConfigError(
@@ -59,23 +48,23 @@ def check_numbers(config: ConfigDict, devices: int) -> None:
             "evaluate.metrics: 'likelihood' needs sample.steps of at least 2 for its bound of the "
             "ancestral sampler"
         )
-    if config.evaluate.reference:
-        read_statistics(Path(config.evaluate.reference).expanduser())
+    # Files are looked for now, not after a training.
+    for group in ("sample.guidance.likeness", "evaluate.names"):
+        if folder := group_of(config, group).judge:
+            read_config(Path(folder), f"{group}.judge={folder!r}")
+    statistics_of(config)
     weights_file(config)
     _check_parallel(config, devices)
 
 
-def _check_parallel(config: ConfigDict, devices: int) -> None:
+def _check_parallel(config: Config, devices: int) -> None:
     settings = config.parallel
-    check_known(settings.strategy, PARALLEL, "parallel.strategy")
-    least = min(settings.fsdp, settings.model)
-    if least < 1 or math.prod(mesh_shape(config, devices)) != devices:
+    if math.prod(mesh_shape(config, devices)) != devices:
         raise ConfigError(
             f"parallel.fsdp={settings.fsdp} x parallel.model={settings.model} must divide the "
             f"number of devices, {devices}"
         )
-    data, fsdp, _ = mesh_shape(config, devices)
-    rows = data * fsdp
+    rows = math.prod(mesh_shape(config, devices)[:2])
     parts = rows * config.train.accumulate
     if config.train.batch_size % parts:
         raise ConfigError(
@@ -84,7 +73,7 @@ def _check_parallel(config: ConfigDict, devices: int) -> None:
         )
 
 
-def mesh_shape(config: ConfigDict, devices: int) -> tuple[int, int, int]:
+def mesh_shape(config: Config, devices: int) -> tuple[int, int, int]:
     """Devices along `data`, `fsdp` and `model`, of so many."""
     settings = config.parallel
     sharded = settings.strategy == "sharded"

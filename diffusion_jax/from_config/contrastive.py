@@ -1,24 +1,20 @@
 """The task of CLIP: a dual encoder of pictures and texts."""
 
 from collections.abc import Callable
-from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from ml_collections import ConfigDict
 
 from diffusion_jax.data import Dataset
-from diffusion_jax.from_config.choices import ConfigError
-from diffusion_jax.from_config.network import DTYPES, check_network, with_tower
+from diffusion_jax.from_config.choices import Config, ConfigError
+from diffusion_jax.from_config.network import DTYPES, Applied, check_network, nothing
 from diffusion_jax.from_config.task import Task
-from diffusion_jax.from_config.text import make_reader
+from diffusion_jax.from_config.text import make_reader, make_text_tower
 from diffusion_jax.models.dual_encoder import DualEncoder
+from diffusion_jax.models.reading import Reading
 from diffusion_jax.objectives.contrastive import ContrastiveLoss
-from diffusion_jax.types import Key, Params
 
 
-def contrastive(config: ConfigDict) -> Callable[[Dataset], Task]:
+def contrastive(config: Config) -> Callable[[Dataset], Task]:
     """The task for a data set, with all that can be checked without one checked.
 
     Raises:
@@ -37,37 +33,24 @@ def contrastive(config: ConfigDict) -> Callable[[Dataset], Task]:
         raise ConfigError(f"objective.contrastive.max_shift={shift} must be 0 or more pixels")
 
     def make(dataset: Dataset) -> Task:
-        reader = make_reader(config, dataset)
-        assert reader is not None  # text.name is not 'none'
+        reader, tower = make_reader(config, dataset), make_text_tower(config)
         network = DualEncoder(**settings, dtype=DTYPES[config.model.dtype])
-        model = with_tower(config, network, reader)
-        cond: dict[str, np.ndarray] = dict(reader.none)
-        if dataset.num_classes:
-            cond = {"label": np.full(1, -1, np.int32), **cond}
         x = jnp.zeros((1, *dataset.kind.shape))
-
-        def apply(params: Params, *inputs: Any) -> Any:
-            return model.apply({"params": params}, *inputs)
-
-        def apply_train(params: Params, *inputs: Any) -> Any:
-            *first, key = inputs
-            return model.apply({"params": params}, *first, train=True, rngs={"dropout": key})
-
-        def init(key: Key) -> Params:
-            return model.init(key, x, jax.tree.map(jnp.asarray, cond))["params"]
-
+        model = Applied(
+            Reading(tower, network) if tower else network, (x, nothing(dataset, reader))
+        )
         return Task(
-            init,
-            apply,
-            (x, cond),
-            ContrastiveLoss(apply_train, shift),
-            ContrastiveLoss(lambda params, *inputs: apply(params, *inputs[:-1])),
+            model.init,
+            model,
+            model.inputs,
+            ContrastiveLoss(model.train, shift),
+            ContrastiveLoss(model.heldout),
             draws_nothing=(
                 "objective.name='contrastive' trains a network that compares pictures with texts "
                 "and draws none: it has --mode train, evaluate and plan"
             ),
             metrics=("names",),
-            likeness=apply,
+            likeness=model,
             reader=reader,
         )
 

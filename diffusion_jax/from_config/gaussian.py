@@ -1,24 +1,20 @@
 """The task of denoising: the objective of the Gaussian process, born with its network."""
 
 from collections.abc import Callable
-from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from ml_collections import ConfigDict
 
 from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.data import Dataset
 from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.evaluation.field import MOST_DIMS
-from diffusion_jax.from_config.choices import ConfigError, metrics_of
+from diffusion_jax.from_config.choices import Config, ConfigError, metrics_of
 from diffusion_jax.from_config.guidance import check as check_guidance
 from diffusion_jax.from_config.guidance import make_guidance
 from diffusion_jax.from_config.images import make_image_condition
-from diffusion_jax.from_config.network import check_network, make_network
+from diffusion_jax.from_config.network import Applied, check_network, make_network, nothing
 from diffusion_jax.from_config.process import make_error, make_process, make_times
-from diffusion_jax.from_config.sampling import check_times, make_grid, make_sampler
+from diffusion_jax.from_config.sampling import make_grid, make_sampler
 from diffusion_jax.from_config.task import Task
 from diffusion_jax.from_config.text import make_reader
 from diffusion_jax.generation.generator import Generator
@@ -30,7 +26,7 @@ from diffusion_jax.types import Array, Key, Params
 METRICS = ("distances", "denoising", "likelihood", "names")
 
 
-def gaussian(config: ConfigDict) -> Callable[[Dataset], Task]:
+def gaussian(config: Config) -> Callable[[Dataset], Task]:
     """The task for a data set, with all that can be checked without one checked.
 
     Raises:
@@ -41,7 +37,6 @@ def gaussian(config: ConfigDict) -> Callable[[Dataset], Task]:
     schedule = process.schedule
     times, error = make_times(config, schedule), make_error(config, process)
     grid, sampler = make_grid(config, schedule), make_sampler(config, schedule)
-    check_times(config, schedule)
     check_guidance(config)
     if "names" in metrics_of(config) and not config.evaluate.names.judge:
         raise ConfigError("evaluate.metrics: 'names' needs evaluate.names.judge, its folder")
@@ -52,24 +47,12 @@ def gaussian(config: ConfigDict) -> Callable[[Dataset], Task]:
         reader = make_reader(config, dataset)
         given = make_image_condition(config, schedule, kind.shape)
         network = make_network(config, dataset, reader, given)
-        cond: dict[str, np.ndarray] = {**(reader.none if reader else {}), **given.none}
-        if dataset.num_classes:
-            cond = {"label": np.full(1, -1, np.int32), **cond}
-        inputs = jnp.zeros((1, *codec.shape)), jnp.zeros(1), cond
-
-        def apply(params: Params, *inputs: Any) -> Array:
-            y: Array = network.apply({"params": params}, *inputs)  # type: ignore[assignment]
-            return y
-
-        def apply_train(params: Params, *inputs: Any) -> Array:
-            *first, key = inputs
-            rngs = {"dropout": key}
-            y: Array = network.apply({"params": params}, *first, train=True, rngs=rngs)  # type: ignore[assignment]
-            return y
+        t = jnp.zeros(1)
+        inputs = jnp.zeros((1, *codec.shape)), t, nothing(dataset, reader, given)
+        model = Applied(network, inputs)
 
         def init(key: Key) -> Params:
-            x, t, _ = inputs
-            params = network.init(key, x, t, jax.tree.map(jnp.asarray, cond))["params"]
+            params = model.init(key)
             if objective.learned_uncertainty:
                 params = {**params, "uncertainty": Uncertainty().init(key, t)["params"]}
             if config.time_sampling.learned:
@@ -87,12 +70,12 @@ def gaussian(config: ConfigDict) -> Callable[[Dataset], Task]:
         dropout = objective.cond_dropout, dict(objective.part_dropout)
         return Task(
             init,
-            apply,
+            model,
             inputs,
-            loss(apply_train, Conditioning(given.train, *dropout)),
-            loss(lambda params, *inputs: apply(params, *inputs[:-1]), PLAIN),
+            loss(model.train, Conditioning(given.train, *dropout)),
+            loss(model.heldout, PLAIN),
             Generator(
-                *(apply, process, codec, sampler, grid),
+                *(model, process, codec, sampler, grid),
                 guidance=make_guidance(config, schedule, codec.limit),
             ),
             metrics=METRICS + ("field",) * (len(kind.shape) == 1 and kind.shape[0] <= MOST_DIMS),

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.from_config.choices import ConfigError, check_known, keyed
+from diffusion_jax.from_config.choices import Config, ConfigError, check_known, keyed
 from diffusion_jax.generation.generator import Guidance, Request
 from diffusion_jax.guidance import scales
 from diffusion_jax.guidance.clip import clip
@@ -22,7 +21,7 @@ PLUS_PLUS = "plus_plus"
 
 
 def make_guidance(
-    config: ConfigDict,
+    config: Config,
     schedule: Schedule,
     limit: float | None,
     worse: Callable[[Params], Denoiser] | None = None,
@@ -83,7 +82,7 @@ def make_guidance(
     return Guidance(guide, tuple(needs), max(birds.size, 1))
 
 
-def check(config: ConfigDict) -> None:
+def check(config: Config) -> None:
     """Refuses guidance that cannot be.
 
     Raises:
@@ -97,12 +96,19 @@ def check(config: ConfigDict) -> None:
     with keyed("sample.guidance"):
         Push(settings.parallel, settings.max_norm, settings.rescale)
     with keyed("sample.guidance.likeness"):
-        likeness = settings.likeness
-        check_arguments(by_gradient, scale=likeness.scale, max_norm=likeness.max_norm)
+        check_arguments(by_gradient, **settings.likeness)
     if sample.clip not in (0, -1):
         with keyed("sample", limit="sample.clip"):
             check_arguments(clip, limit=sample.clip)
-    _check_flock(config)
+    if size := settings.flock.size:
+        with keyed("sample.guidance.flock"):
+            check_arguments(flock, size=size)
+        for key in ("first_index", "batch_size"):  # no batch cuts a group
+            if sample[key] % size:
+                raise ConfigError(
+                    f"sample.{key}={sample[key]} must be a multiple of "
+                    f"sample.guidance.flock.size={size}"
+                )
     for pair in sample.compose:
         if not isinstance(pair, tuple | list) or [type(v) for v in pair[:1]] != [str]:
             pair = (pair,)
@@ -118,43 +124,20 @@ def check(config: ConfigDict) -> None:
                 "sample.guidance.schedule='plus_plus' is for sample.sampler='ddim' without noise "
                 "and sample.guidance_scale in [0, 1]"
             )
-    if sample.guidance_scale == 1 and settings.schedule != PLUS_PLUS:
-        if sample.negative:
+    on = sample.guidance_scale != 1 or settings.schedule == PLUS_PLUS
+    for key, value in (("negative", sample.negative), ("guidance.worse", settings.worse)):
+        if value and not on:
             raise ConfigError(
-                f"sample.negative={sample.negative!r} needs guidance to lead away from it: "
-                "sample.guidance_scale above 1"
+                f"sample.{key}={value!r} needs guidance, and is of no use at "
+                "sample.guidance_scale=1, where it is off"
             )
-        if settings.worse:
-            raise ConfigError(
-                f"sample.guidance.worse={settings.worse!r} is of no use at "
-                "sample.guidance_scale=1, where guidance is off"
-            )
-        if not sample.compose:
-            return
-    if settings.worse:
-        if sample.negative or sample.compose:
-            raise ConfigError(
-                f"sample.guidance.worse={settings.worse!r} takes the place of the unconditional "
-                "model: sample.negative and sample.compose do not go with it"
-            )
-        return
-    if not config.objective.cond_dropout:
+    if settings.worse and (sample.negative or sample.compose):
+        raise ConfigError(
+            f"sample.guidance.worse={settings.worse!r} takes the place of the unconditional "
+            "model: sample.negative and sample.compose do not go with it"
+        )
+    if (on or sample.compose) and not settings.worse and not config.objective.cond_dropout:
         raise ConfigError(
             f"sample.guidance_scale={sample.guidance_scale} needs a network that was "
             "trained without conditioning too: objective.cond_dropout > 0"
         )
-
-
-def _check_flock(config: ConfigDict) -> None:
-    """Groups are of samples i size to (i + 1) size - 1; no batch cuts one."""
-    sample, size = config.sample, config.sample.guidance.flock.size
-    if size == 0:
-        return
-    with keyed("sample.guidance.flock"):
-        check_arguments(flock, size=size)
-    for key in ("first_index", "batch_size"):
-        if sample[key] % size:
-            raise ConfigError(
-                f"sample.{key}={sample[key]} must be a multiple of "
-                f"sample.guidance.flock.size={size}"
-            )

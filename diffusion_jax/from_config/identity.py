@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from flax.traverse_util import flatten_dict
 
 from diffusion_jax.from_config.choices import Config, ConfigError
 
@@ -17,19 +18,14 @@ FREE = (
 """Keys that may change between two commands on one workdir: they do not change the training."""
 
 
-def training_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def training_config(config: dict[str, Any]) -> dict[str, Any]:
     """Flat `{"group.key": value}` of all keys that the training depends on."""
-    flat: dict[str, Any] = {}
-
-    def visit(prefix: str, value: Any) -> None:
-        if isinstance(value, Mapping):
-            for name, inner in value.items():
-                visit(f"{prefix}.{name}" if prefix else name, inner)
-        elif not any(prefix == free or prefix.startswith(f"{free}.") for free in FREE):
-            flat[prefix] = list(value) if isinstance(value, tuple) else value
-
-    visit("", config)
-    return flat
+    free = tuple(f"{key}." for key in FREE)
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in flatten_dict(config, sep=".").items()
+        if not f"{key}.".startswith(free)
+    }
 
 
 def config_hash(config: Config) -> str:

@@ -1,15 +1,13 @@
 """What pictures the network is given, from the group `image_condition`."""
 
-import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from diffusion_jax.diffusion.image_conditions import LowResolution, Masked, nothing_given
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.from_config.choices import ConfigError, check_known, keyed
+from diffusion_jax.from_config.choices import Config, ConfigError, check_known, keyed
 from diffusion_jax.system.arguments import check
 from diffusion_jax.types import Condition
 
@@ -34,7 +32,7 @@ NOTHING = ImageCondition(None, None, {})
 
 
 def make_image_condition(
-    config: ConfigDict, schedule: Schedule, shape: tuple[int, ...]
+    config: Config, schedule: Schedule, shape: tuple[int, ...]
 ) -> ImageCondition:
     """What the network is given of images of a `shape`.
 
@@ -52,14 +50,15 @@ def make_image_condition(
         return NOTHING
     settings = config.image_condition[name]
     with keyed(f"image_condition.{name}", most=f"image_condition.{name}.max_noise"):
-        if name == "low_resolution":
-            train: Any = LowResolution(schedule, settings.factor, 0.0, settings.max_noise)
-        else:
-            train = Masked(**settings)
-        none = jax.tree.map(np.asarray, nothing_given(train, shape))
-    sample = train
-    if name == "low_resolution":
-        with keyed("sample.upscale"):
-            check({"noise": "[0, max_noise]"}, noise=upscale.noise, max_noise=train.most)
-        sample = dataclasses.replace(train, least=upscale.noise, most=upscale.noise)
-    return ImageCondition(train, sample, dict(none))
+        train: Condition = (
+            Masked(**settings)
+            if name == "masked"
+            else LowResolution(schedule, settings.factor, 0.0, settings.max_noise)
+        )
+        none = jax.tree.map(np.asarray, dict(nothing_given(train, shape)))
+    if name == "masked":
+        return ImageCondition(train, train, none)
+    with keyed("sample.upscale"):
+        check({"noise": "[0, max_noise]"}, noise=upscale.noise, max_noise=settings.max_noise)
+    sample = LowResolution(schedule, settings.factor, upscale.noise, upscale.noise)
+    return ImageCondition(train, sample, none)

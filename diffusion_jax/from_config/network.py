@@ -2,14 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
+import numpy as np
 
 from diffusion_jax.data import Dataset
-from diffusion_jax.from_config.choices import ConfigError, check_known
-from diffusion_jax.from_config.images import ImageCondition
+from diffusion_jax.from_config.choices import Config, ConfigError, check_known
+from diffusion_jax.from_config.images import NOTHING, ImageCondition
 from diffusion_jax.from_config.text import make_text_tower
 from diffusion_jax.models.dit import DiT
 from diffusion_jax.models.mlp import MLP
@@ -17,6 +19,7 @@ from diffusion_jax.models.reading import Reading
 from diffusion_jax.models.remat import REMAT
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.text import Reader
+from diffusion_jax.types import Key, Params
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "dit": DiT, "mlp": MLP}
 NETWORKS = {"gaussian": tuple(MODELS), "contrastive": ("dual_encoder",)}
@@ -24,7 +27,7 @@ NETWORKS = {"gaussian": tuple(MODELS), "contrastive": ("dual_encoder",)}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def check_network(config: ConfigDict) -> None:
+def check_network(config: Config) -> None:
     """Raises a ConfigError if there is no such network, or not for the objective."""
     name, objective = config.model.name, config.objective.name
     check_known(name, [one for names in NETWORKS.values() for one in names], "model.name")
@@ -39,7 +42,7 @@ def check_network(config: ConfigDict) -> None:
 
 
 def make_network(
-    config: ConfigDict, dataset: Dataset, reader: Reader | None, given: ImageCondition
+    config: Config, dataset: Dataset, reader: Reader | None, given: ImageCondition
 ) -> nn.Module:
     """The network of a denoiser of a data set, with what reads texts for it.
 
@@ -47,10 +50,11 @@ def make_network(
         ConfigError: the network has no input for a part of the conditioning.
     """
     name, pooled = config.model.name, bool(reader) and config.text.pooled
-    make = MODELS[name]
+    make, tower = MODELS[name], make_text_tower(config) if reader else None
+    texts = tower or (reader and reader.encoder)
     channels = dataset.kind.shape[-1] * (2 if config.objective.learned_variance else 1)
     inputs = {
-        "context_dim": _text_width(config, reader),
+        "context_dim": texts.width if texts else 0,
         "num_classes": dataset.num_classes,
         "vectors": ("pooled",) * pooled + ("level",) * ("level" in given.none),
         "image_channels": given.none["image"].shape[-1] if given.train else 0,
@@ -65,18 +69,42 @@ def make_network(
         out_channels=channels,
         dtype=DTYPES[config.model.dtype],
     )
-    return with_tower(config, network, reader)
-
-
-def with_tower(config: ConfigDict, network: nn.Module, reader: Reader | None) -> nn.Module:
-    """The network, and what reads texts for it if that is trained with it."""
-    tower = make_text_tower(config) if reader else None
     return Reading(tower, network) if tower else network
 
 
-def _text_width(config: ConfigDict, reader: Reader | None) -> int:
-    """Features of a token, as attention to texts has them; 0 where there are none."""
-    if reader is None:
-        return 0
-    tower = make_text_tower(config)
-    return reader.encoder.width if reader.encoder else tower.width if tower else 0
+def nothing(
+    dataset: Dataset, reader: Reader | None, given: ImageCondition = NOTHING
+) -> dict[str, np.ndarray]:
+    """Conditioning of one item, arrays `[1, ...]`, off: all that a network is given."""
+    label = {"label": np.full(1, -1, np.int32)} if dataset.num_classes else {}
+    return {**label, **(reader.none if reader else {}), **given.none}
+
+
+class Applied:
+    """A network as a function of its parameters.
+
+    Args:
+        network: called with `inputs`, of which the last is the conditioning.
+        inputs: for one item.
+    """
+
+    def __init__(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._network, self.inputs = network, inputs
+
+    def init(self, key: Key) -> Params:
+        """Initial parameters."""
+        return self._network.init(key, *jax.tree.map(jnp.asarray, self.inputs))["params"]
+
+    def __call__(self, params: Params, *inputs: Any) -> Any:
+        """The outputs without dropout."""
+        return self._network.apply({"params": params}, *inputs)
+
+    def train(self, params: Params, *inputs: Any) -> Any:
+        """The outputs in training; the last input is the key of dropout."""
+        *first, key = inputs
+        variables, rngs = {"params": params}, {"dropout": key}
+        return self._network.apply(variables, *first, train=True, rngs=rngs)
+
+    def heldout(self, params: Params, *inputs: Any) -> Any:
+        """As `train`, without dropout."""
+        return self(params, *inputs[:-1])

@@ -10,6 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from diffusion_jax.data import Dataset, describe_dataset, empty_dataset, load_dataset
+from diffusion_jax.data.dataset import Options
 from diffusion_jax.from_config.averages import make_averages
 from diffusion_jax.from_config.checks import check_numbers
 from diffusion_jax.from_config.choices import ConfigError, check_known, keyed, lookup, metrics_of
@@ -75,7 +76,7 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     optimizer, averages = _optimizer(config), make_averages(config)
     check_numbers(config, jax.device_count() if devices is None else devices)
 
-    dataset = dataset or _dataset(config)
+    dataset = dataset or make_dataset(config)
     splits = dataset.splits
     if config.train.keep_best and len(splits["train"]) and not len(splits["heldout"]):
         raise ConfigError(
@@ -145,27 +146,20 @@ def make_parallel(config: ConfigDict) -> Parallel:
     return Sharded(settings.fsdp, settings.model)
 
 
-def split_dataset(config: ConfigDict, split: str) -> Dataset:
-    """The data with another held-out split.
+def make_dataset(config: ConfigDict, **changes: Any) -> Dataset:
+    """The data, with `changes` of its options.
 
     Raises:
-        DataError: there is none.
+        ConfigError: a setting is not possible.
+        DataError: the data is not there, or not as the config says.
     """
-    return _dataset(config, split)
-
-
-def _dataset(config: ConfigDict, heldout_split: str | None = None) -> Dataset:
-    options = _options(config)
-    if heldout_split is not None:
-        options["heldout_split"] = heldout_split
     memory = lookup(MEMORY, config.data.in_memory, "data.in_memory")
-    return load_dataset(config.data.name, memory=memory, **options)
+    return load_dataset(memory=memory, **{**_options(config), **changes})
 
 
 def _options(config: ConfigDict) -> dict[str, Any]:
-    data = config.data
-    keys = ("manual_dir", "image_size", "train_split", "heldout_split", "heldout_fraction")
-    return {"data_dir": data.dir, **{key: data[key] for key in (*keys, "caption_key")}}
+    data = {**config.data, "data_dir": config.data.dir}
+    return {field.name: data[field.name] for field in dataclasses.fields(Options)}
 
 
 def planned_dataset(config: ConfigDict) -> Dataset:
@@ -176,7 +170,7 @@ def planned_dataset(config: ConfigDict) -> Dataset:
         DataError: as for the data itself.
     """
     shape = tuple(config.plan.shape)
-    found = describe_dataset(config.data.name, **_options(config)) or _dataset(config)
+    found = describe_dataset(**_options(config)) or make_dataset(config)
     if not shape:
         return found
     if len(shape) != len(found.kind.shape) or min(shape) < 1:

@@ -1,19 +1,18 @@
 """Process, training times and error of a config."""
 
 import functools
+import operator
 from collections.abc import Callable
-
-from ml_collections import ConfigDict
 
 from diffusion_jax.diffusion import schedules, time_sampling
 from diffusion_jax.diffusion.prediction import PREDICTIONS, Prediction, edm
 from diffusion_jax.diffusion.process import TIME_INPUTS, Gaussian
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.from_config.choices import ConfigError, check_known, choose, keyed, lookup
+from diffusion_jax.from_config.choices import Config, ConfigError, choose, keyed, lookup
 from diffusion_jax.objectives import weightings
 from diffusion_jax.objectives.gaussian import Error
 from diffusion_jax.objectives.parts import Times
-from diffusion_jax.types import Array, Params
+from diffusion_jax.types import Array
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "ddpm": schedules.DDPM,
@@ -47,7 +46,7 @@ WEIGHTINGS: dict[str, Callable[..., Array] | None] = {
 }
 
 
-def make_process(config: ConfigDict) -> Gaussian:
+def make_process(config: Config) -> Gaussian:
     """From data to noise.
 
     Raises:
@@ -64,24 +63,27 @@ def make_process(config: ConfigDict) -> Gaussian:
     return Gaussian(make_schedule(config), prediction, settings.learned_variance, time_input)
 
 
-def make_times(config: ConfigDict, schedule: Schedule) -> Times:
+def make_times(config: Config, schedule: Schedule) -> Times:
     """Which times are trained on.
 
     Raises:
         ConfigError: a setting is not possible.
     """
-    law = _time_law if config.time_sampling.learned else None
-    return Times(_quantile(config, schedule), config.train.batch_size, law)
+    settings = config.time_sampling
+    first = [schedule] * (settings.name == "log_normal")  # stated in noise levels
+    quantile = choose(settings, "time_sampling", QUANTILES, *first)
+    law = operator.itemgetter("time_law") if settings.learned else None
+    return Times(quantile, config.train.batch_size, law)
 
 
-def make_error(config: ConfigDict, process: Gaussian) -> Error:
+def make_error(config: Config, process: Gaussian) -> Error:
     """How the error at a time counts.
 
     Raises:
         ConfigError: a setting is not possible.
     """
     space, name = config.objective.loss_space, config.objective.weighting
-    check_known(name, WEIGHTINGS, "objective.weighting")
+    weighting = lookup(WEIGHTINGS, name, "objective.weighting")
     if space and name != "uniform":
         raise ConfigError(
             f"objective.loss_space={space!r} goes with objective.weighting='uniform' only: "
@@ -90,7 +92,7 @@ def make_error(config: ConfigDict, process: Gaussian) -> Error:
     predictions = {**_predictions(config), "": process.prediction}
     predictions[config.objective.prediction] = process.prediction
     loss_space = lookup(predictions, space, "objective.loss_space")
-    weighting, options = WEIGHTINGS[name], config.objective.get(name)
+    options = config.objective.get(name)
     if name == "edm":
         options = {"sigma_data": config.objective.sigma_data}
     if weighting and options:
@@ -98,16 +100,11 @@ def make_error(config: ConfigDict, process: Gaussian) -> Error:
     return Error(loss_space, weighting, config.objective.huber)
 
 
-def _predictions(config: ConfigDict) -> dict[str, Prediction]:
+def _predictions(config: Config) -> dict[str, Prediction]:
     return {**PREDICTIONS, "edm": edm(config.objective.sigma_data)}
 
 
-def _time_law(params: Params) -> Array:
-    logits: Array = params["time_law"]
-    return logits
-
-
-def make_schedule(config: ConfigDict) -> Schedule:
+def make_schedule(config: Config) -> Schedule:
     """The noise schedule, with its transforms.
 
     Raises:
@@ -119,9 +116,3 @@ def make_schedule(config: ConfigDict) -> Schedule:
         with keyed("schedule", factor="schedule.shift"):
             schedule = schedules.Shifted(schedule, settings.shift)
     return schedules.ZeroTerminalSNR(schedule) if settings.zero_terminal_snr else schedule
-
-
-def _quantile(config: ConfigDict, schedule: Schedule) -> time_sampling.Quantile:
-    # Stated in noise levels, and hence given the schedule.
-    first = [schedule] * (config.time_sampling.name == "log_normal")
-    return choose(config.time_sampling, "time_sampling", QUANTILES, *first)

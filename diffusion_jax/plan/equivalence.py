@@ -15,7 +15,8 @@ import numpy as np
 from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.diffusion.schedules import inverse
-from diffusion_jax.from_config import Config, make_error, make_process, make_times
+from diffusion_jax.from_config import Config
+from diffusion_jax.from_config.process import make_error, make_process, make_times
 from diffusion_jax.objectives.gaussian import GaussianLoss
 from diffusion_jax.objectives.parts import Times
 from diffusion_jax.types import Array, Cond, Context, Key, Params

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion_jax.from_config import make_parallel, make_step
+from diffusion_jax.from_config.parts import make_parallel, make_step
 from diffusion_jax.plan.program import Program
 from diffusion_jax.training.state import initial_state
 from diffusion_jax.types import Batch

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.diffusion.process import gaussian
-from diffusion_jax.from_config import OPTIMISED, Config, Parts
+from diffusion_jax.from_config import Config, Parts
+from diffusion_jax.from_config.sampling import OPTIMISED
 from diffusion_jax.training.ema import too_young
 
 EDGES = (13.3, 10.0, 7.0, 4.0, 2.0, 0.0, -2.0, -4.0, -7.0, -10.0, -13.3)

@@ -11,7 +11,8 @@ import numpy as np
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from diffusion_jax.data import Dataset
-from diffusion_jax.from_config import Config, Parts, build, mesh_shape
+from diffusion_jax.from_config import Config, Parts, build
+from diffusion_jax.from_config.checks import mesh_shape
 from diffusion_jax.models.flops import count_flops, count_peak_memory, count_traffic
 from diffusion_jax.models.platform import computing_on
 from diffusion_jax.models.remat import REMAT

@@ -8,13 +8,13 @@ from pathlib import Path
 from absl import logging
 
 from diffusion_jax.data import DataError
-from diffusion_jax.from_config import Config, ConfigError, Parts, build
+from diffusion_jax.from_config import Config, ConfigError, build
 from diffusion_jax.models.weights import WeightsError
 from diffusion_jax.plan import TopologyError
 from diffusion_jax.run.evaluation import evaluate
 from diffusion_jax.run.planning import plan
 from diffusion_jax.run.provenance import check_workdir
-from diffusion_jax.run.trained import Run, command, open_judge
+from diffusion_jax.run.trained import Run, command
 from diffusion_jax.run.training import train, train_abreast
 from diffusion_jax.run.variations import chosen
 from diffusion_jax.system.runtime import enable_compilation_cache, tune_cpu_allocator
@@ -22,8 +22,8 @@ from diffusion_jax.training.checkpoint import CheckpointError
 from diffusion_jax.training.loop import TrainingError
 
 USER_ERRORS = (
-    *(ConfigError, DataError, CheckpointError, TrainingError, TopologyError),
-    WeightsError,
+    *(ConfigError, DataError, WeightsError),
+    *(CheckpointError, TrainingError, TopologyError),
 )
 
 
@@ -72,11 +72,12 @@ def _run_abreast(configs: Sequence[Config], workdirs: Sequence[Path]) -> int:
     for config, workdir in zip(configs, workdirs, strict=True):
         check_workdir(config, workdir)
     dataset = build(configs[0]).dataset
-    runs = [
-        _made(config, workdir, build(config, dataset))
-        for config, workdir in zip(configs, workdirs, strict=True)
-    ]
-    signum = train_abreast(runs)
+    signum = train_abreast(
+        [
+            Run(config, workdir, build(config, dataset))
+            for config, workdir in zip(configs, workdirs, strict=True)
+        ]
+    )
     return 128 + signum if signum else 0
 
 
@@ -88,22 +89,14 @@ def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
     if topology:
         raise ConfigError(f"--topology={topology} goes with --mode plan, not {mode}")
     check_workdir(config, workdir)
-    made = _made(config, workdir, build(config))
+    made = Run(config, workdir, build(config))
     if mode == "sample":
         _ = made.parts.generator  # or there is none
     if mode in ("all", "train") and (signum := train(made)):
         print(f"stopped and saved; go on with the same command: {command()}")
         return 128 + signum
     if mode == "sample" or (mode == "all" and made.generator):
-        draw = chosen(config)
-        draw(made, mode == "sample")
+        chosen(config)(made, mode == "sample")
     if mode in ("all", "evaluate"):
         evaluate(made, again=mode == "evaluate")
     return 0
-
-
-def _made(config: Config, workdir: Path, parts: Parts) -> Run:
-    """The run, with the judge of its guidance if it has one."""
-    folder, key = config.sample.guidance.likeness.judge, "sample.guidance.likeness.judge"
-    judge = open_judge(folder, key, config, parts) if folder else None
-    return Run(config, workdir, parts, judge)

@@ -8,14 +8,10 @@ import numpy as np
 
 from diffusion_jax import report
 from diffusion_jax.evaluation.model import Chunk, Evaluator, Model, Result
-from diffusion_jax.from_config import (
-    Means,
-    config_hash,
-    evaluated,
-    make_evaluators,
-    metrics_of,
-    statistics_of,
-)
+from diffusion_jax.from_config import config_hash, evaluated
+from diffusion_jax.from_config.choices import metrics_of
+from diffusion_jax.from_config.evaluators import Means, make_evaluators
+from diffusion_jax.from_config.extractors import statistics_of
 from diffusion_jax.generation.labels import proportional_labels
 from diffusion_jax.run.provenance import environment
 from diffusion_jax.run.trained import Run, Trained, command, open_judge
@@ -28,20 +24,16 @@ CHUNK_BYTES = 256 * 2**20
 
 def evaluate(run: Run, again: bool) -> None:
     """Measures the model by `evaluate.metrics`; writes `result.json` and `report.md`."""
-    path, settings, lengths = (
-        run.workdir / "result.json",
-        run.config.evaluate,
-        evaluated(run.config),
-    )
+    path, lengths = run.workdir / "result.json", evaluated(run.config)
     passport = _passport(run, lengths)
     if not again and report.has_passport(path, passport):
         print(f"evaluated already: {run.workdir / 'report.md'}")
         return
     state = run.restored_state()
     models = [run.trained(state, name) for name in lengths or [run.average]]
-    judge = models[0].as_judge() if run.parts.task.likeness else None
-    if folder := settings.names.judge:
-        judge = open_judge(folder, "evaluate.names.judge", run.config, run.parts)
+    judge = open_judge("evaluate.names", run.config, run.parts)
+    if judge is None and run.parts.task.likeness:
+        judge = models[0].as_judge()
     means = Means(run.parts.dataset, judge, cache_dir(), print)
     evaluators = make_evaluators(run.config, means)
     result: Result = {}
@@ -118,7 +110,7 @@ def samples(trained: Trained, spent: list[float]) -> Iterator[Chunk]:
     conditions, split = run.conditions, run.parts.dataset.splits["train"]
     index = np.arange(settings.num_samples)
     cond, labels = conditions.cond(index), None
-    own = conditions.given is not None  # then labels and names are of the items given
+    own = conditions.given  # then labels and names are of the items given
     if conditions.texts and not own and not run.config.sample.prompts:
         rows = np.random.default_rng(settings.seed).integers(len(split), size=len(index))
         cond |= conditions.read(split.names(rows))
@@ -176,7 +168,7 @@ def _write_report(
         "config": f"`{config_hash(config)}`, resolved in [config.json](config.json)",
     }
     asked = "asked for by class: one column for each, in order"
-    if run.conditions.given is not None:
+    if run.conditions.given:
         asked = "each between what it was given and the original"
     elif run.conditions.texts:
         asked = "asked for in words, which stand beside each row"

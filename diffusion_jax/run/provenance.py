@@ -9,7 +9,8 @@ from typing import Any
 
 import jax
 
-from diffusion_jax.from_config import Config, ConfigError, training_config
+from diffusion_jax.from_config import Config, ConfigError
+from diffusion_jax.from_config.identity import read_config, training_config
 from diffusion_jax.system.files import write_whole
 
 
@@ -17,13 +18,13 @@ def check_workdir(config: Config, workdir: Path) -> None:
     """Refuses a workdir whose run was trained with another config.
 
     Raises:
-        ConfigError: says which keys differ.
+        ConfigError: says which keys differ, or that the file there is no config.
     """
-    path = workdir / "config.json"
-    if not path.exists():
+    if not (workdir / "config.json").exists():
         return
-    mine = training_config(config.to_dict())
-    theirs = training_config(json.loads(path.read_text(encoding="utf-8"))["config"])
+    mine, theirs = (
+        training_config(one.to_dict()) for one in (config, read_config(workdir, "--workdir"))
+    )
     keys = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
     if keys:
         differences = ", ".join(f"{k}={mine.get(k)!r} (there: {theirs.get(k)!r})" for k in keys)

@@ -2,13 +2,13 @@
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffusion_jax.from_config import OPTIMISED
+from diffusion_jax.from_config.sampling import OPTIMISED
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.pictures import read_made_by, save_gif, save_png
@@ -49,8 +49,8 @@ def sheet_of(
     what it was given and the original.
     """
     conditions, dataset = run.conditions, run.parts.dataset
-    if conditions.given is not None:
-        around = conditions.given.around(index, cond["image"], items)
+    if conditions.given:
+        around = conditions.around(index, cond["image"], items)
         return dataset.kind.sheet(around, 3 * TRIPLES)
     texts = conditions.texts
     if not texts:
@@ -94,8 +94,10 @@ def sample(run: Run, again: bool) -> None:
     if not is_main():
         return
     assert states is not None
-    each = [{**made_by, **about} for about in abouts(run, index, cond)]
-    save_items(run, folder / "images", index, items, each)
+    of_each = {"label": cond["label"].tolist() if "label" in cond else [None] * len(index)}
+    if prompts := run.conditions.prompts(index):
+        of_each["prompt"] = prompts
+    save_items(run, folder / "images", index, items, made_by, of_each)
     states = states[np.linspace(0, len(states) - 1, strip).round().astype(int)]
     span = {**made_by, **run.span(index)}
     save_png(folder / "trajectory.png", kind.strip(states, COLUMNS), span)
@@ -105,20 +107,22 @@ def sample(run: Run, again: bool) -> None:
     print(f"{len(index)} samples of step {model.step} are in {folder}")
 
 
-def abouts(run: Run, index: np.ndarray, cond: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """What tells each of the samples of a command from the others."""
-    labels, prompts = cond.get("label"), run.conditions.prompts(index)
-    return [
-        {"index": int(number), "label": None if labels is None else int(labels[row])}
-        | ({} if prompts is None else {"prompt": prompts[row]})
-        for row, number in enumerate(index)
-    ]
-
-
 def save_items(
-    run: Run, folder: Path, index: np.ndarray, items: np.ndarray, made_by: list[dict[str, Any]]
+    run: Run,
+    folder: Path,
+    index: np.ndarray,
+    items: np.ndarray,
+    made_by: Mapping[str, Any],
+    of_each: Mapping[str, Sequence[Any]],
 ) -> None:
-    """Writes single samples into a folder of their own, in place of those that were there."""
+    """Writes single samples into a folder of their own, in place of those that were there.
+
+    Each comes with what all are `made_by`, its number, and its own of what `of_each` lists.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    run.parts.dataset.kind.save(folder, index, items, made_by)
+    each = [
+        {**made_by, "index": int(number), **{name: of_each[name][row] for name in of_each}}
+        for row, number in enumerate(index)
+    ]
+    run.parts.dataset.kind.save(folder, index, items, each)

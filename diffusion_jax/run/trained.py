@@ -13,19 +13,12 @@ import numpy as np
 
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.evaluation.judge import Judge
-from diffusion_jax.from_config import (
-    OPTIMISED,
-    Config,
-    ConfigError,
-    Parts,
-    build,
-    config_hash,
-    grids_to_start_from,
-    make_guidance,
-    make_parallel,
-    read_config,
-    sample_average,
-)
+from diffusion_jax.from_config import Config, ConfigError, Parts, build, sample_average
+from diffusion_jax.from_config.choices import group_of
+from diffusion_jax.from_config.guidance import make_guidance
+from diffusion_jax.from_config.identity import config_hash, read_config
+from diffusion_jax.from_config.parts import make_parallel
+from diffusion_jax.from_config.sampling import OPTIMISED, grids_to_start_from
 from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.generation.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.generation.labels import as_cond
@@ -51,20 +44,22 @@ class Run:
         config: of the run.
         workdir: its folder.
         parts: what the config means.
-        judge: of guidance by likeness, if the config asks for one.
+
+    Raises:
+        ConfigError: the judge that it names is none, or is for other data.
 
     Attributes:
+        judge: of guidance by likeness, if the config asks for one.
         conditions: what samples are asked to show.
         generator: from parameters to samples; None for a network that draws nothing.
         frozen: parameters that a request needs besides those of the network.
         average: name of the average that samples are drawn with.
     """
 
-    def __init__(
-        self, config: Config, workdir: Path, parts: Parts, judge: Judge | None = None
-    ) -> None:
-        self.config, self.workdir, self.parts, self.judge = config, workdir, parts, judge
-        self.conditions = Conditions(config, parts, judge)
+    def __init__(self, config: Config, workdir: Path, parts: Parts) -> None:
+        self.config, self.workdir, self.parts = config, workdir, parts
+        self.judge = open_judge("sample.guidance.likeness", config, parts)
+        self.conditions = Conditions(config, parts, self.judge)
         self.conditions.labels(np.arange(1))  # refuses bad ones before any time is spent
         self.init_key, self.train_key = jax.random.split(jax.random.key(config.seed))
         kept = config.train
@@ -75,13 +70,19 @@ class Run:
         self.average = sample_average(config)
         self.parallel = make_parallel(config)
         self.generator, self.frozen = parts.task.generator, dict(parts.task.frozen)
-        if judge and self.generator:
-            self.generator = self._guided(self.generator, look=judge.look)
-            self.frozen["judge"] = judge.params
+        if self.judge and self.generator:
+            self.generator = self._guided(self.generator)
+            self.frozen["judge"] = self.judge.params
 
-    def _guided(self, generator: Generator, **models: Any) -> Generator:
-        schedule, limit = gaussian(generator.process).schedule, generator.codec.limit
-        guidance = make_guidance(self.config, schedule, limit, **models)
+    def _guided(self, generator: Generator, worse: "Trained | None" = None) -> Generator:
+        """The generator, guided by the models that there are."""
+        guidance = make_guidance(
+            self.config,
+            gaussian(generator.process).schedule,
+            generator.codec.limit,
+            worse.draws.denoiser if worse else None,
+            self.judge.look if self.judge else None,
+        )
         return dataclasses.replace(generator, guidance=guidance)
 
     def abstract_state(self) -> TrainState:
@@ -115,30 +116,23 @@ class Run:
         state = self.restored_state() if state is None else state
         average = average or self.average
         params, step = self.snapshots.average(state, average), int(state.step)
-        for warning in self._unfit(params, step, average):
-            if is_main():
-                print(f"warning: {warning}", file=sys.stderr)
-        found = Trained(self, params, step, average, self.generator, self.frozen)
-        if self.generator and self.config.sample.guidance.worse:
-            worse = worse_model(self)
-            models = {"worse": worse.draws.denoiser, "look": self.judge and self.judge.look}
-            generator = self._guided(self.generator, **models)
-            frozen = {**self.frozen, "worse": worse.params}
-            found = dataclasses.replace(found, generator=generator, frozen=frozen)
-        if self.generator and self.config.sample.grid == OPTIMISED:
-            times = found.best_times()
-            generator = dataclasses.replace(found.draws, times=times)
-            found = dataclasses.replace(found, generator=generator)
-        return found
-
-    def _unfit(self, params: Params, step: int, average: str) -> list[str]:
-        """What is wrong with an average, in sentences."""
-        found = self.snapshots.unfit(average, step)
+        unfit = self.snapshots.unfit(average, step)
         if step and never_moved(params, self.parts.task.init, self.init_key):
-            found.append(
+            unfit.append(
                 f"what is sampled with (EMA: {self.snapshots.describe(average)}) has never moved: "
                 f"after {step:,} steps it still is the initial parameters"
             )
+        for warning in unfit if is_main() else ():
+            print(f"warning: {warning}", file=sys.stderr)
+        generator, frozen = self.generator, self.frozen
+        if generator and self.config.sample.guidance.worse:
+            worse = worse_model(self)
+            generator = self._guided(generator, worse)
+            frozen = {**frozen, "worse": worse.params}
+        found = Trained(self, params, step, average, generator, frozen)
+        if generator and self.config.sample.grid == OPTIMISED:
+            generator = dataclasses.replace(generator, times=found.best_times())
+            found = dataclasses.replace(found, generator=generator)
         return found
 
     def made_by(self, step: int | None, seed: int, average: str = "") -> dict[str, Any]:
@@ -172,10 +166,7 @@ class Run:
 
     def span(self, index: np.ndarray) -> dict[str, Any]:
         """What a picture of many samples says of their numbers and labels."""
-        return {
-            "labels": self.config.sample.labels,
-            "index": [int(index[0]), int(index[-1])],
-        }
+        return {"labels": self.config.sample.labels, "index": [int(index[0]), int(index[-1])]}
 
     def cost(self, state: TrainState) -> str:
         """Size and cost of the network in words."""
@@ -213,9 +204,7 @@ class Trained:
         Raises:
             ConfigError: there is none.
         """
-        if self.generator is None:
-            raise ConfigError(self.run.parts.task.draws_nothing)
-        return self.generator
+        return self.generator or self.run.parts.generator  # which says why there is none
 
     def draw(
         self,
@@ -257,13 +246,8 @@ class Trained:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Samples number `index` of `seed` as stored, and kept states `[K, N, ...]`."""
         encode = self.run.parts.dataset.kind.encode
-        x, states = self.draws(
-            self.params,
-            seed,
-            self.request(index, cond),
-            batch_size=self.run.config.sample.batch_size,
-            keep_every=keep,
-        )
+        request, size = self.request(index, cond), self.run.config.sample.batch_size
+        x, states = self.draws(self.params, seed, request, batch_size=size, keep_every=keep)
         return encode(x), None if states is None else encode(states)
 
     def request(self, index: np.ndarray, cond: Mapping[str, np.ndarray]) -> Request:
@@ -354,13 +338,16 @@ def open_run(
     return run.trained()
 
 
-def open_judge(folder: str, key: str, config: Config, parts: Parts) -> Judge:
-    """The dual encoder that was trained in a folder, for the data of `parts`.
+def open_judge(group: str, config: Config, parts: Parts) -> Judge | None:
+    """The dual encoder in the folder `judge` of a group of settings; None where that is ''.
 
     Raises:
-        ConfigError: there is none, or it is for other data; says that `key` asks for it.
+        ConfigError: there is none, or it is for other data than `parts`.
     """
-    what = f"{key}={folder!r}"
+    folder = group_of(config, group).judge
+    if not folder:
+        return None
+    what = f"{group}.judge={folder!r}"
     theirs, own = read_config(Path(folder), what).data, config.data
     if (theirs.name, theirs.image_size) != (own.name, own.image_size):
         raise ConfigError(
@@ -386,8 +373,10 @@ def worse_model(run: Run) -> Trained:
     if step and not step.isdecimal():
         raise ConfigError(f"{what}: {step!r} is not the step of a checkpoint")
     other = open_run(folder or run.workdir, step=int(step or -1), what=what, parts=run.parts)
-    own = run.parts.generator
-    same = {**run.config.schedule} == {**other.run.config.schedule}
-    if not same or other.draws.codec.shape != own.codec.shape:
+    own, theirs = (
+        (gaussian(one.process).schedule, one.codec.shape)
+        for one in (run.parts.generator, other.draws)
+    )
+    if own != theirs:
         raise ConfigError(f"{what} must be of the same schedule and the same data")
     return other

@@ -31,16 +31,16 @@ from diffusion_jax.types import Params
 
 
 class _Ready(NamedTuple):
-    """All that a training needs but the step itself."""
+    """Arguments of `loop.train` that are of one run, or of several stacked."""
 
     state: TrainState
     batches: Any
     key: Any
-    actions: Sequence[tuple[int, loop.Action]]
-    frozen: Mapping[str, Params]
     parallel: Any
     checkpoints: Any
     writer: Any
+    frozen: Mapping[str, Params]
+    actions: Sequence[tuple[int, loop.Action]]
 
 
 def train(run: Run) -> int:
@@ -71,11 +71,11 @@ def train_abreast(runs: Sequence[Run]) -> int:
         stack([ready.state for ready in each]),
         AbreastBatches([ready.batches for ready in each]),
         stack([ready.key for ready in each]),
-        actions,
-        each[0].frozen,
         Abreast(),
         AbreastCheckpoints([ready.checkpoints for ready in each]),
         AbreastWriter([ready.writer for ready in each]),
+        each[0].frozen,
+        actions,
     )
     return _loop(runs[0], ready)
 
@@ -97,13 +97,14 @@ def _prepare(run: Run) -> _Ready:
         process_count=count,
         embed=run.conditions.embed("train"),
     )
-    of = task.init, run.parts.optimizer, run.init_key, run.parts.averages
-    state = initial_state(*of, run.parallel.shardings)
+    state = initial_state(
+        *(task.init, run.parts.optimizer, run.init_key, run.parts.averages, run.parallel.shardings)
+    )
     frozen = jax.tree.map(put, task.frozen, run.parallel.shardings(task.frozen))
     writer = make_writer(run.workdir, print)
     actions = _actions(run, writer, frozen)
     return _Ready(
-        *(state, batches, run.train_key, actions, frozen, run.parallel, run.checkpoints, writer)
+        *(state, batches, run.train_key, run.parallel, run.checkpoints, writer, frozen, actions)
     )
 
 
@@ -148,16 +149,11 @@ def _loop(run: Run, ready: _Ready) -> int:
     with contextlib.ExitStack() as closing:
         for close in (ready.batches.close, ready.writer.close, ready.checkpoints.wait):
             closing.callback(close)
-        state, batches, key, *_ = ready
         return loop.train(
-            *(step, state, batches, key),
-            parallel=ready.parallel,
+            step,
+            **ready._asdict(),
             batch_size=settings.batch_size,
             cadence=cadence,
-            checkpoints=ready.checkpoints,
-            writer=ready.writer,
-            frozen=ready.frozen,
-            actions=ready.actions,
             stall_seconds=run.config.data.stall_seconds,
         )
 

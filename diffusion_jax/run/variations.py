@@ -1,46 +1,54 @@
-"""The stage that draws variants of a picture, or pictures between two texts."""
+"""The stages that draw of a picture, varied or enlarged, or from one text to another."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.data import open_image
+from diffusion_jax.diffusion.corruption import sample_keys
+from diffusion_jax.diffusion.image_conditions import LowResolution
 from diffusion_jax.from_config import Config, ConfigError
+from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.generation.variations import between, inverted, renoised
-from diffusion_jax.run.sampling import sample
-from diffusion_jax.run.trained import Run
-from diffusion_jax.run.upscaling import opened, upscale
+from diffusion_jax.run.conditions import SEED
+from diffusion_jax.run.sampling import sample, save_items
+from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import in_batches, is_main
 from diffusion_jax.system.pictures import save_gif, save_png
 
 ROWS = 4
 """Ways from one text to another, each of noise of its own."""
 WAYS = {"noise": renoised, "inversion": inverted}
-COLUMNS = 8
+COLUMNS = {"variants": 8, "upscaled": 5}
+"""By the name of the sheet."""
 
 
-def picture(run: Run, shape: tuple[int, ...]) -> np.ndarray:
-    """The picture that is to be varied, as the network's items are stored: uint8 `[H, W, C]`.
+def opened(key: str, file: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The picture that the setting `key` names, uint8 of a `shape` [H, W, C].
 
     Raises:
-        ConfigError: it cannot be, or cannot be read.
+        ConfigError: it cannot be read.
     """
-    settings = run.config.sample.vary
+    try:
+        return open_image(Path(file).expanduser(), shape)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{key}={file!r} cannot be read: {error}") from error
+
+
+def vary(run: Run) -> None:
+    """Draws `sample.num_images` variants of a picture: `variants.png`, the picture first."""
+    asked, settings, kind = run.config.sample, run.config.sample.vary, run.parts.dataset.kind
     if settings.by not in WAYS:
         raise ConfigError(f"sample.vary.by={settings.by!r} must be one of {', '.join(WAYS)}")
     if not 0 <= settings.strength <= 1 or (settings.by == "noise" and not settings.strength):
         raise ConfigError(
             f"sample.vary.strength={settings.strength} must lie in [0, 1]; with by='noise' above 0"
         )
-    return opened("sample.vary.image", settings.image, shape)
-
-
-def vary(run: Run) -> None:
-    """Draws `sample.num_images` variants of a picture: `variants.png`, the picture first."""
-    asked, settings, kind = run.config.sample, run.config.sample.vary, run.parts.dataset.kind
-    original = picture(run, kind.shape)
+    original = opened("sample.vary.image", settings.image, kind.shape)
     model = run.trained()
     generator, codec = model.draws, model.draws.codec
     index = asked.first_index + np.arange(asked.num_images)
@@ -66,12 +74,53 @@ def vary(run: Run) -> None:
     found = in_batches(program, whole, each, asked.batch_size)
     if not is_main():
         return
-    items = np.concatenate([original[None], kind.encode(found)])
-    made_by = {**model.made_by(asked.seed), **run.span(index), "vary": settings.to_dict()}
-    path = run.workdir / "samples" / "variants.png"
+    about = {**run.span(index), "vary": settings.to_dict()}
+    _save(model, "variants", original, kind.encode(found), about)
+
+
+def upscale(run: Run) -> None:
+    """Draws `sample.num_images` enlarged pictures of one: `upscaled.png`, that one first.
+
+    Of a label or a text only if `sample.labels` or `sample.prompts` say so.
+    """
+    asked, conditions, kind = run.config.sample, run.conditions, run.parts.dataset.kind
+    condition = run.parts.task.condition
+    assert isinstance(condition, LowResolution)  # others are refused before
+    height, width, channels = kind.shape
+    factor = condition.factor
+    shape = height // factor, width // factor, channels
+    low = opened("sample.upscale.image", asked.upscale.image, shape)
+    model = run.trained()
+    index = asked.first_index + np.arange(asked.num_images)
+    keys = sample_keys(jax.random.key(SEED), index)
+    z_0 = np.broadcast_to(kind.decode(low), (len(index), *low.shape))
+    cond = jax.device_get(jax.jit(condition.of_low)(z_0, keys))
+    if asked.labels != "all":
+        cond |= as_cond(conditions.labels(index))
+    prompts = conditions.prompts(index) if asked.prompts else None
+    if prompts is not None:
+        cond |= conditions.read(prompts)
+    items, _ = model.items(asked.seed, index, cond)
+    if not is_main():
+        return
+    about = {"prompts": list(asked.prompts)} if run.parts.task.reader else {}
+    about["given"] = asked.upscale.image
+    folder, of_each = run.workdir / "samples" / "upscaled", {"prompt": prompts} if prompts else {}
+    save_items(run, folder, index, items, {**model.made_by(asked.seed), **about}, of_each)
+    enlarged = low.repeat(factor, axis=0).repeat(factor, axis=1)
+    _save(model, "upscaled", enlarged, items, {**run.span(index), **about})
+
+
+def _save(
+    model: Trained, name: str, picture: np.ndarray, items: np.ndarray, about: dict[str, Any]
+) -> None:
+    """Writes a sheet of samples behind the picture that they were made of."""
+    path = model.run.workdir / "samples" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_png(path, kind.sheet(items, COLUMNS), made_by)
-    print(f"{len(index)} variants by step {model.step}, the picture first: {path}")
+    all_of_them = np.concatenate([picture[None], items])
+    sheet = model.run.parts.dataset.kind.sheet(all_of_them, COLUMNS[name])
+    save_png(path, sheet, {**model.made_by(model.run.config.sample.seed), **about})
+    print(f"{len(items)} samples of step {model.step}, the picture first: {path}")
 
 
 def interpolate(run: Run) -> None:
