@@ -9,6 +9,7 @@ import numpy as np
 
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.diffusion.process import gaussian
+from diffusion_jax.evaluation.denoising import mean
 from diffusion_jax.evaluation.likelihood import (
     ancestral_bound,
     bits_per_dimension,
@@ -16,8 +17,7 @@ from diffusion_jax.evaluation.likelihood import (
     ode_nll,
     variational_bound,
 )
-from diffusion_jax.evaluation.model import Evaluator, Model, Result, chosen
-from diffusion_jax.metrics.intervals import Z
+from diffusion_jax.evaluation.model import Evaluator, Model, Result, chosen, entry
 from diffusion_jax.system.devices import in_batches
 
 
@@ -75,16 +75,10 @@ class Bits(Evaluator):
             cost = self._cost(found.pop("solver_steps").max(), found["ode"], len(times) - 1)
             about = f"{model.dataset.name} {split} {model.dataset.fingerprint}"
             for name, bits in found.items():
-                each_bits = bits.reshape(len(bits), -1).mean(1)
-                mean = float(each_bits.mean())
-                half = Z * float(each_bits.std(ddof=1)) / len(bits) ** 0.5
-                result[f"bits_{name}_{split}"] = {
-                    "value": mean,
-                    "low": mean - half,
-                    "high": mean + half,
-                    "n": len(bits),
-                    "passport": {**model.passport, "reference": about, **cost[name]},
-                }
+                value, more = mean(bits.reshape(len(bits), -1).mean(1)), cost[name]
+                result[f"bits_{name}_{split}"] = entry(
+                    value, len(bits), model.passport, reference=about, **more
+                )
         return result
 
     def _cost(self, solver_steps: int, bits: np.ndarray, steps: int) -> dict[str, dict[str, Any]]:

@@ -18,6 +18,13 @@ Chunk = tuple[np.ndarray, np.ndarray | None]
 """Items as stored `[n, ...]`, and the labels `[n]` that were asked for or None."""
 
 
+def entry(found: Sequence[float], num: int, passport: Mapping[str, Any], **more: Any) -> Any:
+    """One of a result: `found` is `(value, low, high)`, of `num` items; `more` is of it alone."""
+    value, low, high = found
+    passport = {**passport, **more}
+    return {"value": value, "low": low, "high": high, "n": num, "passport": passport}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
     """A trained model as evaluators see it.

@@ -7,7 +7,7 @@ import numpy as np
 
 from diffusion_jax.data import Captions, Split
 from diffusion_jax.evaluation.judge import Judge
-from diffusion_jax.evaluation.model import Evaluator, Model, Result
+from diffusion_jax.evaluation.model import Evaluator, Model, Result, entry
 from diffusion_jax.metrics.retrieval import TOP, text_estimates
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.pictures import save_png
@@ -40,7 +40,10 @@ def names_of(splits: Mapping[str, Split], num: int) -> list[Names]:
         num: names of each, at most.
     """
     captions = [split.captions for split in splits.values() if split.captions is not None]
-    rows = [_one_of_each(each) for each in captions]
+    rows = [  # the first item of each concept, in random order
+        np.random.default_rng(0).permutation(np.unique(_concepts(each), return_index=True)[1])
+        for each in captions
+    ]
     num = min(num, *map(len, rows))
     known, seen = set(captions[0].texts), set(_concepts(captions[0]))
     found = []
@@ -64,13 +67,6 @@ def _concepts(captions: Captions) -> list[str]:
     """What each item shows; where that is not known, its name."""
     rows = np.arange(len(captions))
     return list(captions.concepts) or [captions.texts[i] for i in captions.first(rows)]
-
-
-def _one_of_each(captions: Captions) -> np.ndarray:
-    """The first item of each concept, in random order."""
-    first = np.unique(_concepts(captions), return_index=True)[1]
-    rows: np.ndarray = np.random.default_rng(0).permutation(first)
-    return rows
 
 
 class NamesFound(Evaluator):
@@ -116,9 +112,6 @@ class NamesFound(Evaluator):
             for suffix, looked_at in items.items():
                 found = text_estimates(self._judge.images(looked_at), texts)
                 for name, value in found.items():
-                    result[f"{name}_{names.split}{suffix}"] = {
-                        **value._asdict(),
-                        "n": num,
-                        "passport": {**model.passport, **of},
-                    }
+                    made = entry(value, num, model.passport, **of)
+                    result[f"{name}_{names.split}{suffix}"] = made
         return result

@@ -97,16 +97,10 @@ def heun(schedule: Schedule, scaling: str = "flow") -> Sampler:
     The step to `sigma_s = 0` is Euler's.
     """
 
-    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
-        x_0 = denoise(x_t, t).x_0
-        x_s = straight_step(schedule, x_t, x_0, t, s)
-        change = _end_slope(schedule, scaling, denoise, x_t, t, x_s, s) - slope(
-            schedule, scaling, x_t, x_0, t
-        )
-        change = jnp.where(schedule.sigma(s) > 0, change, 0.0)
-        return x_s + stretch(schedule, scaling, t, s) * change / 2, state
+    def rule(change_at: Callable[..., Array], t: Array, s: Array) -> Array:
+        return jnp.where(schedule.sigma(s) > 0, change_at(s) / 2, 0.0)
 
-    return Sampler(init=lambda x_T: (), step=step, evaluations=2)
+    return _runge_kutta(schedule, scaling, 2, rule)
 
 
 @checked(scaling=SCALINGS)
@@ -116,18 +110,10 @@ def midpoint(schedule: Schedule, scaling: str = "flow") -> Sampler:
     Half way in `log u` instead, in scaling "ve", it is `exponential.dpm_solver` of order 2.
     """
 
-    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
-        middle = time_between(schedule, scaling, t, s)
-        x_0 = denoise(x_t, t).x_0
-        x_m = straight_step(schedule, x_t, x_0, t, middle)
-        x_0_m = denoise(x_m, middle).x_0
-        change = slope(schedule, scaling, x_m, x_0_m, middle) - slope(
-            schedule, scaling, x_t, x_0, t
-        )
-        x_s = straight_step(schedule, x_t, x_0, t, s)
-        return x_s + stretch(schedule, scaling, t, s) * change, state
+    def rule(change_at: Callable[..., Array], t: Array, s: Array) -> Array:
+        return change_at(time_between(schedule, scaling, t, s))
 
-    return Sampler(init=lambda x_T: (), step=step, evaluations=2)
+    return _runge_kutta(schedule, scaling, 2, rule)
 
 
 @checked(scaling=SCALINGS)
@@ -137,25 +123,39 @@ def rk4(schedule: Schedule, scaling: str = "flow") -> Sampler:
     The step to `sigma_s = 0` is the midpoint method's: the fourth slope would be at `sigma = 0`.
     """
 
-    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
+    def rule(change_at: Callable[..., Array], t: Array, s: Array) -> Array:
         middle = time_between(schedule, scaling, t, s)
+        second = change_at(middle)
+        third = change_at(middle, second)
+        fourth = change_at(s, third)
+        return jnp.where(schedule.sigma(s) > 0, (2 * second + 2 * third + fourth) / 6, second)
+
+    return _runge_kutta(schedule, scaling, 4, rule)
+
+
+def _runge_kutta(
+    schedule: Schedule, scaling: str, evaluations: int, rule: Callable[..., Array]
+) -> Sampler:
+    """Explicit method with the mean slope `rule(change_at, t, s)`; all slopes less that at `t`.
+
+    `change_at(r, change)` is the slope at `r` when it is reached along `change`.
+    """
+
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
         first = slope(schedule, scaling, x_t, x_0, t)
 
-        def advanced(to: Array, change: Array) -> Array:
-            straight = straight_step(schedule, x_t, x_0, t, to)
-            return straight + stretch(schedule, scaling, t, to) * change
+        def reached(r: Array, change: Array | float) -> Array:
+            straight = straight_step(schedule, x_t, x_0, t, r)
+            return straight + stretch(schedule, scaling, t, r) * change
 
-        def change_at(x: Array, r: Array) -> Array:
-            return slope(schedule, scaling, x, denoise(x, r).x_0, r) - first
+        def change_at(r: Array, change: Array | float = 0.0) -> Array:
+            x_r = reached(r, change)
+            return _end_slope(schedule, scaling, denoise, x_t, t, x_r, r) - first
 
-        second = change_at(advanced(middle, jnp.zeros_like(x_t)), middle)
-        third = change_at(advanced(middle, second), middle)
-        fourth = _end_slope(schedule, scaling, denoise, x_t, t, advanced(s, third), s) - first
-        change = jnp.where(schedule.sigma(s) > 0, (2 * second + 2 * third + fourth) / 6, second)
-        return advanced(s, change), state
+        return reached(s, rule(change_at, t, s)), state
 
-    return Sampler(init=lambda x_T: (), step=step, evaluations=4)
+    return Sampler(init=lambda x_T: (), step=step, evaluations=evaluations)
 
 
 def _end_slope(
@@ -175,7 +175,7 @@ def ipndm(schedule: Schedule, order: int = 4) -> Sampler:
     of lower order as long as there are fewer. The weights are those for equal steps in
     `sigma / alpha`: on other grids the order of convergence is two.
     """
-    return _adams_bashforth(schedule, order, lambda denoise, x_t, eps, t, x_s, s: 0.0)
+    return _adams_bashforth(schedule, order, heun_first=False)
 
 
 def pndm(schedule: Schedule) -> Sampler:
@@ -183,20 +183,11 @@ def pndm(schedule: Schedule) -> Sampler:
 
     As `ipndm` of order 4, but for the first step, which asks the denoiser twice.
     """
-
-    def heun_change(
-        denoise: Denoise, x_t: Array, eps: Array, t: Array, x_s: Array, s: Array
-    ) -> Array:
-        change = (_end_slope(schedule, "ve", denoise, x_t, t, x_s, s) - eps) / 2
-        return jnp.where(schedule.sigma(s) > 0, change, 0.0)
-
-    return _adams_bashforth(schedule, 4, heun_change)
+    return _adams_bashforth(schedule, 4, heun_first=True)
 
 
-def _adams_bashforth(
-    schedule: Schedule, order: int, first_change: Callable[..., Array | float]
-) -> Sampler:
-    """Adams-Bashforth on `eps_hat`; `first_change` is added to `eps_hat` in the first step."""
+def _adams_bashforth(schedule: Schedule, order: int, heun_first: bool) -> Sampler:
+    """Adams-Bashforth on `eps_hat`, after a step of Heun's or of Euler's."""
 
     def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
@@ -204,11 +195,17 @@ def _adams_bashforth(
         eps = noise_estimate(schedule, x_t, x_0, t)
         state = multistep.push(state, t, eps)
         weights = jnp.array(ADAMS_BASHFORTH, x_t.dtype)[state.known - 1, :order]
-        change = jax.lax.cond(
-            state.known == 1,
-            lambda: first_change(denoise, x_t, eps, t, x_s, s) + jnp.zeros_like(x_t),
-            lambda: jnp.tensordot(weights, state.values - eps, 1, precision="highest"),
-        )
+
+        def first() -> Array:
+            if not heun_first:
+                return jnp.zeros_like(x_t)
+            change = (_end_slope(schedule, "ve", denoise, x_t, t, x_s, s) - eps) / 2
+            return jnp.where(schedule.sigma(s) > 0, change, 0.0)
+
+        def later() -> Array:
+            return jnp.tensordot(weights, state.values - eps, 1, precision="highest")
+
+        change = jax.lax.cond(state.known == 1, first, later)
         return x_s + stretch(schedule, "ve", t, s) * change, state
 
     return Sampler(init=lambda x_T: multistep.empty(x_T, order), step=step)
