@@ -202,7 +202,7 @@ def ancestral_bound(
     variance: str,
     levels: int,
 ) -> Bound:
-    """In discrete time, of `samplers.ancestral` along `times` (Eq. 5, Ho et al. 2020).
+    """In discrete time, of `samplers.sde.ancestral` along `times` (Eq. 5, Ho et al. 2020).
 
     Every step counts, with one draw of noise each. The last is a normal law's probability of a
     level's bin (Eq. 13 there), so that data are in 256 levels; continuous data have no such bound,
@@ -215,7 +215,7 @@ def ancestral_bound(
         x_0: data `[B, ...]` in `levels` on [-1, 1].
         cond: conditioning.
         keys: `[B]`, for the noise.
-        variance: as for `samplers.ancestral`.
+        variance: as for `samplers.sde.ancestral`.
         levels: 2 or more.
 
     Raises:

@@ -11,10 +11,10 @@ from diffusion_jax.diffusion import time_grids
 from diffusion_jax.diffusion.corruption import sample_noise
 from diffusion_jax.samplers import churn as churn_module
 from diffusion_jax.samplers import sde
-from diffusion_jax.samplers.churn import churn
 from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.samplers.restart import restart, restart_times
+from diffusion_jax.samplers.sde import churn
 from diffusion_jax.types import Denoised
 from tests.oracles import SCHEDULES, assert_own_and_right, gaussian, karras_times, keys_of
 
