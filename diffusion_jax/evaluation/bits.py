@@ -72,7 +72,15 @@ class Bits(Evaluator):
             each = chosen(model, split, self.num)
             whole = model.params, dict(model.frozen), jax.random.key(model.seed)
             found = in_batches(program, whole, each, model.batch_size)
-            cost = self._cost(found.pop("solver_steps").max(), found["ode"], len(times) - 1)
+            evaluations = 6 * found.pop("solver_steps").max() + 3
+            cost: dict[str, dict[str, Any]] = {
+                "ode": {"evaluations": f"{evaluations}, each with {self.probes} derivative(s)"},
+                "bound": {"evaluations": self.noise_levels},
+                "ancestral": {"evaluations": len(times) - 1, "variance": self.variance},
+            }
+            if self.probes > 1:  # of the mean over items, by the probes alone: the interval has it
+                error = np.sqrt(found["ode"].var(1, ddof=1).mean() / found["ode"].size)
+                cost["ode"]["hutchinson_standard_error"] = float(error)
             about = f"{model.dataset.name} {split} {model.dataset.fingerprint}"
             for name, bits in found.items():
                 value, more = mean(bits.reshape(len(bits), -1).mean(1)), cost[name]
@@ -80,16 +88,3 @@ class Bits(Evaluator):
                     value, len(bits), model.passport, reference=about, **more
                 )
         return result
-
-    def _cost(self, solver_steps: int, bits: np.ndarray, steps: int) -> dict[str, dict[str, Any]]:
-        """What each estimate took, for passports."""
-        calls = f"{6 * solver_steps + 3}, each with {self.probes} derivative(s)"
-        ode: dict[str, Any] = {"evaluations": calls}
-        if self.probes > 1:  # of the mean over items, by the probes alone: the interval has it too
-            error = np.sqrt(bits.var(1, ddof=1).mean() / bits.size)
-            ode["hutchinson_standard_error"] = float(error)
-        return {
-            "ode": ode,
-            "bound": {"evaluations": self.noise_levels},
-            "ancestral": {"evaluations": steps, "variance": self.variance},
-        }

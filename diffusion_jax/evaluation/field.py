@@ -59,6 +59,10 @@ class Field(NamedTuple):
         return jax.device_get(program(self.made_of, *args))
 
 
+Looked = dict[str, Field]
+"""`learned`, and `exact` where the law of the data is known."""
+
+
 def score_and_divergence(
     denoise: Denoiser, schedule: Schedule, x: Array, t: Array, cond: Cond
 ) -> tuple[Array, Array]:
@@ -110,17 +114,6 @@ def root_mean_square(squares: np.ndarray) -> Estimate:
     return Estimate(*(max(end, 0.0) ** 0.5 for end in mean))
 
 
-class Data(NamedTuple):
-    """Points `x_0` float32 `[N, D]`, the part `labels` int32 `[N]` of each, and names of the parts.
-
-    There are no `parts`, and no condition, where the data have none; all labels are 0 then.
-    """
-
-    x_0: np.ndarray
-    labels: np.ndarray
-    parts: tuple[str, ...]
-
-
 class LearnedField(Evaluator):
     """Measures a learned field in up to `MOST_DIMS` dimensions, and draws it in two."""
 
@@ -145,11 +138,10 @@ class LearnedField(Evaluator):
         """
         split, schedule = model.dataset.splits["train"], gaussian(model.draws.process).schedule
         items, labels = split.gather(np.arange(min(POINTS, len(split))))
-        x_0, parts = model.dataset.kind.decode(items), tuple(model.dataset.class_names)
+        x_0, parts = model.dataset.kind.decode(items), model.dataset.class_names
         if x_0.shape[1] > MOST_DIMS:
-            raise ValueError(
-                f"a field of {x_0.shape[1]} dimensions: {MOST_DIMS} at most can be looked at"
-            )
+            words = f"a field of {x_0.shape[1]} dimensions"
+            raise ValueError(f"{words}: {MOST_DIMS} at most can be looked at")
         looked = {"learned": Field(model.draws.denoiser, model.params)}
         result: Result = {}
         if law := getattr(split.source, "law", None):
@@ -165,23 +157,22 @@ class LearnedField(Evaluator):
                 for t, each in zip(TIMES, squares, strict=True):
                     found = entry(root_mean_square(each), len(x_0), model.passport, t=t)
                     result[f"field_error{suffix}_t{t:.2f}"] = found
-        data = Data(x_0, labels, parts)
         if x_0.shape[1] == 2:
             model.folder.mkdir(parents=True, exist_ok=True)
-            _draw_fields(looked, schedule, data, model)
-        ends = _follow_particles(looked, schedule, data, model)
+            _draw_fields(looked, schedule, x_0, labels, model)
+        ends = _follow_particles(looked, schedule, x_0, labels, model)
         if law and parts:
             same = float((ends["learned"] == ends["exact"]).mean())
-            agreement = entry(wilson(same, PARTICLES), PARTICLES, model.passport)
-            result["basin_agreement"] = agreement
+            agreement = wilson(same, PARTICLES)
+            result["basin_agreement"] = entry(agreement, PARTICLES, model.passport)
         return result
 
 
 def _follow_particles(
-    looked: dict[str, Field], schedule: Schedule, data: Data, model: Model
+    looked: Looked, schedule: Schedule, x_0: np.ndarray, labels: np.ndarray, model: Model
 ) -> dict[str, np.ndarray]:
     """The part `[PARTICLES]` that each comes to in each field; `basins.png`, `particles.gif`."""
-    (x_0, labels, parts), times = data, model.draws.times
+    times = model.draws.times
     keys = sample_keys(jax.random.key(model.seed), jnp.arange(PARTICLES))
     starts = schedule.sigma(times[0]) * sample_noise(keys, x_0.shape[1:])
     flat, half = x_0.shape[1] == 2, BASIN * float(schedule.sigma(times[0]))
@@ -196,7 +187,7 @@ def _follow_particles(
         row = [fields.Panel("data", half=side, cloud=x_0, labels=labels)]
         for name, end in ends.items():
             row.append(fields.Panel(f"{name}: where $x_T$ flows to", end[PARTICLES:], half))
-        fields.draw(model.folder / "basins.png", {"": row}, parts)
+        fields.draw(model.folder / "basins.png", {"": row}, model.dataset.class_names)
         paths = {name: kept[:, :PARTICLES] for name, (_, kept) in walked.items()}
         clock = np.append(np.asarray(times)[:-1:every], times[-1])
         fields.animate(model.folder / "particles.gif", paths, ends, x_0, clock)
@@ -209,9 +200,11 @@ def _grid(half: float) -> np.ndarray:
     return np.stack([x.ravel(), y.ravel()], axis=1)
 
 
-def _draw_fields(looked: dict[str, Field], schedule: Schedule, data: Data, model: Model) -> None:
+def _draw_fields(
+    looked: Looked, schedule: Schedule, x_0: np.ndarray, labels: np.ndarray, model: Model
+) -> None:
     """`field.png`, and `conditions.png` where there are parts."""
-    x_0, labels, parts = data
+    parts = model.dataset.class_names
     alphas, sigmas = (np.asarray(scale) for scale in schedule.scales(jnp.asarray(DRAWN)))
     halves = alphas * float(np.abs(x_0).max()) + 1.25 * sigmas
     keys = sample_keys(jax.random.key(model.seed), jnp.arange(len(x_0)))
