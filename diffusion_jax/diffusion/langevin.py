@@ -17,12 +17,11 @@ regression on that the first is `x_0 + eps / sqrt(SNR)`, `SNR = P_22 / det P`, a
 independent. With the integrals done, and with `k = 1 - (1 - gamma) e^-2tau`,
 `p = e^-2tau P_22 = 2 tau (1 + tau) + k` and `d = e^-4tau det P`,
 
-    (x, v) = mu x_0 + e eps + f w,    SNR = e^-2tau p / d
-    mu = e^-tau (1 + tau, -tau),  e = mu / sqrt(SNR),  f = (tau k, 2 tau + (1 - tau) k) / sqrt(p)
+    SNR = e^-2tau p / d
 
-in which `e e^T + f f^T` is the covariance of App. B there, with `v_0` integrated out (hybrid score
-matching). So all that a state says of `x_0` is an ordinary noisy picture, `sqrt(SNR) x_0 + eps`:
-any denoiser of such pictures is one of states, and gives the score of their law. In these terms
+(The covariance of App. B there, with `v_0` integrated out: hybrid score matching.) So all that a
+state says of `x_0` is an ordinary noisy picture, `sqrt(SNR) x_0 + eps`: any denoiser of such
+pictures is one of states, and gives the score of their law. In these terms
 
 * The probability flow, for a given `x_0`, turns `(eps, w)` towards `w` by an angle of rate
 

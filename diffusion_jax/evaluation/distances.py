@@ -23,8 +23,6 @@ from diffusion_jax.metrics.frechet import moments
 from diffusion_jax.metrics.intervals import bootstrap, wilson
 from diffusion_jax.metrics.neighbours import closest_pairs, memorised, two_nearest
 from diffusion_jax.system.cache import cached_outputs
-from diffusion_jax.system.devices import is_main
-from diffusion_jax.system.pictures import save_png
 
 CHUNK = 1024
 """Items read, looked at and dropped at once."""
@@ -127,11 +125,9 @@ class Distances(Evaluator):
         Those nearest to a training item are shown beside it, in `closest.png`.
         """
         found = self._look(model.samples())
-        if is_main():
-            items = np.stack([one[place] for place in (1, 2) for one in found.closest])
-            path = model.folder / self.pictures[0][0]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_png(path, self._dataset.kind.sheet(items, len(found.closest)), model.passport)
+        items = np.stack([one[place] for place in (1, 2) for one in found.closest])
+        sheet = self._dataset.kind.sheet(items, len(found.closest))
+        model.show(self.pictures[0][0], sheet)
         return self._measures(found, model.passport)
 
     def _entries(self, items: np.ndarray) -> np.ndarray:

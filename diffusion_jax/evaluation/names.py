@@ -9,8 +9,6 @@ from diffusion_jax.data import Captions, Split
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.evaluation.model import Evaluator, Model, Result, entry
 from diffusion_jax.metrics.retrieval import TOP, text_estimates
-from diffusion_jax.system.devices import is_main
-from diffusion_jax.system.pictures import save_png
 
 SHOWN = 16
 """Names of a split whose real picture and sample are shown."""
@@ -106,9 +104,7 @@ class NamesFound(Evaluator):
                 pairs = np.stack([names.items, items[""]], 1)[:SHOWN]
                 pairs = pairs.reshape(-1, *pairs.shape[2:])
                 sheet = model.dataset.kind.sheet(pairs, 2, names.texts[:SHOWN])
-                if is_main():
-                    path = model.folder / self.pictures[number][0]
-                    save_png(path, sheet, {**model.passport, **of})
+                model.show(self.pictures[number][0], sheet, **of)
             for suffix, looked_at in items.items():
                 found = text_estimates(self._judge.images(looked_at), texts)
                 for name, value in found.items():

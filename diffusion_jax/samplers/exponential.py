@@ -258,12 +258,9 @@ def unipc(schedule: Schedule, order: int = 2, variant: str = "bh2") -> Sampler:
     def corrected(state: UniPCState, x_t: Array, x_0: Array, t: Array) -> Array:
         history = state.history
         node = DATA.node(schedule, t)
-        node = jnp.where(jnp.isfinite(node), node, 0.0)[None]
-        extended = History(
-            jnp.concatenate([history.nodes[:1], node, history.nodes[1:]]),
-            jnp.concatenate([history.values[:1], x_0[None], history.values[1:]]),
-            history.known + 1,
-        )
+        nodes = jnp.insert(history.nodes, 1, jnp.where(jnp.isfinite(node), node, 0.0))
+        values = jnp.insert(history.values, 1, x_0, axis=0)
+        extended = History(nodes, values, history.known + 1)
         straight = straight_step(schedule, state.x, history.values[0], state.t, t)
         x = straight + change(extended, state.t, t)
         return jnp.where(history.known > 0, x, x_t)

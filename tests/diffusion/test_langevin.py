@@ -71,7 +71,13 @@ class Basis(NamedTuple):
 
 
 class States(Langevin):
-    """States (x, v) of the process, pixels and velocities `[*tau, ...]`."""
+    """States (x, v) of the process, pixels and velocities `[*tau, ...]`.
+
+        (x, v) = mu x_0 + e eps + f w,    mu = e^-tau (1 + tau, -tau)
+        e = mu / sqrt(SNR),    f = (tau k, 2 tau + (1 - tau) k) / sqrt(p)
+
+    in which `e e^T + f f^T` is the covariance of App. B, Dockhorn et al. 2022.
+    """
 
     def basis(self, tau: np.ndarray) -> Basis:
         """`mu`, `e` and `f`."""

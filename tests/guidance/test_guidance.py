@@ -8,8 +8,7 @@ import pytest
 from diffusion_jax.diffusion.conditioning import drop, unconditional
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.diffusion.prediction import PREDICTIONS, denoiser
-from diffusion_jax.guidance.clip import clip
-from diffusion_jax.guidance.extrapolation import classifier_free
+from diffusion_jax.guidance.extrapolation import classifier_free, clip
 from diffusion_jax.types import Denoised
 from tests.oracles import SCHEDULES, three_components
 
