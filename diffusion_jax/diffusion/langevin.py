@@ -19,9 +19,9 @@ independent. With the integrals done, and with `k = 1 - (1 - gamma) e^-2tau`,
 
     SNR = e^-2tau p / d
 
-(The covariance of App. B there, with `v_0` integrated out: hybrid score matching.) So all that a
-state says of `x_0` is an ordinary noisy picture, `sqrt(SNR) x_0 + eps`: any denoiser of such
-pictures is one of states, and gives the score of their law. In these terms
+with `v_0` integrated out (hybrid score matching). So all that a state says of `x_0` is an ordinary
+noisy picture, `sqrt(SNR) x_0 + eps`: any denoiser of such pictures is one of states, and gives the
+score of their law. In these terms
 
 * The probability flow, for a given `x_0`, turns `(eps, w)` towards `w` by an angle of rate
 
