@@ -148,7 +148,8 @@ class Distances(Evaluator):
                 train = self._split.gather(self._seen[[number]])[0][0]
                 closest.append((distance, items[i], train))
             closest = sorted(closest, key=lambda one: one[0])[:CLOSEST]
-        return Features(*map(_joined, columns), closest)
+        logits, features, labels, distances = map(_joined, columns)
+        return Features(logits, features, labels, distances, closest)
 
     def _measures(self, found: Features, passport: Mapping[str, Any]) -> Result:
         result: Result = {}
@@ -183,8 +184,8 @@ class Distances(Evaluator):
         if self._heldout is not None:
             limit = self._heldout.distances[:, 0]
             value = memorised(near, limit, QUANTILE, self._repeats)
-            more = {"quantile": QUANTILE, "n_heldout": len(limit)}
-            result["memorised_share"] = entry(value, n, passport, **of, **more)
+            of_it = {**of, "quantile": QUANTILE, "n_heldout": len(limit)}
+            result["memorised_share"] = entry(value, n, passport, **of_it)
         copies = float(np.mean(near < RATIO * next_near))
         result["copied_share"] = entry(wilson(copies, n), n, passport, **of)
         return result

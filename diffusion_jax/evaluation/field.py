@@ -77,18 +77,6 @@ def score_and_divergence(
     return value, sum(change(jnp.broadcast_to(e, x.shape)) @ e for e in axes)
 
 
-def follow(
-    denoise: Denoiser, times: Array, x_T: Array, schedule: Schedule, keep_every: int = 0
-) -> tuple[Array, Array | None]:
-    """Where the probability-flow ODE leads from `x_T` `[B, D]`, by Heun's method along `times`.
-
-    Returns:
-        `[B, D]`, and the states on the way `[K, B, D]`, as `samplers.loop.sample` keeps them.
-    """
-    keys = sample_keys(jax.random.key(0), jnp.arange(len(x_T)))  # nothing is drawn
-    return sample(denoise, heun(schedule), times, x_T, {}, keys, keep_every)
-
-
 def score_errors(
     denoise: Denoiser, exact: Denoiser, schedule: Schedule, x_0: Array, cond: Cond, seed: int
 ) -> Array:
@@ -173,14 +161,18 @@ def _follow_particles(
 ) -> dict[str, np.ndarray]:
     """The part `[PARTICLES]` that each comes to in each field; `basins.png`, `particles.gif`."""
     times = model.draws.times
-    keys = sample_keys(jax.random.key(model.seed), jnp.arange(PARTICLES))
-    starts = schedule.sigma(times[0]) * sample_noise(keys, x_0.shape[1:])
+    keys = sample_keys(jax.random.key(model.seed), jnp.arange(PARTICLES + GRID**2))
+    starts = schedule.sigma(times[0]) * sample_noise(keys[:PARTICLES], x_0.shape[1:])
     flat, half = x_0.shape[1] == 2, BASIN * float(schedule.sigma(times[0]))
     if flat:  # one program for both
         starts = jnp.concatenate([starts, _grid(half)])
     every = max(1, (len(times) - 1) // FRAMES)
-    go = partial(follow, schedule=schedule, keep_every=every)
-    walked = {name: one.run(go, times, starts) for name, one in looked.items()}
+
+    def follow(denoise: Denoiser, times: Array, x_T: Array) -> Any:
+        """The probability-flow ODE by Heun's method, which draws nothing of the keys."""
+        return sample(denoise, heun(schedule), times, x_T, {}, keys[: len(x_T)], every)
+
+    walked = {name: one.run(follow, times, starts) for name, one in looked.items()}
     ends = {name: labels[two_nearest(x, x_0)[1][:, 0]] for name, (x, _) in walked.items()}
     if flat:
         side = 1.1 * float(np.abs(x_0).max())

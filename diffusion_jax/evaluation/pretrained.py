@@ -46,7 +46,7 @@ def resize_bicubic(images: Array, size: int) -> Array:
     return jax.image.resize(images, (len(images), size, size, images.shape[-1]), "cubic")
 
 
-RESIZES = {
+RESIZES: dict[Callable[[Array, int], Array], str] = {
     resize_like_tensorflow1: "bilinear as in TensorFlow 1, without antialiasing",
     resize_bicubic: "bicubic (a = -0.5) with antialiasing",
 }

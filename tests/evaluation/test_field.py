@@ -20,7 +20,6 @@ from diffusion_jax.evaluation import field as field_module
 from diffusion_jax.evaluation.field import (
     TIMES,
     LearnedField,
-    follow,
     root_mean_square,
     score_and_divergence,
     score_errors,
@@ -28,9 +27,10 @@ from diffusion_jax.evaluation.field import (
 from diffusion_jax.evaluation.model import Model
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.metrics.neighbours import two_nearest
+from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.types import Denoised
-from tests.oracles import SCHEDULES, GaussianMixture
+from tests.oracles import SCHEDULES, GaussianMixture, keys_of
 
 COSINE = Cosine()
 
@@ -145,7 +145,9 @@ def test_basins_of_eight_gaussians_are_their_sectors():
     angle = angle.ravel() + 1e-3
     x_T = radius.ravel()[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     denoise = exact_denoiser(law, schedule)
-    x_0, kept = follow(denoise, time_grids.uniform(32), jnp.asarray(x_T), schedule, 8)
+    x_0, kept = sample(
+        denoise, heun(schedule), time_grids.uniform(32), jnp.asarray(x_T), {}, keys_of(len(x_T)), 8
+    )
     parts = law.labels[two_nearest(np.asarray(x_0), law.means.astype(np.float32))[1][:, 0]]
     sector = np.rint(angle / (np.pi / 4)).astype(int) % 8
     clear = np.abs(angle / (np.pi / 4) % 1 - 0.5) > 0.05
