@@ -16,7 +16,6 @@ added to it. That is left out where `n_t = 0` ("ve" at `alpha_t = 0`), and no me
 denoiser at `sigma = 0`.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -97,10 +96,16 @@ def heun(schedule: Schedule, scaling: str = "flow") -> Sampler:
     The step to `sigma_s = 0` is Euler's.
     """
 
-    def rule(change_at: Callable[..., Array], t: Array, s: Array) -> Array:
-        return jnp.where(schedule.sigma(s) > 0, change_at(s) / 2, 0.0)
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
+        x_0 = denoise(x_t, t).x_0
+        x_s = straight_step(schedule, x_t, x_0, t, s)
+        change = _end_slope(schedule, scaling, denoise, x_t, t, x_s, s) - slope(
+            schedule, scaling, x_t, x_0, t
+        )
+        change = jnp.where(schedule.sigma(s) > 0, change, 0.0)
+        return x_s + stretch(schedule, scaling, t, s) * change / 2, state
 
-    return _runge_kutta(schedule, scaling, 2, rule)
+    return Sampler(init=lambda x_T: (), step=step, evaluations=2)
 
 
 @checked(scaling=SCALINGS)
@@ -110,10 +115,18 @@ def midpoint(schedule: Schedule, scaling: str = "flow") -> Sampler:
     Half way in `log u` instead, in scaling "ve", it is `exponential.dpm_solver` of order 2.
     """
 
-    def rule(change_at: Callable[..., Array], t: Array, s: Array) -> Array:
-        return change_at(time_between(schedule, scaling, t, s))
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
+        middle = time_between(schedule, scaling, t, s)
+        x_0 = denoise(x_t, t).x_0
+        x_m = straight_step(schedule, x_t, x_0, t, middle)
+        x_0_m = denoise(x_m, middle).x_0
+        change = slope(schedule, scaling, x_m, x_0_m, middle) - slope(
+            schedule, scaling, x_t, x_0, t
+        )
+        x_s = straight_step(schedule, x_t, x_0, t, s)
+        return x_s + stretch(schedule, scaling, t, s) * change, state
 
-    return _runge_kutta(schedule, scaling, 2, rule)
+    return Sampler(init=lambda x_T: (), step=step, evaluations=2)
 
 
 @checked(scaling=SCALINGS)
@@ -123,39 +136,25 @@ def rk4(schedule: Schedule, scaling: str = "flow") -> Sampler:
     The step to `sigma_s = 0` is the midpoint method's: the fourth slope would be at `sigma = 0`.
     """
 
-    def rule(change_at: Callable[..., Array], t: Array, s: Array) -> Array:
-        middle = time_between(schedule, scaling, t, s)
-        second = change_at(middle)
-        third = change_at(middle, second)
-        fourth = change_at(s, third)
-        return jnp.where(schedule.sigma(s) > 0, (2 * second + 2 * third + fourth) / 6, second)
-
-    return _runge_kutta(schedule, scaling, 4, rule)
-
-
-def _runge_kutta(
-    schedule: Schedule, scaling: str, evaluations: int, rule: Callable[..., Array]
-) -> Sampler:
-    """Explicit method with the mean slope `rule(change_at, t, s)`; all slopes less that at `t`.
-
-    `change_at(r, change)` is the slope at `r` when it is reached along `change`.
-    """
-
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
+        middle = time_between(schedule, scaling, t, s)
         x_0 = denoise(x_t, t).x_0
         first = slope(schedule, scaling, x_t, x_0, t)
 
-        def reached(r: Array, change: Array | float) -> Array:
-            straight = straight_step(schedule, x_t, x_0, t, r)
-            return straight + stretch(schedule, scaling, t, r) * change
+        def advanced(to: Array, change: Array) -> Array:
+            straight = straight_step(schedule, x_t, x_0, t, to)
+            return straight + stretch(schedule, scaling, t, to) * change
 
-        def change_at(r: Array, change: Array | float = 0.0) -> Array:
-            x_r = reached(r, change)
-            return _end_slope(schedule, scaling, denoise, x_t, t, x_r, r) - first
+        def change_at(x: Array, r: Array) -> Array:
+            return slope(schedule, scaling, x, denoise(x, r).x_0, r) - first
 
-        return reached(s, rule(change_at, t, s)), state
+        second = change_at(advanced(middle, jnp.zeros_like(x_t)), middle)
+        third = change_at(advanced(middle, second), middle)
+        fourth = _end_slope(schedule, scaling, denoise, x_t, t, advanced(s, third), s) - first
+        change = jnp.where(schedule.sigma(s) > 0, (2 * second + 2 * third + fourth) / 6, second)
+        return advanced(s, change), state
 
-    return Sampler(init=lambda x_T: (), step=step, evaluations=evaluations)
+    return Sampler(init=lambda x_T: (), step=step, evaluations=4)
 
 
 def _end_slope(

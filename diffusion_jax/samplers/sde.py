@@ -22,10 +22,7 @@ from diffusion_jax.diffusion.corruption import (
     sample_noise,
 )
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.samplers import multistep
-from diffusion_jax.samplers.ddim import ddim, ddim_step, noise_estimate
-from diffusion_jax.samplers.exponential import DATA, step_size
-from diffusion_jax.samplers.multistep import History
+from diffusion_jax.samplers.ddim import ddim, ddim_step
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler, Step
@@ -92,13 +89,13 @@ def euler_maruyama(schedule: Schedule, noise: float = 1.0) -> Sampler:
 
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
-        ratio, sigma_t = schedule.alpha(t) / schedule.alpha(s), schedule.sigma(t)
+        alpha_s, alpha_t, sigma_t = schedule.alpha(s), schedule.alpha(t), schedule.sigma(t)
         variance = reverse_variances(schedule, t, s)[1]
-        eps = noise_estimate(schedule, x_t, x_0, t)
-        x_s = (2 - ratio) * x_t - (1 + noise**2) / 2 * variance / sigma_t * eps
+        eps = (x_t - alpha_t * x_0) / sigma_t
+        x_s = (2 - alpha_t / alpha_s) * x_t - (1 + noise**2) / 2 * variance / sigma_t * eps
         if noise:
             x_s += noise * jnp.sqrt(variance) * sample_noise(keys, x_t.shape[1:])
-        return jnp.where(schedule.sigma(s) > 0, x_s, schedule.alpha(s) * x_0), state
+        return jnp.where(schedule.sigma(s) > 0, x_s, alpha_s * x_0), state
 
     return Sampler(init=lambda x_T: (), step=step, stochastic=noise > 0)
 
@@ -150,15 +147,21 @@ def dpmpp_sde_multistep(schedule: Schedule, order: int = 2) -> Sampler:
     with the small variance; so is any step from or to an infinite `lambda`, and the first.
     """
 
-    def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
-        x_0 = denoise(x_t, t).x_0
-        state = multistep.push(state, DATA.node(schedule, t), x_0)
-        h, _ = step_size(DATA, schedule, t, s)
-        mean = posterior_mean(schedule, x_t, x_0 + multistep.correction(state, [h, h / 2]), t, s)
-        std = jnp.sqrt(reverse_variances(schedule, t, s)[0])
-        return mean + std * sample_noise(keys, x_t.shape[1:]), state
+    def init(x_T: Array) -> tuple[Array, Array]:
+        return jnp.zeros_like(x_T), jnp.full((), -jnp.inf, x_T.dtype)
 
-    return Sampler(init=lambda x_T: multistep.empty(x_T, order), step=step, stochastic=True)
+    def step(
+        denoise: Denoise, state: tuple[Array, Array], x_t: Array, t: Array, s: Array, keys: Array
+    ) -> tuple[Array, tuple[Array, Array]]:
+        x_0, (before, logsnr_before), logsnr = denoise(x_t, t).x_0, state, schedule.logsnr(t)
+        h, h_before = schedule.logsnr(s) - logsnr, logsnr - logsnr_before
+        second = (order > 1) & jnp.isfinite(h) & jnp.isfinite(h_before) & (h_before > 0)
+        slope = jnp.where(second, h, 0.0) / (2 * jnp.where(second, h_before, 1.0))
+        mean = posterior_mean(schedule, x_t, x_0 + slope * (x_0 - before), t, s)
+        std = jnp.sqrt(reverse_variances(schedule, t, s)[0])
+        return mean + std * sample_noise(keys, x_t.shape[1:]), (x_0, logsnr)
+
+    return Sampler(init=init, step=step, stochastic=True)
 
 
 @checked(eta="[0, 1]")
@@ -207,9 +210,11 @@ def predictor_corrector(
         x_s, state = predictor.step(denoise, state, x_t, t, s, _fold_in(keys, 0))
         noisy = schedule.sigma(s) > 0
         u = jnp.where(noisy, s, t)
-        x, sigma = x_s, schedule.sigma(u)
+        alpha, sigma = schedule.alpha(u), schedule.sigma(u)
+
+        x = x_s
         for i in range(1, corrector_steps + 1):
-            eps = noise_estimate(schedule, x, denoise(x, u).x_0, u)
+            eps = (x - alpha * denoise(x, u).x_0) / sigma
             z = sample_noise(_fold_in(keys, i), x.shape[1:])
             x = x - 2 * snr**2 * sigma * eps + 2 * snr * sigma * z
         return jnp.where(noisy, x, x_s), state
