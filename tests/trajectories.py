@@ -44,11 +44,8 @@ class Table(Schedule):
     alphas: jax.Array
     sigmas: jax.Array
 
-    def alpha(self, t):
-        return between(self.nodes, self.alphas, t)
-
-    def sigma(self, t):
-        return between(self.nodes, self.sigmas, t)
+    def scales(self, t):
+        return between(self.nodes, self.alphas, t), between(self.nodes, self.sigmas, t)
 
 
 def values(name, times):

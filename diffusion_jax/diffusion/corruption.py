@@ -29,9 +29,8 @@ def posterior_mean(schedule: Schedule, x_t: Array, x_0: Array, t: Array, s: Arra
     `(alpha_t sigma_s^2 / (alpha_s sigma_t^2)) x_t + alpha_s (1 - r) x_0` with
     `r = SNR_t / SNR_s`; `x_t`, `x_0` `[B, ...]`, times `[B]` or `[]`.
     """
-    alpha_t, alpha_s, sigma_t, sigma_s = (
-        per_sample(c, x_t)
-        for c in (schedule.alpha(t), schedule.alpha(s), schedule.sigma(t), schedule.sigma(s))
+    alpha_t, sigma_t, alpha_s, sigma_s = (
+        per_sample(c, x_t) for c in (*schedule.scales(t), *schedule.scales(s))
     )
     rest = per_sample(_one_minus_snr_ratio(schedule, t, s), x_t)
     return alpha_t / alpha_s * (sigma_s / sigma_t) ** 2 * x_t + alpha_s * rest * x_0

@@ -17,12 +17,11 @@ regression on that the first is `x_0 + eps / sqrt(SNR)`, `SNR = P_22 / det P`, a
 independent. With the integrals done, and with `k = 1 - (1 - gamma) e^-2tau`,
 `p = e^-2tau P_22 = 2 tau (1 + tau) + k` and `d = e^-4tau det P`,
 
-    (x, v) = mu x_0 + e eps + f w,    SNR = e^-2tau p / d
-    mu = e^-tau (1 + tau, -tau),  e = mu / sqrt(SNR),  f = (tau k, 2 tau + (1 - tau) k) / sqrt(p)
+    SNR = e^-2tau p / d
 
-in which `e e^T + f f^T` is the covariance of App. B there, with `v_0` integrated out (hybrid score
-matching). So all that a state says of `x_0` is an ordinary noisy picture, `sqrt(SNR) x_0 + eps`:
-any denoiser of such pictures is one of states, and gives the score of their law. In these terms
+with `v_0` integrated out (hybrid score matching). So all that a state says of `x_0` is an ordinary
+noisy picture, `sqrt(SNR) x_0 + eps`: any denoiser of such pictures is one of states, and gives the
+score of their law. In these terms
 
 * The probability flow, for a given `x_0`, turns `(eps, w)` towards `w` by an angle of rate
 
@@ -39,36 +38,19 @@ any denoiser of such pictures is one of states, and gives the score of their law
 
 import dataclasses
 import functools
-from collections.abc import Iterable
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.types import Array
 
 TAUS = np.geomspace(1e-7, 40.0, 8192)
 """Where angles are tabled: from a logsnr of 48 to one of -72."""
 
 
-class Basis(NamedTuple):
-    """What a state is made of, each `[2, ...]` for times `[...]`, in float64.
-
-    Attributes:
-        mu: of `x_0`.
-        e: of the noise in the picture.
-        f: of the noise that is not in the picture.
-    """
-
-    mu: np.ndarray
-    e: np.ndarray
-    f: np.ndarray
-
-
 @dataclasses.dataclass(frozen=True)
 class Langevin:
-    """The process; times `tau > 0` `[...]` are NumPy's, pixels and velocities `[*tau, ...]`.
+    """The process; times `tau > 0` `[...]` are NumPy's.
 
     Attributes:
         gamma: variance of the first velocities, in units of their last.
@@ -76,36 +58,10 @@ class Langevin:
 
     gamma: float = 0.04
 
-    def basis(self, tau: np.ndarray) -> Basis:
-        """`mu`, `e` and `f`."""
-        k, p, d = self._terms(tau)
-        direction = np.stack([1 + tau, -tau])
-        f = np.stack([tau * k, 2 * tau + (1 - tau) * k]) / np.sqrt(p)
-        return Basis(np.exp(-tau) * direction, np.sqrt(d / p) * direction, f)
-
     def logsnr(self, tau: np.ndarray) -> np.ndarray:
         """Log signal-to-noise ratio of the picture in a state, falling."""
         _, p, d = self._terms(tau)
         return np.log(p / d) - 2 * tau
-
-    def diffuse(self, x_0: Array, eps: Array, w: Array, tau: np.ndarray) -> tuple[Array, Array]:
-        """`(x, v) = mu x_0 + e eps + f w` from `x_0` and standard normal `eps`, `w`."""
-        x, v = (_combined(row, (x_0, eps, w)) for row in np.stack(self.basis(tau), axis=1))
-        return x, v
-
-    def split(self, x: Array, v: Array, tau: np.ndarray) -> tuple[Array, Array]:
-        """The picture in units of its noise, `x_t / sigma_t = sqrt(SNR) x_0 + eps`, and `w`."""
-        return self._solve(x, v, tau, transposed=False)
-
-    def score(self, x: Array, v: Array, x_0: Array, tau: np.ndarray) -> tuple[Array, Array]:
-        """Gradient by x and v of their log density, `x_0` being its mean given (x, v) (Tweedie).
-
-        `-(e e^T + f f^T)^-1 ((x, v) - mu x_0)`.
-        """
-        picture, w = self.split(x, v, tau)
-        eps = _combined((np.ones_like(tau), -np.exp(0.5 * self.logsnr(tau))), (picture, x_0))
-        s_x, s_v = self._solve(eps, w, tau, transposed=True)
-        return -s_x, -s_v
 
     def angle(self, logsnr: Array) -> Array:
         """By how much the flow has turned `(eps, w)` at a log signal-to-noise ratio, any shape.
@@ -136,16 +92,3 @@ class Langevin:
         d = a * (a + 4 * tau * decay) - (2 * tau**2 * decay) ** 2
         d += self.gamma * decay * (a + 4 * tau**4) / square
         return k, 2 * tau * (1 + tau) + k, d
-
-    def _solve(self, x: Array, v: Array, tau: np.ndarray, transposed: bool) -> tuple[Array, Array]:
-        """The inverse of the matrix with columns `e` and `f`, or of its transpose, times (x, v)."""
-        _, (e_x, e_v), (f_x, f_v) = self.basis(tau)
-        rows = ((f_v, -e_v), (-f_x, e_x)) if transposed else ((f_v, -f_x), (-e_v, e_x))
-        first, second = (_combined(row, (x, v)) for row in np.array(rows) / (e_x * f_v - e_v * f_x))
-        return first, second
-
-
-def _combined(coefficients: Iterable[np.ndarray], parts: Iterable[Array]) -> Array:
-    """`sum_i c_i y_i` of coefficients `[]` or `[B]` and `y_i` `[B, ...]`."""
-    terms = [per_sample(jnp.asarray(c), y) * y for c, y in zip(coefficients, parts, strict=True)]
-    return jnp.sum(jnp.stack(terms), axis=0)

@@ -17,7 +17,7 @@ def exact_denoiser(law: Law, schedule: Schedule) -> Denoiser:
     """
 
     def denoise(x_t: Array, t: Array, cond: Cond) -> Denoised:
-        alpha, sigma = (per_sample(c(t), x_t) for c in (schedule.alpha, schedule.sigma))
+        alpha, sigma = (per_sample(c, x_t) for c in schedule.scales(t))
         means = jnp.asarray(law.means, x_t.dtype)
         variance = alpha**2 * law.std**2 + sigma**2
         # Not by |x|^2 - 2 x m + |m|^2, which cancels where there is little noise.

@@ -58,15 +58,13 @@ class Prediction(NamedTuple):
 
     def to_x_0(self, schedule: Schedule, x_t: Array, y: Array, t: Array) -> Array:
         """Data that the output `y` at `x_t` `[B, ...]` stands for; needs `sigma_t > 0`."""
-        _, q = self.coefficients(schedule, t)
-        q, sigma, d = (
-            per_sample(c, x_t) for c in (q, schedule.sigma(t), self.determinant(schedule, t))
-        )
+        (_, q), d = self.coefficients(schedule, t), self.determinant(schedule, t)
+        q, sigma, d = (per_sample(c, x_t) for c in (q, schedule.sigma(t), d))
         return (q * x_t - sigma * y) / d
 
     def from_x_0(self, schedule: Schedule, x_t: Array, x_0: Array, t: Array) -> Array:
         """Output that says `x_0` at `x_t` `[B, ...]`; needs `sigma_t > 0`."""
-        alpha, sigma = (per_sample(c, x_t) for c in (schedule.alpha(t), schedule.sigma(t)))
+        alpha, sigma = (per_sample(c, x_t) for c in schedule.scales(t))
         return self.target(schedule, x_0, (x_t - alpha * x_0) / sigma, t)
 
 

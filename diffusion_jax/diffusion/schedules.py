@@ -33,15 +33,19 @@ def inverse(falling: Callable[[Array], Array], value: Array) -> Array:
 
 
 class Schedule(abc.ABC):
-    """What every schedule gives: a subclass states `alpha` and `sigma`."""
+    """What every schedule gives: a subclass states `scales`."""
 
     @abc.abstractmethod
+    def scales(self, t: Array) -> tuple[Array, Array]:
+        """`(alpha_t, sigma_t)`."""
+
     def alpha(self, t: Array) -> Array:
         """Signal scale `alpha_t`."""
+        return self.scales(t)[0]
 
-    @abc.abstractmethod
     def sigma(self, t: Array) -> Array:
         """Noise scale `sigma_t`."""
+        return self.scales(t)[1]
 
     def norm(self, alpha: Array, sigma: Array) -> Array:
         """Homogeneous function of degree 1 that is 1 at `(alpha_t, sigma_t)` for every `t`."""
@@ -64,8 +68,7 @@ class Schedule(abc.ABC):
 
     def rates(self, t: Array) -> tuple[Array, Array]:
         """Time derivatives `(alpha'_t, sigma'_t)`."""
-        both = lambda t: (self.alpha(t), self.sigma(t))  # noqa: E731
-        return jax.jvp(both, (t,), (jnp.ones_like(t),))[1]
+        return jax.jvp(self.scales, (t,), (jnp.ones_like(t),))[1]
 
 
 class _LogAlpha(Schedule):
@@ -75,11 +78,9 @@ class _LogAlpha(Schedule):
     def log_alpha(self, t: Array) -> Array:
         """Logarithm of `alpha_t`."""
 
-    def alpha(self, t: Array) -> Array:
-        return jnp.exp(self.log_alpha(t))
-
-    def sigma(self, t: Array) -> Array:
-        return jnp.sqrt(-jnp.expm1(2 * self.log_alpha(t)))
+    def scales(self, t: Array) -> tuple[Array, Array]:
+        log_alpha = self.log_alpha(t)
+        return jnp.exp(log_alpha), jnp.sqrt(-jnp.expm1(2 * log_alpha))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +102,9 @@ class LinearBeta(_LogAlpha):
 class SubVP(LinearBeta):
     """Sub-VP SDE (Eqs. 28-29, Song et al. 2021): alpha of `LinearBeta`, `sigma = 1 - alpha^2`."""
 
-    def sigma(self, t: Array) -> Array:
-        return -jnp.expm1(2 * self.log_alpha(t))
+    def scales(self, t: Array) -> tuple[Array, Array]:
+        log_alpha = self.log_alpha(t)
+        return jnp.exp(log_alpha), -jnp.expm1(2 * log_alpha)
 
     def norm(self, alpha: Array, sigma: Array) -> Array:
         # The root of sigma / n = 1 - (alpha / n)^2.
@@ -129,14 +131,6 @@ class DDPM(_LogAlpha):
     def log_alpha(self, t: Array) -> Array:
         table = np.concatenate([[0.0], 0.5 * np.cumsum(np.log1p(-self.betas()))])
         return jnp.interp(t, np.arange(self.num_steps + 1) / self.num_steps, table)
-
-    def index(self, t: Array) -> Array:
-        """What networks trained on the table were told for `t`: 0 for `beta_1` .. N - 1."""
-        return t * self.num_steps - 1
-
-    def time(self, index: Array) -> Array:
-        """Inverse of `index`."""
-        return (index + 1) / self.num_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,17 +159,11 @@ class Cosine(Schedule):
 
     logsnr_min: float = -20.0
 
-    def _angles(self, t: Array) -> tuple[Array, Array]:
+    def scales(self, t: Array) -> tuple[Array, Array]:
         rest = float(np.arctan(np.exp(0.5 * self.logsnr_min)))
         theta = float(np.pi / 2) - rest
         # cos(t theta) as a sine: exact in float32 also where alpha is tiny.
-        return theta * (1 - t) + rest, theta * t
-
-    def alpha(self, t: Array) -> Array:
-        return jnp.sin(self._angles(t)[0])
-
-    def sigma(self, t: Array) -> Array:
-        return jnp.sin(self._angles(t)[1])
+        return jnp.sin(theta * (1 - t) + rest), jnp.sin(theta * t)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,24 +189,18 @@ class Sigmoid(Schedule):
         part = jnp.sinh(span * rest / 2) / jnp.cosh(x / 2)
         return part * (np.cosh(other / self.tau / 2) / np.sinh(span / 2))
 
-    def alpha(self, t: Array) -> Array:
-        least = 1 / (1 + np.exp(-self.logsnr_min))
-        return jnp.sqrt(least + (1 - least) * self._square(t, 1 - t, self.end))
-
-    def sigma(self, t: Array) -> Array:
-        most = 1 / (1 + np.exp(self.logsnr_min))
-        return jnp.sqrt(most * self._square(t, t, self.start))
+    def scales(self, t: Array) -> tuple[Array, Array]:
+        least, most = (1 / (1 + np.exp(sign * self.logsnr_min)) for sign in (-1, 1))
+        square = least + (1 - least) * self._square(t, 1 - t, self.end)
+        return jnp.sqrt(square), jnp.sqrt(most * self._square(t, t, self.start))
 
 
 @dataclasses.dataclass(frozen=True)
 class Flow(Schedule):
     """Linear interpolation of flow matching (Lipman et al. 2023): `alpha = 1 - t`, `sigma = t`."""
 
-    def alpha(self, t: Array) -> Array:
-        return 1 - t
-
-    def sigma(self, t: Array) -> Array:
-        return t * jnp.ones_like(t)
+    def scales(self, t: Array) -> tuple[Array, Array]:
+        return 1 - t, t * jnp.ones_like(t)
 
     def norm(self, alpha: Array, sigma: Array) -> Array:
         return alpha + sigma
@@ -226,9 +208,6 @@ class Flow(Schedule):
 
 class _Exploding(Schedule):
     """`alpha = 1`: the data are kept as they are, and the variance explodes."""
-
-    def alpha(self, t: Array) -> Array:
-        return jnp.ones_like(t)
 
     def norm(self, alpha: Array, sigma: Array) -> Array:
         return alpha
@@ -246,8 +225,8 @@ class EDM(_Exploding):
     sigma_max: float = 80.0
     rho: float = 7.0
 
-    def sigma(self, t: Array) -> Array:
-        return self.sigma_max * t**self.rho
+    def scales(self, t: Array) -> tuple[Array, Array]:
+        return jnp.ones_like(t), self.sigma_max * t**self.rho
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,9 +240,9 @@ class VE(_Exploding):
     sigma_min: float = 0.01
     sigma_max: float = 50.0
 
-    def sigma(self, t: Array) -> Array:
+    def scales(self, t: Array) -> tuple[Array, Array]:
         log_ratio = float(np.log(self.sigma_max / self.sigma_min))
-        return self.sigma_min * jnp.sqrt(jnp.expm1(2 * log_ratio * t))
+        return jnp.ones_like(t), self.sigma_min * jnp.sqrt(jnp.expm1(2 * log_ratio * t))
 
 
 class _LogSNR(Schedule):
@@ -273,11 +252,11 @@ class _LogSNR(Schedule):
     def logsnr(self, t: Array) -> Array:
         """Log signal-to-noise ratio, falling."""
 
-    def alpha(self, t: Array) -> Array:
-        return jnp.exp(0.5 * jax.nn.log_sigmoid(self.logsnr(t)))
-
-    def sigma(self, t: Array) -> Array:
-        return jnp.exp(0.5 * jax.nn.log_sigmoid(-self.logsnr(t)))
+    def scales(self, t: Array) -> tuple[Array, Array]:
+        alpha, sigma = (
+            jnp.exp(0.5 * jax.nn.log_sigmoid(sign * self.logsnr(t))) for sign in (1, -1)
+        )
+        return alpha, sigma
 
 
 @dataclasses.dataclass(frozen=True)
@@ -363,17 +342,10 @@ class Shifted(Schedule):
     base: Schedule
     factor: float
 
-    def _scales(self, t: Array) -> tuple[Array, Array, Array]:
-        alpha, sigma = self.base.alpha(t), self.factor * self.base.sigma(t)
-        return alpha, sigma, self.norm(alpha, sigma)
-
-    def alpha(self, t: Array) -> Array:
-        alpha, _, norm = self._scales(t)
-        return alpha / norm
-
-    def sigma(self, t: Array) -> Array:
-        _, sigma, norm = self._scales(t)
-        return sigma / norm
+    def scales(self, t: Array) -> tuple[Array, Array]:
+        alpha, sigma = self.base.scales(t)
+        norm = self.norm(alpha, self.factor * sigma)
+        return alpha / norm, self.factor * sigma / norm
 
     def norm(self, alpha: Array, sigma: Array) -> Array:
         return self.base.norm(alpha, sigma)
@@ -390,22 +362,14 @@ class ZeroTerminalSNR(Schedule):
 
     def _preserving(self, t: Array) -> tuple[Array, Array]:
         """Alpha of the base at variance 1, and `1 - alpha`."""
-        alpha, sigma = self.base.alpha(t), self.base.sigma(t)
+        alpha, sigma = self.base.scales(t)
         norm = jnp.hypot(alpha, sigma)
         return alpha / norm, (sigma / norm) ** 2 / (1 + alpha / norm)
 
-    def _scales(self, t: Array) -> tuple[Array, Array]:
-        """Alpha, and `1 - alpha`, of the result."""
-        (first, first_rest), (last, _) = (
-            self._preserving(jnp.full_like(t, end)) for end in (0.0, 1.0)
-        )
+    def scales(self, t: Array) -> tuple[Array, Array]:
+        first, first_rest = self._preserving(jnp.zeros_like(t))
+        last, _ = self._preserving(jnp.ones_like(t))
         alpha, rest = self._preserving(t)
         span = first - last
-        return first * (alpha - last) / span, (first * rest - last * first_rest) / span
-
-    def alpha(self, t: Array) -> Array:
-        return self._scales(t)[0]
-
-    def sigma(self, t: Array) -> Array:
-        alpha, rest = self._scales(t)
-        return jnp.sqrt(rest * (1 + alpha))
+        alpha, rest = first * (alpha - last) / span, (first * rest - last * first_rest) / span
+        return alpha, jnp.sqrt(rest * (1 + alpha))

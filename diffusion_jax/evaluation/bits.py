@@ -9,6 +9,7 @@ import numpy as np
 
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.diffusion.process import gaussian
+from diffusion_jax.evaluation.denoising import mean
 from diffusion_jax.evaluation.likelihood import (
     ancestral_bound,
     bits_per_dimension,
@@ -16,8 +17,7 @@ from diffusion_jax.evaluation.likelihood import (
     ode_nll,
     variational_bound,
 )
-from diffusion_jax.evaluation.model import Evaluator, Model, Result, chosen
-from diffusion_jax.metrics.intervals import Z
+from diffusion_jax.evaluation.model import Evaluator, Model, Result, chosen, entry
 from diffusion_jax.system.devices import in_batches
 
 
@@ -72,30 +72,19 @@ class Bits(Evaluator):
             each = chosen(model, split, self.num)
             whole = model.params, dict(model.frozen), jax.random.key(model.seed)
             found = in_batches(program, whole, each, model.batch_size)
-            cost = self._cost(found.pop("solver_steps").max(), found["ode"], len(times) - 1)
+            evaluations = 6 * found.pop("solver_steps").max() + 3
+            cost: dict[str, dict[str, Any]] = {
+                "ode": {"evaluations": f"{evaluations}, each with {self.probes} derivative(s)"},
+                "bound": {"evaluations": self.noise_levels},
+                "ancestral": {"evaluations": len(times) - 1, "variance": self.variance},
+            }
+            if self.probes > 1:  # of the mean over items, by the probes alone: the interval has it
+                error = np.sqrt(found["ode"].var(1, ddof=1).mean() / found["ode"].size)
+                cost["ode"]["hutchinson_standard_error"] = float(error)
             about = f"{model.dataset.name} {split} {model.dataset.fingerprint}"
             for name, bits in found.items():
-                each_bits = bits.reshape(len(bits), -1).mean(1)
-                mean = float(each_bits.mean())
-                half = Z * float(each_bits.std(ddof=1)) / len(bits) ** 0.5
-                result[f"bits_{name}_{split}"] = {
-                    "value": mean,
-                    "low": mean - half,
-                    "high": mean + half,
-                    "n": len(bits),
-                    "passport": {**model.passport, "reference": about, **cost[name]},
-                }
+                value, more = mean(bits.reshape(len(bits), -1).mean(1)), cost[name]
+                result[f"bits_{name}_{split}"] = entry(
+                    value, len(bits), model.passport, reference=about, **more
+                )
         return result
-
-    def _cost(self, solver_steps: int, bits: np.ndarray, steps: int) -> dict[str, dict[str, Any]]:
-        """What each estimate took, for passports."""
-        calls = f"{6 * solver_steps + 3}, each with {self.probes} derivative(s)"
-        ode: dict[str, Any] = {"evaluations": calls}
-        if self.probes > 1:  # of the mean over items, by the probes alone: the interval has it too
-            error = np.sqrt(bits.var(1, ddof=1).mean() / bits.size)
-            ode["hutchinson_standard_error"] = float(error)
-        return {
-            "ode": ode,
-            "bound": {"evaluations": self.noise_levels},
-            "ancestral": {"evaluations": steps, "variance": self.variance},
-        }

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.diffusion.corruption import sample_keys
-from diffusion_jax.evaluation.model import Evaluator, Model, Result, chosen
+from diffusion_jax.evaluation.model import Evaluator, Model, Result, chosen, entry
 from diffusion_jax.metrics.intervals import Z
 from diffusion_jax.system.devices import in_batches
 
@@ -38,19 +38,17 @@ class Denoising(Evaluator):
             return {}
         seen, unseen = (_errors(model, split, self.num) for split in ("train", "heldout"))
         result: Result = {}
-        for number, time in enumerate(TIMES):
-            reference = f"{model.dataset.name} {model.dataset.fingerprint}"
-            about = {**model.passport, "reference": reference, "t": time}
-            a, b = seen[:, number], unseen[:, number]
-            figures = {"error_train": _mean(a), "error_heldout": _mean(b), "gap": ratio(b, a)}
-            for name, (value, low, high) in figures.items():
-                result[f"denoising_{name}_t{time:.2f}"] = {
-                    "value": value,
-                    "low": low,
-                    "high": high,
-                    "n": len(a) if name == "error_train" else len(b),
-                    "passport": about if name != "gap" else {**about, "n_train": len(a)},
-                }
+        reference = f"{model.dataset.name} {model.dataset.fingerprint}"
+        for t, a, b in zip(TIMES, seen.T, unseen.T, strict=True):
+            figures = {
+                "error_train": (mean(a), len(a), {}),
+                "error_heldout": (mean(b), len(b), {}),
+                "gap": (ratio(b, a), len(b), {"n_train": len(a)}),
+            }
+            for name, (found, num, more) in figures.items():
+                result[f"denoising_{name}_t{t:.2f}"] = entry(
+                    found, num, model.passport, reference=reference, t=t, **more
+                )
         return result
 
 
@@ -91,6 +89,7 @@ def ratio(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
     return value, value * float(np.exp(-half)), value * float(np.exp(half))
 
 
-def _mean(values: np.ndarray) -> tuple[float, float, float]:
-    mean, half = float(values.mean()), Z * float(values.std(ddof=1)) / len(values) ** 0.5
-    return mean, mean - half, mean + half
+def mean(values: np.ndarray) -> tuple[float, float, float]:
+    """`(mean, low, high)` of independent values `[N]`."""
+    value, half = float(values.mean()), Z * float(values.std(ddof=1)) / len(values) ** 0.5
+    return value, value - half, value + half

@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion_jax.data import DataError, Dataset, Split
 from diffusion_jax.evaluation.extractor import Extractor
-from diffusion_jax.evaluation.model import Chunk, Evaluator, Model, Result
+from diffusion_jax.evaluation.model import Chunk, Evaluator, Model, Result, entry
 from diffusion_jax.evaluation.references import Statistics, cached_moments
 from diffusion_jax.metrics.estimates import (
     class_estimates,
@@ -20,11 +20,9 @@ from diffusion_jax.metrics.estimates import (
     variety_estimates,
 )
 from diffusion_jax.metrics.frechet import moments
-from diffusion_jax.metrics.intervals import Estimate, bootstrap, wilson
+from diffusion_jax.metrics.intervals import bootstrap, wilson
 from diffusion_jax.metrics.neighbours import closest_pairs, memorised, two_nearest
 from diffusion_jax.system.cache import cached_outputs
-from diffusion_jax.system.devices import is_main
-from diffusion_jax.system.pictures import save_png
 
 CHUNK = 1024
 """Items read, looked at and dropped at once."""
@@ -39,15 +37,14 @@ CLOSEST = 10
 class Features:
     """What is kept of items: `logits` `[N, K]`, `features` `[N, D]`, the labels asked for.
 
-    `distances` `[N, 2]` to the nearest two of the training items that are looked at, whose
-    numbers are `nearest` `[N, 2]`; the `closest` items, each with its training item.
+    `distances` `[N, 2]` to the nearest two of the training items that are looked at; the `closest`
+    items, each with its training item.
     """
 
     logits: np.ndarray | None
     features: np.ndarray | None
     labels: np.ndarray | None
     distances: np.ndarray
-    nearest: np.ndarray
     closest: list[tuple[float, np.ndarray, np.ndarray]]
 
 
@@ -128,11 +125,9 @@ class Distances(Evaluator):
         Those nearest to a training item are shown beside it, in `closest.png`.
         """
         found = self._look(model.samples())
-        if is_main():
-            items = np.stack([one[place] for place in (1, 2) for one in found.closest])
-            path = model.folder / self.pictures[0][0]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_png(path, self._dataset.kind.sheet(items, len(found.closest)), model.passport)
+        items = np.stack([one[place] for place in (1, 2) for one in found.closest])
+        sheet = self._dataset.kind.sheet(items, len(found.closest))
+        model.show(self.pictures[0][0], sheet)
         return self._measures(found, model.passport)
 
     def _entries(self, items: np.ndarray) -> np.ndarray:
@@ -141,39 +136,34 @@ class Distances(Evaluator):
 
     def _look(self, chunks: Iterable[Chunk]) -> Features:
         """Features, logits and distances of all items."""
-        columns: list[list[Any]] = [[] for _ in range(5)]
+        columns: list[list[Any]] = [[] for _ in range(4)]
         closest: list[tuple[float, np.ndarray, np.ndarray]] = []
         for items, labels in chunks:
             logits, features = self._extractor(items) if self._extractor else (None, None)
             distances, nearest = two_nearest(self._entries(items), self._flat)
-            found = logits, features, labels, distances, nearest
+            found = logits, features, labels, distances
             for column, part in zip(columns, found, strict=True):
                 column.append(part)
             for i, number, distance in closest_pairs(distances[:, 0], nearest[:, 0], CLOSEST):
                 train = self._split.gather(self._seen[[number]])[0][0]
                 closest.append((distance, items[i], train))
             closest = sorted(closest, key=lambda one: one[0])[:CLOSEST]
-        logits, features, labels, distances, nearest = map(_joined, columns)
-        return Features(logits, features, labels, distances, nearest, closest)
+        logits, features, labels, distances = map(_joined, columns)
+        return Features(logits, features, labels, distances, closest)
 
     def _measures(self, found: Features, passport: Mapping[str, Any]) -> Result:
         result: Result = {}
-        n, base = len(found.distances), dict(passport)
-        of: dict[str, Any]
-
-        def put(name: str, value: Estimate, num: int, **more: Any) -> None:
-            result[name] = {**value._asdict(), "n": num, "passport": {**base, **more}}
-
-        features, labels = found.features, found.labels
-        if self._extractor is not None and features is not None:
-            by = {
-                "extractor": f"{self._extractor.name} {self._extractor.digest}",
-                "preprocessing": self._extractor.preprocessing,
+        n, features, labels = len(found.distances), found.features, found.labels
+        if (look := self._extractor) is not None and features is not None:
+            of: dict[str, Any] = {
+                "extractor": f"{look.name} {look.digest}",
+                "preprocessing": look.preprocessing,
+                "reference": self._reference,
             }
             groups = [(moment_estimates(features, labels, self._moments), n, self._of)]
             if found.logits is not None:
                 by_class = class_estimates(found.logits, labels)
-                if not self._extractor.own_classes:
+                if not look.own_classes:
                     by_class.pop("accuracy", None)  # other classes than were asked for
                 groups.append((by_class, n, {}))
             if self._set is not None:
@@ -184,20 +174,20 @@ class Distances(Evaluator):
                 groups.append((sets, len(rows), {"n_reference": len(self._seen)}))
             for estimates, num, more in groups:
                 for name, value in estimates.items():
-                    of = {"reference": self._reference, **more}
-                    if not self._extractor.own_classes:
+                    if not look.own_classes:
                         name = name.replace("frechet", "fd")
-                    put(f"{name}_{self._extractor.name}", value, num, **by, **of)
+                    result[f"{name}_{look.name}"] = entry(value, num, passport, **of, **more)
         of = {"reference": self._train, "n_reference": len(self._seen)}
         near, next_near = found.distances.T
         value = bootstrap(lambda d: float(np.median(d)), near, self._repeats, labels)
-        put("nearest_training_distance", value, n, **of)
+        result["nearest_training_distance"] = entry(value, n, passport, **of)
         if self._heldout is not None:
             limit = self._heldout.distances[:, 0]
             value = memorised(near, limit, QUANTILE, self._repeats)
-            put("memorised_share", value, n, **of, quantile=QUANTILE, n_heldout=len(limit))
+            of_it = {**of, "quantile": QUANTILE, "n_heldout": len(limit)}
+            result["memorised_share"] = entry(value, n, passport, **of_it)
         copies = float(np.mean(near < RATIO * next_near))
-        put("copied_share", wilson(copies, n), n, **of)
+        result["copied_share"] = entry(wilson(copies, n), n, passport, **of)
         return result
 
 

@@ -9,27 +9,25 @@ is `-D + (alpha_t / sigma_t)^2 tr Cov(x_0 | x_t)` for D dimensions: -D where the
 point, -D + 1 where it leads to a curve, above 0 where paths part.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.data.sets.points import Law
 from diffusion_jax.diffusion.corruption import diffuse, sample_keys, sample_noise
 from diffusion_jax.diffusion.mixture import exact_denoiser
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.evaluation.model import Evaluator, Model, Result
+from diffusion_jax.evaluation.model import Evaluator, Model, Result, entry
 from diffusion_jax.metrics.intervals import Estimate, normal, variance_of_mean, wilson
 from diffusion_jax.metrics.neighbours import two_nearest
 from diffusion_jax.report import fields
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
-from diffusion_jax.types import Array, Cond, Denoiser, Params
+from diffusion_jax.types import Array, Cond, Denoiser
 
 TIMES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """Noise levels at which the distance from the exact score is measured."""
@@ -61,6 +59,10 @@ class Field(NamedTuple):
         return jax.device_get(program(self.made_of, *args))
 
 
+Looked = dict[str, Field]
+"""`learned`, and `exact` where the law of the data is known."""
+
+
 def score_and_divergence(
     denoise: Denoiser, schedule: Schedule, x: Array, t: Array, cond: Cond
 ) -> tuple[Array, Array]:
@@ -73,23 +75,6 @@ def score_and_divergence(
     value, change = jax.linearize(score, x)
     axes = jnp.eye(x.shape[1], dtype=x.dtype)
     return value, sum(change(jnp.broadcast_to(e, x.shape)) @ e for e in axes)
-
-
-def follow(
-    denoise: Denoiser, times: Array, x_T: Array, schedule: Schedule, keep_every: int = 0
-) -> tuple[Array, Array | None]:
-    """Where the probability-flow ODE leads from `x_T` `[B, D]`, by Heun's method along `times`.
-
-    Returns:
-        `[B, D]`, and the states on the way `[K, B, D]`, as `samplers.loop.sample` keeps them.
-    """
-    keys = sample_keys(jax.random.key(0), jnp.arange(len(x_T)))  # nothing is drawn
-    return sample(denoise, heun(schedule), times, x_T, {}, keys, keep_every)
-
-
-def nearest_parts(x: np.ndarray, x_0: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The label `[B]` of the point of the data `x_0` `[N, D]` that is nearest to each of `x`."""
-    return labels[two_nearest(x, x_0)[1][:, 0]]
 
 
 def score_errors(
@@ -108,8 +93,7 @@ def score_errors(
         off = denoise(x_t, t, cond).x_0 - exact(x_t, t, cond).x_0
         return jnp.exp(schedule.logsnr(t)) * jnp.mean(off**2, axis=1)
 
-    found: Array = jax.lax.map(at, (jnp.arange(len(TIMES)), jnp.asarray(TIMES)))
-    return found
+    return jax.lax.map(at, (jnp.arange(len(TIMES)), jnp.asarray(TIMES)))
 
 
 def root_mean_square(squares: np.ndarray) -> Estimate:
@@ -119,7 +103,7 @@ def root_mean_square(squares: np.ndarray) -> Estimate:
 
 
 class LearnedField(Evaluator):
-    """`field` of a model of vectors in up to `MOST_DIMS` dimensions."""
+    """Measures a learned field in up to `MOST_DIMS` dimensions, and draws it in two."""
 
     pictures = (
         ("field.png", "The field by noise level: learned, exact, divergence, norm, distance"),
@@ -129,113 +113,77 @@ class LearnedField(Evaluator):
     )
 
     def __call__(self, model: Model) -> Result:
-        split, generator = model.dataset.splits["train"], model.draws
+        """Of data whose law is not known there are pictures alone, and no result.
+
+        Returns:
+            `field_error_t0.10`: root mean square of `sigma_t (s_hat - s)` per dimension, the error
+            of `eps_hat`, over noisy data of a time, without a condition; `field_error_label_t0.10`
+            given each point's own label. `basin_agreement`: the share of particles that the learned
+            and the exact field lead to the same part.
+
+        Raises:
+            ValueError: there are more than three dimensions.
+        """
+        split, schedule = model.dataset.splits["train"], gaussian(model.draws.process).schedule
         items, labels = split.gather(np.arange(min(POINTS, len(split))))
-        return field(
-            generator.denoiser,
-            model.params,
-            gaussian(generator.process).schedule,
-            generator.times,
-            model.dataset.kind.decode(items),
-            labels,
-            model.dataset.class_names,
-            getattr(split.source, "law", None),
-            model.folder,
-            seed=model.seed,
-            passport=model.passport,
-        )
+        x_0, parts = model.dataset.kind.decode(items), model.dataset.class_names
+        if x_0.shape[1] > MOST_DIMS:
+            words = f"a field of {x_0.shape[1]} dimensions"
+            raise ValueError(f"{words}: {MOST_DIMS} at most can be looked at")
+        looked = {"learned": Field(model.draws.denoiser, model.params)}
+        result: Result = {}
+        if law := getattr(split.source, "law", None):
+            make: Callable[[Any], Denoiser] = partial(exact_denoiser, schedule=schedule)
+            looked["exact"] = Field(make, law._replace(parts=()))
+
+            def errors(denoise: Denoiser, law: Any, x_0: Array, cond: Cond) -> Array:
+                return score_errors(denoise, make(law), schedule, x_0, cond, model.seed)
+
+            conds: dict[str, Any] = {"": {}} | ({"_label": {"label": labels}} if parts else {})
+            for suffix, cond in conds.items():
+                squares = looked["learned"].run(errors, looked["exact"].made_of, x_0, cond)
+                for t, each in zip(TIMES, squares, strict=True):
+                    found = entry(root_mean_square(each), len(x_0), model.passport, t=t)
+                    result[f"field_error{suffix}_t{t:.2f}"] = found
+        if x_0.shape[1] == 2:
+            model.folder.mkdir(parents=True, exist_ok=True)
+            _draw_fields(looked, schedule, x_0, labels, model)
+        ends = _follow_particles(looked, schedule, x_0, labels, model)
+        if law and parts:
+            same = float((ends["learned"] == ends["exact"]).mean())
+            agreement = wilson(same, PARTICLES)
+            result["basin_agreement"] = entry(agreement, PARTICLES, model.passport)
+        return result
 
 
-def field(
-    make: Callable[[Params], Denoiser],
-    params: Params,
-    schedule: Schedule,
-    times: Array,
-    x_0: np.ndarray,
-    labels: np.ndarray,
-    parts: Sequence[str],
-    law: Law | None,
-    folder: Path,
-    *,
-    seed: int,
-    passport: Mapping[str, Any],
-) -> Result:
-    """Measures a learned field in up to three dimensions, and draws it in two.
-
-    Args:
-        make: from parameters to the network's denoiser, without guidance and clipping.
-        params: of the network.
-        schedule: noise schedule.
-        times: `[steps + 1]`, descending, of the paths.
-        x_0: data float32 `[N, D]`.
-        labels: int32 `[N]`, the part that each belongs to; all 0 where there are none.
-        parts: names of the labels; empty for data without them, and there is no condition then.
-        law: of the data, if it is known; else there is only the learned field, and no result.
-        folder: for `field.png`, `conditions.png`, `basins.png` and `particles.gif`.
-        seed: of noise and particles.
-        passport: how the network was trained.
-
-    Returns:
-        Entries as in `result.json`. `field_error_t0.10`: root mean square of `sigma_t (s_hat - s)`
-        per dimension, the error of `eps_hat`, over noisy data of a time, without a condition;
-        `field_error_label_t0.10` given each point's own label. `basin_agreement`: the share of
-        particles that the learned and the exact field lead to the same part.
-
-    Raises:
-        ValueError: there are more than three dimensions.
-    """
-    dims = x_0.shape[1]
-    if dims > MOST_DIMS:
-        raise ValueError(f"a field of {dims} dimensions: {MOST_DIMS} at most can be looked at")
-    looked = {"learned": Field(make, params)}
-    result: Result = {}
-
-    def put(name: str, value: Estimate, num: int, **more: Any) -> None:
-        result[name] = {**value._asdict(), "n": num, "passport": {**passport, **more}}
-
-    if law:
-        looked["exact"] = Field(lambda law: exact_denoiser(law, schedule), law._replace(parts=()))
-        conds: dict[str, Any] = {"": {}, "_label": {"label": labels}} if parts else {"": {}}
-        for suffix, cond in conds.items():
-            squares = _errors(looked, schedule, x_0, cond, seed)
-            for t, each in zip(TIMES, squares, strict=True):
-                put(f"field_error{suffix}_t{t:.2f}", root_mean_square(each), len(x_0), t=t)
-
-    half = BASIN * float(schedule.sigma(times[0]))
-    keys = sample_keys(jax.random.key(seed), jnp.arange(PARTICLES))
-    x_T = schedule.sigma(times[0]) * sample_noise(keys, x_0.shape[1:])
+def _follow_particles(
+    looked: Looked, schedule: Schedule, x_0: np.ndarray, labels: np.ndarray, model: Model
+) -> dict[str, np.ndarray]:
+    """The part `[PARTICLES]` that each comes to in each field; `basins.png`, `particles.gif`."""
+    times = model.draws.times
+    keys = sample_keys(jax.random.key(model.seed), jnp.arange(PARTICLES + GRID**2))
+    starts = schedule.sigma(times[0]) * sample_noise(keys[:PARTICLES], x_0.shape[1:])
+    flat, half = x_0.shape[1] == 2, BASIN * float(schedule.sigma(times[0]))
+    if flat:  # one program for both
+        starts = jnp.concatenate([starts, _grid(half)])
     every = max(1, (len(times) - 1) // FRAMES)
-    go = partial(follow, schedule=schedule, keep_every=every)
-    starts = jnp.concatenate([x_T, _grid(half)]) if dims == 2 else x_T  # one program for both
-    walked = {name: one.run(go, times, starts) for name, one in looked.items()}
-    ends = {name: nearest_parts(end, x_0, labels) for name, (end, _) in walked.items()}
-    if law and parts:
-        same = (ends["learned"] == ends["exact"])[:PARTICLES]
-        put("basin_agreement", wilson(float(same.mean()), PARTICLES), PARTICLES)
-    if dims == 2:
-        folder.mkdir(parents=True, exist_ok=True)
-        _draw_fields(looked, schedule, x_0, labels, parts, folder, seed)
+
+    def follow(denoise: Denoiser, times: Array, x_T: Array) -> Any:
+        """The probability-flow ODE by Heun's method, which draws nothing of the keys."""
+        return sample(denoise, heun(schedule), times, x_T, {}, keys[: len(x_T)], every)
+
+    walked = {name: one.run(follow, times, starts) for name, one in looked.items()}
+    ends = {name: labels[two_nearest(x, x_0)[1][:, 0]] for name, (x, _) in walked.items()}
+    if flat:
         side = 1.1 * float(np.abs(x_0).max())
         row = [fields.Panel("data", half=side, cloud=x_0, labels=labels)]
         for name, end in ends.items():
             row.append(fields.Panel(f"{name}: where $x_T$ flows to", end[PARTICLES:], half))
-        fields.draw(folder / "basins.png", {"": row}, parts)
+        fields.draw(model.folder / "basins.png", {"": row}, model.dataset.class_names)
         paths = {name: kept[:, :PARTICLES] for name, (_, kept) in walked.items()}
         clock = np.append(np.asarray(times)[:-1:every], times[-1])
-        fields.animate(folder / "particles.gif", paths, ends, x_0, clock)
-    return result
-
-
-def _errors(
-    looked: Mapping[str, Field], schedule: Schedule, x_0: np.ndarray, cond: Cond, seed: int
-) -> np.ndarray:
-    learned, exact = looked["learned"], looked["exact"]
-
-    def errors(denoise: Denoiser, made_of: Any, x_0: Array, cond: Cond) -> Array:
-        return score_errors(denoise, exact.make(made_of), schedule, x_0, cond, seed)
-
-    squares: np.ndarray = learned.run(errors, exact.made_of, x_0, cond)
-    return squares
+        fields.animate(model.folder / "particles.gif", paths, ends, x_0, clock)
+    return {name: end[:PARTICLES] for name, end in ends.items()}
 
 
 def _grid(half: float) -> np.ndarray:
@@ -245,21 +193,15 @@ def _grid(half: float) -> np.ndarray:
 
 
 def _draw_fields(
-    looked: Mapping[str, Field],
-    schedule: Schedule,
-    x_0: np.ndarray,
-    labels: np.ndarray,
-    parts: Sequence[str],
-    folder: Path,
-    seed: int,
+    looked: Looked, schedule: Schedule, x_0: np.ndarray, labels: np.ndarray, model: Model
 ) -> None:
     """`field.png`, and `conditions.png` where there are parts."""
-    alphas, sigmas = (np.asarray(c(jnp.asarray(DRAWN))) for c in (schedule.alpha, schedule.sigma))
+    parts = model.dataset.class_names
+    alphas, sigmas = (np.asarray(scale) for scale in schedule.scales(jnp.asarray(DRAWN)))
     halves = alphas * float(np.abs(x_0).max()) + 1.25 * sigmas
-    eps = sample_noise(sample_keys(jax.random.key(seed), jnp.arange(len(x_0))), x_0.shape[1:])
+    keys = sample_keys(jax.random.key(model.seed), jnp.arange(len(x_0)))
+    eps = np.asarray(sample_noise(keys, x_0.shape[1:]))
     given = {"no condition": -1} | {name: label for label, name in enumerate(parts[:MOST_PARTS])}
-    asked = [(i, label) for i in range(len(DRAWN)) for label in given.values()]
-    level, label = np.array(asked, np.int32).T
 
     def at_all(denoise: Denoiser, *asked: Array) -> Any:
         def at(one: tuple[Array, Array, Array]) -> Any:
@@ -269,35 +211,39 @@ def _draw_fields(
 
         return jax.lax.map(at, asked)
 
-    places, times = np.stack([_grid(half) for half in halves]), np.array(DRAWN, np.float32)
-    found = {
-        name: one.run(at_all, places[level], times[level], label) for name, one in looked.items()
-    }
+    # Each level under each of the conditions, in one loop.
+    num, per_level = len(given), partial(np.repeat, repeats=len(given), axis=0)
+    asked = (
+        per_level(np.stack([_grid(half) for half in halves])),
+        per_level(np.array(DRAWN, np.float32)),
+        np.tile(np.array(list(given.values()), np.int32), len(DRAWN)),
+    )
+    found = {name: one.run(at_all, *asked) for name, one in looked.items()}
     sheet: dict[str, list[fields.Panel]] = {}
     conditions: dict[str, list[fields.Panel]] = {}
     for i, (t, alpha, sigma) in enumerate(zip(DRAWN, alphas, sigmas, strict=True)):
         row = rf"t = {t:g}: $\alpha$ {alpha:.2f}, $\sigma$ {sigma:.2f}"
-        first, cloud = i * len(given), alpha * x_0 + sigma * np.asarray(eps)
+        first, cloud = i * num, alpha * x_0 + sigma * eps
         panel = partial(fields.Panel, half=halves[i])
         both = {name: sigma * scores[first] for name, (scores, _) in found.items()}
         learned, divergence = both["learned"], sigma**2 * found["learned"][1][first]
         norm = np.linalg.norm(learned, axis=1)
         sheet[row] = [
-            *(
-                panel(rf"{name}: $\sigma s$", f, cloud=cloud, labels=labels)
-                for name, f in both.items()
-            ),
-            panel(r"learned: $\sigma^2$ div s", divergence, heat=("RdBu", -3, 3)),
-            panel(r"learned: $\sigma$ |s|", norm, heat=("viridis", 0, np.quantile(norm, 0.98))),
+            panel(rf"{name}: $\sigma s$", f, cloud=cloud, labels=labels) for name, f in both.items()
         ]
+        heats = {
+            r"learned: $\sigma^2$ div s": (divergence, ("RdBu", -3, 3)),
+            r"learned: $\sigma$ |s|": (norm, ("viridis", 0, np.quantile(norm, 0.98))),
+        }
         if "exact" in both:
             off = np.linalg.norm(learned - both["exact"], axis=1)
-            sheet[row].append(panel(r"$\sigma$ |learned - exact|", off, heat=("magma_r", 0, 0.5)))
+            heats[r"$\sigma$ |learned - exact|"] = off, ("magma_r", 0, 0.5)
+        sheet[row] += [panel(title, values, heat=heat) for title, (values, heat) in heats.items()]
         conditions[row] = [
             panel(name, sigma * scores, cloud=cloud[shown], labels=labels[shown])
             for name, scores in zip(given, found["learned"][0][first:], strict=False)
             for shown in [(labels == given[name]) | (given[name] < 0)]
         ]
-    fields.draw(folder / "field.png", sheet)
+    fields.draw(model.folder / "field.png", sheet)
     if parts:
-        fields.draw(folder / "conditions.png", conditions)
+        fields.draw(model.folder / "conditions.png", conditions)

@@ -59,15 +59,13 @@ class Judge:
 
     def images(self, images: np.ndarray) -> np.ndarray:
         """Unit vectors float32 `[N, E]` of uint8 pictures `[N, H, W, C]`."""
-        found: np.ndarray = in_batches(
-            self._look, self.params, self.kind.decode(images), self.batch_size
-        )
-        return found
+        x = self.kind.decode(images)
+        return np.asarray(in_batches(self._look, self.params, x, self.batch_size))
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors float32 `[N, E]` of texts; 0 of one without a word."""
-        found: np.ndarray = in_batches(self._read, self.params, self.read(texts), self.batch_size)
-        return found
+        cond = self.read(texts)
+        return np.asarray(in_batches(self._read, self.params, cond, self.batch_size))
 
     @property
     def extractor(self) -> Extractor:

@@ -7,8 +7,9 @@
 | `ancestral_bound`   | an upper bound of ancestral sampling in steps    | in levels             |
 
 The three are of different models that share a denoiser: none bounds another, but where the
-denoiser is exact. All take a `Denoiser` and the schedule it was made for, `x_0` `[B, ...]`, its
-conditioning, and `keys` `[B]`, one per sample; the prior is `N(0, sigma_1^2)`, that of `sample`.
+denoiser is exact. All take a `Denoiser` and the schedule it was made for, data `x_0` `[B, ...]`,
+its conditioning, and `keys` `[B]`, one per sample, for all that is drawn; the prior is
+`N(0, sigma_1^2)`, that of `sample`.
 """
 
 import functools
@@ -102,12 +103,9 @@ def ode_nll(
     The density is that of `x_t / alpha_t = y / (1 - u)` at the least noise, data with that little
     noise in them, taken at `x_0` itself.
 
-    Args:
-        denoiser: of the schedule.
+    Args (those of all are above):
         schedule: only its ends matter, and at which times the denoiser is asked.
         x_0: continuous data `[B, ...]`, or data in 256 levels made so by `dequantise`.
-        cond: conditioning.
-        keys: `[B]`, for the probes.
         probes: their number for each example.
         least: `sigma / alpha` from which the path starts; the schedule's, where it ends before.
         rtol: relative tolerance of `integrate`, for the log density per dimension.
@@ -152,12 +150,7 @@ def variational_bound(
     denoiser the mean of the bound of continuous data is the entropy of the data with the least
     noise in them, plus `KL(q(x_T) || p(x_T))`.
 
-    Args:
-        denoiser: of the schedule.
-        schedule: at which times the denoiser is asked.
-        x_0: data `[B, ...]`.
-        cond: conditioning.
-        keys: `[B]`, for levels and noise.
+    Args (those of all are above):
         levels: in how many levels data are: then the decoder is `p(x_0 | x_t)` proportional to
             `q(x_t | x_0)` over all levels, of each dimension (Eq. 14 there), and the bound that of
             a probability. With 0 it is `N(x_t / alpha_t, sigma_t^2 / alpha_t^2)`, whose part is
@@ -202,20 +195,16 @@ def ancestral_bound(
     variance: str,
     levels: int,
 ) -> Bound:
-    """In discrete time, of `samplers.ancestral` along `times` (Eq. 5, Ho et al. 2020).
+    """In discrete time, of `samplers.sde.ancestral` along `times` (Eq. 5, Ho et al. 2020).
 
     Every step counts, with one draw of noise each. The last is a normal law's probability of a
     level's bin (Eq. 13 there), so that data are in 256 levels; continuous data have no such bound,
     as the sampler adds no noise in its last step.
 
-    Args:
-        denoiser: of the schedule.
-        schedule: noise schedule.
+    Args (those of all are above):
         times: `[steps + 1]`, descending to 0, two steps or more.
         x_0: data `[B, ...]` in `levels` on [-1, 1].
-        cond: conditioning.
-        keys: `[B]`, for the noise.
-        variance: as for `samplers.ancestral`.
+        variance: as for `samplers.sde.ancestral`.
         levels: 2 or more.
 
     Raises:

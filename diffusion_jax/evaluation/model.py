@@ -10,12 +10,21 @@ import numpy as np
 from diffusion_jax.data import Dataset
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.labels import CondOf
+from diffusion_jax.system.devices import is_main
+from diffusion_jax.system.pictures import save_png
 from diffusion_jax.types import Params
 
 Result = dict[str, dict[str, Any]]
 """`{"name": {"value", "low", "high", "n", "passport"}}`."""
 Chunk = tuple[np.ndarray, np.ndarray | None]
 """Items as stored `[n, ...]`, and the labels `[n]` that were asked for or None."""
+
+
+def entry(found: Sequence[float], num: int, passport: Mapping[str, Any], **more: Any) -> Any:
+    """One of a result: `found` is `(value, low, high)`, of `num` items; `more` is of it alone."""
+    value, low, high = found
+    passport = {**passport, **more}
+    return {"value": value, "low": low, "high": high, "n": num, "passport": passport}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,6 +64,12 @@ class Model:
         """The generator, for evaluators that need one."""
         assert self.generator is not None
         return self.generator
+
+    def show(self, file: str, picture: np.ndarray, **about: Any) -> None:
+        """Leaves a picture `[H, W, C]` in the folder, with the passport and what it is `about`."""
+        if is_main():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_png(self.folder / file, picture, {**self.passport, **about})
 
 
 def chosen(model: Model, split: str, num: int) -> tuple[np.ndarray, np.ndarray, Any]:

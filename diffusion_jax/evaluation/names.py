@@ -7,10 +7,8 @@ import numpy as np
 
 from diffusion_jax.data import Captions, Split
 from diffusion_jax.evaluation.judge import Judge
-from diffusion_jax.evaluation.model import Evaluator, Model, Result
+from diffusion_jax.evaluation.model import Evaluator, Model, Result, entry
 from diffusion_jax.metrics.retrieval import TOP, text_estimates
-from diffusion_jax.system.devices import is_main
-from diffusion_jax.system.pictures import save_png
 
 SHOWN = 16
 """Names of a split whose real picture and sample are shown."""
@@ -40,7 +38,10 @@ def names_of(splits: Mapping[str, Split], num: int) -> list[Names]:
         num: names of each, at most.
     """
     captions = [split.captions for split in splits.values() if split.captions is not None]
-    rows = [_one_of_each(each) for each in captions]
+    rows = [  # the first item of each concept, in random order
+        np.random.default_rng(0).permutation(np.unique(_concepts(each), return_index=True)[1])
+        for each in captions
+    ]
     num = min(num, *map(len, rows))
     known, seen = set(captions[0].texts), set(_concepts(captions[0]))
     found = []
@@ -64,13 +65,6 @@ def _concepts(captions: Captions) -> list[str]:
     """What each item shows; where that is not known, its name."""
     rows = np.arange(len(captions))
     return list(captions.concepts) or [captions.texts[i] for i in captions.first(rows)]
-
-
-def _one_of_each(captions: Captions) -> np.ndarray:
-    """The first item of each concept, in random order."""
-    first = np.unique(_concepts(captions), return_index=True)[1]
-    rows: np.ndarray = np.random.default_rng(0).permutation(first)
-    return rows
 
 
 class NamesFound(Evaluator):
@@ -110,15 +104,10 @@ class NamesFound(Evaluator):
                 pairs = np.stack([names.items, items[""]], 1)[:SHOWN]
                 pairs = pairs.reshape(-1, *pairs.shape[2:])
                 sheet = model.dataset.kind.sheet(pairs, 2, names.texts[:SHOWN])
-                if is_main():
-                    path = model.folder / self.pictures[number][0]
-                    save_png(path, sheet, {**model.passport, **of})
+                model.show(self.pictures[number][0], sheet, **of)
             for suffix, looked_at in items.items():
                 found = text_estimates(self._judge.images(looked_at), texts)
                 for name, value in found.items():
-                    result[f"{name}_{names.split}{suffix}"] = {
-                        **value._asdict(),
-                        "n": num,
-                        "passport": {**model.passport, **of},
-                    }
+                    made = entry(value, num, model.passport, **of)
+                    result[f"{name}_{names.split}{suffix}"] = made
         return result

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -46,15 +46,11 @@ def resize_bicubic(images: Array, size: int) -> Array:
     return jax.image.resize(images, (len(images), size, size, images.shape[-1]), "cubic")
 
 
-class Resize(NamedTuple):
-    """A way of resizing, [B, H, W, C] and a size to [B, size, size, C], and its name in words."""
-
-    words: str
-    apply: Callable[[Array, int], Array]
-
-
-BILINEAR = Resize("bilinear as in TensorFlow 1, without antialiasing", resize_like_tensorflow1)
-BICUBIC = Resize("bicubic (a = -0.5) with antialiasing", resize_bicubic)
+RESIZES: dict[Callable[[Array, int], Array], str] = {
+    resize_like_tensorflow1: "bilinear as in TensorFlow 1, without antialiasing",
+    resize_bicubic: "bicubic (a = -0.5) with antialiasing",
+}
+"""Ways of resizing, [B, H, W, C] and a size to [B, size, size, C], in words."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +61,7 @@ class Pretrained:
         net: linen module: images to logits, or None, and features.
         file: the published name of its weights.
         size: pixels along a side of its images.
-        resize: how images become so large.
+        resize: one of `RESIZES`, how images become so large.
         mean: subtracted from values in 0..255, for all channels or for each.
         std: what they are divided by then.
         unused: endings of the names of tensors in the file that the network has no use for.
@@ -76,7 +72,7 @@ class Pretrained:
     net: nn.Module
     file: str
     size: int
-    resize: Resize
+    resize: Callable[[Array, int], Array]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     unused: tuple[str, ...] = ()
@@ -88,14 +84,14 @@ class Pretrained:
         """What is done to images, in words."""
         return (
             f"grey repeated to 3 channels, resized to {self.size} x {self.size}, "
-            f"{self.resize.words}; (x - {_words(self.mean)}) / {_words(self.std)} of x in "
+            f"{RESIZES[self.resize]}; (x - {_words(self.mean)}) / {_words(self.std)} of x in "
             "0..255, float32"
         )
 
     def preprocess(self, images: Array) -> Array:
         """Images [B, H, W, 1 or 3], 0 to 255, as the network takes them, [B, size, size, 3]."""
         x = jnp.broadcast_to(images.astype(jnp.float32), (*images.shape[:-1], 3))
-        return (self.resize.apply(x, self.size) - jnp.array(self.mean)) / jnp.array(self.std)
+        return (self.resize(x, self.size) - jnp.array(self.mean)) / jnp.array(self.std)
 
     def shapes(self) -> Any:
         """The network's variables, as shapes."""
@@ -121,7 +117,7 @@ INCEPTION = Pretrained(
     InceptionV3(),
     file="pt_inception-2015-12-05-6726825d.pth",
     size=299,
-    resize=BILINEAR,
+    resize=resize_like_tensorflow1,
     mean=(128.0,),
     std=(128.0,),
     unused=("num_batches_tracked",),
@@ -131,7 +127,7 @@ EFFLITE0 = Pretrained(
     EfficientNetLite0(),
     file="efficientnet-lite0-57934424.pth",
     size=224,
-    resize=BICUBIC,
+    resize=resize_bicubic,
     mean=(127.0,),
     std=(128.0,),
     unused=("num_batches_tracked",),
@@ -147,7 +143,7 @@ def dinov2(net: VisionTransformer, file: str) -> Pretrained:
         net,
         file,
         size=224,
-        resize=BICUBIC,
+        resize=resize_bicubic,
         mean=tuple(255 * value for value in mean),
         std=tuple(255 * value for value in std),
         unused=("mask_token",),

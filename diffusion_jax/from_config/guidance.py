@@ -8,8 +8,7 @@ from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, keyed
 from diffusion_jax.generation.generator import Guidance, Request
 from diffusion_jax.guidance import scales
-from diffusion_jax.guidance.clip import clip
-from diffusion_jax.guidance.extrapolation import Push, autoguidance, classifier_free
+from diffusion_jax.guidance.extrapolation import Push, autoguidance, classifier_free, clip
 from diffusion_jax.guidance.gradients import by_gradient
 from diffusion_jax.guidance.particles import flock
 from diffusion_jax.models.dual_encoder import Likeness

@@ -11,13 +11,12 @@ from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, keyed, lookup
 from diffusion_jax.samplers import exponential, ode, sde
 from diffusion_jax.samplers.adaptive import adaptive
-from diffusion_jax.samplers.ancestral import ancestral
-from diffusion_jax.samplers.churn import churn
 from diffusion_jax.samplers.cld import cld
 from diffusion_jax.samplers.ddim import ddim
-from diffusion_jax.samplers.momentum import ghvb
+from diffusion_jax.samplers.exponential import unipc
+from diffusion_jax.samplers.ode import ghvb
 from diffusion_jax.samplers.restart import restart, restart_times
-from diffusion_jax.samplers.unipc import unipc
+from diffusion_jax.samplers.sde import ancestral, churn
 from diffusion_jax.types import Array, Sampler
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {

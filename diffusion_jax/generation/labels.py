@@ -35,17 +35,15 @@ def cycle_labels(spec: str, num_classes: int, index: np.ndarray) -> np.ndarray |
         return None
     if spec == "none":
         return np.full(len(index), -1, np.int32)
-    choices = range(num_classes) if spec == "all" else [_as_label(part) for part in spec.split(",")]
+    choices = list(range(num_classes))
+    if spec != "all":
+        choices = [int(part) if part.strip().isdecimal() else -1 for part in spec.split(",")]
     if not all(0 <= label < num_classes for label in choices):
         raise ValueError(
             f"sample.labels={spec!r}: allowed are all, none, or classes from 0 to "
             f"{num_classes - 1} separated by commas"
         )
     return np.array(choices, np.int32)[index % len(choices)]
-
-
-def _as_label(text: str) -> int:
-    return int(text) if text.strip().isdecimal() else -1
 
 
 def proportional_labels(labels: np.ndarray, num_classes: int, num: int) -> np.ndarray:

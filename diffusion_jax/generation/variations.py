@@ -1,4 +1,9 @@
-"""Variants of one item, and items between two texts: sampling from other noise than fresh."""
+"""Variants of one item, and items between two texts: sampling from other noise than fresh.
+
+All take a `generator`, the `params` of its network and the `key` of the noise, and give samples
+`[B, *shape]`, not decoded. Variants are those of a `request` of `B`, made from an item `x_0`
+`[*shape]`, encoded.
+"""
 
 import dataclasses
 
@@ -27,17 +32,10 @@ def renoised(
 ) -> Array:
     """Samples that begin at a picture with noise: SDEdit (Meng et al. 2022).
 
-    Args:
+    Args (those of all are above):
         generator: whose last times are taken, from `strength` of the way on.
-        params: of the network.
-        key: of the noise.
-        request: the variants.
-        x_0: the picture, encoded, `[*shape]`.
         strength: in (0, 1], where on the way sampling begins; 1 leaves nothing of the picture but
             what the schedule leaves there.
-
-    Returns:
-        `x_0` `[B, *shape]`, not decoded.
     """
     times = np.asarray(generator.times)
     start = np.float32(strength * times[0])
@@ -63,17 +61,10 @@ def inverted(
     2021, section 4.3, with Heun's method), and back from `cos(a) x_T + sin(a) sigma_T eps` with
     `a = strength pi / 2`.
 
-    Args:
+    Args (those of all are above):
         generator: its sampler and times are not used, but for where they begin.
-        params: of the network.
-        key: of the noise.
-        request: the variants; their guidance holds both ways, and much of it cannot be solved
-            backwards.
-        x_0: the picture, encoded, `[*shape]`.
+        request: its guidance holds both ways, and much of it cannot be solved backwards.
         strength: in [0, 1]; 0 gives the picture back, but for the error of the solver.
-
-    Returns:
-        `x_0` `[B, *shape]`, not decoded.
     """
     schedule = gaussian(generator.process).schedule
     noise_keys, keys = generator.keys(key, request.index)
@@ -92,16 +83,10 @@ def between(
 ) -> Array:
     """Samples on the way from one to another: spherical in noise, linear in conditioning.
 
-    Args:
-        generator: draws them.
-        params: of the network.
-        key: of the noise.
+    Args (those of all are above):
         ends: one sample each, whose conditioning is floats `[1, ...]`; the same number twice keeps
-            the noise. Guidance is that of the first, for `F` samples.
-        shares: `[F]` in [0, 1], how far from the first.
-
-    Returns:
-        `[F, *shape]`.
+            the noise. Guidance is that of the first, for `B` samples.
+        shares: `[B]` in [0, 1], how far from the first.
     """
     first, last = ends
     noise_keys, keys = generator.keys(key, jnp.concatenate([first.index, last.index]))

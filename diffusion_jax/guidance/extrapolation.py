@@ -1,4 +1,7 @@
-"""Guidance away from a worse denoiser: classifier-free, by several prompts, and autoguidance."""
+"""Guidance away from a worse denoiser: classifier-free, by several prompts, and autoguidance.
+
+And clipping, for where it leads out of the range of the data.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -129,6 +132,17 @@ def autoguidance(
         return own._replace(x_0=jax.lax.cond(jnp.any(less != 0), pushed, lambda: own.x_0))
 
     return guided
+
+
+@checked(limit="(0, inf)")
+def clip(denoise: Denoiser, limit: float = 1.0) -> Denoiser:
+    """Clips `x_0_hat` to [-limit, limit] (DDPM's `clip_denoised`); apply it outside of guidance."""
+
+    def clipped(x_t: Array, t: Array, cond: Cond) -> Denoised:
+        denoised = denoise(x_t, t, cond)
+        return denoised._replace(x_0=jnp.clip(denoised.x_0, -limit, limit))
+
+    return clipped
 
 
 def _forward(denoise: Denoiser, x_t: Array, t: Array, conds: Sequence[Cond]) -> list[Denoised]:

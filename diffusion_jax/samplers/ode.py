@@ -16,7 +16,6 @@ added to it. That is left out where `n_t = 0` ("ve" at `alpha_t = 0`), and no me
 denoiser at `sigma = 0`.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -175,7 +174,7 @@ def ipndm(schedule: Schedule, order: int = 4) -> Sampler:
     of lower order as long as there are fewer. The weights are those for equal steps in
     `sigma / alpha`: on other grids the order of convergence is two.
     """
-    return _adams_bashforth(schedule, order, lambda denoise, x_t, eps, t, x_s, s: 0.0)
+    return _adams_bashforth(schedule, order, heun_first=False)
 
 
 def pndm(schedule: Schedule) -> Sampler:
@@ -183,20 +182,11 @@ def pndm(schedule: Schedule) -> Sampler:
 
     As `ipndm` of order 4, but for the first step, which asks the denoiser twice.
     """
-
-    def heun_change(
-        denoise: Denoise, x_t: Array, eps: Array, t: Array, x_s: Array, s: Array
-    ) -> Array:
-        change = (_end_slope(schedule, "ve", denoise, x_t, t, x_s, s) - eps) / 2
-        return jnp.where(schedule.sigma(s) > 0, change, 0.0)
-
-    return _adams_bashforth(schedule, 4, heun_change)
+    return _adams_bashforth(schedule, 4, heun_first=True)
 
 
-def _adams_bashforth(
-    schedule: Schedule, order: int, first_change: Callable[..., Array | float]
-) -> Sampler:
-    """Adams-Bashforth on `eps_hat`; `first_change` is added to `eps_hat` in the first step."""
+def _adams_bashforth(schedule: Schedule, order: int, heun_first: bool) -> Sampler:
+    """Adams-Bashforth on `eps_hat`, after a step of Heun's or of Euler's."""
 
     def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
@@ -204,11 +194,17 @@ def _adams_bashforth(
         eps = noise_estimate(schedule, x_t, x_0, t)
         state = multistep.push(state, t, eps)
         weights = jnp.array(ADAMS_BASHFORTH, x_t.dtype)[state.known - 1, :order]
-        change = jax.lax.cond(
-            state.known == 1,
-            lambda: first_change(denoise, x_t, eps, t, x_s, s) + jnp.zeros_like(x_t),
-            lambda: jnp.tensordot(weights, state.values - eps, 1, precision="highest"),
-        )
+
+        def first() -> Array:
+            if not heun_first:
+                return jnp.zeros_like(x_t)
+            change = (_end_slope(schedule, "ve", denoise, x_t, t, x_s, s) - eps) / 2
+            return jnp.where(schedule.sigma(s) > 0, change, 0.0)
+
+        def later() -> Array:
+            return jnp.tensordot(weights, state.values - eps, 1, precision="highest")
+
+        change = jax.lax.cond(state.known == 1, first, later)
         return x_s + stretch(schedule, "ve", t, s) * change, state
 
     return Sampler(init=lambda x_T: multistep.empty(x_T, order), step=step)
@@ -227,6 +223,51 @@ def lms(schedule: Schedule, order: int = 4, scaling: str = "ve") -> Sampler:
         u_t, h = coordinate(schedule, scaling, t), rise(schedule, scaling, t, s)
         state = multistep.push(state, u_t, slope(schedule, scaling, x_t, x_0, t))
         change = multistep.correction(state, [h ** (j + 1) / (j + 1) for j in range(order)])
+        return straight_step(schedule, x_t, x_0, t, s) + norm(schedule, scaling, s) * change, state
+
+    return Sampler(init=lambda x_T: multistep.empty(x_T, order), step=step)
+
+
+@checked(order=(1, 2, 3, 4), beta="(0, 1]", scaling=SCALINGS)
+def ghvb(schedule: Schedule, order: int = 2, beta: float = 0.8, scaling: str = "ve") -> Sampler:
+    """Generalised heavy-ball momentum of `order` 1 to 4 (GHVB, Sec. 4.2, Wizadwongsa et al. 2023).
+
+    Adams-Bashforth along smoothed slopes `f`: momentum damps what diverges in large steps,
+
+        v_n = (1 - beta) v_{n-1} + beta f_n,    v_0 = f_0
+
+    `beta` in (0, 1] is the damping, 1 is none. Steps along `v` alone are of first order (heavy
+    ball). But with differences `D v_n = v_n - v_{n-1}`
+
+        f_n = v_n + (1 / beta - 1) D v_n
+
+    so that the step of order r, the integral I_r of the polynomial through the last r slopes, is
+    `I_r(f) = I_r(v) + (1 / beta - 1) I_r(D v)`. Its last term needs one order less; GHVB is
+
+        y_{n+1} = y_n + I_r(v) + (1 / beta - 1) I_{r-1}(D v),    I_0 = 0
+
+    On equal steps, where `I_r = h (1 + D/2 + 5/12 D^2 + 3/8 D^3)` up to `D^{r-1}`, this has the
+    published weights, such as `h ((2 + beta) v_n - (2 - beta) v_{n-1}) / (2 beta)` for r = 2. On
+    others those are of order two at most, these of order r. As in all multistep methods the first
+    steps are of lower order, and so is the error that they make.
+    """
+
+    def integral(history: History, h: Array) -> Array:
+        moments = [h ** (j + 1) / (j + 1) for j in range(len(history.nodes))]
+        whole = h * history.values[0] + multistep.correction(history, moments)
+        return jnp.where(history.known > 0, whole, 0.0)
+
+    def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
+        x_0 = denoise(x_t, t).x_0
+        u_t, h = coordinate(schedule, scaling, t), rise(schedule, scaling, t, s)
+        f = slope(schedule, scaling, x_t, x_0, t)
+        smooth = jnp.where(state.known > 0, (1 - beta) * state.values[0] + beta * f, f)
+        state = multistep.push(state, u_t, smooth)
+        change = integral(state, h) - h * f
+        if beta < 1 and order > 1:
+            values = state.values[:-1] - state.values[1:]
+            differences = History(state.nodes[:-1], values, state.known - 1)
+            change += (1 / beta - 1) * integral(differences, h)
         return straight_step(schedule, x_t, x_0, t, s) + norm(schedule, scaling, s) * change, state
 
     return Sampler(init=lambda x_T: multistep.empty(x_T, order), step=step)

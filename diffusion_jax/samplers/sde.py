@@ -1,4 +1,4 @@
-"""Stochastic samplers: solvers of the reverse SDE, and predictor with corrector.
+"""Stochastic samplers: ancestral, of the reverse SDE, EDM's, and predictor with corrector.
 
 The forward process takes `x_s` to `x_t`, `t > s`, by `x_t = r x_s + sqrt(V) z` with
 
@@ -8,14 +8,22 @@ The forward process takes `x_s` to `x_t`, `t > s`, by `x_t = r x_s + sqrt(V) z` 
 where the SDE's own rates `f = alpha' / alpha` and `g^2` are infinite.
 """
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.diffusion.corruption import posterior_mean, reverse_variances, sample_noise
+from diffusion_jax.diffusion.corruption import (
+    add_noise,
+    learned_log_variance,
+    posterior_mean,
+    reverse_variances,
+    sample_noise,
+)
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers.ddim import ddim, ddim_step
+from diffusion_jax.samplers.ode import heun
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler, Step
 
@@ -23,6 +31,34 @@ from diffusion_jax.types import Array, Denoise, Sampler, Step
 def _fold_in(keys: Array, i: int) -> Array:
     """The `i`-th of several independent arrays of keys for one step, `[B]`."""
     return jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+
+
+@checked(variance=("small", "large", "learned"))
+def ancestral(schedule: Schedule, variance: str = "large") -> Sampler:
+    """`x_s ~ N(mu(x_t, x_0_hat), Sigma)`: Eq. 11 (Ho et al. 2020) in terms of `x_0_hat`.
+
+    `mu` is the mean of `q(x_s | x_t, x_0_hat)`; `Sigma` is its variance ("small"), DDPM's beta
+    ("large", the upper bound), or between them as the network says ("learned", Eq. 15, Nichol &
+    Dhariwal 2021). No noise is added in a step to `sigma_s = 0`.
+
+    Raises:
+        ValueError: `variance` is "learned" and the denoiser gives none.
+    """
+
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
+        x_0, fraction = denoise(x_t, t)
+        small, large = reverse_variances(schedule, t, s)
+        if variance == "learned":
+            if fraction is None:
+                raise ValueError("variance 'learned' needs a network that learned one")
+            std = jnp.exp(0.5 * learned_log_variance(schedule, fraction, t, s))
+        else:
+            std = jnp.sqrt({"small": small, "large": large}[variance])
+        std = jnp.where(schedule.sigma(s) > 0, std, 0.0)
+        noise = sample_noise(keys, x_t.shape[1:])
+        return posterior_mean(schedule, x_t, x_0, t, s) + std * noise, state
+
+    return Sampler(init=lambda x_T: (), step=step, stochastic=True)
 
 
 def euler_ancestral(schedule: Schedule, eta: float = 1.0) -> Sampler:
@@ -62,6 +98,40 @@ def euler_maruyama(schedule: Schedule, noise: float = 1.0) -> Sampler:
         return jnp.where(schedule.sigma(s) > 0, x_s, alpha_s * x_0), state
 
     return Sampler(init=lambda x_T: (), step=step, stochastic=noise > 0)
+
+
+@checked(steps="[1, inf)", s_churn="[0, inf)", s_min="[0, s_max]", s_noise="[0, inf)")
+def churn(
+    schedule: Schedule,
+    steps: int,
+    s_churn: float = 40.0,
+    s_min: float = 0.05,
+    s_max: float = 50.0,
+    s_noise: float = 1.003,
+) -> Sampler:
+    """A bit more noise before each of `steps` steps of Heun's method.
+
+    With `k = sigma / alpha` and `y = x / alpha`,
+
+        g = min(s_churn / steps, sqrt(2) - 1) if s_min <= k_t <= s_max else 0
+        k_h = (1 + g) k_t,    y_h = y_t + s_noise sqrt(k_h^2 - k_t^2) z
+        y_s = y_h + (k_s - k_h) (eps_hat(y_h, k_h) + eps_hat(y_s', k_s)) / 2
+
+    where `y_s'` has `eps_hat(y_h, k_h)` for both. The level `k_h` is the schedule's at some time,
+    at most its highest. A step to `sigma_s = 0` or from `alpha_t = 0` is Euler's.
+    """
+    most = min(s_churn / steps, 2**0.5 - 1)
+
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
+        k_t = schedule.sigma(t) / schedule.alpha(t)
+        churned = (k_t >= s_min) & (k_t <= s_max) & jnp.isfinite(k_t) & (most > 0)
+        higher = schedule.time_at(schedule.logsnr(t) - 2 * math.log1p(most))
+        h = jnp.where(churned, jnp.maximum(higher, t), t)
+        noise = s_noise * sample_noise(keys, x_t.shape[1:])
+        x_h = jnp.where(churned, add_noise(schedule, x_t, t, h, noise), x_t)
+        return heun(schedule, "ve").step(denoise, state, x_h, h, s, keys)
+
+    return Sampler(init=lambda x_T: (), step=step, evaluations=2, stochastic=most > 0)
 
 
 @checked(order=(1, 2))

@@ -22,7 +22,7 @@ from diffusion_jax.from_config import SAMPLERS, Config, ConfigError, make_sample
 from diffusion_jax.from_config.sampling import GRIDS, make_grid
 from diffusion_jax.generation.generator import Request
 from diffusion_jax.generation.grid_search import optimise_times
-from diffusion_jax.guidance.clip import clip
+from diffusion_jax.guidance.extrapolation import clip
 from diffusion_jax.metrics.intervals import bootstrap
 from diffusion_jax.samplers.adaptive import adaptive
 from diffusion_jax.samplers.loop import sample

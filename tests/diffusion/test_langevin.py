@@ -5,6 +5,8 @@ and 2 x 2 algebra in NumPy.
 """
 
 import functools
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +22,9 @@ from diffusion_jax.diffusion.corruption import (
     sample_noise,
 )
 from diffusion_jax.diffusion.langevin import TAUS, Langevin
+from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.samplers.cld import cld
-from diffusion_jax.types import Denoised
+from diffusion_jax.types import Array, Denoised
 from tests.compiled import quick_jit
 from tests.oracles import SCHEDULES, assert_own_and_right, karras_times, keys_of, three_components
 from tests.trajectories import Table, whole, x_0_hat
@@ -53,9 +56,72 @@ def moments(gamma, tau):
     return y[:2] / UNITS, y[2:].reshape(2, 2) / np.outer(UNITS, UNITS)
 
 
+class Basis(NamedTuple):
+    """What a state is made of, each `[2, ...]` for times `[...]`, in float64.
+
+    Attributes:
+        mu: of `x_0`.
+        e: of the noise in the picture.
+        f: of the noise that is not in the picture.
+    """
+
+    mu: np.ndarray
+    e: np.ndarray
+    f: np.ndarray
+
+
+class States(Langevin):
+    """States (x, v) of the process, pixels and velocities `[*tau, ...]`.
+
+        (x, v) = mu x_0 + e eps + f w,    mu = e^-tau (1 + tau, -tau)
+        e = mu / sqrt(SNR),    f = (tau k, 2 tau + (1 - tau) k) / sqrt(p)
+
+    in which `e e^T + f f^T` is the covariance of App. B, Dockhorn et al. 2022.
+    """
+
+    def basis(self, tau: np.ndarray) -> Basis:
+        """`mu`, `e` and `f`."""
+        k, p, d = self._terms(tau)
+        direction = np.stack([1 + tau, -tau])
+        f = np.stack([tau * k, 2 * tau + (1 - tau) * k]) / np.sqrt(p)
+        return Basis(np.exp(-tau) * direction, np.sqrt(d / p) * direction, f)
+
+    def diffuse(self, x_0: Array, eps: Array, w: Array, tau: np.ndarray) -> tuple[Array, Array]:
+        """`(x, v) = mu x_0 + e eps + f w` from `x_0` and standard normal `eps`, `w`."""
+        x, v = (_combined(row, (x_0, eps, w)) for row in np.stack(self.basis(tau), axis=1))
+        return x, v
+
+    def split(self, x: Array, v: Array, tau: np.ndarray) -> tuple[Array, Array]:
+        """The picture in units of its noise, `x_t / sigma_t = sqrt(SNR) x_0 + eps`, and `w`."""
+        return self._solve(x, v, tau, transposed=False)
+
+    def score(self, x: Array, v: Array, x_0: Array, tau: np.ndarray) -> tuple[Array, Array]:
+        """Gradient by x and v of their log density, `x_0` being its mean given (x, v) (Tweedie).
+
+        `-(e e^T + f f^T)^-1 ((x, v) - mu x_0)`.
+        """
+        picture, w = self.split(x, v, tau)
+        eps = _combined((np.ones_like(tau), -np.exp(0.5 * self.logsnr(tau))), (picture, x_0))
+        s_x, s_v = self._solve(eps, w, tau, transposed=True)
+        return -s_x, -s_v
+
+    def _solve(self, x: Array, v: Array, tau: np.ndarray, transposed: bool) -> tuple[Array, Array]:
+        """The inverse of the matrix with columns `e` and `f`, or of its transpose, times (x, v)."""
+        _, (e_x, e_v), (f_x, f_v) = self.basis(tau)
+        rows = ((f_v, -e_v), (-f_x, e_x)) if transposed else ((f_v, -f_x), (-e_v, e_x))
+        first, second = (_combined(row, (x, v)) for row in np.array(rows) / (e_x * f_v - e_v * f_x))
+        return first, second
+
+
+def _combined(coefficients: Iterable[np.ndarray], parts: Iterable[Array]) -> Array:
+    """`sum_i c_i y_i` of coefficients `[]` or `[B]` and `y_i` `[B, ...]`."""
+    terms = [per_sample(jnp.asarray(c), y) * y for c, y in zip(coefficients, parts, strict=True)]
+    return jnp.sum(jnp.stack(terms), axis=0)
+
+
 @gammas
 def test_moments_solve_their_equation(gamma):
-    process = Langevin(gamma)
+    process = States(gamma)
     mu, e, f = process.basis(TIMES)
     covs = np.einsum("it,jt->tij", e, e) + np.einsum("it,jt->tij", f, f)
     for i, tau in enumerate(TIMES):
@@ -69,7 +135,7 @@ def test_moments_solve_their_equation(gamma):
 @gammas
 def test_at_both_ends(gamma):
     """`1 / SNR` rises as `4 tau^3 / 3`, of which v_0 = 0 leaves a quarter; it ends in no signal."""
-    process, quarter = Langevin(gamma), 1 if gamma else 4
+    process, quarter = States(gamma), 1 if gamma else 4
     assert np.all(np.diff(process.logsnr(TAUS)) < 0)
     np.testing.assert_allclose(process.logsnr(1e-15), np.log(quarter * 3 / 4 * 1e45), rtol=1e-10)
     np.testing.assert_allclose(process.logsnr(40.0), np.log(2 * 40 * 41 + 1) - 80, rtol=1e-10)
@@ -81,7 +147,7 @@ def test_at_both_ends(gamma):
 
 def test_samples_are_of_the_law_and_split_again(x64):
     """`x_0 ~ N(0, 1/4)`; two times in one batch."""
-    process, tau = Langevin(), np.repeat([0.05, 0.8], 20_000)
+    process, tau = States(), np.repeat([0.05, 0.8], 20_000)
     x_0, eps, w = jax.random.normal(jax.random.key(0), (3, len(tau)))
     x, v = process.diffuse(x_0 / 2, eps, w, tau)
     for i, part in enumerate(np.split(np.stack([x, v]), 2, axis=1)):
@@ -111,7 +177,7 @@ def log_density(z, gamma, tau):
 def test_ordinary_denoiser_gives_the_score_of_the_joint_law(x64, gamma, tau):
     z = jnp.array([[[0.3, -0.8], [1.1, 0.4]], [[0.5, 0.2], [-0.7, 0.1]]])  # x and v of two
     score = jax.vmap(jax.grad(lambda z: log_density(z, gamma, tau)), 1, 1)(z)
-    process = Langevin(gamma)
+    process = States(gamma)
     x_0 = x_0_hat(process.split(*z, tau)[0], np.exp(0.5 * process.logsnr(tau)), 1.0)
     np.testing.assert_allclose(process.score(*z, x_0, tau), score, rtol=1e-6, atol=1e-8)
 
@@ -154,7 +220,7 @@ PAIRS = [(3.0, 0.5), (0.9, 0.02), (0.1, 1.5)]
 @pytest.mark.parametrize(("start", "end"), PAIRS)
 def test_one_step_is_exact_where_x_0_is_known(x64, gamma, start, end):
     """Against the flow in (x, v), on two schedules, also towards the noise."""
-    process, (x_0, eps, w) = Langevin(gamma), np.random.default_rng(0).normal(size=(3, 2, 3))
+    process, (x_0, eps, w) = States(gamma), np.random.default_rng(0).normal(size=(3, 2, 3))
     z = process.diffuse(x_0, eps, w, start)
     picture, expected_w = flow(process, lambda *_: x_0, z, start, end)
     for name in ("linear_beta", "edm"):
@@ -171,7 +237,7 @@ def test_one_step_is_exact_where_x_0_is_known(x64, gamma, start, end):
 @pytest.mark.parametrize(("start", "end"), PAIRS[:2])
 def test_posterior_of_a_state_is_ancestral_in_the_picture(x64, name, start, end):
     """`q(z_s | z_t, x_0)` by 2 x 2 algebra: the picture in it does not depend on w."""
-    process, schedule = Langevin(), SCHEDULES[name]
+    process, schedule = States(), SCHEDULES[name]
     x_0, eps, w = np.random.default_rng(1).normal(size=(3, 4))
     (mu_t, cov_t), (mu_s, cov_s) = (moments(0.04, tau) for tau in (start, end))
     transition = expm((start - end) / RATE * (DRIFT * UNITS / UNITS[:, None]))
@@ -231,7 +297,7 @@ def program(order, dtype):
 @functools.cache
 def exact_flow(start, end):
     """Pictures and w at `start`, and where the mixture's flow takes them."""
-    process, (picture, w) = Langevin(), np.random.default_rng(2).normal(size=(2, 4, 2))
+    process, (picture, w) = States(), np.random.default_rng(2).normal(size=(2, 4, 2))
     z = process.diffuse(np.zeros_like(w), picture, w, start)
     return picture, w, flow(process, lambda y, root: x_0_hat(y, root, 1.0), z, start, end)
 
@@ -239,7 +305,7 @@ def exact_flow(start, end):
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("name", ["linear_beta", "flow", "edm"])
 def test_order_of_convergence_to_the_flow_of_states(x64, order, name):
-    schedule, process, (start, end) = SCHEDULES[name], Langevin(), (3.0, 0.3)
+    schedule, process, (start, end) = SCHEDULES[name], States(), (3.0, 0.3)
     picture, w, (goal, goal_w) = exact_flow(start, end)
     t, s = (time_at(schedule, process, tau) for tau in (start, end))
     errors = []

@@ -6,22 +6,31 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffusion_jax.codecs.codec import Identity
+from diffusion_jax.data import Dataset, Split
+from diffusion_jax.data.points import Points
 from diffusion_jax.data.sets.points import POINTS, Law, PointSource
+from diffusion_jax.data.sources import ArraySource
 from diffusion_jax.diffusion import time_grids
+from diffusion_jax.diffusion.mixture import exact_denoiser
+from diffusion_jax.diffusion.prediction import PREDICTIONS
+from diffusion_jax.diffusion.process import Gaussian
 from diffusion_jax.diffusion.schedules import Cosine
 from diffusion_jax.evaluation import field as field_module
 from diffusion_jax.evaluation.field import (
     TIMES,
-    exact_denoiser,
-    field,
-    follow,
-    nearest_parts,
+    LearnedField,
     root_mean_square,
     score_and_divergence,
     score_errors,
 )
+from diffusion_jax.evaluation.model import Model
+from diffusion_jax.generation.generator import Generator
+from diffusion_jax.metrics.neighbours import two_nearest
+from diffusion_jax.samplers.loop import sample
+from diffusion_jax.samplers.ode import heun
 from diffusion_jax.types import Denoised
-from tests.oracles import SCHEDULES, GaussianMixture
+from tests.oracles import SCHEDULES, GaussianMixture, keys_of
 
 COSINE = Cosine()
 
@@ -136,8 +145,10 @@ def test_basins_of_eight_gaussians_are_their_sectors():
     angle = angle.ravel() + 1e-3
     x_T = radius.ravel()[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     denoise = exact_denoiser(law, schedule)
-    x_0, kept = follow(denoise, time_grids.uniform(32), jnp.asarray(x_T), schedule, 8)
-    parts = nearest_parts(np.asarray(x_0), law.means.astype(np.float32), law.labels)
+    x_0, kept = sample(
+        denoise, heun(schedule), time_grids.uniform(32), jnp.asarray(x_T), {}, keys_of(len(x_T)), 8
+    )
+    parts = law.labels[two_nearest(np.asarray(x_0), law.means.astype(np.float32))[1][:, 0]]
     sector = np.rint(angle / (np.pi / 4)).astype(int) % 8
     clear = np.abs(angle / (np.pi / 4) % 1 - 0.5) > 0.05
     np.testing.assert_array_equal(parts[clear], sector[clear])
@@ -154,14 +165,22 @@ def small(monkeypatch):
         monkeypatch.setattr(field_module, name, value)
 
 
-def measured(law, tmp_path, by=0.3, known=True, parts=None):
-    x_0, labels = PointSource(law, 300, 1).gather(np.arange(300))
-    times = time_grids.uniform(16)
-    parts = law.parts if parts is None else parts
-    return field(
-        lambda params: biased(law, params), jnp.array(by), COSINE, times, x_0, labels, parts,
-        law if known else None, tmp_path, seed=0, passport={"config": "c"},
+def measured(law, tmp_path, by=0.3, known=True):
+    """Of a process whose network is told what to say by its parameters."""
+    source = PointSource(law, 300, 1)
+    kind, parts = Points((law.means.shape[1],)), law.parts if known else ()
+    if not known:
+        source = ArraySource(*source.gather(np.arange(300)))
+    dataset = Dataset("points", kind, {"train": Split(source)}, parts)
+    process = Gaussian(COSINE, PREDICTIONS["x0"], time_input=lambda schedule, t: t)
+    apply = lambda by, x_t, t, cond: biased(law, by)(x_t, t, cond).x_0  # noqa: E731
+    times, codec = time_grids.uniform(16), Identity(kind.shape)
+    generator = Generator(apply, process, codec, heun(COSINE), times)
+    model = Model(
+        dataset, generator, jnp.array(by), frozen={}, cond_of=None, read=None, draw=None,
+        samples=None, passport={"config": "c"}, seed=0, batch_size=100, folder=tmp_path,
     )  # fmt: skip
+    return LearnedField()(model)
 
 
 def test_the_evaluator_in_the_plane(tmp_path, small):
@@ -189,7 +208,7 @@ def test_the_exact_field_is_at_no_distance_from_itself(tmp_path):
 
 
 def test_without_a_law_there_are_pictures_of_the_learned_field_alone(tmp_path, small):
-    assert not measured(POINTS["moons"](), tmp_path, known=False, parts=())
+    assert not measured(POINTS["moons"](), tmp_path, known=False)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "basins.png",
         "field.png",

@@ -37,11 +37,8 @@ class Chosen(Schedule):
     def _switch(self, method, t):
         return jax.lax.switch(self.index, [getattr(SCHEDULES[n], method) for n in self.names], t)
 
-    def alpha(self, t):
-        return self._switch("alpha", t)
-
-    def sigma(self, t):
-        return self._switch("sigma", t)
+    def scales(self, t):
+        return self._switch("scales", t)
 
     def logsnr(self, t):
         return self._switch("logsnr", t)

@@ -9,8 +9,7 @@ from diffusion_jax.diffusion.conditioning import drop, unconditional
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.diffusion.prediction import PREDICTIONS
 from diffusion_jax.diffusion.process import Gaussian
-from diffusion_jax.guidance.clip import clip
-from diffusion_jax.guidance.extrapolation import classifier_free
+from diffusion_jax.guidance.extrapolation import classifier_free, clip
 from diffusion_jax.types import Denoised
 from tests.oracles import SCHEDULES, as_it_is, three_components
 

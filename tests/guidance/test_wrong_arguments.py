@@ -6,8 +6,7 @@ import pytest
 from diffusion_jax.diffusion.schedules import Cosine
 from diffusion_jax.diffusion.time_grids import uniform
 from diffusion_jax.guidance import scales
-from diffusion_jax.guidance.clip import clip
-from diffusion_jax.guidance.extrapolation import Push
+from diffusion_jax.guidance.extrapolation import Push, clip
 from diffusion_jax.guidance.gradients import by_gradient
 from diffusion_jax.guidance.particles import flock
 from diffusion_jax.types import Denoised

@@ -15,8 +15,8 @@ from diffusion_jax.samplers.exponential import (
     dpmpp_multistep,
     dpmpp_singlestep,
     phi,
+    unipc,
 )
-from diffusion_jax.samplers.unipc import unipc
 from tests.oracles import SCHEDULES
 from tests.trajectories import (
     START,

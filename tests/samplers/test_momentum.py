@@ -10,8 +10,7 @@ import pytest
 from diffusion_jax.diffusion import time_grids
 from diffusion_jax.diffusion.corruption import diffuse, sample_noise
 from diffusion_jax.samplers.loop import sample
-from diffusion_jax.samplers.momentum import ghvb
-from diffusion_jax.samplers.ode import lms
+from diffusion_jax.samplers.ode import ghvb, lms
 from diffusion_jax.types import Denoised
 from tests.oracles import (
     SCHEDULES,

@@ -14,17 +14,22 @@ import pytest
 
 from diffusion_jax.diffusion import schedules
 from diffusion_jax.samplers import ode
-from diffusion_jax.samplers.ancestral import ancestral
-from diffusion_jax.samplers.churn import churn
 from diffusion_jax.samplers.ddim import ddim
-from diffusion_jax.samplers.exponential import deis, dpm_solver, dpmpp_multistep, dpmpp_singlestep
+from diffusion_jax.samplers.exponential import (
+    deis,
+    dpm_solver,
+    dpmpp_multistep,
+    dpmpp_singlestep,
+    unipc,
+)
 from diffusion_jax.samplers.sde import (
+    ancestral,
+    churn,
     dpmpp_sde,
     dpmpp_sde_multistep,
     euler_ancestral,
     euler_maruyama,
 )
-from diffusion_jax.samplers.unipc import unipc
 from diffusion_jax.types import Denoised
 from tests.compiled import quick_jit
 from tests.oracles import three_components

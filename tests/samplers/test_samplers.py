@@ -11,10 +11,10 @@ from diffusion_jax.diffusion import time_grids
 from diffusion_jax.diffusion.conditioning import unconditional
 from diffusion_jax.diffusion.corruption import sample_keys, sample_noise
 from diffusion_jax.guidance.extrapolation import classifier_free
-from diffusion_jax.samplers.ancestral import ancestral
 from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
+from diffusion_jax.samplers.sde import ancestral
 from diffusion_jax.types import Denoised, Sampler
 from tests.compiled import quick_jit
 from tests.oracles import CLEAN, SCHEDULES, gaussian, keys_of, three_components

@@ -9,12 +9,11 @@ import pytest
 
 from diffusion_jax.diffusion import time_grids
 from diffusion_jax.diffusion.corruption import sample_noise
-from diffusion_jax.samplers import churn as churn_module
 from diffusion_jax.samplers import sde
-from diffusion_jax.samplers.churn import churn
 from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.samplers.restart import restart, restart_times
+from diffusion_jax.samplers.sde import churn
 from diffusion_jax.types import Denoised
 from tests.oracles import SCHEDULES, assert_own_and_right, gaussian, karras_times, keys_of
 
@@ -67,8 +66,7 @@ def final_variances(make, schedule, grids, std, monkeypatch):
         drawn = lambda keys, shape: (  # noqa: E731
             jnp.arange(rows) == 1 + 2 * i + next(calls)
         ).astype(x_t.dtype)[:, None]
-        for module in (sde, churn_module):
-            monkeypatch.setattr(module, "sample_noise", drawn)
+        monkeypatch.setattr(sde, "sample_noise", drawn)
         denoise = lambda x_t, t: oracle(x_t, jnp.full(rows, t), {})  # noqa: E731
         return sampler.step(denoise, state, x_t, t, s, keys_of(rows))
 

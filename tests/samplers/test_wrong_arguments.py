@@ -8,14 +8,13 @@ import pytest
 from diffusion_jax.diffusion.schedules import Cosine
 from diffusion_jax.samplers import exponential, ode, sde
 from diffusion_jax.samplers.adaptive import adaptive
-from diffusion_jax.samplers.ancestral import ancestral
-from diffusion_jax.samplers.churn import churn
 from diffusion_jax.samplers.cld import cld
 from diffusion_jax.samplers.ddim import ddim
+from diffusion_jax.samplers.exponential import unipc
 from diffusion_jax.samplers.loop import sample
-from diffusion_jax.samplers.momentum import ghvb
+from diffusion_jax.samplers.ode import ghvb
 from diffusion_jax.samplers.restart import restart_times
-from diffusion_jax.samplers.unipc import unipc
+from diffusion_jax.samplers.sde import ancestral, churn
 
 SCHEDULE = Cosine()
 DDIM = ddim(SCHEDULE)
