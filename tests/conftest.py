@@ -28,7 +28,7 @@ def noise(monkeypatch, tmp_path):
     from diffusion_jax import from_config, run
     from tests.runs import random_dataset
 
-    monkeypatch.setattr(from_config.parts, "load_dataset", lambda *a, **k: random_dataset())
+    monkeypatch.setattr(from_config.data, "load_dataset", lambda *a, **k: random_dataset())
     monkeypatch.setattr(run.evaluation, "cache_dir", lambda: tmp_path / "cache")
     monkeypatch.setattr("diffusion_jax.evaluation.extractor.STEPS", 3)
 

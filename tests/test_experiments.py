@@ -335,7 +335,7 @@ def test_upscaling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return Split(ArraySource(source.items.repeat(3, axis=-1), source.labels), captions)
 
     data = Dataset("colours", Images((8, 8, 3)), {"train": split(8, 0), "heldout": split(6, 1)})
-    monkeypatch.setattr(from_config.parts, "load_dataset", lambda *a, **k: data)
+    monkeypatch.setattr(from_config.data, "load_dataset", lambda *a, **k: data)
     config = tiny(**{**TEXT, "image_condition__name": "low_resolution"})
     config.update_from_flattened_dict(
         {"train.steps": 1, "train.heldout_every": 0, "sample.steps": 1}

@@ -18,6 +18,7 @@ class Kind:
         shape: of one item, as stored and as `x`.
         noun: plural, for messages and reports.
         stored: dtype as stored.
+        dtype: of `x`.
         levels: number of values that an entry of `x` can have, evenly over [-1, 1]; 0 for
             continuous data.
         limit: largest absolute value of an entry of `x`; None if there is none.
@@ -27,6 +28,7 @@ class Kind:
     shape: tuple[int, ...]
     noun: ClassVar[str] = "items"
     stored: ClassVar[type] = np.float32
+    dtype: ClassVar[type] = np.float32
     levels: ClassVar[int] = 0
     limit: ClassVar[float | None] = None
     shown: ClassVar[int] = 100
@@ -38,7 +40,7 @@ class Kind:
 
     def decode(self, items: Any) -> np.ndarray:
         """`x` float32 `[..., *shape]` of stored items."""
-        return np.asarray(items, np.float32)
+        return np.asarray(items, self.dtype)
 
     def encode(self, x: Any) -> np.ndarray:
         """Stored items of `x` `[..., *shape]`."""

@@ -56,10 +56,8 @@ def drop(cond: Cond, keys: Array, rate: float, rates: Mapping[str, float] | None
 
     def off(keys: Array, rate: float, part: Cond) -> Cond:
         draws = jax.vmap(lambda key: jax.random.bernoulli(key, rate))(keys)
-        return {
-            name: jnp.where(per_sample(draws, value), switched_off(value), value)
-            for name, value in part.items()
-        }
+        none = unconditional(part)
+        return {n: jnp.where(per_sample(draws, v), none[n], v) for n, v in part.items()}
 
     found = dict(cond)
     for number, (part, names) in enumerate(PARTS.items()):

@@ -49,7 +49,6 @@ def contrastive(config: Config) -> Callable[[Dataset], Task]:
                 "objective.name='contrastive' trains a network that compares pictures with texts "
                 "and draws none: it has --mode train, evaluate and plan"
             ),
-            metrics=("names",),
             likeness=model,
             reader=reader,
         )

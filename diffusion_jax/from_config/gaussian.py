@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.data import Dataset
 from diffusion_jax.diffusion import time_sampling
-from diffusion_jax.evaluation.field import MOST_DIMS
-from diffusion_jax.from_config.choices import Config, ConfigError, metrics_of
+from diffusion_jax.from_config.choices import Config
 from diffusion_jax.from_config.guidance import check as check_guidance
 from diffusion_jax.from_config.guidance import make_guidance
 from diffusion_jax.from_config.images import make_image_condition
@@ -23,8 +22,6 @@ from diffusion_jax.objectives.gaussian import GaussianLoss
 from diffusion_jax.objectives.parts import PLAIN, Conditioning
 from diffusion_jax.types import Array, Key, Params
 
-METRICS = ("distances", "denoising", "likelihood", "names")
-
 
 def gaussian(config: Config) -> Callable[[Dataset], Task]:
     """The task for a data set, with all that can be checked without one checked.
@@ -38,8 +35,6 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
     times, error = make_times(config, schedule), make_error(config, process)
     grid, sampler = make_grid(config, schedule), make_sampler(config, schedule)
     check_guidance(config)
-    if "names" in metrics_of(config) and not config.evaluate.names.judge:
-        raise ConfigError("evaluate.metrics: 'names' needs evaluate.names.judge, its folder")
 
     def make(dataset: Dataset) -> Task:
         kind = dataset.kind
@@ -78,7 +73,6 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
                 *(model, process, codec, sampler, grid),
                 guidance=make_guidance(config, schedule, codec.limit),
             ),
-            metrics=METRICS + ("field",) * (len(kind.shape) == 1 and kind.shape[0] <= MOST_DIMS),
             quantile=times.quantile,
             reader=reader,
             condition=given.sample,

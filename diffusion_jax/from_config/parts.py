@@ -9,12 +9,13 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from diffusion_jax.data import Dataset, describe_dataset, empty_dataset, load_dataset
-from diffusion_jax.data.dataset import Options
+from diffusion_jax.data import Dataset
 from diffusion_jax.from_config.averages import make_averages
 from diffusion_jax.from_config.checks import check_numbers
-from diffusion_jax.from_config.choices import ConfigError, check_known, keyed, lookup, metrics_of
+from diffusion_jax.from_config.choices import ConfigError, check_known, keyed, lookup
 from diffusion_jax.from_config.contrastive import contrastive
+from diffusion_jax.from_config.data import make_dataset
+from diffusion_jax.from_config.evaluators import check_metrics
 from diffusion_jax.from_config.gaussian import gaussian
 from diffusion_jax.from_config.task import Task
 from diffusion_jax.generation.generator import Generator
@@ -29,7 +30,6 @@ TASKS: dict[str, Callable[[ConfigDict], Callable[[Dataset], Task]]] = {
     "contrastive": contrastive,
 }
 """By `objective.name`: from a config, checked, to the task for a data set."""
-MEMORY = {"auto": None, "always": True, "never": False}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,8 +83,7 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
             f"train.keep_best: {dataset.name} has no held-out {dataset.kind.noun} to go by"
         )
     task = make_task(dataset)
-    for name in metrics_of(config):
-        check_known(name, task.metrics, "evaluate.metrics")
+    check_metrics(config, task, dataset.kind)
     try:
         abstract_state(task.init, optimizer, averages)
     except ValueError as error:
@@ -144,37 +143,3 @@ def make_parallel(config: ConfigDict) -> Parallel:
     if settings.strategy == "replicated":
         return Replicated()
     return Sharded(settings.fsdp, settings.model)
-
-
-def make_dataset(config: ConfigDict, **changes: Any) -> Dataset:
-    """The data, with `changes` of its options.
-
-    Raises:
-        ConfigError: a setting is not possible.
-        DataError: the data is not there, or not as the config says.
-    """
-    memory = lookup(MEMORY, config.data.in_memory, "data.in_memory")
-    return load_dataset(memory=memory, **{**_options(config), **changes})
-
-
-def _options(config: ConfigDict) -> dict[str, Any]:
-    data = {**config.data, "data_dir": config.data.dir}
-    return {field.name: data[field.name] for field in dataclasses.fields(Options)}
-
-
-def planned_dataset(config: ConfigDict) -> Dataset:
-    """The data, or if it is not prepared yet, or `plan.shape` says another, its shape alone.
-
-    Raises:
-        ConfigError: `plan.shape` is none.
-        DataError: as for the data itself.
-    """
-    shape = tuple(config.plan.shape)
-    found = describe_dataset(**_options(config)) or make_dataset(config)
-    if not shape:
-        return found
-    if len(shape) != len(found.kind.shape) or min(shape) < 1:
-        raise ConfigError(f"plan.shape={shape} must have as many sides as {found.kind.words} have")
-    captioned = found.splits["train"].captions is not None
-    kind = dataclasses.replace(found.kind, shape=shape)
-    return empty_dataset(found.name, kind, found.class_names, captioned)

@@ -25,7 +25,6 @@ class Task:
         heldout_loss: the same without dropout of any kind, given items as samples are.
         generator: from parameters to samples; None for networks that draw nothing.
         draws_nothing: why that is so, for messages.
-        metrics: names in `evaluate.metrics` by which it can be measured.
         likeness: for networks that compare items with texts, `(params, x, cond) -> Likeness`.
         quantile: of the law of training times; None where there are none.
         reader: of texts; None where there are none to be read.
@@ -40,7 +39,6 @@ class Task:
     heldout_loss: LossFn
     generator: Generator | None = None
     draws_nothing: str = ""
-    metrics: tuple[str, ...] = ()
     likeness: Callable[[Params, Array, Cond], Likeness] | None = None
     quantile: Quantile | None = None
     reader: Reader | None = None

@@ -50,7 +50,7 @@ class MLP(nn.Module):
 
         Args:
             x_t: noisy points, [B, D].
-            t: times in [0, 1], [B].
+            t: times as the process tells them (`process.TimeInput`), [B].
             cond: `label` and the `vectors`, as in `conditioning.py`; none there is unconditional.
             train: of no effect: there is no dropout.
 
@@ -58,6 +58,8 @@ class MLP(nn.Module):
             The prediction, float32 [B, out_channels].
         """
         del train
+        if x_t.ndim != 2:
+            raise ValueError(f"model.name='mlp' is for vectors, not samples of {x_t.shape[1:]}")
         layer = partial(dense, dtype=self.dtype)
         emb = ConditionEmbedding(
             self.features, 128, self.num_classes, self.vectors, self.dtype, name="embedding"

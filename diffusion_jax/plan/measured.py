@@ -58,9 +58,10 @@ class Steps:
         self._state, self._key = self._parallel.place((state, key))
         self._frozen = self._parallel.place(parts.task.frozen, donated=False)
         size = config.train.batch_size // self._parallel.share[1]
-        noise = np.random.default_rng(0).uniform(-1, 1, (size, *program.dataset.kind.shape))
+        kind = program.dataset.kind
+        noise = np.random.default_rng(0).uniform(-1, 1, (size, *kind.shape))
         cond = {name: one.repeat(size, axis=0) for name, one in parts.task.cond.items()}
-        self._batch: Batch = {"x": noise.astype(np.float32), "cond": cond}
+        self._batch: Batch = {"x": noise.astype(kind.dtype), "cond": cond}
 
     def compile(self) -> None:
         """Makes the program, or loads it, and keeps to batches of noise: the next is a step alone.

@@ -103,12 +103,13 @@ class Program:
     def batch(self, size: int) -> dict[str, Any]:
         """Shapes of a batch of `size`."""
         integers = jax.ShapeDtypeStruct((size,), np.int32)
-        shape = (size, *self.dataset.kind.shape)
+        kind = self.dataset.kind
+        x = jax.ShapeDtypeStruct((size, *kind.shape), kind.dtype)
         cond = {
             name: jax.ShapeDtypeStruct((size, *one.shape[1:]), one.dtype)
             for name, one in self.parts.task.cond.items()
         }
-        return {"x": jax.ShapeDtypeStruct(shape, np.float32), "cond": cond, "index": integers}
+        return {"x": x, "cond": cond, "index": integers}
 
     @property
     def parameters(self) -> int:

@@ -12,17 +12,17 @@ MEANING = {
     "inception_score": ("inception score", "higher is better, up to the number of classes"),
     "inception_score_infinite": ("the same, of infinitely many samples", "higher is better"),
     "precision": ("precision: samples that look real", "higher is better"),
-    "recall": ("recall: real images that samples cover", "higher is better"),
-    "density": ("density: how typical samples are", "1 as real images; higher is narrower"),
-    "coverage": ("coverage: real images with a sample nearby", "higher is better"),
+    "recall": ("recall: real data that samples cover", "higher is better"),
+    "density": ("density: how typical samples are", "1 as real data; higher is narrower"),
+    "coverage": ("coverage: real data with a sample nearby", "higher is better"),
     "nearest_training_distance": (
-        "median distance to the nearest training image",
-        "much below held-out images: memorised",
+        "median distance to the nearest training item",
+        "much below held-out data: memorised",
     ),
-    "memorised_share": ("nearer to training than 5% of held-out images", "5%: memorises nothing"),
+    "memorised_share": ("nearer to training than 5% of held-out data", "5%: memorises nothing"),
     "copied_share": (
-        "three times nearer to one training image than to the next",
-        "much above held-out images: copies",
+        "three times nearer to one training item than to the next",
+        "much above held-out data: copies",
     ),
 }
 """By what the name of a figure begins with: a title, and how to read it."""

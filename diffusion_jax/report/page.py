@@ -11,19 +11,23 @@ from diffusion_jax.system.files import write_whole
 
 NOTES = {
     "top1": "A name is found where no other of as many names is as near to the picture in the eyes "
-    "of the judge, a small network that has seen the training images alone: real pictures "
+    "of the judge, a small network that has seen the training data alone: real pictures "
     "are the bar, not 100%. Concept and style words both count.",
-    "bits": "Bits per dimension are of 256 grey levels, by the averaged network without guidance "
-    "and clipping. The three are of three models: of the deterministic flow (an upper "
+    "bits": "Bits per dimension are of a probability where data have levels, else of a density; by "
+    "the averaged network without guidance and clipping. The three are of three models: of the deterministic flow (an upper "
     "bound, as its density is averaged over each level's bin), and upper bounds of "
     "stochastic sampling in infinitely many steps and in those of the grid.",
+    "field": "`field_error` is the distance of the learned score from the exact one in units of the "
+    "noise, sigma |s_hat - s| per dimension (the error of eps_hat), `_label` under the points' own "
+    "labels. The divergence is -2 where the field leads to a point, -1 to a curve, above 0 where "
+    "paths part.",
 }
 """By what the names of figures begin with: how they are read."""
 MEMORISED = (
-    "**Samples are copies of training images**: more of them than of held-out images are too "
+    "**Samples are copies of training data**: more of them than of held-out data are too "
     "near to one, and much nearer to it than to the next. See the nearest pairs above."
 )
-NOT_MEMORISED = "No copies of training images are seen among the samples."
+NOT_MEMORISED = "No copies of training data are seen among the samples."
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
@@ -84,7 +88,7 @@ def _how_to_read(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if heldout and not suffix(entry):
         ratio = entry["value"] / heldout["value"]
         lines.append(
-            f"The samples' Frechet distance is {ratio:.2f} times that of the held-out images."
+            f"The samples' Frechet distance is {ratio:.2f} times that of the held-out data."
         )
     passport = entry["passport"]
     lines.append(
@@ -97,27 +101,27 @@ def _how_to_read(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
         bias = entry["value"] - limit["value"]
         lines.append(
             f"Of {entry['n']:,} samples the Frechet distance is about {bias:.2g} above that of "
-            "infinitely many, and figures of other numbers of images are compared by the "
+            "infinitely many, and figures of other numbers of items are compared by the "
             "extrapolated value."
         )
     if heldout and heldout["n"] != entry["n"]:
         lines.append(
-            "Recall, coverage and distances without extrapolation depend on the number of images: "
-            f"{heldout['n']:,} held-out images are no bound of them for {entry['n']:,} samples."
+            "Recall, coverage and distances without extrapolation depend on the number of items: "
+            f"{heldout['n']:,} held-out data are no bound of them for {entry['n']:,} samples."
         )
     lines += [
         "",
         "The intervals are of what this model gives on average at this number of samples, against "
-        "these reference images; those of recall and coverage are over draws of both.",
+        "this reference; those of recall and coverage are over draws of both.",
         "",
     ]
     return lines
 
 
 def memorises(result: Mapping[str, Mapping[str, Any]]) -> bool | None:
-    """Whether samples are copies of training images; None where it was not measured.
+    """Whether samples are copies of training data; None where it was not measured.
 
-    That is so where more of them than of held-out images are too near to one, both by the distance
+    That is so where more of them than of held-out data are too near to one, both by the distance
     alone and by how much nearer than to the next, beyond all intervals.
     """
     names = "memorised_share", "copied_share", "copied_share_heldout"

@@ -1,4 +1,4 @@
-"""Tables of `report.md`: samples beside real images, names, noise levels, EMA lengths."""
+"""Tables of `report.md`: samples beside real data, names, noise levels, EMA lengths."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from diffusion_jax.report.passports import differences
 
 Result = Mapping[str, Mapping[str, Any]]  # as in `result.json`
 ESTIMATES = {
-    "ode": "probability-flow ODE, by Hutchinson's estimate, of dequantised images",
+    "ode": "probability-flow ODE, by Hutchinson's estimate, of dequantised data",
     "bound": "variational bound in continuous time",
     "ancestral": "variational bound of the ancestral sampler in the steps of the grid",
 }
@@ -17,14 +17,17 @@ NAMES = {"top1": "name found", "top5": "among the five nearest", "clip_score": "
 
 
 def result_tables(result: Result) -> str:
-    """Markdown: each metric of the samples beside that of real images; likelihoods, if measured.
+    """Markdown: each metric of the samples beside that of real data; likelihoods, if measured.
 
     Where several EMA lengths were measured, a row for each.
     """
     if any(suffix(entry) for entry in result.values()):
         parts = _by_length(result)
     else:
-        parts = [_samples(result), _bits(result), _denoising(result), _names(result)]
+        parts = [
+            *(_samples(result), _bits(result), _denoising(result), _names(result)),
+            _others(result),
+        ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
@@ -36,7 +39,7 @@ def _samples(result: Result) -> list[str]:
         title, direction = MEANING[kind(name)]
         cells = as_cells(result, (name, f"{name}_heldout"))
         rows.append([f"{title} (`{name}`)", *cells, direction])
-    lines = table(("metric", "samples (95% interval)", "held-out real images", ""), rows)
+    lines = table(("metric", "samples (95% interval)", "held-out data", ""), rows)
     if said := differences(samples, MEASURED):
         lines += ["", "Not all figures of the table are of the same:", ""]
         lines += [f"- {sentence}" for sentence in said]
@@ -53,8 +56,8 @@ def _bits(result: Result) -> list[str]:
             cells = as_cells(result, (heldout, train))
             rows.append([f"{title} (`bits_{name}`)", *cells, str(cost)])
     heads = (
-        *("bits per dimension (lower is better)", "held-out images (95% interval)"),
-        *("training images", "evaluations per image"),
+        *("bits per dimension (lower is better)", "held-out data (95% interval)"),
+        *("training data", "evaluations per item"),
     )
     return table(heads, rows)
 
@@ -67,8 +70,8 @@ def _denoising(result: Result) -> list[str]:
         time = result[gap]["passport"]["t"]
         rows.append([f"t = {time}", *as_cells(result, (train, heldout, gap))])
     heads = (
-        *("denoising, squared error per dimension", "training images (95% interval)"),
-        *("held-out images", "held-out / training"),
+        *("denoising, squared error per dimension", "training data (95% interval)"),
+        *("held-out data", "held-out / training"),
     )
     return table(heads, rows)
 
@@ -89,6 +92,14 @@ def _names(result: Result) -> list[str]:
     return table(("names", "by chance", *heads.values()), rows)
 
 
+def _others(result: Result) -> list[str]:
+    """A row for each figure that no other table has."""
+    elsewhere = ("bits_", "denoising_", *(f"{name}_" for name in NAMES))
+    names = [name for name in result if not kind(name) and not name.startswith(elsewhere)]
+    rows = [[f"`{name}`", *as_cells(result, [name])] for name in names]
+    return table(("figure", "value (95% interval)"), rows)
+
+
 def _by_length(result: Result) -> list[list[str]]:
     """Tables with a row for each EMA length, and what the intervals tell."""
     metrics: dict[str, dict[float, Mapping[str, Any]]] = {}
@@ -98,7 +109,7 @@ def _by_length(result: Result) -> list[list[str]]:
             entries[entry["passport"]["length"]] = entry
     samples = {n: "; ".join(MEANING[kind(n)]) for n in metrics if kind(n) in BY_LENGTH}
     bits = {
-        f"bits_{n}_heldout": f"bits per dimension of held-out images, {title}; lower is better"
+        f"bits_{n}_heldout": f"bits per dimension of held-out data, {title}; lower is better"
         for n, title in ESTIMATES.items()
         if f"bits_{n}_heldout" in metrics
     }
@@ -126,7 +137,7 @@ def _length_table(
         rows.append([f"{length}{off}", *as_cells(row, titles)])
     heldout = as_cells(result, [f"{name}_heldout" for name in titles])
     if any(heldout):
-        rows.append(["held-out real images", *heldout])
+        rows.append(["held-out data", *heldout])
     heads = (f"{title} (`{name}`)" for name, title in titles.items())
     return table(["EMA length (95% intervals)", *heads], rows)
 

@@ -25,7 +25,7 @@ def child(workdir: Path, checkpoint_every: int, cache: Path) -> None:
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     run.command.enable_compilation_cache = lambda: None
-    from_config.parts.load_dataset = lambda *a, **k: random_dataset()
+    from_config.data.load_dataset = lambda *a, **k: random_dataset()
     sys.exit(run.run(tiny(**SETTINGS, train__checkpoint_every=checkpoint_every), workdir, "train"))
 
 
@@ -33,7 +33,7 @@ def test_runs_killed_at_random_moments_end_in_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """20 kills, every second one while a checkpoint is written; then all that is carried."""
-    monkeypatch.setattr(from_config.parts, "load_dataset", lambda *a, **k: random_dataset())
+    monkeypatch.setattr(from_config.data, "load_dataset", lambda *a, **k: random_dataset())
     cache, killed, whole = tmp_path / "cache", tmp_path / "killed", tmp_path / "whole"
     folder = killed / "checkpoints"
 

@@ -96,7 +96,7 @@ def test_what_a_network_does_not_read_is_refused(
 
 
 def test_a_network_that_draws_nothing_says_so(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(from_config.parts, "load_dataset", lambda *a, **k: captioned_dataset())
+    monkeypatch.setattr(from_config.data, "load_dataset", lambda *a, **k: captioned_dataset())
     clip = {
         "objective__name": "contrastive",
         "model__name": "dual_encoder",

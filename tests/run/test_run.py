@@ -323,7 +323,7 @@ def config_and_shape(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Config
             for name, split in dataset.splits.items()
         }
         dataset = dataclasses.replace(dataset, name="texts", splits=splits, class_names=())
-    monkeypatch.setattr(from_config.parts, "load_dataset", lambda *a, **k: dataset)
+    monkeypatch.setattr(from_config.data, "load_dataset", lambda *a, **k: dataset)
     return config, shape
 
 
@@ -600,7 +600,7 @@ from pathlib import Path
 from tests import runs as t
 from diffusion_jax import from_config, run
 from diffusion_jax.evaluation import extractor
-from_config.parts.load_dataset = lambda *a, **k: t.random_dataset()
+from_config.data.load_dataset = lambda *a, **k: t.random_dataset()
 run.evaluation.cache_dir = lambda: Path({out!r}) / "cache"
 extractor.STEPS = 3
 sys.exit(run.run(t.tiny(), Path({out!r}), "all"))

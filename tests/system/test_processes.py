@@ -32,7 +32,7 @@ def child(number: int, count: int, port: int, workdir: Path, strategy: str, slow
     jax.config.update("jax_compilation_cache_dir", str(workdir.parent / "cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     run.command.enable_compilation_cache = lambda: None
-    from_config.parts.load_dataset = lambda *a, **k: random_dataset()
+    from_config.data.load_dataset = lambda *a, **k: random_dataset()
     if slow:
         for layout in (Replicated, Sharded):
 
@@ -87,7 +87,7 @@ def test_killed_and_started_again_they_train_the_network_of_one(
 
     assert "step" not in (folder / "1.log").read_text()  # one speaks
 
-    monkeypatch.setattr(from_config.parts, "load_dataset", lambda *a, **k: random_dataset())
+    monkeypatch.setattr(from_config.data, "load_dataset", lambda *a, **k: random_dataset())
     assert run.run(config(), folder, "train") == 0
     assert f"going on from step {stopped}" in capsys.readouterr().out
     undisturbed = tmp_path / "four"

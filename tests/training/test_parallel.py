@@ -60,7 +60,7 @@ def draw(parts: from_config.Parts, params: Any) -> np.ndarray:
 
 def eight(out: str) -> None:
     """What the process with eight devices does."""
-    from_config.parts.load_dataset = lambda *a, **k: random_dataset()
+    from_config.data.load_dataset = lambda *a, **k: random_dataset()
     assert jax.device_count() == 8
     made, found = parts(), {}
     for name, layout in LAYOUTS.items():
@@ -108,7 +108,7 @@ def test_every_layout_trains_the_network_of_one_device(name: str, found: dict) -
 def test_parameters_that_are_cut_draw_the_samples_of_one_device(
     found: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(from_config.parts, "load_dataset", lambda *a, **k: random_dataset())
+    monkeypatch.setattr(from_config.data, "load_dataset", lambda *a, **k: random_dataset())
     made = parts()
     shapes = jax.eval_shape(made.task.init, jax.random.key(0))
     leaves, structure = jax.tree.flatten(shapes)
