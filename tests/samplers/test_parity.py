@@ -35,7 +35,7 @@ from tests.compiled import quick_jit
 from tests.oracles import three_components
 
 REFERENCE = np.load(pathlib.Path(__file__).parents[1] / "reference" / "samplers.npz")
-DRAWING = ("ancestral", "churn", "ddim", "sde")
+DRAWING = ("ddim", "sde")
 """The modules of `diffusion_jax.samplers` that draw noise."""
 
 TABLE, SCALED, FLOW = schedules.DDPM(), schedules.ScaledLinear(), schedules.Flow()
