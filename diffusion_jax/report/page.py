@@ -14,12 +14,12 @@ NOTES = {
     "of the judge, a small network that has seen the training data alone: real pictures "
     "are the bar, not 100%. Concept and style words both count.",
     "bits": "Bits per dimension are of a probability where data have levels, else of a density; by "
-    "the averaged network without guidance and clipping. The three are of three models: of the deterministic flow (an upper "
-    "bound, as its density is averaged over each level's bin), and upper bounds of "
-    "stochastic sampling in infinitely many steps and in those of the grid.",
+    "the averaged network without guidance and clipping. The three are of three models: of the "
+    "deterministic flow (an upper bound where its density is averaged over each level's bin), and "
+    "upper bounds of stochastic sampling in infinitely many steps and in those of the grid.",
     "field": "`field_error` is the distance of the learned score from the exact one in units of the "
-    "noise, sigma |s_hat - s| per dimension (the error of eps_hat), `_label` under the points' own "
-    "labels. The divergence is -2 where the field leads to a point, -1 to a curve, above 0 where "
+    "noise, sigma |s_hat - s| per dimension (the error of eps_hat), `_label` under the own label "
+    "of each. The divergence is -2 where the field leads to a point, -1 to a curve, above 0 where "
     "paths part.",
 }
 """By what the names of figures begin with: how they are read."""
