@@ -1,5 +1,7 @@
 """Small runs: their configs, their data, and what they leave."""
 
+import dataclasses
+import importlib
 import os
 import subprocess
 import sys
@@ -9,14 +11,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from ml_collections import ConfigDict
 
 from configs import default
 from diffusion_jax import from_config, run
-from diffusion_jax.data import ArraySource, Captions, Dataset, Images, Split
+from diffusion_jax.data import ArraySource, Captions, Dataset, Images, Split, load_dataset
+from diffusion_jax.data.sets.points import POINTS
 from diffusion_jax.types import Context, Key
 
 ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
+SHAPES = {
+    "cifar10_ddpm": (32, 32, 3),
+    "emoji_clip": (32, 32, 3),
+    "emoji_text": (32, 32, 3),
+    "emoji_upscale": (64, 64, 3),
+    "fashion_mnist": (28, 28, 1),
+    "imagenet64_adm": (64, 64, 3),
+    "imagenet256_dit": (256, 256, 3),
+}
 TINY = {
     "model.name": "dit",
     "model.dit.hidden_size": 16,
@@ -32,7 +46,7 @@ TINY = {
     "sample.num_images": 12,
     "evaluate.num_samples": 60,
     "evaluate.bootstrap": 10,
-    "evaluate.metrics": ("distances", "denoising"),
+    "evaluate.metrics": "distances,denoising",
 }
 
 
@@ -47,6 +61,26 @@ def random_dataset(shape: tuple[int, ...] = (8, 8, 1), num_classes: int = 10) ->
     names = tuple(map(str, range(num_classes)))
     splits = {"train": split(40), "heldout": split(20)}
     return Dataset("noise", Images(shape), splits, names, fingerprint="noise")
+
+
+def config_with_noise(name: str, monkeypatch: pytest.MonkeyPatch) -> ConfigDict:
+    """A file's config, with noise in the shape of its images for data, where it is of images."""
+    config: ConfigDict = importlib.import_module(f"configs.{name}").get_config()
+    if config.data.name in POINTS:
+        monkeypatch.setattr(from_config.data, "load_dataset", load_dataset)
+        return config
+    shape = SHAPES.get(name, (8, 8, 1))
+    assert config.data.image_size in (0, shape[0])
+    dataset = random_dataset(shape)
+    if config.text.name != "none":  # its package need not be there
+        config.text.name = "bytes"
+        splits = {
+            key: Split(split.source, Captions.of([[f"text {i}"] for i in range(len(split))]))
+            for key, split in dataset.splits.items()
+        }
+        dataset = dataclasses.replace(dataset, name="texts", splits=splits, class_names=())
+    monkeypatch.setattr(from_config.data, "load_dataset", lambda *a, **k: dataset)
+    return config
 
 
 def context_of(key: Key, axis_name: str | None = None) -> Context:

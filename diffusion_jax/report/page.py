@@ -18,9 +18,9 @@ NOTES = {
     "deterministic flow (an upper bound where its density is averaged over each level's bin), and "
     "upper bounds of stochastic sampling in infinitely many steps and in those of the grid.",
     "field": "`field_error` is the distance of the learned score from the exact one in units of the "
-    "noise, sigma |s_hat - s| per dimension (the error of eps_hat), `_label` under the own label "
-    "of each. The divergence is -2 where the field leads to a point, -1 to a curve, above 0 where "
-    "paths part.",
+    "noise, sigma |s_hat - s| per dimension (the error of eps_hat); `_label` is under each "
+    "point's own label. The divergence is -2 where the field leads to a point, -1 to a curve, above 0 "
+    "where paths part.",
 }
 """By what the names of figures begin with: how they are read."""
 MEMORISED = (

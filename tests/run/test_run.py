@@ -16,29 +16,26 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
 from diffusion_jax import from_config, run
-from diffusion_jax.data import Captions, Split
 from diffusion_jax.generation.generator import Request
 from diffusion_jax.generation.labels import cycle_labels, proportional_labels
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.parallel import Replicated
 from diffusion_jax.training.state import create_state
 from diffusion_jax.training.step import make_train_step
-from tests.runs import ROOT, TINY, assert_same, final_state, random_dataset, tiny
+from tests.runs import (
+    CONFIGS,
+    ROOT,
+    TINY,
+    assert_same,
+    config_with_noise,
+    final_state,
+    random_dataset,
+    tiny,
+)
 
-CONFIGS = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
-SHAPES = {
-    "cifar10_ddpm": (32, 32, 3),
-    "emoji_clip": (32, 32, 3),
-    "emoji_text": (32, 32, 3),
-    "emoji_upscale": (64, 64, 3),
-    "fashion_mnist": (28, 28, 1),
-    "imagenet64_adm": (64, 64, 3),
-    "imagenet256_dit": (256, 256, 3),
-}
 pytestmark = pytest.mark.usefixtures("noise")
 
 
@@ -310,28 +307,12 @@ def test_step_and_sampler_are_traced_once() -> None:
     assert traces["step"] == 1
 
 
-def config_and_shape(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[ConfigDict, tuple]:
-    """A file's config, with noise in the shape of its images for data."""
-    config = importlib.import_module(f"configs.{name}").get_config()
-    shape = SHAPES.get(name, (8, 8, 1))
-    assert config.data.image_size in (0, shape[0])
-    dataset = random_dataset(shape)
-    if config.text.name != "none":  # its package need not be there
-        config.text.name = "bytes"
-        splits = {
-            name: Split(split.source, Captions.of([["a text"]] * len(split)))
-            for name, split in dataset.splits.items()
-        }
-        dataset = dataclasses.replace(dataset, name="texts", splits=splits, class_names=())
-    monkeypatch.setattr(from_config.data, "load_dataset", lambda *a, **k: dataset)
-    return config, shape
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its train step is traced, and what samples from it; nothing is computed."""
-    config, shape = config_and_shape(name, monkeypatch)
+    config = config_with_noise(name, monkeypatch)
     parts = from_config.build(config)
+    shape = parts.dataset.kind.shape
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(
         lambda key: create_state(parts.task.init(key), parts.optimizer, parts.averages), key
@@ -364,7 +345,7 @@ def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("name", ["default", "imagenet64_adm"])
 def test_a_config_trains_shrunk(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the default UNet and with ADM's, without dropout; the others here train a DiT."""
-    config, _ = config_and_shape(name, monkeypatch)
+    config = config_with_noise(name, monkeypatch)
     shrunk = {
         "model.name": "unet",
         "model.unet.channels": 8,
