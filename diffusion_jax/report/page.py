@@ -15,12 +15,12 @@ NOTES = {
     "are the bar, not 100%. Concept and style words both count.",
     "bits": "Bits per dimension are of a probability where data have levels, else of a density; by "
     "the averaged network without guidance and clipping. The three are of three models: of the "
-    "deterministic flow (an upper bound where its density is averaged over each level's bin), and "
-    "upper bounds of stochastic sampling in infinitely many steps and in those of the grid.",
-    "field": "`field_error` is the distance of the learned score from the exact one in units of the "
-    "noise, sigma |s_hat - s| per dimension (the error of eps_hat); `_label` is under each "
-    "point's own label. The divergence is -2 where the field leads to a point, -1 to a curve, above 0 "
-    "where paths part.",
+    "deterministic flow (an upper bound where its density is averaged over each level's bin), "
+    "and upper bounds of stochastic sampling in infinitely many steps and in those of the grid.",
+    "field": "`field_error` is the distance of the learned score from the exact one in units of "
+    "the noise, sigma |s_hat - s| per dimension (the error of eps_hat); `_label` is under each "
+    "point's own label. The divergence is -2 where the field leads to a point, -1 to a curve, "
+    "above 0 where paths part.",
 }
 """By what the names of figures begin with: how they are read."""
 MEMORISED = (
