@@ -63,6 +63,7 @@ def test_a_sweep_is_sound(name: str) -> None:
     assert len(runs) == (45 if name == "prediction/five_seeds" else 27)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_digits")
 def test_generalisation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     halves = experiment("generalisation/halves")
@@ -81,6 +82,7 @@ def test_generalisation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert (tmp_path / "curve.png").stat().st_size
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_digits")
 def test_cost_of_guidance(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     cost = experiment("guidance/cost")
@@ -107,6 +109,7 @@ def test_two_calls_are_guidance() -> None:
     np.testing.assert_allclose(found[:, 0], -1 + 3.0 * (np.array([3, 5]) + 1))
 
 
+@pytest.mark.slow
 def test_laws_of_guidance(monkeypatch: pytest.MonkeyPatch) -> None:
     laws = experiment("guidance/laws")
     monkeypatch.setattr(laws, "SCALES", (2.0,))
@@ -117,6 +120,7 @@ def test_laws_of_guidance(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finite([value for row in rows for value in row.values() if not isinstance(value, str)])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_digits")
 def test_tradeoff_of_guidance(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tradeoff = experiment("guidance/tradeoff")
@@ -138,6 +142,7 @@ def test_intervals() -> None:
     assert finite([truth for truth, _ in found.values()])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_digits")
 @pytest.mark.parametrize("name", ["mixture", "digits"])
 def test_samplers(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -225,6 +230,7 @@ def test_a_benchmark_of_two_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert found["**dit sample / (steps x forward), ours**"] == 1
 
 
+@pytest.mark.slow
 def test_our_side_of_the_benchmark() -> None:
     ours = experiment("speed/ours")
     for name in ("unet", "dit"):  # the networks as they are, traced
@@ -271,6 +277,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Any:
     return steps
 
 
+@pytest.mark.slow
 def test_speed_of_steps(steps: Any, capsys: pytest.CaptureFixture) -> None:
     steps.train("dit_xl2", 2, 1)
     said = capsys.readouterr().out
@@ -295,7 +302,7 @@ def test_speed_of_sampling(
 ) -> None:
     def small(**options: Any) -> UNet:
         options = {key: value for key, value in options.items() if "attention" not in key}
-        few = {"channels": 4, "channel_mults": (1,), "num_blocks": 1, "num_heads": 1}
+        few = {"channels": 4, "channel_mults": (1, 1), "num_blocks": 1, "num_heads": 1}
         return UNet(**{**options, **few})
 
     monkeypatch.setattr(steps, "UNet", small)
@@ -304,12 +311,14 @@ def test_speed_of_sampling(
     assert " forwards/s" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_time_to_compile(steps: Any, capsys: pytest.CaptureFixture) -> None:
     """Without libtpu, on the CPU."""
     steps.depth("", [1])
     assert capsys.readouterr().out.startswith("depth 1: ")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_digits")
 def test_survival(tmp_path: Path) -> None:
     """What is compared after the kills; `tests/run/test_kill.py` kills."""
@@ -329,6 +338,7 @@ def test_speed_of_others() -> None:
         assert count == {"unet": 6_472_195, "dit": 32_499_120}[name]
 
 
+@pytest.mark.slow
 def test_upscaling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def split(num: int, first: int) -> Split:
         source, captions = colours(num, first)

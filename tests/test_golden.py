@@ -22,6 +22,10 @@ SMALL = {
     "model.dit.depth": 2,
     "model.dit.num_heads": 2,
     "model.unet.channels": 8,
+    "model.unet.channel_mults": (1, 2),
+    "model.unet.attention_levels": (1,),
+    "text.bytes.width": 16,
+    "text.bytes.depth": 1,
     "model.unet.num_blocks": 1,
     "model.unet.dropout": 0.0,
     "model.dual_encoder.channels": 8,
@@ -48,7 +52,12 @@ def numbers_of(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     return {key: float(metrics[key]) for key in ("loss", "grad_norm")}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+QUICK = ("digits", "points", "imagenet256_dit")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in CONFIGS]
+)
 def test_a_step_has_the_numbers_that_it_had(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found, golden = numbers_of(name, monkeypatch), json.loads(GOLDEN.read_text())[name]
     for key, value in golden.items():

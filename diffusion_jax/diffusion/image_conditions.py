@@ -21,7 +21,7 @@ LEVEL_WIDTH = 64
 
 
 @dataclasses.dataclass(frozen=True)
-@checked(factor="[2, inf)", least="[0, most]", most="[0, 1]")
+@checked(factor="[1, inf)", least="[0, most]", most="[0, 1]")
 class LowResolution:
     """The picture at a lower resolution, with noise of a known level in it.
 

@@ -49,16 +49,17 @@ def make_image_condition(
     if name == "none":
         return NOTHING
     settings = config.image_condition[name]
-    with keyed(f"image_condition.{name}", most=f"image_condition.{name}.max_noise"):
-        train: Condition = (
-            Masked(**settings)
-            if name == "masked"
-            else LowResolution(schedule, settings.factor, 0.0, settings.max_noise)
-        )
+    train: Condition
+    sample: Condition | None = None
+    with keyed(f"image_condition.{name}"):
+        if name == "masked":
+            train = sample = Masked(**settings)
+        else:
+            check({"factor": "[2, inf)", "max_noise": "[0, 1]"}, **settings)
+            train = LowResolution(schedule, settings.factor, 0.0, settings.max_noise)
         none = jax.tree.map(np.asarray, dict(nothing_given(train, shape)))
-    if name == "masked":
-        return ImageCondition(train, train, none)
-    with keyed("sample.upscale"):
-        check({"noise": "[0, max_noise]"}, noise=upscale.noise, max_noise=settings.max_noise)
-    sample = LowResolution(schedule, settings.factor, upscale.noise, upscale.noise)
+    if sample is None:
+        with keyed("sample.upscale"):
+            check({"noise": "[0, max_noise]"}, noise=upscale.noise, max_noise=settings.max_noise)
+        sample = LowResolution(schedule, settings.factor, upscale.noise, upscale.noise)
     return ImageCondition(train, sample, none)

@@ -56,6 +56,7 @@ def errors_of(made, grids, key, num=128):
     return [float(jnp.sqrt(jnp.mean((draw(times) - exact) ** 2))) for times in grids]
 
 
+@pytest.mark.slow
 def test_two_times_are_the_best_of_all_that_there_are():
     """Two steps have a start and one time between: all on a grid of 0.04 are tried."""
     made = generator(dpmpp_multistep, jnp.array([1.0, 0.0]))
@@ -69,6 +70,7 @@ def test_two_times_are_the_best_of_all_that_there_are():
     assert found.times[2] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cosine", "edm", "flow"])
 def test_better_than_every_other_grid_on_other_noise(name):
     """Also from `t = 1` with alpha = 0, and on a schedule of other times."""

@@ -106,6 +106,7 @@ def sampled(workdir: Path, **changes: Any) -> int:
     return run.run(config, workdir, "sample")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["noise", "inversion"])
 def test_variants_of_a_file_are_drawn(trained: Path, tmp_path: Path, by: str) -> None:
     colour = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)

@@ -167,6 +167,7 @@ def two_factors(schedule):
 ON, OFF = np.zeros(6, np.int32), np.full(6, -1, np.int32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddpm", "flow", "edm"])
 def test_independent_factors_compose_to_their_product(x64, name):
     """At every noise level, where they are independent given noisy data."""

@@ -23,6 +23,7 @@ def simulated() -> dict[str, tuple[float, float]]:
     return coverages(setting, repeats=200, draws=200, many=20_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS)
 def test_intervals_contain_the_truth(metric: str) -> None:
     truth, share = simulated()[metric]

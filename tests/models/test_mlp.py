@@ -19,6 +19,7 @@ def random_params(net):
     return jax.tree.map(lambda a: jnp.asarray(rng.normal(0, 0.3, a.shape), a.dtype), shapes)
 
 
+@pytest.mark.slow
 def test_it_starts_at_zero():
     params = NET.init(jax.random.key(0), X, T, COND)
     np.testing.assert_array_equal(NET.apply(params, X, T, COND), np.zeros((4, 6)))

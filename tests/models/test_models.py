@@ -138,6 +138,7 @@ def test_unet_with_text_agrees_with_diffusers():
     np.testing.assert_allclose(y, reference["y"], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "net",
     [
@@ -186,6 +187,7 @@ def test_flops_of_known_programs():
     assert count_flops(depthwise.apply, params, x) == 2 * (2 * 8 * 8 * 6) * 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ours", "library", "shape", "kernel"),
     [
@@ -276,6 +278,7 @@ def test_another_platform_is_traced_for_as_told(monkeypatch):
     assert "optimization_barrier" in jaxpr
 
 
+@pytest.mark.slow
 def test_conv_layer_is_the_same_at_every_stride_and_size():
     x = jax.random.normal(jax.random.key(1), (1, 4, 4, 4, 2))
     for axes, size, stride in itertools.product((1, 2, 3), (1, 3), (1, 2)):
@@ -286,6 +289,7 @@ def test_conv_layer_is_the_same_at_every_stride_and_size():
         np.testing.assert_allclose(ours.apply(params, x), theirs.apply(params, x), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL_NETS)
 def test_output_is_zero_at_initialisation_and_reads_every_input_after(name):
     net = SMALL_NETS[name]
@@ -372,6 +376,7 @@ def test_impossible_sizes_are_refused_by_name(net, size, message):
         jax.eval_shape(net.init, jax.random.key(0), x, T, {})
 
 
+@pytest.mark.slow
 def test_patches_are_the_pixels_of_a_patched_unet():
     patches = patchify(X, 2)
     np.testing.assert_array_equal(patches[:, 1, 2], X[:, 2:4, 4:6].reshape(2, -1))

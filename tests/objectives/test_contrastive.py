@@ -136,6 +136,7 @@ def test_ranks_count_what_is_as_near_and_retrieval_by_chance_is_chance():
     assert abs(by_chance["clip_score"].value) < 5 / num**0.5
 
 
+@pytest.mark.slow
 def test_vectors_have_length_one_and_no_text_has_none():
     net = DualEncoder(16, 4, 8, 0.0)
     x = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)

@@ -12,6 +12,8 @@ from diffusion_jax import from_config, run
 from diffusion_jax.generation.generator import Request
 from tests.runs import tiny
 
+pytestmark = pytest.mark.slow
+
 GUIDED = {
     "train__steps": 4,
     "train__checkpoint_every": 2,

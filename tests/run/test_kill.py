@@ -11,6 +11,8 @@ from experiments.survival.kill import assert_same_bits, carried, kill_often
 from tests.forked import Forked
 from tests.runs import random_dataset, tiny
 
+pytestmark = pytest.mark.slow
+
 STEPS = 48
 KILLS = 20
 SETTINGS = {

@@ -14,6 +14,8 @@ from diffusion_jax.from_config import ConfigError
 from diffusion_jax.training.checkpoint import CheckpointError
 from tests.runs import TEXT, captioned_dataset, tiny
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "train__steps": 40,
     "train__checkpoint_every": 20,

@@ -80,6 +80,7 @@ def test_the_whole_job_and_what_it_leaves(tmp_path: Path, capsys: pytest.Capture
     assert "step 6/6" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_optimised_times_and_likelihood(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Times are searched for once; three estimates stand side by side in the report."""
     assert run.run(tiny(), tmp_path, "train") == 0
@@ -148,6 +149,7 @@ def test_a_missing_reference_is_refused_before_any_training(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_what_is_learned_beside_the_network_moves(tmp_path: Path) -> None:
     c = tiny(time_sampling__learned=True, objective__learned_uncertainty=True)
     assert run.run(c, tmp_path, "train") == 0
@@ -156,6 +158,7 @@ def test_what_is_learned_beside_the_network_moves(tmp_path: Path) -> None:
     assert np.ptp(jax.tree.leaves(params["uncertainty"])[-1]) > 0
 
 
+@pytest.mark.slow
 def test_a_picture_can_be_made_again_from_what_its_png_says(tmp_path: Path) -> None:
     assert run.run(tiny(), tmp_path, "all") == 0
     picture = tmp_path / "samples/images/000007.png"
@@ -176,6 +179,7 @@ def test_a_picture_can_be_made_again_from_what_its_png_says(tmp_path: Path) -> N
     assert np.abs(np.asarray(Image.open(picture), int) - pixels).max() <= 1
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_also_after_sigterm_and_ctrl_c(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -206,6 +210,7 @@ def test_same_seed_same_bits_also_after_sigterm_and_ctrl_c(
     assert not np.array_equal(one[3], final_state(tiny(seed=1), tmp_path / "four")[3])
 
 
+@pytest.mark.slow
 def test_a_full_disk_or_a_closed_workdir_ends_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -250,6 +255,7 @@ def test_a_full_disk_or_a_closed_workdir_ends_in_one_line(
     )
 
 
+@pytest.mark.slow
 def test_sample_i_is_the_same_in_any_batch() -> None:
     config = tiny(sample__sampler="ancestral", sample__guidance_scale=2.0)
     parts = from_config.build(config)
@@ -270,6 +276,7 @@ def test_sample_i_is_the_same_in_any_batch() -> None:
             np.testing.assert_allclose(x, whole[rows], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_step_and_sampler_are_traced_once() -> None:
     parts = from_config.build(tiny())
     traces = {"step": 0, "sampler": 0}
@@ -307,6 +314,7 @@ def test_step_and_sampler_are_traced_once() -> None:
     assert traces["step"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its train step is traced, and what samples from it; nothing is computed."""
@@ -342,6 +350,7 @@ def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.Monke
     assert denoised.x_0.shape == (size, *shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["default", "imagenet64_adm"])
 def test_a_config_trains_shrunk(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the default UNet and with ADM's, without dropout; the others here train a DiT."""
@@ -383,9 +392,9 @@ BAD = {
     "sample.checkpoint": (5, "no checkpoint of step 5"),
     "sample.ancestral.variance": ("learned", "objective.learned_variance"),
     "model.unet.channel_mults": ((1, 1, 1, 1, 1), "8x8 cannot be halved 4 times"),
-    "train.steps": (0, "must be at least 1"),
-    "train.keep_every": (-1, "must be 0 (none) or more"),
-    "data.stall_seconds": (0.0, "must be above 0"),
+    "train.steps": (0, "train.steps=0 must lie in [1, inf)"),
+    "train.keep_every": (-1, "train.keep_every=-1 must lie in [0, inf)"),
+    "data.stall_seconds": (0.0, "data.stall_seconds=0.0 must lie in (0, inf)"),
     "train.accumulate": (3, "must be a multiple of 3"),
     "ema.decay": (1.0, "ema.decay=1.0 must lie in [0, 1)"),
     "ema.lengths": ((0.1, 0.3), "ema.lengths=0.3 must lie in (0, 0.288"),
@@ -480,6 +489,7 @@ def test_plan_without_the_data() -> None:
         from_config.planned_dataset(config)
 
 
+@pytest.mark.slow
 def test_plan_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -509,6 +519,7 @@ def test_batch_not_divisible_by_devices(
     assert "train.batch_size=16 cannot be split over 5 devices" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_workdir_keeps_to_its_config(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert run.run(tiny(train__steps=1), tmp_path, "train") == 0
     before = (tmp_path / "config.json").read_text()
@@ -540,6 +551,7 @@ def test_a_batch_that_is_not_finite_is_skipped_and_said(
     assert all(np.isfinite(row["loss"]) for row in rows if "loss" in row)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -588,6 +600,7 @@ sys.exit(run.run(t.tiny(), Path({out!r}), "all"))
 """
 
 
+@pytest.mark.slow
 def test_without_tensorflow_everything_but_tensorboard(tmp_path: Path) -> None:
     script = WITHOUT_TENSORFLOW.format(root=str(ROOT), out=str(tmp_path))
     done = subprocess.run(

@@ -14,6 +14,8 @@ from diffusion_jax.data import train_batches
 from diffusion_jax.types import Batch
 from tests.runs import COLOURS, captioned_dataset, run_texts
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -113,7 +115,7 @@ def test_prompts_and_what_guides_reach_the_samples(
         ({"sample__negative": "grey"}, True, "sample.negative='grey' needs guidance"),
         ({"model__name": "dual_encoder"}, True,
          "'gaussian' and model.name='dual_encoder' do not go together"),
-        ({"evaluate__metrics": "names", "image_condition__name": "masked"}, True,
+        ({"evaluate__metrics": "names"}, True,
          "evaluate.metrics: 'names' needs evaluate.names.judge, its folder"),
         ({"evaluate__metrics": "names", "evaluate__names__judge": "x",
           "image_condition__name": "masked"}, True,

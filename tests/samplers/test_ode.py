@@ -205,6 +205,7 @@ def test_adaptive_from_noise_to_data_in_float32(name):
     assert_whole(adaptive, name, 1e-3)
 
 
+@pytest.mark.slow
 def test_adaptive_keeps_its_tolerance(x64):
     times = np.array([1.0, 0.0])
     exact = exact_states("flow", times)

@@ -217,6 +217,7 @@ KEPT = {
 """Which of 11 states are kept, by `keep_every`."""
 
 
+@pytest.mark.slow
 def test_kept_states_are_those_of_an_explicit_loop(x64):
     schedule, times = SCHEDULES["cosine"], time_grids.uniform(10)
     keys = sample_keys(jax.random.key(1), jnp.arange(3))

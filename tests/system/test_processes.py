@@ -18,6 +18,8 @@ from diffusion_jax.training.parallel import Replicated, Sharded
 from tests.forked import Forked
 from tests.runs import final_state, random_dataset, tiny
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {"train.steps": 8}
 SECONDS = 1.5  # a step of processes that are to be stopped; JAX looks for signals every second
 

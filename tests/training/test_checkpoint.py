@@ -64,6 +64,7 @@ def damage(path: Path, rng: np.random.Generator) -> str:
     return str(kind)
 
 
+@pytest.mark.slow
 def test_every_damage_is_noticed_and_the_newest_sound_one_is_used(
     three: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

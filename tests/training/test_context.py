@@ -21,6 +21,8 @@ from diffusion_jax.training.step import make_train_step
 from tests.runs import with_eight_devices
 from tests.training.test_parallel import LAYOUTS
 
+pytestmark = pytest.mark.slow
+
 STEPS, BATCH, RATE = 5, 16, 0.05
 AVERAGES = {EXPONENTIAL: Exponential(0.5, warmup=False)}
 OPTIMIZER = optax.sgd(RATE)

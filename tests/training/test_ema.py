@@ -294,6 +294,7 @@ def test_lengths_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sample_average(holder.value) == "0.05"
 
 
+@pytest.mark.slow
 def test_a_run_with_lengths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -21,6 +21,8 @@ from diffusion_jax.training.state import TrainState, initial_state
 from diffusion_jax.training.step import make_train_step
 from tests.runs import random_dataset, tiny, with_eight_devices
 
+pytestmark = pytest.mark.slow
+
 STEPS, BATCH = 20, 16
 LAYOUTS = {
     "one": lambda: Sharded(fsdp=1, model=1, devices=jax.devices()[:1]),
