@@ -20,8 +20,6 @@ STEPS = [(0.002, 0.001), (0.05, 0.02), (0.5, 0.499), (0.7, 0.2), (0.999, 0.9)]
 BETAS = np.linspace(1e-4, 0.02, 1000)
 ALPHA_BARS = np.cumprod(1 - BETAS)
 
-pytestmark = pytest.mark.usefixtures("noise")
-
 
 def coefficients(name, *times):
     schedule = SCHEDULES[name]

@@ -40,8 +40,6 @@ UNITS = np.array([1.0, MASS**0.5])
 TIMES = np.array([1e-3, 0.05, 0.4, 1.0, 6.0])
 gammas = pytest.mark.parametrize("gamma", [0.0, 0.04, 1.0])
 
-pytestmark = pytest.mark.usefixtures("noise")
-
 
 @functools.cache
 def moments(gamma, tau):

@@ -25,8 +25,6 @@ from tests.oracles import SCHEDULES, times_of
 
 all_schedules = pytest.mark.parametrize("name", SCHEDULES)
 
-pytestmark = pytest.mark.usefixtures("noise")
-
 
 def published_alpha_bar() -> np.ndarray:
     """Sec. 4, Ho et al. 2020: 1,000 betas in equal steps, and their product of Eq. 4."""

@@ -20,8 +20,6 @@ from tests.oracles import SCHEDULES
 
 FALSE_ALARM = 1e-6
 
-pytestmark = pytest.mark.usefixtures("noise")
-
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64, 256])
 def test_one_sample_per_stratum(batch_size):

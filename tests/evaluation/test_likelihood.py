@@ -24,8 +24,6 @@ NAMES = tuple(SCHEDULES)
 FIVE = ["flow", "ddpm", "cosine", "edm", "sub_vp"]
 LEVELS = np.arange(256) / 127.5 - 1
 
-pytestmark = pytest.mark.usefixtures("noise")
-
 
 @dataclasses.dataclass(frozen=True)
 class Chosen(Schedule):

@@ -21,8 +21,6 @@ from diffusion_jax.samplers.ode import heun
 from diffusion_jax.samplers.sde import euler_ancestral
 from tests.oracles import SCHEDULES, three_components
 
-pytestmark = pytest.mark.usefixtures("noise")
-
 
 def generator(sampler, times, name="cosine"):
     schedule, prediction = SCHEDULES[name], PREDICTIONS["v"]

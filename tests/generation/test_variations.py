@@ -24,8 +24,6 @@ from tests.runs import tiny
 KEY, NUM = jax.random.key(0), 400
 PICTURE = np.array([0.9, 1.1], np.float32)
 
-pytestmark = pytest.mark.usefixtures("noise")
-
 
 def generator(name="cosine", steps=50):
     schedule, prediction = SCHEDULES[name], PREDICTIONS["v"]

@@ -21,8 +21,6 @@ LABELS = {"label": np.array([0, 1, 2, 0, 1, 2])}
 NONE = {"label": np.full(6, -1)}
 KEYS = jax.random.split(jax.random.key(0), 6)
 
-pytestmark = pytest.mark.usefixtures("noise")
-
 
 def points(num=6, dim=2, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=(num, dim)))

@@ -29,8 +29,6 @@ all_predictions = pytest.mark.parametrize("kind", PREDICTIONS)
 BETAS = np.linspace(1e-4, 0.02, 1000)
 ALPHA_BARS = np.concatenate([[1.0], np.cumprod(1 - BETAS)])
 
-pytestmark = pytest.mark.usefixtures("noise")
-
 
 class Recorder:
     """A small network that remembers what it was given."""

@@ -41,8 +41,6 @@ FLOW = SCHEDULES["flow"]
 CLEAN = LowResolution(FLOW, 2, 0.0, 0.0)  # flow has no noise at all at time 0
 BOXES = Masked(3, 0.2, 0.6)
 
-pytestmark = pytest.mark.usefixtures("noise")
-
 
 def keys(num: int, first: int = 0) -> jax.Array:
     return sample_keys(jax.random.key(0), jnp.arange(first, first + num))

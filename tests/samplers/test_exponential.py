@@ -51,8 +51,6 @@ ALL = {**SOLVERS, "deis3_t": (TIME_DEIS, 3)}
 NAMES = ("linear_beta", "sub_vp", "flow", "edm", "ve")
 solvers = pytest.mark.parametrize("solver", ALL)
 
-pytestmark = pytest.mark.usefixtures("noise")
-
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("solver", SOLVERS)

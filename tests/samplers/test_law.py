@@ -51,7 +51,7 @@ SETTINGS = {
 CASES = [name for name in SAMPLERS if name != "ancestral"]
 CASES += [name for name in SETTINGS if name not in CASES]
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("noise")]
+pytestmark = pytest.mark.slow
 
 
 def steps_of(case):

@@ -23,8 +23,6 @@ from tests.oracles import (
 
 scalings = pytest.mark.parametrize("scaling", ["ve", "flow"])
 
-pytestmark = pytest.mark.usefixtures("noise")
-
 
 @pytest.mark.parametrize(("order", "scaling"), [(2, "ve"), (4, "flow")])
 def test_samples_are_their_own_and_of_the_right_law(order, scaling):

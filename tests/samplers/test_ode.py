@@ -42,8 +42,6 @@ EQUAL_STEPS = ("ipndm", "pndm")
 NAMES = ("linear_beta", "sub_vp", "flow", "edm", "ve")
 solvers = pytest.mark.parametrize("solver", SOLVERS)
 
-pytestmark = pytest.mark.usefixtures("noise")
-
 
 @pytest.mark.parametrize("name", NAMES)
 @solvers

@@ -84,8 +84,6 @@ CASES = {
 }
 """By run of the reference: the schedule on which it is one of ours, and the sampler."""
 
-pytestmark = pytest.mark.usefixtures("noise")
-
 
 def read(run, schedule):
     """Times `[steps + 1]`, states `[steps + 1, B, 2]` and noise `[steps, draws, B, 2]`."""

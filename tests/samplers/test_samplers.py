@@ -29,8 +29,6 @@ SAMPLERS = {
 }
 all_samplers = pytest.mark.parametrize("sampler", SAMPLERS)
 
-pytestmark = pytest.mark.usefixtures("noise")
-
 
 def oracle_run(schedule, sampler, times, num=4, std=0.5, keep_every=0, start=0):
     """A run on `N(0, std^2)` in two dimensions, samples `start .. start + num`."""

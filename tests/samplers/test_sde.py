@@ -28,8 +28,6 @@ SAMPLERS = {
     "euler_maruyama": sde.euler_maruyama,
 }
 
-pytestmark = pytest.mark.usefixtures("noise")
-
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samples_are_their_own_and_of_the_right_law(sampler):
