@@ -167,7 +167,7 @@ def _write_report(
         "commit": where["commit"],
         "config": f"`{config_hash(config)}`, resolved in [config.json](config.json)",
     }
-    asked = "asked for by class: one column for each, in order"
+    asked = "asked for by class in turn"
     if run.conditions.given:
         asked = "each between what it was given and the original"
     elif run.conditions.texts:
