@@ -1,4 +1,7 @@
-"""The only place where config strings become objects, and where a bad config is refused."""
+"""The only place where config strings become objects.
+
+Every function here raises a `ConfigError` where a setting is not possible.
+"""
 
 from diffusion_jax.from_config.averages import evaluated, sample_average
 from diffusion_jax.from_config.choices import Config, ConfigError

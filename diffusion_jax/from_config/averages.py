@@ -7,11 +7,7 @@ from diffusion_jax.training.ema import EXPONENTIAL, PARAMETERS, Average, Exponen
 
 
 def make_averages(config: Config) -> dict[str, Average]:
-    """The averages to track, by name: `EXPONENTIAL`, and each length by itself.
-
-    Raises:
-        ConfigError: a setting is not possible, or a length that samples are asked of cannot be had.
-    """
+    """The averages to track, by name: `EXPONENTIAL`, and each length by itself."""
     settings = config.ema
     with keyed("ema"):
         averages: dict[str, Average] = {EXPONENTIAL: Exponential(settings.decay, settings.warmup)}
@@ -39,11 +35,7 @@ def make_averages(config: Config) -> dict[str, Average]:
 
 
 def sample_average(config: Config) -> str:
-    """Name of the average that `sample.ema` means.
-
-    Raises:
-        ConfigError: it means none.
-    """
+    """Name of the average that `sample.ema` means."""
     asked = config.sample.ema
     if asked in ("", PARAMETERS):
         return asked or EXPONENTIAL
@@ -51,11 +43,7 @@ def sample_average(config: Config) -> str:
 
 
 def evaluated(config: Config) -> list[str]:
-    """Names of the lengths that are to be measured beside each other.
-
-    Raises:
-        ConfigError: one of them is not possible.
-    """
+    """Names of the lengths that are to be measured beside each other."""
     key = "evaluate.ema_lengths"
     return list(dict.fromkeys(_length_name(one, key) for one in config.evaluate.ema_lengths))
 

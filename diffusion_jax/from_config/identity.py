@@ -40,9 +40,6 @@ def read_config(workdir: Path, what: str) -> Config:
     Args:
         workdir: folder of the run.
         what: what asks for it, for the message.
-
-    Raises:
-        ConfigError: there is no such run.
     """
     path = workdir / "config.json"
     if not path.exists():

@@ -34,11 +34,7 @@ NOTHING = ImageCondition(None, None, {})
 def make_image_condition(
     config: Config, schedule: Schedule, shape: tuple[int, ...]
 ) -> ImageCondition:
-    """What the network is given of images of a `shape`.
-
-    Raises:
-        ConfigError: a setting is not possible.
-    """
+    """What the network is given of images of a `shape`."""
     name, upscale = config.image_condition.name, config.sample.upscale
     check_known(name, NAMES, "image_condition.name")
     if upscale.image and name != "low_resolution":

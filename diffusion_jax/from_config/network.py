@@ -44,11 +44,7 @@ def check_network(config: Config) -> None:
 def make_network(
     config: Config, dataset: Dataset, reader: Reader | None, given: ImageCondition
 ) -> nn.Module:
-    """The network of a denoiser of a data set, with what reads texts for it.
-
-    Raises:
-        ConfigError: the network has no input for a part of the conditioning.
-    """
+    """The network of a denoiser of a data set, with what reads texts for it."""
     name, pooled = config.model.name, bool(reader) and config.text.pooled
     make, tower = MODELS[name], make_text_tower(config) if reader else None
     texts = tower or (reader and reader.encoder)

@@ -50,11 +50,7 @@ class Parts:
 
     @property
     def generator(self) -> Generator:
-        """From parameters to samples.
-
-        Raises:
-            ConfigError: there are none.
-        """
+        """From parameters to samples."""
         if self.task.generator is None:
             raise ConfigError(self.task.draws_nothing)
         return self.task.generator

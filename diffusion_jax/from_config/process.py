@@ -47,11 +47,7 @@ WEIGHTINGS: dict[str, Callable[..., Array] | None] = {
 
 
 def make_process(config: Config) -> Gaussian:
-    """From data to noise.
-
-    Raises:
-        ConfigError: a setting is not possible.
-    """
+    """From data to noise."""
     settings = config.objective
     if settings.learned_variance and config.time_sampling.name != "discrete":
         raise ConfigError(
@@ -64,11 +60,7 @@ def make_process(config: Config) -> Gaussian:
 
 
 def make_times(config: Config, schedule: Schedule) -> Times:
-    """Which times are trained on.
-
-    Raises:
-        ConfigError: a setting is not possible.
-    """
+    """Which times are trained on."""
     settings = config.time_sampling
     first = [schedule] * (settings.name == "log_normal")  # stated in noise levels
     quantile = choose(settings, "time_sampling", QUANTILES, *first)
@@ -77,11 +69,7 @@ def make_times(config: Config, schedule: Schedule) -> Times:
 
 
 def make_error(config: Config, process: Gaussian) -> Error:
-    """How the error at a time counts.
-
-    Raises:
-        ConfigError: a setting is not possible.
-    """
+    """How the error at a time counts."""
     space, name = config.objective.loss_space, config.objective.weighting
     weighting = lookup(WEIGHTINGS, name, "objective.weighting")
     if space and name != "uniform":
@@ -105,11 +93,7 @@ def _predictions(config: Config) -> dict[str, Prediction]:
 
 
 def make_schedule(config: Config) -> Schedule:
-    """The noise schedule, with its transforms.
-
-    Raises:
-        ConfigError: a setting is not possible.
-    """
+    """The noise schedule, with its transforms."""
     settings = config.schedule
     schedule = choose(settings, "schedule", SCHEDULES)
     if settings.shift != 1:

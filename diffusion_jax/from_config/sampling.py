@@ -45,11 +45,7 @@ OPTIMISED = "optimised"
 
 
 def make_sampler(config: Config, schedule: Schedule) -> Sampler:
-    """The sampler.
-
-    Raises:
-        ConfigError: it, or a setting of it, is not known.
-    """
+    """The sampler."""
     name = config.sample.sampler
     make = lookup(SAMPLERS, name, "sample.sampler")
     settings = dict(config.sample.get(name, {}))
@@ -75,12 +71,7 @@ def make_sampler(config: Config, schedule: Schedule) -> Sampler:
 
 
 def make_grid(config: Config, schedule: Schedule) -> Array:
-    """The sampling grid; for one that is still to be searched for, the uniform one.
-
-    Raises:
-        ConfigError: it does not fall, or a setting is not possible, or nothing can be sampled from
-            where it starts.
-    """
+    """The sampling grid; for one that is still to be searched for, the uniform one."""
     sample = config.sample
     check_known(sample.grid, (*GRIDS, OPTIMISED), "sample.grid")
     entries = getattr(schedule, "num_steps", np.inf)

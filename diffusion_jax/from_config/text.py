@@ -51,11 +51,7 @@ def make_text_encoder(config: Config) -> TextEncoder | None:
 
 
 def make_text_tower(config: Config) -> TextTower | None:
-    """The network over `byte_tokens` that is trained from scratch; None unless asked for.
-
-    Raises:
-        ConfigError: a setting cannot be.
-    """
+    """The network over `byte_tokens` that is trained from scratch; None unless asked for."""
     check_text(config)
     text = config.text
     if text.name != "bytes":
