@@ -6,9 +6,10 @@ import jax.numpy as jnp
 
 from diffusion_jax.data import Dataset
 from diffusion_jax.from_config.choices import Config, ConfigError
-from diffusion_jax.from_config.network import DTYPES, Applied, check_network, nothing
+from diffusion_jax.from_config.network import DTYPES, check_network, nothing
 from diffusion_jax.from_config.task import Task
 from diffusion_jax.from_config.text import make_reader, make_text_tower
+from diffusion_jax.models.applied import Applied
 from diffusion_jax.models.dual_encoder import DualEncoder
 from diffusion_jax.models.reading import Reading
 from diffusion_jax.objectives.contrastive import ContrastiveLoss

@@ -11,12 +11,13 @@ from diffusion_jax.from_config.choices import Config
 from diffusion_jax.from_config.guidance import check as check_guidance
 from diffusion_jax.from_config.guidance import make_guidance
 from diffusion_jax.from_config.images import make_image_condition
-from diffusion_jax.from_config.network import Applied, check_network, make_network, nothing
+from diffusion_jax.from_config.network import check_network, make_network, nothing
 from diffusion_jax.from_config.process import make_error, make_process, make_times
 from diffusion_jax.from_config.sampling import make_grid, make_sampler
 from diffusion_jax.from_config.task import Task
 from diffusion_jax.from_config.text import make_reader
 from diffusion_jax.generation.generator import Generator
+from diffusion_jax.models.applied import Applied
 from diffusion_jax.models.uncertainty import Uncertainty
 from diffusion_jax.objectives.gaussian import GaussianLoss
 from diffusion_jax.objectives.parts import PLAIN, Conditioning

@@ -2,10 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,7 +17,6 @@ from diffusion_jax.models.reading import Reading
 from diffusion_jax.models.remat import REMAT
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.text import Reader
-from diffusion_jax.types import Key, Params
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "dit": DiT, "mlp": MLP}
 NETWORKS = {"gaussian": tuple(MODELS), "contrastive": ("dual_encoder",)}
@@ -74,33 +71,3 @@ def nothing(
     """Conditioning of one item, arrays `[1, ...]`, off: all that a network is given."""
     label = {"label": np.full(1, -1, np.int32)} if dataset.num_classes else {}
     return {**label, **(reader.none if reader else {}), **given.none}
-
-
-class Applied:
-    """A network as a function of its parameters.
-
-    Args:
-        network: called with `inputs`, of which the last is the conditioning.
-        inputs: for one item.
-    """
-
-    def __init__(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._network, self.inputs = network, inputs
-
-    def init(self, key: Key) -> Params:
-        """Initial parameters."""
-        return self._network.init(key, *jax.tree.map(jnp.asarray, self.inputs))["params"]
-
-    def __call__(self, params: Params, *inputs: Any) -> Any:
-        """The outputs without dropout."""
-        return self._network.apply({"params": params}, *inputs)
-
-    def train(self, params: Params, *inputs: Any) -> Any:
-        """The outputs in training; the last input is the key of dropout."""
-        *first, key = inputs
-        variables, rngs = {"params": params}, {"dropout": key}
-        return self._network.apply(variables, *first, train=True, rngs=rngs)
-
-    def heldout(self, params: Params, *inputs: Any) -> Any:
-        """As `train`, without dropout."""
-        return self(params, *inputs[:-1])

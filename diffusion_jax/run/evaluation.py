@@ -13,10 +13,9 @@ from diffusion_jax.from_config.choices import metrics_of
 from diffusion_jax.from_config.evaluators import Means, make_evaluators
 from diffusion_jax.from_config.extractors import statistics_of
 from diffusion_jax.generation.labels import proportional_labels
-from diffusion_jax.run.provenance import environment
 from diffusion_jax.run.trained import Run, Trained, command, open_judge
 from diffusion_jax.system.devices import is_main
-from diffusion_jax.system.runtime import cache_dir
+from diffusion_jax.system.runtime import cache_dir, environment
 
 CHUNK_BYTES = 256 * 2**20
 """Entries of samples that are drawn, looked at and dropped at once."""

@@ -1,17 +1,12 @@
-"""Whose workdir it is, and what a run ran on."""
+"""Whose workdir it is."""
 
-import importlib.metadata
 import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
-
-import jax
 
 from diffusion_jax.from_config import Config, ConfigError
 from diffusion_jax.from_config.identity import read_config, training_config
 from diffusion_jax.system.files import write_whole
+from diffusion_jax.system.runtime import environment
 
 
 def check_workdir(config: Config, workdir: Path) -> None:
@@ -38,24 +33,3 @@ def write_config(config: Config, workdir: Path) -> None:
     """Writes the resolved config, with what it runs on, to `config.json`."""
     text = json.dumps({"config": config.to_dict(), **environment()}, indent=2)
     write_whole(workdir / "config.json", (text + "\n").encode())
-
-
-def environment() -> dict[str, Any]:
-    """Versions, device and commit that a run ran on."""
-    names = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets")
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    device = jax.devices()[0]
-    return {
-        "commit": git.stdout.strip() or "unknown",
-        "versions": {
-            "python": sys.version.split()[0],
-            **{name: importlib.metadata.version(name) for name in names},
-        },
-        "device": f"{jax.device_count()} x {device.device_kind}",
-    }

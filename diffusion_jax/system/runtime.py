@@ -3,10 +3,12 @@
 import ctypes
 import os
 import platform
+import subprocess
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -59,3 +61,24 @@ def visible_gpus() -> list[str]:
     if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name for name in named.split(",") if name]
     return [path.name.removeprefix("nvidia") for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and commit that a run ran on."""
+    names = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets")
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    device = jax.devices()[0]
+    return {
+        "commit": git.stdout.strip() or "unknown",
+        "versions": {
+            "python": sys.version.split()[0],
+            **{name: version(name) for name in names},
+        },
+        "device": f"{jax.device_count()} x {device.device_kind}",
+    }

@@ -1,0 +1,39 @@
+"""A network as functions of its parameters."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.types import Key, Params
+
+
+class Applied:
+    """A network as a function of its parameters.
+
+    Args:
+        network: called with `inputs`, of which the last is the conditioning.
+        inputs: for one item.
+    """
+
+    def __init__(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._network, self.inputs = network, inputs
+
+    def init(self, key: Key) -> Params:
+        """Initial parameters."""
+        return self._network.init(key, *jax.tree.map(jnp.asarray, self.inputs))["params"]
+
+    def __call__(self, params: Params, *inputs: Any) -> Any:
+        """The outputs without dropout."""
+        return self._network.apply({"params": params}, *inputs)
+
+    def train(self, params: Params, *inputs: Any) -> Any:
+        """The outputs in training; the last input is the key of dropout."""
+        *first, key = inputs
+        variables, rngs = {"params": params}, {"dropout": key}
+        return self._network.apply(variables, *first, train=True, rngs=rngs)
+
+    def heldout(self, params: Params, *inputs: Any) -> Any:
+        """As `train`, without dropout."""
+        return self(params, *inputs[:-1])
