@@ -1,4 +1,4 @@
-"""A config in its file, and which of its keys a training depends on."""
+"""A config in its file, and which of its keys a training depends on: whose workdir it is."""
 
 import hashlib
 import json
@@ -8,6 +8,8 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 
 from diffusion_jax.from_config.choices import Config, ConfigError
+from diffusion_jax.system.files import write_whole
+from diffusion_jax.system.runtime import environment
 
 FREE = (
     *("sample", "evaluate", "parallel", "plan", "data.dir", "data.manual_dir", "data.in_memory"),
@@ -56,3 +58,25 @@ def read_config(workdir: Path, what: str) -> Config:
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{what}: {path} is no config of a run: {error}") from error
     return config.lock()
+
+
+def check_workdir(config: Config, workdir: Path) -> None:
+    """Refuses a workdir whose run was trained with another config."""
+    if not (workdir / "config.json").exists():
+        return
+    mine, theirs = (
+        training_config(one.to_dict()) for one in (config, read_config(workdir, "--workdir"))
+    )
+    keys = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+    if keys:
+        differences = ", ".join(f"{k}={mine.get(k)!r} (there: {theirs.get(k)!r})" for k in keys)
+        raise ConfigError(
+            f"{workdir} belongs to a run with another config: {differences}. Choose another "
+            "--workdir, or delete that one"
+        )
+
+
+def write_config(config: Config, workdir: Path) -> None:
+    """Writes the resolved config, with what it runs on, to `config.json`."""
+    text = json.dumps({"config": config.to_dict(), **environment()}, indent=2)
+    write_whole(workdir / "config.json", (text + "\n").encode())

@@ -40,7 +40,7 @@ def cycle_labels(spec: str, num_classes: int, index: np.ndarray) -> np.ndarray |
         choices = [int(part) if part.strip().isdecimal() else -1 for part in spec.split(",")]
     if not all(0 <= label < num_classes for label in choices):
         raise ValueError(
-            f"sample.labels={spec!r}: allowed are all, none, or classes from 0 to "
+            f"labels={spec!r}: allowed are all, none, or classes from 0 to "
             f"{num_classes - 1} separated by commas"
         )
     return np.array(choices, np.int32)[index % len(choices)]

@@ -9,11 +9,11 @@ from absl import logging
 
 from diffusion_jax.data import DataError
 from diffusion_jax.from_config import Config, ConfigError, build
+from diffusion_jax.from_config.identity import check_workdir
 from diffusion_jax.models.weights import WeightsError
 from diffusion_jax.plan import TopologyError
 from diffusion_jax.run.evaluation import evaluate
 from diffusion_jax.run.planning import plan
-from diffusion_jax.run.provenance import check_workdir
 from diffusion_jax.run.trained import Run, command
 from diffusion_jax.run.training import train, train_abreast
 from diffusion_jax.run.variations import chosen

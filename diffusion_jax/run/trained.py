@@ -14,16 +14,16 @@ import numpy as np
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.from_config import Config, ConfigError, Parts, build, sample_average
-from diffusion_jax.from_config.choices import group_of
+from diffusion_jax.from_config.choices import group_of, keyed
 from diffusion_jax.from_config.guidance import make_guidance
 from diffusion_jax.from_config.identity import config_hash, read_config
 from diffusion_jax.from_config.parts import make_parallel
 from diffusion_jax.from_config.sampling import OPTIMISED, grids_to_start_from
+from diffusion_jax.generation.conditions import Asked, Conditions
 from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.generation.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.models.flops import count_flops
-from diffusion_jax.run.conditions import TOWARDS, Conditions
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import never_moved
@@ -59,8 +59,16 @@ class Run:
     def __init__(self, config: Config, workdir: Path, parts: Parts) -> None:
         self.config, self.workdir, self.parts = config, workdir, parts
         self.judge = open_judge("sample.guidance.likeness", config, parts)
-        self.conditions = Conditions(config, parts, self.judge)
-        self.conditions.labels(np.arange(1))  # refuses bad ones before any time is spent
+        sample, task = config.sample, parts.task
+        towards = self.judge.texts if self.judge else None
+        texts = [text for text, _ in sample.compose]
+        self.conditions = Conditions(
+            *(parts.dataset, task.reader, task.condition, towards),
+            Asked(sample.labels, sample.prompts, sample.negative, texts),
+            sample.batch_size,
+        )
+        with keyed("sample"):
+            self.conditions.labels(np.arange(1))  # refuses bad ones before any time is spent
         self.init_key, self.train_key = jax.random.split(jax.random.key(config.seed))
         kept = config.train
         self.checkpoints = Checkpoints(
@@ -69,7 +77,7 @@ class Run:
         self.snapshots = Snapshots(workdir / "snapshots", parts.averages)
         self.average = sample_average(config)
         self.parallel = make_parallel(config)
-        self.generator, self.frozen = parts.task.generator, dict(parts.task.frozen)
+        self.generator, self.frozen = task.generator, dict(task.frozen)
         if self.judge and self.generator:
             self.generator = self._guided(self.generator)
             self.frozen["judge"] = self.judge.params
@@ -139,6 +147,21 @@ class Run:
         """What determines a sample, but for its number and label."""
         sample, generator = self.config.sample, self.generator
         limit = generator.codec.limit if generator else None
+        reader, picture = self.parts.task.reader, self.config.image_condition.name
+        given: dict[str, Any] = {}
+        if self.conditions.given:
+            given["given"] = f"{picture} of {self.conditions.shown} pictures"
+        if picture == "low_resolution":
+            given["noise"] = sample.upscale.noise
+        if self.judge:
+            given["judge"] = self.judge.words
+        if reader or self.judge:
+            given |= {
+                "text": reader.identity if reader else "none",
+                "prompts": list(sample.prompts) or "names of held-out images",
+                "negative": sample.negative,
+                "compose": [list(pair) for pair in sample.compose],
+            }
 
         def words(name: str, within: Config = sample) -> str:
             """A choice with its settings."""
@@ -161,7 +184,7 @@ class Run:
             "guidance_scale": sample.guidance_scale,
             "guidance": words("guidance"),
             "clip": sample.clip if sample.clip >= 0 else limit or 0.0,
-            **self.conditions.made_by(),
+            **given,
         }
 
     def span(self, index: np.ndarray) -> dict[str, Any]:
@@ -252,21 +275,8 @@ class Trained:
 
     def request(self, index: np.ndarray, cond: Mapping[str, np.ndarray]) -> Request:
         """Samples number `index` with their conditioning, guided as configured."""
-        sample, conditions = self.run.config.sample, self.run.conditions
-
-        def of_all(text: str) -> Any:
-            found = conditions.read([text] * len(index))
-            return {name: value for name, value in found.items() if name != TOWARDS}
-
-        cond, given = dict(cond), {}
-        if sample.negative:
-            given["negative"] = of_all(sample.negative)
-        if sample.compose:
-            given["others"] = tuple(of_all(text) for text, _ in sample.compose)
-        if TOWARDS in cond:
-            given[TOWARDS] = cond.pop(TOWARDS)
-        scale = np.float32(sample.guidance_scale)
-        return Request(index.astype(np.int32), cond, scale, given, self.frozen)
+        scale = self.run.config.sample.guidance_scale
+        return self.run.conditions.request(index, cond, scale, self.frozen)
 
     def made_by(self, seed: int) -> dict[str, Any]:
         """What determines a sample, but for its number and label."""

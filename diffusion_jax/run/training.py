@@ -11,8 +11,8 @@ from clu import parameter_overview
 from diffusion_jax.data import train_batches
 from diffusion_jax.evaluation.heldout import HeldoutLoss
 from diffusion_jax.from_config import make_step
+from diffusion_jax.from_config.identity import write_config
 from diffusion_jax.run.planning import print_plan
-from diffusion_jax.run.provenance import write_config
 from diffusion_jax.run.sampling import draw_grid
 from diffusion_jax.run.trained import Run
 from diffusion_jax.system.devices import is_main, put

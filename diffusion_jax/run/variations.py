@@ -12,9 +12,9 @@ from diffusion_jax.data import open_image
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.diffusion.image_conditions import LowResolution
 from diffusion_jax.from_config import Config, ConfigError
+from diffusion_jax.generation.conditions import SEED
 from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.generation.variations import between, inverted, renoised
-from diffusion_jax.run.conditions import SEED
 from diffusion_jax.run.sampling import sample, save_items
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import in_batches, is_main

@@ -11,7 +11,7 @@ import jax
 
 from diffusion_jax.data import DataError
 from diffusion_jax.from_config import Config, ConfigError
-from diffusion_jax.run.provenance import check_workdir
+from diffusion_jax.from_config.identity import check_workdir
 from diffusion_jax.sweep.design import MOST_RUNS, Run, Sweep, check, load, make_runs
 from diffusion_jax.sweep.execute import Start, execute, places, start_here, submitter
 from diffusion_jax.sweep.report import write_reports

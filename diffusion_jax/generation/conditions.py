@@ -1,21 +1,22 @@
 """What samples are asked to show, and what items of the data set are given with."""
 
+import dataclasses
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from diffusion_jax.data import Split
+from diffusion_jax.data import Dataset, Split
 from diffusion_jax.diffusion.corruption import sample_keys
-from diffusion_jax.evaluation.judge import Judge
-from diffusion_jax.from_config import Config, ConfigError, Parts
+from diffusion_jax.generation.generator import Request
 from diffusion_jax.generation.labels import as_cond, by_label, cycle_labels
 from diffusion_jax.system.devices import in_batches
 from diffusion_jax.system.runtime import cache_dir
-from diffusion_jax.types import Embed
+from diffusion_jax.text import Reader
+from diffusion_jax.types import Condition, Embed, Params
 
 NAMES = 25
 """Held-out names that are drawn where no prompt is given."""
@@ -25,26 +26,54 @@ TOWARDS = "towards"
 """Beside what the network is given: vectors of texts as the judge of guidance has them."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What samples are asked to show, each taken in turn.
+
+    Attributes:
+        labels: as for `cycle_labels`.
+        prompts: texts; none are names of held-out items.
+        negative: the text that guidance leads away from; '' is none.
+        compose: further texts, all of which guidance heeds.
+    """
+
+    labels: str = "all"
+    prompts: Sequence[str] = ()
+    negative: str = ""
+    compose: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Conditions:
-    """Labels, texts and pictures of a config: of samples by their numbers, of items by their rows.
+    """Labels, texts and pictures: of samples by their numbers, of items by their rows.
 
     A part of a picture is given of held-out ones in turn, of training ones if none are held out.
 
-    Args:
-        config: of the run.
-        parts: what it means.
-        judge: of guidance by likeness, if there is one.
-
     Attributes:
-        given: whether samples are given a part of a picture.
+        dataset: that of the network.
+        reader: of texts; None for a network that reads none.
+        condition: from items to what samples are given of them; None where that is nothing.
+        towards: vectors `[N, E]` of texts, as the judge of guidance has them, if there is one.
+        wanted: of samples.
+        batch_size: items at a time.
     """
 
-    def __init__(self, config: Config, parts: Parts, judge: Judge | None) -> None:
-        self._sample, self._dataset, self._reader = config.sample, parts.dataset, parts.task.reader
-        self._judge, self._picture = judge, config.image_condition.name
-        self._condition = parts.task.condition
-        self.given = self._condition is not None
-        self._shown = "heldout" if len(self._split("heldout")) else "train"
+    dataset: Dataset
+    reader: Reader | None
+    condition: Condition | None
+    towards: Callable[[Sequence[str]], np.ndarray] | None
+    wanted: Asked
+    batch_size: int
+
+    @property
+    def given(self) -> bool:
+        """Whether samples are given a part of a picture."""
+        return self.condition is not None
+
+    @property
+    def shown(self) -> str:
+        """The split of which pictures are given."""
+        return "heldout" if len(self._split("heldout")) else "train"
 
     def cond(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Conditioning of the samples number `index`, as configured.
@@ -54,8 +83,8 @@ class Conditions:
         if not self.given:
             return self.asked(index)
         rows = self._rows(index)
-        own = self.cond_of(self._shown, rows, self._split(self._shown).gather(rows)[1])
-        more = self._sample.prompts or self._judge
+        own = self.cond_of(self.shown, rows, self._split(self.shown).gather(rows)[1])
+        more = self.wanted.prompts or self.towards
         return own | (self.asked(index) if more else as_cond(self.labels(index)))
 
     def asked(self, index: np.ndarray) -> dict[str, np.ndarray]:
@@ -70,40 +99,39 @@ class Conditions:
         Those that are configured, in turn, or else the names of the pictures that they are given,
         or the first names of held-out images.
         """
-        if (self._reader or self._judge) and self.given and not self._sample.prompts:
-            return self._split(self._shown).names(self._rows(index))
+        if (self.reader or self.towards) and self.given and not self.wanted.prompts:
+            return self._split(self.shown).names(self._rows(index))
         texts = self.texts
         return [texts[i % len(texts)] for i in index] if texts else None
 
     @functools.cached_property
     def texts(self) -> list[str]:
         """What is asked for in words: as configured, or names of held-out images."""
-        if self._reader is None and not self._judge:
+        if self.reader is None and not self.towards:
             return []
-        if self._sample.prompts:
-            texts = list(self._sample.prompts)
-            if self._reader:
-                for text in np.array(texts, object)[self._reader.cut(texts)]:
+        if self.wanted.prompts:
+            texts = list(self.wanted.prompts)
+            if self.reader:
+                for text in np.array(texts, object)[self.reader.cut(texts)]:
                     print(f"warning: {text[:40]!r}... is too long and ends early", file=sys.stderr)
             return texts
         split = self._split("heldout" if self._split("heldout").captions else "train")
         return list(dict.fromkeys(split.names(np.arange(len(split)))))[:NAMES]
 
     def _split(self, name: str) -> Split:
-        return self._dataset.splits[name]
+        return self.dataset.splits[name]
 
     def read(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Conditioning on texts, `[N, ...]`; one without a word is none, as in training."""
-        reader, judge = self._reader, self._judge
-        distinct = list(dict.fromkeys(texts))
+        reader, distinct = self.reader, list(dict.fromkeys(texts))
         found = reader(distinct) if reader else {}
         # Those that fill texts up were trained on the empty text.
         if reader and not (reader.encoder and reader.encoder.pads):
             blank = np.array([not text.strip() for text in distinct])
             for array in found.values():
                 array[blank] = -1 if array.dtype.kind == "i" else 0
-        if judge:
-            found[TOWARDS] = judge.texts(distinct)
+        if self.towards:
+            found[TOWARDS] = self.towards(distinct)
         rows = [distinct.index(text) for text in texts]
         return {name: array[rows] for name, array in found.items()}
 
@@ -111,30 +139,53 @@ class Conditions:
     def embed(self, split: str) -> Embed | None:
         """What the captions of "train" or "heldout" become; None if the network reads none."""
         captions = self._split(split).captions
-        if self._reader is None or captions is None:
+        if self.reader is None or captions is None:
             return None
-        return self._reader.embed_all(captions.texts, cache_dir() / "texts", print)
+        return self.reader.embed_all(captions.texts, cache_dir() / "texts", print)
 
     def cond_of(self, split: str, rows: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
         """Conditioning of items of the data set: their labels, their names, part of themselves."""
-        found = by_label(self._dataset.num_classes)(split, rows, labels)
+        found = by_label(self.dataset.num_classes)(split, rows, labels)
         embed, captions = self.embed(split), self._split(split).captions
         if embed is not None and captions is not None:
             found |= embed(captions.first(rows))
         if not self.given:
             return found
-        x_0 = self._dataset.kind.decode(self._split(split).gather(rows)[0])
-        each, size = (x_0, np.asarray(rows, np.int32)), self._sample.batch_size
-        return found | in_batches(self._of_pictures, jax.random.key(SEED), each, size)
+        x = self.dataset.kind.decode(self._split(split).gather(rows)[0])
+        each = x, np.asarray(rows, np.int32)
+        return found | in_batches(self._of_pictures, jax.random.key(SEED), each, self.batch_size)
 
     def labels(self, index: np.ndarray) -> np.ndarray | None:
-        """Labels that `sample.labels` gives to the samples number `index`, or their pictures."""
-        if self.given and self._dataset.num_classes and self._sample.labels == "all":
-            return self._split(self._shown).gather(self._rows(index))[1]
-        try:
-            return cycle_labels(self._sample.labels, self._dataset.num_classes, index)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+        """Labels asked of the samples number `index`, or of the pictures that they are given.
+
+        Raises:
+            ValueError: one of them is not one of the classes.
+        """
+        if self.given and self.dataset.num_classes and self.wanted.labels == "all":
+            return self._split(self.shown).gather(self._rows(index))[1]
+        return cycle_labels(self.wanted.labels, self.dataset.num_classes, index)
+
+    def request(
+        self,
+        index: np.ndarray,
+        cond: Mapping[str, np.ndarray],
+        scale: float,
+        frozen: Mapping[str, Params],
+    ) -> Request:
+        """Samples number `index` with their conditioning, and what guidance needs besides."""
+
+        def of_all(text: str) -> Any:
+            found = self.read([text] * len(index))
+            return {name: value for name, value in found.items() if name != TOWARDS}
+
+        cond, given = dict(cond), {}
+        if self.wanted.negative:
+            given["negative"] = of_all(self.wanted.negative)
+        if self.wanted.compose:
+            given["others"] = tuple(of_all(text) for text in self.wanted.compose)
+        if TOWARDS in cond:
+            given[TOWARDS] = cond.pop(TOWARDS)
+        return Request(index.astype(np.int32), cond, np.float32(scale), given, frozen)
 
     def around(self, index: np.ndarray, given: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Each sample between what it was given and the original: as stored, `[3 N, H, W, C]`.
@@ -144,36 +195,17 @@ class Conditions:
             given: their `cond['image']`, of which the first channels are the picture.
             items: the samples as stored, `[N, H, W, C]`.
         """
-        originals, _ = self._split(self._shown).gather(self._rows(index))
-        shown = self._dataset.kind.encode(given[..., : items.shape[-1]])
+        originals, _ = self._split(self.shown).gather(self._rows(index))
+        shown = self.dataset.kind.encode(given[..., : items.shape[-1]])
         return np.stack([shown, items, originals], 1).reshape(-1, *items.shape[1:])
 
     def _rows(self, index: np.ndarray) -> np.ndarray:
         """The pictures that samples number `index` are given a part of."""
-        return (index % len(self._split(self._shown))).astype(np.int32)
+        return (index % len(self._split(self.shown))).astype(np.int32)
 
     @functools.cached_property
     def _of_pictures(self) -> Any:
         """From a key, and pictures with their rows, to what is given of them."""
-        condition = self._condition
+        condition = self.condition
         assert condition is not None
         return jax.jit(lambda key, each: dict(condition(each[0], sample_keys(key, each[1]))))
-
-    def made_by(self) -> dict[str, Any]:
-        """What is asked for in words and given of pictures, for passports, where there is such."""
-        found: dict[str, Any] = {}
-        if self.given:
-            found["given"] = f"{self._picture} of {self._shown} pictures"
-        if self._picture == "low_resolution":
-            found["noise"] = self._sample.upscale.noise
-        judge = self._judge
-        if judge:
-            found["judge"] = judge.words
-        if self._reader is None and judge is None:
-            return found
-        return found | {
-            "text": self._reader.identity if self._reader else "none",
-            "prompts": list(self._sample.prompts) or "names of held-out images",
-            "negative": self._sample.negative,
-            "compose": [list(pair) for pair in self._sample.compose],
-        }
