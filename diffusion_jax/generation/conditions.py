@@ -12,7 +12,7 @@ import numpy as np
 from diffusion_jax.data import Dataset, Split
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.generation.generator import Request
-from diffusion_jax.generation.labels import as_cond, by_label, cycle_labels
+from diffusion_jax.generation.labels import as_cond, by_label, cycle_labels, proportional_labels
 from diffusion_jax.system.devices import in_batches
 from diffusion_jax.system.runtime import cache_dir
 from diffusion_jax.text import Reader
@@ -86,6 +86,23 @@ class Conditions:
         own = self.cond_of(self.shown, rows, self._split(self.shown).gather(rows)[1])
         more = self.wanted.prompts or self.towards
         return own | (self.asked(index) if more else as_cond(self.labels(index)))
+
+    def as_trained(self, num: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        """Conditioning of `num` samples to compare with the training data; their labels, if any.
+
+        Labels are in the proportions of the training data, texts those of training items at random;
+        samples that are given items have what belongs to these.
+        """
+        split, cond = self._split("train"), self.cond(np.arange(num))
+        if self.texts and not self.given and not self.wanted.prompts:
+            rows = np.random.default_rng(seed).integers(len(split), size=num)
+            cond |= self.read(split.names(rows))
+        if "label" not in cond or self.wanted.labels == "none":
+            return cond, None
+        if not self.given:
+            known = self.dataset.arrays("train")[1]
+            cond["label"] = proportional_labels(known, self.dataset.num_classes, num)
+        return cond, cond["label"]
 
     def asked(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Labels and texts that the samples number `index` are asked to show."""

@@ -12,7 +12,6 @@ from diffusion_jax.from_config import config_hash, evaluated
 from diffusion_jax.from_config.choices import metrics_of
 from diffusion_jax.from_config.evaluators import Means, make_evaluators
 from diffusion_jax.from_config.extractors import statistics_of
-from diffusion_jax.generation.labels import proportional_labels
 from diffusion_jax.run.trained import Run, Trained, command, open_judge
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.runtime import cache_dir, environment
@@ -100,25 +99,10 @@ def _model(trained: Trained, passport: Mapping[str, Any], spent: list[float]) ->
 
 
 def samples(trained: Trained, spent: list[float]) -> Iterator[Chunk]:
-    """`evaluate.num_samples` samples in chunks, with the labels that they were asked for.
-
-    Labels are in the proportions of the training data, texts those of training items at random;
-    samples that are given items have what belongs to these.
-    """
+    """`evaluate.num_samples` samples in chunks, with the labels that they were asked for."""
     run, settings = trained.run, trained.run.config.evaluate
-    conditions, split = run.conditions, run.parts.dataset.splits["train"]
     index = np.arange(settings.num_samples)
-    cond, labels = conditions.cond(index), None
-    own = conditions.given  # then labels and names are of the items given
-    if conditions.texts and not own and not run.config.sample.prompts:
-        rows = np.random.default_rng(settings.seed).integers(len(split), size=len(index))
-        cond |= conditions.read(split.names(rows))
-    if "label" in cond and run.config.sample.labels != "none":
-        if not own:
-            known = run.parts.dataset.arrays("train")[1]
-            classes = run.parts.dataset.num_classes
-            cond["label"] = proportional_labels(known, classes, len(index))
-        labels = cond["label"]
+    cond, labels = run.conditions.as_trained(len(index), settings.seed)
     size = run.config.sample.batch_size  # a chunk is of whole batches, and none is smaller
     item = int(np.prod(run.parts.dataset.kind.shape))
     chunk = max(CHUNK_BYTES // (item * size), 1) * size

@@ -121,8 +121,8 @@ def test_samples_are_drawn_in_chunks_of_whole_batches(
     monkeypatch.setattr(run.evaluation, "CHUNK_BYTES", limit)
     config = tiny(sample__batch_size=16, evaluate__num_samples=num)
     parts = SimpleNamespace(dataset=random_dataset())
-    # Labels are those of the pictures that samples are given.
-    conditions = SimpleNamespace(cond=lambda index: {"label": 2 * index}, given=1, texts=[])
+    labelled = 2 * np.arange(num)
+    conditions = SimpleNamespace(as_trained=lambda num, seed: ({"label": labelled}, labelled))
 
     def items(seed: int, index: np.ndarray, cond: dict) -> tuple:
         assert seed == config.evaluate.seed
