@@ -24,13 +24,11 @@ from diffusion_jax.metrics.intervals import bootstrap, wilson
 from diffusion_jax.metrics.neighbours import closest_pairs, memorised, two_nearest
 from diffusion_jax.system.cache import cached_outputs
 
-CHUNK = 1024
-"""Items read, looked at and dropped at once."""
+CHUNK = 1024  # items read, looked at and dropped at once
 QUANTILE, RATIO = 0.05, 1 / 3
 """What is too near to a training item: nearer than so many held-out items are, or so much nearer
 than to the next one (Yoon et al. 2023)."""
-CLOSEST = 10
-"""Samples that are shown beside the training item that they are nearest to."""
+CLOSEST = 10  # samples that are shown beside the training item that they are nearest to
 
 
 @dataclasses.dataclass

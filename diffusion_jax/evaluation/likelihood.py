@@ -27,31 +27,19 @@ from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
 
 class OdeLikelihood(NamedTuple):
-    """What `ode_nll` finds.
+    """What `ode_nll` finds."""
 
-    Attributes:
-        nll: `[B]`, mean over the probes.
-        by_probe: `[B, probes]`, each an unbiased estimate, independent given the example.
-        steps: of the solver, `[]`; 6 calls of the denoiser and of its derivative each.
-    """
-
-    nll: Array
-    by_probe: Array
-    steps: Array
+    nll: Array  # `[B]`, mean over the probes
+    by_probe: Array  # `[B, probes]`, each an unbiased estimate, independent given the example
+    steps: Array  # of the solver, `[]`; 6 calls of the denoiser and of its derivative each
 
 
 class Bound(NamedTuple):
-    """Upper bound of the negative log-likelihood in three parts (Eq. 11, Kingma et al. 2021).
+    """Upper bound of the negative log-likelihood in three parts (Eq. 11, Kingma et al. 2021)."""
 
-    Attributes:
-        prior: `KL(q(x_T | x_0) || p(x_T))`, `[B]`.
-        diffusion: of the steps between, `[B]`.
-        reconstruction: `-log p(x_0 | x_t)` at the least noise, `[B]`.
-    """
-
-    prior: Array
-    diffusion: Array
-    reconstruction: Array
+    prior: Array  # `KL(q(x_T | x_0) || p(x_T))`, `[B]`
+    diffusion: Array  # of the steps between, `[B]`
+    reconstruction: Array  # `-log p(x_0 | x_t)` at the least noise, `[B]`
 
     @property
     def total(self) -> Array:

@@ -14,8 +14,7 @@ from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.pictures import save_png
 from diffusion_jax.types import Params
 
-Result = dict[str, dict[str, Any]]
-"""`{"name": {"value", "low", "high", "n", "passport"}}`."""
+Result = dict[str, dict[str, Any]]  # `{"name": {"value", "low", "high", "n", "passport"}}`
 Chunk = tuple[np.ndarray, np.ndarray | None]
 """Items as stored `[n, ...]`, and the labels `[n]` that were asked for or None."""
 

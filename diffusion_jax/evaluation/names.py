@@ -10,24 +10,16 @@ from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.evaluation.model import Evaluator, Model, Result, entry
 from diffusion_jax.metrics.retrieval import TOP, text_estimates
 
-SHOWN = 16
-"""Names of a split whose real picture and sample are shown."""
+SHOWN = 16  # names of a split whose real picture and sample are shown
 
 
 class Names(NamedTuple):
-    """Names of one split, one of each concept, with a picture that has it.
+    """Names of one split, one of each concept, with a picture that has it."""
 
-    Attributes:
-        split: where they are from.
-        kind: what training has seen of them, in words.
-        texts: N of them.
-        items: as stored `[N, ...]`.
-    """
-
-    split: str
-    kind: str
-    texts: list[str]
-    items: np.ndarray
+    split: str  # where they are from
+    kind: str  # what training has seen of them, in words
+    texts: list[str]  # n of them
+    items: np.ndarray  # as stored `[N, ...]`
 
 
 def names_of(splits: Mapping[str, Split], num: int) -> list[Names]:

@@ -22,8 +22,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, E
 
 from diffusion_jax.training.manifest import MANIFEST, find_damage, write_manifest
 
-METRIC = "heldout/loss"
-"""What `keep_best` goes by; less is better."""
+METRIC = "heldout/loss"  # what `keep_best` goes by; less is better
 
 
 class CheckpointError(ValueError):

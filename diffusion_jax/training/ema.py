@@ -28,12 +28,10 @@ from diffusion_jax.types import Array, Key, Params
 
 EXPONENTIAL = "exponential"
 """Name of the exponential average among others; those of a length have that as their name."""
-PARAMETERS = "params"
-"""Name that stands for no average: the parameters as they are."""
+PARAMETERS = "params"  # name that stands for no average: the parameters as they are
 LONGEST = 12**-0.5
 """Length of the plain mean over all steps, where gamma is 0; every `Power` is shorter."""
-YOUNG = 0.01
-"""Most of an average that may be left of the initial parameters."""
+YOUNG = 0.01  # most of an average that may be left of the initial parameters
 DEPENDENT = 1e-10
 """Singular values below this share of the largest are left out: snapshots too close in time."""
 
@@ -64,13 +62,9 @@ class Exponential:
 @dataclasses.dataclass(frozen=True)
 @checked(length=f"(0, {LONGEST})")
 class Power:
-    """`beta = (1 - 1/t)^(gamma + 1)` (Eq. 127).
+    """`beta = (1 - 1/t)^(gamma + 1)` (Eq. 127)."""
 
-    Attributes:
-        length: sigma_rel, above 0 and below `LONGEST`.
-    """
-
-    length: float
+    length: float  # sigma_rel, above 0 and below `LONGEST`
 
     def rate(self, step: Array) -> Array:
         """`1 - beta` at a step, counted from 1."""
@@ -159,15 +153,10 @@ def inner_products(
 
 
 class PostHoc(NamedTuple):
-    """How an average follows from stored ones.
+    """How an average follows from stored ones."""
 
-    Attributes:
-        weights: of each, `[snapshots, lengths]`; their sum is 1.
-        error: norm of what is wrong with the profile over that of the profile (L2 over time).
-    """
-
-    weights: np.ndarray
-    error: float
+    weights: np.ndarray  # of each, `[snapshots, lengths]`; their sum is 1
+    error: float  # norm of what is wrong with the profile over that of the profile (L2 over time)
 
 
 def post_hoc_weights(

@@ -28,19 +28,12 @@ class TrainingError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Cadence:
-    """Lengths in steps: of the run, and between two logs, checkpoints and other actions.
+    """Lengths in steps: of the run, and between two logs, checkpoints and other actions."""
 
-    Attributes:
-        steps: of the whole run.
-        log_every: between two logs.
-        checkpoint_every: between two checkpoints; 0: at the end only.
-        max_skipped: so many skipped steps in a row end the run.
-    """
-
-    steps: int
-    log_every: int
-    checkpoint_every: int
-    max_skipped: int
+    steps: int  # of the whole run
+    log_every: int  # between two logs
+    checkpoint_every: int  # between two checkpoints; 0: at the end only
+    max_skipped: int  # so many skipped steps in a row end the run
 
 
 def train(

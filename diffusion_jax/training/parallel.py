@@ -14,8 +14,7 @@ from diffusion_jax.models.layout import rows_over
 from diffusion_jax.system.devices import AXIS, all_devices, everywhere, put
 from diffusion_jax.types import Batch
 
-ROWS = ("data", "fsdp")
-"""Axes of the mesh over which the batch is cut."""
+ROWS = ("data", "fsdp")  # axes of the mesh over which the batch is cut
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     # Into a wider space, and out of it again: the products between need no communication over
     # `model` but one sum (Shoeybi et al. 2019, section 3).

@@ -19,8 +19,7 @@ from diffusion_jax.training.ema import (
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.types import Array, Params
 
-POOR = 0.1
-"""Largest error of a profile that is not warned of."""
+POOR = 0.1  # largest error of a profile that is not warned of
 
 
 class Snapshots:
