@@ -29,9 +29,8 @@ from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.types import Array, Cond, Denoiser
 
-TIMES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
-"""Noise levels at which the distance from the exact score is measured."""
-DRAWN = (0.05, 0.1, 0.2, 0.5)  # noise levels of the pictures
+TIMES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  # of measured distances from the exact score
+DRAWN = (0.05, 0.1, 0.2, 0.5)  # of the pictures
 MOST_DIMS = 3
 POINTS = 4096  # of the data that noise is added to
 MOST_PARTS = 4  # conditions that the field is drawn under
@@ -120,9 +119,8 @@ class LearnedField(Evaluator):
         schedule = process.schedule
         items, labels = split.gather(np.arange(min(POINTS, len(split))))
         x_0, parts = model.dataset.kind.decode(items), model.dataset.class_names
-        if x_0.shape[1] > MOST_DIMS:
-            words = f"a field of {x_0.shape[1]} dimensions"
-            raise ValueError(f"{words}: {MOST_DIMS} at most can be looked at")
+        if (dims := x_0.shape[1]) > MOST_DIMS:
+            raise ValueError(f"a field of {dims} dimensions: {MOST_DIMS} at most can be looked at")
         looked = {"learned": Field(model.draws.denoiser, model.params)}
         result: Result = {}
         if law := getattr(split.source, "law", None):
@@ -138,13 +136,12 @@ class LearnedField(Evaluator):
                 for t, each in zip(TIMES, squares, strict=True):
                     found = entry(root_mean_square(each), len(x_0), model.passport, t=t)
                     result[f"field_error{suffix}_t{t:.2f}"] = found
-        if x_0.shape[1] == 2:
+        if dims == 2:
             model.folder.mkdir(parents=True, exist_ok=True)
             _draw_fields(looked, schedule, x_0, labels, model)
         ends = _follow_particles(looked, schedule, x_0, labels, model)
         if law and parts:
-            same = float((ends["learned"] == ends["exact"]).mean())
-            agreement = wilson(same, PARTICLES)
+            agreement = wilson(float((ends["learned"] == ends["exact"]).mean()), PARTICLES)
             result["basin_agreement"] = entry(agreement, PARTICLES, model.passport)
         return result
 

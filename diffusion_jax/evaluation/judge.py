@@ -18,27 +18,16 @@ from diffusion_jax.types import Array, Cond, Params
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Judge:
-    """A frozen dual encoder.
+    """A frozen dual encoder."""
 
-    Attributes:
-        name: what metrics made with it are named after.
-        words: what tells it from all others, for passports.
-        apply: the network, `(params, x, cond) -> Likeness`.
-        params: of the network.
-        read: texts to conditioning, arrays `[N, ...]`.
-        none: conditioning of one sample, `[1, ...]`, off.
-        kind: of the pictures.
-        batch_size: pictures or texts at a time.
-    """
-
-    name: str
-    words: str
-    apply: Callable[[Params, Array, Cond], Likeness]
-    params: Params
-    read: Callable[[Sequence[str]], dict[str, np.ndarray]]
-    none: Mapping[str, np.ndarray]
-    kind: Kind
-    batch_size: int = 256
+    name: str  # what metrics made with it are named after
+    words: str  # what tells it from all others, for passports
+    apply: Callable[[Params, Array, Cond], Likeness]  # the network, of `(params, x, cond)`
+    params: Params  # of the network
+    read: Callable[[Sequence[str]], dict[str, np.ndarray]]  # N texts to conditioning `[N, ...]`
+    none: Mapping[str, np.ndarray]  # conditioning of one sample, `[1, ...]`, off
+    kind: Kind  # of the pictures
+    batch_size: int = 256  # pictures or texts at a time
 
     def look(self, params: Params, x: Array) -> Likeness:
         """What the network says of pictures `[B, H, W, C]` in [-1, 1], without texts."""

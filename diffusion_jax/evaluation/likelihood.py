@@ -48,11 +48,10 @@ class Bound(NamedTuple):
 
 
 def bits_per_dimension(nats: Array, dimensions: int, levels: int = 0) -> Array:
-    """Bits per dimension from `-log p` of a whole example; from a density, if it has `levels`.
+    """Bits per dimension from `-log p` of a whole example; with `levels` `p` is a density.
 
     A level's probability is about the density times the width of its bin, `2 / (levels - 1)`. By
-    Jensen's inequality the mean over `dequantise` is an upper bound. Without `levels` it is of what
-    `p` is, a probability or a density.
+    Jensen's inequality the mean over `dequantise` is an upper bound.
     """
     bits = nats / (dimensions * jnp.log(2.0))
     return bits + jnp.log2((levels - 1) / 2) if levels else bits
@@ -159,8 +158,7 @@ def variational_bound(
         x_t = diffuse(schedule, x_0, sample_noise(key_of(i), x_0.shape[1:]), t)
         return None, 0.5 * jnp.exp(logsnr) * _square(denoiser(x_t, t, cond).x_0 - x_0)
 
-    logsnrs = low + (high - low) * levels_drawn.T
-    _, terms = jax.lax.scan(body, None, (index, logsnrs))
+    _, terms = jax.lax.scan(body, None, (index, low + (high - low) * levels_drawn.T))
     std = jnp.exp(-0.5 * high)
     if levels:
         noise = sample_noise(key_of(samples + 1), x_0.shape[1:])
@@ -168,9 +166,8 @@ def variational_bound(
     else:
         nats = 0.5 * x_0[0].size * (1 + jnp.log(2 * jnp.pi * std**2))
         reconstruction = jnp.full(len(x_0), nats)
-    return Bound(
-        0.5 * jnp.exp(low) * _square(x_0), (high - low) * jnp.mean(terms, 0), reconstruction
-    )
+    prior = 0.5 * jnp.exp(low) * _square(x_0)
+    return Bound(prior, (high - low) * jnp.mean(terms, 0), reconstruction)
 
 
 def ancestral_bound(
