@@ -88,14 +88,11 @@ def train(
     def log(step: int) -> None:
         nonlocal told, clock
         checkpoints.check()
-        rows = parallel.read(window)
+        rows, now = parallel.read(window), time.monotonic()
         check_skipped(step - len(rows), [int(np.max(row["skipped"])) for row in rows])
         sound = [row for row in rows if not np.any(row["skipped"])]
-        scalars: dict[str, Any] = {
-            name: np.mean([row[name] for row in sound or rows], axis=0) for name in rows[0]
-        }
+        scalars = {name: np.mean([row[name] for row in sound or rows], 0) for name in rows[0]}
         scalars["skipped"] = len(rows) - len(sound)
-        now = time.monotonic()
         scalars["images_per_second"] = batch_size * len(window) / (now - clock)
         scalars["train_seconds"] = now - told  # a killed run has said all but the last of them
         window.clear()
@@ -111,11 +108,9 @@ def train(
         number = before + first  # a step's number is that of its batch, from 0
         why = "loss or gradient not finite, or larger than train.max_grad_norm"
         if max(counts) < cadence.max_skipped:
-            many = sum(count > 0 for count in counts)
-            progress.say(
-                f"warning: {many} of the last {len(counts)} steps skipped ({why}); the first had "
-                f"{batches.describe(number)}"
-            )
+            many = f"{sum(count > 0 for count in counts)} of the last {len(counts)} steps"
+            first_had = f"the first had {batches.describe(number)}"
+            progress.say(f"warning: {many} skipped ({why}); {first_had}")
             return
         number = before + counts.index(cadence.max_skipped) - cadence.max_skipped + 1
         raise TrainingError(
