@@ -66,7 +66,7 @@ def _errors(model: Model, split: str, num: int) -> np.ndarray:
         return jax.lax.map(errors, (jnp.arange(len(TIMES)), jnp.asarray(TIMES))).T
 
     whole = model.params, dict(model.frozen), jax.random.key(model.seed)
-    return np.asarray(in_batches(program, whole, chosen(model, split, num), model.batch_size))
+    return in_batches(program, whole, chosen(model, split, num), model.batch_size)
 
 
 def ratio(a: np.ndarray, b: np.ndarray) -> Estimate:

@@ -118,8 +118,7 @@ class Distances(Evaluator):
         """
         found = self._look(model.samples())
         items = np.stack([one[place] for place in (1, 2) for one in found.closest])
-        sheet = self._dataset.kind.sheet(items, len(found.closest))
-        model.show(self.pictures[0][0], sheet)
+        model.show(self.pictures[0][0], self._dataset.kind.sheet(items, len(found.closest)))
         return self._measures(found, model.passport)
 
     def _entries(self, items: np.ndarray) -> np.ndarray:

@@ -40,9 +40,7 @@ class Extractor:
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
         """Logits `[N, K]`, or None, and features `[N, D]` of uint8 images `[N, H, W, C]`."""
-        found = in_batches(lambda _, images: self.forward(images), (), images, self.batch_size)
-        logits, features = found
-        return logits, features
+        return in_batches(lambda _, images: self.forward(images), (), images, self.batch_size)
 
 
 def entries(kind: Kind) -> Extractor:

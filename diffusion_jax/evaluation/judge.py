@@ -48,13 +48,11 @@ class Judge:
 
     def images(self, images: np.ndarray) -> np.ndarray:
         """Unit vectors float32 `[N, E]` of uint8 pictures `[N, H, W, C]`."""
-        x = self.kind.decode(images)
-        return np.asarray(in_batches(self._look, self.params, x, self.batch_size))
+        return in_batches(self._look, self.params, self.kind.decode(images), self.batch_size)
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors float32 `[N, E]` of texts; 0 of one without a word."""
-        cond = self.read(texts)
-        return np.asarray(in_batches(self._read, self.params, cond, self.batch_size))
+        return in_batches(self._read, self.params, self.read(texts), self.batch_size)
 
     @property
     def extractor(self) -> Extractor:
@@ -63,6 +61,4 @@ class Judge:
         def forward(images: Array) -> tuple[None, Array]:
             return None, self._look(self.params, images / 127.5 - 1.0)
 
-        return Extractor(
-            self.name, self.words, "pixels as stored, float32", forward, own_classes=False
-        )
+        return Extractor(self.name, self.words, "pixels as stored, float32", forward, False)

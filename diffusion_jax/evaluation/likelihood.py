@@ -207,8 +207,7 @@ def ancestral_bound(
             raise ValueError("variance 'learned' needs a network that learned one")
         return None, _sum(variational_term(schedule, x_0, x_t, x_0_hat, fraction, t, s, levels))
 
-    steps = jnp.arange(len(times) - 1), times[:-1], times[1:]
-    _, terms = jax.lax.scan(body, None, steps)
+    _, terms = jax.lax.scan(body, None, (jnp.arange(len(times) - 1), times[:-1], times[1:]))
     prior = 0.5 * jnp.exp(schedule.logsnr(times[0])) * _square(x_0)
     return Bound(prior, jnp.sum(terms[:-1], axis=0), terms[-1])
 

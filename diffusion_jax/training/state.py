@@ -35,7 +35,7 @@ def abstract_state(
     averages: Collection[str],
 ) -> TrainState:
     """Shapes and types of the state; nothing is computed."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.eval_shape(jax.random.key, 0)
     return jax.eval_shape(lambda key: create_state(init(key), optimizer, averages), key)
 
 
