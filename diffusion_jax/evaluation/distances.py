@@ -137,8 +137,9 @@ class Distances(Evaluator):
                 train = self._split.gather(self._seen[[number]])[0][0]
                 closest.append((distance, items[i], train))
             closest = sorted(closest, key=lambda one: one[0])[:CLOSEST]
-        columns = zip(*parts, strict=True)
-        return Features(*(None if c[0] is None else np.concatenate(c) for c in columns), closest)
+        columns: Any = zip(*parts, strict=True)
+        joined = [None if column[0] is None else np.concatenate(column) for column in columns]
+        return Features._make([*joined, closest])
 
     def _measures(self, found: Features, passport: Mapping[str, Any]) -> Result:
         result: Result = {}

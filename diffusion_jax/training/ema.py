@@ -30,7 +30,7 @@ EXPONENTIAL = "exponential"  # its name among others; those of a length have tha
 PARAMETERS = "params"  # name that stands for no average: the parameters as they are
 LONGEST = 12**-0.5  # length of the plain mean over all steps (gamma 0); every `Power` is shorter
 YOUNG = 0.01  # most of an average that may be left of the initial parameters
-DEPENDENT = 1e-10  # smaller singular values are left out (of the largest): snapshots too close
+DEPENDENT = 1e-10  # share of the largest singular value; smaller are left out: snapshots too close
 
 
 @dataclasses.dataclass(frozen=True)

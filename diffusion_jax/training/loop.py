@@ -91,10 +91,12 @@ def train(
         rows, now = parallel.read(window), time.monotonic()
         check_skipped(step - len(rows), [int(np.max(row["skipped"])) for row in rows])
         sound = [row for row in rows if not np.any(row["skipped"])]
-        scalars = {name: np.mean([row[name] for row in sound or rows], 0) for name in rows[0]}
-        scalars["skipped"] = len(rows) - len(sound)
-        scalars["images_per_second"] = batch_size * len(window) / (now - clock)
-        scalars["train_seconds"] = now - told  # a killed run has said all but the last of them
+        scalars: dict[str, Any] = {
+            **{name: np.mean([row[name] for row in sound or rows], 0) for name in rows[0]},
+            "skipped": len(rows) - len(sound),
+            "images_per_second": batch_size * len(window) / (now - clock),
+            "train_seconds": now - told,  # a killed run has said all but the last of them
+        }
         window.clear()
         told = clock = now
         writer.write_scalars(step, scalars)
