@@ -9,7 +9,6 @@ import numpy as np
 
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.diffusion.process import gaussian
-from diffusion_jax.evaluation.denoising import mean
 from diffusion_jax.evaluation.likelihood import (
     ancestral_bound,
     bits_per_dimension,
@@ -18,6 +17,7 @@ from diffusion_jax.evaluation.likelihood import (
     variational_bound,
 )
 from diffusion_jax.evaluation.model import Evaluator, Model, Result, chosen, entry
+from diffusion_jax.metrics.intervals import normal, variance_of_mean
 from diffusion_jax.system.devices import in_batches
 
 
@@ -26,18 +26,12 @@ class Bits(Evaluator):
     """Of the model without guidance and clipping, given the items' own conditioning.
 
     Of continuous data it is the density's, and there is no bound of the ancestral sampler.
-
-    Attributes:
-        num: items of each split, as far as there are so many.
-        probes: of Hutchinson's estimate, for each item.
-        noise_levels: at which the bound in continuous time is taken, for each item.
-        variance: of the ancestral sampler.
     """
 
-    num: int
-    probes: int
-    noise_levels: int
-    variance: str
+    num: int  # items of each split, as far as there are so many
+    probes: int  # of Hutchinson's estimate, for each item
+    noise_levels: int  # at which the bound in continuous time is taken, for each item
+    variance: str  # of the ancestral sampler
 
     def __call__(self, model: Model) -> Result:
         """`bits_ode_heldout`, `bits_bound_...`, `bits_ancestral_...`, and of `train`."""
@@ -83,8 +77,8 @@ class Bits(Evaluator):
                 cost["ode"]["hutchinson_standard_error"] = float(error)
             about = f"{model.dataset.name} {split} {model.dataset.fingerprint}"
             for name, bits in found.items():
-                value, more = mean(bits.reshape(len(bits), -1).mean(1)), cost[name]
-                result[f"bits_{name}_{split}"] = entry(
-                    value, len(bits), model.passport, reference=about, **more
-                )
+                bits = bits.reshape(len(bits), -1).mean(1)
+                mean = normal(float(bits.mean()), variance_of_mean(bits))
+                made = entry(mean, len(bits), model.passport, reference=about, **cost[name])
+                result[f"bits_{name}_{split}"] = made
         return result

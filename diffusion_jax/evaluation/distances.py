@@ -1,13 +1,12 @@
 """How near samples are to the data, in features: with what real items reach beside it."""
 
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffusion_jax.data import DataError, Dataset, Split
+from diffusion_jax.data import DataError, Dataset
 from diffusion_jax.evaluation.extractor import Extractor
 from diffusion_jax.evaluation.model import Chunk, Evaluator, Model, Result, entry
 from diffusion_jax.evaluation.references import Statistics, cached_moments
@@ -24,28 +23,21 @@ from diffusion_jax.metrics.intervals import bootstrap, wilson
 from diffusion_jax.metrics.neighbours import closest_pairs, memorised, two_nearest
 from diffusion_jax.system.cache import cached_outputs
 
-CHUNK = 1024
-"""Items read, looked at and dropped at once."""
+CHUNK = 1024  # items read, looked at and dropped at once
+# Too near to a training item: nearer than so many held-out items are, or so much nearer than to the
+# next one (Yoon et al. 2023).
 QUANTILE, RATIO = 0.05, 1 / 3
-"""What is too near to a training item: nearer than so many held-out items are, or so much nearer
-than to the next one (Yoon et al. 2023)."""
-CLOSEST = 10
-"""Samples that are shown beside the training item that they are nearest to."""
+CLOSEST = 10  # samples that are shown beside the training item that they are nearest to
 
 
-@dataclasses.dataclass
-class Features:
-    """What is kept of items: `logits` `[N, K]`, `features` `[N, D]`, the labels asked for.
+class Features(NamedTuple):
+    """What is kept of items."""
 
-    `distances` `[N, 2]` to the nearest two of the training items that are looked at; the `closest`
-    items, each with its training item.
-    """
-
-    logits: np.ndarray | None
-    features: np.ndarray | None
-    labels: np.ndarray | None
-    distances: np.ndarray
-    closest: list[tuple[float, np.ndarray, np.ndarray]]
+    logits: np.ndarray | None  # `[N, K]`
+    features: np.ndarray | None  # `[N, D]`
+    labels: np.ndarray | None  # that were asked for
+    distances: np.ndarray  # `[N, 2]` to the nearest two of the training items that are looked at
+    closest: list[tuple[float, np.ndarray, np.ndarray]]  # distance, item, training item
 
 
 class Distances(Evaluator):
@@ -80,13 +72,12 @@ class Distances(Evaluator):
         statistics: Statistics | None = None,
     ) -> None:
         self._dataset, self._extractor, self._repeats = dataset, extractor, bootstrap_repeats
-        self._split, held = dataset.splits["train"], dataset.splits["heldout"]
+        train, held = dataset.splits["train"], dataset.splits["heldout"]
         self._train = f"{dataset.name} train {dataset.fingerprint}"
         self._reference = statistics.words if statistics else self._train
-        self._seen = some(len(self._split))
-        items, labels = self._split.gather(self._seen)
+        self._split, self._seen, self._set = train, some(len(train)), None
+        items, labels = train.gather(self._seen)
         self._flat = self._entries(items)
-        self._set = None
         if extractor is None:
             if statistics:
                 raise DataError(
@@ -95,22 +86,23 @@ class Distances(Evaluator):
                 )
         elif statistics:
             self._moments, self._of = statistics.moments, {}
-            found = extractor(self._split.gather(np.arange(1))[0])[1].shape[1]
+            found = extractor(train.gather(np.arange(1))[0])[1].shape[1]
             if len(self._moments.mean) != found:
                 raise DataError(
                     f"evaluate.reference={statistics.words}: is of {len(self._moments.mean)} "
                     f"features, while {extractor.name} has {found}"
                 )
         else:
-            key = f"{extractor.digest} {extractor.preprocessing} {self._train}"
-            num = len(self._split)
+            key, num = f"{extractor.digest} {extractor.preprocessing} {self._train}", len(train)
             features = cached_outputs(
-                cache, key, lambda rows: extractor(self._split.gather(rows)[0])[1], num, CHUNK
+                cache, key, lambda rows: extractor(train.gather(rows)[0])[1], num, CHUNK
             )
             self._moments = cached_moments(cache, key, lambda: moments(features))
             self._set = prepare(self._moments, np.asarray(features[self._seen], np.float32), labels)
             self._of = {"n_reference": num}
-        self._heldout = self._look(_chunks(held)) if len(held) else None
+        rows = some(len(held))
+        chunks = (held.gather(rows[i : i + CHUNK]) for i in range(0, len(rows), CHUNK))
+        self._heldout = self._look(chunks) if len(held) else None
 
     def of_data(self, passport: Mapping[str, Any]) -> Result:
         """The measures of held-out items, under names that end in `_heldout`."""
@@ -126,8 +118,7 @@ class Distances(Evaluator):
         """
         found = self._look(model.samples())
         items = np.stack([one[place] for place in (1, 2) for one in found.closest])
-        sheet = self._dataset.kind.sheet(items, len(found.closest))
-        model.show(self.pictures[0][0], sheet)
+        model.show(self.pictures[0][0], self._dataset.kind.sheet(items, len(found.closest)))
         return self._measures(found, model.passport)
 
     def _entries(self, items: np.ndarray) -> np.ndarray:
@@ -136,20 +127,19 @@ class Distances(Evaluator):
 
     def _look(self, chunks: Iterable[Chunk]) -> Features:
         """Features, logits and distances of all items."""
-        columns: list[list[Any]] = [[] for _ in range(4)]
+        parts: list[tuple[Any, ...]] = []
         closest: list[tuple[float, np.ndarray, np.ndarray]] = []
         for items, labels in chunks:
             logits, features = self._extractor(items) if self._extractor else (None, None)
             distances, nearest = two_nearest(self._entries(items), self._flat)
-            found = logits, features, labels, distances
-            for column, part in zip(columns, found, strict=True):
-                column.append(part)
+            parts.append((logits, features, labels, distances))
             for i, number, distance in closest_pairs(distances[:, 0], nearest[:, 0], CLOSEST):
                 train = self._split.gather(self._seen[[number]])[0][0]
                 closest.append((distance, items[i], train))
             closest = sorted(closest, key=lambda one: one[0])[:CLOSEST]
-        logits, features, labels, distances = map(_joined, columns)
-        return Features(logits, features, labels, distances, closest)
+        columns: Any = zip(*parts, strict=True)
+        joined = [None if column[0] is None else np.concatenate(column) for column in columns]
+        return Features._make([*joined, closest])
 
     def _measures(self, found: Features, passport: Mapping[str, Any]) -> Result:
         result: Result = {}
@@ -189,13 +179,3 @@ class Distances(Evaluator):
         copies = float(np.mean(near < RATIO * next_near))
         result["copied_share"] = entry(wilson(copies, n), n, passport, **of)
         return result
-
-
-def _chunks(split: Split) -> Iterable[Chunk]:
-    rows = some(len(split))
-    for start in range(0, len(rows), CHUNK):
-        yield split.gather(rows[start : start + CHUNK])
-
-
-def _joined(parts: Sequence[np.ndarray | None]) -> Any:
-    return None if parts[0] is None else np.concatenate(parts)

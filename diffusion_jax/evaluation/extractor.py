@@ -29,29 +29,18 @@ CHUNK = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """A frozen network as a measure of pictures.
+    """A frozen network as a measure of pictures."""
 
-    Attributes:
-        name: what metrics made with it are named after, `<data set>_cnn` for a data set's own.
-        digest: short hash of its weights, for passports.
-        preprocessing: what is done to the images first, and in which type, for passports.
-        forward: uint8 images `[B, H, W, C]` to logits, None where there are none, and features.
-        own_classes: whether its classes are those of the data set.
-        batch_size: images at a time.
-    """
-
-    name: str
-    digest: str
-    preprocessing: str
-    forward: Callable[[Array], tuple[Array | None, Array]]
-    own_classes: bool = True
-    batch_size: int = CHUNK
+    name: str  # what metrics made with it are named after, `<data set>_cnn` for a data set's own
+    digest: str  # short hash of its weights, for passports
+    preprocessing: str  # what is done to the images first, and in which type, for passports
+    forward: Callable[[Array], tuple[Array | None, Array]]  # of a batch, as `__call__`
+    own_classes: bool = True  # whether its classes are those of the data set
+    batch_size: int = CHUNK  # images at a time
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
         """Logits `[N, K]`, or None, and features `[N, D]` of uint8 images `[N, H, W, C]`."""
-        program = lambda _, images: self.forward(images)  # noqa: E731
-        logits, features = in_batches(program, (), images, self.batch_size)
-        return logits, features
+        return in_batches(lambda _, images: self.forward(images), (), images, self.batch_size)
 
 
 def entries(kind: Kind) -> Extractor:
@@ -100,8 +89,7 @@ def cross_entropy(
 ) -> tuple[Array, Metrics]:
     """A `LossFn`: cross-entropy of the label, of images shifted by up to `MAX_SHIFT` pixels."""
     shift_key, dropout_key = jax.random.split(context.key)
-    size = (len(batch["x"]), 2)
-    shifts = jax.random.randint(shift_key, size, -MAX_SHIFT, MAX_SHIFT + 1)
+    shifts = jax.random.randint(shift_key, (len(batch["x"]), 2), -MAX_SHIFT, MAX_SHIFT + 1)
     x = moved(batch["x"], shifts)
     logits, _ = net.apply(params, x, train=True, rngs={"dropout": dropout_key})
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["cond"]["label"])

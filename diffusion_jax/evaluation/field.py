@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.diffusion.corruption import diffuse, sample_keys, sample_noise
+from diffusion_jax.diffusion.corruption import sample_keys, sample_noise
 from diffusion_jax.diffusion.mixture import exact_denoiser
-from diffusion_jax.diffusion.process import gaussian
+from diffusion_jax.diffusion.process import Gaussian, gaussian
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.evaluation.model import Evaluator, Model, Result, entry
 from diffusion_jax.metrics.intervals import Estimate, normal, variance_of_mean, wilson
@@ -29,22 +29,15 @@ from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.types import Array, Cond, Denoiser
 
-TIMES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
-"""Noise levels at which the distance from the exact score is measured."""
-DRAWN = (0.05, 0.1, 0.2, 0.5)
-"""Noise levels of the pictures."""
+TIMES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  # of measured distances from the exact score
+DRAWN = (0.05, 0.1, 0.2, 0.5)  # of the pictures
 MOST_DIMS = 3
-POINTS = 4096
-"""Of the data that noise is added to."""
-MOST_PARTS = 4
-"""Conditions that the field is drawn under."""
-GRID = 80
-"""Places per axis at which the field is drawn and from which paths start."""
-BASIN = 2.5
-"""They start within so many standard deviations of the noise."""
+POINTS = 4096  # of the data that noise is added to
+MOST_PARTS = 4  # conditions that the field is drawn under
+GRID = 80  # places per axis at which the field is drawn and from which paths start
+BASIN = 2.5  # they start within so many standard deviations of the noise
 PARTICLES = 1000
-FRAMES = 32
-"""Of the animation, or a few more."""
+FRAMES = 32  # of the animation, or a few more
 
 
 class Field(NamedTuple):
@@ -59,8 +52,7 @@ class Field(NamedTuple):
         return jax.device_get(program(self.made_of, *args))
 
 
-Looked = dict[str, Field]
-"""`learned`, and `exact` where the law of the data is known."""
+Looked = dict[str, Field]  # `learned`, and `exact` where the law of the data is known
 
 
 def score_and_divergence(
@@ -78,7 +70,7 @@ def score_and_divergence(
 
 
 def score_errors(
-    denoise: Denoiser, exact: Denoiser, schedule: Schedule, x_0: Array, cond: Cond, seed: int
+    denoise: Denoiser, exact: Denoiser, process: Gaussian, x_0: Array, cond: Cond, seed: int
 ) -> Array:
     """`sigma_t^2 |s_hat - s|^2 / D` at noisy data, `[T, N]` for `TIMES` and `x_0` `[N, D]`.
 
@@ -88,10 +80,9 @@ def score_errors(
     def at(numbered: tuple[Array, Array]) -> Array:
         key = jax.random.fold_in(jax.random.key(seed), numbered[0])
         t = jnp.full(len(x_0), numbered[1])
-        eps = sample_noise(sample_keys(key, jnp.arange(len(x_0))), x_0.shape[1:])
-        x_t = diffuse(schedule, x_0, eps, t)
+        x_t = process.corrupt(x_0, t, sample_keys(key, jnp.arange(len(x_0))))
         off = denoise(x_t, t, cond).x_0 - exact(x_t, t, cond).x_0
-        return jnp.exp(schedule.logsnr(t)) * jnp.mean(off**2, axis=1)
+        return jnp.exp(process.schedule.logsnr(t)) * jnp.mean(off**2, axis=1)
 
     return jax.lax.map(at, (jnp.arange(len(TIMES)), jnp.asarray(TIMES)))
 
@@ -124,12 +115,12 @@ class LearnedField(Evaluator):
         Raises:
             ValueError: there are more than three dimensions.
         """
-        split, schedule = model.dataset.splits["train"], gaussian(model.draws.process).schedule
+        split, process = model.dataset.splits["train"], gaussian(model.draws.process)
+        schedule = process.schedule
         items, labels = split.gather(np.arange(min(POINTS, len(split))))
         x_0, parts = model.dataset.kind.decode(items), model.dataset.class_names
-        if x_0.shape[1] > MOST_DIMS:
-            words = f"a field of {x_0.shape[1]} dimensions"
-            raise ValueError(f"{words}: {MOST_DIMS} at most can be looked at")
+        if (dims := x_0.shape[1]) > MOST_DIMS:
+            raise ValueError(f"a field of {dims} dimensions: {MOST_DIMS} at most can be looked at")
         looked = {"learned": Field(model.draws.denoiser, model.params)}
         result: Result = {}
         if law := getattr(split.source, "law", None):
@@ -137,7 +128,7 @@ class LearnedField(Evaluator):
             looked["exact"] = Field(make, law._replace(parts=()))
 
             def errors(denoise: Denoiser, law: Any, x_0: Array, cond: Cond) -> Array:
-                return score_errors(denoise, make(law), schedule, x_0, cond, model.seed)
+                return score_errors(denoise, make(law), process, x_0, cond, model.seed)
 
             conds: dict[str, Any] = {"": {}} | ({"_label": {"label": labels}} if parts else {})
             for suffix, cond in conds.items():
@@ -145,13 +136,12 @@ class LearnedField(Evaluator):
                 for t, each in zip(TIMES, squares, strict=True):
                     found = entry(root_mean_square(each), len(x_0), model.passport, t=t)
                     result[f"field_error{suffix}_t{t:.2f}"] = found
-        if x_0.shape[1] == 2:
+        if dims == 2:
             model.folder.mkdir(parents=True, exist_ok=True)
             _draw_fields(looked, schedule, x_0, labels, model)
         ends = _follow_particles(looked, schedule, x_0, labels, model)
         if law and parts:
-            same = float((ends["learned"] == ends["exact"]).mean())
-            agreement = wilson(same, PARTICLES)
+            agreement = wilson(float((ends["learned"] == ends["exact"]).mean()), PARTICLES)
             result["basin_agreement"] = entry(agreement, PARTICLES, model.passport)
         return result
 

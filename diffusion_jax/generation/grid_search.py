@@ -7,7 +7,6 @@ and network.
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,27 +19,20 @@ import numpy as np
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.samplers.ode import heun
-from diffusion_jax.system.files import write_whole
+from diffusion_jax.system.cache import cached
 from diffusion_jax.types import Array, Key, Params
 
-REFERENCE_STEPS = 250
-"""Steps of Heun's method, two evaluations each, that stand for the exact solution."""
+REFERENCE_STEPS = 250  # of Heun's method, two evaluations each, that stand for the exact solution
 SKIPPED = 0.01
 """Least part of the way that the search leaves out at first; of none it could not see the use."""
 
 
 class Found(NamedTuple):
-    """What a search found.
+    """What a search found."""
 
-    Attributes:
-        times: `[steps + 1]`, descending.
-        error: root mean square distance, per dimension, of its samples from the exact ones.
-        starts: that of each grid tried at the start.
-    """
-
-    times: Array
-    error: float
-    starts: dict[str, float]
+    times: Array  # `[steps + 1]`, descending
+    error: float  # root mean square distance, per dimension, of its samples from the exact ones
+    starts: dict[str, float]  # that of each grid tried at the start
 
 
 def optimise_times(
@@ -123,16 +115,19 @@ def cached_times(
         search: does it.
         say: is told what it found.
     """
-    text = json.dumps(made_by, sort_keys=True)
-    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
-    if not path.exists():
+
+    def read(path: Path) -> Array:
+        return jnp.asarray(json.loads(path.read_text(encoding="utf-8"))["times"], jnp.float32)
+
+    def write(path: Path) -> None:
         found = search()
-        start = min(found.starts, key=lambda name: found.starts[name])
+        start = min(found.starts, key=found.starts.__getitem__)
         say(
             f"root mean square distance from the exact samples: {found.error:.4g}; with the grid "
-            f"{start}, the best of the others, {found.starts[start]:.4g}: {path}"
+            f"{start}, the best of the others, {found.starts[start]:.4g}; kept in {folder}"
         )
         times = np.asarray(found.times, np.float64).tolist()
-        whole = {"times": times, "error": found.error, "starts": found.starts, "made_by": made_by}
-        write_whole(path, (json.dumps(whole, indent=2) + "\n").encode())
-    return jnp.asarray(json.loads(path.read_text(encoding="utf-8"))["times"], jnp.float32)
+        whole = {**found._asdict(), "times": times, "made_by": made_by}
+        path.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+
+    return cached(folder, json.dumps(made_by, sort_keys=True), ".json", read, write)

@@ -66,15 +66,10 @@ def compile_step(program: Program, topology: Topology) -> Compiled:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             return Compiled(refused=one_line(error))
-        memory = compiled.memory_analysis()
-        return Compiled(
-            memory.argument_size_in_bytes
-            + memory.output_size_in_bytes
-            - memory.alias_size_in_bytes,
-            memory.temp_size_in_bytes,
-            memory.generated_code_size_in_bytes,
-            exchanged_bytes(compiled.as_text()),
-        )
+        found = compiled.memory_analysis()
+        held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+        sizes = held, found.temp_size_in_bytes, found.generated_code_size_in_bytes
+        return Compiled(*sizes, exchanged_bytes(compiled.as_text()))
 
 
 def one_line(error: Exception) -> str:
@@ -120,8 +115,8 @@ def exchanged_bytes(hlo: str) -> int:
                 trips = max(map(int, re.findall(r"constant\((\d+)\)", condition)), default=1)
                 total += trips * of(loop[2])
                 continue
-            for called in re.findall(r"(?:calls|to_apply|computation)=%?([\w.\-]+)", line):
-                total += of(called)
+            called = re.findall(r"(?:calls|to_apply|computation)=%?([\w.\-]+)", line)
+            total += sum(map(of, called))
         return total
 
     return int(of("ENTRY"))
@@ -133,12 +128,9 @@ def _sent(line: str) -> float:
     match = re.search(rf"= (.*?) ({kinds})(-start)?\(", line)
     if not match:
         return 0.0
-    shapes = re.findall(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]", match[1])
-    sizes = [
-        BYTES.get(dtype, 4) * math.prod(int(d) for d in dims.split(",") if d)
-        for dtype, dims in shapes
-    ]
-    size, n = float(sum(sizes)), _group_size(line)
+    size, n = 0.0, _group_size(line)
+    for dtype, dims in re.findall(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]", match[1]):
+        size += BYTES.get(dtype, 4) * math.prod(int(d) for d in dims.split(",") if d)
     if match[3]:  # what only starts may name its operands before its results
         size *= {"all-gather": n / (n + 1), "collective-permute": 0.5}.get(match[2], 1)
     return size * COLLECTIVES[match[2]](n)

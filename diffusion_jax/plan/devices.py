@@ -16,8 +16,8 @@ from diffusion_jax.plan.hardware import GIB, Hardware, Topology, find_hardware
 from diffusion_jax.plan.measured import Steps, matrix_peak
 from diffusion_jax.plan.program import FROZEN, PARTS, Program
 
+# Share of the memory that a program can have: of TPUs what their compiler grants.
 USABLE = {"tpu": 15.75 / 16, "gpu": 0.92, "cpu": 0.8}
-"""Share of the memory that a program can have: of TPUs what their compiler grants."""
 PREALLOCATED = 0.75  # share of a GPU's memory that JAX takes unless it is told
 PATIENCE = 60.0  # seconds that a step may take to be measured
 
@@ -32,24 +32,22 @@ def plan_topology(config: Config, dataset: Dataset, topology: Topology) -> list[
     platform = topology.hardware.platform
     program = Program(config, dataset, topology.count, platform)
     lines = [_about_network(program)]
-    compiled, refused, sent = None, "", None
+    refused, sent = "", None
+    memory, told, collectives = program.memory, "estimated from lifetimes", "rings"
     if platform == "tpu" and has_libtpu():
-        found = compile_step(program, topology)
-        compiled, refused = (None, found.refused) if found.refused else (found, "")
+        compiled = compile_step(program, topology)
+        if not (refused := compiled.refused):
+            memory, told = _compiled_memory(program, compiled), "as compiled"
+            # It is compiled for one mesh, whose gradients are summed in the dtype of the
+            # computation; the replicated step sums them in float32.
+            if config.parallel.strategy == "sharded":
+                sent, collectives = compiled.exchanged, "collectives as compiled"
     elif platform == "tpu":
         lines.append("`pip install libtpu` compiles the step too; what follows is estimated")
-    if compiled and config.parallel.strategy == "sharded":
-        # It is compiled for one mesh, whose gradients are summed in the dtype of the computation;
-        # the replicated step sums them in float32.
-        sent = compiled.exchanged
-    memory = _compiled_memory(program, compiled) if compiled else program.memory
     limit = topology.hardware.memory * USABLE[platform]
-    told = "as compiled" if compiled else "estimated from lifetimes"
     lines += _about_memory(memory, told, refused, topology.hardware, limit)
     times = roofline(program, topology, sent)
-    lines += _about_time(
-        program, topology, times, "rings" if sent is None else "collectives as compiled"
-    )
+    lines += _about_time(program, topology, times, collectives)
     return [*lines, f"next: {_next_change(program, topology, memory, refused, times, limit)}"]
 
 
@@ -154,10 +152,7 @@ def _peak(program: Program, hardware: Hardware) -> float:
 def roofline(program: Program, topology: Topology, sent: int | None = None) -> dict[str, float]:
     """Seconds of a step if it were bound by one thing alone (Williams et al. 2009).
 
-    Args:
-        program: the config.
-        topology: its devices.
-        sent: bytes that each of them sends; None: those of rings.
+    Each device sends so many bytes, `sent`; None: those of rings.
     """
     sent = program.exchanged if sent is None else sent
     return {

@@ -28,15 +28,12 @@ LEVELS = 32  # noise levels looked at of each config, evenly in its own training
 class Comparison(NamedTuple):
     """How the gradients of two objectives compare.
 
-    Attributes:
-        factor: the second over the first, as a whole: 1 or not makes no difference to Adam.
-        deviation: largest difference at any noise level that is left when the first is multiplied
-            by `factor`, over the largest gradient. Within float64's rounding of 0 (below 1e-6,
-            times are found by bisection) for objectives that are the same.
+    The `deviation` is within float64's rounding of 0 (below 1e-6, times are found by bisection) for
+    objectives that are the same.
     """
 
-    factor: float
-    deviation: float
+    factor: float  # the second over the first, as a whole: 1 or not makes no difference to Adam
+    deviation: float  # largest of the second from `factor` times the first, over its largest
 
 
 def compare_objectives(first: Config, second: Config) -> Comparison:
@@ -50,14 +47,12 @@ def compare_objectives(first: Config, second: Config) -> Comparison:
         ValueError: the training times have no density, or only one learns its uncertainty.
     """
     with jax.enable_x64(True):
-        one, other = _loss(first), _loss(second)
-        learned = [c.objective.learned_uncertainty for c in (first, second)]
-        if learned[0] != learned[1]:
+        losses = [_loss(config) for config in (first, second)]
+        if first.objective.learned_uncertainty != second.objective.learned_uncertainty:
             raise ValueError("one of the two divides the loss by its learned size, and changes")
         u = (jnp.arange(LEVELS) + 0.5) / LEVELS
-        logsnr = jnp.concatenate([_level(loss, u) for loss in (one, other)])
-        gradients = [_gradients(loss, logsnr) for loss in (one, other)]
-    a, b = (np.asarray(g) for g in gradients)
+        logsnr = jnp.concatenate([_level(loss, u) for loss in losses])
+        a, b = (np.asarray(_gradients(loss, logsnr)) for loss in losses)
     factor = float(np.sum(a * b) / np.sum(a * a))
     return Comparison(factor, float(np.max(np.abs(b - factor * a)) / np.max(np.abs(b))))
 

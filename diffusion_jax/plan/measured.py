@@ -40,25 +40,19 @@ def seconds(job: Callable[[], Any]) -> float:
 
 
 class Steps:
-    """Train steps of a config on all devices that are there, timed one by one.
-
-    Args:
-        program: the config.
-    """
+    """Train steps of a config on all devices that are there, timed one by one."""
 
     def __init__(self, program: Program) -> None:
         config, parts = program.config, program.parts
-        self._parallel = make_parallel(config)
-        step = make_step(config, parts, self._parallel.axis_name)
-        self._step = self._parallel.compile(step)
+        self._parallel = parallel = make_parallel(config)
+        self._step = parallel.compile(make_step(config, parts, parallel.axis_name))
         key = jax.random.key(config.seed)
         state = initial_state(
-            parts.task.init, parts.optimizer, key, parts.averages, self._parallel.shardings
+            parts.task.init, parts.optimizer, key, parts.averages, parallel.shardings
         )
-        self._state, self._key = self._parallel.place((state, key))
-        self._frozen = self._parallel.place(parts.task.frozen, donated=False)
-        size = config.train.batch_size // self._parallel.share[1]
-        kind = program.dataset.kind
+        self._state, self._key = parallel.place((state, key))
+        self._frozen = parallel.place(parts.task.frozen, donated=False)
+        size, kind = config.train.batch_size // parallel.share[1], program.dataset.kind
         noise = np.random.default_rng(0).uniform(-1, 1, (size, *kind.shape))
         cond = {name: one.repeat(size, axis=0) for name, one in parts.task.cond.items()}
         self._batch: Batch = {"x": noise.astype(kind.dtype), "cond": cond}
@@ -75,9 +69,8 @@ class Steps:
         """Seconds of one step, on the next of `batches`, or again on one of noise."""
 
         def step() -> None:
-            batch = self._batch if batches is None else next(batches)
-            split = self._parallel.split(batch)
-            self._state, _ = self._step(self._state, split, self._key, self._frozen)
+            batch = self._parallel.split(self._batch if batches is None else next(batches))
+            self._state, _ = self._step(self._state, batch, self._key, self._frozen)
             jax.block_until_ready(self._state)
 
         return seconds(step)

@@ -11,18 +11,16 @@ from diffusion_jax.from_config import Config, Parts
 from diffusion_jax.from_config.sampling import OPTIMISED
 from diffusion_jax.training.ema import too_young
 
+# Edges in `logsnr` of the bands. Beyond the first, noise is below a third of a grey level.
 EDGES = (13.3, 10.0, 7.0, 4.0, 2.0, 0.0, -2.0, -4.0, -7.0, -10.0, -13.3)
-"""Edges in `logsnr` of the bands. Beyond the first, noise is below a third of a grey level."""
 QUANTILES = 20_000
 FLAT = 0.02  # least fall of `logsnr` in a step that does something, over the grid's median
-SEEN = 0.001
-"""Least share of training over that of the sampling steps, for a band with two steps or more."""
+SEEN = 0.001  # least share of training over that of sampling, for a band with two steps or more
 PRIOR_NATS = 0.05  # most that the prior may not know of an image
 COARSE_END = 0.3  # most noise over signal that the last of many steps may take away at once
 
-
+# Its edges in `logsnr`; shares of training and of sampling, where a step counts at its start.
 _Band = tuple[float, float, float, float]
-"""Its edges in `logsnr`; shares of training and of sampling, where a step counts at its start."""
 
 
 class Plan(NamedTuple):
@@ -35,10 +33,7 @@ class Plan(NamedTuple):
 def make_plan(config: Config, parts: Parts, second_moment: float) -> Plan:
     """Looks at schedule, training times and sampling grid.
 
-    Args:
-        config: of the run.
-        parts: what it means.
-        second_moment: mean of `x_0^2` over images, pixels and channels.
+    `second_moment` is the mean of `x_0^2` over images, pixels and channels.
     """
     assert parts.task.quantile is not None
     generator = parts.generator
@@ -63,12 +58,11 @@ def make_plan(config: Config, parts: Parts, second_moment: float) -> Plan:
         f"prior KL: {kl:.3g} nats per image, {kl / np.log(2) / dimensions:.3g} bits per dimension",
         f"noise over signal where sampling ends: {left:.3g}",
         f"{'logsnr':>16} {'training':>9} {'sampling steps':>15}",
-        *(
-            f"{high:>7g} to {low:>5g} {training:>9.1%} {round(sampling * steps):>15}"
-            for high, low, training, sampling in bands
-            if training or sampling
-        ),
     ]
+    for high, low, training, sampling in bands:
+        if training or sampling:
+            steps_there = round(sampling * steps)
+            lines.append(f"{high:>7g} to {low:>5g} {training:>9.1%} {steps_there:>15}")
     searched = config.sample.grid == OPTIMISED
     if searched:
         lines.append("sampling steps are those of the uniform grid: yours is still to be searched")

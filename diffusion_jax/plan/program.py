@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,8 +20,8 @@ from diffusion_jax.training.parallel import ROWS, Sharded
 from diffusion_jax.training.state import TrainState, abstract_state
 from diffusion_jax.types import Context
 
+# What the fields of the state are called.
 PARTS = {"params": "parameters", "ema": "moving averages", "opt_state": "optimizer"}
-"""What the fields of the state are called."""
 FROZEN = "frozen parameters"
 
 
@@ -59,11 +59,7 @@ class Program:
 
     @functools.cached_property
     def parts(self) -> Parts:
-        """What the config means.
-
-        Raises:
-            ConfigError: it is not possible on so many devices.
-        """
+        """What the config means; a ConfigError if it is not possible on so many devices."""
         return build(self.config, self.dataset, self.devices)
 
     @functools.cached_property
@@ -75,8 +71,7 @@ class Program:
     def rows(self) -> int:
         """Samples of a microbatch on each device."""
         data, fsdp, _ = self.cuts
-        size: int = self.config.train.batch_size
-        return size // (data * fsdp * self.config.train.accumulate)
+        return int(self.config.train.batch_size // (data * fsdp * self.config.train.accumulate))
 
     @property
     def policies(self) -> list[str]:
@@ -86,8 +81,7 @@ class Program:
     @property
     def remat(self) -> str:
         """What blocks compute again."""
-        policy: str = self.config.model[self.config.model.name].get("remat", "none")
-        return policy
+        return str(self.config.model[self.config.model.name].get("remat", "none"))
 
     @functools.cached_property
     def state(self) -> TrainState:
@@ -102,14 +96,13 @@ class Program:
 
     def batch(self, size: int) -> dict[str, Any]:
         """Shapes of a batch of `size`."""
-        integers = jax.ShapeDtypeStruct((size,), np.int32)
-        kind = self.dataset.kind
-        x = jax.ShapeDtypeStruct((size, *kind.shape), kind.dtype)
-        cond = {
-            name: jax.ShapeDtypeStruct((size, *one.shape[1:]), one.dtype)
-            for name, one in self.parts.task.cond.items()
-        }
-        return {"x": x, "cond": cond, "index": integers}
+
+        def shaped(shape: Sequence[int], dtype: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((size, *shape), dtype)
+
+        x = shaped(self.dataset.kind.shape, self.dataset.kind.dtype)
+        cond = {name: shaped(a.shape[1:], a.dtype) for name, a in self.parts.task.cond.items()}
+        return {"x": x, "cond": cond, "index": shaped((), np.int32)}
 
     @property
     def parameters(self) -> int:
@@ -127,7 +120,7 @@ class Program:
     @functools.cached_property
     def gradient(self) -> tuple[int, int, int]:
         """FLOPs, bytes through memory and peak of memory of the gradient of `rows` samples."""
-        key = jax.eval_shape(lambda: jax.random.key(0))
+        key = jax.eval_shape(jax.random.key, 0)
         context = Context(key, self.state.step, self.state.ema, self.frozen)
         args = self.state.params, self.batch(self.rows), context
 
@@ -212,7 +205,7 @@ class Program:
             return jax.tree.map(lambda a, s: a.update(sharding=s), tree, shardings)
 
         rows = NamedSharding(parallel.mesh, PartitionSpec(ROWS))
-        key = jax.eval_shape(lambda: jax.random.key(0))
+        key = jax.eval_shape(jax.random.key, 0)
         size: int = self.config.train.batch_size
         return (
             laid(self.state, parallel.shardings(self.state)),

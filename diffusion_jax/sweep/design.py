@@ -6,6 +6,7 @@ import json
 import operator
 import re
 import runpy
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,21 +22,13 @@ LONGEST_NAME = 100
 
 @dataclass(frozen=True)
 class Sweep:
-    """An ablation, as a file's `get_sweep()` returns it.
+    """An ablation, as a file's `get_sweep()` returns it."""
 
-    Attributes:
-        runs: an expression (`expression.expand`), or a list of overrides.
-        question: what it is to find out; stands at the head of the report.
-        hypothesis: what was expected beforehand.
-        fixed: overrides that all runs share.
-        metric: by which settings are ranked: a name in `result.json`, or how it begins.
-    """
-
-    runs: str | Sequence[Mapping[str, Any]]
-    question: str = ""
-    hypothesis: str = ""
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    metric: str = "frechet"
+    runs: str | Sequence[Mapping[str, Any]]  # an expression (`expression.expand`), or overrides
+    question: str = ""  # what it is to find out; stands at the head of the report
+    hypothesis: str = ""  # what was expected beforehand
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # overrides that all runs share
+    metric: str = "frechet"  # that ranks settings: a name in `result.json`, or how it begins
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +42,7 @@ class Run:
 
 
 def load(words: str) -> Sweep:
-    """The sweep of a file, or of an expression.
-
-    Raises:
-        ConfigError: the file is not there, or gives none.
-    """
+    """The sweep of a file, or of an expression; a ConfigError if the file is not there or bad."""
     if not words.endswith(".py"):
         return Sweep(words)
     path = Path(words)
@@ -81,11 +70,8 @@ def make_runs(sweep: Sweep, config: Config, most: int = MOST_RUNS) -> list[Run]:
     configs = [_changed(config, {**sweep.fixed, **overrides}) for overrides in own]
     short = _short(own)
     names = _names([_in_words(overrides, short, ",") for overrides in own])
-    settings = [
-        _in_words({k: v for k, v in overrides.items() if k != "seed"}, short, ", ")
-        or "as configured"
-        for overrides in own
-    ]
+    but_seed = [{k: v for k, v in overrides.items() if k != "seed"} for overrides in own]
+    settings = [_in_words(overrides, short, ", ") or "as configured" for overrides in but_seed]
     seen: dict[str, str] = {}
     for name, changed in zip(names, configs, strict=True):
         text = json.dumps(changed.to_dict(), sort_keys=True)
@@ -98,9 +84,7 @@ def make_runs(sweep: Sweep, config: Config, most: int = MOST_RUNS) -> list[Run]:
 def check(runs: Iterable[Run], devices: int | None) -> None:
     """Builds the parts of every run, over data that is loaded once for those that share it.
 
-    Args:
-        runs: to check.
-        devices: that each of them will have; None: those that are there.
+    Each of them will have so many `devices`; None: those that are there.
 
     Raises:
         ConfigError: one is not possible; its name is said.
@@ -133,11 +117,9 @@ def _changed(config: Config, overrides: Overrides) -> Config:
 
 def _short(runs: Sequence[Overrides]) -> dict[str, str]:
     """The last word of each key, where no other key has the same."""
-    keys = list(dict.fromkeys(key for run in runs for key in run))
-    lasts = [key.rpartition(".")[2] for key in keys]
-    return {
-        key: last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)
-    }
+    last = {key: key.rpartition(".")[2] for run in runs for key in run}
+    counts = Counter(last.values())
+    return {key: word if counts[word] == 1 else key for key, word in last.items()}
 
 
 def _in_words(overrides: Overrides, short: Mapping[str, str], comma: str) -> str:

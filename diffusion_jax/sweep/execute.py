@@ -17,7 +17,6 @@ from diffusion_jax.system.runtime import visible_gpus
 ROOM = 3 * 2**30  # bytes of memory left free for each run on a CPU
 POLL_SECONDS = 0.5
 
-
 Place = Mapping[str, str]  # where a process runs, as additions to its environment say
 
 
@@ -63,8 +62,7 @@ class Submitted:
 
 
 Process = subprocess.Popen[bytes] | Submitted
-Start = Callable[[int, Place, Path], Process]
-"""Starts a unit at a place, with a file for its output."""
+Start = Callable[[int, Place, Path], Process]  # starts a unit at a place, with a file for output
 
 
 def start_here(unit: int, place: Place, log: Path) -> Process:
@@ -81,12 +79,10 @@ def _command(unit: int) -> list[str]:
 
 
 def submitter(settings: str, folder: Path) -> Start:
-    """Starts units as jobs of a cluster.
+    """Starts units as jobs of a cluster, with a folder for the scheduler's files.
 
-    Args:
-        settings: `name=value,...` for submitit's `AutoExecutor.update_parameters`, such as
-            `slurm_partition=gpu,gpus_per_node=1,timeout_min=240`; `cluster=local` stays here.
-        folder: for the scheduler's files.
+    Its settings are `name=value,...` for submitit's `AutoExecutor.update_parameters`, such as
+    `slurm_partition=gpu,gpus_per_node=1,timeout_min=240`; `cluster=local` stays here.
 
     Raises:
         ConfigError: submitit is not installed, or does not know a setting.
@@ -124,10 +120,9 @@ def execute(
 ) -> Mapping[int, int | None]:
     """Runs units until none is left, whatever becomes of each; their exit statuses.
 
-    Ctrl-C and SIGTERM are passed on, and all that run are waited for.
-
     As many run at a time as there are places; `tell` is called now and then with the statuses of
-    those that have begun, None while they run.
+    those that have begun, None while they run. Ctrl-C and SIGTERM are passed on, and all that run
+    are waited for.
     """
     queue, free = list(waiting), list(where)
     running: dict[int, tuple[Process, Place]] = {}

@@ -12,8 +12,7 @@ import numpy as np
 
 from diffusion_jax.from_config import ConfigError
 
-Overrides = dict[str, Any]
-"""Values of a run by the keys of the config, such as `{"objective.prediction": "eps"}`."""
+Overrides = dict[str, Any]  # values by keys of the config: `{"objective.prediction": "eps"}`
 
 DRAWS: Mapping[str, Callable[[np.random.Generator, float, float, int], np.ndarray]] = {
     "uniform": lambda rng, low, high, n: rng.uniform(low, high, n),
@@ -49,10 +48,8 @@ def check_number(runs: int, most: int) -> None:
     if not runs:
         raise ConfigError("--sweep: there are no runs in it: the grid is empty")
     if runs > most:
-        raise ConfigError(
-            f"--sweep: {runs:,} runs are more than {most}; if all are meant, say so by "
-            f"--max_runs={runs}"
-        )
+        how = f"if all are meant, say so by --max_runs={runs}"
+        raise ConfigError(f"--sweep: {runs:,} runs are more than {most}; {how}")
 
 
 def _zipped(text: str) -> list[Overrides]:

@@ -58,9 +58,8 @@ def _pareto(settings: Settings, metric: str) -> tuple[Any, str]:
     for title, founds in settings.items():
         cost = float(np.mean([found.train_seconds for found in founds]))
         mean, low, high = mean_of(founds, metric)
-        axes.errorbar(
-            [cost], [mean], [[max(mean - low, 0)], [max(high - mean, 0)]], fmt="o", label=title
-        )
+        bars = [[max(mean - low, 0)], [max(high - mean, 0)]]
+        axes.errorbar([cost], [mean], bars, fmt="o", label=title)
         points.append((cost, sign_of(metric) * mean, mean))
     points.sort()
     front = [p for i, p in enumerate(points) if all(p[1] < other[1] for other in points[:i])]

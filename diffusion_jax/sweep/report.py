@@ -53,8 +53,7 @@ def write_reports(sweep: Sweep, runs: Sequence[Run], done: Sequence[Run], folder
         for name in metrics
     ]
     lines += ["## All metrics", "", *table(["metric", *settings], rows), ""]
-    lines += [*_passports(everything, metrics), ""]
-    lines += _how(sweep, everything)
+    lines += [*_passports(everything, metrics), "", *_how(sweep, everything)]
     text = "\n".join(lines)
     write_whole(folder / "report.html", _as_html(text, folder).encode())
     write_whole(folder / "results.json", _as_json(sweep, everything).encode())

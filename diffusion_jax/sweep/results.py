@@ -31,8 +31,7 @@ class Found:
         return sum(row.get("train_seconds", 0.0) for row in self.rows)
 
 
-Settings = Mapping[str, Sequence[Found]]
-"""Finished runs by the title of their setting, in order of their seeds."""
+Settings = Mapping[str, Sequence[Found]]  # by the title of their setting, in order of their seeds
 
 
 def collect(runs: Sequence[Run], folder: Path) -> Settings:
@@ -62,11 +61,8 @@ def headline(folder: Path, metric: str) -> str:
 def metrics_in(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names that all results have, without those of held-out images that stand beside others."""
     common = [name for name in results[0] if all(name in result for result in results)]
-    return [
-        name
-        for name in common
-        if not (name.endswith("_heldout") and name.removesuffix("_heldout") in common)
-    ]
+    beside = {f"{name}_heldout" for name in common}
+    return [name for name in common if name not in beside]
 
 
 def sign_of(metric: str) -> int:
@@ -93,16 +89,12 @@ def mean_of(founds: Sequence[Found], metric: str) -> tuple[float, float, float]:
 def difference(a: Sequence[Found], b: Sequence[Found], metric: str) -> Difference | None:
     """`a - b` over the seeds that both have; None if there are none."""
     others = {found.run.config.seed: found for found in b}
-    pairs = [(found, others[seed]) for found in a if (seed := found.run.config.seed) in others]
-    if not pairs:
-        return None
-    mine, theirs = zip(*pairs, strict=True)
-    return paired_difference(values(mine, metric), values(theirs, metric))
+    mine = [found for found in a if found.run.config.seed in others]
+    theirs = [others[found.run.config.seed] for found in mine]
+    return paired_difference(values(mine, metric), values(theirs, metric)) if mine else None
 
 
 def ranked(settings: Mapping[str, Sequence[Found]], metric: str) -> list[str]:
     """Titles, the best first; as they are where neither direction is meant."""
-    sign = sign_of(metric)
-    return sorted(
-        settings, key=lambda title: sign * float(np.mean(values(settings[title], metric)))
-    )
+    means = {title: values(founds, metric).mean() for title, founds in settings.items()}
+    return sorted(means, key=lambda title: sign_of(metric) * means[title])

@@ -40,11 +40,9 @@ class Screen:
         if time.monotonic() < self._next and not ended:
             return
         self._next = time.monotonic() + REFRESH_SECONDS
-        rows = [
-            (run, self._state(run, number in statuses, statuses.get(number)))
-            for number, runs in self._units.items()
-            for run in runs
-        ]
+        rows = []
+        for n, runs in self._units.items():
+            rows += [(run, self._state(run, n in statuses, statuses.get(n))) for run in runs]
         if self._live:
             self._live.update(self._table(rows))
             return

@@ -20,8 +20,7 @@ from diffusion_jax.system.files import write_whole
 
 FINISHED = "finished.json"
 CORES = "DIFFUSION_JAX_CORES"  # in the environment of a process that keeps to these cores
-LEASH = "DIFFUSION_JAX_LEASH"
-"""In the environment of a process that ends when its standard input does, with its parent."""
+LEASH = "DIFFUSION_JAX_LEASH"  # of one that ends when its standard input does, with its parent
 
 
 def units(runs: Sequence[Run], together: bool) -> list[list[Run]]:
@@ -54,9 +53,8 @@ def work(runs: Sequence[Run], folder: Path) -> int:
             if status > 2:  # it was asked to stop; after a failure each is tried on its own
                 return status
         together = time.monotonic() - began
-        statuses = [
-            _work_one(run, folder, together / len(new) if run in new else 0.0) for run in left
-        ]
+        shares = {run: together / len(new) for run in new}
+        statuses = [_work_one(run, folder, shares.get(run, 0.0)) for run in left]
     return next((status for status in statuses if status), 0)
 
 
@@ -65,9 +63,8 @@ def _work_one(run: Run, folder: Path, before: float) -> int:
     began = time.monotonic()
     status = run_one(run.config, folder / run.name, "all")
     if not status:
-        took = round(before + time.monotonic() - began, 1)
-        text = json.dumps({"seconds": took, "config": _config(run)}, indent=1) + "\n"
-        write_whole(folder / run.name / FINISHED, text.encode())
+        done = {"seconds": round(before + time.monotonic() - began, 1), "config": _config(run)}
+        write_whole(folder / run.name / FINISHED, (json.dumps(done, indent=1) + "\n").encode())
     return status
 
 

@@ -22,8 +22,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, E
 
 from diffusion_jax.training.manifest import MANIFEST, find_damage, write_manifest
 
-METRIC = "heldout/loss"
-"""What `keep_best` goes by; less is better."""
+METRIC = "heldout/loss"  # what `keep_best` goes by; less is better
 
 
 class CheckpointError(ValueError):
@@ -63,16 +62,11 @@ class Checkpoints:
         self, folder: Path, keep_last: int | None = 3, keep_every: int = 0, keep_best: int = 0
     ) -> None:
         self._folder = folder.absolute()
-        self._policies = [
-            LatestN(keep_last),
-            *([EveryNSteps(keep_every)] if keep_every else []),
-            BestN(
-                get_metric_fn=_loss,
-                reverse=True,  # sorted so, the least is the best
-                n=keep_best,
-                keep_checkpoints_without_metrics=False,
-            ),
-        ]
+        every = [EveryNSteps(keep_every)] if keep_every else []
+        best = BestN(  # sorted in reverse, the least is the best
+            get_metric_fn=_loss, reverse=True, n=keep_best, keep_checkpoints_without_metrics=False
+        )
+        self._policies = [LatestN(keep_last), *every, best]
         self._begun: set[int] = set()
         self._damage: dict[int, str | None] = {}
         self._told: set[int] = set()
@@ -88,8 +82,9 @@ class Checkpoints:
                 elif path.name.isdigit() and not (path / MANIFEST).exists():
                     _say(f"checkpoint of step {path.name} was not finished (no manifest): removed")
                     shutil.rmtree(path)
-            for step in [step for step, damage in self._damage.items() if damage]:
-                shutil.rmtree(self._folder / str(step), ignore_errors=True)
+            for step, damage in self._damage.items():
+                if damage:
+                    shutil.rmtree(self._folder / str(step), ignore_errors=True)
         self._damage = {step: None for step, damage in self._damage.items() if not damage}
         _drop_late_failures()
         options = ocp.CheckpointManagerOptions(
@@ -103,8 +98,7 @@ class Checkpoints:
     def open(self) -> None:
         """Makes ready for saving: removes what was not finished, and what is known to be damaged.
 
-        Raises:
-            CheckpointError: the folder cannot be written.
+        Raises a CheckpointError if the folder cannot be written.
         """
         with self._errors("no checkpoint can be written"):
             self._manager.reload()
@@ -124,16 +118,14 @@ class Checkpoints:
         """
         bad: dict[int, str] = {}
         for step in reversed(self.steps()):
-            damage = self._find_damage(step)
-            if damage is None:
-                for other in bad.keys() - self._told:
-                    _say(
-                        f"checkpoint of step {other} is damaged (file {bad[other]}): "
-                        f"going on from step {step}"
-                    )
-                self._told |= bad.keys()
-                return step
-            bad[step] = damage
+            if damage := self._find_damage(step):
+                bad[step] = damage
+                continue
+            for other in bad.keys() - self._told:
+                wrong = f"checkpoint of step {other} is damaged (file {bad[other]})"
+                _say(f"{wrong}: going on from step {step}")
+            self._told |= bad.keys()
+            return step
         if bad:
             which = ", ".join(f"{file} of step {step}" for step, file in bad.items())
             raise CheckpointError(
@@ -143,11 +135,7 @@ class Checkpoints:
         return None
 
     def save(
-        self,
-        step: int,
-        state: Any,
-        data_state: dict[str, Any],
-        metrics: Mapping[str, float] | None = None,
+        self, step: int, state: Any, data_state: dict[str, Any], metrics: Mapping[str, float] = {}
     ) -> None:
         """Starts to save a pytree of arrays and the data iterator's state.
 
@@ -176,7 +164,7 @@ class Checkpoints:
                 state=ocp.args.StandardSave([state]),
                 data=ocp.args.JsonSave(data_state),
             )
-            measured = dict(metrics) if metrics and METRIC in metrics else None
+            measured = dict(metrics) if METRIC in metrics else None
             self._manager.save(step, args=items, metrics=measured, force=True)
             self._begun.add(step)
 
@@ -191,16 +179,14 @@ class Checkpoints:
         Raises:
             CheckpointError: there is none, or not that one, or it is damaged.
         """
-        step = self.latest() if step is None else step
-        steps = self.steps()
+        step, steps = self.latest() if step is None else step, self.steps()
         if step not in steps:
             there = f"there are {', '.join(map(str, steps))}" if steps else "there is none yet"
             asked = "no checkpoint" if step is None else f"no checkpoint of step {step}"
             raise CheckpointError(f"{asked} in {self._folder}: {there}")
         if damage := self._find_damage(step):
-            raise CheckpointError(
-                f"checkpoint of step {step} in {self._folder} is damaged (file {damage})"
-            )
+            where = f"checkpoint of step {step} in {self._folder}"
+            raise CheckpointError(f"{where} is damaged (file {damage})")
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore([jax.tree.map(_placed, template)]),
             data=ocp.args.JsonRestore(),
@@ -216,11 +202,7 @@ class Checkpoints:
             self.wait()
 
     def wait(self) -> None:
-        """Waits for what is still being written.
-
-        Raises:
-            CheckpointError: it could not be written.
-        """
+        """Waits for what is still being written; a CheckpointError if it could not be."""
         if self._begun:
             with self._errors(f"the checkpoint of step {max(self._begun)} could not be written"):
                 self._manager.wait_until_finished()
@@ -235,10 +217,8 @@ class Checkpoints:
             reason = os.strerror(int(code[1])) if code else getattr(error, "strerror", None)
             reason = reason or str(error).partition("\n")[0]
             saved = ", ".join(map(str, self.steps()))
-            raise CheckpointError(
-                f"{what} in {self._folder}: {reason}; "
-                + (f"those of the steps {saved} stay" if saved else "none was saved before")
-            ) from error
+            left = f"those of the steps {saved} stay" if saved else "none was saved before"
+            raise CheckpointError(f"{what} in {self._folder}: {reason}; {left}") from error
 
     def _find_damage(self, step: int) -> str | None:
         """A damaged file of that checkpoint, looked for once, and by one process for all."""

@@ -26,28 +26,20 @@ import numpy as np
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Key, Params
 
-EXPONENTIAL = "exponential"
-"""Name of the exponential average among others; those of a length have that as their name."""
-PARAMETERS = "params"
-"""Name that stands for no average: the parameters as they are."""
-LONGEST = 12**-0.5
-"""Length of the plain mean over all steps, where gamma is 0; every `Power` is shorter."""
-YOUNG = 0.01
-"""Most of an average that may be left of the initial parameters."""
-DEPENDENT = 1e-10
-"""Singular values below this share of the largest are left out: snapshots too close in time."""
+EXPONENTIAL = "exponential"  # its name among others; those of a length have that as their name
+PARAMETERS = "params"  # name that stands for no average: the parameters as they are
+LONGEST = 12**-0.5  # length of the plain mean over all steps (gamma 0); every `Power` is shorter
+YOUNG = 0.01  # most of an average that may be left of the initial parameters
+DEPENDENT = 1e-10  # share of the largest singular value; smaller are left out: snapshots too close
 
 
 @dataclasses.dataclass(frozen=True)
 @checked(decay="[0, 1)")
 class Exponential:
-    """`beta = decay`, with a warm-up.
+    """`beta = decay`, with `warmup` at most `(1 + t) / (10 + t)`.
 
-    Attributes:
-        decay: below 1.
-        warmup: whether `beta` is at most `(1 + t) / (10 + t)`, which keeps the initial parameters
-            from lingering: after `n` steps the average reaches back over the last `n / 10` or so,
-            until `decay` limits it.
+    That keeps the initial parameters from lingering: after `n` steps the average reaches back over
+    the last `n / 10` or so, until `decay` limits it.
     """
 
     decay: float
@@ -64,13 +56,9 @@ class Exponential:
 @dataclasses.dataclass(frozen=True)
 @checked(length=f"(0, {LONGEST})")
 class Power:
-    """`beta = (1 - 1/t)^(gamma + 1)` (Eq. 127).
+    """`beta = (1 - 1/t)^(gamma + 1)` (Eq. 127)."""
 
-    Attributes:
-        length: sigma_rel, above 0 and below `LONGEST`.
-    """
-
-    length: float
+    length: float  # sigma_rel, above 0 and below `LONGEST`
 
     def rate(self, step: Array) -> Array:
         """`1 - beta` at a step, counted from 1."""
@@ -117,11 +105,10 @@ def never_moved(ema: Params, init: Callable[[Key], Params], key: Key) -> bool:
     One array is compared first, and no other is computed: nearly always, it did move.
     """
 
-    def same(a: Array, b: Array) -> Array:
-        return jnp.max(jnp.abs(a - b), initial=0) <= 1e-6 * jnp.max(jnp.abs(b), initial=0)
-
     def compare(key: Key, arrays: list[Array]) -> list[Array]:
-        return [same(a, b) for a, b in zip(arrays, jax.tree.leaves(init(key)), strict=False)]
+        size = lambda a: jnp.max(jnp.abs(a), initial=0)  # noqa: E731
+        pairs = zip(arrays, jax.tree.leaves(init(key)), strict=False)
+        return [size(a - b) <= 1e-6 * size(b) for a, b in pairs]
 
     arrays = jax.tree.leaves(ema)
     light = {"xla_backend_optimization_level": 1}  # most of the work is to compile it
@@ -130,12 +117,9 @@ def never_moved(ema: Params, init: Callable[[Key], Params], key: Key) -> bool:
 
 
 def exponent(length: float) -> float:
-    """Exponent gamma of a length (Algorithm 2): the positive root of a cubic.
-
-    From `length^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))` (Eq. 123).
-    """
+    """Gamma, from `length^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))` (Eq. 123, Algorithm 2)."""
     t = length**-2
-    return float(np.max(np.roots([1, 7, 16 - t, 12 - t]).real))
+    return float(np.max(np.roots([1, 7, 16 - t, 12 - t]).real))  # the positive root of a cubic
 
 
 def inner_products(
@@ -143,12 +127,7 @@ def inner_products(
 ) -> np.ndarray:
     """Integrals over time of the products of power-function profiles (Eq. 151), in closed form.
 
-    Args:
-        a: gamma and number of steps, each `[N]`.
-        b: the same `[M]`.
-
-    Returns:
-        `[N, M]`, per step.
+    Per step, `[N, M]`, of gammas and numbers of steps, `[N]` each in `a` and `[M]` in `b`.
     """
     (gamma_a, steps_a), (gamma_b, steps_b) = ((g[:, None], n[:, None]) for g, n in (a, b))
     gamma_b, steps_b = gamma_b.T, steps_b.T
@@ -159,15 +138,10 @@ def inner_products(
 
 
 class PostHoc(NamedTuple):
-    """How an average follows from stored ones.
+    """How an average follows from stored ones."""
 
-    Attributes:
-        weights: of each, `[snapshots, lengths]`; their sum is 1.
-        error: norm of what is wrong with the profile over that of the profile (L2 over time).
-    """
-
-    weights: np.ndarray
-    error: float
+    weights: np.ndarray  # of each, `[snapshots, lengths]`; their sum is 1
+    error: float  # norm of what is wrong with the profile over that of the profile (L2 over time)
 
 
 def post_hoc_weights(
@@ -175,13 +149,8 @@ def post_hoc_weights(
 ) -> PostHoc:
     """The combination of stored averages nearest to one of `length` at `step` (Algorithm 3).
 
-    By least squares between profiles, in float64, scaled to a sum of 1 as in EDM2's code.
-
-    Args:
-        length: asked for.
-        step: at which.
-        lengths: of the averages in each snapshot.
-        steps: of the snapshots, up to `step`.
+    By least squares between profiles, in float64, scaled to a sum of 1 as in EDM2's code. Each
+    snapshot has averages of all `lengths`, at one of `steps`, up to `step`.
     """
     gammas = np.array([exponent(one) for one in lengths])
     there = (np.tile(gammas, len(steps)), np.repeat(np.asarray(steps, np.float64), len(lengths)))

@@ -28,19 +28,12 @@ class TrainingError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Cadence:
-    """Lengths in steps: of the run, and between two logs, checkpoints and other actions.
+    """Lengths in steps: of the run, and between two logs, checkpoints and other actions."""
 
-    Attributes:
-        steps: of the whole run.
-        log_every: between two logs.
-        checkpoint_every: between two checkpoints; 0: at the end only.
-        max_skipped: so many skipped steps in a row end the run.
-    """
-
-    steps: int
-    log_every: int
-    checkpoint_every: int
-    max_skipped: int
+    steps: int  # of the whole run
+    log_every: int  # between two logs
+    checkpoint_every: int  # between two checkpoints; 0: at the end only
+    max_skipped: int  # so many skipped steps in a row end the run
 
 
 def train(
@@ -95,16 +88,15 @@ def train(
     def log(step: int) -> None:
         nonlocal told, clock
         checkpoints.check()
-        rows = parallel.read(window)
+        rows, now = parallel.read(window), time.monotonic()
         check_skipped(step - len(rows), [int(np.max(row["skipped"])) for row in rows])
         sound = [row for row in rows if not np.any(row["skipped"])]
         scalars: dict[str, Any] = {
-            name: np.mean([row[name] for row in sound or rows], axis=0) for name in rows[0]
+            **{name: np.mean([row[name] for row in sound or rows], 0) for name in rows[0]},
+            "skipped": len(rows) - len(sound),
+            "images_per_second": batch_size * len(window) / (now - clock),
+            "train_seconds": now - told,  # a killed run has said all but the last of them
         }
-        scalars["skipped"] = len(rows) - len(sound)
-        now = time.monotonic()
-        scalars["images_per_second"] = batch_size * len(window) / (now - clock)
-        scalars["train_seconds"] = now - told  # a killed run has said all but the last of them
         window.clear()
         told = clock = now
         writer.write_scalars(step, scalars)
@@ -118,11 +110,9 @@ def train(
         number = before + first  # a step's number is that of its batch, from 0
         why = "loss or gradient not finite, or larger than train.max_grad_norm"
         if max(counts) < cadence.max_skipped:
-            many = sum(count > 0 for count in counts)
-            progress.say(
-                f"warning: {many} of the last {len(counts)} steps skipped ({why}); the first had "
-                f"{batches.describe(number)}"
-            )
+            many = f"{sum(count > 0 for count in counts)} of the last {len(counts)} steps"
+            first_had = f"the first had {batches.describe(number)}"
+            progress.say(f"warning: {many} skipped ({why}); {first_had}")
             return
         number = before + counts.index(cadence.max_skipped) - cadence.max_skipped + 1
         raise TrainingError(

@@ -14,8 +14,9 @@ from diffusion_jax.models.layout import rows_over
 from diffusion_jax.system.devices import AXIS, all_devices, everywhere, put
 from diffusion_jax.types import Batch
 
-ROWS = ("data", "fsdp")
-"""Axes of the mesh over which the batch is cut."""
+ROWS = ("data", "fsdp")  # axes of the mesh over which the batch is cut
+# How the last axes of a parameter are cut, by the first pattern in its name, with which the names
+# of its arrays in optimizer and averages end. An axis that cannot be cut evenly stays whole.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     # Into a wider space, and out of it again: the products between need no communication over
     # `model` but one sum (Shoeybi et al. 2019, section 3).
@@ -25,11 +26,6 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"/(bias|scale|embedding)$", (None,)),  # small, and wanted whole
     (r"", (None, "fsdp")),
 )
-"""`(pattern, axes)`: how the last axes of a parameter are cut, by the first pattern in its name.
-
-The optimizer's and the averages' arrays have the names of their parameters at the end of theirs.
-An axis of the array that cannot be cut evenly stays whole.
-"""
 
 
 class Replicated:
@@ -136,14 +132,12 @@ class Sharded:
 
     def _share(self) -> tuple[int, int]:
         """Processes in the order of the first rows that they hold; equal rows, equal share."""
-        held: dict[int, set[int]] = {}
-        blocks = self.mesh.devices.reshape(-1, self.mesh.shape["model"])
-        for block, devices in enumerate(blocks):
-            for device in devices:
-                held.setdefault(device.process_index, set()).add(block)
-        shares = sorted({tuple(sorted(blocks)) for blocks in held.values()})
-        mine = tuple(sorted(held.get(jax.process_index(), held[min(held)])))
-        return shares.index(mine), len(shares)
+        held: dict[int, list[int]] = {}  # blocks of rows by process, ascending
+        for block, devices in enumerate(self.mesh.devices.reshape(-1, self.mesh.shape["model"])):
+            for process in {device.process_index for device in devices}:
+                held.setdefault(process, []).append(block)
+        shares = sorted(map(list, {tuple(blocks) for blocks in held.values()}))
+        return shares.index(held.get(jax.process_index(), held[min(held)])), len(shares)
 
     def shardings(self, tree: Any) -> Any:
         """Where every array of `tree` lies, by `RULES`."""

@@ -12,13 +12,7 @@ from diffusion_jax.system.devices import is_main
 
 
 class Progress:
-    """Steps done, rate and time left.
-
-    Args:
-        total: steps of the whole run.
-        done: steps taken before.
-        images_per_step: global batch size.
-    """
+    """Rate and time left of a run of `total` steps, `done` of them before."""
 
     def __init__(self, total: int, done: int, images_per_step: int) -> None:
         self._total, self._images = total, images_per_step
@@ -29,7 +23,6 @@ class Progress:
         )
 
     def step(self) -> None:
-        """Counts one step."""
         self._bar.update()
 
     def report(self, step: int, scalars: Mapping[str, Any]) -> None:
@@ -54,5 +47,4 @@ class Progress:
         sys.stdout.flush()
 
     def close(self) -> None:
-        """Leaves the bar as it is."""
         self._bar.close()

@@ -19,17 +19,11 @@ from diffusion_jax.training.ema import (
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.types import Array, Params
 
-POOR = 0.1
-"""Largest error of a profile that is not warned of."""
+POOR = 0.1  # largest error of a profile that is not warned of
 
 
 class Snapshots:
-    """The stored averages of a run, by the number of training steps taken.
-
-    Args:
-        folder: of the run's snapshots.
-        averages: those in the state; the power-function ones among them are stored.
-    """
+    """Those `averages` of the state that are power functions, stored by training steps taken."""
 
     def __init__(self, folder: Path, averages: Mapping[str, Average]) -> None:
         self._checkpoints = Checkpoints(folder, None)
@@ -37,12 +31,8 @@ class Snapshots:
         self._lengths = {n: a.length for n, a in averages.items() if isinstance(a, Power)}
 
     def save(self, step: int, state: TrainState) -> None:
-        """Stores them, and waits for it.
-
-        Hence a run that goes on from a checkpoint has all snapshots of the steps before.
-        """
         self._checkpoints.save(step, self._stored(state), {})
-        self._checkpoints.wait()
+        self._checkpoints.wait()  # so that a later checkpoint has all snapshots before it
 
     def unfit(self, name: str, step: int) -> list[str]:
         """What makes an average a bad one to sample from at a step, in sentences."""

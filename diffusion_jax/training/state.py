@@ -11,22 +11,13 @@ from diffusion_jax.types import Array, Key, Params
 
 
 class TrainState(NamedTuple):
-    """A pytree: what training is at.
+    """A pytree: what training is at."""
 
-    Attributes:
-        step: number of steps taken.
-        params: parameters.
-        ema: their averages, by name.
-        opt_state: the optimizer's state.
-        skipped: how many of the last steps, without a sound one between, left the
-            parameters as they were.
-    """
-
-    step: Array
+    step: Array  # number of steps taken
     params: Params
-    ema: dict[str, Params]
+    ema: dict[str, Params]  # averages of the parameters, by name
     opt_state: optax.OptState
-    skipped: Array
+    skipped: Array  # steps that left the parameters as they were, since the last sound one
 
 
 def create_state(
@@ -44,7 +35,7 @@ def abstract_state(
     averages: Collection[str],
 ) -> TrainState:
     """Shapes and types of the state; nothing is computed."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.eval_shape(jax.random.key, 0)
     return jax.eval_shape(lambda key: create_state(init(key), optimizer, averages), key)
 
 
@@ -60,10 +51,9 @@ def initial_state(
     Compiled whole: step by step, every shape of a parameter would be a program of its own. And
     lightly: it runs once, and LLVM's later passes take most of the time over the random bits.
     """
-
-    def create(key: Key) -> TrainState:
-        return create_state(init(key), optimizer, averages)
-
-    places = shardings and shardings(abstract_state(init, optimizer, averages))
-    lightly = {"xla_backend_optimization_level": 1}
-    return jax.jit(create, out_shardings=places, compiler_options=lightly)(key)
+    create = jax.jit(
+        lambda key: create_state(init(key), optimizer, averages),
+        out_shardings=shardings and shardings(abstract_state(init, optimizer, averages)),
+        compiler_options={"xla_backend_optimization_level": 1},
+    )
+    return create(key)

@@ -53,9 +53,7 @@ def make_train_step(
             lambda a: a.reshape(-1, accumulate, *a.shape[1:]).swapaxes(0, 1), batch
         )
         first = jax.tree.map(lambda a: a[0], micros)
-        zeros = jax.tree.map(
-            lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(gradient_of, params, first)
-        )
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient_of, params, first))
         total, _ = jax.lax.scan(add, zeros, micros)
         return jax.tree.map(lambda a: a / accumulate, total)
 

@@ -33,7 +33,6 @@ class JsonlWriter(NoWriter):
         self._file.flush()
 
     def close(self) -> None:
-        """Closes the file."""
         self._file.close()
 
 

@@ -124,9 +124,9 @@ def biased(law, by):
 def test_the_distance_of_a_known_bias():
     law = POINTS["moons"]()
     x_0 = PointSource(law, 200, 0).gather(np.arange(200))[0]
-    exact = exact_denoiser(law, COSINE)
+    exact, process = exact_denoiser(law, COSINE), Gaussian(COSINE, PREDICTIONS["x0"])
     for by in (0.0, 0.3):
-        squares = score_errors(biased(law, by), exact, COSINE, x_0, {}, 0)
+        squares = score_errors(biased(law, by), exact, process, x_0, {}, 0)
         assert squares.shape == (len(TIMES), 200)
         np.testing.assert_allclose(squares, np.full((len(TIMES), 200), by**2 / 2), atol=1e-5)
 
