@@ -48,7 +48,7 @@ def weights_path(
     Args:
         config: of the run.
         key: of the name of the network, such as `text.name`.
-        installed: the file of its package; None if there is none.
+        installed: the file of its package, if there is one.
         file: its published name.
         package: on PyPI, that holds it; '' for none.
     """

@@ -19,19 +19,12 @@ from diffusion_jax.from_config.task import Task
 
 
 class Means(NamedTuple):
-    """What evaluators are made with, beside the config.
+    """What evaluators are made with, beside the config."""
 
-    Attributes:
-        dataset: that of the models.
-        judge: of likeness to texts; None if there is none.
-        cache: folder of what is computed from data once.
-        say: is told what takes long.
-    """
-
-    dataset: Dataset
-    judge: Judge | None
-    cache: Path
-    say: Callable[[str], None]
+    dataset: Dataset  # that of the models
+    judge: Judge | None  # of likeness to texts, if there is one
+    cache: Path  # folder of what is computed from data once
+    say: Callable[[str], None]  # is told what takes long
 
 
 def make_evaluators(config: Config, means: Means) -> list[Evaluator]:

@@ -15,17 +15,11 @@ NAMES = ("none", "low_resolution", "masked")
 
 
 class ImageCondition(NamedTuple):
-    """How pictures become conditioning.
+    """How pictures become conditioning."""
 
-    Attributes:
-        train: in training; None where the network is given none.
-        sample: later, at the one noise level that `sample.upscale.noise` names.
-        none: conditioning of one sample, arrays `[1, ...]`, off.
-    """
-
-    train: Condition | None
-    sample: Condition | None
-    none: dict[str, np.ndarray]
+    train: Condition | None  # in training; None where the network is given none
+    sample: Condition | None  # later, at the one noise level that `sample.upscale.noise` names
+    none: dict[str, np.ndarray]  # conditioning of one sample, arrays `[1, ...]`, off
 
 
 NOTHING = ImageCondition(None, None, {})

@@ -34,19 +34,12 @@ TASKS: dict[str, Callable[[ConfigDict], Callable[[Dataset], Task]]] = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Parts:
-    """What a config means.
-
-    Attributes:
-        dataset: what is learned from.
-        task: what is learned.
-        optimizer: with its learning rate schedule inside.
-        averages: of the parameters, by name.
-    """
+    """What a config means."""
 
     dataset: Dataset
     task: Task
-    optimizer: optax.GradientTransformation
-    averages: dict[str, Average]
+    optimizer: optax.GradientTransformation  # with its learning rate schedule inside
+    averages: dict[str, Average]  # of the parameters, by name
 
     @property
     def generator(self) -> Generator:

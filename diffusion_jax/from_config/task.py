@@ -15,35 +15,20 @@ from diffusion_jax.types import Array, Cond, Condition, Key, LossFn, Params
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """A network with its objective, and how it draws.
-
-    Attributes:
-        init: key -> parameters.
-        apply: the network, `(params, *inputs) -> outputs`.
-        inputs: of the network for one item, with conditioning that is off.
-        loss: the training objective.
-        heldout_loss: the same without dropout of any kind, given items as samples are.
-        generator: from parameters to samples; None for networks that draw nothing.
-        draws_nothing: why that is so, for messages.
-        likeness: for networks that compare items with texts, `(params, x, cond) -> Likeness`.
-        quantile: of the law of training times; None where there are none.
-        reader: of texts; None where there are none to be read.
-        condition: from items to what samples are given of them; None where that is nothing.
-        frozen: parameters of its networks that are not trained, by name.
-    """
+    """A network with its objective, and how it draws."""
 
     init: Callable[[Key], Params]
-    apply: Callable[..., Any]
-    inputs: tuple[Any, ...]
+    apply: Callable[..., Any]  # the network, `(params, *inputs) -> outputs`
+    inputs: tuple[Any, ...]  # of the network for one item, with conditioning that is off
     loss: LossFn
-    heldout_loss: LossFn
-    generator: Generator | None = None
-    draws_nothing: str = ""
-    likeness: Callable[[Params, Array, Cond], Likeness] | None = None
-    quantile: Quantile | None = None
-    reader: Reader | None = None
-    condition: Condition | None = None
-    frozen: Mapping[str, Params] = dataclasses.field(default_factory=dict)
+    heldout_loss: LossFn  # without dropout of any kind, given items as samples are
+    generator: Generator | None = None  # None for networks that draw nothing
+    draws_nothing: str = ""  # why that is so, for messages
+    likeness: Callable[[Params, Array, Cond], Likeness] | None = None  # of items and texts
+    quantile: Quantile | None = None  # of the law of training times, if there are times
+    reader: Reader | None = None  # of texts, if there are any to be read
+    condition: Condition | None = None  # from items to what samples are given of them, if anything
+    frozen: Mapping[str, Params] = dataclasses.field(default_factory=dict)  # not trained, by name
 
     @property
     def cond(self) -> Mapping[str, np.ndarray]:

@@ -28,19 +28,12 @@ TOWARDS = "towards"
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What samples are asked to show, each taken in turn.
+    """What samples are asked to show."""
 
-    Attributes:
-        labels: as for `cycle_labels`.
-        prompts: texts; none are names of held-out items.
-        negative: the text that guidance leads away from; '' is none.
-        compose: further texts, all of which guidance heeds.
-    """
-
-    labels: str = "all"
-    prompts: Sequence[str] = ()
-    negative: str = ""
-    compose: Sequence[str] = ()
+    labels: str = "all"  # as for `cycle_labels`
+    prompts: Sequence[str] = ()  # taken in turn; names of held-out items if there are none
+    negative: str = ""  # that guidance leads away from; '' is none
+    compose: Sequence[str] = ()  # further texts, all of which guidance heeds
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,22 +41,14 @@ class Conditions:
     """Labels, texts and pictures: of samples by their numbers, of items by their rows.
 
     A part of a picture is given of held-out ones in turn, of training ones if none are held out.
-
-    Attributes:
-        dataset: that of the network.
-        reader: of texts; None for a network that reads none.
-        condition: from items to what samples are given of them; None where that is nothing.
-        towards: vectors `[N, E]` of texts, as the judge of guidance has them, if there is one.
-        wanted: of samples.
-        batch_size: items at a time.
     """
 
     dataset: Dataset
-    reader: Reader | None
-    condition: Condition | None
-    towards: Callable[[Sequence[str]], np.ndarray] | None
-    wanted: Asked
-    batch_size: int
+    reader: Reader | None  # None for a network that reads no texts
+    condition: Condition | None  # from items to what samples are given of them, if anything
+    towards: Callable[[Sequence[str]], np.ndarray] | None  # texts as the judge of guidance has them
+    wanted: Asked  # of samples
+    batch_size: int  # items at a time
 
     @property
     def given(self) -> bool:

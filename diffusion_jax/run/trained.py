@@ -40,11 +40,6 @@ def command() -> str:
 class Run:
     """A config in a folder: what is trained there, and what all stages ask of it.
 
-    Args:
-        config: of the run.
-        workdir: its folder.
-        parts: what the config means.
-
     Raises:
         ConfigError: the judge that it names is none, or is for other data.
 
@@ -202,23 +197,14 @@ class Run:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trained:
-    """A trained model: parameters at a step and an average, and how it draws.
+    """A trained model: parameters at a step and an average, and how it draws."""
 
-    Attributes:
-        run: that trained it.
-        params: of the network.
-        step: of training.
-        average: name of the average that `params` are.
-        generator: from parameters to samples; None for a network that draws nothing.
-        frozen: parameters that a request needs besides.
-    """
-
-    run: Run
+    run: Run  # that trained it
     params: Params
-    step: int
-    average: str
-    generator: Generator | None
-    frozen: Mapping[str, Params]
+    step: int  # of training
+    average: str  # name of the average that `params` are
+    generator: Generator | None  # None for a network that draws nothing
+    frozen: Mapping[str, Params]  # that a request needs besides
 
     @property
     def draws(self) -> Generator:
