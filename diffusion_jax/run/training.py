@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,30 +17,10 @@ from diffusion_jax.run.sampling import draw_grid
 from diffusion_jax.run.trained import Run
 from diffusion_jax.system.devices import is_main, put
 from diffusion_jax.training import loop
-from diffusion_jax.training.abreast import (
-    Abreast,
-    AbreastBatches,
-    AbreastCheckpoints,
-    AbreastWriter,
-    abreast,
-    stack,
-)
+from diffusion_jax.training.abreast import abreast
 from diffusion_jax.training.state import TrainState, initial_state
 from diffusion_jax.training.writers import make_writer
 from diffusion_jax.types import Params
-
-
-class _Ready(NamedTuple):
-    """Arguments of `loop.train` that are of one run, or of several stacked."""
-
-    state: TrainState
-    batches: Any
-    key: Any
-    parallel: Any
-    checkpoints: Any
-    writer: Any
-    frozen: Mapping[str, Params]
-    actions: Sequence[tuple[int, loop.Action]]
 
 
 def train(run: Run) -> int:
@@ -63,24 +43,10 @@ def train_abreast(runs: Sequence[Run]) -> int:
     """Trains runs that differ in their seeds alone by one program, from the start; as `train`."""
     each = [_prepare(run) for run in runs]
     _tell(runs[0], each[0].state)
-    actions = [
-        (same[0][0], abreast([action for _, action in same]))
-        for same in zip(*(ready.actions for ready in each), strict=True)
-    ]
-    ready = _Ready(
-        stack([ready.state for ready in each]),
-        AbreastBatches([ready.batches for ready in each]),
-        stack([ready.key for ready in each]),
-        Abreast(),
-        AbreastCheckpoints([ready.checkpoints for ready in each]),
-        AbreastWriter([ready.writer for ready in each]),
-        each[0].frozen,
-        actions,
-    )
-    return _loop(runs[0], ready)
+    return _loop(runs[0], abreast(each))
 
 
-def _prepare(run: Run) -> _Ready:
+def _prepare(run: Run) -> loop.Ready:
     """Makes the workdir ready for a training from the start, and what that needs."""
     config, task, (index, count) = run.config, run.parts.task, run.parallel.share
     run.checkpoints.open()  # which may make room on a full disk
@@ -103,7 +69,7 @@ def _prepare(run: Run) -> _Ready:
     frozen = jax.tree.map(put, task.frozen, run.parallel.shardings(task.frozen))
     writer = make_writer(run.workdir, print)
     actions = _actions(run, writer, frozen)
-    return _Ready(
+    return loop.Ready(
         *(state, batches, run.train_key, run.parallel, run.checkpoints, writer, frozen, actions)
     )
 
@@ -135,7 +101,7 @@ def _actions(run: Run, writer: Any, frozen: Mapping[str, Params]) -> list[tuple[
     ]
 
 
-def _loop(run: Run, ready: _Ready) -> int:
+def _loop(run: Run, ready: loop.Ready) -> int:
     """`loop.train` with a run's settings; closes what it was given."""
     settings = run.config.train
     every, snapshot = ready.actions[-1]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.training.loop import Action
+from diffusion_jax.training.loop import Action, Ready
 from diffusion_jax.training.parallel import Replicated, with_index
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.types import Batch
@@ -91,11 +91,19 @@ class AbreastWriter(_Each):
             writer.write_scalars(step, own)
 
 
-def abreast(actions: Sequence[Action]) -> Callable[[int, TrainState], dict[str, Any]]:
-    """One action of those of several runs, each on its own state; metrics `[S]`."""
+def abreast(runs: Sequence[Ready]) -> Ready:
+    """All of the runs as one, whose actions are each done on each run's own state."""
+    states, batches, keys, _, checkpoints, writers, frozen, actions = zip(*runs, strict=True)
 
-    def action(step: int, states: TrainState) -> dict[str, Any]:
-        found = [own(step, part(states, i)) for i, own in enumerate(actions)]
-        return {name: np.array([each[name] for each in found]) for name in found[0]}
+    def each(*actions: Action) -> Action:
+        def action(step: int, states: TrainState) -> dict[str, Any]:
+            found = [own(step, part(states, i)) for i, own in enumerate(actions)]
+            return {name: np.array([each[name] for each in found]) for name in found[0]}
 
-    return action
+        return action
+
+    return Ready(
+        *(stack(states), AbreastBatches(batches), stack(keys), Abreast()),
+        *(AbreastCheckpoints(checkpoints), AbreastWriter(writers), frozen[0]),
+        [(same[0][0], each(*(own for _, own in same))) for same in zip(*actions, strict=True)],
+    )

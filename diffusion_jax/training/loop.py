@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,6 +24,19 @@ Action = Callable[[int, TrainState], Mapping[str, float]]
 
 class TrainingError(RuntimeError):
     """Training cannot go on."""
+
+
+class Ready(NamedTuple):
+    """Arguments of `train` that are of one run, or of several abreast."""
+
+    state: TrainState
+    batches: Any
+    key: Key
+    parallel: Parallel
+    checkpoints: Any
+    writer: Any
+    frozen: Mapping[str, Params]
+    actions: Sequence[tuple[int, Action]]
 
 
 @dataclasses.dataclass(frozen=True)
