@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 
@@ -14,6 +14,10 @@ from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
 class Process(Protocol):
     """A way from data to noise and back."""
+
+    @property
+    def schedule(self) -> Any:
+        """How far it is at each time: models with the same one can be mixed."""
 
     def prior(self, keys: Array, shape: tuple[int, ...], t: Array) -> Array:
         """Noise `[B, *shape]` to start from at time `t` `[]`, each from its own key."""

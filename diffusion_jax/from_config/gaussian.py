@@ -1,5 +1,6 @@
 """The task of denoising: the objective of the Gaussian process, born with its network."""
 
+import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -59,6 +60,7 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
                 vlb_weight=objective.vlb_weight,
             )
 
+        guide = functools.partial(make_guidance, config, schedule, codec.limit)
         dropout = objective.cond_dropout, dict(objective.part_dropout)
         return Task(
             init,
@@ -66,10 +68,8 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
             inputs,
             loss(model.train, Conditioning(given.train, *dropout)),
             loss(model.heldout, PLAIN),
-            Generator(
-                *(model, process, codec, sampler, grid),
-                guidance=make_guidance(config, schedule, codec.limit),
-            ),
+            Generator(model, process, codec, sampler, grid, guide()),
+            guide=guide,
             quantile=times.quantile,
             reader=reader,
             condition=given.sample,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.diffusion.time_sampling import Quantile
-from diffusion_jax.generation.generator import Generator
+from diffusion_jax.generation.generator import Generator, Guidance
 from diffusion_jax.models.dual_encoder import Likeness
 from diffusion_jax.text import Reader
 from diffusion_jax.types import Array, Cond, Condition, Key, LossFn, Params
@@ -23,6 +23,7 @@ class Task:
     loss: LossFn
     heldout_loss: LossFn  # without dropout of any kind, given items as samples are
     generator: Generator | None = None  # None for networks that draw nothing
+    guide: Callable[..., Guidance] | None = None  # `(worse, look) -> guidance` of it, by models
     draws_nothing: str = ""  # why that is so, for messages
     likeness: Callable[[Params, Array, Cond], Likeness] | None = None  # of items and texts
     quantile: Quantile | None = None  # of the law of training times, if there are times

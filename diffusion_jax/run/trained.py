@@ -15,7 +15,6 @@ from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.from_config import Config, ConfigError, Parts, build, sample_average
 from diffusion_jax.from_config.choices import group_of, keyed
-from diffusion_jax.from_config.guidance import make_guidance
 from diffusion_jax.from_config.identity import config_hash, read_config
 from diffusion_jax.from_config.parts import make_parallel
 from diffusion_jax.from_config.sampling import OPTIMISED, grids_to_start_from
@@ -79,13 +78,9 @@ class Run:
 
     def _guided(self, generator: Generator, worse: "Trained | None" = None) -> Generator:
         """The generator, guided by the models that there are."""
-        guidance = make_guidance(
-            self.config,
-            gaussian(generator.process).schedule,
-            generator.codec.limit,
-            worse.draws.denoiser if worse else None,
-            self.judge.look if self.judge else None,
-        )
+        guide, look = self.parts.task.guide, self.judge.look if self.judge else None
+        assert guide is not None  # where there is a generator
+        guidance = guide(worse.draws.denoiser if worse else None, look)
         return dataclasses.replace(generator, guidance=guidance)
 
     def abstract_state(self) -> TrainState:
@@ -370,8 +365,7 @@ def worse_model(run: Run) -> Trained:
         raise ConfigError(f"{what}: {step!r} is not the step of a checkpoint")
     other = open_run(folder or run.workdir, step=int(step or -1), what=what, parts=run.parts)
     own, theirs = (
-        (gaussian(one.process).schedule, one.codec.shape)
-        for one in (run.parts.generator, other.draws)
+        (one.process.schedule, one.codec.shape) for one in (run.parts.generator, other.draws)
     )
     if own != theirs:
         raise ConfigError(f"{what} must be of the same schedule and the same data")
