@@ -9,8 +9,7 @@ import numpy as np
 from diffusion_jax.data.kind import Kind
 from diffusion_jax.system.pictures import tile
 
-SIDE, HALF = 240, 2.0
-"""Pixels of a picture, and half of the side of the square that it shows."""
+SIDE, HALF = 240, 2.0  # pixels of a picture, and half of the side of the square that it shows
 
 
 class Points(Kind):

@@ -14,8 +14,7 @@ from diffusion_jax.data.images import read_image, resize_array
 from diffusion_jax.data.kind import Kind
 
 CHUNK = 256  # items read at once when a whole source is
-Items = tuple[np.ndarray, np.ndarray]
-"""As stored [B, *shape], and labels int32 [B]."""
+Items = tuple[np.ndarray, np.ndarray]  # As stored [B, *shape], and labels int32 [B]
 
 
 class Source(Protocol):

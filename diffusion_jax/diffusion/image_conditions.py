@@ -16,8 +16,7 @@ from diffusion_jax.models.layers import sinusoidal_embedding
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Cond, Condition
 
-LEVEL_WIDTH = 64
-"""Of the embedded noise level: cosines and sines, and hence never zeros, which is "off"."""
+LEVEL_WIDTH = 64  # of the embedded noise level: cosines and sines, so never zeros, which is "off"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,8 +44,7 @@ import numpy as np
 
 from diffusion_jax.types import Array
 
-TAUS = np.geomspace(1e-7, 40.0, 8192)
-"""Where angles are tabled: from a logsnr of 48 to one of -72."""
+TAUS = np.geomspace(1e-7, 40.0, 8192)  # where angles are tabled: from a logsnr of 48 to one of -72
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,12 +9,10 @@ from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Key
 
-Quantile = Callable[[Array], Array]
-"""Inverse distribution function of a law on [0, 1]: `u` in [0, 1) -> `t`."""
+Quantile = Callable[[Array], Array]  # inverse distribution function on [0, 1]: `u` in [0, 1) -> `t`
 
 
-PARTS = 64
-"""In how many parts of a law the densities are learned."""
+PARTS = 64  # in how many parts of a law the densities are learned
 
 
 @checked(t_max="(0, 1]", t_min="[0, t_max)")

@@ -124,13 +124,7 @@ class Generator:
         return jax.jit(self.draw, static_argnames="keep_every")
 
     def __call__(
-        self,
-        params: Params,
-        seed: int,
-        request: Request,
-        *,
-        batch_size: int,
-        keep_every: int = 0,
+        self, params: Params, seed: int, request: Request, *, batch_size: int, keep_every: int = 0
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Items of `seed`, in batches split over the devices.
 

@@ -23,10 +23,8 @@ from diffusion_jax.samplers.ode import heun
 from diffusion_jax.system.files import write_whole
 from diffusion_jax.types import Array, Key, Params
 
-REFERENCE_STEPS = 250
-"""Steps of Heun's method, two evaluations each, that stand for the exact solution."""
-SKIPPED = 0.01
-"""Least part of the way that the search leaves out at first; of none it could not see the use."""
+REFERENCE_STEPS = 250  # of Heun's method, two evaluations each, that stand for the exact solution
+SKIPPED = 0.01  # least part of the way left out at first; of none the search could not see the use
 
 
 class Found(NamedTuple):

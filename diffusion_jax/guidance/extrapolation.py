@@ -57,8 +57,7 @@ class Push:
         return difference
 
 
-STRAIGHT = Push()
-"""The whole of the differences."""
+STRAIGHT = Push()  # the whole of the differences
 
 
 def classifier_free(

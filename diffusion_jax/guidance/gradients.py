@@ -17,11 +17,7 @@ LogProb = Callable[[Array, Array, Cond, Array], Array]
 
 @checked(scale="[0, inf)", max_norm="[0, inf)")
 def by_gradient(
-    denoise: Denoiser,
-    log_prob: LogProb,
-    schedule: Schedule,
-    scale: Scale,
-    max_norm: float = 0.0,
+    denoise: Denoiser, log_prob: LogProb, schedule: Schedule, scale: Scale, max_norm: float = 0.0
 ) -> Denoiser:
     """`x_0 + scale sigma_t^2 / alpha_t grad log p(y | x_t)`: another gradient joins the score.
 

@@ -39,12 +39,10 @@ from diffusion_jax.metrics.kernel import kernel_distance, mean_kernel
 from diffusion_jax.metrics.neighbours import balls_around, radii, reached
 from diffusion_jax.metrics.sliced import sliced_wasserstein
 
-MOST = 10_000
-"""Rows of each set that metrics of pairs of rows look at."""
+MOST = 10_000  # rows of each set that metrics of pairs of rows look at
 MANIFOLD_K, DENSITY_K = 3, 5
 """Neighbours of precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem)."""
-ALL = slice(None)
-"""Of all rows."""
+ALL = slice(None)  # of all rows
 
 
 class Reference(NamedTuple):

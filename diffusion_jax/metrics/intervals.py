@@ -10,15 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-Z = 1.959964
-"""Two-sided 95% quantile of the normal law."""
-T = 2.12
-"""The same of Student's law with 16 degrees of freedom."""
-DEALS = 16
-"""Times that `by_groups` deals both sets out, in `GROUPS` groups."""
+Z = 1.959964  # two-sided 95% quantile of the normal law
+T = 2.12  # the same of Student's law with 16 degrees of freedom
+DEALS = 16  # times that `by_groups` deals both sets out, in `GROUPS` groups
 GROUPS = 3
-HALVINGS = 8
-"""Times that `without_bias` deals the samples out into halves."""
+HALVINGS = 8  # times that `without_bias` deals the samples out into halves
 
 
 class Estimate(NamedTuple):

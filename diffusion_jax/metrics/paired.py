@@ -5,8 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import t as students_t
 
-POWER = 0.8
-"""Chance to resolve a difference, with the number of seeds that is asked for."""
+POWER = 0.8  # chance to resolve a difference, with the number of seeds that is asked for
 MOST_SEEDS = 10_000
 
 

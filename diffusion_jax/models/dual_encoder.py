@@ -10,8 +10,7 @@ from diffusion_jax.models.classifier import Classifier
 from diffusion_jax.models.layers import Dtype, dense
 from diffusion_jax.types import Array, Cond
 
-LARGEST = 100.0
-"""Of the scale, as in CLIP, for stability."""
+LARGEST = 100.0  # of the scale, as in CLIP, for stability
 
 
 class Likeness(NamedTuple):

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from diffusion_jax.types import Array
 
 Kernel = int | tuple[int, int]
-Layer = tuple[int, Kernel]
-"""Channels and size of the kernel."""
+Layer = tuple[int, Kernel]  # channels and size of the kernel
 
 
 class ConvNorm(nn.Module):

@@ -16,10 +16,8 @@ from diffusion_jax.models.layers import (
 )
 from diffusion_jax.types import Array, Cond
 
-FREQUENCIES = 6
-"""Of the embedding of a coordinate, geometrically spaced."""
-HIGHEST = 16.0
-"""The highest of them, in radians per unit; the lowest is about 1."""
+FREQUENCIES = 6  # of the embedding of a coordinate, geometrically spaced
+HIGHEST = 16.0  # the highest of them, in radians per unit; the lowest is about 1
 
 
 class MLP(nn.Module):

@@ -13,8 +13,7 @@ from diffusion_jax.models.attention import attention
 from diffusion_jax.models.layers import Conv, LayerNorm, dense
 from diffusion_jax.types import Array
 
-GRID = 37
-"""Patches along a side of the images of 518 pixels that the positions were trained for."""
+GRID = 37  # patches along a side of the images of 518 pixels that the positions were trained for
 
 
 class TransformerBlock(nn.Module):

@@ -27,8 +27,7 @@ from diffusion_jax.objectives.parts import (
 from diffusion_jax.objectives.weightings import Weighting
 from diffusion_jax.types import Array, Batch, Context, Metrics, Params
 
-Apply = Callable[..., Array]
-"""`(params, x_t, time, cond, dropout_key) -> y`."""
+Apply = Callable[..., Array]  # `(params, x_t, time, cond, dropout_key) -> y`
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,8 +60,7 @@ class Conditioning:
         return drop(cond, keys, self.dropout, self.part_dropout)
 
 
-PLAIN = Conditioning()
-"""What there is in the batch, never off."""
+PLAIN = Conditioning()  # what there is in the batch, never off
 
 
 def uncertain(loss: Array, u: Array) -> Array:

@@ -11,14 +11,10 @@ from diffusion_jax.system.pictures import save_gif, tile
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7f6a00", "#666666")
 """Of the parts of the data, in turn: told apart by all eyes (Okabe & Ito 2008)."""
-ARROWS = 20
-"""Per axis."""
-HALF_LENGTH = 0.2
-"""Norm of an arrow of half the full length."""
-POINTS = 1500
-"""Of a cloud, at most."""
-SIDE = 320
-"""Pixels of a frame of the animation."""
+ARROWS = 20  # per axis
+HALF_LENGTH = 0.2  # norm of an arrow of half the full length
+POINTS = 1500  # of a cloud, at most
+SIDE = 320  # pixels of a frame of the animation
 
 
 class Panel(NamedTuple):

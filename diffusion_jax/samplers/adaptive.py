@@ -12,10 +12,8 @@ from diffusion_jax.samplers.ode import coordinate, norm, slope, straight_step, t
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler, Step
 
-MOST_STEPS = 1000
-"""Of its own in one step; more end in an error, as where the denoiser says NaN."""
-SMALLEST = 1e-3
-"""Least `u = sigma / (alpha + sigma)` at which the denoiser is asked; from there on DDIM."""
+MOST_STEPS = 1000  # of its own in one step; more end in an error, as where the denoiser says NaN
+SMALLEST = 1e-3  # least `u = sigma / (alpha + sigma)` to ask the denoiser at; from there on DDIM
 
 
 def velocity(schedule: Schedule, denoise: Denoise, u: Array, y: Array) -> Array:

@@ -31,8 +31,7 @@ from diffusion_jax.samplers.ode import straight_step
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler, Step
 
-SERIES = 18
-"""Terms of a power series that are enough for float64 up to argument 1."""
+SERIES = 18  # terms of a power series that are enough for float64 up to argument 1
 
 
 class Form(NamedTuple):

@@ -48,11 +48,7 @@ def cached(
 
 
 def cached_outputs(
-    folder: Path,
-    key: str,
-    encode: Callable[[np.ndarray], np.ndarray],
-    num: int,
-    chunk: int = 1024,
+    folder: Path, key: str, encode: Callable[[np.ndarray], np.ndarray], num: int, chunk: int = 1024
 ) -> np.ndarray:
     """The outputs of an encoder for `num` inputs, `cached` as they are made.
 

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-WORDS = 190
-"""Pixels beside a row of images, for its caption."""
-MIN_TILE = 48
-"""Pixels: smaller images are enlarged, by whole factors, without smoothing."""
+WORDS = 190  # pixels beside a row of images, for its caption
+MIN_TILE = 48  # pixels: smaller images are enlarged, by whole factors, without smoothing
 
 
 def tile(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:

@@ -16,14 +16,11 @@ from jax.experimental import multihost_utils
 
 from diffusion_jax.system.runtime import tune_cpu_allocator
 
-LOST = 75
-"""Exit status where another process was lost: EX_TEMPFAIL, to be tried again."""
-HEARTBEAT_SECONDS = 30
-"""A machine that is silent for so long is given up by JAX itself."""
+LOST = 75  # exit status where another process was lost: EX_TEMPFAIL, to be tried again
+HEARTBEAT_SECONDS = 30  # a machine that is silent for so long is given up by JAX itself
 CONNECT_SECONDS = 60
 GRACE_SECONDS = 2
-GOOD_ENDS = (None, 0, 130, 143)
-"""Exit statuses at which all processes end together: done, or asked to stop."""
+GOOD_ENDS = (None, 0, 130, 143)  # exit statuses at which all end together: done, or asked to stop
 _GOODBYE = b"."
 
 

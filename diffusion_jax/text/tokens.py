@@ -13,8 +13,7 @@ from diffusion_jax.models.weights import WeightsError
 
 BYTE_START, BYTE_END, BYTE_VOCABULARY = 256, 257, 258
 """Of `byte_tokens`: what begins and ends a text, and the number of tokens."""
-NONE = -1
-"""Where there is no token."""
+NONE = -1  # where there is no token
 CLIP_END = "<|endoftext|>"
 
 
