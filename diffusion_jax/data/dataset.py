@@ -48,15 +48,10 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Items that belong together.
+    """Items that belong together."""
 
-    Attributes:
-        source: random access to them.
-        captions: their texts; None for sets without.
-    """
-
-    source: Source
-    captions: Captions | None = None
+    source: Source  # random access to them
+    captions: Captions | None = None  # their texts; None for sets without
 
     def __len__(self) -> int:
         return len(self.source)
@@ -73,24 +68,15 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set with the items to train on and those held out.
+    """A data set with the items to train on and those held out."""
 
-    Attributes:
-        name: as it was asked for.
-        kind: of its items.
-        splits: "train", and "heldout", never trained on, which may be empty for a folder.
-        class_names: empty for sets without classes.
-        skipped: relative paths of files that could not be read.
-        fingerprint: tells this data from any other, to key caches of what was computed from it:
-            a hash of all items and labels for sets in memory, else of what the files are; and of
-            the captions.
-    """
-
-    name: str
-    kind: Kind
-    splits: Mapping[str, Split]
-    class_names: tuple[str, ...] = ()
-    skipped: tuple[str, ...] = ()
+    name: str  # as it was asked for
+    kind: Kind  # of its items
+    splits: Mapping[str, Split]  # "train", and "heldout", never trained on, which a folder may lack
+    class_names: tuple[str, ...] = ()  # empty for sets without classes
+    skipped: tuple[str, ...] = ()  # relative paths of files that could not be read
+    # tells this data from any other, to key caches of what was computed from it: a hash of all
+    # items and labels for sets in memory, else of what the files are; and of the captions
     fingerprint: str = ""
 
     @property

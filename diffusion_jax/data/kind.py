@@ -12,26 +12,16 @@ from diffusion_jax.data.errors import DataError
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A kind of data. Items are stored as they are in files, and are `x` as networks have them.
+    """A kind of data. Items are stored as they are in files, and are `x` as networks have them."""
 
-    Attributes:
-        shape: of one item, as stored and as `x`.
-        noun: plural, for messages and reports.
-        stored: dtype as stored.
-        dtype: of `x`.
-        levels: number of values that an entry of `x` can have, evenly over [-1, 1]; 0 for
-            continuous data.
-        limit: largest absolute value of an entry of `x`; None if there is none.
-        shown: items at most on a sheet of samples.
-    """
-
-    shape: tuple[int, ...]
-    noun: ClassVar[str] = "items"
-    stored: ClassVar[type] = np.float32
-    dtype: ClassVar[type] = np.float32
+    shape: tuple[int, ...]  # of one item, as stored and as `x`
+    noun: ClassVar[str] = "items"  # plural, for messages and reports
+    stored: ClassVar[type] = np.float32  # dtype as stored
+    dtype: ClassVar[type] = np.float32  # of `x`
+    # number of values that an entry of `x` can have, evenly over [-1, 1]; 0 for continuous data
     levels: ClassVar[int] = 0
-    limit: ClassVar[float | None] = None
-    shown: ClassVar[int] = 100
+    limit: ClassVar[float | None] = None  # largest absolute value of an entry of `x`, or None
+    shown: ClassVar[int] = 100  # items at most on a sheet of samples
 
     @property
     def words(self) -> str:

@@ -28,18 +28,12 @@ class LowResolution:
     seen its input with noise forgives the errors of the model that drew it. The low-resolution
     `z_0` is corrupted as all data are, `z_s = alpha_s z_0 + sigma_s eps`, where the level is a time
     `s` of the process, drawn evenly and told to the network.
-
-    Attributes:
-        schedule: of the noise.
-        factor: so many pixels a side become one, by their mean.
-        least: lowest level.
-        most: highest level.
     """
 
-    schedule: Schedule
-    factor: int
-    least: float
-    most: float
+    schedule: Schedule  # of the noise
+    factor: int  # so many pixels a side become one, by their mean
+    least: float  # lowest level
+    most: float  # highest level
 
     def __call__(self, x_0: Array, keys: Array) -> Cond:
         """`image` [B, H, W, C] and `level` [B, LEVEL_WIDTH] from pictures [B, H, W, C]."""
@@ -76,17 +70,11 @@ def average_down(x: Array, factor: int) -> Array:
 @dataclasses.dataclass(frozen=True)
 @checked(boxes="[1, inf)", least="(0, most]", most="[0, 1]")
 class Masked:
-    """The picture with random rectangles hidden (box masks, Suvorov et al. 2022, "LaMa").
+    """The picture with random rectangles hidden (box masks, Suvorov et al. 2022, "LaMa")."""
 
-    Attributes:
-        boxes: how many; they may overlap.
-        least: shortest side, as a share of the picture's.
-        most: longest side, likewise.
-    """
-
-    boxes: int
-    least: float
-    most: float
+    boxes: int  # how many; they may overlap
+    least: float  # shortest side, as a share of the picture's
+    most: float  # longest side, likewise
 
     def __call__(self, x_0: Array, keys: Array) -> Cond:
         """`image` [B, H, W, C + 1]: pictures, zero where hidden, and a last channel, 1 where known.

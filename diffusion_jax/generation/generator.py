@@ -18,35 +18,24 @@ from diffusion_jax.types import Array, Denoiser, Key, Params, Sampler
 
 
 class Request(NamedTuple):
-    """Which samples are asked for; arrays of JAX or NumPy.
+    """Which samples are asked for; arrays of JAX or NumPy."""
 
-    Attributes:
-        index: int32 `[B]`, their numbers; with a key they pick the noise.
-        cond: their conditioning, arrays `[B, ...]`.
-        scale: guidance scale; 1 is off.
-        given: what guidance needs of each sample besides, trees of arrays `[B, ...]` by name.
-        frozen: parameters of further networks by name: of the codec, and those that guide.
-    """
-
-    index: Any
-    cond: Mapping[str, Any]
-    scale: Any = 1.0
+    index: Any  # int32 `[B]`, their numbers; with a key they pick the noise
+    cond: Mapping[str, Any]  # their conditioning, arrays `[B, ...]`
+    scale: Any = 1.0  # guidance scale; 1 is off
+    # what guidance needs of each sample besides, trees of arrays `[B, ...]` by name
     given: Mapping[str, Any] = {}
+    # parameters of further networks by name: of the codec, and those that guide
     frozen: Mapping[str, Params] = {}
 
 
 class Guidance(NamedTuple):
-    """From the denoiser of a network to the one that is sampled.
+    """From the denoiser of a network to the one that is sampled."""
 
-    Attributes:
-        guide: `(denoiser, request, times [steps + 1]) -> denoiser`.
-        needs: names that a request must have in `given` or in `frozen`.
-        group: so many samples in a row see each other.
-    """
-
+    # `(denoiser, request, times [steps + 1]) -> denoiser`
     guide: Callable[[Denoiser, Request, Array], Denoiser]
-    needs: tuple[str, ...] = ()
-    group: int = 1
+    needs: tuple[str, ...] = ()  # names that a request must have in `given` or in `frozen`
+    group: int = 1  # so many samples in a row see each other
 
 
 def _classifier_free(denoise: Denoiser, request: Request, times: Array) -> Denoiser:
@@ -59,24 +48,15 @@ CLASSIFIER_FREE = Guidance(_classifier_free)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Generator:
-    """What turns parameters, a key and indices into samples.
+    """What turns parameters, a key and indices into samples."""
 
-    Attributes:
-        apply: the network, `(params, x_t, time, cond) -> y`.
-        process: from data to noise.
-        codec: from what is diffused to items.
-        sampler: the method.
-        times: `[steps + 1]` times, descending.
-        guidance: makes of the denoiser what the sampler sees.
-        tells_until: whether the network is told the time that a step goes to, `cond["until"]`.
-    """
-
-    apply: Callable[..., Array]
-    process: Process
-    codec: Codec
-    sampler: Sampler
-    times: Array
-    guidance: Guidance = CLASSIFIER_FREE
+    apply: Callable[..., Array]  # the network, `(params, x_t, time, cond) -> y`
+    process: Process  # from data to noise
+    codec: Codec  # from what is diffused to items
+    sampler: Sampler  # the method
+    times: Array  # `[steps + 1]` times, descending
+    guidance: Guidance = CLASSIFIER_FREE  # makes of the denoiser what the sampler sees
+    # whether the network is told the time a step goes to, `cond["until"]`
     tells_until: bool = False
 
     def denoiser(self, params: Params) -> Denoiser:

@@ -28,17 +28,11 @@ SKIPPED = 0.01  # least part of the way left out at first; of none the search co
 
 
 class Found(NamedTuple):
-    """What a search found.
+    """What a search found."""
 
-    Attributes:
-        times: `[steps + 1]`, descending.
-        error: root mean square distance, per dimension, of its samples from the exact ones.
-        starts: that of each grid tried at the start.
-    """
-
-    times: Array
-    error: float
-    starts: dict[str, float]
+    times: Array  # `[steps + 1]`, descending
+    error: float  # root mean square distance, per dimension, of its samples from the exact ones
+    starts: dict[str, float]  # that of each grid tried at the start
 
 
 def optimise_times(

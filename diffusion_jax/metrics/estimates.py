@@ -46,21 +46,13 @@ ALL = slice(None)  # of all rows
 
 
 class Reference(NamedTuple):
-    """A reference set as the metrics see it, prepared once.
+    """A reference set as the metrics see it, prepared once."""
 
-    Attributes:
-        moments: of all its features.
-        features: of at most `MOST` of its images, float32 `[M, D]`.
-        kernel_mean: mean kernel of those.
-        manifold: their radii for precision `[M]`.
-        density: their radii for density and coverage `[M]`.
-    """
-
-    moments: Moments
-    features: np.ndarray
-    kernel_mean: float
-    manifold: np.ndarray
-    density: np.ndarray
+    moments: Moments  # of all its features
+    features: np.ndarray  # of at most `MOST` of its images, float32 `[M, D]`
+    kernel_mean: float  # mean kernel of those
+    manifold: np.ndarray  # their radii for precision `[M]`
+    density: np.ndarray  # their radii for density and coverage `[M]`
 
 
 def prepare(

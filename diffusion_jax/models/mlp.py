@@ -25,22 +25,14 @@ class MLP(nn.Module):
 
     Each coordinate enters as itself and as sines and cosines of fixed frequencies, without which a
     small network learns fine detail slowly (Tancik et al. 2020).
-
-    Attributes:
-        features: width of the blocks.
-        depth: number of blocks.
-        num_classes: classes of `cond['label']`; 0 for none.
-        vectors: names of the vectors in `cond` that are read.
-        out_channels: width of the prediction; twice the input's with a learned variance.
-        dtype: compute dtype; parameters and output are float32.
     """
 
-    features: int = 64
-    depth: int = 2
-    num_classes: int = 0
-    vectors: Sequence[str] = ()
-    out_channels: int = 2
-    dtype: Dtype = jnp.float32
+    features: int = 64  # width of the blocks
+    depth: int = 2  # number of blocks
+    num_classes: int = 0  # classes of `cond['label']`; 0 for none
+    vectors: Sequence[str] = ()  # names of the vectors in `cond` that are read
+    out_channels: int = 2  # width of the prediction; twice the input's with a learned variance
+    dtype: Dtype = jnp.float32  # compute dtype; parameters and output are float32
 
     @nn.compact
     def __call__(self, x_t: Array, t: Array, cond: Cond, train: bool = False) -> Array:

@@ -17,25 +17,16 @@ class Network(nn.Module, kw_only=True):
     say: `label`, `text`, the `vectors`, `image`. What is off or not there is unconditional. With
     `train` dropout is on, where there is one; it takes the 'dropout' key. The prediction is float32
     [B, ..., out_channels].
-
-    Attributes:
-        context_dim: width of the embedded texts `cond['text']` that attention goes to as well; 0 is
-            no text.
-        num_classes: classes of `cond['label']`; 0 for none.
-        vectors: names of the vectors in `cond` that are read, such as 'pooled'.
-        image_channels: of `cond['image']`, of the sample's own axes, laid beside it; 0 for none.
-        out_channels: channels of the prediction; twice the sample's with a learned variance.
-        remat: what of each block is computed again in the backward pass, a name of `remat.REMAT`.
-        dtype: compute dtype; parameters and output are float32.
     """
 
+    # width of the embedded texts `cond['text']` that attention goes to as well; 0 is no text
     context_dim: int = 0
-    num_classes: int = 0
-    vectors: Sequence[str] = ()
-    image_channels: int = 0
-    out_channels: int = 3
-    remat: str = "none"
-    dtype: Dtype = jnp.float32
+    num_classes: int = 0  # classes of `cond['label']`; 0 for none
+    vectors: Sequence[str] = ()  # names of the vectors in `cond` that are read, such as 'pooled'
+    image_channels: int = 0  # of `cond['image']`, of the sample's own axes, beside it; 0 for none
+    out_channels: int = 3  # channels of the prediction; twice the sample's with a learned variance
+    remat: str = "none"  # what blocks compute again in the backward pass, a name of `remat.REMAT`
+    dtype: Dtype = jnp.float32  # compute dtype; parameters and output are float32
 
     def embedding(self, t: Array, cond: Cond, features: int, frequencies: int) -> Array:
         """What all blocks read of the times and of `cond`: [B, features]."""

@@ -35,21 +35,13 @@ class TransformerBlock(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """The encoder, frozen.
+    """The encoder, frozen."""
 
-    Attributes:
-        hidden_size: width of a token.
-        depth: number of blocks.
-        num_heads: heads of the attention.
-        registers: tokens that belong to no patch, besides the class token.
-        patch_size: side of a patch, in pixels.
-    """
-
-    hidden_size: int = 384
-    depth: int = 12
-    num_heads: int = 6
-    registers: int = 0
-    patch_size: int = 14
+    hidden_size: int = 384  # width of a token
+    depth: int = 12  # number of blocks
+    num_heads: int = 6  # heads of the attention
+    registers: int = 0  # tokens that belong to no patch, besides the class token
+    patch_size: int = 14  # side of a patch, in pixels
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[None, Array]:

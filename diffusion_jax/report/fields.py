@@ -18,24 +18,17 @@ SIDE = 320  # pixels of a frame of the animation
 
 
 class Panel(NamedTuple):
-    """One square of a sheet: the plane from `-half` to `half` on both axes.
+    """One square of a sheet: the plane from `-half` to `half` on both axes."""
 
-    Attributes:
-        title: above it.
-        values: on a grid of R x R places, rows upwards: vectors `[R^2, 2]`, numbers `[R^2]`, parts
-            of the data int `[R^2]`; or None.
-        half: half of the side.
-        heat: of numbers, the name of the colours and what lies at their ends.
-        cloud: points `[N, 2]` or None.
-        labels: int `[N]`, the part of each.
-    """
-
-    title: str
+    title: str  # above it
+    # on a grid of R x R places, rows upwards: vectors `[R^2, 2]`, numbers `[R^2]`, parts of the
+    # data int `[R^2]`; or None
     values: np.ndarray | None = None
-    half: float = 1.0
+    half: float = 1.0  # half of the side
+    # of numbers, the name of the colours and what lies at their ends
     heat: tuple[str, float, float] = ("viridis", 0.0, 1.0)
-    cloud: np.ndarray | None = None
-    labels: np.ndarray | None = None
+    cloud: np.ndarray | None = None  # points `[N, 2]` or None
+    labels: np.ndarray | None = None  # int `[N]`, the part of each
 
 
 def draw(path: Path, rows: Mapping[str, Sequence[Panel]], parts: Sequence[str] = ()) -> None:

@@ -16,17 +16,11 @@ from diffusion_jax.types import Array, Denoise, Sampler
 
 
 class CLDState(NamedTuple):
-    """What there is beside the picture.
+    """What there is beside the picture."""
 
-    Attributes:
-        w: `[B, ...]`, the noise that is not in the picture.
-        drawn: `[]`, whether it has been drawn.
-        history: `x_0_hat` at `t` and before.
-    """
-
-    w: Array
-    drawn: Array
-    history: multistep.History
+    w: Array  # `[B, ...]`, the noise that is not in the picture
+    drawn: Array  # `[]`, whether it has been drawn
+    history: multistep.History  # `x_0_hat` at `t` and before
 
 
 @checked(order=(1, 2), gamma="[0, inf)")

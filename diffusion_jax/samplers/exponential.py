@@ -35,17 +35,11 @@ SERIES = 18  # terms of a power series that are enough for float64 up to argumen
 
 
 class Form(NamedTuple):
-    """The letters `a`, `l` and `f` of this module.
+    """The letters `a`, `l` and `f` of this module."""
 
-    Attributes:
-        scale: `(schedule, t) -> a_t`.
-        sign: `l = sign lambda`.
-        value: `(schedule, x_t, x_0, t) -> f`.
-    """
-
-    scale: Callable[[Schedule, Array], Array]
-    sign: int
-    value: Callable[[Schedule, Array, Array, Array], Array]
+    scale: Callable[[Schedule, Array], Array]  # `(schedule, t) -> a_t`
+    sign: int  # `l = sign lambda`
+    value: Callable[[Schedule, Array, Array, Array], Array]  # `(schedule, x_t, x_0, t) -> f`
 
     def node(self, schedule: Schedule, t: Array) -> Array:
         """`l_t`."""
@@ -220,17 +214,11 @@ def _singlestep(schedule: Schedule, form: Form, order: int) -> Sampler:
 
 
 class UniPCState(NamedTuple):
-    """What a step leaves for the corrector of the next.
+    """What a step leaves for the corrector of the next."""
 
-    Attributes:
-        x: `[B, ...]`, the corrected `x_t`.
-        t: `[]`, its time.
-        history: `x_0_hat` at `t` and before.
-    """
-
-    x: Array
-    t: Array
-    history: History
+    x: Array  # `[B, ...]`, the corrected `x_t`
+    t: Array  # `[]`, its time
+    history: History  # `x_0_hat` at `t` and before
 
 
 @checked(order=(1, 2, 3), variant=("bh1", "bh2"))

@@ -29,32 +29,22 @@ UNUSED = {
 
 @dataclasses.dataclass(frozen=True)
 class TextEncoder:
-    """A frozen network that reads texts.
+    """A frozen network that reads texts."""
 
-    Attributes:
-        name: of the network.
-        digest: short hash of its weights.
-        tokeniser: what makes tokens of texts.
-        length: L, tokens of a text, at most; longer ones are cut.
-        width: D, of a token's features.
-        pooled_width: P, of a text's vector.
-        pads: whether texts are filled up to L with their last token, as CLIP was trained: then all
-            L rows of features count. Else the rows after the last token are exactly zero.
-        forward: jitted; variables and tokens int32 [B, L] to features [B, L, D] and vectors [B, P].
-        variables: of the network.
-        batch_size: texts at a time. Always so many, so that there is one program, and a text's
-            features are the same whatever it is encoded with.
-    """
-
-    name: str
-    digest: str
-    tokeniser: Tokeniser
-    length: int
-    width: int
-    pooled_width: int
+    name: str  # of the network
+    digest: str  # short hash of its weights
+    tokeniser: Tokeniser  # what makes tokens of texts
+    length: int  # L, tokens of a text, at most; longer ones are cut
+    width: int  # D, of a token's features
+    pooled_width: int  # P, of a text's vector
+    # whether texts are filled up to L with their last token, as CLIP was trained: then all L rows
+    # of features count. Else the rows after the last token are exactly zero.
     pads: bool
+    # jitted; variables and tokens int32 [B, L] to features [B, L, D] and vectors [B, P]
     forward: Callable[[Any, Array], tuple[Array, Array]]
-    variables: Any
+    variables: Any  # of the network
+    # texts at a time. Always so many, so that there is one program, and a text's features are the
+    # same whatever it is encoded with.
     batch_size: int = BATCH_SIZE
 
     @property

@@ -15,16 +15,12 @@ from diffusion_jax.types import Embed
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """What becomes of texts before a network gets them.
+    """What becomes of texts before a network gets them."""
 
-    Attributes:
-        encoder: frozen, its features are what the network reads; None for tokens that are bytes,
-            which a part of the network reads.
-        length: tokens of a text at most.
-    """
-
+    # frozen, its features are what the network reads; None for tokens that are bytes, which a part
+    # of the network reads
     encoder: TextEncoder | None
-    length: int
+    length: int  # tokens of a text at most
 
     @property
     def identity(self) -> str:

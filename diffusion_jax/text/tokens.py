@@ -18,15 +18,10 @@ CLIP_END = "<|endoftext|>"
 
 
 class Tokens(NamedTuple):
-    """Texts as tokens.
+    """Texts as tokens."""
 
-    Attributes:
-        ids: int32 [N, L]; every text begins and ends with a token of its own, `NONE` follows.
-        cut: bool [N], whether a text was too long; it then ends early, but with its last token.
-    """
-
-    ids: np.ndarray
-    cut: np.ndarray
+    ids: np.ndarray  # int32 [N, L]; a text begins and ends with a token of its own, `NONE` follows
+    cut: np.ndarray  # bool [N], whether a text is too long: it ends early, but with its last token
 
 
 def pad(sequences: Sequence[Sequence[int]], length: int) -> Tokens:
@@ -60,15 +55,10 @@ def byte_tokens(texts: Sequence[str], length: int) -> Tokens:
 
 @dataclasses.dataclass(frozen=True)
 class Tokeniser:
-    """A published tokeniser.
+    """A published tokeniser."""
 
-    Attributes:
-        digest: short hash of its files.
-        rules: what the library `tokenizers` made of them, without padding and truncation.
-    """
-
-    digest: str
-    rules: Any
+    digest: str  # short hash of its files
+    rules: Any  # what the library `tokenizers` made of them, without padding and truncation
 
     @property
     def vocabulary(self) -> int:

@@ -32,19 +32,12 @@ SWAN = (
 
 
 class Law(NamedTuple):
-    """A mixture of equally likely Gaussians `N(means_k, std^2 I)`.
+    """A mixture of equally likely Gaussians `N(means_k, std^2 I)`."""
 
-    Attributes:
-        means: float64 `[K, D]`.
-        labels: int32 `[K]`, the part that each belongs to.
-        std: standard deviation of each, per axis.
-        parts: a name for each label.
-    """
-
-    means: np.ndarray
-    labels: np.ndarray
-    std: float
-    parts: tuple[str, ...]
+    means: np.ndarray  # float64 `[K, D]`
+    labels: np.ndarray  # int32 `[K]`, the part that each belongs to
+    std: float  # standard deviation of each, per axis
+    parts: tuple[str, ...]  # a name for each label
 
 
 class PointSource:
