@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
+from diffusion_jax.models.attention import masked_attention, token_mask
 from diffusion_jax.models.layers import LayerNorm, dense
-from diffusion_jax.models.masked import masked_attention, token_mask
 from diffusion_jax.types import Array
 
 norm = partial(LayerNorm, epsilon=1e-12)

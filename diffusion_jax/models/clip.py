@@ -11,8 +11,8 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
+from diffusion_jax.models.attention import masked_attention, token_mask
 from diffusion_jax.models.layers import Dtype, LayerNorm, at_least_float32, dense
-from diffusion_jax.models.masked import masked_attention, token_mask
 from diffusion_jax.types import Array
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {

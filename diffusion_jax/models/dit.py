@@ -17,6 +17,7 @@ from jax import lax
 from diffusion_jax.models.attention import attention
 from diffusion_jax.models.layers import (
     Dtype,
+    Network,
     at_least_float32,
     beside,
     dense,
@@ -25,7 +26,6 @@ from diffusion_jax.models.layers import (
     zeros,
 )
 from diffusion_jax.models.layout import keep_rows
-from diffusion_jax.models.network import Network
 from diffusion_jax.models.remat import remat
 from diffusion_jax.models.transformer import attend, text_of
 from diffusion_jax.types import Array, Cond

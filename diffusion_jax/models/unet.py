@@ -21,6 +21,7 @@ from diffusion_jax.models.layers import (
     Conv,
     Dtype,
     GroupNorm,
+    Network,
     beside,
     dense,
     downsample,
@@ -31,7 +32,6 @@ from diffusion_jax.models.layers import (
     zeros,
 )
 from diffusion_jax.models.layout import keep_rows
-from diffusion_jax.models.network import Network
 from diffusion_jax.models.remat import remat
 from diffusion_jax.models.transformer import SpatialTransformer, text_of
 from diffusion_jax.types import Array, Cond
@@ -160,14 +160,8 @@ class UNet(Network):
     def _res_block(
         self, mult: int, name: str, resample: Callable[[Array], Array] | None = None
     ) -> Any:
-        return remat(ResBlock, self.remat, static_argnums=(3,))(
-            mult * self.channels,
-            self.scale_shift,
-            resample,
-            self.dropout,
-            self.dtype,
-            name=f"{name}_res",
-        )
+        block = partial(remat(ResBlock, self.remat, static_argnums=(3,)), name=f"{name}_res")
+        return block(mult * self.channels, self.scale_shift, resample, self.dropout, self.dtype)
 
     def _attention(self, h: Array, cond: Cond, name: str) -> Array:
         if self.context_dim:
