@@ -47,14 +47,9 @@ class Captions:
         return found
 
     def draw(self, rows: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        """The number of one text of each image, all of its texts being as likely.
+        """The number int32 [B] of one text of each of the images `rows` [B], all as likely.
 
-        Args:
-            rows: images [B].
-            draws: uint64 [B] below 2**32, uniform.
-
-        Returns:
-            int32 [B], numbers into `texts`.
+        `draws` are uint64 [B] below 2**32, uniform.
         """
         starts, ends = self.offsets[rows], self.offsets[np.asarray(rows) + 1]
         places = (draws * (ends - starts).astype(np.uint64)) >> np.uint64(DRAW_BITS)

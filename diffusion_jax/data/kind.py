@@ -57,21 +57,16 @@ class Kind:
         texts: Sequence[str] = (),
         marked: Sequence[bool] = (),
     ) -> np.ndarray:
-        """A picture of items `[N, ...]`, uint8 `[H, W, C]`, `columns` in a row.
+        """A picture of items `[N, ...]` as stored, uint8 `[H, W, C]`, with a text for each row.
 
-        Args:
-            items: as stored.
-            columns: of the sheet, where items have places on it.
-            texts: one for each row.
-            marked: rows whose text stands out.
+        Where items have places on it there are `columns` in a row; the texts of rows that are
+        `marked` stand out.
         """
         raise NotImplementedError
 
     def strip(self, states: np.ndarray, columns: int) -> np.ndarray:
-        """A picture of how items came about, of states `[K, N, ...]` as stored: uint8 `[H, W, C]`.
+        """A picture of how at most `columns` items came about, uint8 `[H, W, C]`.
 
-        Args:
-            states: from noise to items.
-            columns: items at most, of which that is shown.
+        Of states `[K, N, ...]` as stored, from noise to items.
         """
         raise NotImplementedError

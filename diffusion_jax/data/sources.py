@@ -28,10 +28,8 @@ class Source(Protocol):
     def gather(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Items:
         """Reads items `rows` [B].
 
-        Args:
-            rows: numbers of items.
-            draws: uint64 [B] below 2**32, uniform: which part of a long item is read, or which
-                variant. None: always the same one.
+        `draws`, uint64 [B] below 2**32, uniform, pick the part of a long item that is read, or the
+        variant; None is always the same one.
         """
 
 

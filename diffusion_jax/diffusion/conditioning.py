@@ -45,13 +45,10 @@ def switched_off(value: Array) -> Array:
 def drop(cond: Cond, keys: Array, rate: float, rates: Mapping[str, float] | None = None) -> Cond:
     """Switches off conditioning at random, as a network that can do without has to be trained.
 
-    A network trained so knows both halves of classifier-free guidance (Ho & Salimans 2022).
-
-    Args:
-        cond: arrays `[B, ...]`.
-        keys: `[B]`, one per sample.
-        rate: probability with which all of a sample's conditioning is off.
-        rates: further probabilities for each of `PARTS`, independent of each other.
+    A network trained so knows both halves of classifier-free guidance (Ho & Salimans 2022). Of
+    arrays `[B, ...]`, by a key for each sample `[B]`: `rate` is the probability with which all of a
+    sample's conditioning is off, and `rates` are further ones for each of `PARTS`, independent of
+    each other.
     """
 
     def off(keys: Array, rate: float, part: Cond) -> Cond:

@@ -70,9 +70,7 @@ def learned(logits: Array, u: Array) -> tuple[Array, Array]:
 def stratified(key: Key, index: Array, batch_size: int) -> Array:
     """Low-variance uniforms `u_i = frac(u + i / batch_size)` (App. I.1, Kingma et al. 2021).
 
-    Args:
-        key: the same for the whole batch: one `u` is drawn from it.
-        index: `[B]` places in the global batch, of which `B` may be a part.
-        batch_size: size of the global batch.
+    One `u` is drawn for the whole batch, whose key is the same everywhere. `index` `[B]` are places
+    in the global batch, of which `B` may be a part, and `batch_size` is its size.
     """
     return jnp.mod(jax.random.uniform(key) + index / batch_size, 1.0)

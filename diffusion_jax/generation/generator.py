@@ -66,10 +66,9 @@ class Generator:
     def draw(
         self, params: Params, key: Key, request: Request, keep_every: int = 0
     ) -> tuple[Array, Array | None]:
-        """Items of `key`, each the same whatever the others.
+        """Items of `key` `[B, ...]`, each the same whatever the others.
 
-        Returns:
-            `[B, ...]`, and every `keep_every`-th state, decoded, `[K, B, ...]` or None.
+        And every `keep_every`-th state, decoded, `[K, B, ...]` or None.
         """
         keys, step_keys = self.keys(key, request.index)
         x_T = self.process.prior(keys, self.codec.shape, self.times[0])
@@ -106,19 +105,11 @@ class Generator:
     def __call__(
         self, params: Params, seed: int, request: Request, *, batch_size: int, keep_every: int = 0
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Items of `seed`, in batches split over the devices.
+        """Items of `seed`, float32 `[N, ...]`, in batches split over the devices.
 
-        Where samples see each other, the last group is filled up with the next numbers.
-
-        Args:
-            params: of the network.
-            seed: picks the noise, together with each number.
-            request: N samples.
-            batch_size: at most so many at once; smaller jobs are one batch.
-            keep_every: as for `draw`.
-
-        Returns:
-            float32 `[N, ...]`, and the kept states `[K, N, ...]` or None.
+        Also the kept states `[K, N, ...]` or None, as for `draw`. At most `batch_size` are made at
+        once; smaller jobs are one batch. Where samples see each other, the last group is filled up
+        with the next numbers.
         """
         index, group = request.index, self.guidance.group
         num, extra = len(index), -len(index) % group

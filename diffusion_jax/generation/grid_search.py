@@ -109,11 +109,8 @@ def cached_times(
 ) -> Array:
     """The times of an earlier search with the same `made_by`, or of a new one, which is kept.
 
-    Args:
-        folder: where a search leaves one JSON file.
-        made_by: what the search depends on.
-        search: does it.
-        say: is told what it found.
+    A search, which depends on `made_by` alone, leaves one JSON file in `folder`; `say` is told what
+    it found.
     """
     text = json.dumps(made_by, sort_keys=True)
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"

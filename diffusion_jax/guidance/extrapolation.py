@@ -112,11 +112,8 @@ def autoguidance(
 ) -> Denoiser:
     """`x_0 = x_0(worse) + scale (x_0 - x_0(worse))`: a bad version of itself (Karras et al. 2024).
 
-    Args:
-        denoise: the model.
-        worse: a smaller or less trained one of the same task; it is given the same conditioning.
-        scale: guidance scale; 1 is off, and costs nothing.
-        push: what becomes of the difference.
+    `worse` is a smaller or less trained one of the same task, given the same conditioning. Scale 1
+    is off, and costs nothing.
     """
     if is_off((scale, 1)):
         return denoise

@@ -26,12 +26,8 @@ def by_gradient(
     guidance by CLIP; Bansal et al. 2023, Eq. 6); it is not exact, as `x_0_hat` is the mean of what
     the picture may be.
 
-    Args:
-        denoise: the denoiser.
-        log_prob: its gradient with respect to `x_t` is taken.
-        schedule: of the noise.
-        scale: 0 is off, and costs nothing; 1 is Bayes' rule.
-        max_norm: largest norm of what is added, per root of its dimensions; 0 is no limit.
+    Scale 0 is off, and costs nothing; 1 is Bayes' rule. `max_norm` is the largest norm of what is
+    added, per root of its dimensions; 0 is no limit.
     """
     if is_off((scale, 0)):
         return denoise

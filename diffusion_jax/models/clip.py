@@ -62,16 +62,11 @@ class TextTower(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Array) -> tuple[Array, Array]:
-        """Run the tower.
+        """Tokens int32 [B, L], L up to `positions`, to features [B, L, width] and texts' vectors.
 
-        Args:
-            tokens: int32 [B, L] with L up to `positions`, -1 where there is none. Published
-                networks have no such place: there `end` fills up the texts.
-
-        Returns:
-            Features [B, L, width], 0 where there is no token, and the texts' vectors
-            [B, projection or width], 0 of a text without tokens. What is not there has no effect
-            on what is.
+        There is no token where it is -1. Published networks have no such place: there `end` fills
+        up the texts. Features are 0 where there is no token, and vectors [B, projection or width]
+        are 0 of a text without tokens. What is not there has no effect on what is.
         """
         if tokens.shape[1] > self.positions:
             raise ValueError(f"{tokens.shape[1]} tokens, for {self.positions} positions")

@@ -36,17 +36,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x_t: Array, t: Array, cond: Cond, train: bool = False) -> Array:
-        """Run the network.
-
-        Args:
-            x_t: noisy points, [B, D].
-            t: times as the process tells them (`process.TimeInput`), [B].
-            cond: `label` and the `vectors`, as in `conditioning.py`; none there is unconditional.
-            train: of no effect: there is no dropout.
-
-        Returns:
-            The prediction, float32 [B, out_channels].
-        """
+        """As for `layers.Network`: points [B, D] and times [B] -> [B, out_channels]; no dropout."""
         del train
         if x_t.ndim != 2:
             raise ValueError(f"model.name='mlp' is for vectors, not samples of {x_t.shape[1:]}")

@@ -96,14 +96,10 @@ def animate(
     x_0: np.ndarray,
     times: np.ndarray,
 ) -> None:
-    """Particles on their way from noise to data, side by side for each field.
+    """Particles on their way from noise to data, side by side for each field, as a GIF.
 
-    Args:
-        path: GIF to write.
-        paths: places `[K, N, 2]` by name of the field.
-        ends: the part of the data that each comes to, which it is coloured by.
-        x_0: data `[M, 2]`, drawn in grey.
-        times: `[K]`.
+    Their places `[K, N, 2]` by name of the field at `times` `[K]`, coloured by the part of the data
+    that each comes to (`ends`), and in grey the data `x_0` `[M, 2]`.
     """
     reach = 1.05 * max(
         float(np.abs(x_0).max()), *(np.quantile(np.abs(p), 0.99) for p in paths.values())

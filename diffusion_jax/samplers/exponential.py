@@ -85,13 +85,10 @@ def step_size(form: Form, schedule: Schedule, t: Array, s: Array) -> tuple[Array
 def dpmpp_multistep(schedule: Schedule, order: int = 2, exact: bool = False) -> Sampler:
     """DPM-Solver++ of order 1 (DDIM), 2 ("2M") or 3 ("3M"), Lu et al. 2022b.
 
-    Args:
-        schedule: the schedule.
-        order: how many values `x_0_hat` the polynomial goes through, fewer in the first steps.
-        exact: whether it is integrated exactly. As published it is not: 2M (Algorithm 2) replaces
-            `int e^(tau - h) tau dtau` by `h (1 - e^-h) / 2`, as does the second step of 3M, and 3M
-            (the authors' code, k-diffusion, diffusers) takes half of the quadratic term, with which
-            it is of order two.
+    The polynomial goes through `order` values `x_0_hat`, fewer in the first steps. As published it
+    is not integrated exactly: 2M (Algorithm 2) replaces `int e^(tau - h) tau dtau` by
+    `h (1 - e^-h) / 2`, as does the second step of 3M, and 3M (the authors' code, k-diffusion,
+    diffusers) takes half of the quadratic term, with which it is of order two. With `exact` it is.
     """
 
     def integrals(h: Array, known: Array) -> list[Array]:
@@ -109,12 +106,9 @@ def dpmpp_multistep(schedule: Schedule, order: int = 2, exact: bool = False) -> 
 def deis(schedule: Schedule, order: int = 3, polynomial: str = "log_rho") -> Sampler:
     """DEIS: the polynomial through the last `order` values `eps_hat` (Zhang & Chen 2023, Eq. 14).
 
-    Args:
-        schedule: the schedule.
-        order: how many values, fewer in the first steps.
-        polynomial: the variable it is a polynomial in: "log_rho", `log(sigma / alpha)`, integrated
-            exactly as in diffusers, or "t" (tAB-DEIS), by quadrature. In `sigma / alpha` (rho-AB)
-            it is `ode.lms`.
+    There are fewer in the first steps. It is a polynomial in "log_rho", `log(sigma / alpha)`,
+    integrated exactly as in diffusers, or in "t" (tAB-DEIS), by quadrature. In `sigma / alpha`
+    (rho-AB) it is `ode.lms`.
     """
     if polynomial == "t":
         return _deis_in_time(schedule, order)

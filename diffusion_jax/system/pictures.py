@@ -32,11 +32,8 @@ def captioned(
 ) -> np.ndarray:
     """A row of `columns` images for each caption, which stands on the left; uint8 `[H, W, C]`.
 
-    Args:
-        images: uint8 `[len(captions) * columns, H, W, C]`, row after row.
-        captions: plain text; long ones are cut to the room.
-        columns: images of a row.
-        marked: rows whose captions are set in red.
+    Of images uint8 `[len(captions) * columns, H, W, C]`, row after row. Captions are plain text:
+    long ones are cut to the room, and those of `marked` rows are set in red.
     """
     from matplotlib import font_manager  # with fonts that have more than Latin letters
 

@@ -65,13 +65,9 @@ def embed_all(
 ) -> TextTable:
     """All texts of a data set, embedded; read from `folder` if they were before.
 
-    Only tokens that are there are kept: float32, 4 D bytes a token.
-
-    Args:
-        encoder: frozen; its identity and the texts tell the file from all others.
-        texts: 1 or more, which differ.
-        folder: where such files are kept.
-        say: is told before the encoder runs, which for many texts takes minutes.
+    They are 1 or more, which differ; they and the identity of the frozen encoder tell the file from
+    all others. Only tokens that are there are kept: float32, 4 D bytes a token. `say` is told
+    before the encoder runs, which for many texts takes minutes.
     """
 
     def read(path: Path) -> TextTable:

@@ -76,15 +76,11 @@ def load_encoder(
 ) -> TextEncoder:
     """MiniLM (sentence-transformers' all-MiniLM-L6-v2) or CLIP's text tower from its weights.
 
-    CLIP's may lie in the file alone or with the picture's; it fills texts up. They are projected
-    into the space of pictures if the file can do that: that of Stable Diffusion v1-5 cannot, and
-    gives the last layer's features of the last token.
-
-    Args:
-        net: of the sizes of the weights; `end` and `projection` of CLIP are set here.
-        path: of the file; CLIP's with the names of `CLIPTextModel` or `CLIPModel`.
-        tokeniser: of the same folder.
-        length: tokens at most.
+    `net` is of their sizes; `end` and `projection` of CLIP are set here. CLIP's may lie in the file
+    alone or with the picture's, named as in `CLIPTextModel` or `CLIPModel`; it fills texts up. They
+    are projected into the space of pictures if the file can do that: that of Stable Diffusion v1-5
+    cannot, and gives the last layer's features of the last token. The tokeniser is of the same
+    folder.
 
     Raises:
         WeightsError: one sentence on the first tensor of the file that is not as it must be.

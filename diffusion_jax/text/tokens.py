@@ -40,11 +40,9 @@ def utf8(text: str) -> bytes:
 
 
 def byte_tokens(texts: Sequence[str], length: int) -> Tokens:
-    """Texts as their bytes in UTF-8 between two tokens; no character is cut in two.
+    """Texts as their bytes in UTF-8 between two tokens, L = `length` tokens at most, 3 or more.
 
-    Args:
-        texts: any Unicode.
-        length: L, tokens at most; 3 or more.
+    Any Unicode will do, and no character is cut in two.
     """
     room = length - 2
     whole = [utf8(text) for text in texts]

@@ -41,13 +41,7 @@ class Law(NamedTuple):
 
 
 class PointSource:
-    """Random access to samples of a law: each a pure function of seed, row and draw.
-
-    Args:
-        law: that is sampled.
-        size: number of rows.
-        seed: of all samples.
-    """
+    """Random access to `size` samples of a law: each a pure function of seed, row and draw."""
 
     resident: ClassVar[bool] = True
 
