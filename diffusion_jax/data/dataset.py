@@ -14,35 +14,23 @@ from diffusion_jax.system.arguments import checked
 @dataclass(frozen=True)
 @checked(image_size="[0, inf)", heldout_fraction="[0, 1)")
 class Options:
-    """Which data set is asked for, and how it is read.
+    """Which data set is asked for, and how it is read."""
 
-    Attributes:
-        name: `digits`, `fashion_mnist`, `emoji`, `folder` or any image set of TFDS, as
-            `set[/config][:version]`.
-        data_dir: for `folder`, the folder of images; else where prepared sets are kept, '' being
-            TFDS's default.
-        manual_dir: folder of files that the user fetched, for TFDS sets that ask for them, for
-            `fashion_mnist` and for more styles of `emoji`; '' is none.
-        image_size: side in pixels to which images are resized (shorter side, antialiased) and
-            cropped (centre); 0 keeps them as stored, and they must be alike. `emoji` are drawn at
-            this side, 0 being 32.
-        train_split: TFDS split (name or slice, such as `train[:90%]`), or sub-folder, to train on.
-        heldout_split: TFDS split, or sub-folder, to hold out.
-        heldout_fraction: in [0, 1); what a folder without such sub-folders holds out.
-        caption_key: where a folder's `metadata.jsonl` or a TFDS set has its captions; '' finds the
-            usual names.
-
-    Raises:
-        ValueError: a number is out of range.
-    """
-
+    # `digits`, `fashion_mnist`, `emoji`, points, `folder`, or any image set of TFDS, as
+    # `set[/config][:version]`
     name: str
+    # for `folder`, the folder of images; else where prepared sets are kept, '' being TFDS's default
     data_dir: str = ""
+    # folder of files that the user fetched, for TFDS sets that ask for them, for `fashion_mnist`
+    # and for more styles of `emoji`; '' is none
     manual_dir: str = ""
+    # side in pixels to which images are resized (shorter side, antialiased) and cropped (centre); 0
+    # keeps them as stored, and they must be alike. `emoji` are drawn at this side, 0 being 32.
     image_size: int = 0
-    train_split: str = "train"
-    heldout_split: str = "test"
-    heldout_fraction: float = 0.1
+    train_split: str = "train"  # TFDS split (name or slice, `train[:90%]`), or sub-folder
+    heldout_split: str = "test"  # TFDS split, or sub-folder, to hold out
+    heldout_fraction: float = 0.1  # in [0, 1); what a folder without such sub-folders holds out
+    # where a folder's `metadata.jsonl` or a TFDS set has its captions; '' finds the usual names
     caption_key: str = ""
 
 
@@ -57,7 +45,6 @@ class Split:
         return len(self.source)
 
     def gather(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Items:
-        """As `Source.gather`."""
         return self.source.gather(rows, draws)
 
     def names(self, rows: np.ndarray) -> list[str]:
