@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from diffusion_jax.diffusion.conditioning import unconditional
 from diffusion_jax.diffusion.corruption import diffuse, sample_noise
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.models.layers import sinusoidal_embedding
+from diffusion_jax.models.layers import downsample, sinusoidal_embedding
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Cond, Condition
 
@@ -61,10 +61,10 @@ def average_down(x: Array, factor: int) -> Array:
     Raises:
         ValueError: the factor does not divide the sides.
     """
-    b, h, w, c = x.shape
+    h, w = x.shape[1:3]
     if h % factor or w % factor:
         raise ValueError(f"factor={factor} must divide the sides of the images, {h} x {w}")
-    return x.reshape(b, h // factor, factor, w // factor, factor, c).mean((2, 4))
+    return downsample(x, factor)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,11 +44,7 @@ def log_noise(schedule: Schedule, t: Array) -> Array:
     return -jnp.clip(schedule.logsnr(t), -40.0, 40.0) / 8
 
 
-TIME_INPUTS: dict[str, TimeInput] = {
-    "thousands": thousands,
-    "table_index": table_index,
-    "log_noise": log_noise,
-}
+TIME_INPUTS = {tell.__name__: tell for tell in (thousands, table_index, log_noise)}
 
 
 @dataclasses.dataclass(frozen=True)

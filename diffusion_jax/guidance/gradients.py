@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.guidance.scales import Scale, at, is_off
+from diffusion_jax.guidance.scales import Scale, at, is_off, limited
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
@@ -44,10 +44,7 @@ def by_gradient(
             alpha, sigma = schedule.alpha(t), schedule.sigma(t)
             # Where nothing is left of the data, its gradient is 0 too.
             factor = strength * sigma**2 / jnp.maximum(alpha, jnp.finfo(alpha.dtype).tiny ** 0.5)
-            change = per_sample(factor, x_t) * gradient
-            if max_norm:
-                rms = jnp.sqrt(jnp.mean(change**2, range(1, x_t.ndim), keepdims=True))
-                change = change * jnp.minimum(1, max_norm / jnp.maximum(rms, 1e-12))
+            change = limited(per_sample(factor, x_t) * gradient, max_norm)
             return denoised._replace(x_0=denoised.x_0 + change)
 
         return jax.lax.cond(jnp.any(strength != 0), pushed, lambda: denoise(x_t, t, cond))

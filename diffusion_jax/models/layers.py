@@ -211,10 +211,10 @@ def upsample(x: Array) -> Array:
     return doubled.reshape(b, *(2 * size for size in sizes), c)
 
 
-def downsample(x: Array) -> Array:
-    """Mean over 2 x 2 pixels: [B, H, W, C] -> [B, H / 2, W / 2, C], for any number of axes."""
-    pairs = _cut(x, 2)
-    return pairs.mean(tuple(range(2, pairs.ndim - 1, 2)))
+def downsample(x: Array, p: int = 2) -> Array:
+    """Mean over p x p pixels: [B, H, W, C] -> [B, H / p, W / p, C], for any number of axes."""
+    pieces = _cut(x, p)
+    return pieces.mean(tuple(range(2, pieces.ndim - 1, 2)))
 
 
 def patchify(x: Array, patch_size: int) -> Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.models.attention import attention
-from diffusion_jax.models.layers import Conv, LayerNorm, dense
+from diffusion_jax.models.layers import Conv, LayerNorm, dense, zeros
 from diffusion_jax.types import Array
 
 GRID = 37  # patches along a side of the images of 518 pixels that the positions were trained for
@@ -52,7 +52,6 @@ class VisionTransformer(nn.Module):
         b, c = len(x), self.hidden_size
         x = Conv(c, self.patch_size, self.patch_size, "VALID", name="patch_embed.proj")(x)
         height, width = x.shape[1:3]
-        zeros = nn.initializers.zeros
         first = self.param("cls_token", zeros, (1, 1, c))
         place = self.param("pos_embed", zeros, (1, 1 + GRID**2, c))
         grid = place[0, 1:].reshape(GRID, GRID, c)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.diffusion.conditioning import PARTS, drop
+from diffusion_jax.diffusion.corruption import fold_in
 from diffusion_jax.diffusion.time_sampling import Quantile, learned, stratified
 from diffusion_jax.types import Array, Cond, Condition, Key, Params
 
@@ -45,7 +46,7 @@ class Conditioning:
     def __call__(self, x: Array, cond: Cond, keys: Array) -> Cond:
         """The conditioning of items `x` `[B, ...]`, by one key for each of `keys` `[B]`."""
         if self.condition is not None:
-            own = jax.vmap(jax.random.fold_in, (0, None))(keys, len(PARTS))  # not `drop`'s
+            own = fold_in(keys, len(PARTS))  # not `drop`'s
             cond = {**cond, **self.condition(x, own)}
         return drop(cond, keys, self.dropout, self.part_dropout)
 

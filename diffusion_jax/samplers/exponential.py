@@ -145,10 +145,8 @@ def _deis_in_time(schedule: Schedule, order: int) -> Sampler:
         alpha, alpha_s = schedule.alpha(t + tau), schedule.alpha(s)
         rise = schedule.sigma(s) - schedule.sigma(t + tau) * alpha_s / alpha
         measure = (s - t) * weights / 2 * rise
-        return [
-            jnp.zeros_like(t),
-            *(j * jnp.sum(measure * tau ** (j - 1)) for j in range(1, order)),
-        ]
+        first = jnp.zeros_like(t)
+        return [first, *(j * jnp.sum(measure * tau ** (j - 1)) for j in range(1, order))]
 
     def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
@@ -237,26 +235,22 @@ def unipc(schedule: Schedule, order: int = 2, variant: str = "bh2") -> Sampler:
         return schedule.alpha(s) * multistep.correction(history, m)
 
     def corrected(state: UniPCState, x_t: Array, x_0: Array, t: Array) -> Array:
-        history = state.history
-        node = DATA.node(schedule, t)
+        history, node = state.history, DATA.node(schedule, t)
         nodes = jnp.insert(history.nodes, 1, jnp.where(jnp.isfinite(node), node, 0.0))
         values = jnp.insert(history.values, 1, x_0, axis=0)
         extended = History(nodes, values, history.known + 1)
-        straight = straight_step(schedule, state.x, history.values[0], state.t, t)
-        x = straight + change(extended, state.t, t)
+        x = straight_step(schedule, state.x, history.values[0], state.t, t)
+        x += change(extended, state.t, t)
         return jnp.where(history.known > 0, x, x_t)
 
-    def step(
-        denoise: Denoise, state: UniPCState, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, UniPCState]:
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
         x_t = corrected(state, x_t, x_0, t)
         history = multistep.push(state.history, DATA.node(schedule, t), x_0)
         x_s = straight_step(schedule, x_t, x_0, t, s) + change(history, t, s)
         return x_s, UniPCState(x_t, t.astype(x_t.dtype), history)
 
-    # Time 1 stands for no time: there sigma > 0.
-    return Sampler(
-        init=lambda x_T: UniPCState(x_T, jnp.ones((), x_T.dtype), multistep.empty(x_T, order)),
-        step=step,
-    )
+    def init(x_T: Array) -> UniPCState:  # time 1 stands for no time: there sigma > 0
+        return UniPCState(x_T, jnp.ones((), x_T.dtype), multistep.empty(x_T, order))
+
+    return Sampler(init, step)
