@@ -46,16 +46,10 @@ def optimise_times(
     """Searches from the best of several grids, by L-BFGS in the logs of the steps.
 
     Where sampling starts is searched for too: with few steps it pays to leave out the noisiest
-    times, and to take their small share of the image for noise.
-
-    Args:
-        generator: with a deterministic sampler; its times end where those searched for end, and
-            start where the exact solution starts.
-        params: of the network.
-        key: of the noise.
-        request: the samples to compare.
-        starts: grids `[steps + 1]` by name.
-        iterations: of L-BFGS, each about one gradient.
+    times, and to take their small share of the image for noise. The sampler is deterministic; the
+    times of the generator end where those searched for end, and start where the exact solution
+    starts. Samples of `request` are compared. `starts` are grids `[steps + 1]` by name; each of the
+    `iterations` of L-BFGS costs about one gradient.
 
     Raises:
         ValueError: the sampler is stochastic, so that there is no exact sample to come near to.

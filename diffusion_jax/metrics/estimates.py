@@ -62,13 +62,8 @@ def prepare(
 
     `labels` `[M]`, where samples are asked for in their proportions.
     """
-    return Reference(
-        all_moments,
-        features,
-        mean_kernel(features, labels),
-        radii(features, MANIFOLD_K),
-        radii(features, DENSITY_K),
-    )
+    manifold, density = (radii(features, k) for k in (MANIFOLD_K, DENSITY_K))
+    return Reference(all_moments, features, mean_kernel(features, labels), manifold, density)
 
 
 def some(num: int) -> np.ndarray:

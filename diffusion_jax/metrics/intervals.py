@@ -113,11 +113,8 @@ def by_groups(
     """
     rng, found = np.random.default_rng(0), []
     for _ in range(DEALS):
-        samples, references = (
-            _deal(num, strata, GROUPS, rng),
-            _deal(num_reference, None, GROUPS, rng),
-        )
-        values = [statistic(*group) for group in zip(samples, references, strict=True)]
+        deals = _deal(num, strata, GROUPS, rng), _deal(num_reference, None, GROUPS, rng)
+        values = [statistic(*group) for group in zip(*deals, strict=True)]
         found.append(np.var(values, ddof=1) / GROUPS)
     return float(np.mean(found)) * (T / Z) ** 2
 

@@ -33,16 +33,12 @@ class Panel(NamedTuple):
 
 def draw(path: Path, rows: Mapping[str, Sequence[Panel]], parts: Sequence[str] = ()) -> None:
     """Writes a PNG with a row of panels for each title, and a legend of the `parts`."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     columns = max(len(row) for row in rows.values())
     size = (3.6 * columns, 3.5 * len(rows))
-    figure, axes = pyplot.subplots(
-        len(rows), columns, figsize=size, layout="constrained", squeeze=False
-    )
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, (title, row) in zip(axes, rows.items(), strict=True):
         for axis, panel in zip(line, row, strict=True):
             _draw(figure, axis, panel)
@@ -52,7 +48,6 @@ def draw(path: Path, rows: Mapping[str, Sequence[Panel]], parts: Sequence[str] =
     if parts:
         figure.legend(loc="outside lower center", ncols=8, frameon=False)
     figure.savefig(path, dpi=80)
-    pyplot.close(figure)
 
 
 def _draw(figure: Any, axis: Any, panel: Panel) -> None:
