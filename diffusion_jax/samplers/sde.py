@@ -22,7 +22,7 @@ from diffusion_jax.diffusion.corruption import (
     sample_noise,
 )
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.samplers.ddim import ddim, ddim_step, noise_estimate
+from diffusion_jax.samplers.ddim import ddim, ddim_step
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler, Step
@@ -84,9 +84,9 @@ def euler_maruyama(schedule: Schedule, noise: float = 1.0) -> Sampler:
 
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
-        alpha_s, (alpha_t, sigma_t) = schedule.alpha(s), schedule.scales(t)
+        alpha_s, alpha_t, sigma_t = schedule.alpha(s), schedule.alpha(t), schedule.sigma(t)
         variance = reverse_variances(schedule, t, s)[1]
-        eps = noise_estimate(schedule, x_t, x_0, t)
+        eps = (x_t - alpha_t * x_0) / sigma_t
         x_s = (2 - alpha_t / alpha_s) * x_t - (1 + noise**2) / 2 * variance / sigma_t * eps
         if noise:
             x_s += noise * jnp.sqrt(variance) * sample_noise(keys, x_t.shape[1:])
@@ -202,9 +202,9 @@ def predictor_corrector(
         x_s, state = predictor.step(denoise, state, x_t, t, s, fold_in(keys, 0))
         noisy = schedule.sigma(s) > 0
         u = jnp.where(noisy, s, t)
-        x, sigma = x_s, schedule.sigma(u)
+        x, alpha, sigma = x_s, schedule.alpha(u), schedule.sigma(u)
         for i in range(1, corrector_steps + 1):
-            eps = noise_estimate(schedule, x, denoise(x, u).x_0, u)
+            eps = (x - alpha * denoise(x, u).x_0) / sigma
             z = sample_noise(fold_in(keys, i), x.shape[1:])
             x = x - 2 * snr**2 * sigma * eps + 2 * snr * sigma * z
         return jnp.where(noisy, x, x_s), state
