@@ -19,22 +19,16 @@ Batch = Mapping[str, Any]
 """`{'x': [B, ...], 'cond': Cond, 'index': int32 [B]}`; `index` is the place in the global batch."""
 Metrics = dict[str, Array]
 
-
 Embed = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 """Numbers of texts int `[B]` to conditioning, arrays `[B, ...]`; may be pickled."""
 
 
 class Denoised(NamedTuple):
-    """What a denoiser says of `x_0` given `x_t`.
+    """What a denoiser says of `x_0` given `x_t`, both shaped like `x_t`."""
 
-    Attributes:
-        x_0: the mean of `x_0` given `x_t`, shaped like `x_t`.
-        variance: for networks with a learned reverse variance, the fraction in [0, 1] of the way
-            from its lower to its upper bound in log space (Eq. 15, Nichol & Dhariwal 2021), shaped
-            like `x_t`; None for all others.
-    """
-
-    x_0: Array
+    x_0: Array  # the mean of `x_0` given `x_t`
+    # for networks with a learned reverse variance, the fraction in [0, 1] of the way from its lower
+    # to its upper bound in log space (Eq. 15, Nichol & Dhariwal 2021); None for all others
     variance: Array | None = None
 
 
@@ -46,21 +40,13 @@ Condition = Callable[[Array, Array], Cond]
 
 
 class Context(NamedTuple):
-    """Inputs of a loss besides the trained parameters and the batch; no gradient flows into them.
+    """Inputs of a loss besides trained parameters and the batch; no gradient flows into them."""
 
-    Attributes:
-        key: of this step.
-        step: int `[]`, steps taken before this one.
-        ema: averages of the parameters, by name, as they are before this step.
-        frozen: parameters that are not trained, by name: a codec, a teacher, CLIP.
-        axis_name: mapped axis whose devices share the batch (static).
-    """
-
-    key: Key
-    step: Array
-    ema: Mapping[str, Params]
-    frozen: Mapping[str, Params]
-    axis_name: str | None = None
+    key: Key  # of this step
+    step: Array  # int `[]`, steps taken before this one
+    ema: Mapping[str, Params]  # averages of the parameters, by name, as they are before this step
+    frozen: Mapping[str, Params]  # those not trained, by name: a codec, a teacher, CLIP
+    axis_name: str | None = None  # mapped axis whose devices share the batch (static)
 
 
 LossFn = Callable[[Params, Batch, Context], tuple[Array, Metrics]]
@@ -69,22 +55,15 @@ LossFn = Callable[[Params, Batch, Context], tuple[Array, Metrics]]
 Denoise = Callable[[Array, Array], Denoised]
 """A `Denoiser` with its conditioning bound: `(x_t [B, ...], t []) -> Denoised`."""
 
-
 Step = tuple[Array, Any]
 """`(x_s [B, ...], state)`: what a step of a sampler gives."""
 
 
 class Sampler(NamedTuple):
-    """One sampling method, run by `samplers.loop.sample`.
+    """One sampling method, run by `samplers.loop.sample`."""
 
-    Attributes:
-        init: `x_T -> state`, what the method carries from step to step (often `()`).
-        step: `(denoise, state, x_t, t, s, keys) -> (x_s, state)` with scalar `t` and `s`.
-        evaluations: calls of the denoiser in a step.
-        stochastic: whether it draws noise, so that it cannot be run backwards.
-    """
-
-    init: Callable[[Array], Any]
+    init: Callable[[Array], Any]  # `x_T -> state`, carried from step to step (often `()`)
+    # `(denoise, state, x_t, t, s, keys) -> (x_s, state)` with scalar `t` and `s`
     step: Callable[[Denoise, Any, Array, Array, Array, Array], Step]
-    evaluations: int = 1
-    stochastic: bool = False
+    evaluations: int = 1  # calls of the denoiser in a step
+    stochastic: bool = False  # whether it draws noise, so that it cannot be run backwards

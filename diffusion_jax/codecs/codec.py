@@ -8,21 +8,14 @@ from diffusion_jax.types import Array, Params
 
 
 class Codec(Protocol):
-    """A space to diffuse in.
-
-    Attributes:
-        shape: of `x_0`.
-        limit: largest absolute value of an entry of `x_0`; None if there is none.
-        levels: number of values that an entry of `x_0` can have, evenly over [-1, 1]; 0 if it is
-            continuous.
-    """
+    """A space to diffuse in."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]: ...  # of `x_0`
     @property
-    def limit(self) -> float | None: ...
+    def limit(self) -> float | None: ...  # largest absolute value of an entry of `x_0`, or None
     @property
-    def levels(self) -> int: ...
+    def levels(self) -> int: ...  # of an entry of `x_0`, evenly over [-1, 1]; 0 if continuous
 
     def encode(self, frozen: Mapping[str, Params], x: Array, keys: Array) -> Array:
         """`x_0` `[B, *shape]` of items `x` `[B, ...]`, with one key for each of `keys` `[B]`."""

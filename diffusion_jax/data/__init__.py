@@ -8,20 +8,3 @@ from diffusion_jax.data.images import Images, open_image, to_float, to_uint8
 from diffusion_jax.data.kind import Kind
 from diffusion_jax.data.load import describe_dataset, load_dataset
 from diffusion_jax.data.sources import ArraySource
-
-__all__ = [
-    "ArraySource",
-    "Captions",
-    "DataError",
-    "Dataset",
-    "Images",
-    "Kind",
-    "Split",
-    "describe_dataset",
-    "empty_dataset",
-    "load_dataset",
-    "open_image",
-    "to_float",
-    "to_uint8",
-    "train_batches",
-]

@@ -10,22 +10,15 @@ DRAW_BITS = 32
 
 @dataclass(frozen=True, eq=False)
 class Captions:
-    """What is written about the N images of one split.
+    """What is written about the N images of one split."""
 
-    Attributes:
-        texts: all distinct texts.
-        ids: int32, the numbers of texts of the first image, then of the second and so on.
-        offsets: int64 [N + 1]; image i has `ids[offsets[i] : offsets[i + 1]]`, at least one, its
-            plain name first.
-        concepts: what each image shows [N]; empty for sets that do not say.
-        styles: how each image shows it [N]; empty for sets that do not say.
-    """
-
-    texts: tuple[str, ...]
-    ids: np.ndarray
+    texts: tuple[str, ...]  # all distinct texts
+    ids: np.ndarray  # int32, the numbers of texts of the first image, then of the second and so on
+    # int64 [N + 1]; image i has `ids[offsets[i] : offsets[i + 1]]`, at least one, its plain name
+    # first
     offsets: np.ndarray
-    concepts: tuple[str, ...] = ()
-    styles: tuple[str, ...] = ()
+    concepts: tuple[str, ...] = ()  # what each image shows [N]; empty for sets that do not say
+    styles: tuple[str, ...] = ()  # how each image shows it [N]; empty for sets that do not say
 
     @classmethod
     def of(
@@ -54,14 +47,9 @@ class Captions:
         return found
 
     def draw(self, rows: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        """The number of one text of each image, all of its texts being as likely.
+        """The number int32 [B] of one text of each of the images `rows` [B], all as likely.
 
-        Args:
-            rows: images [B].
-            draws: uint64 [B] below 2**32, uniform.
-
-        Returns:
-            int32 [B], numbers into `texts`.
+        `draws` are uint64 [B] below 2**32, uniform.
         """
         starts, ends = self.offsets[rows], self.offsets[np.asarray(rows) + 1]
         places = (draws * (ends - starts).astype(np.uint64)) >> np.uint64(DRAW_BITS)

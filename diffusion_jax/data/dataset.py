@@ -14,55 +14,37 @@ from diffusion_jax.system.arguments import checked
 @dataclass(frozen=True)
 @checked(image_size="[0, inf)", heldout_fraction="[0, 1)")
 class Options:
-    """Which data set is asked for, and how it is read.
+    """Which data set is asked for, and how it is read."""
 
-    Attributes:
-        name: `digits`, `fashion_mnist`, `emoji`, `folder` or any image set of TFDS, as
-            `set[/config][:version]`.
-        data_dir: for `folder`, the folder of images; else where prepared sets are kept, '' being
-            TFDS's default.
-        manual_dir: folder of files that the user fetched, for TFDS sets that ask for them, for
-            `fashion_mnist` and for more styles of `emoji`; '' is none.
-        image_size: side in pixels to which images are resized (shorter side, antialiased) and
-            cropped (centre); 0 keeps them as stored, and they must be alike. `emoji` are drawn at
-            this side, 0 being 32.
-        train_split: TFDS split (name or slice, such as `train[:90%]`), or sub-folder, to train on.
-        heldout_split: TFDS split, or sub-folder, to hold out.
-        heldout_fraction: in [0, 1); what a folder without such sub-folders holds out.
-        caption_key: where a folder's `metadata.jsonl` or a TFDS set has its captions; '' finds the
-            usual names.
-
-    Raises:
-        ValueError: a number is out of range.
-    """
-
+    # `digits`, `fashion_mnist`, `emoji`, points, `folder`, or any image set of TFDS, as
+    # `set[/config][:version]`
     name: str
+    # for `folder`, the folder of images; else where prepared sets are kept, '' being TFDS's default
     data_dir: str = ""
+    # folder of files that the user fetched, for TFDS sets that ask for them, for `fashion_mnist`
+    # and for more styles of `emoji`; '' is none
     manual_dir: str = ""
+    # side in pixels to which images are resized (shorter side, antialiased) and cropped (centre); 0
+    # keeps them as stored, and they must be alike. `emoji` are drawn at this side, 0 being 32.
     image_size: int = 0
-    train_split: str = "train"
-    heldout_split: str = "test"
-    heldout_fraction: float = 0.1
+    train_split: str = "train"  # TFDS split (name or slice, `train[:90%]`), or sub-folder
+    heldout_split: str = "test"  # TFDS split, or sub-folder, to hold out
+    heldout_fraction: float = 0.1  # in [0, 1); what a folder without such sub-folders holds out
+    # where a folder's `metadata.jsonl` or a TFDS set has its captions; '' finds the usual names
     caption_key: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Items that belong together.
+    """Items that belong together."""
 
-    Attributes:
-        source: random access to them.
-        captions: their texts; None for sets without.
-    """
-
-    source: Source
-    captions: Captions | None = None
+    source: Source  # random access to them
+    captions: Captions | None = None  # their texts; None for sets without
 
     def __len__(self) -> int:
         return len(self.source)
 
     def gather(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Items:
-        """As `Source.gather`."""
         return self.source.gather(rows, draws)
 
     def names(self, rows: np.ndarray) -> list[str]:
@@ -73,24 +55,15 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set with the items to train on and those held out.
+    """A data set with the items to train on and those held out."""
 
-    Attributes:
-        name: as it was asked for.
-        kind: of its items.
-        splits: "train", and "heldout", never trained on, which may be empty for a folder.
-        class_names: empty for sets without classes.
-        skipped: relative paths of files that could not be read.
-        fingerprint: tells this data from any other, to key caches of what was computed from it:
-            a hash of all items and labels for sets in memory, else of what the files are; and of
-            the captions.
-    """
-
-    name: str
-    kind: Kind
-    splits: Mapping[str, Split]
-    class_names: tuple[str, ...] = ()
-    skipped: tuple[str, ...] = ()
+    name: str  # as it was asked for
+    kind: Kind  # of its items
+    splits: Mapping[str, Split]  # "train", and "heldout", never trained on, which a folder may lack
+    class_names: tuple[str, ...] = ()  # empty for sets without classes
+    skipped: tuple[str, ...] = ()  # relative paths of files that could not be read
+    # tells this data from any other, to key caches of what was computed from it: a hash of all
+    # items and labels for sets in memory, else of what the files are; and of the captions
     fingerprint: str = ""
 
     @property

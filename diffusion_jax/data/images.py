@@ -20,11 +20,9 @@ class Images(Kind):
     limit: ClassVar[float | None] = 1.0
 
     def decode(self, items: Any) -> np.ndarray:
-        """As `to_float`."""
         return to_float(items)
 
     def encode(self, x: Any) -> np.ndarray:
-        """As `to_uint8`."""
         return to_uint8(x)
 
     def mirrored(self, items: np.ndarray, coins: np.ndarray) -> np.ndarray:

@@ -12,26 +12,16 @@ from diffusion_jax.data.errors import DataError
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A kind of data. Items are stored as they are in files, and are `x` as networks have them.
+    """A kind of data. Items are stored as they are in files, and are `x` as networks have them."""
 
-    Attributes:
-        shape: of one item, as stored and as `x`.
-        noun: plural, for messages and reports.
-        stored: dtype as stored.
-        dtype: of `x`.
-        levels: number of values that an entry of `x` can have, evenly over [-1, 1]; 0 for
-            continuous data.
-        limit: largest absolute value of an entry of `x`; None if there is none.
-        shown: items at most on a sheet of samples.
-    """
-
-    shape: tuple[int, ...]
-    noun: ClassVar[str] = "items"
-    stored: ClassVar[type] = np.float32
-    dtype: ClassVar[type] = np.float32
+    shape: tuple[int, ...]  # of one item, as stored and as `x`
+    noun: ClassVar[str] = "items"  # plural, for messages and reports
+    stored: ClassVar[type] = np.float32  # dtype as stored
+    dtype: ClassVar[type] = np.float32  # of `x`
+    # number of values that an entry of `x` can have, evenly over [-1, 1]; 0 for continuous data
     levels: ClassVar[int] = 0
-    limit: ClassVar[float | None] = None
-    shown: ClassVar[int] = 100
+    limit: ClassVar[float | None] = None  # largest absolute value of an entry of `x`, or None
+    shown: ClassVar[int] = 100  # items at most on a sheet of samples
 
     @property
     def words(self) -> str:
@@ -67,21 +57,16 @@ class Kind:
         texts: Sequence[str] = (),
         marked: Sequence[bool] = (),
     ) -> np.ndarray:
-        """A picture of items `[N, ...]`, uint8 `[H, W, C]`, `columns` in a row.
+        """A picture of items `[N, ...]` as stored, uint8 `[H, W, C]`, with a text for each row.
 
-        Args:
-            items: as stored.
-            columns: of the sheet, where items have places on it.
-            texts: one for each row.
-            marked: rows whose text stands out.
+        Where items have places on it there are `columns` in a row; the texts of rows that are
+        `marked` stand out.
         """
         raise NotImplementedError
 
     def strip(self, states: np.ndarray, columns: int) -> np.ndarray:
-        """A picture of how items came about, of states `[K, N, ...]` as stored: uint8 `[H, W, C]`.
+        """A picture of how at most `columns` items came about, uint8 `[H, W, C]`.
 
-        Args:
-            states: from noise to items.
-            columns: items at most, of which that is shown.
+        Of states `[K, N, ...]` as stored, from noise to items.
         """
         raise NotImplementedError

@@ -21,12 +21,9 @@ READERS: dict[str, Callable[[Options], Dataset]] = {
 
 
 def load_dataset(name: str, *, memory: bool | None = None, **options: Any) -> Dataset:
-    """Loads a data set, preparing it on first use.
+    """Loads a data set by its name and the other fields of `Options`, preparing it on first use.
 
-    Args:
-        name: as for `Options`.
-        memory: whether all items are decoded now and held in memory; None does so up to 2 GiB.
-        options: the other fields of `Options`.
+    `memory` is whether all items are decoded now and held in memory; None does so up to 2 GiB.
 
     Raises:
         DataError: one sentence on which setting is wrong and what is allowed.
@@ -57,13 +54,6 @@ def load_dataset(name: str, *, memory: bool | None = None, **options: Any) -> Da
 def describe_dataset(name: str, **options: Any) -> Dataset | None:
     """A data set of TFDS that is not prepared yet, without items; None if it can be loaded.
 
-    A set with captions has empty ones.
-
-    Args:
-        name: as for `Options`.
-        options: the other fields of `Options`.
-
-    Raises:
-        DataError: as `load_dataset`.
+    A set with captions has empty ones. Arguments and errors are those of `load_dataset`.
     """
     return None if name in READERS else describe_tfds(Options(name, **options))

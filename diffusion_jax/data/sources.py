@@ -14,18 +14,13 @@ from diffusion_jax.data.images import read_image, resize_array
 from diffusion_jax.data.kind import Kind
 
 CHUNK = 256  # items read at once when a whole source is
-Items = tuple[np.ndarray, np.ndarray]
-"""As stored [B, *shape], and labels int32 [B]."""
+Items = tuple[np.ndarray, np.ndarray]  # As stored [B, *shape], and labels int32 [B]
 
 
 class Source(Protocol):
-    """Random access to labelled items of one kind; labels are 0 where there are none.
+    """Random access to labelled items of one kind; labels are 0 where there are none."""
 
-    Attributes:
-        resident: whether reading needs no file: no threads or processes read ahead.
-    """
-
-    resident: ClassVar[bool]
+    resident: ClassVar[bool]  # whether reading needs no file: no threads or processes read ahead
 
     def __len__(self) -> int:
         """The number of items."""
@@ -33,10 +28,8 @@ class Source(Protocol):
     def gather(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Items:
         """Reads items `rows` [B].
 
-        Args:
-            rows: numbers of items.
-            draws: uint64 [B] below 2**32, uniform: which part of a long item is read, or which
-                variant. None: always the same one.
+        `draws`, uint64 [B] below 2**32, uniform, pick the part of a long item that is read, or the
+        variant; None is always the same one.
         """
 
 
@@ -57,19 +50,12 @@ class ArraySource:
 
 @dataclass(frozen=True, eq=False)
 class FileSource:
-    """Image files decoded on access, as uint8 [H, W, 3].
+    """Image files decoded on access, as uint8 [H, W, 3]."""
 
-    Attributes:
-        root: folder that `names` are relative to.
-        names: relative paths [N].
-        labels: class of each file, int32 [N].
-        size: side in pixels of the square that images are resized and cropped to; 0 as stored.
-    """
-
-    root: Path
-    names: Sequence[str]
-    labels: np.ndarray
-    size: int
+    root: Path  # folder that `names` are relative to
+    names: Sequence[str]  # relative paths [N]
+    labels: np.ndarray  # class of each file, int32 [N]
+    size: int  # side in pixels of the square that images are resized and cropped to; 0 as stored
     resident: ClassVar[bool] = False
 
     def __len__(self) -> int:
@@ -82,17 +68,11 @@ class FileSource:
 
 @dataclass(frozen=True, eq=False)
 class RecordSource:
-    """A TFDS data source, decoded on access.
+    """A TFDS data source, decoded on access."""
 
-    Attributes:
-        records: what `tfds.core.DatasetBuilder.as_data_source` returns for one split.
-        size: side in pixels of the square that images are resized and cropped to; 0 as stored.
-        labelled: whether the records hold a class `label`.
-    """
-
-    records: Any
-    size: int
-    labelled: bool
+    records: Any  # what `tfds.core.DatasetBuilder.as_data_source` returns for one split
+    size: int  # side in pixels of the square that images are resized and cropped to; 0 as stored
+    labelled: bool  # whether the records hold a class `label`
     resident: ClassVar[bool] = False
 
     def __len__(self) -> int:

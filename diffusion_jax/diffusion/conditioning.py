@@ -19,6 +19,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.diffusion.corruption import fold_in
 from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.types import Array, Cond
 
@@ -33,25 +34,20 @@ PARTS: dict[str, tuple[str, ...]] = {
 
 def unconditional(cond: Cond) -> Cond:
     """The same conditioning, all of it switched off."""
-    return {n: value if n == "until" else switched_off(value) for n, value in cond.items()}
 
+    def off(value: Array) -> Array:
+        return jnp.full_like(value, -1 if jnp.issubdtype(value.dtype, jnp.integer) else 0)
 
-def switched_off(value: Array) -> Array:
-    """One array of a conditioning, off: -1 for numbers, zeros for floats."""
-    off = -1 if jnp.issubdtype(value.dtype, jnp.integer) else 0
-    return jnp.full_like(value, off)
+    return {n: value if n == "until" else off(value) for n, value in cond.items()}
 
 
 def drop(cond: Cond, keys: Array, rate: float, rates: Mapping[str, float] | None = None) -> Cond:
     """Switches off conditioning at random, as a network that can do without has to be trained.
 
-    A network trained so knows both halves of classifier-free guidance (Ho & Salimans 2022).
-
-    Args:
-        cond: arrays `[B, ...]`.
-        keys: `[B]`, one per sample.
-        rate: probability with which all of a sample's conditioning is off.
-        rates: further probabilities for each of `PARTS`, independent of each other.
+    A network trained so knows both halves of classifier-free guidance (Ho & Salimans 2022). Of
+    arrays `[B, ...]`, by a key for each sample `[B]`: `rate` is the probability with which all of a
+    sample's conditioning is off, and `rates` are further ones for each of `PARTS`, independent of
+    each other.
     """
 
     def off(keys: Array, rate: float, part: Cond) -> Cond:
@@ -62,6 +58,6 @@ def drop(cond: Cond, keys: Array, rate: float, rates: Mapping[str, float] | None
     found = dict(cond)
     for number, (part, names) in enumerate(PARTS.items()):
         if rates and rates.get(part):
-            own = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
-            found |= off(own, rates[part], {name: found[name] for name in names if name in found})
+            own = {name: found[name] for name in names if name in found}
+            found |= off(fold_in(keys, number), rates[part], own)
     return off(keys, rate, found) if rate else found

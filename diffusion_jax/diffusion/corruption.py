@@ -13,6 +13,11 @@ def sample_keys(key: Key, indices: Array) -> Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
 
+def fold_in(keys: Array, number: Array | int) -> Array:
+    """Of each of the keys `[B]` the one with this number: independent arrays `[B]`."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+
+
 def sample_noise(keys: Array, shape: tuple[int, ...]) -> Array:
     """Standard normal noise `[B, *shape]`, each sample from its own key of `keys` `[B]`."""
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)

@@ -12,12 +12,11 @@ import jax.numpy as jnp
 from diffusion_jax.diffusion.conditioning import unconditional
 from diffusion_jax.diffusion.corruption import diffuse, sample_noise
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.models.layers import sinusoidal_embedding
+from diffusion_jax.models.layers import downsample, sinusoidal_embedding
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Cond, Condition
 
-LEVEL_WIDTH = 64
-"""Of the embedded noise level: cosines and sines, and hence never zeros, which is "off"."""
+LEVEL_WIDTH = 64  # of the embedded noise level: cosines and sines, so never zeros, which is "off"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,18 +28,12 @@ class LowResolution:
     seen its input with noise forgives the errors of the model that drew it. The low-resolution
     `z_0` is corrupted as all data are, `z_s = alpha_s z_0 + sigma_s eps`, where the level is a time
     `s` of the process, drawn evenly and told to the network.
-
-    Attributes:
-        schedule: of the noise.
-        factor: so many pixels a side become one, by their mean.
-        least: lowest level.
-        most: highest level.
     """
 
-    schedule: Schedule
-    factor: int
-    least: float
-    most: float
+    schedule: Schedule  # of the noise
+    factor: int  # so many pixels a side become one, by their mean
+    least: float  # lowest level
+    most: float  # highest level
 
     def __call__(self, x_0: Array, keys: Array) -> Cond:
         """`image` [B, H, W, C] and `level` [B, LEVEL_WIDTH] from pictures [B, H, W, C]."""
@@ -68,26 +61,20 @@ def average_down(x: Array, factor: int) -> Array:
     Raises:
         ValueError: the factor does not divide the sides.
     """
-    b, h, w, c = x.shape
+    h, w = x.shape[1:3]
     if h % factor or w % factor:
         raise ValueError(f"factor={factor} must divide the sides of the images, {h} x {w}")
-    return x.reshape(b, h // factor, factor, w // factor, factor, c).mean((2, 4))
+    return downsample(x, factor)
 
 
 @dataclasses.dataclass(frozen=True)
 @checked(boxes="[1, inf)", least="(0, most]", most="[0, 1]")
 class Masked:
-    """The picture with random rectangles hidden (box masks, Suvorov et al. 2022, "LaMa").
+    """The picture with random rectangles hidden (box masks, Suvorov et al. 2022, "LaMa")."""
 
-    Attributes:
-        boxes: how many; they may overlap.
-        least: shortest side, as a share of the picture's.
-        most: longest side, likewise.
-    """
-
-    boxes: int
-    least: float
-    most: float
+    boxes: int  # how many; they may overlap
+    least: float  # shortest side, as a share of the picture's
+    most: float  # longest side, likewise
 
     def __call__(self, x_0: Array, keys: Array) -> Cond:
         """`image` [B, H, W, C + 1]: pictures, zero where hidden, and a last channel, 1 where known.

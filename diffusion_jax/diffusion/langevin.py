@@ -44,19 +44,14 @@ import numpy as np
 
 from diffusion_jax.types import Array
 
-TAUS = np.geomspace(1e-7, 40.0, 8192)
-"""Where angles are tabled: from a logsnr of 48 to one of -72."""
+TAUS = np.geomspace(1e-7, 40.0, 8192)  # where angles are tabled: from a logsnr of 48 to one of -72
 
 
 @dataclasses.dataclass(frozen=True)
 class Langevin:
-    """The process; times `tau > 0` `[...]` are NumPy's.
+    """The process; times `tau > 0` `[...]` are NumPy's."""
 
-    Attributes:
-        gamma: variance of the first velocities, in units of their last.
-    """
-
-    gamma: float = 0.04
+    gamma: float = 0.04  # variance of the first velocities, in units of their last
 
     def logsnr(self, tau: np.ndarray) -> np.ndarray:
         """Log signal-to-noise ratio of the picture in a state, falling."""

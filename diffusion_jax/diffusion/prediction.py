@@ -32,14 +32,10 @@ Network = Callable[[Array, Array, Cond], Array]
 
 
 class Prediction(NamedTuple):
-    """A prediction type.
+    """A prediction type, elementwise in `t`."""
 
-    Attributes:
-        coefficients: `(schedule, t) -> (p_t, q_t)`, elementwise in `t`.
-        input_scale: `(schedule, t) -> c_in`: the network is given `c_in x_t`.
-    """
-
-    coefficients: Callable[[Schedule, Array], tuple[Array, Array]]
+    coefficients: Callable[[Schedule, Array], tuple[Array, Array]]  # `(schedule, t) -> (p_t, q_t)`
+    # `(schedule, t) -> c_in`: the network is given `c_in x_t`
     input_scale: Callable[[Schedule, Array], Array] = lambda _, t: jnp.ones_like(t)
 
     def network_input(self, schedule: Schedule, x_t: Array, t: Array) -> Array:

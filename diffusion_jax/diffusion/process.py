@@ -48,28 +48,17 @@ def log_noise(schedule: Schedule, t: Array) -> Array:
     return -jnp.clip(schedule.logsnr(t), -40.0, 40.0) / 8
 
 
-TIME_INPUTS: dict[str, TimeInput] = {
-    "thousands": thousands,
-    "table_index": table_index,
-    "log_noise": log_noise,
-}
+TIME_INPUTS = {tell.__name__: tell for tell in (thousands, table_index, log_noise)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian:
-    """`x_t = alpha_t x_0 + sigma_t eps`: a `Process`.
+    """`x_t = alpha_t x_0 + sigma_t eps`: a `Process`."""
 
-    Attributes:
-        schedule: `alpha` and `sigma`.
-        prediction: what the network's output stands for.
-        learned_variance: whether it has a variance for each channel besides.
-        time_input: how the network is told the time.
-    """
-
-    schedule: Schedule
-    prediction: Prediction
-    learned_variance: bool = False
-    time_input: TimeInput = thousands
+    schedule: Schedule  # `alpha` and `sigma`
+    prediction: Prediction  # what the network's output stands for
+    learned_variance: bool = False  # whether it has a variance for each channel besides
+    time_input: TimeInput = thousands  # how the network is told the time
 
     def prior(self, keys: Array, shape: tuple[int, ...], t: Array) -> Array:
         """`sigma_t eps`."""

@@ -9,12 +9,10 @@ from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Key
 
-Quantile = Callable[[Array], Array]
-"""Inverse distribution function of a law on [0, 1]: `u` in [0, 1) -> `t`."""
+Quantile = Callable[[Array], Array]  # inverse distribution function on [0, 1]: `u` in [0, 1) -> `t`
 
 
-PARTS = 64
-"""In how many parts of a law the densities are learned."""
+PARTS = 64  # in how many parts of a law the densities are learned
 
 
 @checked(t_max="(0, 1]", t_min="[0, t_max)")
@@ -72,9 +70,7 @@ def learned(logits: Array, u: Array) -> tuple[Array, Array]:
 def stratified(key: Key, index: Array, batch_size: int) -> Array:
     """Low-variance uniforms `u_i = frac(u + i / batch_size)` (App. I.1, Kingma et al. 2021).
 
-    Args:
-        key: the same for the whole batch: one `u` is drawn from it.
-        index: `[B]` places in the global batch, of which `B` may be a part.
-        batch_size: size of the global batch.
+    One `u` is drawn for the whole batch, whose key is the same everywhere. `index` `[B]` are places
+    in the global batch, of which `B` may be a part, and `batch_size` is its size.
     """
     return jnp.mod(jax.random.uniform(key) + index / batch_size, 1.0)

@@ -18,35 +18,24 @@ from diffusion_jax.types import Array, Denoiser, Key, Params, Sampler
 
 
 class Request(NamedTuple):
-    """Which samples are asked for; arrays of JAX or NumPy.
+    """Which samples are asked for; arrays of JAX or NumPy."""
 
-    Attributes:
-        index: int32 `[B]`, their numbers; with a key they pick the noise.
-        cond: their conditioning, arrays `[B, ...]`.
-        scale: guidance scale; 1 is off.
-        given: what guidance needs of each sample besides, trees of arrays `[B, ...]` by name.
-        frozen: parameters of further networks by name: of the codec, and those that guide.
-    """
-
-    index: Any
-    cond: Mapping[str, Any]
-    scale: Any = 1.0
+    index: Any  # int32 `[B]`, their numbers; with a key they pick the noise
+    cond: Mapping[str, Any]  # their conditioning, arrays `[B, ...]`
+    scale: Any = 1.0  # guidance scale; 1 is off
+    # what guidance needs of each sample besides, trees of arrays `[B, ...]` by name
     given: Mapping[str, Any] = {}
+    # parameters of further networks by name: of the codec, and those that guide
     frozen: Mapping[str, Params] = {}
 
 
 class Guidance(NamedTuple):
-    """From the denoiser of a network to the one that is sampled.
+    """From the denoiser of a network to the one that is sampled."""
 
-    Attributes:
-        guide: `(denoiser, request, times [steps + 1]) -> denoiser`.
-        needs: names that a request must have in `given` or in `frozen`.
-        group: so many samples in a row see each other.
-    """
-
+    # `(denoiser, request, times [steps + 1]) -> denoiser`
     guide: Callable[[Denoiser, Request, Array], Denoiser]
-    needs: tuple[str, ...] = ()
-    group: int = 1
+    needs: tuple[str, ...] = ()  # names that a request must have in `given` or in `frozen`
+    group: int = 1  # so many samples in a row see each other
 
 
 def _classifier_free(denoise: Denoiser, request: Request, times: Array) -> Denoiser:
@@ -59,24 +48,15 @@ CLASSIFIER_FREE = Guidance(_classifier_free)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Generator:
-    """What turns parameters, a key and indices into samples.
+    """What turns parameters, a key and indices into samples."""
 
-    Attributes:
-        apply: the network, `(params, x_t, time, cond) -> y`.
-        process: from data to noise.
-        codec: from what is diffused to items.
-        sampler: the method.
-        times: `[steps + 1]` times, descending.
-        guidance: makes of the denoiser what the sampler sees.
-        tells_until: whether the network is told the time that a step goes to, `cond["until"]`.
-    """
-
-    apply: Callable[..., Array]
-    process: Process
-    codec: Codec
-    sampler: Sampler
-    times: Array
-    guidance: Guidance = CLASSIFIER_FREE
+    apply: Callable[..., Array]  # the network, `(params, x_t, time, cond) -> y`
+    process: Process  # from data to noise
+    codec: Codec  # from what is diffused to items
+    sampler: Sampler  # the method
+    times: Array  # `[steps + 1]` times, descending
+    guidance: Guidance = CLASSIFIER_FREE  # makes of the denoiser what the sampler sees
+    # whether the network is told the time a step goes to, `cond["until"]`
     tells_until: bool = False
 
     def denoiser(self, params: Params) -> Denoiser:
@@ -86,10 +66,9 @@ class Generator:
     def draw(
         self, params: Params, key: Key, request: Request, keep_every: int = 0
     ) -> tuple[Array, Array | None]:
-        """Items of `key`, each the same whatever the others.
+        """Items of `key` `[B, ...]`, each the same whatever the others.
 
-        Returns:
-            `[B, ...]`, and every `keep_every`-th state, decoded, `[K, B, ...]` or None.
+        And every `keep_every`-th state, decoded, `[K, B, ...]` or None.
         """
         keys, step_keys = self.keys(key, request.index)
         x_T = self.process.prior(keys, self.codec.shape, self.times[0])
@@ -124,27 +103,13 @@ class Generator:
         return jax.jit(self.draw, static_argnames="keep_every")
 
     def __call__(
-        self,
-        params: Params,
-        seed: int,
-        request: Request,
-        *,
-        batch_size: int,
-        keep_every: int = 0,
+        self, params: Params, seed: int, request: Request, *, batch_size: int, keep_every: int = 0
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Items of `seed`, in batches split over the devices.
+        """Items of `seed`, float32 `[N, ...]`, in batches split over the devices.
 
-        Where samples see each other, the last group is filled up with the next numbers.
-
-        Args:
-            params: of the network.
-            seed: picks the noise, together with each number.
-            request: N samples.
-            batch_size: at most so many at once; smaller jobs are one batch.
-            keep_every: as for `draw`.
-
-        Returns:
-            float32 `[N, ...]`, and the kept states `[K, N, ...]` or None.
+        Also the kept states `[K, N, ...]` or None, as for `draw`. At most `batch_size` are made at
+        once; smaller jobs are one batch. Where samples see each other, the last group is filled up
+        with the next numbers.
         """
         index, group = request.index, self.guidance.group
         num, extra = len(index), -len(index) % group

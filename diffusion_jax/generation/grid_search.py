@@ -23,8 +23,7 @@ from diffusion_jax.system.cache import cached
 from diffusion_jax.types import Array, Key, Params
 
 REFERENCE_STEPS = 250  # of Heun's method, two evaluations each, that stand for the exact solution
-SKIPPED = 0.01
-"""Least part of the way that the search leaves out at first; of none it could not see the use."""
+SKIPPED = 0.01  # least part of the way left out at first; of none the search could not see the use
 
 
 class Found(NamedTuple):
@@ -46,16 +45,10 @@ def optimise_times(
     """Searches from the best of several grids, by L-BFGS in the logs of the steps.
 
     Where sampling starts is searched for too: with few steps it pays to leave out the noisiest
-    times, and to take their small share of the image for noise.
-
-    Args:
-        generator: with a deterministic sampler; its times end where those searched for end, and
-            start where the exact solution starts.
-        params: of the network.
-        key: of the noise.
-        request: the samples to compare.
-        starts: grids `[steps + 1]` by name.
-        iterations: of L-BFGS, each about one gradient.
+    times, and to take their small share of the image for noise. The sampler is deterministic; the
+    times of the generator end where those searched for end, and start where the exact solution
+    starts. Samples of `request` are compared. `starts` are grids `[steps + 1]` by name; each of the
+    `iterations` of L-BFGS costs about one gradient.
 
     Raises:
         ValueError: the sampler is stochastic, so that there is no exact sample to come near to.
@@ -109,11 +102,8 @@ def cached_times(
 ) -> Array:
     """The times of an earlier search with the same `made_by`, or of a new one, which is kept.
 
-    Args:
-        folder: where a search leaves one JSON file.
-        made_by: what the search depends on.
-        search: does it.
-        say: is told what it found.
+    A search, which depends on `made_by` alone, leaves one JSON file in `folder`; `say` is told what
+    it found.
     """
 
     def read(path: Path) -> Array:

@@ -21,12 +21,9 @@ def by_label(num_classes: int) -> CondOf:
 
 
 def cycle_labels(spec: str, num_classes: int, index: np.ndarray) -> np.ndarray | None:
-    """Labels of the samples with numbers `index`.
+    """Labels of the samples with numbers `index`; None for data without classes.
 
-    Args:
-        spec: "all" classes in turn, "none" (-1, unconditional), or a list such as "3,5" in turn.
-        num_classes: 0 for data without classes, which have no labels (None).
-        index: numbers of the samples.
+    `spec` is "all" classes in turn, "none" (-1, unconditional), or a list such as "3,5" in turn.
 
     Raises:
         ValueError: a label is not one of the classes.

@@ -16,19 +16,12 @@ from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.types import Array, Key, Params
 
-INVERSION_STEPS = 200
-"""Steps of Heun's method, two evaluations each, from the picture to its noise and back."""
-FIRST = 1e-3
-"""The time at which a picture is taken for a state of the process: its noise cannot be seen."""
+INVERSION_STEPS = 200  # of Heun's method, two evaluations each, from picture to noise and back
+FIRST = 1e-3  # time at which a picture is taken for a state of the process: its noise is not seen
 
 
 def renoised(
-    generator: Generator,
-    params: Params,
-    key: Key,
-    request: Request,
-    x_0: Array,
-    strength: float,
+    generator: Generator, params: Params, key: Key, request: Request, x_0: Array, strength: float
 ) -> Array:
     """Samples that begin at a picture with noise: SDEdit (Meng et al. 2022).
 
@@ -48,12 +41,7 @@ def renoised(
 
 
 def inverted(
-    generator: Generator,
-    params: Params,
-    key: Key,
-    request: Request,
-    x_0: Array,
-    strength: float,
+    generator: Generator, params: Params, key: Key, request: Request, x_0: Array, strength: float
 ) -> Array:
     """Samples from the noise that a picture comes from, turned towards other noise.
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from diffusion_jax.diffusion.conditioning import unconditional
 from diffusion_jax.diffusion.prediction import per_sample
-from diffusion_jax.guidance.scales import Scale, at, is_off
+from diffusion_jax.guidance.scales import Scale, at, is_off, limited
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
@@ -19,26 +19,22 @@ from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 @dataclasses.dataclass(frozen=True)
 @checked(parallel="[0, 1]", max_norm="[0, inf)", rescale="[0, 1]")
 class Push:
-    """How far the guided `x_0_hat` goes from the plain one, along which of the differences.
+    """How far the guided `x_0_hat` goes from the plain one, along which of the differences."""
 
-    Attributes:
-        parallel: share that is kept of a difference's part along the plain `x_0_hat`; 1 is all.
-            That part makes pictures glare (eta of APG, Sadat et al. 2025). Their momentum is not
-            here: a denoiser has no memory.
-        max_norm: largest norm of a difference, per root of its dimensions (r of APG, in units that
-            do not depend on the size of the picture); 0 is no limit.
-        rescale: share of the way to the standard deviation of the plain `x_0_hat`, of each sample
-            (phi of Lin et al. 2024, Eq. 15 and 16, who rescale the network's output); 0 is off.
-    """
-
+    # share that is kept of a difference's part along the plain `x_0_hat`; 1 is all. That part makes
+    # pictures glare (eta of APG, Sadat et al. 2025). Their momentum is not here: a denoiser has no
+    # memory.
     parallel: float = 1.0
+    # largest norm of a difference, per root of its dimensions (r of APG, in units that do not
+    # depend on the size of the picture); 0 is no limit
     max_norm: float = 0.0
+    # share of the way to the standard deviation of the plain `x_0_hat`, of each sample (phi of Lin
+    # et al. 2024, Eq. 15 and 16, who rescale the network's output); 0 is off
     rescale: float = 0.0
 
     def __call__(self, plain: Array, terms: Sequence[tuple[Array, Array]]) -> Array:
         """`plain` plus each of the `terms`, a weight `[B]` times a difference; all `[B, ...]`."""
-        axes = tuple(range(1, plain.ndim))
-        x_0 = plain
+        axes, x_0 = tuple(range(1, plain.ndim)), plain
         for weight, difference in terms:
             x_0 = x_0 + per_sample(weight, plain) * self._shaped(difference, plain, axes)
         if self.rescale:
@@ -47,9 +43,7 @@ class Push:
         return x_0
 
     def _shaped(self, difference: Array, plain: Array, axes: tuple[int, ...]) -> Array:
-        if self.max_norm:
-            rms = jnp.sqrt(jnp.mean(difference**2, axes, keepdims=True))
-            difference = difference * jnp.minimum(1, self.max_norm / jnp.maximum(rms, 1e-12))
+        difference = limited(difference, self.max_norm)
         if self.parallel != 1:
             square = jnp.maximum(jnp.sum(plain**2, axes, keepdims=True), 1e-12)
             along = jnp.sum(difference * plain, axes, keepdims=True) / square * plain
@@ -57,8 +51,7 @@ class Push:
         return difference
 
 
-STRAIGHT = Push()
-"""The whole of the differences."""
+STRAIGHT = Push()  # the whole of the differences
 
 
 def classifier_free(
@@ -113,11 +106,8 @@ def autoguidance(
 ) -> Denoiser:
     """`x_0 = x_0(worse) + scale (x_0 - x_0(worse))`: a bad version of itself (Karras et al. 2024).
 
-    Args:
-        denoise: the model.
-        worse: a smaller or less trained one of the same task; it is given the same conditioning.
-        scale: guidance scale; 1 is off, and costs nothing.
-        push: what becomes of the difference.
+    `worse` is a smaller or less trained one of the same task, given the same conditioning. Scale 1
+    is off, and costs nothing.
     """
     if is_off((scale, 1)):
         return denoise

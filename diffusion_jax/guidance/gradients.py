@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.guidance.scales import Scale, at, is_off
+from diffusion_jax.guidance.scales import Scale, at, is_off, limited
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
@@ -17,11 +17,7 @@ LogProb = Callable[[Array, Array, Cond, Array], Array]
 
 @checked(scale="[0, inf)", max_norm="[0, inf)")
 def by_gradient(
-    denoise: Denoiser,
-    log_prob: LogProb,
-    schedule: Schedule,
-    scale: Scale,
-    max_norm: float = 0.0,
+    denoise: Denoiser, log_prob: LogProb, schedule: Schedule, scale: Scale, max_norm: float = 0.0
 ) -> Denoiser:
     """`x_0 + scale sigma_t^2 / alpha_t grad log p(y | x_t)`: another gradient joins the score.
 
@@ -30,12 +26,8 @@ def by_gradient(
     guidance by CLIP; Bansal et al. 2023, Eq. 6); it is not exact, as `x_0_hat` is the mean of what
     the picture may be.
 
-    Args:
-        denoise: the denoiser.
-        log_prob: its gradient with respect to `x_t` is taken.
-        schedule: of the noise.
-        scale: 0 is off, and costs nothing; 1 is Bayes' rule.
-        max_norm: largest norm of what is added, per root of its dimensions; 0 is no limit.
+    Scale 0 is off, and costs nothing; 1 is Bayes' rule. `max_norm` is the largest norm of what is
+    added, per root of its dimensions; 0 is no limit.
     """
     if is_off((scale, 0)):
         return denoise
@@ -52,10 +44,7 @@ def by_gradient(
             alpha, sigma = schedule.alpha(t), schedule.sigma(t)
             # Where nothing is left of the data, its gradient is 0 too.
             factor = strength * sigma**2 / jnp.maximum(alpha, jnp.finfo(alpha.dtype).tiny ** 0.5)
-            change = per_sample(factor, x_t) * gradient
-            if max_norm:
-                rms = jnp.sqrt(jnp.mean(change**2, range(1, x_t.ndim), keepdims=True))
-                change = change * jnp.minimum(1, max_norm / jnp.maximum(rms, 1e-12))
+            change = limited(per_sample(factor, x_t) * gradient, max_norm)
             return denoised._replace(x_0=denoised.x_0 + change)
 
         return jax.lax.cond(jnp.any(strength != 0), pushed, lambda: denoise(x_t, t, cond))

@@ -66,11 +66,7 @@ def flock(
             apart = 2 / width * _pull(kernel, x)  # the gradient of -log Phi
             weights = kernel / jnp.maximum(kernel.sum(-1, keepdims=True), 1e-12)
             near, pull_x = _pull(weights, x_0), _pull(weights, x)
-            factors = (
-                -strengths[0] * sigma**2,
-                strengths[1] + strengths[2] * alpha,
-                -strengths[2],
-            )
+            factors = (-strengths[0] * sigma**2, strengths[1] + strengths[2] * alpha, -strengths[2])
             # x_0 = (x_t + sigma^2 score) / alpha = (x_t - sigma eps) / alpha.
             change = sum(
                 per_sample(factor, x_t) * a.reshape(x_t.shape)

@@ -24,6 +24,14 @@ def is_off(*pairs: tuple[Scale, float]) -> bool:
     return all(isinstance(scale, float | int) and scale == off for scale, off in pairs)
 
 
+def limited(change: Array, max_norm: float) -> Array:
+    """`change` `[B, ...]`, of a norm per root of its dimensions up to `max_norm`; 0 is no limit."""
+    if not max_norm:
+        return change
+    rms = jnp.sqrt(jnp.mean(change**2, range(1, change.ndim), keepdims=True))
+    return change * jnp.minimum(1, max_norm / jnp.maximum(rms, 1e-12))
+
+
 @checked(low="[0, high)", high="(0, 1]")
 def within(scale: Scale, low: float, high: float, off: float = 1.0) -> Scale:
     """`scale` for `low <= t <= high`, and `off` elsewhere (Kynkaanniemi et al. 2024)."""

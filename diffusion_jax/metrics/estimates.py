@@ -39,30 +39,20 @@ from diffusion_jax.metrics.kernel import kernel_distance, mean_kernel
 from diffusion_jax.metrics.neighbours import balls_around, radii, reached
 from diffusion_jax.metrics.sliced import sliced_wasserstein
 
-MOST = 10_000
-"""Rows of each set that metrics of pairs of rows look at."""
+MOST = 10_000  # rows of each set that metrics of pairs of rows look at
 MANIFOLD_K, DENSITY_K = 3, 5
 """Neighbours of precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem)."""
-ALL = slice(None)
-"""Of all rows."""
+ALL = slice(None)  # of all rows
 
 
 class Reference(NamedTuple):
-    """A reference set as the metrics see it, prepared once.
+    """A reference set as the metrics see it, prepared once."""
 
-    Attributes:
-        moments: of all its features.
-        features: of at most `MOST` of its images, float32 `[M, D]`.
-        kernel_mean: mean kernel of those.
-        manifold: their radii for precision `[M]`.
-        density: their radii for density and coverage `[M]`.
-    """
-
-    moments: Moments
-    features: np.ndarray
-    kernel_mean: float
-    manifold: np.ndarray
-    density: np.ndarray
+    moments: Moments  # of all its features
+    features: np.ndarray  # of at most `MOST` of its images, float32 `[M, D]`
+    kernel_mean: float  # mean kernel of those
+    manifold: np.ndarray  # their radii for precision `[M]`
+    density: np.ndarray  # their radii for density and coverage `[M]`
 
 
 def prepare(
@@ -72,13 +62,8 @@ def prepare(
 
     `labels` `[M]`, where samples are asked for in their proportions.
     """
-    return Reference(
-        all_moments,
-        features,
-        mean_kernel(features, labels),
-        radii(features, MANIFOLD_K),
-        radii(features, DENSITY_K),
-    )
+    manifold, density = (radii(features, k) for k in (MANIFOLD_K, DENSITY_K))
+    return Reference(all_moments, features, mean_kernel(features, labels), manifold, density)
 
 
 def some(num: int) -> np.ndarray:

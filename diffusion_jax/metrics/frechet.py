@@ -45,13 +45,9 @@ def frechet_distance(a: Moments, b: Moments, root: np.ndarray | None = None) -> 
 
     The trace of the root is that of `(R C_a R)^(1/2)` with `R = C_b^(1/2)`, which is symmetric, and
     so real for covariances without full rank; what rounding leaves of eigenvalues that are 0 is 0.
+    Where many are measured against one `b`, `root` is `square_root(b.covariance)`.
 
     Of `N` samples it is too large by about `c / N`, and of few reference images likewise.
-
-    Args:
-        a: of samples, say.
-        b: of the reference.
-        root: `square_root(b.covariance)`, where many are measured against one.
     """
     root = square_root(b.covariance) if root is None else root
     values = np.linalg.eigvalsh(root @ a.covariance @ root)
@@ -61,17 +57,12 @@ def frechet_distance(a: Moments, b: Moments, root: np.ndarray | None = None) -> 
 
 
 def frechet_influence(features: np.ndarray, reference: Moments, root: np.ndarray) -> np.ndarray:
-    """How much each sample moves the distance from `reference`: its influence function `[N]`.
+    """How much each of the samples `[N, D]` moves the distance: its influence function `[N]`.
 
-    The derivative of the distance where the law of the samples takes on more of `x`: with
-    `d = x - m`, `R = C_ref^(1/2)` and `W = R C R` it is, up to a constant,
+    The derivative of the distance from a given reference where the law of the samples takes on more
+    of `x`: with `d = x - m`, `R = C_ref^(1/2)` (`root`) and `W = R C R` it is, up to a constant,
     `2 (m - m_ref) d + |d|^2 - d R W^(-1/2) R d`. Directions in which the samples or the reference
     do not vary are left out of the last term.
-
-    Args:
-        features: of the samples `[N, D]`.
-        reference: moments of the reference set, taken as given.
-        root: `square_root` of its covariance.
     """
     own = moments(features)
     values, vectors = np.linalg.eigh(root @ own.covariance @ root)

@@ -10,15 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-Z = 1.959964
-"""Two-sided 95% quantile of the normal law."""
-T = 2.12
-"""The same of Student's law with 16 degrees of freedom."""
-DEALS = 16
-"""Times that `by_groups` deals both sets out, in `GROUPS` groups."""
+Z = 1.959964  # two-sided 95% quantile of the normal law
+T = 2.12  # the same of Student's law with 16 degrees of freedom
+DEALS = 16  # times that `by_groups` deals both sets out, in `GROUPS` groups
 GROUPS = 3
-HALVINGS = 8
-"""Times that `without_bias` deals the samples out into halves."""
+HALVINGS = 8  # times that `without_bias` deals the samples out into halves
 
 
 class Estimate(NamedTuple):
@@ -36,16 +32,14 @@ def normal(value: float, variance: float) -> Estimate:
 
 
 def variance_of_mean(values: np.ndarray, strata: np.ndarray | None = None) -> float:
-    """Variance of the mean of `values` `[N]`.
+    """Variance of the mean of `values` `[N]` of independent rows.
 
     Of a metric's influence function it is the variance of the metric (the infinitesimal jackknife:
     Efron 1982, chapter 6). It is too large, up to twofold, for a metric whose first derivative
     vanishes, as a distance does where the samples follow the very law of the reference set.
 
-    Args:
-        values: of independent rows.
-        strata: int `[N]`, where the number of rows of each kind was fixed beforehand, as that of
-            each class is: only the variance within kinds counts. Kinds of one row are one kind.
+    With `strata`, int `[N]`, the number of rows of each kind was fixed beforehand, as that of each
+    class is: only the variance within kinds counts. Kinds of one row are one kind.
     """
     kinds = _kinds(len(values), strata)
     kinds, counts = np.unique(kinds, return_inverse=True, return_counts=True)[1:]
@@ -66,14 +60,9 @@ def bootstrap(
 ) -> Estimate:
     """A statistic of the rows of `data` `[N, ...]`, as a mean or a quantile of them is.
 
-    The interval is the value -+ 1.96 standard deviations over resamplings. A resample repeats rows:
-    this is not for distances between sets nor for nearest neighbours within one.
-
-    Args:
-        statistic: of rows.
-        data: the rows.
-        repeats: resamplings.
-        strata: as for `variance_of_mean`: rows are drawn again within their kind.
+    The interval is the value -+ 1.96 standard deviations over `repeats` resamplings. A resample
+    repeats rows: this is not for distances between sets nor for nearest neighbours within one. With
+    `strata`, as for `variance_of_mean`, rows are drawn again within their kind.
     """
     rng = np.random.default_rng(0)
     kinds = _kinds(len(data), strata)
@@ -112,25 +101,20 @@ def by_groups(
 
     Recall and coverage are no sums over samples, and a resample, in which rows come twice, has
     other nearest neighbours than a draw. But both sets can be dealt out into groups: they are
-    independent draws, of a third of the size in both sets alike, and the variance of a
-    statistic to which each place contributes by its neighbourhood alone falls as one over the
-    number of rows (Penrose & Yukich 2001). So it is the variance between groups over their number,
-    averaged over several deals. That is known to about a third of itself, as from 16 degrees of
-    freedom, for which it is widened.
+    independent draws, of a third of the size in both sets alike, and the variance of a statistic to
+    which each place contributes by its neighbourhood alone falls as one over the number of rows
+    (Penrose & Yukich 2001). So it is the variance between groups over their number, averaged over
+    several deals. That is known to about a third of itself, as from 16 degrees of freedom, for
+    which it is widened.
 
-    Args:
-        statistic: of the numbers of some samples, and of some reference images.
-        num: samples.
-        num_reference: reference images.
-        strata: as for `variance_of_mean`, of the samples: every group gets its share of each kind.
+    The statistic is of the numbers of some of `num` samples and of some of `num_reference`
+    reference images; every group gets its share of each kind of samples (`strata`, as for
+    `variance_of_mean`).
     """
     rng, found = np.random.default_rng(0), []
     for _ in range(DEALS):
-        samples, references = (
-            _deal(num, strata, GROUPS, rng),
-            _deal(num_reference, None, GROUPS, rng),
-        )
-        values = [statistic(*group) for group in zip(samples, references, strict=True)]
+        deals = _deal(num, strata, GROUPS, rng), _deal(num_reference, None, GROUPS, rng)
+        values = [statistic(*group) for group in zip(*deals, strict=True)]
         found.append(np.var(values, ddof=1) / GROUPS)
     return float(np.mean(found)) * (T / Z) ** 2
 
@@ -144,17 +128,11 @@ def without_bias(
 ) -> Estimate:
     """A statistic with a bias `c / N`, extrapolated to infinitely many samples.
 
-    The line through its value from all samples and its mean over halves of them, over `1 / N`, is
-    read at 0 (Chong & Forsyth 2020, who draw it through 15 sizes; two lie nearest to 0, where the
-    bias is straightest). The interval is that of the value in the limit; the random choice of the
-    halves adds to the variance.
-
-    Args:
-        statistic: of the numbers of some samples.
-        value: of the statistic of all samples.
-        variance: of `value`.
-        num: samples.
-        strata: as for `by_groups`.
+    It is one of the numbers of some samples, and has `value` with a `variance` for all `num`. The
+    line through its value from all samples and its mean over halves of them, over `1 / N`, is read
+    at 0 (Chong & Forsyth 2020, who draw it through 15 sizes; two lie nearest to 0, where the bias
+    is straightest). The interval is that of the value in the limit; the random choice of the
+    halves, each with its share of every kind (`strata`), adds to the variance.
     """
     rng, means = np.random.default_rng(0), []
     for _ in range(HALVINGS):

@@ -53,18 +53,15 @@ def kernel_distance(
 ) -> tuple[float, float]:
     """The unbiased estimate of the squared discrepancy from all rows, and its variance.
 
-    With `g(x)` the mean of the kernel of `x` over the reference set, it is the mean over pairs of
-    two samples of `h(x, y) = k(x, y) - g(x) - g(y)` plus the mean kernel of the reference set
-    (Eq. 4, Binkowski et al. 2018). The variance is that of this U-statistic of the samples, the
-    reference set as given: four times the variance of the rows' means of `h` over `N`, in whose
-    expectation the part of `h` that no row's mean explains is contained twice and counts once.
+    Of samples `[N, D]` from a reference set `[M, D]`, whose `mean_kernel` is given. With `g(x)` the
+    mean of the kernel of `x` over the reference set, it is the mean over pairs of two samples of
+    `h(x, y) = k(x, y) - g(x) - g(y)` plus the mean kernel of the reference set (Eq. 4, Binkowski et
+    al. 2018). The variance is that of this U-statistic of the samples, the reference set as given:
+    four times the variance of the rows' means of `h` over `N`, in whose expectation the part of `h`
+    that no row's mean explains is contained twice and counts once.
 
-    Args:
-        features: of the samples `[N, D]`.
-        reference: of the reference set `[M, D]`.
-        reference_mean: `mean_kernel(reference)`.
-        strata: int `[N]`, where the number of rows of each kind was fixed beforehand: every pair of
-            kinds then counts with its share. None gives the published estimate.
+    With `strata`, int `[N]`, the number of rows of each kind was fixed beforehand: every pair of
+    kinds then counts with its share. None gives the published estimate.
     """
     n, starts = len(features), range(0, len(features), CHUNK)
     to_reference = np.concatenate(

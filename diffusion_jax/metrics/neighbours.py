@@ -66,16 +66,11 @@ def memorised(
 ) -> Estimate:
     """Share of samples nearer to a training image than `quantile` of held-out images are.
 
+    Of the distances of samples `[N]` and of held-out images `[H]` to their nearest training image.
     A model that memorises nothing has `quantile`. The interval is of the probability that a sample
     is nearer than that quantile of the law of held-out images, with these training images given.
     Its variance is that of independent trials and, from resamplings of the held-out images, of the
     limit that is estimated from them.
-
-    Args:
-        distances: of samples to their nearest training image, `[N]`.
-        heldout: of held-out images to theirs, `[H]`.
-        quantile: that sets the limit.
-        repeats: resamplings.
     """
     rng = np.random.default_rng(0)
     ordered = np.sort(distances)

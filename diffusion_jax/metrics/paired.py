@@ -5,8 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import t as students_t
 
-POWER = 0.8
-"""Chance to resolve a difference, with the number of seeds that is asked for."""
+POWER = 0.8  # chance to resolve a difference, with the number of seeds that is asked for
 MOST_SEEDS = 10_000
 
 
@@ -20,21 +19,14 @@ def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
 
 
 class Difference(NamedTuple):
-    """A mean difference with its 95% interval.
+    """A mean difference with its 95% interval."""
 
-    Attributes:
-        mean: of the differences by seed.
-        low: end of the interval; NaN with one seed.
-        high: the other.
-        seeds: how many there are of both.
-        needed: how many would resolve a difference as large as this one, with as much spread
-            between seeds, with probability `POWER`; 0 where that is not known.
-    """
-
-    mean: float
-    low: float
-    high: float
-    seeds: int
+    mean: float  # of the differences by seed
+    low: float  # end of the interval; NaN with one seed
+    high: float  # the other
+    seeds: int  # how many there are of both
+    # how many would resolve a difference as large as this one, with as much spread between seeds,
+    # with probability `POWER`; 0 where that is not known
     needed: int
 
     @property

@@ -20,14 +20,10 @@ def ranks(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
 def text_estimates(images: np.ndarray, texts: np.ndarray) -> dict[str, Estimate]:
     """Retrieval of the text by its picture, among N texts, and the mean product of both.
 
-    Args:
-        images: unit vectors `[N, E]`.
-        texts: unit vectors `[N, E]`, text i is that of picture i.
-
-    Returns:
-        `top1` and `top5`, shares of pictures whose text is among so many nearest ones (by chance
-        1 / N and 5 / N), and `clip_score`, the mean cosine (CLIPScore without its factor of 2.5
-        and its cut at 0, Hessel et al. 2021). Intervals are over pictures.
+    Of unit vectors `[N, E]`; text i is that of picture i. `top1` and `top5` are shares of pictures
+    whose text is among so many nearest ones (by chance 1 / N and 5 / N), and `clip_score` is the
+    mean cosine (CLIPScore without its factor of 2.5 and its cut at 0, Hessel et al. 2021).
+    Intervals are over pictures.
     """
     num, rank = len(images), ranks(images, texts)
     found = {f"top{k}": wilson(float(np.mean(rank < k)), num) for k in TOP}

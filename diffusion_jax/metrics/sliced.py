@@ -8,18 +8,13 @@ def sliced_wasserstein(
 ) -> tuple[float, np.ndarray]:
     """Mean of the squared Wasserstein-2 distances along random lines, and its influence function.
 
-    Along a line the distance is that of the quantile functions: `mean (x_i - t_i)^2` plus the
-    variance of what goes to each sample, where `t_i` is the mean of the reference quantiles from
-    `(i - 1) / N` to `i / N` and `x_i` the i-th smallest sample (Bonneel et al. 2015). A sample
-    moves it by the Kantorovich potential, whose derivative is `2 (x - t(x))`.
-
-    Args:
-        features: of the samples `[N, D]`.
-        reference: of the reference set `[M, D]`, taken as given.
-        projections: lines, uniform over directions; the value is of these, not of all.
-
-    Returns:
-        The squared distance, which for few samples is too large; `[N]`, up to a constant.
+    Of samples `[N, D]` from a given reference set `[M, D]`: a number, which for few samples is too
+    large, and `[N]`, up to a constant. Along a line the distance is that of the quantile functions:
+    `mean (x_i - t_i)^2` plus the variance of what goes to each sample, where `t_i` is the mean of
+    the reference quantiles from `(i - 1) / N` to `i / N` and `x_i` the i-th smallest sample
+    (Bonneel et al. 2015). A sample moves it by the Kantorovich potential, whose derivative is
+    `2 (x - t(x))`. The lines are uniform over directions; the value is of these `projections`, not
+    of all.
     """
     n, dim = features.shape
     lines = np.random.default_rng(0).normal(size=(projections, dim))

@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
+from diffusion_jax.models.attention import masked_attention, token_mask
 from diffusion_jax.models.layers import LayerNorm, dense
-from diffusion_jax.models.masked import masked_attention, token_mask
 from diffusion_jax.types import Array
 
 norm = partial(LayerNorm, epsilon=1e-12)
@@ -33,21 +33,13 @@ class BertLayer(nn.Module):
 
 
 class Bert(nn.Module):
-    """The encoder, frozen; the defaults are MiniLM-L6's.
+    """The encoder, frozen; the defaults are MiniLM-L6's."""
 
-    Attributes:
-        vocabulary: number of tokens.
-        positions: tokens of the longest text.
-        width: of a token.
-        depth: number of layers.
-        heads: of the attention.
-    """
-
-    vocabulary: int = 30522
-    positions: int = 512
-    width: int = 384
-    depth: int = 6
-    heads: int = 12
+    vocabulary: int = 30522  # number of tokens
+    positions: int = 512  # tokens of the longest text
+    width: int = 384  # of a token
+    depth: int = 6  # number of layers
+    heads: int = 12  # of the attention
 
     @nn.compact
     def __call__(self, tokens: Array) -> tuple[Array, Array]:

@@ -9,21 +9,13 @@ from diffusion_jax.types import Array
 
 
 class Classifier(nn.Module):
-    """Two stages of two 3x3 convolutions, then a hidden layer: the features.
+    """Two stages of two 3x3 convolutions, then a hidden layer: the features."""
 
-    Attributes:
-        num_classes: number of logits.
-        channels: of the first stage; the second has twice as many.
-        features: width of the hidden layer.
-        dropout: rate before the logits, half of it after each stage.
-        dtype: compute dtype.
-    """
-
-    num_classes: int
-    channels: int = 32
-    features: int = 64
-    dropout: float = 0.4
-    dtype: Dtype = jnp.float32
+    num_classes: int  # number of logits
+    channels: int = 32  # of the first stage; the second has twice as many
+    features: int = 64  # width of the hidden layer
+    dropout: float = 0.4  # rate before the logits, half of it after each stage
+    dtype: Dtype = jnp.float32  # compute dtype
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:

@@ -11,8 +11,8 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
+from diffusion_jax.models.attention import masked_attention, token_mask
 from diffusion_jax.models.layers import Dtype, LayerNorm, at_least_float32, dense
-from diffusion_jax.models.masked import masked_attention, token_mask
 from diffusion_jax.types import Array
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -47,44 +47,26 @@ class ClipLayer(nn.Module):
 
 
 class TextTower(nn.Module):
-    """A transformer over the tokens of a text; the defaults are those of ViT-L/14.
+    """A transformer over the tokens of a text; the defaults are those of ViT-L/14."""
 
-    Attributes:
-        vocabulary: number of tokens.
-        positions: tokens of the longest text.
-        width: of a token.
-        depth: number of layers.
-        heads: of the attention; `width` is a multiple of it.
-        projection: width of the text's vector after a linear layer; 0 for none, and `width`.
-        end: the token at whose first place the text's vector is read, and which every text has.
-        causal: whether a token sees only those before it.
-        activation: of the MLPs, a name of `ACTIVATIONS`.
-        dtype: compute dtype; parameters and outputs are float32.
-    """
-
-    vocabulary: int = 49408
-    positions: int = 77
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    projection: int = 0
-    end: int = 49407
-    causal: bool = True
-    activation: str = "quick_gelu"
-    dtype: Dtype = jnp.float32
+    vocabulary: int = 49408  # number of tokens
+    positions: int = 77  # tokens of the longest text
+    width: int = 768  # of a token
+    depth: int = 12  # number of layers
+    heads: int = 12  # of the attention; `width` is a multiple of it
+    projection: int = 0  # width of the text's vector after a linear layer; 0 for none, and `width`
+    end: int = 49407  # the token at whose first place the text's vector is read; every text has it
+    causal: bool = True  # whether a token sees only those before it
+    activation: str = "quick_gelu"  # of the MLPs, a name of `ACTIVATIONS`
+    dtype: Dtype = jnp.float32  # compute dtype; parameters and outputs are float32
 
     @nn.compact
     def __call__(self, tokens: Array) -> tuple[Array, Array]:
-        """Run the tower.
+        """Tokens int32 [B, L], L up to `positions`, to features [B, L, width] and texts' vectors.
 
-        Args:
-            tokens: int32 [B, L] with L up to `positions`, -1 where there is none. Published
-                networks have no such place: there `end` fills up the texts.
-
-        Returns:
-            Features [B, L, width], 0 where there is no token, and the texts' vectors
-            [B, projection or width], 0 of a text without tokens. What is not there has no effect
-            on what is.
+        There is no token where it is -1. Published networks have no such place: there `end` fills
+        up the texts. Features are 0 where there is no token, and vectors [B, projection or width]
+        are 0 of a text without tokens. What is not there has no effect on what is.
         """
         if tokens.shape[1] > self.positions:
             raise ValueError(f"{tokens.shape[1]} tokens, for {self.positions} positions")

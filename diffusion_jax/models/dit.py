@@ -17,6 +17,7 @@ from jax import lax
 from diffusion_jax.models.attention import attention
 from diffusion_jax.models.layers import (
     Dtype,
+    Network,
     at_least_float32,
     beside,
     dense,
@@ -25,7 +26,6 @@ from diffusion_jax.models.layers import (
     zeros,
 )
 from diffusion_jax.models.layout import keep_rows
-from diffusion_jax.models.network import Network
 from diffusion_jax.models.remat import remat
 from diffusion_jax.models.transformer import attend, text_of
 from diffusion_jax.types import Array, Cond
@@ -74,23 +74,16 @@ class DiTBlock(nn.Module):
 class DiT(Network):
     """A transformer over the patches of an image, a latent, or a sample of any number of axes.
 
-    Attributes, besides those of `Network`:
-        patch_size: side of a patch, in pixels; all sides of the sample are multiples of it.
-        hidden_size: width of a token.
-        depth: number of blocks.
-        num_heads: heads of the attention.
-        mlp_ratio: width of the MLPs' hidden layer over `hidden_size`.
-        unroll: blocks per iteration of the loop over them. With all of them there is no loop,
-            which compiles longer and on a CPU trains faster, by a sixth for the size S.
-
     With `remat` "full" memory grows by one block's input per layer, for a third more computation.
     """
 
-    patch_size: int = 2
-    hidden_size: int = 384
-    depth: int = 12
-    num_heads: int = 6
-    mlp_ratio: float = 4.0
+    patch_size: int = 2  # side of a patch, in pixels; all sides of the sample are multiples of it
+    hidden_size: int = 384  # width of a token
+    depth: int = 12  # number of blocks
+    num_heads: int = 6  # heads of the attention
+    mlp_ratio: float = 4.0  # width of the MLPs' hidden layer over `hidden_size`
+    # blocks per iteration of the loop over them. With all of them there is no loop, which compiles
+    # longer and on a CPU trains faster, by a sixth for the size S.
     unroll: int = 1
 
     @nn.compact

@@ -10,40 +10,25 @@ from diffusion_jax.models.classifier import Classifier
 from diffusion_jax.models.layers import Dtype, dense
 from diffusion_jax.types import Array, Cond
 
-LARGEST = 100.0
-"""Of the scale, as in CLIP, for stability."""
+LARGEST = 100.0  # of the scale, as in CLIP, for stability
 
 
 class Likeness(NamedTuple):
-    """Pictures and texts in one space.
+    """Pictures and texts in one space."""
 
-    Attributes:
-        images: unit vectors `[B, width]`.
-        texts: unit vectors `[B, width]`; 0 of no text.
-        scale: `[]`, the inverse temperature of their products.
-    """
-
-    images: Array
-    texts: Array
-    scale: Array
+    images: Array  # unit vectors `[B, width]`
+    texts: Array  # unit vectors `[B, width]`; 0 of no text
+    scale: Array  # `[]`, the inverse temperature of their products
 
 
 class DualEncoder(nn.Module):
-    """Convolutions over the picture, and a linear map of the text's vector.
+    """Convolutions over the picture, and a linear map of the text's vector."""
 
-    Attributes:
-        width: of the space.
-        channels: of the first stage of the convolutions.
-        features: of the layer below the picture's vector.
-        dropout: rate, in the picture's part.
-        dtype: compute dtype; outputs are float32.
-    """
-
-    width: int
-    channels: int
-    features: int
-    dropout: float
-    dtype: Dtype = jnp.float32
+    width: int  # of the space
+    channels: int  # of the first stage of the convolutions
+    features: int  # of the layer below the picture's vector
+    dropout: float  # rate, in the picture's part
+    dtype: Dtype = jnp.float32  # compute dtype; outputs are float32
 
     @nn.compact
     def __call__(self, x: Array, cond: Cond, train: bool = False) -> Likeness:

@@ -99,13 +99,13 @@ class EfficientNetLite0(nn.Module):
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """Images in [-1, 1], [B, 224, 224, 3], to logits [B, 1000] and features [B, 1280]."""
         x = nn.relu6(norm(conv(x, 32, "_conv_stem", 3, 2), "_bn0"))
-        number = 0
-        for blocks, size, stride, expansion, features in STAGES:
-            for block in range(blocks):
-                name = f"_blocks.{number}"
-                first = stride if block == 0 else 1
-                x = InvertedBottleneck(size, first, expansion, features, name=name)(x)
-                number += 1
+        blocks = (
+            (size, stride if number == 0 else 1, expansion, features)
+            for repeats, size, stride, expansion, features in STAGES
+            for number in range(repeats)
+        )
+        for number, block in enumerate(blocks):
+            x = InvertedBottleneck(*block, name=f"_blocks.{number}")(x)
         x = nn.relu6(norm(conv(x, 1280, "_conv_head"), "_bn1"))
         pooled = jnp.mean(x, (1, 2))
         return nn.Dense(1000, name="_fc")(pooled), pooled

@@ -15,11 +15,8 @@ def count_flops(fn: Callable[..., Any], *args: Any) -> int:
 
     Two for each multiply-add, as in most publications (DiT and EDM2 publish multiply-adds). The
     body of a scan counts as often as it runs, where XLA's own cost analysis counts it once; of the
-    branches of a `cond` the dearest counts. A `while_loop` without a known length counts once.
-
-    Args:
-        fn: any function that JAX can trace.
-        *args: its arguments; shapes (`jax.ShapeDtypeStruct`) are enough, nothing is computed.
+    branches of a `cond` the dearest counts. A `while_loop` without a known length counts once. Of
+    `args` shapes (`jax.ShapeDtypeStruct`) are enough: `fn` is traced, and nothing is computed.
     """
     return _sum(jax.make_jaxpr(fn)(*args).jaxpr, _flops)
 

@@ -6,14 +6,16 @@ torchvision's Inception its average pools do not count the padding, and the last
 the maximum.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from diffusion_jax.types import Array
 
 Kernel = int | tuple[int, int]
-Layer = tuple[int, Kernel]
-"""Channels and size of the kernel."""
+Layer = tuple[int, Kernel]  # channels and size of the kernel
 
 
 class ConvNorm(nn.Module):
@@ -54,90 +56,68 @@ def halve(x: Array) -> Array:
     return nn.max_pool(x, (3, 3), strides=(2, 2))
 
 
-class MixedA(nn.Module):
-    """Branches of 1x1, 5x5 and twice 3x3 convolutions, and a pool (35 x 35 pixels)."""
+class Mixed(nn.Module):
+    """Branches from one input, their channels side by side: one of the functions below."""
 
-    pool_features: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, H, W, 224 + pool_features]."""
-        branches = [
-            branch(x, "branch1x1", (64, 1)),
-            branch(x, "branch5x5", (48, 1), (64, 5)),
-            branch(x, "branch3x3dbl", (64, 1), (96, 3), (96, 3)),
-            branch(average(x), "branch_pool", (self.pool_features, 1)),
-        ]
-        return jnp.concatenate(branches, axis=-1)
-
-
-class MixedB(nn.Module):
-    """Halves the size, from 35 to 17 pixels."""
+    branches: Callable[[Array], list[Array]]
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, (H - 1) / 2, (W - 1) / 2, 480 + C]."""
-        branches = [
-            branch(x, "branch3x3", (384, 3), stride=2),
-            branch(x, "branch3x3dbl", (64, 1), (96, 3), (96, 3), stride=2),
-            halve(x),
-        ]
-        return jnp.concatenate(branches, axis=-1)
+        """[B, H, W, C] -> [B, H', W', channels of all branches]."""
+        return jnp.concatenate(self.branches(x), axis=-1)
 
 
-class MixedC(nn.Module):
-    """Branches of 7x7 convolutions, each cut into 1x7 and 7x1 (17 x 17 pixels)."""
-
-    width: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, H, W, 768]."""
-        across, down, c = (1, 7), (7, 1), self.width
-        branches = [
-            branch(x, "branch1x1", (192, 1)),
-            branch(x, "branch7x7", (c, 1), (c, across), (192, down)),
-            branch(x, "branch7x7dbl", (c, 1), (c, down), (c, across), (c, down), (192, across)),
-            branch(average(x), "branch_pool", (192, 1)),
-        ]
-        return jnp.concatenate(branches, axis=-1)
+def mixed_a(x: Array, pool_features: int) -> list[Array]:
+    """1x1, 5x5 and twice 3x3 convolutions, and a pool: 224 + pool_features channels of 35 x 35."""
+    return [
+        branch(x, "branch1x1", (64, 1)),
+        branch(x, "branch5x5", (48, 1), (64, 5)),
+        branch(x, "branch3x3dbl", (64, 1), (96, 3), (96, 3)),
+        branch(average(x), "branch_pool", (pool_features, 1)),
+    ]
 
 
-class MixedD(nn.Module):
-    """Halves the size, from 17 to 8 pixels."""
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, (H - 1) / 2, (W - 1) / 2, 512 + C]."""
-        branches = [
-            branch(x, "branch3x3", (192, 1), (320, 3), stride=2),
-            branch(x, "branch7x7x3", (192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3), stride=2),
-            halve(x),
-        ]
-        return jnp.concatenate(branches, axis=-1)
+def mixed_b(x: Array) -> list[Array]:
+    """Halves the size, from 35 to 17 pixels: 480 + C channels."""
+    return [
+        branch(x, "branch3x3", (384, 3), stride=2),
+        branch(x, "branch3x3dbl", (64, 1), (96, 3), (96, 3), stride=2),
+        halve(x),
+    ]
 
 
-class MixedE(nn.Module):
-    """Branches that fork into 1x3 and 3x1 convolutions (8 x 8 pixels)."""
+def mixed_c(x: Array, c: int) -> list[Array]:
+    """7x7 convolutions, each cut into 1x7 and 7x1, of inner width c: 768 channels of 17 x 17."""
+    across, down = (1, 7), (7, 1)
+    return [
+        branch(x, "branch1x1", (192, 1)),
+        branch(x, "branch7x7", (c, 1), (c, across), (192, down)),
+        branch(x, "branch7x7dbl", (c, 1), (c, down), (c, across), (c, down), (192, across)),
+        branch(average(x), "branch_pool", (192, 1)),
+    ]
 
-    largest: bool  # whether the last branch pools by the maximum, as TensorFlow's last block does
 
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, H, W, 2048]."""
+def mixed_d(x: Array) -> list[Array]:
+    """Halves the size, from 17 to 8 pixels: 512 + C channels."""
+    return [
+        branch(x, "branch3x3", (192, 1), (320, 3), stride=2),
+        branch(x, "branch7x7x3", (192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3), stride=2),
+        halve(x),
+    ]
 
-        def fork(x: Array, name: str) -> list[Array]:
-            return [branch(x, f"{name}a", (384, (1, 3))), branch(x, f"{name}b", (384, (3, 1)))]
 
-        double = branch(x, "branch3x3dbl", (448, 1), (384, 3))
-        pooled = nn.max_pool(x, (3, 3), padding="SAME") if self.largest else average(x)
-        branches = [
-            branch(x, "branch1x1", (320, 1)),
-            *fork(branch(x, "branch3x3_1", (384, 1)), "branch3x3_2"),
-            *fork(double, "branch3x3dbl_3"),
-            branch(pooled, "branch_pool", (192, 1)),
-        ]
-        return jnp.concatenate(branches, axis=-1)
+def mixed_e(x: Array, pool: Callable[[Array], Array]) -> list[Array]:
+    """Convolutions that fork into 1x3 and 3x1, and a pool: 2048 channels of 8 x 8."""
+
+    def fork(x: Array, name: str) -> list[Array]:
+        return [branch(x, f"{name}a", (384, (1, 3))), branch(x, f"{name}b", (384, (3, 1)))]
+
+    return [
+        branch(x, "branch1x1", (320, 1)),
+        *fork(branch(x, "branch3x3_1", (384, 1)), "branch3x3_2"),
+        *fork(branch(x, "branch3x3dbl", (448, 1), (384, 3)), "branch3x3dbl_3"),
+        branch(pool(x), "branch_pool", (192, 1)),
+    ]
 
 
 class InceptionV3(nn.Module):
@@ -155,12 +135,13 @@ class InceptionV3(nn.Module):
         x = ConvNorm(80, name="Conv2d_3b_1x1")(x)
         x = halve(ConvNorm(192, 3, padding="VALID", name="Conv2d_4a_3x3")(x))
         for letter, pooled in zip("bcd", (32, 64, 64), strict=True):
-            x = MixedA(pooled, name=f"Mixed_5{letter}")(x)
-        x = MixedB(name="Mixed_6a")(x)
+            x = Mixed(partial(mixed_a, pool_features=pooled), name=f"Mixed_5{letter}")(x)
+        x = Mixed(mixed_b, name="Mixed_6a")(x)
         for letter, width in zip("bcde", (128, 160, 160, 192), strict=True):
-            x = MixedC(width, name=f"Mixed_6{letter}")(x)
-        x = MixedD(name="Mixed_7a")(x)
-        x = MixedE(largest=False, name="Mixed_7b")(x)
-        x = MixedE(largest=True, name="Mixed_7c")(x)
+            x = Mixed(partial(mixed_c, c=width), name=f"Mixed_6{letter}")(x)
+        x = Mixed(mixed_d, name="Mixed_7a")(x)
+        x = Mixed(partial(mixed_e, pool=average), name="Mixed_7b")(x)
+        largest = partial(nn.max_pool, window_shape=(3, 3), padding="SAME")  # as TensorFlow's does
+        x = Mixed(partial(mixed_e, pool=largest), name="Mixed_7c")(x)
         features = jnp.mean(x, (1, 2))
         return nn.Dense(1008, name="fc")(features), features

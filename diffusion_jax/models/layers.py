@@ -1,4 +1,4 @@
-"""Layers shared by the networks: conditioning embeddings, convolution, normalisation."""
+"""What networks share: their inputs and output, convolution, normalisation."""
 
 import functools
 import math
@@ -74,6 +74,33 @@ class ConditionEmbedding(nn.Module):
                 added = jnp.where(there, layer(vector), added)
             emb = emb + added
         return emb
+
+
+class Network(nn.Module, kw_only=True):
+    """A network `(x_t, t, cond, train) -> prediction`, for samples of any number of axes.
+
+    It is given noisy samples `x_t` [B, ..., C], times `t` [B] as the process tells them
+    (`process.TimeInput`), and `cond` as in `conditioning.py`, of which it reads what its attributes
+    say: `label`, `text`, the `vectors`, `image`. What is off or not there is unconditional. With
+    `train` dropout is on, where there is one; it takes the 'dropout' key. The prediction is float32
+    [B, ..., out_channels].
+    """
+
+    # width of the embedded texts `cond['text']` that attention goes to as well; 0 is no text
+    context_dim: int = 0
+    num_classes: int = 0  # classes of `cond['label']`; 0 for none
+    vectors: Sequence[str] = ()  # names of the vectors in `cond` that are read, such as 'pooled'
+    image_channels: int = 0  # of `cond['image']`, of the sample's own axes, beside it; 0 for none
+    out_channels: int = 3  # channels of the prediction; twice the sample's with a learned variance
+    remat: str = "none"  # what blocks compute again in the backward pass, a name of `remat.REMAT`
+    dtype: Dtype = jnp.float32  # compute dtype; parameters and output are float32
+
+    def embedding(self, t: Array, cond: Cond, features: int, frequencies: int) -> Array:
+        """What all blocks read of the times and of `cond`: [B, features]."""
+        embed = ConditionEmbedding(
+            features, frequencies, self.num_classes, self.vectors, self.dtype, name="embedding"
+        )
+        return nn.silu(embed(t, cond))
 
 
 def beside(x_t: Array, cond: Cond, channels: int) -> Array:
@@ -184,10 +211,10 @@ def upsample(x: Array) -> Array:
     return doubled.reshape(b, *(2 * size for size in sizes), c)
 
 
-def downsample(x: Array) -> Array:
-    """Mean over 2 x 2 pixels: [B, H, W, C] -> [B, H / 2, W / 2, C], for any number of axes."""
-    pairs = _cut(x, 2)
-    return pairs.mean(tuple(range(2, pairs.ndim - 1, 2)))
+def downsample(x: Array, p: int = 2) -> Array:
+    """Mean over p x p pixels: [B, H, W, C] -> [B, H / p, W / p, C], for any number of axes."""
+    pieces = _cut(x, p)
+    return pieces.mean(tuple(range(2, pieces.ndim - 1, 2)))
 
 
 def patchify(x: Array, patch_size: int) -> Array:

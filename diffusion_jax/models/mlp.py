@@ -16,10 +16,8 @@ from diffusion_jax.models.layers import (
 )
 from diffusion_jax.types import Array, Cond
 
-FREQUENCIES = 6
-"""Of the embedding of a coordinate, geometrically spaced."""
-HIGHEST = 16.0
-"""The highest of them, in radians per unit; the lowest is about 1."""
+FREQUENCIES = 6  # of the embedding of a coordinate, geometrically spaced
+HIGHEST = 16.0  # the highest of them, in radians per unit; the lowest is about 1
 
 
 class MLP(nn.Module):
@@ -27,36 +25,18 @@ class MLP(nn.Module):
 
     Each coordinate enters as itself and as sines and cosines of fixed frequencies, without which a
     small network learns fine detail slowly (Tancik et al. 2020).
-
-    Attributes:
-        features: width of the blocks.
-        depth: number of blocks.
-        num_classes: classes of `cond['label']`; 0 for none.
-        vectors: names of the vectors in `cond` that are read.
-        out_channels: width of the prediction; twice the input's with a learned variance.
-        dtype: compute dtype; parameters and output are float32.
     """
 
-    features: int = 64
-    depth: int = 2
-    num_classes: int = 0
-    vectors: Sequence[str] = ()
-    out_channels: int = 2
-    dtype: Dtype = jnp.float32
+    features: int = 64  # width of the blocks
+    depth: int = 2  # number of blocks
+    num_classes: int = 0  # classes of `cond['label']`; 0 for none
+    vectors: Sequence[str] = ()  # names of the vectors in `cond` that are read
+    out_channels: int = 2  # width of the prediction; twice the input's with a learned variance
+    dtype: Dtype = jnp.float32  # compute dtype; parameters and output are float32
 
     @nn.compact
     def __call__(self, x_t: Array, t: Array, cond: Cond, train: bool = False) -> Array:
-        """Run the network.
-
-        Args:
-            x_t: noisy points, [B, D].
-            t: times as the process tells them (`process.TimeInput`), [B].
-            cond: `label` and the `vectors`, as in `conditioning.py`; none there is unconditional.
-            train: of no effect: there is no dropout.
-
-        Returns:
-            The prediction, float32 [B, out_channels].
-        """
+        """As for `layers.Network`: points [B, D] and times [B] -> [B, out_channels]; no dropout."""
         del train
         if x_t.ndim != 2:
             raise ValueError(f"model.name='mlp' is for vectors, not samples of {x_t.shape[1:]}")

@@ -33,11 +33,7 @@ def conv(x: Array, kernel: Array, stride: int = 1, padding: Padding = "SAME") ->
 
 
 def plain_conv(
-    x: Array,
-    kernel: Array,
-    stride: int = 1,
-    padding: Padding = "SAME",
-    layout: str = "IO",
+    x: Array, kernel: Array, stride: int = 1, padding: Padding = "SAME", layout: str = "IO"
 ) -> Array:
     """`conv` by the library.
 

@@ -8,15 +8,10 @@ from diffusion_jax.models.clip import TextTower
 
 
 class Reading(nn.Module):
-    """`network`, given what `tower` makes of `cond['tokens']`.
+    """`network`, given what `tower` makes of `cond['tokens']`."""
 
-    Attributes:
-        tower: from tokens int32 [B, L], -1 where there is none, to features and vectors.
-        network: its last input is `cond`, of which it reads these as `text` and `pooled`.
-    """
-
-    tower: TextTower
-    network: nn.Module
+    tower: TextTower  # from tokens int32 [B, L], -1 where there is none, to features and vectors
+    network: nn.Module  # its last input is `cond`, of which it reads these as `text` and `pooled`
 
     @nn.compact
     def __call__(self, *inputs: Any, train: bool = False) -> Any:

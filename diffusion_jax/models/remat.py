@@ -24,12 +24,9 @@ def remat(
 ) -> Any:
     """The module class with activations computed again in the backward pass; same gradients.
 
-    Args:
-        block: class of the module.
-        policy: one of `REMAT`.
-        static_argnums: arguments of `__call__` that are Python values, `self` being 0.
-        scanned: it is the body of a scan: there is nothing in it to share with the forward pass,
-            so that common subexpressions need no fences.
+    `policy` is one of `REMAT`; `static_argnums` are arguments of `__call__` that are Python values,
+    `self` being 0. In the body of a scan (`scanned`) there is nothing to share with the forward
+    pass, so that common subexpressions need no fences.
     """
     if policy == "none":
         return block

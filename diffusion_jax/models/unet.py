@@ -21,6 +21,7 @@ from diffusion_jax.models.layers import (
     Conv,
     Dtype,
     GroupNorm,
+    Network,
     beside,
     dense,
     downsample,
@@ -31,7 +32,6 @@ from diffusion_jax.models.layers import (
     zeros,
 )
 from diffusion_jax.models.layout import keep_rows
-from diffusion_jax.models.network import Network
 from diffusion_jax.models.remat import remat
 from diffusion_jax.models.transformer import SpatialTransformer, text_of
 from diffusion_jax.types import Array, Cond
@@ -100,35 +100,27 @@ class AttentionBlock(nn.Module):
 class UNet(Network):
     """Predicts a sample, of any number of axes, from a noisy one, at `len(channel_mults)` sizes.
 
-    Attributes, besides those of `Network`:
-        channels: channels at the first level.
-        channel_mults: multiples of `channels`, one for each level; each level halves the size.
-        num_blocks: residual blocks per level on the way down, one more on the way up.
-        attention_levels: levels, 0 of full size, at which blocks are followed by attention; the
-            middle of the network always has it.
-        num_heads: heads of the attention, where `head_dim` is 0.
-        head_dim: channels per head; 0 for `num_heads` heads at every width.
-        scale_shift: adaptive group norm (ADM) instead of addition (DDPM).
-        resblock_updown: resample within residual blocks (ADM) instead of by convolutions (DDPM).
-        dropout: rate, within residual blocks.
-        patch_size: side of the patches of the image that are the pixels of the first level (Luhman
-            & Luhman 2022): the network works at `1 / patch_size` of the size; 1 is off.
-        symmetric_padding: pad the convolutions that halve the size by one pixel on every side
-            (Stable Diffusion) instead of to the right and below only (DDPM's 'SAME').
-
     With `context_dim` attention is that of spatial transformers, of `num_heads` heads.
     """
 
-    channels: int = 128
+    channels: int = 128  # channels at the first level
+    # multiples of `channels`, one for each level; each level halves the size
     channel_mults: Sequence[int] = (1, 2, 2, 2)
-    num_blocks: int = 2
+    num_blocks: int = 2  # residual blocks per level on the way down, one more on the way up
+    # levels, 0 of full size, at which blocks are followed by attention; the middle of the network
+    # always has it
     attention_levels: Sequence[int] = (1,)
-    num_heads: int = 1
-    head_dim: int = 0
-    scale_shift: bool = False
+    num_heads: int = 1  # heads of the attention, where `head_dim` is 0
+    head_dim: int = 0  # channels per head; 0 for `num_heads` heads at every width
+    scale_shift: bool = False  # adaptive group norm (ADM) instead of addition (DDPM)
+    # resample in residual blocks (ADM) instead of by convolutions (DDPM)
     resblock_updown: bool = False
-    dropout: float = 0.1
+    dropout: float = 0.1  # rate, within residual blocks
+    # side of the patches of the image that are the pixels of the first level (Luhman & Luhman
+    # 2022): the network works at `1 / patch_size` of the size; 1 is off
     patch_size: int = 1
+    # pad the convolutions that halve the size by one pixel on every side (Stable Diffusion) instead
+    # of to the right and below only (DDPM's 'SAME')
     symmetric_padding: bool = False
 
     @nn.compact
@@ -168,14 +160,8 @@ class UNet(Network):
     def _res_block(
         self, mult: int, name: str, resample: Callable[[Array], Array] | None = None
     ) -> Any:
-        return remat(ResBlock, self.remat, static_argnums=(3,))(
-            mult * self.channels,
-            self.scale_shift,
-            resample,
-            self.dropout,
-            self.dtype,
-            name=f"{name}_res",
-        )
+        block = partial(remat(ResBlock, self.remat, static_argnums=(3,)), name=f"{name}_res")
+        return block(mult * self.channels, self.scale_shift, resample, self.dropout, self.dtype)
 
     def _attention(self, h: Array, cond: Cond, name: str) -> Array:
         if self.context_dim:

@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.models.attention import attention
-from diffusion_jax.models.layers import Conv, LayerNorm, dense
+from diffusion_jax.models.layers import Conv, LayerNorm, dense, zeros
 from diffusion_jax.types import Array
 
-GRID = 37
-"""Patches along a side of the images of 518 pixels that the positions were trained for."""
+GRID = 37  # patches along a side of the images of 518 pixels that the positions were trained for
 
 
 class TransformerBlock(nn.Module):
@@ -36,21 +35,13 @@ class TransformerBlock(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """The encoder, frozen.
+    """The encoder, frozen."""
 
-    Attributes:
-        hidden_size: width of a token.
-        depth: number of blocks.
-        num_heads: heads of the attention.
-        registers: tokens that belong to no patch, besides the class token.
-        patch_size: side of a patch, in pixels.
-    """
-
-    hidden_size: int = 384
-    depth: int = 12
-    num_heads: int = 6
-    registers: int = 0
-    patch_size: int = 14
+    hidden_size: int = 384  # width of a token
+    depth: int = 12  # number of blocks
+    num_heads: int = 6  # heads of the attention
+    registers: int = 0  # tokens that belong to no patch, besides the class token
+    patch_size: int = 14  # side of a patch, in pixels
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[None, Array]:
@@ -61,7 +52,6 @@ class VisionTransformer(nn.Module):
         b, c = len(x), self.hidden_size
         x = Conv(c, self.patch_size, self.patch_size, "VALID", name="patch_embed.proj")(x)
         height, width = x.shape[1:3]
-        zeros = nn.initializers.zeros
         first = self.param("cls_token", zeros, (1, 1, c))
         place = self.param("pos_embed", zeros, (1, 1 + GRID**2, c))
         grid = place[0, 1:].reshape(GRID, GRID, c)

@@ -171,11 +171,7 @@ def _read_legacy(file: BinaryIO) -> Any:
 def load_variables(
     path: Path, template: Any, whose: str, unused: Callable[[str], bool] = lambda name: False
 ) -> Any:
-    """`variables_from` the tensors of a file.
-
-    Raises:
-        WeightsError: as it does, and as `read_tensors` does.
-    """
+    """`variables_from` the tensors of a file, with its errors and those of `read_tensors`."""
     return variables_from(read_tensors(path), path, template, whose, unused)
 
 
@@ -188,14 +184,9 @@ def variables_from(
 ) -> Any:
     """The variables of a network whose modules are named as in the file of its published weights.
 
-    Every tensor of the file is used, but for those that `unused` names, and every shape is checked.
-
-    Args:
-        tensors: of the file, by name.
-        path: of the file, for errors.
-        template: tree of shapes, as `jax.eval_shape` of `net.init` gives it.
-        whose: the network's name, for errors.
-        unused: says of a tensor's name whether the network has no use for it.
+    `template` is a tree of shapes, as `jax.eval_shape` of `net.init` gives it; `path`, and `whose`,
+    the network's name, are for errors. Every tensor of the file is used, but for those that
+    `unused` names, and every shape is checked.
 
     Raises:
         WeightsError: one sentence that names the file and the first tensor that is wrong.

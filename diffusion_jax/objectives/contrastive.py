@@ -23,14 +23,11 @@ class ContrastiveLoss:
     `-(log softmax_j(s <x_i, y_j>)_i + log softmax_j(s <x_j, y_i>)_i) / 2` (Fig. 3, Radford et al.
     2021), with all of the batch as candidates, over all devices that share it; texts that are equal
     are none for each other. With gradient accumulation the candidates are those of a microbatch.
-
-    Attributes:
-        apply: the network, `(params, x, cond, dropout_key) -> Likeness`.
-        max_shift: pixels by which pictures are moved at random, at most, in both directions.
     """
 
+    # the network, `(params, x, cond, dropout_key) -> Likeness`
     apply: Callable[[Params, Array, Cond, Key], Likeness]
-    max_shift: int = 0
+    max_shift: int = 0  # pixels by which pictures are moved at random, at most, in both directions
 
     def __call__(self, params: Params, batch: Batch, context: Context) -> tuple[Array, Metrics]:
         """Loss `[B]`, and as metric `accuracy` `[B]`: whether the text ranks first."""

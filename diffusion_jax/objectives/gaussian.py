@@ -27,23 +27,16 @@ from diffusion_jax.objectives.parts import (
 from diffusion_jax.objectives.weightings import Weighting
 from diffusion_jax.types import Array, Batch, Context, Metrics, Params
 
-Apply = Callable[..., Array]
-"""`(params, x_t, time, cond, dropout_key) -> y`."""
+Apply = Callable[..., Array]  # `(params, x_t, time, cond, dropout_key) -> y`
 
 
 @dataclasses.dataclass(frozen=True)
 class Error:
-    """How the error at a time counts.
+    """How the error at a time counts."""
 
-    Attributes:
-        space: prediction type whose plain squared error is taken if `weighting` is None.
-        weighting: weight of `||x_0_hat - x_0||^2`.
-        huber: `c` of `pseudo_huber`; 0 for the squared error.
-    """
-
-    space: Prediction
-    weighting: Weighting | None = None
-    huber: float = 0.0
+    space: Prediction  # prediction type whose plain squared error is taken if `weighting` is None
+    weighting: Weighting | None = None  # weight of `||x_0_hat - x_0||^2`
+    huber: float = 0.0  # `c` of `pseudo_huber`; 0 for the squared error
 
     def __call__(self, process: Gaussian, square: Array, t: Array) -> tuple[Array, Array]:
         """Loss `[B]`, and the squared error in `space`, of that of the network's output `[B]`."""
@@ -64,32 +57,21 @@ class Error:
 
 @dataclasses.dataclass(frozen=True)
 class GaussianLoss:
-    """Squared error of the network at random times: a `LossFn`.
+    """Squared error of the network at random times: a `LossFn`."""
 
-    Attributes:
-        apply: the network, `(params, x_t, time, cond, dropout_key) -> y`.
-        process: from data to noise.
-        codec: from items to what is diffused.
-        times: which are looked at.
-        error: how it counts.
-        conditioning: what the network is told.
-        uncertainty: None, or `(params, t) -> u` `[B]`, the log variance of the error at `t`, for
-            `uncertain`.
-        vlb_steps: number of discrete steps for which the network learns the variance, where it
-            does, from the variational bound times `vlb_weight` added to the loss (L_hybrid, Eq. 16,
-            Nichol & Dhariwal 2021); the mean gets no gradient from it.
-        vlb_weight: weight of that bound, summed over the steps.
-    """
-
-    apply: Apply
-    process: Gaussian
-    codec: Codec
-    times: Times
-    error: Error
-    conditioning: Conditioning = PLAIN
+    apply: Apply  # the network, `(params, x_t, time, cond, dropout_key) -> y`
+    process: Gaussian  # from data to noise
+    codec: Codec  # from items to what is diffused
+    times: Times  # which are looked at
+    error: Error  # how it counts
+    conditioning: Conditioning = PLAIN  # what the network is told
+    # None, or `(params, t) -> u` `[B]`, the log variance of the error at `t`, for `uncertain`
     uncertainty: Callable[[Params, Array], Array] | None = None
+    # number of discrete steps for which the network learns the variance, where it does, from the
+    # variational bound times `vlb_weight` added to the loss (L_hybrid, Eq. 16, Nichol & Dhariwal
+    # 2021); the mean gets no gradient from it.
     vlb_steps: int = 0
-    vlb_weight: float = 1e-3
+    vlb_weight: float = 1e-3  # weight of that bound, summed over the steps
 
     def __call__(self, params: Params, batch: Batch, context: Context) -> tuple[Array, Metrics]:
         """Loss `[B]`, and `t`, `mse` (unweighted, in the loss space) `[B]` as metrics."""

@@ -7,24 +7,20 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.diffusion.conditioning import PARTS, drop
+from diffusion_jax.diffusion.corruption import fold_in
 from diffusion_jax.diffusion.time_sampling import Quantile, learned, stratified
 from diffusion_jax.types import Array, Cond, Condition, Key, Params
 
 
 @dataclasses.dataclass(frozen=True)
 class Times:
-    """Which times a loss is taken at.
+    """Which times a loss is taken at."""
 
-    Attributes:
-        quantile: of their law.
-        batch_size: of the global batch, over which they are stratified.
-        law: None, or `params -> logits` `[K]` of `time_sampling.learned`: how often each time is
-            drawn is learned too, such that the loss has least variance. Its mean stays what it is,
-            as each sample is divided by the density with which it was drawn.
-    """
-
-    quantile: Quantile
-    batch_size: int
+    quantile: Quantile  # of their law
+    batch_size: int  # of the global batch, over which they are stratified
+    # None, or `params -> logits` `[K]` of `time_sampling.learned`: how often each time is drawn is
+    # learned too, such that the loss has least variance. Its mean stays what it is, as each sample
+    # is divided by the density with which it was drawn.
     law: Callable[[Params], Array] | None = None
 
     def draw(self, params: Params, key: Key, index: Array) -> tuple[Array, Array | None]:
@@ -40,28 +36,22 @@ class Times:
 
 @dataclasses.dataclass(frozen=True)
 class Conditioning:
-    """What a network is told in training.
+    """What a network is told in training."""
 
-    Attributes:
-        condition: None, or what makes further conditioning from `x`.
-        dropout: probability with which all of a sample's conditioning is switched off.
-        part_dropout: further probabilities by part of the conditioning (`conditioning.PARTS`).
-    """
-
-    condition: Condition | None = None
-    dropout: float = 0.0
+    condition: Condition | None = None  # None, or what makes further conditioning from `x`
+    dropout: float = 0.0  # probability with which all of a sample's conditioning is switched off
+    # further probabilities by part of the conditioning (`conditioning.PARTS`)
     part_dropout: Mapping[str, float] | None = None
 
     def __call__(self, x: Array, cond: Cond, keys: Array) -> Cond:
         """The conditioning of items `x` `[B, ...]`, by one key for each of `keys` `[B]`."""
         if self.condition is not None:
-            own = jax.vmap(jax.random.fold_in, (0, None))(keys, len(PARTS))  # not `drop`'s
+            own = fold_in(keys, len(PARTS))  # not `drop`'s
             cond = {**cond, **self.condition(x, own)}
         return drop(cond, keys, self.dropout, self.part_dropout)
 
 
-PLAIN = Conditioning()
-"""What there is in the batch, never off."""
+PLAIN = Conditioning()  # what there is in the batch, never off
 
 
 def uncertain(loss: Array, u: Array) -> Array:

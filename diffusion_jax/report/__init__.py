@@ -4,13 +4,3 @@ from diffusion_jax.report.curves import plot_curves
 from diffusion_jax.report.figures import suffix
 from diffusion_jax.report.page import has_passport, memorises, write_report, write_result
 from diffusion_jax.report.tables import result_tables
-
-__all__ = [
-    "has_passport",
-    "memorises",
-    "plot_curves",
-    "result_tables",
-    "suffix",
-    "write_report",
-    "write_result",
-]

@@ -8,9 +8,8 @@ from pathlib import Path
 def plot_curves(metrics: Path, out: Path) -> float:
     """Draws the loss over steps and the held-out error by noise level; seconds spent in training.
 
-    Args:
-        metrics: a run's `metrics.jsonl`; missing where only checkpoints were copied.
-        out: PNG to write; none is written if nothing was logged.
+    No PNG `out` is written if nothing was logged; `metrics`, a run's `metrics.jsonl`, may be
+    missing, as where only checkpoints were copied.
     """
     rows = read_rows(metrics) if metrics.exists() else []
     rows = list({(row["step"], tuple(sorted(row))): row for row in rows}.values())

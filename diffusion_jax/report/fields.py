@@ -11,49 +11,34 @@ from diffusion_jax.system.pictures import save_gif, tile
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7f6a00", "#666666")
 """Of the parts of the data, in turn: told apart by all eyes (Okabe & Ito 2008)."""
-ARROWS = 20
-"""Per axis."""
-HALF_LENGTH = 0.2
-"""Norm of an arrow of half the full length."""
-POINTS = 1500
-"""Of a cloud, at most."""
-SIDE = 320
-"""Pixels of a frame of the animation."""
+ARROWS = 20  # per axis
+HALF_LENGTH = 0.2  # norm of an arrow of half the full length
+POINTS = 1500  # of a cloud, at most
+SIDE = 320  # pixels of a frame of the animation
 
 
 class Panel(NamedTuple):
-    """One square of a sheet: the plane from `-half` to `half` on both axes.
+    """One square of a sheet: the plane from `-half` to `half` on both axes."""
 
-    Attributes:
-        title: above it.
-        values: on a grid of R x R places, rows upwards: vectors `[R^2, 2]`, numbers `[R^2]`, parts
-            of the data int `[R^2]`; or None.
-        half: half of the side.
-        heat: of numbers, the name of the colours and what lies at their ends.
-        cloud: points `[N, 2]` or None.
-        labels: int `[N]`, the part of each.
-    """
-
-    title: str
+    title: str  # above it
+    # on a grid of R x R places, rows upwards: vectors `[R^2, 2]`, numbers `[R^2]`, parts of the
+    # data int `[R^2]`; or None
     values: np.ndarray | None = None
-    half: float = 1.0
+    half: float = 1.0  # half of the side
+    # of numbers, the name of the colours and what lies at their ends
     heat: tuple[str, float, float] = ("viridis", 0.0, 1.0)
-    cloud: np.ndarray | None = None
-    labels: np.ndarray | None = None
+    cloud: np.ndarray | None = None  # points `[N, 2]` or None
+    labels: np.ndarray | None = None  # int `[N]`, the part of each
 
 
 def draw(path: Path, rows: Mapping[str, Sequence[Panel]], parts: Sequence[str] = ()) -> None:
     """Writes a PNG with a row of panels for each title, and a legend of the `parts`."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     columns = max(len(row) for row in rows.values())
     size = (3.6 * columns, 3.5 * len(rows))
-    figure, axes = pyplot.subplots(
-        len(rows), columns, figsize=size, layout="constrained", squeeze=False
-    )
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, (title, row) in zip(axes, rows.items(), strict=True):
         for axis, panel in zip(line, row, strict=True):
             _draw(figure, axis, panel)
@@ -63,7 +48,6 @@ def draw(path: Path, rows: Mapping[str, Sequence[Panel]], parts: Sequence[str] =
     if parts:
         figure.legend(loc="outside lower center", ncols=8, frameon=False)
     figure.savefig(path, dpi=80)
-    pyplot.close(figure)
 
 
 def _draw(figure: Any, axis: Any, panel: Panel) -> None:
@@ -107,14 +91,10 @@ def animate(
     x_0: np.ndarray,
     times: np.ndarray,
 ) -> None:
-    """Particles on their way from noise to data, side by side for each field.
+    """Particles on their way from noise to data, side by side for each field, as a GIF.
 
-    Args:
-        path: GIF to write.
-        paths: places `[K, N, 2]` by name of the field.
-        ends: the part of the data that each comes to, which it is coloured by.
-        x_0: data `[M, 2]`, drawn in grey.
-        times: `[K]`.
+    Their places `[K, N, 2]` by name of the field at `times` `[K]`, coloured by the part of the data
+    that each comes to (`ends`), and in grey the data `x_0` `[M, 2]`.
     """
     reach = 1.05 * max(
         float(np.abs(x_0).max()), *(np.quantile(np.abs(p), 0.99) for p in paths.values())

@@ -53,13 +53,9 @@ def write_report(
 ) -> None:
     """Writes `report.md`.
 
-    Args:
-        path: of the page.
-        title: its heading.
-        result: as in `result.json`.
-        facts: rows of the table on how this was made.
-        pictures: `(file relative to the page, caption)`; those that do not exist are left out.
-        how_again: commands that make it again.
+    The result is as in `result.json`, `facts` are rows of the table on how this was made, and
+    `how_again` commands that make it again. Pictures are `(file relative to the page, caption)`;
+    those that do not exist are left out.
     """
     lines = [f"# {title}", ""]
     for file, caption in pictures:

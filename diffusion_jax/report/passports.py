@@ -9,14 +9,10 @@ NOT_SAID = "not said"
 def differences(entries: Mapping[str, Mapping[str, Any]], but: Collection[str] = ()) -> list[str]:
     """What figures that are to be compared do not have in common, a sentence for each field.
 
-    Args:
-        entries: `{"name": {"n", "passport", ...}}` as in `result.json`, by what the table calls
-            them, such as the runs that are its rows.
-        but: fields that are meant to differ, such as the `config` in a table of configs.
-
-    Returns:
-        None where the passports agree; such as `steps differs: 25 in a, b; 50 in c`. `n` counts as
-        a field of the passport; so does one that only some of them have.
+    Such as `steps differs: 25 in a, b; 50 in c`. The entries are `{"name": {"n", "passport", ...}}`
+    as in `result.json`, by what the table calls them, such as the runs that are its rows. `n`
+    counts as a field of the passport; so does one that only some of them have. Fields of `but` are
+    meant to differ, such as the `config` in a table of configs.
     """
     passports = {name: {"n": e.get("n"), **e["passport"]} for name, e in entries.items()}
     fields = dict.fromkeys(field for passport in passports.values() for field in passport)

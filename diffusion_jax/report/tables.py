@@ -21,13 +21,9 @@ def result_tables(result: Result) -> str:
 
     Where several EMA lengths were measured, a row for each.
     """
-    if any(suffix(entry) for entry in result.values()):
-        parts = _by_length(result)
-    else:
-        parts = [
-            *(_samples(result), _bits(result), _denoising(result), _names(result)),
-            _others(result),
-        ]
+    sections = (_samples, _bits, _denoising, _names, _others)
+    by_length = any(suffix(entry) for entry in result.values())
+    parts = _by_length(result) if by_length else [section(result) for section in sections]
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 

@@ -12,10 +12,8 @@ from diffusion_jax.samplers.ode import coordinate, norm, slope, straight_step, t
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler, Step
 
-MOST_STEPS = 1000
-"""Of its own in one step; more end in an error, as where the denoiser says NaN."""
-SMALLEST = 1e-3
-"""Least `u = sigma / (alpha + sigma)` at which the denoiser is asked; from there on DDIM."""
+MOST_STEPS = 1000  # of its own in one step; more end in an error, as where the denoiser says NaN
+SMALLEST = 1e-3  # least `u = sigma / (alpha + sigma)` to ask the denoiser at; from there on DDIM
 
 
 def velocity(schedule: Schedule, denoise: Denoise, u: Array, y: Array) -> Array:
@@ -30,17 +28,10 @@ def integrate(
 ) -> tuple[Any, Array]:
     """`y` at `end`, and how many steps it took: `dy/du = rate(u, y)` by Dormand & Prince, 5(4).
 
-    Of all samples the one with the largest error decides, so that the tolerance holds for each,
-    but a sample depends on its batch, within the tolerance. A step asks for the rate 6 times, the
-    first up to 3 times more.
-
-    Args:
-        rate: right-hand side.
-        y: tree of arrays `[B, ...]`; an error is the root mean square over a sample's entries.
-        start: where `y` is given.
-        end: above or below it.
-        rtol: tolerance relative to `y`.
-        atol: absolute tolerance.
+    From `y`, a tree of arrays `[B, ...]`, at `start`, above or below `end`. Of all samples the one
+    with the largest error, the root mean square over its entries, decides, so that the tolerances
+    (`rtol` relative to `y`, `atol` absolute) hold for each, but a sample depends on its batch,
+    within the tolerance. A step asks for the rate 6 times, the first up to 3 times more.
     """
     import diffrax  # here, as it takes a third of a second, and few runs come by
 

@@ -12,21 +12,15 @@ from diffusion_jax.samplers import multistep
 from diffusion_jax.samplers.ddim import noise_estimate
 from diffusion_jax.samplers.exponential import DATA, step_size
 from diffusion_jax.system.arguments import checked
-from diffusion_jax.types import Array, Denoise, Sampler
+from diffusion_jax.types import Array, Denoise, Sampler, Step
 
 
-class CLDState(NamedTuple):
-    """What there is beside the picture.
+class State(NamedTuple):
+    """What there is beside the picture."""
 
-    Attributes:
-        w: `[B, ...]`, the noise that is not in the picture.
-        drawn: `[]`, whether it has been drawn.
-        history: `x_0_hat` at `t` and before.
-    """
-
-    w: Array
-    drawn: Array
-    history: multistep.History
+    w: Array  # `[B, ...]`, the noise that is not in the picture
+    drawn: Array  # `[]`, whether it has been drawn
+    history: multistep.History  # `x_0_hat` at `t` and before
 
 
 @checked(order=(1, 2), gamma="[0, inf)")
@@ -49,12 +43,10 @@ def cld(schedule: Schedule, order: int = 2, gamma: float = 0.04) -> Sampler:
     """
     process = Langevin(gamma)
 
-    def init(x_T: Array) -> CLDState:
-        return CLDState(jnp.zeros_like(x_T), jnp.array(False), multistep.empty(x_T, order))
+    def init(x_T: Array) -> State:
+        return State(jnp.zeros_like(x_T), jnp.array(False), multistep.empty(x_T, order))
 
-    def step(
-        denoise: Denoise, state: CLDState, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, CLDState]:
+    def step(denoise: Denoise, state: State, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         w = jax.lax.cond(state.drawn, lambda: state.w, lambda: sample_noise(keys, x_t.shape[1:]))
         x_0 = denoise(x_t, t).x_0
         history = multistep.push(state.history, DATA.node(schedule, t), x_0)
@@ -62,11 +54,8 @@ def cld(schedule: Schedule, order: int = 2, gamma: float = 0.04) -> Sampler:
         x_0 = x_0 + multistep.correction(history, [h, h / 2])
         eps = noise_estimate(schedule, x_t, x_0, t)
         theta = process.angle(schedule.logsnr(s)) - process.angle(schedule.logsnr(t))
-        eps, w = (
-            jnp.cos(theta) * eps - jnp.sin(theta) * w,
-            jnp.sin(theta) * eps + jnp.cos(theta) * w,
-        )
-        x_s = schedule.alpha(s) * x_0 + schedule.sigma(s) * eps
-        return x_s, CLDState(w, jnp.array(True), history)
+        cos, sin = jnp.cos(theta), jnp.sin(theta)
+        x_s = schedule.alpha(s) * x_0 + schedule.sigma(s) * (cos * eps - sin * w)
+        return x_s, State(sin * eps + cos * w, jnp.array(True), history)
 
     return Sampler(init=init, step=step, stochastic=True)

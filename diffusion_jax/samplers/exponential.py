@@ -31,22 +31,15 @@ from diffusion_jax.samplers.ode import straight_step
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler, Step
 
-SERIES = 18
-"""Terms of a power series that are enough for float64 up to argument 1."""
+SERIES = 18  # terms of a power series that are enough for float64 up to argument 1
 
 
 class Form(NamedTuple):
-    """The letters `a`, `l` and `f` of this module.
+    """The letters `a`, `l` and `f` of this module."""
 
-    Attributes:
-        scale: `(schedule, t) -> a_t`.
-        sign: `l = sign lambda`.
-        value: `(schedule, x_t, x_0, t) -> f`.
-    """
-
-    scale: Callable[[Schedule, Array], Array]
-    sign: int
-    value: Callable[[Schedule, Array, Array, Array], Array]
+    scale: Callable[[Schedule, Array], Array]  # `(schedule, t) -> a_t`
+    sign: int  # `l = sign lambda`
+    value: Callable[[Schedule, Array, Array, Array], Array]  # `(schedule, x_t, x_0, t) -> f`
 
     def node(self, schedule: Schedule, t: Array) -> Array:
         """`l_t`."""
@@ -92,13 +85,10 @@ def step_size(form: Form, schedule: Schedule, t: Array, s: Array) -> tuple[Array
 def dpmpp_multistep(schedule: Schedule, order: int = 2, exact: bool = False) -> Sampler:
     """DPM-Solver++ of order 1 (DDIM), 2 ("2M") or 3 ("3M"), Lu et al. 2022b.
 
-    Args:
-        schedule: the schedule.
-        order: how many values `x_0_hat` the polynomial goes through, fewer in the first steps.
-        exact: whether it is integrated exactly. As published it is not: 2M (Algorithm 2) replaces
-            `int e^(tau - h) tau dtau` by `h (1 - e^-h) / 2`, as does the second step of 3M, and 3M
-            (the authors' code, k-diffusion, diffusers) takes half of the quadratic term, with which
-            it is of order two.
+    The polynomial goes through `order` values `x_0_hat`, fewer in the first steps. As published it
+    is not integrated exactly: 2M (Algorithm 2) replaces `int e^(tau - h) tau dtau` by
+    `h (1 - e^-h) / 2`, as does the second step of 3M, and 3M (the authors' code, k-diffusion,
+    diffusers) takes half of the quadratic term, with which it is of order two. With `exact` it is.
     """
 
     def integrals(h: Array, known: Array) -> list[Array]:
@@ -116,12 +106,9 @@ def dpmpp_multistep(schedule: Schedule, order: int = 2, exact: bool = False) -> 
 def deis(schedule: Schedule, order: int = 3, polynomial: str = "log_rho") -> Sampler:
     """DEIS: the polynomial through the last `order` values `eps_hat` (Zhang & Chen 2023, Eq. 14).
 
-    Args:
-        schedule: the schedule.
-        order: how many values, fewer in the first steps.
-        polynomial: the variable it is a polynomial in: "log_rho", `log(sigma / alpha)`, integrated
-            exactly as in diffusers, or "t" (tAB-DEIS), by quadrature. In `sigma / alpha` (rho-AB)
-            it is `ode.lms`.
+    There are fewer in the first steps. It is a polynomial in "log_rho", `log(sigma / alpha)`,
+    integrated exactly as in diffusers, or in "t" (tAB-DEIS), by quadrature. In `sigma / alpha`
+    (rho-AB) it is `ode.lms`.
     """
     if polynomial == "t":
         return _deis_in_time(schedule, order)
@@ -158,10 +145,8 @@ def _deis_in_time(schedule: Schedule, order: int) -> Sampler:
         alpha, alpha_s = schedule.alpha(t + tau), schedule.alpha(s)
         rise = schedule.sigma(s) - schedule.sigma(t + tau) * alpha_s / alpha
         measure = (s - t) * weights / 2 * rise
-        return [
-            jnp.zeros_like(t),
-            *(j * jnp.sum(measure * tau ** (j - 1)) for j in range(1, order)),
-        ]
+        first = jnp.zeros_like(t)
+        return [first, *(j * jnp.sum(measure * tau ** (j - 1)) for j in range(1, order))]
 
     def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
@@ -221,17 +206,11 @@ def _singlestep(schedule: Schedule, form: Form, order: int) -> Sampler:
 
 
 class UniPCState(NamedTuple):
-    """What a step leaves for the corrector of the next.
+    """What a step leaves for the corrector of the next."""
 
-    Attributes:
-        x: `[B, ...]`, the corrected `x_t`.
-        t: `[]`, its time.
-        history: `x_0_hat` at `t` and before.
-    """
-
-    x: Array
-    t: Array
-    history: History
+    x: Array  # `[B, ...]`, the corrected `x_t`
+    t: Array  # `[]`, its time
+    history: History  # `x_0_hat` at `t` and before
 
 
 @checked(order=(1, 2, 3), variant=("bh1", "bh2"))
@@ -256,26 +235,22 @@ def unipc(schedule: Schedule, order: int = 2, variant: str = "bh2") -> Sampler:
         return schedule.alpha(s) * multistep.correction(history, m)
 
     def corrected(state: UniPCState, x_t: Array, x_0: Array, t: Array) -> Array:
-        history = state.history
-        node = DATA.node(schedule, t)
+        history, node = state.history, DATA.node(schedule, t)
         nodes = jnp.insert(history.nodes, 1, jnp.where(jnp.isfinite(node), node, 0.0))
         values = jnp.insert(history.values, 1, x_0, axis=0)
         extended = History(nodes, values, history.known + 1)
-        straight = straight_step(schedule, state.x, history.values[0], state.t, t)
-        x = straight + change(extended, state.t, t)
+        x = straight_step(schedule, state.x, history.values[0], state.t, t)
+        x += change(extended, state.t, t)
         return jnp.where(history.known > 0, x, x_t)
 
-    def step(
-        denoise: Denoise, state: UniPCState, x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, UniPCState]:
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
         x_t = corrected(state, x_t, x_0, t)
         history = multistep.push(state.history, DATA.node(schedule, t), x_0)
         x_s = straight_step(schedule, x_t, x_0, t, s) + change(history, t, s)
         return x_s, UniPCState(x_t, t.astype(x_t.dtype), history)
 
-    # Time 1 stands for no time: there sigma > 0.
-    return Sampler(
-        init=lambda x_T: UniPCState(x_T, jnp.ones((), x_T.dtype), multistep.empty(x_T, order)),
-        step=step,
-    )
+    def init(x_T: Array) -> UniPCState:  # time 1 stands for no time: there sigma > 0
+        return UniPCState(x_T, jnp.ones((), x_T.dtype), multistep.empty(x_T, order))
+
+    return Sampler(init, step)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.diffusion.corruption import fold_in
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser, Sampler
 
@@ -58,8 +59,7 @@ def sample(
             times = {"until": jnp.full(x_t.shape[:1], s)} if tells_until else {}
             return denoiser(x_t, jnp.full(x_t.shape[:1], t), {**cond, **times})
 
-        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-        x, state = sampler.step(denoise, state, x, t, s, step_keys)
+        x, state = sampler.step(denoise, state, x, t, s, fold_in(keys, i))
         if kept is not None:
             # Later steps of the same slot overwrite it, up to its last.
             kept = kept.at[i // keep_every + 1].set(x)

@@ -18,17 +18,11 @@ from diffusion_jax.types import Array
 
 
 class History(NamedTuple):
-    """The last values, newest first.
+    """The last values, newest first."""
 
-    Attributes:
-        nodes: `[P]`, coordinates of the values.
-        values: `[P, B, ...]`.
-        known: `[]`, how many of them, from the newest on, are there and have a finite node.
-    """
-
-    nodes: Array
-    values: Array
-    known: Array
+    nodes: Array  # `[P]`, coordinates of the values
+    values: Array  # `[P, B, ...]`
+    known: Array  # `[]`, how many of them, from the newest on, are there and have a finite node
 
 
 def empty(x_T: Array, size: int) -> History:

@@ -99,9 +99,8 @@ def heun(schedule: Schedule, scaling: str = "flow") -> Sampler:
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
         x_s = straight_step(schedule, x_t, x_0, t, s)
-        change = _end_slope(schedule, scaling, denoise, x_t, t, x_s, s) - slope(
-            schedule, scaling, x_t, x_0, t
-        )
+        first = slope(schedule, scaling, x_t, x_0, t)
+        change = _end_slope(schedule, scaling, denoise, x_t, t, x_s, s) - first
         change = jnp.where(schedule.sigma(s) > 0, change, 0.0)
         return x_s + stretch(schedule, scaling, t, s) * change / 2, state
 
@@ -119,10 +118,8 @@ def midpoint(schedule: Schedule, scaling: str = "flow") -> Sampler:
         middle = time_between(schedule, scaling, t, s)
         x_0 = denoise(x_t, t).x_0
         x_m = straight_step(schedule, x_t, x_0, t, middle)
-        x_0_m = denoise(x_m, middle).x_0
-        change = slope(schedule, scaling, x_m, x_0_m, middle) - slope(
-            schedule, scaling, x_t, x_0, t
-        )
+        first = slope(schedule, scaling, x_t, x_0, t)
+        change = slope(schedule, scaling, x_m, denoise(x_m, middle).x_0, middle) - first
         x_s = straight_step(schedule, x_t, x_0, t, s)
         return x_s + stretch(schedule, scaling, t, s) * change, state
 

@@ -11,11 +11,11 @@ where the SDE's own rates `f = alpha' / alpha` and `g^2` are infinite.
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from diffusion_jax.diffusion.corruption import (
     add_noise,
+    fold_in,
     learned_log_variance,
     posterior_mean,
     reverse_variances,
@@ -26,11 +26,6 @@ from diffusion_jax.samplers.ddim import ddim, ddim_step
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler, Step
-
-
-def _fold_in(keys: Array, i: int) -> Array:
-    """The `i`-th of several independent arrays of keys for one step, `[B]`."""
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, i)
 
 
 @checked(variance=("small", "large", "learned"))
@@ -150,9 +145,7 @@ def dpmpp_sde_multistep(schedule: Schedule, order: int = 2) -> Sampler:
     def init(x_T: Array) -> tuple[Array, Array]:
         return jnp.zeros_like(x_T), jnp.full((), -jnp.inf, x_T.dtype)
 
-    def step(
-        denoise: Denoise, state: tuple[Array, Array], x_t: Array, t: Array, s: Array, keys: Array
-    ) -> tuple[Array, tuple[Array, Array]]:
+    def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0, (before, logsnr_before), logsnr = denoise(x_t, t).x_0, state, schedule.logsnr(t)
         h, h_before = schedule.logsnr(s) - logsnr, logsnr - logsnr_before
         second = (order > 1) & jnp.isfinite(h) & jnp.isfinite(h_before) & (h_before > 0)
@@ -178,8 +171,7 @@ def dpmpp_sde(schedule: Schedule, eta: float = 1.0) -> Sampler:
         middle = (schedule.logsnr(t) + schedule.logsnr(s)) / 2
         finite = jnp.isfinite(middle)
         u = jnp.where(finite, schedule.time_at(jnp.where(finite, middle, 0.0)), t)
-        shape = x_t.shape[1:]
-        first, second = (sample_noise(_fold_in(keys, i), shape) for i in range(2))
+        first, second = (sample_noise(fold_in(keys, i), x_t.shape[1:]) for i in range(2))
         x_0 = denoise(x_t, t).x_0
         x_u, std = ddim_step(schedule, x_t, x_0, t, u, eta)
         x_u = jnp.where(finite, x_u + std * first, x_t)
@@ -207,21 +199,15 @@ def predictor_corrector(
     """
 
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
-        x_s, state = predictor.step(denoise, state, x_t, t, s, _fold_in(keys, 0))
+        x_s, state = predictor.step(denoise, state, x_t, t, s, fold_in(keys, 0))
         noisy = schedule.sigma(s) > 0
         u = jnp.where(noisy, s, t)
-        alpha, sigma = schedule.alpha(u), schedule.sigma(u)
-
-        x = x_s
+        x, alpha, sigma = x_s, schedule.alpha(u), schedule.sigma(u)
         for i in range(1, corrector_steps + 1):
             eps = (x - alpha * denoise(x, u).x_0) / sigma
-            z = sample_noise(_fold_in(keys, i), x.shape[1:])
+            z = sample_noise(fold_in(keys, i), x.shape[1:])
             x = x - 2 * snr**2 * sigma * eps + 2 * snr * sigma * z
         return jnp.where(noisy, x, x_s), state
 
-    return Sampler(
-        init=predictor.init,
-        step=step,
-        evaluations=predictor.evaluations + corrector_steps,
-        stochastic=True,
-    )
+    evaluations = predictor.evaluations + corrector_steps
+    return Sampler(predictor.init, step, evaluations, stochastic=True)

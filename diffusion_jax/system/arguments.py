@@ -12,9 +12,8 @@ Made = TypeVar("Made", bound=Callable[..., Any])
 def checked(**allowed: str | tuple[object, ...]) -> Callable[[Made], Made]:
     """Makes a function or a dataclass raise a ValueError such as `order=7 must be 1, 2 or 3`.
 
-    Args:
-        allowed: of an argument, its choices, or an interval such as "(0, 1]", whose ends may be
-            other arguments. Arrays, which may be traced, are not looked at.
+    Of an argument its choices are given, or an interval such as "(0, 1]", whose ends may be other
+    arguments. Arrays, which may be traced, are not looked at.
     """
 
     def decorated(made: Any) -> Any:

@@ -27,13 +27,9 @@ def cached(
     """What `read` finds in the file of `key`, which `write` makes if it is not there and whole.
 
     All processes of a run call it together, and all write if one has to: they may compute together.
-
-    Args:
-        folder: where such files are kept.
-        key: tells this result from all others.
-        suffix: of the file.
-        read: of a path; raises one of `DAMAGED` for a file that is not whole.
-        write: computes the result and writes it to a path.
+    The key tells this result from all others; `folder` is where such files are kept, with a
+    `suffix`. `read` raises one of `DAMAGED` for a file that is not whole; `write` computes the
+    result and writes it to a path.
     """
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}{suffix}"
     try:
@@ -48,27 +44,14 @@ def cached(
 
 
 def cached_outputs(
-    folder: Path,
-    key: str,
-    encode: Callable[[np.ndarray], np.ndarray],
-    num: int,
-    chunk: int = 1024,
+    folder: Path, key: str, encode: Callable[[np.ndarray], np.ndarray], num: int, chunk: int = 1024
 ) -> np.ndarray:
-    """The outputs of an encoder for `num` inputs, `cached` as they are made.
+    """The outputs of an encoder for `num` inputs, 1 or more, `cached` as they are made.
 
     They are read through a memory map, so that neither latents nor features of a large data set
-    need to fit in memory.
-
-    Args:
-        folder: where such files are kept.
-        key: tells this encoder (its weights) and these inputs from all others.
-        encode: `indices [chunk] -> outputs [chunk, ...]` of one shape and type; the indices after
-            the last input begin again at the first of their chunk.
-        num: inputs, 1 or more.
-        chunk: inputs at a time, at most.
-
-    Returns:
-        `[num, ...]`, not to be written to.
+    need to fit in memory: `[num, ...]`, not to be written to. The key tells this encoder (its
+    weights) and these inputs from all others. `encode` is `indices [chunk] -> outputs [chunk, ...]`
+    of one shape and type; the indices after the last input begin again at the first of their chunk.
     """
 
     def write(path: Path) -> None:

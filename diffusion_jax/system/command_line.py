@@ -19,8 +19,7 @@ def suggest(name: object, known: Iterable[object]) -> str:
 def check_command_line(argv: Sequence[str]) -> str:
     """What is wrong with a command line whose config or override was refused; '' if unknown.
 
-    Args:
-        argv: flags as they were given, `--config FILE` and `--config.group.key=value` among them.
+    Of flags as they were given, `--config FILE` and `--config.group.key=value` among them.
     """
     words = [word for arg in argv for word in arg.split("=", 1)]
     files = [b for a, b in itertools.pairwise(words) if a.lstrip("-") == "config"]

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-WORDS = 190
-"""Pixels beside a row of images, for its caption."""
-MIN_TILE = 48
-"""Pixels: smaller images are enlarged, by whole factors, without smoothing."""
+WORDS = 190  # pixels beside a row of images, for its caption
+MIN_TILE = 48  # pixels: smaller images are enlarged, by whole factors, without smoothing
 
 
 def tile(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
@@ -34,11 +32,8 @@ def captioned(
 ) -> np.ndarray:
     """A row of `columns` images for each caption, which stands on the left; uint8 `[H, W, C]`.
 
-    Args:
-        images: uint8 `[len(captions) * columns, H, W, C]`, row after row.
-        captions: plain text; long ones are cut to the room.
-        columns: images of a row.
-        marked: rows whose captions are set in red.
+    Of images uint8 `[len(captions) * columns, H, W, C]`, row after row. Captions are plain text:
+    long ones are cut to the room, and those of `marked` rows are set in red.
     """
     from matplotlib import font_manager  # with fonts that have more than Latin letters
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import selectors
 import socket
 import sys
 import threading
@@ -16,14 +15,11 @@ from jax.experimental import multihost_utils
 
 from diffusion_jax.system.runtime import tune_cpu_allocator
 
-LOST = 75
-"""Exit status where another process was lost: EX_TEMPFAIL, to be tried again."""
-HEARTBEAT_SECONDS = 30
-"""A machine that is silent for so long is given up by JAX itself."""
+LOST = 75  # exit status where another process was lost: EX_TEMPFAIL, to be tried again
+HEARTBEAT_SECONDS = 30  # a machine that is silent for so long is given up by JAX itself
 CONNECT_SECONDS = 60
 GRACE_SECONDS = 2
-GOOD_ENDS = (None, 0, 130, 143)
-"""Exit statuses at which all processes end together: done, or asked to stop."""
+GOOD_ENDS = (None, 0, 130, 143)  # exit statuses at which all end together: done, or asked to stop
 _GOODBYE = b"."
 
 
@@ -107,7 +103,6 @@ class _Watch:
     def __init__(self) -> None:
         self.number, self._count = jax.process_index(), jax.process_count()
         self._ended = False
-        self._selector = selectors.DefaultSelector()
         self._peers: list[socket.socket] = []
         with socket.create_server(("", 0)) as server:
             mine = f"{_own_address()} {server.getsockname()[1]}".encode().ljust(64)
@@ -121,7 +116,6 @@ class _Watch:
                     f"{HEARTBEAT_SECONDS} s",
                     file=sys.stderr,
                 )
-        threading.Thread(target=self._listen, daemon=True).start()
 
     def _connect(self, server: socket.socket, host: str, port: int) -> None:
         if self.number:
@@ -137,18 +131,15 @@ class _Watch:
     def _add(self, peer: socket.socket, number: int) -> None:
         peer.settimeout(None)
         self._peers.append(peer)
-        self._selector.register(peer, selectors.EVENT_READ, number)
+        threading.Thread(target=self._listen, args=(peer, number), daemon=True).start()
 
-    def _listen(self) -> None:
-        while self._selector.get_map():
-            for key, _ in self._selector.select():
-                try:
-                    said = key.fileobj.recv(1)  # type: ignore[union-attr]
-                except OSError:
-                    said = b""
-                if not said and not self._ended:
-                    self.lost(f"process {key.data} is gone")
-                self._selector.unregister(key.fileobj)
+    def _listen(self, peer: socket.socket, number: int) -> None:
+        try:
+            said = peer.recv(1)
+        except OSError:
+            said = b""
+        if not said and not self._ended:
+            self.lost(f"process {number} is gone")
 
     def lost(self, why: str) -> None:
         """Ends this process, and by that all that are left, without waiting for any."""

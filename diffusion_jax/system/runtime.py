@@ -16,8 +16,7 @@ import jax
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
-CACHED_SECONDS = 0.1
-"""Least time of compilation for which a program is kept."""
+CACHED_SECONDS = 0.1  # least time of compilation for which a program is kept
 
 
 def tune_cpu_allocator() -> bool:

@@ -3,20 +3,4 @@
 from diffusion_jax.text.cache import embed_all
 from diffusion_jax.text.encoder import TextEncoder, load_encoder
 from diffusion_jax.text.reader import Reader
-from diffusion_jax.text.tokens import (
-    BYTE_END,
-    BYTE_VOCABULARY,
-    byte_tokens,
-    load_tokeniser,
-)
-
-__all__ = [
-    "BYTE_END",
-    "BYTE_VOCABULARY",
-    "Reader",
-    "TextEncoder",
-    "byte_tokens",
-    "embed_all",
-    "load_encoder",
-    "load_tokeniser",
-]
+from diffusion_jax.text.tokens import BYTE_END, BYTE_VOCABULARY, byte_tokens, load_tokeniser

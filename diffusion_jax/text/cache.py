@@ -20,20 +20,15 @@ class TextTable:
     """Embedded texts by their numbers, read from a file when they are asked for.
 
     It may be pickled, for processes that load data: each opens the file for itself.
-
-    Attributes:
-        path: of the file: int64 [N + 1] as `.npy`, where the numbers of each text begin and the
-            last ones end; then these, float32, of a text the features [D] of each token that is
-            there and its vector [P].
-        length: L, tokens of a text, at most.
-        width: D.
-        pooled_width: P.
     """
 
+    # of the file: int64 [N + 1] as `.npy`, where the numbers of each text begin and the last ones
+    # end; then these, float32, of a text the features [D] of each token that is there and its
+    # vector [P]
     path: Path
-    length: int
-    width: int
-    pooled_width: int
+    length: int  # L, tokens of a text, at most
+    width: int  # D
+    pooled_width: int  # P
 
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         """Texts `ids` int [B]: `text` float32 [B, L, D] and `pooled` float32 [B, P].
@@ -70,13 +65,9 @@ def embed_all(
 ) -> TextTable:
     """All texts of a data set, embedded; read from `folder` if they were before.
 
-    Only tokens that are there are kept: float32, 4 D bytes a token.
-
-    Args:
-        encoder: frozen; its identity and the texts tell the file from all others.
-        texts: 1 or more, which differ.
-        folder: where such files are kept.
-        say: is told before the encoder runs, which for many texts takes minutes.
+    They are 1 or more, which differ; they and the identity of the frozen encoder tell the file from
+    all others. Only tokens that are there are kept: float32, 4 D bytes a token. `say` is told
+    before the encoder runs, which for many texts takes minutes.
     """
 
     def read(path: Path) -> TextTable:

@@ -29,32 +29,22 @@ UNUSED = {
 
 @dataclasses.dataclass(frozen=True)
 class TextEncoder:
-    """A frozen network that reads texts.
+    """A frozen network that reads texts."""
 
-    Attributes:
-        name: of the network.
-        digest: short hash of its weights.
-        tokeniser: what makes tokens of texts.
-        length: L, tokens of a text, at most; longer ones are cut.
-        width: D, of a token's features.
-        pooled_width: P, of a text's vector.
-        pads: whether texts are filled up to L with their last token, as CLIP was trained: then all
-            L rows of features count. Else the rows after the last token are exactly zero.
-        forward: jitted; variables and tokens int32 [B, L] to features [B, L, D] and vectors [B, P].
-        variables: of the network.
-        batch_size: texts at a time. Always so many, so that there is one program, and a text's
-            features are the same whatever it is encoded with.
-    """
-
-    name: str
-    digest: str
-    tokeniser: Tokeniser
-    length: int
-    width: int
-    pooled_width: int
+    name: str  # of the network
+    digest: str  # short hash of its weights
+    tokeniser: Tokeniser  # what makes tokens of texts
+    length: int  # L, tokens of a text, at most; longer ones are cut
+    width: int  # D, of a token's features
+    pooled_width: int  # P, of a text's vector
+    # whether texts are filled up to L with their last token, as CLIP was trained: then all L rows
+    # of features count. Else the rows after the last token are exactly zero.
     pads: bool
+    # jitted; variables and tokens int32 [B, L] to features [B, L, D] and vectors [B, P]
     forward: Callable[[Any, Array], tuple[Array, Array]]
-    variables: Any
+    variables: Any  # of the network
+    # texts at a time. Always so many, so that there is one program, and a text's features are the
+    # same whatever it is encoded with.
     batch_size: int = BATCH_SIZE
 
     @property
@@ -86,15 +76,11 @@ def load_encoder(
 ) -> TextEncoder:
     """MiniLM (sentence-transformers' all-MiniLM-L6-v2) or CLIP's text tower from its weights.
 
-    CLIP's may lie in the file alone or with the picture's; it fills texts up. They are projected
-    into the space of pictures if the file can do that: that of Stable Diffusion v1-5 cannot, and
-    gives the last layer's features of the last token.
-
-    Args:
-        net: of the sizes of the weights; `end` and `projection` of CLIP are set here.
-        path: of the file; CLIP's with the names of `CLIPTextModel` or `CLIPModel`.
-        tokeniser: of the same folder.
-        length: tokens at most.
+    `net` is of their sizes; `end` and `projection` of CLIP are set here. CLIP's may lie in the file
+    alone or with the picture's, named as in `CLIPTextModel` or `CLIPModel`; it fills texts up. They
+    are projected into the space of pictures if the file can do that: that of Stable Diffusion v1-5
+    cannot, and gives the last layer's features of the last token. The tokeniser is of the same
+    folder.
 
     Raises:
         WeightsError: one sentence on the first tensor of the file that is not as it must be.

@@ -15,16 +15,12 @@ from diffusion_jax.types import Embed
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """What becomes of texts before a network gets them.
+    """What becomes of texts before a network gets them."""
 
-    Attributes:
-        encoder: frozen, its features are what the network reads; None for tokens that are bytes,
-            which a part of the network reads.
-        length: tokens of a text at most.
-    """
-
+    # frozen, its features are what the network reads; None for tokens that are bytes, which a part
+    # of the network reads
     encoder: TextEncoder | None
-    length: int
+    length: int  # tokens of a text at most
 
     @property
     def identity(self) -> str:
@@ -53,12 +49,9 @@ class Reader:
         return made.cut
 
     def embed_all(self, texts: Sequence[str], folder: Path, say: Callable[[str], None]) -> Embed:
-        """The same for all texts of a data set, by their numbers; kept in `folder` if it took long.
+        """The same for all texts, 1 or more, of a data set, by their numbers.
 
-        Args:
-            texts: 1 or more.
-            folder: where embeddings are kept.
-            say: is told before they are made.
+        They are kept in `folder` if it took long; `say` is told before they are made.
         """
         if self.encoder:
             return embed_all(self.encoder, texts, folder, say)

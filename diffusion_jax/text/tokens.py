@@ -13,21 +13,15 @@ from diffusion_jax.models.weights import WeightsError
 
 BYTE_START, BYTE_END, BYTE_VOCABULARY = 256, 257, 258
 """Of `byte_tokens`: what begins and ends a text, and the number of tokens."""
-NONE = -1
-"""Where there is no token."""
+NONE = -1  # where there is no token
 CLIP_END = "<|endoftext|>"
 
 
 class Tokens(NamedTuple):
-    """Texts as tokens.
+    """Texts as tokens."""
 
-    Attributes:
-        ids: int32 [N, L]; every text begins and ends with a token of its own, `NONE` follows.
-        cut: bool [N], whether a text was too long; it then ends early, but with its last token.
-    """
-
-    ids: np.ndarray
-    cut: np.ndarray
+    ids: np.ndarray  # int32 [N, L]; a text begins and ends with a token of its own, `NONE` follows
+    cut: np.ndarray  # bool [N], whether a text is too long: it ends early, but with its last token
 
 
 def pad(sequences: Sequence[Sequence[int]], length: int) -> Tokens:
@@ -46,11 +40,9 @@ def utf8(text: str) -> bytes:
 
 
 def byte_tokens(texts: Sequence[str], length: int) -> Tokens:
-    """Texts as their bytes in UTF-8 between two tokens; no character is cut in two.
+    """Texts as their bytes in UTF-8 between two tokens, L = `length` tokens at most, 3 or more.
 
-    Args:
-        texts: any Unicode.
-        length: L, tokens at most; 3 or more.
+    Any Unicode will do, and no character is cut in two.
     """
     room = length - 2
     whole = [utf8(text) for text in texts]
@@ -61,15 +53,10 @@ def byte_tokens(texts: Sequence[str], length: int) -> Tokens:
 
 @dataclasses.dataclass(frozen=True)
 class Tokeniser:
-    """A published tokeniser.
+    """A published tokeniser."""
 
-    Attributes:
-        digest: short hash of its files.
-        rules: what the library `tokenizers` made of them, without padding and truncation.
-    """
-
-    digest: str
-    rules: Any
+    digest: str  # short hash of its files
+    rules: Any  # what the library `tokenizers` made of them, without padding and truncation
 
     @property
     def vocabulary(self) -> int:

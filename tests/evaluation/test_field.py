@@ -8,8 +8,7 @@ from PIL import Image
 
 from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.data import Dataset, Split
-from diffusion_jax.data.points import Points
-from diffusion_jax.data.sets.points import POINTS, Law, PointSource
+from diffusion_jax.data.sets.points import POINTS, Law, Points, PointSource
 from diffusion_jax.data.sources import ArraySource
 from diffusion_jax.diffusion import time_grids
 from diffusion_jax.diffusion.mixture import exact_denoiser

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion_jax.models.attention import masked_attention, token_mask
 from diffusion_jax.models.clip import TextTower
-from diffusion_jax.models.masked import masked_attention, token_mask
 from diffusion_jax.text import BYTE_END, BYTE_VOCABULARY, byte_tokens
 from diffusion_jax.text.tokens import BYTE_START
 from tests.compiled import quick_jit

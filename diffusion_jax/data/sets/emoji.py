@@ -53,11 +53,9 @@ class EmojiConfig(tfds.core.BuilderConfig):
 
     @classmethod
     def of(cls, manual_dir: str, image_size: int) -> "EmojiConfig":
-        """The styles that pip gives, and those of npm packages unpacked below `manual_dir`.
+        """The styles that pip gives, and those of npm packages below `manual_dir`; '' for none.
 
-        Args:
-            manual_dir: '' for none.
-            image_size: side in pixels; 0 is 32.
+        Pictures have a side of `image_size` pixels; 0 is 32.
 
         Raises:
             DataError: packages of pip are missing, or `manual_dir` has none of npm.

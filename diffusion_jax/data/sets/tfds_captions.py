@@ -15,15 +15,10 @@ CHUNK = 1024  # records read at once
 
 
 def find_captions(features: Mapping[str, Any], name: str, key: str) -> str:
-    """The path of the captions in the features of a set, such as `captions/text`.
+    """The path of the captions in a builder's features, such as `captions/text`; '' for none.
 
-    Args:
-        features: of the builder.
-        name: of the set, for the message.
-        key: `data.caption_key`, a feature or a path; '' looks for the usual names.
-
-    Returns:
-        The path; '' if no name was given and there are none.
+    `key` is `data.caption_key`, a feature or a path; '' looks for the usual names. The name of the
+    set is for the message.
 
     Raises:
         DataError: if `key` is no text.
