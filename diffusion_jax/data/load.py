@@ -29,7 +29,7 @@ def load_dataset(name: str, *, memory: bool | None = None, **options: Any) -> Da
         DataError: one sentence on which setting is wrong and what is allowed.
     """
     asked = Options(name, **options)
-    found = READERS.get(name, load_tfds)(asked)
+    found = READERS[name](asked) if name in READERS else load_tfds(asked, tuple(READERS))
     item = int(np.prod(found.kind.shape)) * np.dtype(found.kind.stored).itemsize
     if memory is None:
         memory = sum(map(len, found.splits.values())) * item <= MEMORY_LIMIT
@@ -56,4 +56,5 @@ def describe_dataset(name: str, **options: Any) -> Dataset | None:
 
     A set with captions has empty ones. Arguments and errors are those of `load_dataset`.
     """
-    return None if name in READERS else describe_tfds(Options(name, **options))
+    asked = Options(name, **options)
+    return None if name in READERS else describe_tfds(asked, tuple(READERS))

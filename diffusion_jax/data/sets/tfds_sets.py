@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,14 @@ from diffusion_jax.data.images import Images
 from diffusion_jax.data.sets.digits import Digits, Grey
 from diffusion_jax.data.sets.emoji import Emoji, EmojiConfig
 from diffusion_jax.data.sets.fashion_mnist import DEBIAN_DIR, FashionMnist, IdxConfig, idx_files
-from diffusion_jax.data.sets.points import POINTS
 from diffusion_jax.data.sets.tfds_captions import find_captions, read_captions
 from diffusion_jax.data.sources import RecordSource, content_hash
 
-OWN_NAMES = ("digits", "fashion_mnist", "emoji", "folder", *POINTS)
+OWN_NAMES = "digits", "fashion_mnist", "emoji"
 
 
-def load_tfds(options: Options) -> Dataset:
-    """Prepares a TFDS set on first use and opens two of its splits.
+def load_tfds(options: Options, others: Sequence[str] = ()) -> Dataset:
+    """Prepares a TFDS set on first use and opens two of its splits; `others` are no sets of TFDS.
 
     Raises:
         DataError: for unknown names and splits, sets that cannot be prepared or hold no images.
@@ -33,7 +32,7 @@ def load_tfds(options: Options) -> Dataset:
     name, size = options.name, options.image_size
     asked = {"train": options.train_split, "heldout": options.heldout_split}
     with _quiet():
-        builder = _builder(options)
+        builder = _builder(options, others)
         ready = builder.is_prepared()
     if not ready:
         _prepare(builder, name, options.manual_dir)
@@ -53,7 +52,7 @@ def load_tfds(options: Options) -> Dataset:
     return Dataset(name, kind, splits, class_names, (), content_hash(identity, size))
 
 
-def describe_tfds(options: Options) -> Dataset | None:
+def describe_tfds(options: Options, others: Sequence[str] = ()) -> Dataset | None:
     """The set without its images, with empty captions if it has any.
 
     It is None if the set is there or made in seconds. Nothing is prepared or downloaded.
@@ -63,7 +62,7 @@ def describe_tfds(options: Options) -> Dataset | None:
     """
     name, size = options.name, options.image_size
     with _quiet():
-        builder = _builder(options)
+        builder = _builder(options, others)
         if isinstance(builder, Grey) or builder.is_prepared():
             return None
         class_names = _classes(builder, name, size)
@@ -73,7 +72,7 @@ def describe_tfds(options: Options) -> Dataset | None:
     return empty_dataset(name, kind, class_names, captioned=bool(captioned))
 
 
-def _builder(options: Options) -> Any:
+def _builder(options: Options, others: Sequence[str]) -> Any:
     name, manual_dir, directory = options.name, options.manual_dir, options.data_dir or None
     if name == "digits":
         return Digits(data_dir=directory)
@@ -89,10 +88,11 @@ def _builder(options: Options) -> Any:
     try:
         return tfds.builder(name, data_dir=directory)
     except tfds.core.registered.DatasetNotFoundError:
-        known = [*OWN_NAMES, *tfds.list_builders(with_community_datasets=False)]
+        own = *OWN_NAMES, *others
+        known = [*own, *tfds.list_builders(with_community_datasets=False)]
         near = difflib.get_close_matches(name.split("/")[0].split(":")[0], known, 1, cutoff=0.0)
         raise DataError(
-            f"data.name='{name}' is neither one of {', '.join(OWN_NAMES)} nor a set of TFDS; "
+            f"data.name='{name}' is neither one of {', '.join(own)} nor a set of TFDS; "
             f"the nearest match is '{near[0]}'."
         ) from None
     except (ValueError, AssertionError) as error:
