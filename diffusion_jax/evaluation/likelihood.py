@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.diffusion.corruption import diffuse, sample_noise, variational_term
+from diffusion_jax.diffusion.corruption import diffuse, fold_in, sample_noise, variational_term
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.diffusion.time_sampling import stratified
 from diffusion_jax.samplers.adaptive import integrate, velocity
@@ -148,20 +148,19 @@ def variational_bound(
     """
     last, first = schedule.logsnr(jnp.array([1.0, 0.0]))
     low, high = jnp.maximum(last, logsnr_min), jnp.minimum(first, logsnr_max)
-    key_of = lambda i: jax.vmap(jax.random.fold_in, (0, None))(keys, i)  # noqa: E731
     index = jnp.arange(samples)
-    levels_drawn = jax.vmap(stratified, (0, None, None))(key_of(samples), index, samples)
+    levels_drawn = jax.vmap(stratified, (0, None, None))(fold_in(keys, samples), index, samples)
 
     def body(_: None, draw: tuple[Array, Array]) -> tuple[None, Array]:
         i, logsnr = draw
         t = schedule.time_at(logsnr)
-        x_t = diffuse(schedule, x_0, sample_noise(key_of(i), x_0.shape[1:]), t)
+        x_t = diffuse(schedule, x_0, sample_noise(fold_in(keys, i), x_0.shape[1:]), t)
         return None, 0.5 * jnp.exp(logsnr) * _square(denoiser(x_t, t, cond).x_0 - x_0)
 
     _, terms = jax.lax.scan(body, None, (index, low + (high - low) * levels_drawn.T))
     std = jnp.exp(-0.5 * high)
     if levels:
-        noise = sample_noise(key_of(samples + 1), x_0.shape[1:])
+        noise = sample_noise(fold_in(keys, samples + 1), x_0.shape[1:])
         reconstruction = -_sum(log_level_probability(x_0, noise, std, levels))
     else:
         nats = 0.5 * x_0[0].size * (1 + jnp.log(2 * jnp.pi * std**2))
@@ -198,7 +197,7 @@ def ancestral_bound(
 
     def body(_: None, step: tuple[Array, Array, Array]) -> tuple[None, Array]:
         i, t, s = step
-        noise = sample_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, i), x_0.shape[1:])
+        noise = sample_noise(fold_in(keys, i), x_0.shape[1:])
         x_t = diffuse(schedule, x_0, noise, t)
         x_0_hat, fraction = denoiser(x_t, jnp.full(len(x_0), t), cond)
         if variance != "learned":

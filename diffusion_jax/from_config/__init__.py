@@ -9,18 +9,3 @@ from diffusion_jax.from_config.data import planned_dataset
 from diffusion_jax.from_config.identity import config_hash
 from diffusion_jax.from_config.parts import Parts, build, make_step
 from diffusion_jax.from_config.sampling import SAMPLERS, grids_to_start_from, make_sampler
-
-__all__ = [
-    "SAMPLERS",
-    "Config",
-    "ConfigError",
-    "Parts",
-    "build",
-    "config_hash",
-    "evaluated",
-    "grids_to_start_from",
-    "make_sampler",
-    "make_step",
-    "planned_dataset",
-    "sample_average",
-]

@@ -3,5 +3,3 @@
 from diffusion_jax.plan.devices import plan_here, plan_topology
 from diffusion_jax.plan.hardware import TopologyError, parse_topology
 from diffusion_jax.plan.noise_levels import Plan, make_plan
-
-__all__ = ["Plan", "TopologyError", "make_plan", "parse_topology", "plan_here", "plan_topology"]

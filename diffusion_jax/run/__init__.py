@@ -2,5 +2,3 @@
 
 from diffusion_jax.run.command import run, run_abreast
 from diffusion_jax.run.trained import Run, Trained, open_run
-
-__all__ = ["Run", "Trained", "open_run", "run", "run_abreast"]
