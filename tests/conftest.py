@@ -21,9 +21,13 @@ def pytest_configure(config):
     runtime.enable_compilation_cache()
 
 
+LONGEST = "law run kill golden processes sweep likelihood objectives exponential guided models"
+
+
 def pytest_collection_modifyitems(items):
-    """The two longest files first, so that no process works on one while the others are done."""
-    items.sort(key=lambda item: item.path.name not in ("test_law.py", "test_run.py"))
+    """The longest files first, so that no process works on one while the others are done."""
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST.split())}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 def pytest_collection_finish():
