@@ -1,8 +1,12 @@
 """What all tests share."""
 
+import gc
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before jax is imported: keeps XLA quiet
+# Before jax is imported: XLA is quiet, and hardly optimises, as most programs of tests run once and
+# briefly. Processes that tests start inherit both.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
 
 import jax
 import pytest
@@ -17,9 +21,20 @@ def pytest_configure(config):
     runtime.enable_compilation_cache()
 
 
+LONGEST = "law run kill golden processes sweep likelihood objectives exponential guided models"
+
+
 def pytest_collection_modifyitems(items):
-    """The two longest files first, so that no process works on one while the others are done."""
-    items.sort(key=lambda item: item.path.name not in ("test_law.py", "test_run.py"))
+    """The longest files first, so that no process works on one while the others are done."""
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST.split())}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+def pytest_collection_finish():
+    """What is there by now stays: no later collection of garbage has to look through it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ Samples are held against such a law by their moments and by a two-sample statist
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +54,19 @@ def times_of(name: str) -> np.ndarray:
     return np.asarray(jnp.clip(SCHEDULES[name].time_at(logsnr), 1.5e-3, 0.9995))
 
 
+def one_program(method: Callable) -> Callable:
+    """Compiles a method as one program for each object, instead of operation by operation."""
+
+    @functools.wraps(method)
+    def call(self: object, *args: Any) -> Any:
+        programs = self.__dict__.setdefault("programs", {})
+        if method not in programs:
+            programs[method] = jax.jit(functools.partial(method, self), inline=True)
+        return programs[method](*args)
+
+    return call
+
+
 @dataclasses.dataclass(frozen=True)
 class GaussianMixture:
     """`sum_k weights_k N(means_k, covs_k)` in D dimensions; inputs are `x` `[B, D]`, `t` `[B]`.
@@ -87,14 +102,17 @@ class GaussianMixture:
         cov = second - np.outer(mean, mean)
         return alpha * mean, alpha**2 * cov + sigma**2 * np.eye(len(mean))
 
+    @one_program
     def log_density(self, x: Array, alpha: Array, sigma: Array) -> Array:
         """`log q(x_t)` `[B]` at `x` for `alpha`, `sigma` `[B]` or `[]`."""
         return jax.nn.logsumexp(self._solve(x, alpha, sigma)[0], axis=0)
 
+    @one_program
     def responsibilities(self, x: Array, alpha: Array, sigma: Array) -> Array:
         """Probability of each component given `x_t`, `[B, K]`."""
         return jax.nn.softmax(self._solve(x, alpha, sigma)[0], axis=0).T
 
+    @one_program
     def score(self, x: Array, alpha: Array, sigma: Array) -> Array:
         """`grad log q(x_t)`, `[B, D]`: the mean of `-S_k^-1 (x - alpha m_k)`."""
         logits, along, least, excess = self._solve(x, alpha, sigma)
@@ -102,6 +120,7 @@ class GaussianMixture:
         along = alpha**2 * excess / (least[:, None] + alpha**2 * excess) * along
         return self._combined(x, -jnp.sum(r, axis=0), alpha * r, r[:, None] * along)
 
+    @one_program
     def posterior_mean(
         self, x: Array, alpha: Array, sigma: Array, label: Array | None = None
     ) -> Array:
@@ -166,11 +185,13 @@ class GaussianMixture:
         return jnp.asarray(values[:, :1]), jnp.asarray(excess), jnp.asarray(vectors[:, :, first:])
 
 
+@functools.cache
 def gaussian(std: float, dim: int = 1) -> GaussianMixture:
     """`N(0, std^2 I)`."""
     return GaussianMixture(np.ones(1), np.zeros((1, dim)), std**2 * np.eye(dim)[None])
 
 
+@functools.cache
 def three_components() -> GaussianMixture:
     """A plane mixture in which no two weights, means or covariances are the same."""
     return GaussianMixture(

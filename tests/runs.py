@@ -18,6 +18,7 @@ from configs import default
 from diffusion_jax import from_config, run
 from diffusion_jax.data import ArraySource, Captions, Dataset, Images, Split, load_dataset
 from diffusion_jax.data.sets.points import POINTS
+from diffusion_jax.system.runtime import cache_dir
 from diffusion_jax.types import Context, Key
 
 ROOT = Path(__file__).parents[1]
@@ -98,6 +99,8 @@ def with_eight_devices(function: str, out: Path) -> dict[str, np.ndarray]:
     """Arrays that `function(out)`, "module.name", saves in a process with eight devices."""
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    env["JAX_COMPILATION_CACHE_DIR"] = str(cache_dir() / "compiled")
+    env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     module, name = function.rsplit(".", 1)
     script = f"from {module} import {name}; {name}({str(out)!r})"
     subprocess.run([sys.executable, "-c", script], env=env, cwd=ROOT, check=True)

@@ -24,6 +24,7 @@ from diffusion_jax.diffusion.process import Gaussian
 from diffusion_jax.from_config import SAMPLERS, make_sampler
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.restart import restart_times
+from tests.compiled import optimised_jit
 from tests.oracles import SCHEDULES, as_it_is, assert_law, mixture
 from tests.trajectories import Table, between
 
@@ -164,7 +165,7 @@ def program(case):
             sample_keys(key, jnp.arange(ROWS)),
         )[0]
 
-    return jax.jit(jax.vmap(run, (0, None, None, None)))
+    return optimised_jit(jax.vmap(run, (0, None, None, None)))
 
 
 def assert_laws(case, pairs):
