@@ -24,8 +24,21 @@ def pytest_configure(config):
 LONGEST = "law run kill golden processes sweep likelihood objectives exponential guided models"
 
 
+QUICK_SCHEDULES = {"cosine", "edm", "flow"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before those that are marked are left out
 def pytest_collection_modifyitems(items):
-    """The longest files first, so that no process works on one while the others are done."""
+    """Of what is tested by schedule, as parameter `name`, three are quick, and the others slow.
+
+    The longest files come first, so that no process works on one while the others are done.
+    """
+    from tests.oracles import SCHEDULES
+
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        if params.get("name") in SCHEDULES.keys() - QUICK_SCHEDULES:
+            item.add_marker(pytest.mark.slow)
     order = {f"test_{name}.py": place for place, name in enumerate(LONGEST.split())}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
 

@@ -52,7 +52,7 @@ def numbers_of(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     return {key: float(metrics[key]) for key in ("loss", "grad_norm")}
 
 
-QUICK = ("digits", "points", "imagenet256_dit")
+QUICK = ("digits", "points")
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,7 @@ def test_bad_metadata_is_named_by_file_and_line(tmp_path, line, words):
         load_dataset("folder", data_dir=str(tmp_path))
 
 
+@pytest.mark.slow
 def test_workers_draw_the_same_texts(tmp_path):
     write_folder(tmp_path, [[f"{i} {j}" for j in range(4)] for i in range(20)])
     streams = [
@@ -308,6 +309,7 @@ def prepared(tmp_path_factory):
 
 
 @pytest.mark.parametrize("key", ["", "caption", "nested", "nested/text"])
+@pytest.mark.slow
 def test_captions_of_tfds_sets_belong_to_their_images(prepared, key):
     dataset = load_dataset("captioned", data_dir=prepared, caption_key=key)
     expected = {i: (f"ä {i}",) for i in range(6)}

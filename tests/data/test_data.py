@@ -213,6 +213,7 @@ def test_digits_are_those_of_scikit_learn(digits):
     assert digits.num_classes == len(digits.class_names) == 10
 
 
+@pytest.mark.slow
 def test_digits_need_no_tensorflow(digits, tmp_path):
     script = """
         import sys
@@ -473,6 +474,7 @@ def test_resizing_does_not_alias(tmp_path):
     assert abs(dataset.arrays("train")[0].astype(int) - 127).max() <= 8
 
 
+@pytest.mark.slow
 def test_workers_and_threads_make_the_same_batches(tmp_path):
     for i in range(20):
         save(tmp_path / ("a" if i % 2 else "b") / f"{i}.png", colour=(i, 0, 0))

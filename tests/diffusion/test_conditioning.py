@@ -47,6 +47,7 @@ def network(request):
 
 
 @pytest.mark.parametrize("part", PARTS)
+@pytest.mark.slow
 def test_what_is_off_is_as_what_is_missing_and_each_part_matters(network, part):
     there = [name for name in PARTS[part] if name in COND]
     rest = {name: value for name, value in COND.items() if name not in there}
@@ -55,6 +56,7 @@ def test_what_is_off_is_as_what_is_missing_and_each_part_matters(network, part):
     assert np.all(np.abs(network(COND) - network(rest)).max((1, 2, 3)) > 1e-3)
 
 
+@pytest.mark.slow
 def test_any_subset_runs_and_none_is_unconditional(network):
     none = network(unconditional(COND))
     np.testing.assert_allclose(network({}), none, rtol=1e-5, atol=1e-5)
@@ -64,6 +66,7 @@ def test_any_subset_runs_and_none_is_unconditional(network):
         assert not np.allclose(y, none)
 
 
+@pytest.mark.slow
 def test_rows_of_zeros_are_no_tokens(network):
     longer = np.pad(COND["text"], ((0, 0), (0, 3), (0, 0)))
     y = network(COND)

@@ -182,6 +182,7 @@ def measured(law, tmp_path, by=0.3, known=True):
     return LearnedField()(model)
 
 
+@pytest.mark.slow
 def test_the_evaluator_in_the_plane(tmp_path, small):
     found = measured(POINTS["moons"](), tmp_path)
     names = [f"field_error{kind}_t{t:.2f}" for kind in ("", "_label") for t in TIMES]

@@ -134,6 +134,7 @@ def test_ode_in_one_and_two_dimensions(name, dim, probes):
 
 
 @pytest.mark.parametrize("name", FIVE)
+@pytest.mark.slow
 def test_ode_in_64_dimensions(name):
     """Mean of 256 examples; Hutchinson's own error is all the error there is.
 

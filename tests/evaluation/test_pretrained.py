@@ -65,6 +65,7 @@ def nhwc(name):
 
 @pytest.mark.usefixtures("_drawn")
 @pytest.mark.parametrize("name", ["inception", "efflite0"])
+@pytest.mark.slow
 def test_logits_and_features_are_those_of_the_published_code(name):
     logits, features = load_pretrained(name, name)(REFERENCE["images"])
     expected = REFERENCE[{"inception": "inception_unbiased", "efflite0": "efflite0_logits"}[name]]
@@ -106,6 +107,7 @@ def test_resizing_is_that_of_the_published_code():
         ("dinov2_vits14_reg", 22_057_728, 384),
     ],
 )
+@pytest.mark.slow
 def test_sizes_are_the_published_ones(name, parameters, features):
     pretrained = PRETRAINED[name]
     shapes = pretrained.shapes()

@@ -53,6 +53,7 @@ def far(x):
 
 
 @pytest.mark.parametrize("way", [renoised, inverted])
+@pytest.mark.slow
 def test_variants_are_the_farther_the_stronger_and_samples_at_last(way):
     distances = [far(varied(way, s)) for s in (0.1, 0.4, 0.7, 1.0)]
     assert np.all(np.diff(distances) > 0.02), distances
@@ -131,6 +132,7 @@ def test_variants_of_a_file_are_drawn(trained: Path, tmp_path: Path, by: str) ->
         ({"interpolate": ("a", "b"), "vary__image": "a.png"}, "do not go together"),
     ],
 )
+@pytest.mark.slow
 def test_what_cannot_be_varied_is_one_line(
     trained: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], says: str
 ) -> None:

@@ -31,5 +31,6 @@ def test_intervals_contain_the_truth(metric: str) -> None:
     assert 0.90 <= share <= 0.99
 
 
+@pytest.mark.slow
 def test_every_metric_is_there() -> None:
     assert set(simulated()) == set(METRICS)

@@ -72,6 +72,7 @@ def test_a_condition_lies_beside_samples_of_the_same_axes(sizes):
 @pytest.mark.parametrize(
     ("sizes", "changes"), [((4, 8), {}), ((8,), {"resblock_updown": True, "context_dim": 3})]
 )
+@pytest.mark.slow
 def test_a_unet_along_an_axis_on_which_nothing_varies(sizes, changes):
     """With kernels that do not look along the last axis, it is the UNet of one axis less."""
     net = UNet(8, (1, 2), 1, (0,), dropout=0.0, image_channels=2, out_channels=3, **changes)

@@ -92,6 +92,7 @@ def random_params(net):
     ],
     ids=["ddpm_cifar10", "adm_imagenet64", "dit_s2", "dit_xl2"],
 )
+@pytest.mark.slow
 def test_parameters_and_flops_are_the_published_ones(net, size, channels, millions, gigaflops):
     x = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.float32)
@@ -101,6 +102,7 @@ def test_parameters_and_flops_are_the_published_ones(net, size, channels, millio
     assert count_flops(net.apply, params, x, t, {}) / 1e9 == pytest.approx(gigaflops, rel=5e-3)
 
 
+@pytest.mark.slow
 def test_stable_diffusions_unet_has_its_parameters_and_flops():
     """Version 1-5: what diffusers counts; 401.6 G multiply-adds for 512 x 512 pixels."""
     x, t = jax.ShapeDtypeStruct((1, 64, 64, 4), jnp.float32), jax.ShapeDtypeStruct((1,), np.float32)
@@ -323,6 +325,7 @@ def test_label_minus_one_is_no_label(net):
 
 
 @pytest.mark.parametrize("name", ["adm", "dit"])
+@pytest.mark.slow
 def test_bfloat16_computes_in_bfloat16_and_returns_float32(name):
     net = SMALL_NETS[name]
     params = random_params(net)

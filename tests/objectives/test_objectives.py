@@ -486,6 +486,7 @@ def test_networks_are_told_the_time_as_the_process_tells_it(x64):
     np.testing.assert_allclose(network.t, 1000 * metrics["t"], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_loss_does_not_depend_on_how_the_batch_is_split():
     context, batch, network = context_of(jax.random.key(4)), make_batch(12), Recorder()
     times, half = Times(uniform(0.02, 0.98), 12), Conditioning(dropout=0.5)

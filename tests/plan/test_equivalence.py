@@ -83,6 +83,7 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize("case", SAME)
+@pytest.mark.slow
 def test_same_objectives_have_the_same_gradients(case):
     found = compare_objectives(*(config(words) for words in SAME[case]))
     assert found.deviation < 1e-6, found
@@ -90,6 +91,7 @@ def test_same_objectives_have_the_same_gradients(case):
 
 
 @pytest.mark.parametrize("case", DIFFERENT)
+@pytest.mark.slow
 def test_different_objectives_are_told_apart(case):
     """In either order."""
     first, second = (config(words) for words in DIFFERENT[case])

@@ -93,6 +93,7 @@ def test_traffic_and_peak_memory_of_known_programs():
     assert 4 * 100 * 10 < count_peak_memory(stacked(jax.checkpoint(deep)), x) < 4 * 100 * 20
 
 
+@pytest.mark.slow
 def test_memory_by_part_is_that_of_the_arrays():
     replicated = program()
     size = 4 * replicated.parameters
@@ -145,6 +146,7 @@ def test_frozen_parameters_are_a_part_of_their_own():
     assert with_frozen(plain).exchanged == plain.exchanged
 
 
+@pytest.mark.slow
 def test_a_step_with_frozen_parameters_is_planned_and_measured():
     small = {"model.dit.hidden_size": 16, "model.dit.depth": 1, "train.batch_size": 4}
     planned = with_frozen(program(1, "cpu", **small))
@@ -175,6 +177,7 @@ def test_a_step_with_frozen_parameters_is_planned_and_measured():
         ),
     ],
 )
+@pytest.mark.slow
 def test_the_plan_in_words(topology, changes, says):
     planned = program(**changes)
     lines = plan_topology(planned.config, planned.dataset, parse_topology(topology))
@@ -245,6 +248,7 @@ def test_the_table_is_in_units():
         assert 0 < math.log(hardware.flops / hardware.bandwidth) < 10
 
 
+@pytest.mark.slow
 def test_a_network_that_compares_is_planned_too():
     """It has no noise levels, and no blocks that could be computed again."""
     config = default.get_config()

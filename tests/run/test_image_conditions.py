@@ -211,6 +211,7 @@ def test_a_run_is_given_held_out_pictures_and_their_names(trained: Path) -> None
 
 
 @pytest.mark.parametrize("prompts", [(), ("white",)])
+@pytest.mark.slow
 def test_a_picture_is_enlarged(
     trained: Path, tmp_path: Path, monkeypatch: Any, prompts: tuple[str, ...]
 ) -> None:
@@ -289,6 +290,7 @@ def test_what_cannot_be_given_is_refused(changes: dict[str, Any], says: str) -> 
         ({"sample__vary__image": "a.png"}, "sample.vary.image and sample.upscale.image do not go"),
     ],
 )
+@pytest.mark.slow
 def test_what_cannot_be_enlarged_is_one_line(
     trained: Path, monkeypatch: Any, capsys: Any, changes: dict[str, Any], says: str
 ) -> None:

@@ -39,6 +39,7 @@ from tests.runs import (
 pytestmark = pytest.mark.usefixtures("noise")
 
 
+@pytest.mark.slow
 def test_the_whole_job_and_what_it_leaves(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     whole = {"train__heldout_every": 3, "train__sample_every": 3}
     assert run.run(tiny(**whole), tmp_path / "run", "all") == 0
@@ -531,6 +532,7 @@ def test_a_workdir_keeps_to_its_config(tmp_path: Path, capsys: pytest.CaptureFix
     assert run.run(tiny(train__steps=1, sample__steps=2), tmp_path, "sample") == 0
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_not_finite_is_skipped_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

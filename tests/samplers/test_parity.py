@@ -105,6 +105,7 @@ def read(run, schedule):
 
 
 @pytest.mark.parametrize("run", CASES)
+@pytest.mark.slow
 def test_trajectory(x64, monkeypatch, run):
     schedule, factory = CASES[run]
     sampler, oracle = factory(schedule), three_components().denoiser(schedule)

@@ -30,6 +30,7 @@ SAMPLERS = {
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.slow
 def test_samples_are_their_own_and_of_the_right_law(sampler):
     times = karras_times(200 if sampler == "euler_maruyama" else 40)
     if sampler == "restart":
