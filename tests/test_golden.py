@@ -13,7 +13,6 @@ import pytest
 from diffusion_jax.data import train_batches
 from diffusion_jax.from_config import build, make_step
 from diffusion_jax.training.state import create_state
-from tests.compiled import quick_jit
 from tests.runs import CONFIGS, ROOT, config_with_noise
 
 GOLDEN = ROOT / "tests/reference/golden_steps.json"
@@ -41,9 +40,9 @@ def numbers_of(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     config.update_from_flattened_dict(SMALL)
     config.model.unet.head_dim = min(config.model.unet.head_dim, 8)
     parts = build(config)
-    init = quick_jit(lambda key: create_state(parts.task.init(key), *tools))
+    init = jax.jit(lambda key: create_state(parts.task.init(key), *tools))
     tools, reader = (parts.optimizer, parts.averages), parts.task.reader
-    state, step = init(jax.random.key(config.seed)), quick_jit(make_step(config, parts))
+    state, step = init(jax.random.key(config.seed)), jax.jit(make_step(config, parts))
     embed = (lambda ids: reader([f"text {i}" for i in ids])) if reader else None
     batches = train_batches(parts.dataset, batch_size=4, seed=0, prefetch=0, embed=embed)
     for _ in range(2):

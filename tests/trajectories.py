@@ -16,7 +16,6 @@ from scipy.integrate import solve_ivp
 
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.types import Denoised
-from tests.compiled import quick_jit
 from tests.oracles import SCHEDULES, three_components
 
 MOST = 800
@@ -96,7 +95,7 @@ def program(factory, dtype, name=None):
     """
     mixture = three_components()
 
-    @quick_jit
+    @jax.jit
     def run(table, times, steps, x, exact, forced, constant):
         schedule = SCHEDULES[name] if name else Table(*table)
         sampler = factory(schedule)

@@ -18,12 +18,9 @@ from diffusion_jax.system.runtime import cache_dir
 from diffusion_jax.text import Reader
 from diffusion_jax.types import Condition, Embed, Params
 
-NAMES = 25
-"""Held-out names that are drawn where no prompt is given."""
-SEED = 0
-"""Of masks and of added noise: a picture's are the same whenever it is given."""
-TOWARDS = "towards"
-"""Beside what the network is given: vectors of texts as the judge of guidance has them."""
+NAMES = 25  # held-out names that are drawn where no prompt is given
+SEED = 0  # of masks and of added noise: a picture's are the same whenever it is given
+TOWARDS = "towards"  # beside what the network is given: texts as the judge of guidance has them
 
 
 @dataclasses.dataclass(frozen=True)

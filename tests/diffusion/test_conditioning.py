@@ -12,7 +12,6 @@ from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.models.attention import attention
 from diffusion_jax.models.dit import DiT
 from diffusion_jax.models.unet import UNet
-from tests.compiled import quick_jit
 
 B, SIZE, RNG = 3, 8, np.random.default_rng(0)
 X, T = RNG.normal(size=(B, SIZE, SIZE, 1)).astype(np.float32), np.array([100, 500, 900], np.float32)
@@ -43,7 +42,7 @@ def network(request):
         return (0.2 * values).astype(np.float32)
 
     params = jax.tree_util.tree_map_with_path(drawn, shapes)
-    return quick_jit(lambda cond: net.apply({"params": params}, X, T, cond))
+    return jax.jit(lambda cond: net.apply({"params": params}, X, T, cond))
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -25,7 +25,6 @@ from diffusion_jax.diffusion.langevin import TAUS, Langevin
 from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.samplers.cld import cld
 from diffusion_jax.types import Array, Denoised
-from tests.compiled import quick_jit
 from tests.oracles import SCHEDULES, assert_own_and_right, karras_times, keys_of, three_components
 from tests.trajectories import Table, whole, x_0_hat
 
@@ -261,7 +260,7 @@ MOST = 200
 def program(order, dtype):
     """`(schedule, times, x, w or None) -> (x, w)`; the denoiser says NaN at `sigma = 0`."""
 
-    @quick_jit
+    @jax.jit
     def run(table, times, steps, x, w, drawn, keys):
         schedule = Table(*table)
         sampler = cld(schedule, order)

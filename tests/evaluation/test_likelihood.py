@@ -17,7 +17,6 @@ from diffusion_jax.evaluation.likelihood import ancestral_bound, ode_nll, variat
 from diffusion_jax.samplers.adaptive import velocity
 from diffusion_jax.samplers.ode import coordinate
 from diffusion_jax.types import Denoised
-from tests.compiled import quick_jit
 from tests.oracles import SCHEDULES, GaussianMixture, gaussian, three_components
 
 NAMES = tuple(SCHEDULES)
@@ -87,7 +86,7 @@ def ode(dim, probes, names=tuple(FIVE), least=1e-3):
     """`(name, x, keys, tolerance) -> OdeLikelihood` of a mixture."""
     law = mixture(dim)
 
-    @quick_jit
+    @jax.jit
     def run(index, x, keys, tolerance):
         schedule = Chosen(names, index)
         denoiser = law.denoiser(schedule)
@@ -163,7 +162,7 @@ def test_velocity_is_the_same_for_every_schedule(name):
     def denoise(x_t, t):
         return law.denoiser(schedule)(x_t, t, {})
 
-    run = quick_jit(functools.partial(velocity, schedule, denoise))
+    run = jax.jit(functools.partial(velocity, schedule, denoise))
     for u in (1.4e-3, 0.03, 0.5, 0.9, last):
         expected = (y - law.posterior_mean(y, 1 - u, u)) / u
         np.testing.assert_allclose(run(jnp.float32(u), y), expected, rtol=5e-3, atol=5e-3)
@@ -177,7 +176,7 @@ def bound_in_the_plane():
     """`(name, factor) -> Bound`, and the data; with the mixture's denoiser times a factor."""
     law = mixture(2)
 
-    @quick_jit
+    @jax.jit
     def run(index, x, keys, factor):
         schedule = Chosen(NAMES, index)
         exact = law.denoiser(schedule)
@@ -212,7 +211,7 @@ def test_variational_bound_of_the_exact_denoiser_is_tight():
     law, num = mixture(64), 1024
     x, schedule = law.sample(jax.random.key(0), num), SCHEDULES["flow"]
 
-    @quick_jit
+    @jax.jit
     def run(x, keys):
         return variational_bound(law.denoiser(schedule), schedule, x, {}, keys, levels=0)
 
@@ -229,7 +228,7 @@ def test_variational_bound_of_a_normal_law():
     std, num, low, high = 0.7, 4096, -1.0, 2.0
     law, schedule = gaussian(std, 16), SCHEDULES["ddpm"]
 
-    @quick_jit
+    @jax.jit
     def run(x, keys):
         denoiser = law.denoiser(schedule)
         return variational_bound(denoiser, schedule, x, {}, keys, 0, 16, low, high)
@@ -280,7 +279,7 @@ def test_bound_of_levels_is_their_entropy():
     law, entropy = in_levels()
     x, schedule = law.sample(jax.random.key(0), 2048), SCHEDULES["flow"]
 
-    @quick_jit
+    @jax.jit
     def run(x, keys):
         denoiser = law.denoiser(schedule)
         return variational_bound(denoiser, schedule, x, {}, keys, levels=256, samples=64)
@@ -298,7 +297,7 @@ def test_ancestral_bound_falls_to_the_entropy(variance):
     law, entropy = in_levels()
     x, keys, schedule = law.sample(jax.random.key(0), 1024), keys_of(1024), SCHEDULES["flow"]
 
-    @quick_jit
+    @jax.jit
     def run(times, x, keys):
         return ancestral_bound(law.denoiser(schedule), schedule, times, x, {}, keys, variance, 256)
 
@@ -354,7 +353,7 @@ def test_ancestral_terms_are_those_of_normal_laws(x64, name):
 def chain(variance):
     """`(x_0_hat, fraction) -> Bound` of the 256 levels along four steps of DDPM's."""
 
-    @quick_jit
+    @jax.jit
     def run(x_0_hat, fraction):
         x, times = jnp.asarray(LEVELS)[:, None], jnp.array([0.004, 0.003, 0.002, 0.001, 0.0])
 
@@ -432,7 +431,7 @@ def test_an_example_does_not_depend_on_its_batch(which):
             ancestral_bound(denoiser, schedule, jnp.linspace(1, 0, 5), x, {}, keys, "small", 256)
         ),
     }[which]
-    run, order = quick_jit(run), jnp.array([3, 3, 2, 0, 1, 2])
+    run, order = jax.jit(run), jnp.array([3, 3, 2, 0, 1, 2])
     tolerance = 1e-2 if which == "ode" else 1e-5
     np.testing.assert_allclose(
         run(x[order], keys[order]), run(x, keys)[order], rtol=1e-4, atol=tolerance

@@ -28,7 +28,6 @@ from diffusion_jax.evaluation.pretrained import (
 from diffusion_jax.models import weights
 from diffusion_jax.models.efficientnet import depthwise_conv_by_shifts
 from diffusion_jax.models.vision_transformer import VisionTransformer
-from tests.compiled import quick_jit
 
 REFERENCE = np.load(pathlib.Path(__file__).parents[1] / "reference" / "extractors.npz")
 SHAPES = json.loads(str(REFERENCE["shapes"]))
@@ -52,7 +51,6 @@ def _drawn(monkeypatch):
         weights, "read_tensors", lambda name: {n: drawn(n, s) for n, s in SHAPES[name].items()}
     )
     monkeypatch.setattr("diffusion_jax.evaluation.pretrained.file_digest", lambda name: "")
-    monkeypatch.setattr(jax, "jit", quick_jit)
 
 
 def relative_error(found, expected):
@@ -144,11 +142,10 @@ def test_grey_is_repeated_and_values_are_as_each_network_takes_them():
     assert "TensorFlow 1" in INCEPTION.preprocessing
 
 
-def test_the_trained_weights_of_the_package(monkeypatch):
+def test_the_trained_weights_of_the_package():
     path = packaged(EFFLITE0)
     if path is None:
         pytest.skip(f"{EFFLITE0.package} is not installed: see requirements-dev.txt")
-    monkeypatch.setattr(jax, "jit", quick_jit)
     extractor = load_pretrained("efflite0", path)
     logits, features = extractor(REFERENCE["images"])
     assert relative_error(logits, REFERENCE["trained_logits"]) < 2e-5

@@ -15,7 +15,6 @@ from diffusion_jax.models.clip import TextTower
 from diffusion_jax.models.weights import WeightsError
 from diffusion_jax.text import TextEncoder, byte_tokens, embed_all, load_tokeniser
 from diffusion_jax.text import cache as text_cache
-from tests.compiled import quick_jit
 from tests.texts import CAPTIONS, LENGTH, TEXTS, TOWER, write_clip, write_tokeniser
 
 
@@ -156,7 +155,6 @@ def test_a_tower_that_cannot_be_is_refused():
 
 
 def test_clip_is_made_of_its_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(jax, "jit", quick_jit)
     monkeypatch.setattr(choice, "TextTower", Small)
     weights = write_clip(tmp_path)
     config = settings("clip", weights=str(weights), **SIZES)

@@ -18,7 +18,6 @@ from diffusion_jax.models.layers import (
 )
 from diffusion_jax.models.products import plain_conv
 from diffusion_jax.models.unet import UNet
-from tests.compiled import quick_jit
 
 T = jnp.array([0.1, 0.9])
 
@@ -86,7 +85,7 @@ def test_a_unet_along_an_axis_on_which_nothing_varies(sizes, changes):
         wide[..., leaf.shape[0] // 2, :, :] = leaf
         return wide
 
-    apply = quick_jit(net.apply)
+    apply = jax.jit(net.apply)
     y = apply(params, x, T, {"image": image, "text": text})
     assert y.shape == x.shape
     wide_x, wide_image = (np.repeat(a[..., None, :], 4, axis=-2) for a in (x, image))

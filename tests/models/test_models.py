@@ -35,7 +35,6 @@ from diffusion_jax.models.products import (
 )
 from diffusion_jax.models.remat import REMAT
 from diffusion_jax.models.unet import UNet
-from tests.compiled import quick_jit
 
 ADM_64 = UNet(
     channels=192,
@@ -135,7 +134,7 @@ def test_unet_with_text_agrees_with_diffusers():
         return (values + name.endswith("scale")).astype(np.float32)
 
     params = jax.tree_util.tree_map_with_path(drawn, shapes)
-    y = quick_jit(net.apply)({"params": params}, *args)
+    y = jax.jit(net.apply)({"params": params}, *args)
     assert np.abs(reference["y"]).max() > 0.3
     np.testing.assert_allclose(y, reference["y"], atol=1e-4)
 
@@ -167,7 +166,7 @@ def test_gradients_are_the_same_whatever_is_recomputed(net):
     assert flops["none"] <= flops["dots_saveable"] <= flops["dots_with_no_batch_dims_saveable"]
     assert flops["dots_with_no_batch_dims_saveable"] <= flops["full"]
     assert 1.15 * flops["none"] < flops["full"] < 1.4 * flops["none"]
-    one, other = (quick_jit(program(policy))(params) for policy in ("none", "full"))
+    one, other = (jax.jit(program(policy))(params) for policy in ("none", "full"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), one, other)
 
 
@@ -296,12 +295,12 @@ def test_conv_layer_is_the_same_at_every_stride_and_size():
 def test_output_is_zero_at_initialisation_and_reads_every_input_after(name):
     net = SMALL_NETS[name]
     key = jax.random.key(0, impl="rbg")  # threefry takes long to compile
-    output, _ = quick_jit(net.init_with_output)(key, X, T, {})
+    output, _ = jax.jit(net.init_with_output)(key, X, T, {})
     assert output.shape == X.shape
     assert output.dtype == jnp.float32
     assert not output.any()
 
-    params, apply = random_params(net), quick_jit(net.apply)
+    params, apply = random_params(net), jax.jit(net.apply)
     output = apply(params, X, T, {})
     assert jnp.abs(output - apply(params, X + 0.1, T, {})).max() > 1e-3
     assert jnp.abs(output - apply(params, X, T / 2, {})).max() > 1e-3
@@ -313,7 +312,7 @@ def test_output_is_zero_at_initialisation_and_reads_every_input_after(name):
     "net", [UNet(**SMALL, num_classes=3), DiT(hidden_size=32, depth=1, num_heads=4, num_classes=3)]
 )
 def test_label_minus_one_is_no_label(net):
-    params, apply = random_params(net), quick_jit(net.apply)
+    params, apply = random_params(net), jax.jit(net.apply)
     none = apply(params, X, T, {})
     np.testing.assert_array_equal(none, apply(params, X, T, {"label": jnp.array([-1, -1])}))
     mixed = apply(params, X, T, {"label": jnp.array([-1, 2])})
@@ -337,16 +336,16 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32(name):
         for line in jaxpr.splitlines()
         if "= dot_general" in line or "= conv_general_dilated" in line
     )
-    output = quick_jit(half.apply)(params, X, T, {})
+    output = jax.jit(half.apply)(params, X, T, {})
     assert output.dtype == jnp.float32
-    expected = quick_jit(net.apply)(params, X, T, {})
+    expected = jax.jit(net.apply)(params, X, T, {})
     assert 0 < jnp.abs(output - expected).max() < 0.1 * jnp.abs(expected).max()
 
 
 def test_dropout_is_on_in_training_only():
     net = UNet(**SMALL, dropout=0.5)
     params = random_params(net)
-    apply = quick_jit(net.apply, static_argnames="train")
+    apply = jax.jit(net.apply, static_argnames="train")
     outputs = [
         apply(params, X, T, {}, train=True, rngs={"dropout": jax.random.key(i, impl="rbg")})
         for i in (0, 0, 1)

@@ -9,7 +9,6 @@ from diffusion_jax.models.attention import masked_attention, token_mask
 from diffusion_jax.models.clip import TextTower
 from diffusion_jax.text import BYTE_END, BYTE_VOCABULARY, byte_tokens
 from diffusion_jax.text.tokens import BYTE_START
-from tests.compiled import quick_jit
 from tests.texts import TEXTS
 
 LENGTH = 12
@@ -55,8 +54,8 @@ def test_half_a_surrogate_pair_is_a_question_mark():
 def tower():
     """`tokens -> features, vectors` of a tower with drawn weights, and these."""
     tokens = jnp.asarray(byte_tokens(WORDS, LENGTH).ids)
-    variables = quick_jit(TOWER.init)(jax.random.key(0), tokens)
-    run = quick_jit(TOWER.apply)
+    variables = jax.jit(TOWER.init)(jax.random.key(0), tokens)
+    run = jax.jit(TOWER.apply)
     return lambda tokens: run(variables, jnp.asarray(tokens)), variables
 
 
@@ -88,7 +87,7 @@ def test_a_token_sees_later_ones_only_if_the_tower_is_not_causal(tower):
     shared = 6  # the beginning and "same "
     features, others = (np.asarray(tower[0](ids)[0])[0, :shared] for ids in (here, there))
     assert np.all(np.any(np.abs(features - others) > 1e-4, axis=-1))
-    causal = quick_jit(TOWER.clone(causal=True).apply)
+    causal = jax.jit(TOWER.clone(causal=True).apply)
     features, others = (np.asarray(causal(tower[1], ids)[0])[0] for ids in (here, there))
     np.testing.assert_allclose(features[:shared], others[:shared], atol=1e-6)
     assert np.abs(features[shared] - others[shared]).max() > 1e-4
@@ -106,13 +105,13 @@ def test_the_vector_is_that_of_the_first_end(tower):
 def test_every_parameter_learns_and_no_text_teaches_none():
     tower = TOWER.clone(projection=8)
     ids = jnp.asarray(byte_tokens(WORDS, LENGTH).ids).at[1].set(-1)
-    variables = quick_jit(tower.init)(jax.random.key(0), ids)
+    variables = jax.jit(tower.init)(jax.random.key(0), ids)
 
     def loss(params, ids):
         features, pooled = tower.apply(params, ids)
         return jnp.sum(jnp.sin(features)) + jnp.sum(jnp.sin(pooled))
 
-    gradient = quick_jit(jax.grad(loss))
+    gradient = jax.jit(jax.grad(loss))
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient(variables, ids)):
         name = jax.tree_util.keystr(path)
         assert np.all(np.isfinite(leaf)), name
@@ -125,7 +124,7 @@ def test_every_parameter_learns_and_no_text_teaches_none():
 def test_bfloat16_is_near_and_gives_float32(tower):
     ids = byte_tokens(WORDS, LENGTH).ids
     exact = tower[0](ids)
-    found = quick_jit(TOWER.clone(dtype=jnp.bfloat16).apply)(tower[1], ids)
+    found = jax.jit(TOWER.clone(dtype=jnp.bfloat16).apply)(tower[1], ids)
     for half, whole in zip(found, exact, strict=True):
         assert half.dtype == jnp.float32
         assert 0 < np.abs(half - whole).max() < 0.1
@@ -135,7 +134,7 @@ def test_initial_weights_are_of_the_sizes_of_clip():
     """`initialize_parameters` of openai/CLIP, with width 64, 3 layers and a projection."""
     tower = TextTower(positions=64, width=64, depth=3, heads=4, projection=64, **SMALL)
     tokens = jnp.zeros((1, 5), jnp.int32)
-    found = quick_jit(tower.init)(jax.random.key(0), tokens)["params"]
+    found = jax.jit(tower.init)(jax.random.key(0), tokens)["params"]
     layer = found["text_model.encoder.layers.1"]
     for weights, std in (
         (found["text_model.embeddings.token_embedding"]["embedding"], 0.02),

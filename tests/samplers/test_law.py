@@ -24,7 +24,6 @@ from diffusion_jax.diffusion.process import Gaussian
 from diffusion_jax.from_config import SAMPLERS, make_sampler
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.restart import restart_times
-from tests.compiled import optimised_jit
 from tests.oracles import SCHEDULES, as_it_is, assert_law, mixture
 from tests.trajectories import Table, between
 
@@ -165,7 +164,9 @@ def program(case):
             sample_keys(key, jnp.arange(ROWS)),
         )[0]
 
-    return optimised_jit(jax.vmap(run, (0, None, None, None)))
+    # These run for seconds: unlike other programs of tests (conftest.py) they are worth optimising.
+    options = {"xla_backend_optimization_level": 2}
+    return jax.jit(jax.vmap(run, (0, None, None, None)), compiler_options=options)
 
 
 def assert_laws(case, pairs):

@@ -31,7 +31,6 @@ from diffusion_jax.samplers.sde import (
     euler_maruyama,
 )
 from diffusion_jax.types import Denoised
-from tests.compiled import quick_jit
 from tests.oracles import three_components
 
 REFERENCE = np.load(pathlib.Path(__file__).parents[1] / "reference" / "samplers.npz")
@@ -129,7 +128,7 @@ def test_trajectory(x64, monkeypatch, run):
         steps = times[:-1], times[1:], noise
         return jax.lax.scan(body, (x, sampler.init(x)), steps)[1]
 
-    np.testing.assert_allclose(quick_jit(follow)(states[0]), states[1:], rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(jax.jit(follow)(states[0]), states[1:], rtol=1e-10, atol=1e-10)
 
 
 def test_reference_is_of_the_same_mixture_and_all_of_it_is_compared():

@@ -16,7 +16,6 @@ from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.samplers.sde import ancestral
 from diffusion_jax.types import Denoised, Sampler
-from tests.compiled import quick_jit
 from tests.oracles import CLEAN, SCHEDULES, gaussian, keys_of, three_components
 from tests.trajectories import Table, values
 
@@ -51,7 +50,7 @@ def states_from_table(sampler):
         schedule = Table(times[::-1], alphas[::-1], sigmas[::-1])
         return oracle_run(schedule, SAMPLERS[sampler](schedule), times, keep_every=1)[1]
 
-    return quick_jit(run)
+    return jax.jit(run)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

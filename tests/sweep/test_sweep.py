@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import scipy.stats
@@ -19,7 +18,6 @@ from diffusion_jax.sweep import Sweep, command, execute
 from diffusion_jax.sweep.design import check, load, make_runs
 from diffusion_jax.sweep.expression import expand
 from diffusion_jax.sweep.work import finished, units, work
-from tests.compiled import quick_jit
 from tests.runs import final_state, tiny
 
 WHOLE = {"train__heldout_every": 3, "evaluate__num_samples": 20}
@@ -187,8 +185,7 @@ def test_places(monkeypatch):
 
 
 @pytest.mark.slow
-def test_seeds_abreast_train_the_networks_of_single_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(jax, "jit", quick_jit)
+def test_seeds_abreast_train_the_networks_of_single_runs(tmp_path):
     runs = make_runs(
         load("seed=0,1,2,3,4,5,6,7"), tiny(train__heldout_every=3, ema__lengths=(0.1,))
     )

@@ -17,7 +17,6 @@ from diffusion_jax.models.weights import WeightsError, packaged_file, read_tenso
 from diffusion_jax.text import load_encoder, load_tokeniser
 from diffusion_jax.text.encoder import MINILM_FILE, MINILM_PACKAGE
 from diffusion_jax.text.tokens import pad
-from tests.compiled import quick_jit
 from tests.texts import (
     CAPTIONS,
     LENGTH,
@@ -33,11 +32,6 @@ from tests.texts import (
 )
 
 CASES = [f"{name}_{last}" for name in ("quick_gelu", "gelu") for last in ("plain", "projected")]
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(jax, "jit", quick_jit)
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,6 @@ from diffusion_jax.training.ema import (
 from diffusion_jax.training.snapshots import Snapshots
 from diffusion_jax.training.state import TrainState, create_state
 from diffusion_jax.training.step import make_train_step
-from tests.compiled import quick_jit
 from tests.runs import tiny
 
 pytestmark = pytest.mark.usefixtures("noise")
@@ -302,7 +301,6 @@ def test_a_run_with_lengths(
     flat = lambda images: images.reshape(len(images), -1)  # noqa: E731
     seen = Extractor("noise_cnn", "", "", lambda x: (flat(x)[:, :10], flat(x)[:, 10:20]))
     monkeypatch.setattr(from_config.evaluators, "make_extractor", lambda *a: seen)
-    monkeypatch.setattr(jax, "jit", quick_jit)
     quiet = {"train__checkpoint_every": 2}
     config = tiny(ema__lengths=(0.05, 0.1), ema__snapshot_every=2, **quiet)
     assert run.run(config, tmp_path, "train") == 0
