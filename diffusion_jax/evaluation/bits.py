@@ -16,8 +16,8 @@ from diffusion_jax.evaluation.likelihood import (
     ode_nll,
     variational_bound,
 )
-from diffusion_jax.evaluation.model import Evaluator, Model, Result, chosen, entry
-from diffusion_jax.metrics.intervals import normal, variance_of_mean
+from diffusion_jax.evaluation.model import SPLITS, Evaluator, Model, Result, chosen, count, entry
+from diffusion_jax.metrics.intervals import mean, too_few
 from diffusion_jax.system.devices import in_batches
 
 
@@ -34,7 +34,10 @@ class Bits(Evaluator):
     variance: str  # of the ancestral sampler
 
     def __call__(self, model: Model) -> Result:
-        """`bits_ode_heldout`, `bits_bound_...`, `bits_ancestral_...`, and of `train`."""
+        """`bits_ode_heldout`, `bits_bound_...`, `bits_ancestral_...`, and of `train`.
+
+        Of each split from `LEAST` items on.
+        """
         generator = model.draws
         schedule, codec = gaussian(generator.process).schedule, generator.codec
         times = jnp.unique(generator.times)[::-1]  # Restart goes over some of them again
@@ -62,7 +65,11 @@ class Bits(Evaluator):
             return found
 
         result: Result = {}
-        for split in ("heldout", "train"):
+        for split in SPLITS:
+            if why := too_few(counted := count(model.dataset, split, self.num)):
+                for name in ("ode", "bound", *["ancestral"] * bool(levels)):
+                    result[f"bits_{name}_{split}"] = entry(why, counted[1], model.passport)
+                continue
             each = chosen(model, split, self.num)
             whole = model.params, dict(model.frozen), jax.random.key(model.seed)
             found = in_batches(program, whole, each, model.batch_size)
@@ -72,13 +79,14 @@ class Bits(Evaluator):
                 "bound": {"evaluations": self.noise_levels},
                 "ancestral": {"evaluations": len(times) - 1, "variance": self.variance},
             }
-            if self.probes > 1:  # of the mean over items, by the probes alone: the interval has it
+            if (
+                self.probes > 1 and np.isfinite(found["ode"]).all()
+            ):  # of the mean over items, by the probes alone: the interval has it
                 error = np.sqrt(found["ode"].var(1, ddof=1).mean() / found["ode"].size)
                 cost["ode"]["hutchinson_standard_error"] = float(error)
             about = f"{model.dataset.name} {split} {model.dataset.fingerprint}"
             for name, bits in found.items():
                 bits = bits.reshape(len(bits), -1).mean(1)
-                mean = normal(float(bits.mean()), variance_of_mean(bits))
-                made = entry(mean, len(bits), model.passport, reference=about, **cost[name])
+                made = entry(mean(bits), len(bits), model.passport, reference=about, **cost[name])
                 result[f"bits_{name}_{split}"] = made
         return result

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.diffusion.corruption import sample_keys
-from diffusion_jax.evaluation.model import Evaluator, Model, Result, chosen, entry
-from diffusion_jax.metrics.intervals import Estimate, Z, normal, variance_of_mean
+from diffusion_jax.evaluation.model import SPLITS, Evaluator, Model, Result, chosen, count, entry
+from diffusion_jax.metrics.intervals import Estimate, Z, mean, too_few, variance_of_mean
 from diffusion_jax.system.devices import in_batches
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -31,18 +31,22 @@ class Denoising(Evaluator):
         Of each of `TIMES`, held-out over training. Intervals are over items, with this network
         given.
         """
-        if not len(model.dataset.splits["heldout"]):
-            return {}
-        seen, unseen = (_errors(model, split, self.num) for split in ("train", "heldout"))
         result: Result = {}
         about = {"reference": f"{model.dataset.name} {model.dataset.fingerprint}"}
-        for t, a, b in zip(TIMES, seen.T, unseen.T, strict=True):
+        counts = {split: count(model.dataset, split, self.num) for split in SPLITS}
+        errors = {
+            split: _errors(model, split, self.num) for split in SPLITS if not too_few(counts[split])
+        }
+        for place, t in enumerate(TIMES):
             passport = {**model.passport, **about, "t": t}
-            for split, errors in (("train", a), ("heldout", b)):
-                found = normal(float(errors.mean()), variance_of_mean(errors))
-                result[f"denoising_error_{split}_t{t:.2f}"] = entry(found, len(errors), passport)
-            gap = entry(ratio(b, a), len(b), passport, n_train=len(a))
-            result[f"denoising_gap_t{t:.2f}"] = gap
+            at = {split: each[:, place] for split, each in errors.items()}
+            for split, (_, num, _) in counts.items():
+                found = too_few(counts[split]) or mean(at[split])
+                result[f"denoising_error_{split}_t{t:.2f}"] = entry(found, num, passport)
+            gap = too_few(*counts.values()) or ratio(at["heldout"], at["train"])
+            nums = counts["heldout"][1], counts["train"][1]
+            made = entry(gap, nums[0], passport, n_train=nums[1])
+            result[f"denoising_gap_t{t:.2f}"] = made
         return result
 
 
@@ -69,12 +73,15 @@ def _errors(model: Model, split: str, num: int) -> np.ndarray:
     return in_batches(program, whole, chosen(model, split, num), model.batch_size)
 
 
-def ratio(a: np.ndarray, b: np.ndarray) -> Estimate:
-    """`mean a / mean b` of two independent samples of positive values `[N]`, `[M]`.
+def ratio(a: np.ndarray, b: np.ndarray) -> Estimate | str:
+    """`mean a / mean b` of two independent samples of values `[N]`, `[M]`, 0 or more.
 
     The interval is that of the difference of the means' logarithms, whose variances are the
-    relative ones of the means (delta method).
+    relative ones of the means (delta method). Where a mean is 0 there is none, and it is said.
     """
-    relative = [variance_of_mean(x) / np.mean(x) ** 2 for x in (a, b)]
-    value, factor = float(np.mean(a) / np.mean(b)), float(np.exp(Z * np.sqrt(sum(relative))))
+    means = float(np.mean(a)), float(np.mean(b))
+    if not all(means):
+        return "needs errors above 0, and those of a split are all 0"
+    relative = [variance_of_mean(x) / m**2 for x, m in zip((a, b), means, strict=True)]
+    value, factor = means[0] / means[1], float(np.exp(Z * np.sqrt(sum(relative))))
     return Estimate(value, value / factor, value * factor)

@@ -1,6 +1,6 @@
 """How near samples are to the data, in features: with what real items reach beside it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +10,10 @@ from diffusion_jax.data import DataError, Dataset
 from diffusion_jax.evaluation.extractor import Extractor
 from diffusion_jax.evaluation.model import Chunk, Evaluator, Model, Result, entry
 from diffusion_jax.evaluation.references import Statistics, cached_moments
+from diffusion_jax.metrics import estimates
 from diffusion_jax.metrics.estimates import (
+    MOST,
+    Found,
     class_estimates,
     moment_estimates,
     prepare,
@@ -18,8 +21,8 @@ from diffusion_jax.metrics.estimates import (
     some,
     variety_estimates,
 )
-from diffusion_jax.metrics.frechet import moments
-from diffusion_jax.metrics.intervals import bootstrap, wilson
+from diffusion_jax.metrics.frechet import Moments, moments
+from diffusion_jax.metrics.intervals import Estimate, bootstrap, too_few, wilson
 from diffusion_jax.metrics.neighbours import closest_pairs, memorised, two_nearest
 from diffusion_jax.system.cache import cached_outputs
 
@@ -27,7 +30,29 @@ CHUNK = 1024  # items read, looked at and dropped at once
 # Too near to a training item: nearer than so many held-out items are, or so much nearer than to the
 # next one (Yoon et al. 2023).
 QUANTILE, RATIO = 0.05, 1 / 3
+LEAST = {
+    **{name: (*least, 0) for name, least in estimates.LEAST.items()},
+    "nearest_training_distance": (2, 1, 0),
+    "memorised_share": (2, 1, round(1 / QUANTILE)),  # that quantile is of as many at least
+    "copied_share": (2, 2, 0),
+}
+"""From how many samples, training items and held-out items each figure is defined."""
 CLOSEST = 10  # samples that are shown beside the training item that they are nearest to
+
+
+def lacking(name: str, noun: str, num: int, reference: int, heldout: int, of: str = "") -> str:
+    """Why a figure is left out, '' if it is not.
+
+    Args:
+        name: of `LEAST`.
+        noun: of the data.
+        num: items that are measured.
+        reference: training items.
+        heldout: held-out ones.
+        of: what is measured; '' for samples.
+    """
+    there = (of or "samples", num), (f"training {noun}", reference), (f"held-out {noun}", heldout)
+    return too_few(*((*each, least) for each, least in zip(there, LEAST[name], strict=True)))
 
 
 class Features(NamedTuple):
@@ -45,15 +70,15 @@ class Distances(Evaluator):
 
     Args:
         dataset: whose training items are the reference.
-        extractor: in whose features they are compared; None for data without classes, where only
-            the distance to the training images is measured.
+        extractor: in whose features they are compared; or why there is none, and only the distance
+            to the training items is measured.
         bootstrap_repeats: resamplings for the intervals of that distance.
         cache: where features and moments of the training images are kept.
         statistics: moments of another reference set in the extractor's features: the Frechet
             distance is taken to them, and nothing that would need the images themselves.
 
     Raises:
-        DataError: these moments are not of such features.
+        DataError: these moments are not of such features, or there is no extractor.
     """
 
     pictures = (
@@ -66,7 +91,7 @@ class Distances(Evaluator):
     def __init__(
         self,
         dataset: Dataset,
-        extractor: Extractor | None,
+        extractor: Extractor | str,
         bootstrap_repeats: int,
         cache: Path,
         statistics: Statistics | None = None,
@@ -76,13 +101,14 @@ class Distances(Evaluator):
         self._train = f"{dataset.name} train {dataset.fingerprint}"
         self._reference = statistics.words if statistics else self._train
         self._split, self._seen, self._set = train, some(len(train)), None
+        self._moments: Moments | None = None
         items, labels = train.gather(self._seen)
         self._flat = self._entries(items)
-        if extractor is None:
+        if isinstance(extractor, str):
             if statistics:
                 raise DataError(
-                    f"evaluate.reference={statistics.words}: {dataset.name} has no classes, so "
-                    "that there is no extractor to compare features with"
+                    f"evaluate.reference={statistics.words} needs an extractor to compare features "
+                    f"with: {extractor}"
                 )
         elif statistics:
             self._moments, self._of = statistics.moments, {}
@@ -97,8 +123,9 @@ class Distances(Evaluator):
             features = cached_outputs(
                 cache, key, lambda rows: extractor(train.gather(rows)[0])[1], num, CHUNK
             )
-            self._moments = cached_moments(cache, key, lambda: moments(features))
-            self._set = prepare(self._moments, np.asarray(features[self._seen], np.float32), labels)
+            if num > 1:
+                self._moments = cached_moments(cache, key, lambda: moments(features))
+            self._set = prepare(np.asarray(features[self._seen], np.float32), labels)
             self._of = {"n_reference": num}
         rows = some(len(held))
         chunks = (held.gather(rows[i : i + CHUNK]) for i in range(0, len(rows), CHUNK))
@@ -108,7 +135,7 @@ class Distances(Evaluator):
         """The measures of held-out items, under names that end in `_heldout`."""
         if self._heldout is None:
             return {}
-        found = self._measures(self._heldout, passport)
+        found = self._measures(self._heldout, passport, of=f"held-out {self._dataset.kind.noun}")
         return {f"{name}_heldout": entry for name, entry in found.items()}
 
     def __call__(self, model: Model) -> Result:
@@ -130,7 +157,8 @@ class Distances(Evaluator):
         parts: list[tuple[Any, ...]] = []
         closest: list[tuple[float, np.ndarray, np.ndarray]] = []
         for items, labels in chunks:
-            logits, features = self._extractor(items) if self._extractor else (None, None)
+            look = self._extractor
+            logits, features = (None, None) if isinstance(look, str) else look(items)
             distances, nearest = two_nearest(self._entries(items), self._flat)
             parts.append((logits, features, labels, distances))
             for i, number, distance in closest_pairs(distances[:, 0], nearest[:, 0], CLOSEST):
@@ -141,41 +169,61 @@ class Distances(Evaluator):
         joined = [None if column[0] is None else np.concatenate(column) for column in columns]
         return Features._make([*joined, closest])
 
-    def _measures(self, found: Features, passport: Mapping[str, Any]) -> Result:
-        result: Result = {}
-        n, features, labels = len(found.distances), found.features, found.labels
-        if (look := self._extractor) is not None and features is not None:
-            of: dict[str, Any] = {
-                "extractor": f"{look.name} {look.digest}",
-                "preprocessing": look.preprocessing,
-                "reference": self._reference,
-            }
-            groups = [(moment_estimates(features, labels, self._moments), n, self._of)]
-            if found.logits is not None:
-                by_class = class_estimates(found.logits, labels)
-                if not look.own_classes:
-                    by_class.pop("accuracy", None)  # other classes than were asked for
-                groups.append((by_class, n, {}))
-            if self._set is not None:
-                rows = some(n)
-                few = None if labels is None else labels[rows]
-                sets = set_estimates(features[rows], few, self._set)
-                sets |= variety_estimates(features[rows], few, self._set)
-                groups.append((sets, len(rows), {"n_reference": len(self._seen)}))
-            for estimates, num, more in groups:
-                for name, value in estimates.items():
-                    if not look.own_classes:
-                        name = name.replace("frechet", "fd")
-                    result[f"{name}_{look.name}"] = entry(value, num, passport, **of, **more)
-        of = {"reference": self._train, "n_reference": len(self._seen)}
+    def _measures(self, found: Features, passport: Mapping[str, Any], of: str = "") -> Result:
+        """All figures of items, which are samples, or `of` the data."""
+        look, n, num = self._extractor, len(found.distances), len(self._seen)
+        if isinstance(look, str):
+            result = {name: entry(look, n, passport) for name in estimates.LEAST}
+        else:
+            result = self._in_features(look, found, passport, of)
         near, next_near = found.distances.T
-        value = bootstrap(lambda d: float(np.median(d)), near, self._repeats, labels)
-        result["nearest_training_distance"] = entry(value, n, passport, **of)
-        if self._heldout is not None:
-            limit = self._heldout.distances[:, 0]
-            value = memorised(near, limit, QUANTILE, self._repeats)
-            of_it = {**of, "quantile": QUANTILE, "n_heldout": len(limit)}
-            result["memorised_share"] = entry(value, n, passport, **of_it)
-        copies = float(np.mean(near < RATIO * next_near))
-        result["copied_share"] = entry(wilson(copies, n), n, passport, **of)
+        held = np.empty(0) if self._heldout is None else self._heldout.distances[:, 0]
+        made: dict[str, Callable[[], Estimate]] = {
+            "nearest_training_distance": lambda: bootstrap(
+                lambda d: float(np.median(d)), near, self._repeats, found.labels
+            ),
+            "memorised_share": lambda: memorised(near, held, QUANTILE, self._repeats),
+            "copied_share": lambda: wilson(float(np.mean(near < RATIO * next_near)), n),
+        }
+        more = {"memorised_share": {"quantile": QUANTILE, "n_heldout": len(held)}}
+        about = {"reference": self._train, "n_reference": num}
+        for name, estimate in made.items():
+            why = lacking(name, self._dataset.kind.noun, n, num, len(held), of)
+            value = why or estimate()
+            result[name] = entry(value, n, passport, **about, **more.get(name, {}))
+        return result
+
+    def _in_features(
+        self, look: Extractor, found: Features, passport: Mapping[str, Any], of: str
+    ) -> Result:
+        """Figures in the features of the extractor."""
+        n, features, labels = len(found.distances), found.features, found.labels
+        assert features is not None
+        about = {
+            "extractor": f"{look.name} {look.digest}",
+            "preprocessing": look.preprocessing,
+            "reference": self._reference,
+        }
+        groups: list[tuple[Found, int, dict[str, Any]]]
+        groups = [(moment_estimates(features, labels, self._moments), n, self._of)]
+        if found.logits is not None:
+            by_class = class_estimates(found.logits, labels)
+            if not look.own_classes:
+                by_class.pop("accuracy", None)  # other classes than were asked for
+            groups.append((by_class, n, {}))
+        if self._set is not None:
+            rows = some(n)
+            few = None if labels is None else labels[rows]
+            sets = set_estimates(features[rows], few, self._set)
+            sets |= variety_estimates(features[rows], few, self._set)
+            groups.append((sets, len(rows), {"n_reference": len(self._seen)}))
+        result: Result = {}
+        for group, num, more in groups:
+            for name, value in group.items():
+                reference = more.get("n_reference", MOST)
+                why = lacking(name, self._dataset.kind.noun, num, reference, 0, of)
+                key = name if look.own_classes else name.replace("frechet", "fd")
+                result[f"{key}_{look.name}"] = entry(
+                    why if value is None else value, num, passport, **about, **more
+                )
         return result

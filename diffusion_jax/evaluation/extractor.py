@@ -25,6 +25,8 @@ from diffusion_jax.types import Array, Batch, Context, Metrics, Params
 
 STEPS, BATCH_SIZE, LEARNING_RATE, MAX_SHIFT = 1500, 128, 2e-3, 1
 CHUNK = 1024
+CLASSES, EXAMPLES = 2, 5  # classes, and training images of each, that there is something to learn
+LOOKED_AT = 1024  # labels that are looked at where reading one is decoding an image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,26 @@ def entries(kind: Kind) -> Extractor:
     """The entries of items themselves, in the units of `x`, as features: for few dimensions."""
     forward = lambda items: (None, jnp.reshape(kind.decode(items), (len(items), -1)))  # noqa: E731
     return Extractor("entries", "none", "none, float32", forward, own_classes=False)
+
+
+def unlearnable(dataset: Dataset) -> str:
+    """Why a classifier cannot learn the classes of a data set; '' if it can.
+
+    Of sets on disk that are not small it is taken that it can, if there are classes.
+    """
+    if not dataset.num_classes:
+        return f"{dataset.name} has no classes, on which a classifier would be trained"
+    train = dataset.splits["train"]
+    if not train.source.resident and len(train) > LOOKED_AT:
+        return ""
+    labels = dataset.arrays("train")[1]
+    known = int(np.sum(np.bincount(labels, minlength=CLASSES) >= EXAMPLES))
+    if known >= CLASSES:
+        return ""
+    return (
+        f"a classifier learns from {CLASSES} classes of {EXAMPLES} training images or more, and "
+        f"{dataset.name} has {known or 'none'} of that size"
+    )
 
 
 def get_extractor(dataset: Dataset, cache: Path, say: Callable[[str], None]) -> Extractor:

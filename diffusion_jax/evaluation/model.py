@@ -14,15 +14,32 @@ from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.pictures import save_png
 from diffusion_jax.types import Params
 
-Result = dict[str, dict[str, Any]]  # `{"name": {"value", "low", "high", "n", "passport"}}`
+Result = dict[str, dict[str, Any]]
+"""`{"name": {"value", "low", "high", "n", "passport"}}`; of a figure that is left out the first
+three are None, and `left_out` says why."""
 Chunk = tuple[np.ndarray, np.ndarray | None]
 """Items as stored `[n, ...]`, and the labels `[n]` that were asked for or None."""
 
+SPLITS = {"heldout": "held-out", "train": "training"}  # in words
+LEAST = 2  # items whose mean has an interval
 
-def entry(found: Sequence[float], num: int, passport: Mapping[str, Any], **more: Any) -> Any:
-    """One of a result: `found` is `(value, low, high)`, of `num` items; `more` is of it alone."""
-    value, low, high = found
-    return {"value": value, "low": low, "high": high, "n": num, "passport": {**passport, **more}}
+
+def entry(found: Sequence[float] | str, num: int, passport: Mapping[str, Any], **more: Any) -> Any:
+    """One of a result, of `num` items.
+
+    Args:
+        found: `(value, low, high)`, or why the figure is left out. So are those that are not
+            finite.
+        num: of how many items.
+        passport: of the result.
+        more: of the passport of this one alone.
+    """
+    if not isinstance(found, str) and not np.isfinite(found).all():
+        found = "is not finite"
+    left_out = {"left_out": found} if isinstance(found, str) else {}
+    values = (None, None, None) if isinstance(found, str) else tuple(found)
+    own = {**dict(zip(("value", "low", "high"), values, strict=True)), "n": num, **left_out}
+    return {**own, "passport": {**passport, **more}}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,6 +80,12 @@ def chosen(model: Model, split: str, num: int) -> tuple[np.ndarray, np.ndarray, 
     items, labels = source.gather(rows)
     index = np.arange(len(rows), dtype=np.int32)
     return model.dataset.kind.decode(items), index, model.cond_of(split, rows, labels)
+
+
+def count(dataset: Dataset, split: str, num: int) -> tuple[str, int, int]:
+    """Of items of a split, up to `num`: what they are, how many, and `LEAST`; for `too_few`."""
+    what = f"{SPLITS[split]} {dataset.kind.noun}"
+    return what, min(len(dataset.splits[split]), num), LEAST
 
 
 class Evaluator:

@@ -8,7 +8,8 @@ import numpy as np
 from diffusion_jax.data import Captions, Split
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.evaluation.model import Evaluator, Model, Result, entry
-from diffusion_jax.metrics.retrieval import TOP, text_estimates
+from diffusion_jax.metrics.intervals import too_few
+from diffusion_jax.metrics.retrieval import LEAST, TOP, text_estimates
 
 SHOWN = 16  # names of a split whose real picture and sample are shown
 
@@ -82,6 +83,7 @@ class NamesFound(Evaluator):
                 model.show(self.pictures[number][0], sheet, **of)
             for suffix, looked_at in items.items():
                 for name, value in text_estimates(self._judge.images(looked_at), texts).items():
-                    made = entry(value, num, model.passport, **of)
+                    why = too_few(("names", num, LEAST[name]))
+                    made = entry(value or why, num, model.passport, **of)
                     result[f"{name}_{names.split}{suffix}"] = made
         return result

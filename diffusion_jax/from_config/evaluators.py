@@ -4,18 +4,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from diffusion_jax.data import DataError, Dataset, Kind
+from diffusion_jax.data import DataError, Dataset
+from diffusion_jax.evaluation import distances
 from diffusion_jax.evaluation.bits import Bits
 from diffusion_jax.evaluation.denoising import Denoising
-from diffusion_jax.evaluation.distances import Distances
+from diffusion_jax.evaluation.distances import Distances, lacking
 from diffusion_jax.evaluation.field import MOST_DIMS, LearnedField
 from diffusion_jax.evaluation.judge import Judge
-from diffusion_jax.evaluation.model import Evaluator
+from diffusion_jax.evaluation.model import SPLITS, Evaluator, count
 from diffusion_jax.evaluation.names import NamesFound, names_of
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, metrics_of
 from diffusion_jax.from_config.data import make_dataset
-from diffusion_jax.from_config.extractors import make_extractor, statistics_of
+from diffusion_jax.from_config.extractors import (
+    OWN,
+    check_extractor,
+    make_extractor,
+    statistics_of,
+)
 from diffusion_jax.from_config.task import Task
+from diffusion_jax.metrics import retrieval
+from diffusion_jax.metrics.estimates import LEAST
+from diffusion_jax.metrics.intervals import too_few
 
 
 class Means(NamedTuple):
@@ -32,27 +41,49 @@ def make_evaluators(config: Config, means: Means) -> list[Evaluator]:
     return [EVALUATORS[name].make(config, means) for name in metrics_of(config)]
 
 
-def check_metrics(config: Config, task: Task, kind: Kind) -> None:
-    """Raises a ConfigError if a task with data of a kind cannot be measured as asked for."""
+def check_metrics(config: Config, task: Task, dataset: Dataset) -> None:
+    """Raises a ConfigError if a task cannot be measured as asked for on a data set."""
     for name in metrics_of(config):
         check_known(name, EVALUATORS, "evaluate.metrics")
-        if why := EVALUATORS[name].unfit(config, task, kind):
+        if why := EVALUATORS[name].unfit(config, task, dataset):
             raise ConfigError(f"evaluate.metrics: {name!r} {why}")
 
 
-def _draws_nothing(config: Config, task: Task, kind: Kind) -> str:
+def figures_of(config: Config, dataset: Dataset) -> dict[str, str]:
+    """How the names of all figures begin, and why a run leaves them out; '' where it does not."""
+    found: dict[str, str] = {}
+    for name, measure in EVALUATORS.items():
+        reasons = measure.figures(config, dataset)
+        if name not in metrics_of(config):
+            reasons = dict.fromkeys(reasons, f"needs {name!r} in evaluate.metrics")
+        found |= reasons
+    return found
+
+
+def _draws_nothing(config: Config, task: Task, dataset: Dataset) -> str:
     return "" if task.generator else f"measures samples: {task.draws_nothing}"
 
 
-def _has_no_judge(config: Config, task: Task, kind: Kind) -> str:
+def _cannot_be_compared(config: Config, task: Task, dataset: Dataset) -> str:
+    if why := _draws_nothing(config, task, dataset):
+        return why
+    without = check_extractor(config, dataset)
+    asked = without and config.evaluate.reference
+    return f"with evaluate.reference={asked} need an extractor: {without}" if asked else ""
+
+
+def _has_no_judge(config: Config, task: Task, dataset: Dataset) -> str:
+    if dataset.splits["train"].captions is None:
+        return f"needs captions, and data.name={dataset.name!r} has none"
     judged = config.evaluate.names.judge or task.likeness
     return "" if judged else "needs evaluate.names.judge, its folder"
 
 
-def _has_many_dimensions(config: Config, task: Task, kind: Kind) -> str:
+def _has_many_dimensions(config: Config, task: Task, dataset: Dataset) -> str:
+    kind = dataset.kind
     few = len(kind.shape) == 1 and kind.shape[0] <= MOST_DIMS
     why = f"is of vectors of up to {MOST_DIMS} dimensions, and these data are {kind.words}"
-    return _draws_nothing(config, task, kind) if few else why
+    return _draws_nothing(config, task, dataset) if few else why
 
 
 def _distances(config: Config, means: Means) -> Evaluator:
@@ -72,8 +103,6 @@ def _bits(config: Config, means: Means) -> Evaluator:
 
 def _names(config: Config, means: Means) -> Evaluator:
     splits, settings = means.dataset.splits, config.evaluate.names
-    if splits["train"].captions is None:
-        raise ConfigError(f"evaluate.names: data.name={means.dataset.name!r} has no captions")
     asked = {"train": splits["train"]}
     if splits["heldout"].captions is not None and len(splits["heldout"]):
         asked[config.data.heldout_split] = splits["heldout"]
@@ -86,18 +115,61 @@ def _names(config: Config, means: Means) -> Evaluator:
     return NamesFound(means.judge, names_of(asked, settings.num))
 
 
+Reasons = dict[str, str]
+"""By how the names of figures begin, why these are left out; '' where they are not."""
+
+
+def _of_samples(config: Config, dataset: Dataset) -> Reasons:
+    without, other = check_extractor(config, dataset), config.evaluate.reference
+    sizes = (config.evaluate.num_samples, *(len(dataset.splits[each]) for each in SPLITS))
+    num, heldout, train = sizes
+    found = {}
+    for name in distances.LEAST:
+        why = lacking(name, dataset.kind.noun, num, train, heldout)
+        if name in LEAST:
+            if other and not name.startswith(("frechet", "inception", "accuracy")):
+                why = f"evaluate.reference={other} gives the Frechet distance only"
+            why = without or why
+            if config.evaluate.extractor != OWN:
+                name = name.replace("frechet", "fd")
+        found[name] = why
+    return found
+
+
+def _of_errors(config: Config, dataset: Dataset) -> Reasons:
+    num = config.evaluate.denoising_images
+    counts = [count(dataset, split, num) for split in SPLITS]
+    each = {f"denoising_error_{split}": too_few(c) for split, c in zip(SPLITS, counts, strict=True)}
+    return {**each, "denoising_gap": too_few(*counts)}
+
+
+def _of_bits(config: Config, dataset: Dataset) -> Reasons:
+    num = config.evaluate.likelihood.num_images
+    return {
+        f"bits_{name}_{split}": too_few(count(dataset, split, num))
+        for name in ("ode", "bound", "ancestral")
+        for split in SPLITS
+    }
+
+
 class Measure(NamedTuple):
-    """How an evaluator is made, and why a task cannot be measured by it: '' if it can."""
+    """How an evaluator is made, and what it finds."""
 
     make: Callable[[Config, Means], Evaluator]
-    unfit: Callable[[Config, Task, Kind], str] = _draws_nothing
+    figures: Callable[[Config, Dataset], Reasons]  # that it finds on a data set
+    # Why a task cannot be measured by it; '' if it can.
+    unfit: Callable[[Config, Task, Dataset], str] = _draws_nothing
 
 
 EVALUATORS = {
-    "distances": Measure(_distances),
-    "denoising": Measure(lambda config, _: Denoising(config.evaluate.denoising_images)),
-    "likelihood": Measure(_bits),
-    "names": Measure(_names, _has_no_judge),
-    "field": Measure(lambda *_: LearnedField(), _has_many_dimensions),
+    "distances": Measure(_distances, _of_samples, _cannot_be_compared),
+    "denoising": Measure(lambda config, _: Denoising(config.evaluate.denoising_images), _of_errors),
+    "likelihood": Measure(_bits, _of_bits),
+    "names": Measure(_names, lambda *_: dict.fromkeys(retrieval.LEAST, ""), _has_no_judge),
+    "field": Measure(
+        lambda *_: LearnedField(),
+        lambda *_: dict.fromkeys(("field_error", "basin_agreement"), ""),
+        _has_many_dimensions,
+    ),
 }
 """By the names in `evaluate.metrics`."""

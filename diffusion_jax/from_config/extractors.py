@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from diffusion_jax.data import Dataset
-from diffusion_jax.evaluation.extractor import Extractor, entries, get_extractor
+from diffusion_jax.evaluation.extractor import Extractor, entries, get_extractor, unlearnable
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.evaluation.pretrained import PRETRAINED, load_pretrained, packaged
 from diffusion_jax.evaluation.references import Statistics, read_statistics
@@ -12,6 +12,7 @@ from diffusion_jax.from_config.choices import Config, ConfigError, check_known, 
 
 OWN, JUDGE, ENTRIES = "classifier", "judge", "entries"
 EXTRACTORS = (OWN, JUDGE, ENTRIES, *PRETRAINED)
+PACKAGED = tuple(name for name, net in PRETRAINED.items() if net.package)
 
 
 def weights_file(config: Config) -> Path | None:
@@ -41,34 +42,50 @@ def statistics_of(config: Config) -> Statistics | None:
     return read_statistics(Path(file).expanduser()) if file else None
 
 
-def make_extractor(
-    config: Config,
-    dataset: Dataset,
-    cache: Path,
-    say: Callable[[str], None],
-    judge: Judge | None = None,
-) -> Extractor | None:
-    """The extractor asked for; None is the own classifier of data without classes.
+def check_extractor(config: Config, dataset: Dataset) -> str:
+    """Why there is no extractor: the data set's own classifier could not learn; '' if there is.
 
     Raises:
-        ConfigError: as for `weights_file`, or it cannot look at such data.
-        WeightsError: the file holds other weights.
+        ConfigError: as for `weights_file`, or the one asked for cannot look at such data.
     """
     path, name, kind = weights_file(config), config.evaluate.extractor, dataset.kind
-    if name == ENTRIES:
-        return entries(kind)
-    if judge and name == JUDGE:
-        return judge.extractor
+    if name in (ENTRIES, JUDGE):
+        return ""
     if len(kind.shape) != 3:
         raise ConfigError(
             f"evaluate.extractor={name!r} looks at images, and {dataset.name} has {kind.words}: "
             f"use evaluate.extractor={ENTRIES!r}, or leave 'distances' out of evaluate.metrics"
         )
     if path is None:
-        return get_extractor(dataset, cache, say) if dataset.num_classes else None
+        why = unlearnable(dataset)
+        others = " or ".join((ENTRIES, *PACKAGED))
+        return why and f"{why}; evaluate.extractor={others} compares without one"
     if kind.shape[-1] not in (1, 3):
         raise ConfigError(
             f"evaluate.extractor={name!r} looks at images of 1 or 3 channels; those of "
             f"{dataset.name} have {kind.shape[-1]}"
         )
-    return load_pretrained(name, path)
+    return ""
+
+
+def make_extractor(
+    config: Config,
+    dataset: Dataset,
+    cache: Path,
+    say: Callable[[str], None],
+    judge: Judge | None = None,
+) -> Extractor | str:
+    """The extractor asked for, or why there is none.
+
+    Raises:
+        ConfigError: as for `check_extractor`.
+        WeightsError: the file holds other weights.
+    """
+    if why := check_extractor(config, dataset):
+        return why
+    path, name = weights_file(config), config.evaluate.extractor
+    if name == ENTRIES:
+        return entries(dataset.kind)
+    if judge and name == JUDGE:
+        return judge.extractor
+    return get_extractor(dataset, cache, say) if path is None else load_pretrained(name, path)

@@ -72,7 +72,7 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
             f"train.keep_best: {dataset.name} has no held-out {dataset.kind.noun} to go by"
         )
     task = make_task(dataset)
-    check_metrics(config, task, dataset.kind)
+    check_metrics(config, task, dataset)
     try:
         abstract_state(task.init, optimizer, averages)
     except ValueError as error:

@@ -11,6 +11,9 @@ What each interval is of, for samples of one model with the labels that were ask
 
 But for the last line the reference images are given: the intervals are what two models measured
 against the same images are compared by, and do not say how far these images are from others.
+
+Each is defined, with its interval, from the numbers of samples and of reference images in `LEAST`;
+below them there is None in its place.
 """
 
 from collections.abc import Callable
@@ -28,6 +31,7 @@ from diffusion_jax.metrics.frechet import (
 )
 from diffusion_jax.metrics.inception import inception_influence, inception_score
 from diffusion_jax.metrics.intervals import (
+    GROUPS,
     Estimate,
     by_groups,
     normal,
@@ -43,27 +47,41 @@ MOST = 10_000  # rows of each set that metrics of pairs of rows look at
 MANIFOLD_K, DENSITY_K = 3, 5
 """Neighbours of precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem)."""
 ALL = slice(None)  # of all rows
+LEAST = {
+    # A covariance needs two rows, in each of two halves of the samples too.
+    **dict.fromkeys(("frechet", "frechet_infinite"), (4, 2)),
+    **dict.fromkeys(("accuracy", "inception_score", "inception_score_infinite"), (2, 0)),
+    **{"kernel": (2, 2), "sliced_wasserstein": (2, 1)},
+    # A ball reaches to the k-th nearest other row, in each of the groups of `by_groups` too.
+    **{"precision": (2, MANIFOLD_K + 1), "density": (2, DENSITY_K + 1)},
+    "recall": (GROUPS * (MANIFOLD_K + 1), GROUPS),
+    "coverage": (GROUPS, GROUPS * (DENSITY_K + 1)),
+}
+"""From how many samples, and how many reference images, each is defined."""
+
+Found = dict[str, Estimate | None]
 
 
 class Reference(NamedTuple):
     """A reference set as the metrics see it, prepared once."""
 
-    moments: Moments  # of all its features
-    features: np.ndarray  # of at most `MOST` of its images, float32 `[M, D]`
-    kernel_mean: float  # mean kernel of those
-    manifold: np.ndarray  # their radii for precision `[M]`
-    density: np.ndarray  # their radii for density and coverage `[M]`
+    features: np.ndarray  # of at most `MOST` images, float32 `[M, D]`
+    kernel_mean: float  # mean kernel of those, 0 where they are too few
+    manifold: np.ndarray  # their radii for precision `[M]`, 0 where they are too few
+    density: np.ndarray  # their radii for density and coverage `[M]`, likewise
 
 
-def prepare(
-    all_moments: Moments, features: np.ndarray, labels: np.ndarray | None = None
-) -> Reference:
-    """A reference set with these moments and, of some of its images, features `[M, D]`.
+def prepare(features: np.ndarray, labels: np.ndarray | None = None) -> Reference:
+    """A reference set of some images with features `[M, D]`.
 
     `labels` `[M]`, where samples are asked for in their proportions.
     """
-    manifold, density = (radii(features, k) for k in (MANIFOLD_K, DENSITY_K))
-    return Reference(all_moments, features, mean_kernel(features, labels), manifold, density)
+    num = len(features)
+    manifold, density = (
+        radii(features, k) if num > k else np.zeros(num) for k in (MANIFOLD_K, DENSITY_K)
+    )
+    kernel_mean = mean_kernel(features, labels) if num > 1 else 0.0
+    return Reference(features, kernel_mean, manifold, density)
 
 
 def some(num: int) -> np.ndarray:
@@ -77,9 +95,14 @@ def some(num: int) -> np.ndarray:
 
 
 def moment_estimates(
-    features: np.ndarray, labels: np.ndarray | None, reference: Moments
-) -> dict[str, Estimate]:
-    """`frechet` and `frechet_infinite` of features `[N, D]` with labels `[N]`."""
+    features: np.ndarray, labels: np.ndarray | None, reference: Moments | None
+) -> Found:
+    """`frechet` and `frechet_infinite` of features `[N, D]` with labels `[N]`.
+
+    The reference is None for a single image, which has no covariance.
+    """
+    if reference is None or not _enough("frechet", len(features)):
+        return dict.fromkeys(("frechet", "frechet_infinite"))
     root = square_root(reference.covariance)
     found, limit = _with_limit(
         lambda rows: frechet_distance(moments(features[rows]), reference, root),
@@ -89,46 +112,53 @@ def moment_estimates(
     return {"frechet": _not_below_zero(found), "frechet_infinite": limit}
 
 
-def class_estimates(logits: np.ndarray, labels: np.ndarray | None) -> dict[str, Estimate]:
+def class_estimates(logits: np.ndarray, labels: np.ndarray | None) -> Found:
     """`inception_score`, its `_infinite` and, where labels were asked for, `accuracy`.
 
     Of logits `[N, K]` and labels `[N]`.
     """
+    names = ("accuracy",) * (labels is not None) + ("inception_score", "inception_score_infinite")
+    if not _enough("inception_score", len(logits)):
+        return dict.fromkeys(names)
     log_p = log_softmax(np.asarray(logits, np.float64), axis=1)
     score, limit = _with_limit(
         lambda rows: inception_score(log_p[rows]), inception_influence(log_p), labels
     )
-    accuracy = {} if labels is None else {"accuracy": _share(logits.argmax(1) == labels, labels)}
-    return {**accuracy, "inception_score": score, "inception_score_infinite": limit}
+    accuracy = [] if labels is None else [_share(logits.argmax(1) == labels, labels)]
+    return dict(zip(names, [*accuracy, score, limit], strict=True))
 
 
-def set_estimates(
-    features: np.ndarray, labels: np.ndarray | None, reference: Reference
-) -> dict[str, Estimate]:
+def set_estimates(features: np.ndarray, labels: np.ndarray | None, reference: Reference) -> Found:
     """What needs the features of both sets, but for `variety_estimates`.
 
     Of samples `[N, D]`, `N` at most `MOST`.
     """
     real = reference.features
-    square, influence = sliced_wasserstein(features, real)
-    distance = _not_below_zero(normal(square, variance_of_mean(influence, labels)))
-    kernel = kernel_distance(features, real, reference.kernel_mean, labels)
-    precise = balls_around(features, real, reference.manifold) > 0
-    dense = balls_around(features, real, reference.density) / DENSITY_K
 
-    return {
-        "kernel": normal(*kernel),
-        "sliced_wasserstein": Estimate(*np.sqrt(distance).tolist()),
-        "precision": _share(precise, labels),
-        "density": normal(float(dense.mean()), variance_of_mean(dense, labels)),
-    }
+    def sliced() -> Estimate:
+        square, influence = sliced_wasserstein(features, real)
+        distance = _not_below_zero(normal(square, variance_of_mean(influence, labels)))
+        return Estimate(*np.sqrt(distance).tolist())
+
+    def density() -> Estimate:
+        dense = balls_around(features, real, reference.density) / DENSITY_K
+        return normal(float(dense.mean()), variance_of_mean(dense, labels))
+
+    return _where_defined(
+        (len(features), len(real)),
+        kernel=lambda: normal(*kernel_distance(features, real, reference.kernel_mean, labels)),
+        sliced_wasserstein=sliced,
+        precision=lambda: _share(balls_around(features, real, reference.manifold) > 0, labels),
+        density=density,
+    )
 
 
 def variety_estimates(
     features: np.ndarray, labels: np.ndarray | None, reference: Reference
-) -> dict[str, Estimate]:
+) -> Found:
     """`recall` and `coverage`, of samples as for `set_estimates`."""
     real, n = reference.features, len(features)
+    sizes = n, len(real)
 
     def recall(rows: Any, real_rows: Any) -> float:
         own = features[rows]
@@ -138,12 +168,26 @@ def variety_estimates(
         own = real[real_rows]
         return float(reached(features[rows], own, radii(own, DENSITY_K)).mean())
 
-    reach = float(reached(features, real, reference.density).mean())
-    sizes = n, len(real)
-    return {
-        "recall": share(recall(ALL, ALL), by_groups(recall, *sizes, labels), n),
-        "coverage": share(reach, by_groups(coverage, *sizes, labels), n),
-    }
+    def whole_coverage() -> Estimate:
+        reach = float(reached(features, real, reference.density).mean())
+        return share(reach, by_groups(coverage, *sizes, labels), n)
+
+    return _where_defined(
+        sizes,
+        recall=lambda: share(recall(ALL, ALL), by_groups(recall, *sizes, labels), n),
+        coverage=whole_coverage,
+    )
+
+
+def _enough(name: str, num: int, num_reference: float = np.inf) -> bool:
+    """Whether an estimate is defined."""
+    least, least_reference = LEAST[name]
+    return num >= least and num_reference >= least_reference
+
+
+def _where_defined(sizes: tuple[int, int], **estimates: Callable[[], Estimate]) -> Found:
+    """Estimates, None for those that are not defined from so many samples and reference images."""
+    return {name: made() if _enough(name, *sizes) else None for name, made in estimates.items()}
 
 
 def _with_limit(
@@ -161,4 +205,5 @@ def _share(hits: np.ndarray, labels: np.ndarray | None) -> Estimate:
 
 
 def _not_below_zero(estimate: Estimate) -> Estimate:
-    return Estimate(estimate.value, max(estimate.low, 0.0), estimate.high)
+    """Of a distance, whose value may be below 0 by rounding."""
+    return Estimate(*(max(end, 0.0) for end in estimate))

@@ -26,6 +26,9 @@ def moments_of_chunks(chunks: Iterable[np.ndarray]) -> Moments:
     """Moments of the rows of all `chunks` `[n, D]`, which need not be in memory together.
 
     Means and sums of squares are merged by Eq. 2.1 of Chan, Golub & LeVeque 1983.
+
+    Raises:
+        ValueError: there are fewer than two rows, of which there is no covariance.
     """
     num, mean, squares = 0, np.zeros(()), np.zeros(())
     for chunk in chunks:
@@ -37,6 +40,8 @@ def moments_of_chunks(chunks: Iterable[np.ndarray]) -> Moments:
         squares = squares + centred.T @ centred + outer
         mean = mean + shift * (len(part) / total)
         num = total
+    if num < 2:
+        raise ValueError(f"{num} rows have no covariance: moments are of two or more")
     return Moments(mean, squares / (num - 1))
 
 

@@ -25,6 +25,17 @@ class Estimate(NamedTuple):
     high: float
 
 
+def too_few(*counts: tuple[str, int, int]) -> str:
+    """Why an estimate is left out, such as "needs 12 samples, and there are 5"; '' if it is not.
+
+    Of `counts` (of what, how many there are, from how many it is defined with its interval).
+    """
+    short = [count for count in counts if count[1] < count[2]]
+    needs = " and ".join(f"{least:,} {what}" for what, _, least in short)
+    has = " and ".join(f"{there:,}" for _, there, _ in short)
+    return f"needs {needs}, and there are {has}" if short else ""
+
+
 def normal(value: float, variance: float) -> Estimate:
     """The value -+ 1.96 standard deviations."""
     half = Z * float(np.sqrt(variance))
@@ -50,6 +61,11 @@ def variance_of_mean(values: np.ndarray, strata: np.ndarray | None = None) -> fl
         if len(rows) > 1:
             total += len(rows) * float(np.var(rows, ddof=1))
     return total / len(values) ** 2
+
+
+def mean(values: np.ndarray) -> Estimate:
+    """Of independent values `[N]`."""
+    return normal(float(values.mean()), variance_of_mean(values))
 
 
 def bootstrap(
@@ -78,7 +94,10 @@ def wilson(share: float, num: float) -> Estimate:
     """Wilson's score interval (1927) of a probability, where `share` of `num` trials were hits."""
     centre = (share + Z**2 / (2 * num)) / (1 + Z**2 / num)
     half = Z / (1 + Z**2 / num) * np.sqrt(share * (1 - share) / num + Z**2 / (4 * num**2))
-    return Estimate(share, max(float(centre - half), 0.0), min(float(centre + half), 1.0))
+    # The share lies within, but for rounding where it is 0 or 1.
+    return Estimate(
+        share, float(np.clip(centre - half, 0, share)), float(np.clip(centre + half, share, 1))
+    )
 
 
 def share(value: float, variance: float, num: int) -> Estimate:

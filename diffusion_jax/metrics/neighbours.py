@@ -22,9 +22,14 @@ def nearest_distances(queries: np.ndarray, references: np.ndarray, k: int = 1) -
 
 
 def two_nearest(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distances to the nearest two references, ascending, `[N, 2]`, and their numbers `[N, 2]`."""
+    """Distances to the nearest two references, ascending, `[N, 2]`, and their numbers `[N, 2]`.
+
+    Of a single reference the second is as far as infinity.
+    """
     distances, numbers = [], []
     for squares in _square_distances(queries, references):
+        if squares.shape[1] == 1:
+            squares = np.pad(squares, ((0, 0), (0, 1)), constant_values=np.inf)
         two = np.argpartition(squares, 1, axis=1)[:, :2]
         found = np.take_along_axis(squares, two, 1)
         order = np.argsort(found, 1)

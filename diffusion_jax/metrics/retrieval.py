@@ -2,9 +2,11 @@
 
 import numpy as np
 
-from diffusion_jax.metrics.intervals import Estimate, normal, variance_of_mean, wilson
+from diffusion_jax.metrics.intervals import Estimate, mean, wilson
 
 TOP = (1, 5)
+LEAST = {**{f"top{k}": k + 1 for k in TOP}, "clip_score": 2}
+"""From how many names each is defined: of no more than `k` names every one is found."""
 
 
 def ranks(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
@@ -17,16 +19,15 @@ def ranks(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
     return found
 
 
-def text_estimates(images: np.ndarray, texts: np.ndarray) -> dict[str, Estimate]:
+def text_estimates(images: np.ndarray, texts: np.ndarray) -> dict[str, Estimate | None]:
     """Retrieval of the text by its picture, among N texts, and the mean product of both.
 
     Of unit vectors `[N, E]`; text i is that of picture i. `top1` and `top5` are shares of pictures
     whose text is among so many nearest ones (by chance 1 / N and 5 / N), and `clip_score` is the
     mean cosine (CLIPScore without its factor of 2.5 and its cut at 0, Hessel et al. 2021).
-    Intervals are over pictures.
+    Intervals are over pictures; None is of fewer names than `LEAST` says.
     """
     num, rank = len(images), ranks(images, texts)
     found = {f"top{k}": wilson(float(np.mean(rank < k)), num) for k in TOP}
-    cosines = np.sum(images * texts, axis=1)
-    found["clip_score"] = normal(float(cosines.mean()), variance_of_mean(cosines))
-    return found
+    found["clip_score"] = mean(np.sum(images * texts, axis=1))
+    return {name: value if num >= LEAST[name] else None for name, value in found.items()}

@@ -1,5 +1,6 @@
 """What the figures of a result are called, how they are read, and how they look in a cell."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ MEANING = {
         "three times nearer to one training item than to the next",
         "much above held-out data: copies",
     ),
+    "heldout/loss": ("loss on held-out data", "lower is better"),
+    "loss": ("loss in training", "lower is better"),
 }
 """By what the name of a figure begins with: a title, and how to read it."""
 MEANING |= {  # in other features than those of the data set's own classifier
@@ -50,6 +53,21 @@ def kind(name: str) -> str:
 def suffix(entry: Mapping[str, Any]) -> str:
     """What the name of a figure ends in where several EMA lengths are measured."""
     return f"_length{entry['passport']['length']}" if "length" in entry["passport"] else ""
+
+
+def measured(result: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The figures of a result that are not left out."""
+    return {name: entry for name, entry in result.items() if "left_out" not in entry}
+
+
+def left_out(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each reason for which figures of a result are left out, with their names."""
+    names: dict[str, dict[str, None]] = {}
+    for name, entry in result.items():
+        if "left_out" in entry:
+            short = re.sub(r"_t\d\.\d+", "", name)  # once for all noise levels
+            names.setdefault(entry["left_out"], {})[f"`{short}`"] = None
+    return [f"- {', '.join(those)}: {why}." for why, those in names.items()]
 
 
 def as_cells(result: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusion_jax.report.figures import suffix, table
+from diffusion_jax.report.figures import measured, suffix, table
 from diffusion_jax.report.tables import result_tables
 from diffusion_jax.system.files import write_whole
 
@@ -32,7 +32,7 @@ NOT_MEMORISED = "No copies of training data are seen among the samples."
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
     """Writes `result.json`, whole or not at all."""
-    write_whole(path, (json.dumps(result, indent=2) + "\n").encode())
+    write_whole(path, (json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
 
 
 def has_passport(path: Path, passport: Mapping[str, Any]) -> bool:
@@ -62,6 +62,7 @@ def write_report(
         if (path.parent / file).exists():
             lines += [f"![{caption}]({file})", "", f"*{caption}*", ""]
     lines += ["## Results", "", result_tables(result), ""]
+    result = measured(result)
     lines += _how_to_read(result)
     if (found := memorises(result)) is not None:
         lines += [MEMORISED if found else NOT_MEMORISED, ""]
@@ -81,7 +82,7 @@ def _how_to_read(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
     entry, lines = result[frechet], []
     heldout = result.get(f"{frechet}_heldout")
     limit = result.get(frechet.replace("_", "_infinite_", 1))
-    if heldout and not suffix(entry):
+    if heldout and heldout["value"] > 0 and not suffix(entry):
         ratio = entry["value"] / heldout["value"]
         lines.append(
             f"The samples' Frechet distance is {ratio:.2f} times that of the held-out data."

@@ -4,7 +4,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from diffusion_jax.report.figures import BY_LENGTH, MEANING, MEASURED, as_cells, kind, suffix, table
+from diffusion_jax.report.figures import (
+    BY_LENGTH,
+    MEANING,
+    MEASURED,
+    as_cells,
+    kind,
+    left_out,
+    measured,
+    suffix,
+    table,
+)
 from diffusion_jax.report.passports import differences
 
 Result = Mapping[str, Mapping[str, Any]]  # as in `result.json`
@@ -19,11 +29,13 @@ NAMES = {"top1": "name found", "top5": "among the five nearest", "clip_score": "
 def result_tables(result: Result) -> str:
     """Markdown: each metric of the samples beside that of real data; likelihoods, if measured.
 
-    Where several EMA lengths were measured, a row for each.
+    Where several EMA lengths were measured, a row for each. Figures that are left out come last.
     """
     sections = (_samples, _bits, _denoising, _names, _others)
-    by_length = any(suffix(entry) for entry in result.values())
-    parts = _by_length(result) if by_length else [section(result) for section in sections]
+    there, by_length = measured(result), any(suffix(entry) for entry in result.values())
+    parts = _by_length(there) if by_length else [section(there) for section in sections]
+    if lines := left_out(result):
+        parts.append(["Left out:", "", *lines])
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
@@ -46,10 +58,10 @@ def _bits(result: Result) -> list[str]:
     """A row for each estimate of the likelihood."""
     rows = []
     for name, title in ESTIMATES.items():
-        heldout, train = f"bits_{name}_heldout", f"bits_{name}_train"
-        if heldout in result:
-            cost = result[heldout]["passport"]["evaluations"]
-            cells = as_cells(result, (heldout, train))
+        names = f"bits_{name}_heldout", f"bits_{name}_train"
+        if first := next((name for name in names if name in result), None):
+            cost = result[first]["passport"]["evaluations"]
+            cells = as_cells(result, names)
             rows.append([f"{title} (`bits_{name}`)", *cells, str(cost)])
     heads = (
         *("bits per dimension (lower is better)", "held-out data (95% interval)"),
@@ -60,11 +72,10 @@ def _bits(result: Result) -> list[str]:
 
 def _denoising(result: Result) -> list[str]:
     """A row for each noise level at which the network was asked to denoise."""
-    rows = []
-    for gap in (name for name in result if name.startswith("denoising_gap")):
-        train, heldout = (gap.replace("gap", f"error_{split}") for split in ("train", "heldout"))
-        time = result[gap]["passport"]["t"]
-        rows.append([f"t = {time}", *as_cells(result, (train, heldout, gap))])
+    rows, times = [], [e["passport"]["t"] for n, e in result.items() if n.startswith("denoising_")]
+    for t in dict.fromkeys(times):
+        columns = [f"denoising_{one}_t{t:.2f}" for one in ("error_train", "error_heldout", "gap")]
+        rows.append([f"t = {t}", *as_cells(result, columns)])
     heads = (
         *("denoising, squared error per dimension", "training data (95% interval)"),
         *("held-out data", "held-out / training"),
@@ -126,8 +137,8 @@ def _length_table(
     if not titles:
         return []
     rows = []
-    for length in sorted(next(iter(metrics.values()))):
-        row = {name: metrics[name][length] for name in titles}
+    for length in sorted({length for name in titles for length in metrics[name]}):
+        row = {name: metrics[name][length] for name in titles if length in metrics[name]}
         error = next(iter(row.values()))["passport"]["profile_error"]
         off = f" (post-hoc, profile {error:.1%} off)" if error else ""
         rows.append([f"{length}{off}", *as_cells(row, titles)])

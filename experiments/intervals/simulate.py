@@ -84,7 +84,7 @@ class Simulation:
         self.real = Law(setting.model.dim)
         self.network = self.real.centres().T
         features = self._real(setting.num_reference)
-        self.reference = prepare(moments(features), features)
+        self.moments, self.reference = moments(features), prepare(features)
 
     def _real(self, num: int) -> np.ndarray:
         return self.real.draw(self.rng, self.rng.integers(CLASSES, size=num))
@@ -94,16 +94,15 @@ class Simulation:
         s, rng = self.setting, self.rng
         labels = s.labels(rng, s.num)
         x, given = s.model.draw(rng, labels), labels if s.labelled else None
-        found = moment_estimates(x, given, self.reference.moments)
+        found = moment_estimates(x, given, self.moments)
         found |= class_estimates(x @ self.network, given)
         found |= set_estimates(x, given, self.reference)
-        features = self._real(s.num_reference)
-        found |= variety_estimates(x, given, prepare(moments(features), features))
+        found |= variety_estimates(x, given, prepare(self._real(s.num_reference)))
         near = nearest_distances(x, self.reference.features)
         heldout = nearest_distances(self._real(s.num_heldout), self.reference.features)
         found["memorised"] = memorised(near, heldout, QUANTILE)
         found["nearest"] = bootstrap(lambda d: float(np.median(d)), near, 200)
-        return found
+        return {name: estimate for name, estimate in found.items() if estimate is not None}
 
     def truths(self, values: dict[str, np.ndarray], many: int) -> dict[str, float]:
         """What the intervals are of, given `values` of many draws, and by `many` samples."""
@@ -114,7 +113,7 @@ class Simulation:
         root = float(np.sqrt((values["sliced_wasserstein"] ** 2).mean()))
         return {name: float(v.mean()) for name, v in values.items()} | {
             "sliced_wasserstein": root,
-            "frechet_infinite": frechet_distance(s.model.moments(), self.reference.moments),
+            "frechet_infinite": frechet_distance(s.model.moments(), self.moments),
             "inception_score_infinite": inception_score(log_softmax(x @ self.network, axis=1)),
             "memorised": float((near < np.quantile(heldout, QUANTILE)).mean()),
         }

@@ -115,7 +115,7 @@ def test_cosines():
 
 def test_copies_are_flagged_and_a_model_of_the_law_is_not(dataset, tmp_path):
     """What `--mode evaluate` measures, of samples drawn by a memoriser and of the law."""
-    measure = Distances(dataset, None, 50, tmp_path)
+    measure = Distances(dataset, "no classes", 50, tmp_path)
     for mixture, copies in ((law(), False), (memoriser(dataset), True)):
         index = np.arange(NUM)
         x, _ = generator(mixture)(jnp.zeros(()), 5, Request(index, {}), batch_size=NUM)

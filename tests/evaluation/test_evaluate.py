@@ -1,6 +1,7 @@
 """Evaluation: the same in chunks, against the moments of a file, and without held-out images."""
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from diffusion_jax.evaluation.extractor import Extractor
 from diffusion_jax.evaluation.references import Statistics
 from diffusion_jax.metrics.frechet import Moments, frechet_distance, moments
 from diffusion_jax.report import result_tables
+from diffusion_jax.report.figures import measured
 from tests.evaluation.models import model_of, pictures_of
 from tests.runs import random_dataset
 
@@ -93,16 +95,19 @@ def test_moments_of_a_file_give_the_frechet_distance_only(tmp_path: Path) -> Non
     with pytest.raises(DataError, match="is of 2 features, while x has 3"):
         Distances(DATASET, EXTRACTOR, 20, tmp_path, wrong)
     with pytest.raises(DataError, match="no classes"):
-        Distances(DATASET, None, 20, tmp_path, other)
+        Distances(DATASET, "no classes", 20, tmp_path, other)
 
 
 def test_without_held_out_images_and_without_an_extractor(tmp_path: Path) -> None:
     nothing = ArraySource(np.zeros((0, 8, 8, 1), np.uint8), np.zeros(0, np.int32))
     splits = {"train": DATASET.splits["train"], "heldout": Split(nothing)}
     data = dataclasses.replace(DATASET, splits=splits)
-    measure = Distances(data, None, 20, tmp_path)
+    measure = Distances(data, "no classes", 20, tmp_path)
     assert measure.of_data({}) == {}
     unlabelled = ((images, None) for images, _ in chunks(20))
     result = measure(model_of(data, chunks=unlabelled, folder=tmp_path))
-    assert set(result) == {"nearest_training_distance", "copied_share"}
-    assert result_tables(result).count("`) | **") == 2
+    assert set(measured(result)) == {"nearest_training_distance", "copied_share"}
+    table = result_tables(result)
+    assert table.count("`) | **") == 2
+    assert re.search("^- `frechet`, .*`coverage`: no classes.$", table, re.MULTILINE)
+    assert "- `memorised_share`: needs 20 held-out images, and there are 0." in table
