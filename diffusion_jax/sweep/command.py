@@ -14,6 +14,7 @@ from diffusion_jax.from_config import Config, ConfigError
 from diffusion_jax.from_config.identity import check_workdir
 from diffusion_jax.sweep.design import MOST_RUNS, Run, Sweep, check, load, make_runs
 from diffusion_jax.sweep.execute import Start, execute, places, start_here, submitter
+from diffusion_jax.sweep.metric import foretold
 from diffusion_jax.sweep.report import write_reports
 from diffusion_jax.sweep.screen import Screen
 from diffusion_jax.sweep.work import finished, units, work
@@ -100,7 +101,8 @@ def _run_units(
     if not left:
         return
     where = places(options.workers, len(left))
-    check(todo, 1 if len(where) > 1 or visible_gpus() else None)
+    figures = check(todo, 1 if len(where) > 1 or visible_gpus() else None)
+    told = foretold(sweep.metric, figures)
     for run in todo:
         check_workdir(run.config, folder / run.name)
     logs = {n: folder / "logs" / f"{mine[n][0].name}.txt" for n in left}
@@ -111,6 +113,8 @@ def _run_units(
         where = where[:1] * (options.workers or len(left))
     many = sum(map(len, mine.values()))
     print(f"{many} runs, {many - len(todo)} of them done, in {folder}; {len(where)} at a time")
+    if told:
+        print(told)
     screen = Screen(mine, folder, len(where), sweep.metric)
     with screen.shown():
         statuses = execute(left, start, where, logs.__getitem__, screen.tell)

@@ -14,6 +14,7 @@ from typing import Any
 
 from diffusion_jax.from_config import Config, ConfigError, build
 from diffusion_jax.sweep.expression import Overrides, check_number, expand
+from diffusion_jax.sweep.metric import expected
 from diffusion_jax.system.command_line import suggest, unknown_key
 
 MOST_RUNS = 200
@@ -81,22 +82,26 @@ def make_runs(sweep: Sweep, config: Config, most: int = MOST_RUNS) -> list[Run]:
     return [Run(*each) for each in zip(names, settings, own, configs, strict=True)]
 
 
-def check(runs: Iterable[Run], devices: int | None) -> None:
+def check(runs: Iterable[Run], devices: int | None) -> list[dict[str, str]]:
     """Builds the parts of every run, over data that is loaded once for those that share it.
 
-    Each of them will have so many `devices`; None: those that are there.
+    Each of them will have so many `devices`; None: those that are there. The figures that are
+    `expected` of each are returned.
 
     Raises:
         ConfigError: one is not possible; its name is said.
         DataError: as for a run on its own.
     """
     datasets: dict[str, Any] = {}
+    figures = []
     for run in runs:
         key = json.dumps(run.config.data.to_dict(), sort_keys=True)
         try:
             datasets[key] = build(run.config, datasets.get(key), devices).dataset
         except ConfigError as error:
             raise ConfigError(f"--sweep: run {run.name}: {error}") from error
+        figures.append(expected(run.config, datasets[key]))
+    return figures
 
 
 def _changed(config: Config, overrides: Overrides) -> Config:

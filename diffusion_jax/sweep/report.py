@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import mimetypes
 import re
 from collections.abc import Sequence
@@ -13,14 +14,13 @@ from diffusion_jax.report.passports import differences
 from diffusion_jax.run.trained import command
 from diffusion_jax.sweep.design import Run, Sweep
 from diffusion_jax.sweep.figures import draw_all
+from diffusion_jax.sweep.metric import instead_of, metric_named, metrics_in
 from diffusion_jax.sweep.results import (
     Found,
     Settings,
     collect,
     difference,
     mean_of,
-    metric_named,
-    metrics_in,
     ranked,
     sign_of,
 )
@@ -44,6 +44,9 @@ def write_reports(sweep: Sweep, runs: Sequence[Run], done: Sequence[Run], folder
     lines += ["## Result", ""]
     if missing := [run.name for run in runs if run not in done]:
         lines += [f"**Not done: {len(missing)} of {len(runs)} runs**: {', '.join(missing)}.", ""]
+    left_out = {name: why for found in everything for name, why in found.left_out.items()}
+    if said := metric and instead_of(sweep.metric, metric, left_out):
+        lines += [said, ""]
     if metric:
         lines += [*_verdict(settings, metric), "", *_ranking(settings, metric), ""]
     for file, caption in draw_all(settings, metric, folder):
@@ -163,8 +166,7 @@ def _as_json(sweep: Sweep, everything: Sequence[Found]) -> str:
             "train_seconds": round(found.train_seconds, 1),
             "seconds": found.seconds,
             "result": {
-                name: [float(f"{entry[key]:.6g}") for key in ("value", "low", "high")]
-                + [entry["n"]]
+                name: [_short(entry[key]) for key in ("value", "low", "high")] + [entry["n"]]
                 for name, entry in found.result.items()
             },
         }
@@ -180,6 +182,11 @@ def _as_json(sweep: Sweep, everything: Sequence[Found]) -> str:
     }
     lines = ",\n".join(json.dumps(run) for run in runs)
     return f'{json.dumps(about, indent=1)[:-2]},\n "runs": [\n{lines}\n]}}\n'
+
+
+def _short(value: float) -> float | None:
+    """Six digits of a number; None of one that is not known."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def _as_html(text: str, folder: Path) -> str:

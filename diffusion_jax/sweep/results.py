@@ -12,6 +12,7 @@ from diffusion_jax.metrics.paired import Difference, mean_interval, paired_diffe
 from diffusion_jax.report.curves import read_rows
 from diffusion_jax.report.figures import MEANING, kind
 from diffusion_jax.sweep.design import Run
+from diffusion_jax.sweep.metric import figures_in, metric_named
 from diffusion_jax.sweep.work import seconds
 
 
@@ -20,7 +21,8 @@ class Found:
     """One finished run."""
 
     run: Run
-    result: Mapping[str, Mapping[str, Any]]  # its `result.json`
+    result: Mapping[str, Mapping[str, Any]]  # its figures, as in `result.json`
+    left_out: Mapping[str, str]  # why others are
     rows: Sequence[Mapping[str, float]]  # of its `metrics.jsonl`
     seconds: float  # that it took in all
     folder: Path
@@ -39,30 +41,24 @@ def collect(runs: Sequence[Run], folder: Path) -> Settings:
     settings: dict[str, list[Found]] = {run.setting: [] for run in runs}
     for run in sorted(runs, key=lambda run: run.config.seed):
         where = folder / run.name
-        result = json.loads((where / "result.json").read_text(encoding="utf-8"))
-        rows = read_rows(where / "metrics.jsonl")
-        settings[run.setting].append(Found(run, result, rows, seconds(folder, run), where))
+        found = Found(run, *_left_in(where), seconds(folder, run), where)
+        settings[run.setting].append(found)
     return settings
-
-
-def metric_named(name: str, results: Sequence[Mapping[str, Any]]) -> str:
-    """The metric that all results have, of that name or that begins so; '' if there is none."""
-    known = metrics_in(results)
-    return name if name in known else next((key for key in known if key.startswith(name)), "")
 
 
 def headline(folder: Path, metric: str) -> str:
     """The figure of a finished run that the sweep is about."""
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    result = _left_in(folder)[0]
     name = metric_named(metric, [result])
     return f"{name} {result[name]['value']:.4g}" if name else f"no metric {metric!r}"
 
 
-def metrics_in(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names that all results have, without those of held-out images that stand beside others."""
-    common = [name for name in results[0] if all(name in result for result in results)]
-    beside = {f"{name}_heldout" for name in common}
-    return [name for name in common if name not in beside]
+def _left_in(folder: Path) -> tuple[dict[str, Any], dict[str, str], list[dict[str, float]]]:
+    """The figures that a run left in its folder, why others are left out, and what it logged."""
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    rows = read_rows(folder / "metrics.jsonl")
+    left_out = {name: entry["left_out"] for name, entry in result.items() if "left_out" in entry}
+    return figures_in(result, rows), left_out, rows
 
 
 def sign_of(metric: str) -> int:

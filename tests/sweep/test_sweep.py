@@ -1,5 +1,6 @@
 """Sweeps: what their words mean, that their runs are done once and whole, and what is reported."""
 
+import dataclasses
 import json
 import re
 import signal
@@ -11,14 +12,16 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from diffusion_jax import run
+from diffusion_jax import from_config, run
+from diffusion_jax.data import ArraySource, Split
 from diffusion_jax.from_config import ConfigError
 from diffusion_jax.metrics.paired import mean_interval, paired_difference
-from diffusion_jax.sweep import Sweep, command, execute
+from diffusion_jax.sweep import Sweep, command, execute, report
 from diffusion_jax.sweep.design import check, load, make_runs
 from diffusion_jax.sweep.expression import expand
+from diffusion_jax.sweep.metric import foretold
 from diffusion_jax.sweep.work import finished, units, work
-from tests.runs import final_state, tiny
+from tests.runs import final_state, random_dataset, tiny
 
 WHOLE = {"train__heldout_every": 3, "evaluate__num_samples": 20}
 
@@ -315,3 +318,102 @@ def test_intervals_over_seeds_cover_and_enough_seeds_resolve():
         paired_difference(rng.normal(1, 2, needed), np.zeros(needed)).resolved for _ in range(1000)
     ]
     assert np.mean(resolved) == pytest.approx(0.8, abs=0.04)
+
+
+def without_classes(monkeypatch, heldout=20):
+    """Data for whose distances there are no features."""
+    data = random_dataset()
+    items = data.splits["heldout"].source
+    few = Split(ArraySource(items.items[:heldout], items.labels[:heldout]))
+    splits = {"train": data.splits["train"], "heldout": few}
+    data = dataclasses.replace(data, class_names=(), splits=splits)
+    monkeypatch.setattr(from_config.data, "load_dataset", lambda *a, **k: data)
+
+
+def left_by(folder, run, heldout, frechet=None):
+    """A finished run as its process leaves it."""
+    where = folder / run.name
+    where.mkdir(parents=True)
+    passport = {"extractor": "x", "preprocessing": "none", "reference": "some"}
+    left_out = {} if frechet else {"left_out": "noise has no classes"}
+    entry = dict.fromkeys(("value", "low", "high"), frechet) | {"n": 5, "passport": passport}
+    (where / "result.json").write_text(json.dumps({"frechet": entry | left_out}))
+    rows = [{"step": 2, "loss": 1.0, "train_seconds": 1.0}, {"step": 6, "heldout/loss": heldout}]
+    (where / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    done = {"seconds": 1.0, "config": json.loads(json.dumps(run.config.to_dict()))}
+    (where / "finished.json").write_text(json.dumps(done))
+    about = {"versions": {}, "device": "none", "commit": "none"}
+    (where / "config.json").write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize(
+    ("changes", "heldout", "metric", "says"),
+    [
+        ({}, 20, "frechet", "'frechet' is left out: noise has no classes.* by 'heldout/loss'"),
+        ({}, 20, "accuracy", "'accuracy' is left out: .* by 'heldout/loss'"),
+        ({}, 0, "frechet", "ranked by 'loss'"),
+        ({"train__heldout_every": 0}, 20, "frechet", "ranked by 'loss'"),
+        ({"train__heldout_every": 50}, 20, "frechet", "ranked by 'loss'"),
+        (
+            {"evaluate__metrics": "denoising"},
+            20,
+            "frechet",
+            "needs 'distances' in evaluate.metrics",
+        ),
+        ({"evaluate__extractor": "entries"}, 20, "frechet", ""),
+        ({"evaluate__extractor": "entries", "evaluate__num_samples": 3}, 9, "frechet", "4 samples"),
+        ({}, 20, "denoising_gap", ""),
+        ({}, 20, "denoising_gap_t0.10", ""),
+        ({}, 1, "denoising_gap", "needs 2 held-out images, and there are 1.* by 'heldout/loss'"),
+        ({}, 20, "loss", ""),
+    ],
+)
+def test_a_metric_that_the_data_do_not_have_is_told_of_before_anything_is_trained(
+    changes, heldout, metric, says, monkeypatch
+):
+    without_classes(monkeypatch, heldout)
+    runs = make_runs(load("seed=0,1"), tiny(**{"train__heldout_every": 3} | changes))
+    told = foretold(metric, check(runs[:1], 1))
+    assert re.search(says, told)
+    assert bool(says) == bool(told)
+
+
+def test_a_metric_that_no_run_has_is_refused(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(command, "execute", None)
+    monkeypatch.setattr(command, "load", lambda words: Sweep("seed=0,1", metric="frechte"))
+    assert command.run_sweep("", tiny(), tmp_path / "sweep", command.Options()) == 2
+    assert re.search(
+        "metric='frechte' is no figure: did you mean 'frechet'", capsys.readouterr().err
+    )
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_settings_are_ranked_by_the_held_out_loss_where_the_metric_is_left_out(
+    tmp_path, monkeypatch, capsys
+):
+    without_classes(monkeypatch)
+    config = tiny(**WHOLE)
+    runs = make_runs(load("sample.steps=4,5; seed=0,1"), config)
+
+    def start(unit, place, log):
+        left_by(tmp_path / "sweep", runs[unit], heldout=0.5 - 0.1 * unit)
+        return Fake(0, 0)
+
+    monkeypatch.setattr(command, "start_here", start)
+    words = "sample.steps=4,5; seed=0,1"
+    assert command.run_sweep(words, config, tmp_path / "sweep", command.Options()) == 0
+    said = capsys.readouterr().out
+    assert said.index("ranked by 'heldout/loss'") < said.index("done in")
+    assert "heldout/loss 0.5" in said
+    text = (tmp_path / "sweep" / "report.md").read_text()
+    assert "**frechet is left out**: noise has no classes. Settings are ranked by `hel" in text
+    assert "By `heldout/loss` the best is **steps=5**: **0.25**" in text
+    assert "](metric.png)" in text
+    results = json.loads((tmp_path / "sweep" / "results.json").read_text())
+    assert results["runs"][0]["result"] == {"heldout/loss": [0.5, None, None, None]}
+    # Where only some of the runs are measured, it is of all.
+    left_by(tmp_path / "other", runs[0], 0.5, frechet=3.0)
+    left_by(tmp_path / "other", runs[2], 0.3)
+    report.write_reports(Sweep(words), runs, [runs[0], runs[2]], tmp_path / "other")
+    text = (tmp_path / "other" / "report.md").read_text()
+    assert "**frechet is left out**: noise has no classes." in text

@@ -1,0 +1,109 @@
+"""The figure that settings are ranked by: the one asked for, or one that all runs have."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diffusion_jax.data import Dataset
+from diffusion_jax.from_config import Config, ConfigError
+from diffusion_jax.from_config.evaluators import figures_of
+from diffusion_jax.report.figures import measured
+from diffusion_jax.system.command_line import suggest
+
+HELDOUT, TRAINING = "heldout/loss", "loss"
+"""Names in `metrics.jsonl`: what settings are ranked by where the metric is left out."""
+
+UNKNOWN = "no such figure"
+
+Figures = Mapping[str, Mapping[str, Any]]  # as in `result.json`
+
+
+def expected(config: Config, dataset: Dataset) -> dict[str, str]:
+    """How the names of figures begin that a run may have, and why it has not; '' where it has."""
+    noun, every, steps = dataset.kind.noun, config.train.heldout_every, config.train.steps
+    why = "" if len(dataset.splits["heldout"]) else f"there are no held-out {noun}"
+    if not 0 < every <= steps:
+        why = f"train.heldout_every={every} asks for none in {steps:,} steps"
+    return {**figures_of(config, dataset), HELDOUT: why, TRAINING: ""}
+
+
+def foretold(metric: str, runs: Sequence[Mapping[str, str]]) -> str:
+    """What to say before runs that have what is `expected` of them; '' if all have the metric.
+
+    Raises:
+        ConfigError: there is no such figure.
+    """
+
+    def lacking(name: str) -> str:
+        """Why one of the runs has no figure of that name, or that begins so."""
+        for run in runs:
+            reasons = [why for figure, why in run.items() if _alike(name, figure)]
+            if "" not in reasons:
+                return reasons[0] if reasons else UNKNOWN
+        return ""
+
+    own, losses = _names(metric), (HELDOUT, TRAINING)
+    reasons = [why for why in map(lacking, own) if why != UNKNOWN]
+    if not reasons:
+        known = dict.fromkeys(figure for run in runs for figure in run)
+        raise ConfigError(f"--sweep: metric={metric!r} is no figure{suggest(metric, known)}")
+    if "" in reasons:
+        return ""
+    instead = next(name for name in losses if not lacking(name))
+    return f"{metric!r} is left out: {reasons[0]}. Settings are ranked by {instead!r}"
+
+
+def _alike(name: str, figure: str) -> bool:
+    return name.startswith(figure) or figure.startswith(name)
+
+
+def _names(metric: str) -> tuple[str, ...]:
+    """What a metric is called: a Frechet distance in other features than the data's own is `fd`."""
+    return tuple(dict.fromkeys((metric, metric.replace("frechet", "fd"))))
+
+
+def metric_named(metric: str, runs: Sequence[Figures]) -> str:
+    """The figure that all runs have to rank them by: of that name, or that begins so, or a loss.
+
+    '' if there is none.
+    """
+    known = metrics_in(runs)
+    for name in (*_names(metric), HELDOUT, TRAINING):
+        if name in known:
+            return name
+        if found := next((figure for figure in known if figure.startswith(name)), ""):
+            return found
+    return ""
+
+
+def instead_of(metric: str, chosen: str, left_out: Mapping[str, str]) -> str:
+    """What to say where settings are ranked by another figure than was asked for; '' if not.
+
+    `left_out` has why figures of a run are left out.
+    """
+    if any(chosen.startswith(name) for name in _names(metric)):
+        return ""
+    reasons = (
+        why for name in _names(metric) for figure, why in left_out.items() if _alike(name, figure)
+    )
+    why = next(reasons, "not all runs have it")
+    return (
+        f"**{metric} is left out**: {why}. Settings are ranked by `{chosen}`, as logged last; of "
+        "another prediction, loss space or weighting it is another quantity."
+    )
+
+
+def metrics_in(runs: Sequence[Figures]) -> list[str]:
+    """Names that all results have, without those of held-out images that stand beside others."""
+    common = [name for name in runs[0] if all(name in run for run in runs)]
+    beside = {f"{name}_heldout" for name in common}
+    return [name for name in common if name not in beside]
+
+
+def figures_in(result: Figures, rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """What a run measured, and the last loss that it logged, which has no interval."""
+    found: dict[str, Any] = measured(result)
+    name = HELDOUT if any(HELDOUT in row for row in rows) else TRAINING
+    for value in [row[name] for row in rows if name in row][-1:]:
+        nan = float("nan")
+        found[name] = {"value": value, "low": nan, "high": nan, "n": None, "passport": {}}
+    return found
