@@ -40,7 +40,15 @@ LEAST = {
 CLOSEST = 10  # samples that are shown beside the training item that they are nearest to
 
 
-def lacking(name: str, noun: str, num: int, reference: int, heldout: int, of: str = "") -> str:
+def lacking(
+    name: str,
+    noun: str,
+    num: int,
+    reference: int,
+    heldout: int,
+    of: str = "",
+    num_features: int = 0,
+) -> str:
     """Why a figure is left out, '' if it is not.
 
     Args:
@@ -50,9 +58,13 @@ def lacking(name: str, noun: str, num: int, reference: int, heldout: int, of: st
         reference: training items.
         heldout: held-out ones.
         of: what is measured; '' for samples.
+        num_features: of the extractor.
     """
+    least = LEAST[name]
+    if name in estimates.LEAST:
+        least = *estimates.least(name, num_features), 0
     there = (of or "samples", num), (f"training {noun}", reference), (f"held-out {noun}", heldout)
-    return too_few(*((*each, least) for each, least in zip(there, LEAST[name], strict=True)))
+    return too_few(*((*each, number) for each, number in zip(there, least, strict=True)))
 
 
 class Features(NamedTuple):
@@ -173,7 +185,7 @@ class Distances(Evaluator):
         """All figures of items, which are samples, or `of` the data."""
         look, n, num = self._extractor, len(found.distances), len(self._seen)
         if isinstance(look, str):
-            result = {name: entry(look, n, passport) for name in estimates.LEAST}
+            result = {} if of else {name: entry(look, n, passport) for name in estimates.LEAST}
         else:
             result = self._in_features(look, found, passport, of)
         near, next_near = found.distances.T
@@ -221,7 +233,8 @@ class Distances(Evaluator):
         for group, num, more in groups:
             for name, value in group.items():
                 reference = more.get("n_reference", MOST)
-                why = lacking(name, self._dataset.kind.noun, num, reference, 0, of)
+                dims = features.shape[1]
+                why = lacking(name, self._dataset.kind.noun, num, reference, 0, of, dims)
                 key = name if look.own_classes else name.replace("frechet", "fd")
                 result[f"{key}_{look.name}"] = entry(
                     why if value is None else value, num, passport, **about, **more

@@ -47,9 +47,9 @@ MOST = 10_000  # rows of each set that metrics of pairs of rows look at
 MANIFOLD_K, DENSITY_K = 3, 5
 """Neighbours of precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem)."""
 ALL = slice(None)  # of all rows
+PER_FEATURE = 4  # samples for each feature from which the bias of the Frechet distance is c / N
 LEAST = {
-    # A covariance needs two rows, in each of two halves of the samples too.
-    **dict.fromkeys(("frechet", "frechet_infinite"), (4, 2)),
+    **{"frechet": (4, 2), "frechet_infinite": (4, 2)},  # a covariance needs two rows, in halves too
     **dict.fromkeys(("accuracy", "inception_score", "inception_score_infinite"), (2, 0)),
     **{"kernel": (2, 2), "sliced_wasserstein": (2, 1)},
     # A ball reaches to the k-th nearest other row, in each of the groups of `by_groups` too.
@@ -57,7 +57,7 @@ LEAST = {
     "recall": (GROUPS * (MANIFOLD_K + 1), GROUPS),
     "coverage": (GROUPS, GROUPS * (DENSITY_K + 1)),
 }
-"""From how many samples, and how many reference images, each is defined."""
+"""From how many samples, and how many reference images, each is defined; see `least`."""
 
 Found = dict[str, Estimate | None]
 
@@ -109,7 +109,8 @@ def moment_estimates(
         frechet_influence(features, reference, root),
         labels,
     )
-    return {"frechet": _not_below_zero(found), "frechet_infinite": limit}
+    straight = len(features) >= least("frechet_infinite", features.shape[1])[0]
+    return {"frechet": _not_below_zero(found), "frechet_infinite": limit if straight else None}
 
 
 def class_estimates(logits: np.ndarray, labels: np.ndarray | None) -> Found:
@@ -179,10 +180,19 @@ def variety_estimates(
     )
 
 
+def least(name: str, num_features: int) -> tuple[int, int]:
+    """`LEAST` in so many features.
+
+    A bias that is not yet `c / N` is not extrapolated to infinity: of fewer samples than
+    `PER_FEATURE` to a feature the result lies far off its interval, and below 0.
+    """
+    num, num_reference = LEAST[name]
+    return PER_FEATURE * num_features if name == "frechet_infinite" else num, num_reference
+
+
 def _enough(name: str, num: int, num_reference: float = np.inf) -> bool:
     """Whether an estimate is defined."""
-    least, least_reference = LEAST[name]
-    return num >= least and num_reference >= least_reference
+    return num >= LEAST[name][0] and num_reference >= LEAST[name][1]
 
 
 def _where_defined(sizes: tuple[int, int], **estimates: Callable[[], Estimate]) -> Found:

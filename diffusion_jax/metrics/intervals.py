@@ -28,11 +28,12 @@ class Estimate(NamedTuple):
 def too_few(*counts: tuple[str, int, int]) -> str:
     """Why an estimate is left out, such as "needs 12 samples, and there are 5"; '' if it is not.
 
-    Of `counts` (of what, how many there are, from how many it is defined with its interval).
+    Of `counts` (of what, how many there are, from how many it is defined with its interval), of
+    which the same may be given twice.
     """
-    short = [count for count in counts if count[1] < count[2]]
-    needs = " and ".join(f"{least:,} {what}" for what, _, least in short)
-    has = " and ".join(f"{there:,}" for _, there, _ in short)
+    short = {(what, there): least for what, there, least in sorted(counts) if there < least}
+    needs = " and ".join(f"{least:,} {what}" for (what, _), least in short.items())
+    has = " and ".join(f"{there:,}" for _, there in short)
     return f"needs {needs}, and there are {has}" if short else ""
 
 

@@ -17,6 +17,8 @@ from diffusion_jax.evaluation.distances import Distances
 from diffusion_jax.evaluation.extractor import Extractor, unlearnable
 from diffusion_jax.from_config import build
 from diffusion_jax.metrics import retrieval
+from diffusion_jax.metrics.estimates import least, moment_estimates
+from diffusion_jax.metrics.frechet import Moments, frechet_distance, moments
 from diffusion_jax.metrics.intervals import too_few
 from diffusion_jax.metrics.neighbours import two_nearest
 from diffusion_jax.metrics.retrieval import text_estimates
@@ -61,21 +63,23 @@ def whole(num, train, heldout, tmp_path, classes=2, alike=False):
 @pytest.mark.parametrize("alike", [False, True])
 @pytest.mark.parametrize(
     ("num", "train", "heldout"),
-    [(1, 1, 0), (1, 1, 1), (2, 2, 1), (3, 5, 2), (4, 6, 3), (5, 4, 5), (12, 18, 12), (60, 54, 6)],
+    [(1, 1, 0), (1, 1, 1), (2, 2, 1), (3, 5, 2), (4, 6, 3), (5, 4, 5), (12, 18, 12), (80, 54, 6)],
 )
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_each_figure_is_measured_from_its_numbers_on(num, train, heldout, alike, tmp_path):
     for classes in (2, 0, 5):
         result = whole(num, train, heldout, tmp_path / str(classes), classes, alike)
         for end, there in (("", num), ("_heldout", heldout)):
-            for name, least in distances.LEAST.items():
+            for name, numbers in distances.LEAST.items():
                 key = f"{name}_x" * (name in distances.estimates.LEAST) or name
                 if not there:
                     assert f"{key}{end}" not in result
                 if not there or (not classes and name == "accuracy"):
                     continue
                 entry, counts = result[f"{key}{end}"], (there, train, heldout)
-                enough = all(a >= b for a, b in zip(counts, least, strict=True))
+                if name == "frechet_infinite":
+                    numbers = (4 * FEATURES, 2, 0)
+                enough = all(a >= b for a, b in zip(counts, numbers, strict=True))
                 assert ("left_out" not in entry) == enough, key
                 if enough:
                     assert entry["low"] <= entry["value"] <= entry["high"]
@@ -90,16 +94,35 @@ def test_what_is_left_out_has_one_line_in_the_table_and_in_the_report(tmp_path):
     for line in (
         "- `recall_x`: needs 12 samples, and there are 5.",
         "`memorised_share_heldout`: needs 20 held-out images, and there are 3.",
-        "- `frechet_x_heldout`, `frechet_infinite_x_heldout`: needs 4 held-out images, and there "
-        "are 3.",
+        "- `frechet_x_heldout`: needs 4 held-out images, and there are 3.",
+        "- `frechet_infinite_x`: needs 80 samples, and there are 5.",
     ):
         assert table.count(line) == 1
     assert "(`frechet_x`) | **" in table
     report.write_report(tmp_path / "report.md", "few", result, {}, [], [])
     assert table in (tmp_path / "report.md").read_text()
     assert json.loads(json.dumps(result))["recall_x"]["value"] is None
+    assert too_few(*(("held-out images", 1, n) for n in (0, 2, 20))).startswith(
+        "needs 20 held-out im"
+    )
     both = too_few(("samples", 5, 12), ("training images", 2, 3), ("held-out images", 9, 9))
     assert both == "needs 12 samples and 3 training images, and there are 5 and 2"
+
+
+def test_the_extrapolated_distance_covers_the_limit_from_its_numbers_on():
+    """Of a law that is known; below `least` 8 of 10 intervals did not reach it."""
+    rng, dims = np.random.default_rng(0), 16
+    reference = moments(rng.normal(size=(2000, dims)))
+    limit = frechet_distance(Moments(np.full(dims, 0.5), np.eye(dims)), reference)
+    num = least("frechet_infinite", dims)[0]
+    found = [
+        moment_estimates(rng.normal(0.5, 1, (num, dims)), None, reference)["frechet_infinite"]
+        for _ in range(100)
+    ]
+    assert np.mean([one.low <= limit <= one.high for one in found]) > 0.85
+    few = moment_estimates(rng.normal(0.5, 1, (num - 1, dims)), None, reference)
+    assert few["frechet_infinite"] is None
+    assert few["frechet"] is not None
 
 
 def test_the_second_nearest_of_a_single_one_is_at_infinity():
