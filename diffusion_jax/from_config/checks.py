@@ -4,37 +4,118 @@ import math
 from pathlib import Path
 from typing import Any
 
+from flax.traverse_util import flatten_dict
+
 from diffusion_jax.from_config.choices import Config, ConfigError, group_of, keyed, metrics_of
 from diffusion_jax.from_config.extractors import statistics_of, weights_file
 from diffusion_jax.from_config.identity import read_config
 from diffusion_jax.system.arguments import check
 
 COUNT, SOME, POSITIVE = "[0, inf)", "[1, inf)", "(0, inf)"
+SHARE, RATE, REAL = "[0, 1]", "[0, 1)", "[0, inf)"
 RANGES: dict[str, dict[str, Any]] = {
     "data": {
         **dict.fromkeys(("image_size", "num_workers", "prefetch"), COUNT),
-        **{"heldout_fraction": "[0, 1)", "stall_seconds": POSITIVE},
+        **{"heldout_fraction": RATE, "stall_seconds": POSITIVE},
     },
+    "objective": {
+        **{"sigma_data": POSITIVE, "huber": REAL, "cond_dropout": SHARE, "vlb_weight": REAL},
+    },
+    "objective.part_dropout": dict.fromkeys(("label", "text", "vector", "image"), SHARE),
+    "objective.contrastive": {"max_shift": COUNT},
+    "objective.min_snr": {"gamma": POSITIVE},
+    "objective.p2": {"k": POSITIVE, "gamma": REAL},
+    "model.unet": {
+        **dict.fromkeys(("channels", "num_blocks", "num_heads", "patch_size"), SOME),
+        **{"head_dim": COUNT, "dropout": RATE},
+    },
+    "model.dit": {
+        **dict.fromkeys(("patch_size", "hidden_size", "depth", "num_heads", "unroll"), SOME),
+        "mlp_ratio": POSITIVE,
+    },
+    "model.mlp": {"features": SOME, "depth": SOME},
+    "model.dual_encoder": {
+        **dict.fromkeys(("width", "channels", "features"), SOME),
+        "dropout": RATE,
+    },
+    "text.clip": dict.fromkeys(("width", "depth", "heads"), SOME),
+    "text.bytes": dict.fromkeys(("width", "depth", "heads"), SOME),
+    "optimizer.adamw": {"b1": RATE, "b2": RATE, "eps": POSITIVE, "weight_decay": REAL},
+    "optimizer.adam": {"b1": RATE, "b2": RATE, "eps": POSITIVE},
     "train": {
         **dict.fromkeys(("steps", "batch_size", "accumulate", "log_every"), SOME),
         **dict.fromkeys(("keep_checkpoints", "max_skipped"), SOME),
-        **dict.fromkeys(("keep_every", "keep_best"), COUNT),
+        **dict.fromkeys(("keep_every", "keep_best", "checkpoint_every"), COUNT),
+        **{"heldout_every": COUNT, "sample_every": COUNT, "max_grad_norm": REAL},
     },
     "parallel": {"strategy": ("replicated", "sharded"), "fsdp": SOME, "model": SOME},
-    "sample": {"num_images": SOME, "batch_size": SOME, "strip": "[2, inf)"},
-    "evaluate": {"bootstrap": "[2, inf)", "denoising_images": "[2, inf)"},
+    "sample": {
+        **{"num_images": SOME, "batch_size": SOME, "strip": "[2, inf)", "frames": "[2, inf)"},
+        **{"first_index": COUNT, "checkpoint": "[-1, inf)", "steps": "[1, 1000000]"},
+    },
+    "sample.restart": {"repeats": COUNT},
+    "sample.optimised": {"images": SOME, "iterations": SOME},
+    "sample.euler_ancestral": {"eta": SHARE},
+    "sample.guidance.flock": {"size": COUNT},
+    "sample.upscale": {"noise": SHARE},
+    "sample.vary": {"strength": SHARE, "by": ("noise", "inversion")},
+    "evaluate": {"num_samples": SOME, "bootstrap": "[2, inf)", "denoising_images": "[2, inf)"},
     "evaluate.likelihood": {"num_images": "[2, inf)", "probes": SOME, "noise_levels": SOME},
+    "evaluate.names": {"num": "[2, inf)"},
 }
 """Of settings that no part checks itself before a training."""
+TUPLES: dict[str, tuple[type, int, str]] = {
+    "model.unet.channel_mults": (int, 1, "whole numbers of 1 or more, one at least"),
+    "model.unet.attention_levels": (int, 0, "whole numbers of 0 or more"),
+    "plan.shape": (int, 1, "whole numbers of 1 or more"),
+    "sample.prompts": (str, 0, "texts"),
+    "sample.interpolate": (str, 0, "texts"),
+    "evaluate.names.splits": (str, 0, "names of splits"),
+}
+"""Of settings that are tuples: the type of their entries, the least of numbers, both in words."""
+NOT_EMPTY = ("model.unet.channel_mults",)
+SEEDS = ("seed", "sample.seed", "evaluate.seed")
+ENDLESS = "logsnr_min"  # of schedules: -inf is no signal at all
 
 
-def check_numbers(config: Config, devices: int) -> None:
-    """Raises a ConfigError if a number, or a file that it goes with, cannot be."""
+def check_ranges(config: Config) -> None:
+    """Raises a ConfigError if a value cannot be, whatever the others are.
+
+    That is what `RANGES` and `TUPLES` refuse, and of all other keys what 32 bits do not hold.
+    """
+    for key, value in flatten_dict(config.to_dict(), sep=".").items():
+        for number in _numbers(value):
+            group, _, name = key.rpartition(".")
+            bits = "[-3e38, 3e38]" if isinstance(number, float) else "(-2147483648, 2147483648)"
+            allowed = "[0, 4294967295]" if key in SEEDS else bits
+            if name != ENDLESS or number != -math.inf:
+                with keyed(group or "config"):
+                    check({name: allowed}, **{name: number})
     for group, ranges in RANGES.items():
         with keyed(group):
             check(ranges, **group_of(config, group))
-    with keyed("config"):
-        check({"seed": COUNT}, seed=config.seed)
+    for key, (kind, least, words) in TUPLES.items():
+        value = group_of(config, key)
+        wrong = any(type(x) is not kind or (isinstance(x, int) and x < least) for x in value)
+        if wrong or (not value and key in NOT_EMPTY):
+            raise ConfigError(f"{key}={tuple(value)} must be {words}")
+
+
+def _numbers(value: Any) -> list[float]:
+    """The numbers in a value, also within tuples."""
+    if isinstance(value, tuple | list):
+        return [number for entry in value for number in _numbers(entry)]
+    return [value] if isinstance(value, int | float) else []
+
+
+def check_numbers(config: Config, devices: int) -> None:
+    """Raises a ConfigError if a number does not go with others, or a file with what names it."""
+    last = config.sample.first_index + config.sample.num_images
+    if last >= 2**31:
+        raise ConfigError(
+            f"sample.first_index={config.sample.first_index} must be less than "
+            f"{2**31 - config.sample.num_images}, so that samples have numbers below {2**31}"
+        )
     if config.train.keep_best and not config.train.heldout_every:
         raise ConfigError("train.keep_best needs the held-out loss: set train.heldout_every")
     metrics, image_condition = metrics_of(config), config.image_condition.name

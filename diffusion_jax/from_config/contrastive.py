@@ -26,8 +26,6 @@ def contrastive(config: Config) -> Callable[[Dataset], Task]:
             f"image_condition.name={config.image_condition.name!r} is of no use to "
             "model.name='dual_encoder'"
         )
-    if shift < 0:
-        raise ConfigError(f"objective.contrastive.max_shift={shift} must be 0 or more pixels")
 
     def make(dataset: Dataset) -> Task:
         reader, tower = make_reader(config, dataset), make_text_tower(config)

@@ -43,7 +43,13 @@ def make_evaluators(config: Config, means: Means) -> list[Evaluator]:
 
 def check_metrics(config: Config, task: Task, dataset: Dataset) -> None:
     """Raises a ConfigError if a task cannot be measured as asked for on a data set."""
-    for name in metrics_of(config):
+    asked = metrics_of(config)
+    if not asked or len(set(asked)) < len(asked):
+        raise ConfigError(
+            f"evaluate.metrics={config.evaluate.metrics!r} must name one or more of "
+            f"{', '.join(EVALUATORS)}, each once; --mode train and --mode sample measure nothing"
+        )
+    for name in asked:
         check_known(name, EVALUATORS, "evaluate.metrics")
         if why := EVALUATORS[name].unfit(config, task, dataset):
             raise ConfigError(f"evaluate.metrics: {name!r} {why}")

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.data import Dataset
 from diffusion_jax.from_config.averages import make_averages
-from diffusion_jax.from_config.checks import check_numbers
+from diffusion_jax.from_config.checks import check_numbers, check_ranges
 from diffusion_jax.from_config.choices import ConfigError, check_known, keyed, lookup
 from diffusion_jax.from_config.contrastive import contrastive
 from diffusion_jax.from_config.data import make_dataset
@@ -61,6 +61,7 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
         ConfigError: a setting is not possible.
         DataError: the data is not there, or not as the config says.
     """
+    check_ranges(config)
     make_task = lookup(TASKS, config.objective.name, "objective.name")(config)
     optimizer, averages = _optimizer(config), make_averages(config)
     check_numbers(config, jax.device_count() if devices is None else devices)

@@ -126,7 +126,7 @@ def test_variants_of_a_file_are_drawn(trained: Path, tmp_path: Path, by: str) ->
         ),
         ({"vary__image": __file__}, "cannot be read: cannot identify image file"),
         ({"vary__image": "a.png", "vary__strength": 1.5}, "strength=1.5 must lie in"),
-        ({"vary__image": "a.png", "vary__by": "x"}, "sample.vary.by='x' must be one of noise, inv"),
+        ({"vary__image": "a.png", "vary__by": "x"}, "sample.vary.by='x' must be 'noise' or 'inv"),
         ({"interpolate": ("a", "b")}, "needs a network with a frozen text encoder: text.name is"),
         ({"interpolate": ("a",)}, "must be two texts"),
         ({"interpolate": ("a", "b"), "vary__image": "a.png"}, "do not go together"),
