@@ -151,7 +151,11 @@ def _sweep(words: str, name: str) -> int:
             sys.exit(f"error: --{flag} does not go with --sweep")
     folder = Path(WORKDIR.value) if WORKDIR.value else default_folder(words, name)
     how = (WORKERS.value, TOGETHER.value, PART.value, SUBMIT.value, MAX_RUNS.value, UNIT.value)
-    return run_sweep(words, CONFIG.value, folder, Options(*how))
+    try:
+        options = Options(*how)
+    except ValueError as error:
+        sys.exit(f"error: --{error}")
+    return run_sweep(words, CONFIG.value, folder, options)
 
 
 if __name__ == "__main__":

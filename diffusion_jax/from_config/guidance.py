@@ -85,6 +85,10 @@ def check(config: Config) -> None:
     """Refuses guidance that cannot be."""
     sample, settings = config.sample, config.sample.guidance
     check_known(settings.schedule, (*scales.SCHEDULES, PLUS_PLUS), "sample.guidance.schedule")
+    if len(settings.interval) != 2:
+        raise ConfigError(
+            f"sample.guidance.interval={tuple(settings.interval)} must be two times, such as (0, 1)"
+        )
     with keyed("sample.guidance.interval"):
         low, high = settings.interval
         scales.within(1.0, low, high)

@@ -40,7 +40,8 @@ def _draw(
         [row["step"] for row in heldout], [row["heldout/loss"] for row in heldout], "o-",
         label="held-out, EMA",
     )  # fmt: skip
-    left.set(xlabel="step", ylabel="loss", yscale="log")
+    scale = "log" if any(loss > 0 for _, loss in losses) else "linear"
+    left.set(xlabel="step", ylabel="loss", yscale=scale)
     left.legend()
     if by_level:
         for row in heldout[:: -max(1, len(heldout) // 4)][::-1]:  # some, and the last

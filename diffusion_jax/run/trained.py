@@ -23,12 +23,16 @@ from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.generation.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.models.flops import count_flops
+from diffusion_jax.system.arguments import check
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import never_moved
 from diffusion_jax.training.snapshots import Snapshots
 from diffusion_jax.training.state import TrainState, abstract_state
 from diffusion_jax.types import Array, Params
+
+DRAWN = {"num": "[1, inf)", "seed": "[0, 4294967295]", "first": "[0, 2147483648)"}
+"""What the numbers of `Trained.draw` may be."""
 
 
 def command() -> str:
@@ -230,7 +234,9 @@ class Trained:
 
         Raises:
             ConfigError: the network draws none, reads no texts, or knows no such class.
+            ValueError: a number cannot be.
         """
+        check(DRAWN, num=num, seed=seed, first=first)
         index, classes = first + np.arange(num), self.run.parts.dataset.num_classes
         cond = self.run.conditions.cond(index)
         if labels is not None:

@@ -23,7 +23,7 @@ from diffusion_jax.system.runtime import visible_gpus
 
 
 @dataclass(frozen=True)
-@checked(together=("auto", "always", "never"))
+@checked(together=("auto", "always", "never"), workers="[0, inf)", max_runs="[1, inf)")
 class Options:
     """How a sweep is run."""
 
@@ -68,6 +68,8 @@ def _run_sweep(words: str, config: Config, folder: Path, options: Options) -> in
     together = options.together == "always" or (options.together == "auto" and bool(visible_gpus()))
     numbered = dict(enumerate(units(runs, together)))
     if options.unit is not None:
+        if options.unit not in numbered:
+            raise ConfigError(f"--unit={options.unit} must be one of 0 to {len(numbered) - 1}")
         return work(numbered[options.unit], folder)
     jax.config.update("jax_platforms", "cpu")  # this process leaves the devices to the others
     mine = _part(numbered, options.part)

@@ -13,11 +13,13 @@ def checked(**allowed: str | tuple[object, ...]) -> Callable[[Made], Made]:
     """Makes a function or a dataclass raise a ValueError such as `order=7 must be 1, 2 or 3`.
 
     Of an argument its choices are given, or an interval such as "(0, 1]", whose ends may be other
-    arguments. Arrays, which may be traced, are not looked at.
+    arguments; one that is annotated as an int is a whole number. Arrays, which may be traced, are
+    not looked at.
     """
 
     def decorated(made: Any) -> Any:
         made.allowed = allowed
+        made.whole = {name for name, kind in made.__annotations__.items() if kind is int}
         if isinstance(made, type):  # decorated before `dataclass` does it
             made.__post_init__ = lambda self: check(self, **vars(self))  # type: ignore[attr-defined]
             return made
@@ -48,6 +50,11 @@ def check(made: Any, /, **values: Any) -> None:
             if repr(value) not in (*most, last):
                 raise ValueError(f"{name}={value!r} must be {', '.join(most)} or {last}")
             continue
+        if isinstance(value, str | bytes | list | tuple | dict) or value is None:
+            raise ValueError(f"{name}={value!r} must be a number")
+        fraction = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
+        if fraction and name in getattr(made, "whole", ()):
+            raise ValueError(f"{name}={value} must be a whole number")
         ends = known[1:-1].split(", ")
         low, high = (values[end] if end in values else float(end) for end in ends)
         if all(isinstance(number, numbers.Real) for number in (low, value, high)):

@@ -55,6 +55,11 @@ def joined(
             raise ProcessesError(
                 "--coordinator, --num_processes and --process_id belong together: give all three"
             )
+        if not 0 <= (process_id or 0) < (num_processes or 0):
+            raise ProcessesError(
+                f"--num_processes={num_processes} with --process_id={process_id}: processes are "
+                "numbered from 0, and there is one at least"
+            )
     elif not (multihost or in_a_cluster(os.environ)):
         yield
         return

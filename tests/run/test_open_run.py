@@ -88,13 +88,17 @@ def test_steps_and_averages_can_be_chosen(trained: Path) -> None:
         ({"prompts": "a cat"}, "prompts='a cat' needs a network that reads texts"),
         ({"labels": 10}, "labels=10: there are 10 classes; -1 is none"),
         ({"labels": [0, -2]}, r"labels=\[0, -2\]: there are 10 classes"),
+        ({"seed": -1}, r"seed=-1 must lie in \[0, 4294967295\]"),
+        ({"seed": 2**32}, "seed=4294967296 must lie in"),
+        ({"first": -1}, "first=-1 must lie in"),
+        ({"num": 0}, r"num=0 must lie in \[1, inf\)"),
     ],
 )
 def test_what_a_network_does_not_read_is_refused(
     trained: Path, asked: dict[str, Any], says: str
 ) -> None:
-    with pytest.raises(ConfigError, match=says):
-        run.open_run(trained).draw(2, **asked)
+    with pytest.raises(ValueError, match=says):
+        run.open_run(trained).draw(**{"num": 2, **asked})
 
 
 def test_a_network_that_draws_nothing_says_so(tmp_path: Path, monkeypatch: Any) -> None:

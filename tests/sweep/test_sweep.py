@@ -72,6 +72,8 @@ def test_random_values_are_those_of_their_words():
         ("nowhere/sweep.py", "there is no such file"),
         ("sample.sampler=ddim,dimm; seed=0", "run sampler=dimm,seed=0: sample.sampler='dimm'"),
         ("train.batch_size=0", r"train.batch_size=0 must lie in \[1, inf\)"),
+        ("seed=-1,0", r"run seed=-1: config.seed=-1 must lie in \[0, 4294967295\]"),
+        ("seed=0,4294967296", r"run seed=4294967296: config.seed=4294967296 must lie in"),
     ],
 )
 def test_mistakes_are_refused_before_anything_runs(words, why, tmp_path, capsys, monkeypatch):
@@ -376,6 +378,27 @@ def test_a_metric_that_the_data_do_not_have_is_told_of_before_anything_is_traine
     told = foretold(metric, check(runs[:1], 1))
     assert re.search(says, told)
     assert bool(says) == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"workers": -1}, "workers=-1 must lie in [0, inf)"),
+        ({"max_runs": 0}, "max_runs=0 must lie in [1, inf)"),
+        ({"workers": 1.5}, "workers=1.5 must be a whole number"),
+        ({"together": "often"}, "together='often' must be"),
+    ],
+)
+def test_options_that_cannot_be(given, says):
+    with pytest.raises(ValueError, match=f"^{re.escape(says)}"):
+        command.Options(**given)
+
+
+@pytest.mark.parametrize("unit", [-1, 2])
+def test_a_unit_that_is_not_there(unit, tmp_path, capsys):
+    how = command.Options(unit=unit)
+    assert command.run_sweep("seed=0,1", tiny(), tmp_path, how) == 2
+    assert f"--unit={unit} must be one of 0 to 1" in capsys.readouterr().err
 
 
 def test_a_metric_that_no_run_has_is_refused(monkeypatch, capsys, tmp_path):

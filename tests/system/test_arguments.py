@@ -9,12 +9,45 @@ import numpy as np
 import pytest
 
 from diffusion_jax.system.arguments import check, checked
+from diffusion_jax.system.processes import ProcessesError, joined
 
 
 @checked(order=(1, 2, 3), kind=("a", "b"), share="(0, 1]", low="[0, high)")
 def made(order=1, kind="a", share=0.5, low=0.0, high=1.0, **rest):
     """Gives back its arguments."""
     return order, kind, share, low, high, rest
+
+
+@checked(steps="[1, inf)")
+def counted(steps: int, share: float = 0.5):
+    """Gives back a number."""
+    return steps
+
+
+@dataclasses.dataclass(frozen=True)
+@checked(size="[0, inf)")
+class Sized:
+    size: int = 0
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (2.5, "=2.5 must be a whole number"),
+        (float("nan"), "=nan must be a whole number"),
+        ("3", "='3' must be a number"),
+        (None, "=None must be a number"),
+        ((3,), "=(3,) must be a number"),
+        (-1, "=-1 must lie in"),
+    ],
+)
+def test_numbers_are_numbers_and_counts_are_whole(given, says):
+    with pytest.raises(ValueError, match=f"^steps{re.escape(says)}"):
+        counted(given)
+    with pytest.raises(ValueError, match=f"^size{re.escape(says)}"):
+        Sized(given)
+    assert counted(np.int64(3)) == 3
+    assert Sized(True).size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,3 +104,14 @@ def test_dataclasses_and_what_derives_from_them():
     ):
         with pytest.raises(ValueError, match=r"low=[\d.]+ must lie in \(0, high\) with high="):
             make()
+
+
+@pytest.mark.parametrize(("count", "number"), [(0, 0), (2, 2), (2, -1), (-1, 0)])
+def test_processes_are_numbered_from_0(count, number):
+    with (
+        pytest.raises(
+            ProcessesError, match=f"^--num_processes={count} with --process_id={number}:"
+        ),
+        joined("localhost:1", count, number),
+    ):
+        raise AssertionError("it was joined")
