@@ -81,7 +81,7 @@ def ratio(a: np.ndarray, b: np.ndarray) -> Estimate | str:
     """
     means = float(np.mean(a)), float(np.mean(b))
     if not all(means):
-        return "needs errors above 0, and those of a split are all 0"
+        return "the errors of a split are all 0"
     relative = [variance_of_mean(x) / m**2 for x, m in zip((a, b), means, strict=True)]
     value, factor = means[0] / means[1], float(np.exp(Z * np.sqrt(sum(relative))))
     return Estimate(value, value / factor, value * factor)

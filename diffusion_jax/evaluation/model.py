@@ -35,7 +35,7 @@ def entry(found: Sequence[float] | str, num: int, passport: Mapping[str, Any], *
         more: of the passport of this one alone.
     """
     if not isinstance(found, str) and not np.isfinite(found).all():
-        found = "is not finite"
+        found = "not finite"
     left_out = {"left_out": found} if isinstance(found, str) else {}
     values = (None, None, None) if isinstance(found, str) else tuple(found)
     own = {**dict(zip(("value", "low", "high"), values, strict=True)), "n": num, **left_out}

@@ -61,7 +61,7 @@ def figures_of(config: Config, dataset: Dataset) -> dict[str, str]:
     for name, measure in EVALUATORS.items():
         reasons = measure.figures(config, dataset)
         if name not in metrics_of(config):
-            reasons = dict.fromkeys(reasons, f"needs {name!r} in evaluate.metrics")
+            reasons = dict.fromkeys(reasons, f"{name!r} is not in evaluate.metrics")
         found |= reasons
     return found
 

@@ -187,7 +187,9 @@ def least(name: str, num_features: int) -> tuple[int, int]:
     `PER_FEATURE` to a feature the result lies far off its interval, and below 0.
     """
     num, num_reference = LEAST[name]
-    return PER_FEATURE * num_features if name == "frechet_infinite" else num, num_reference
+    if name == "frechet_infinite":
+        num = max(num, PER_FEATURE * num_features)
+    return num, num_reference
 
 
 def _enough(name: str, num: int, num_reference: float = np.inf) -> bool:

@@ -26,7 +26,7 @@ class Estimate(NamedTuple):
 
 
 def too_few(*counts: tuple[str, int, int]) -> str:
-    """Why an estimate is left out, such as "needs 12 samples, and there are 5"; '' if it is not.
+    """Why an estimate is left out: "12 samples are needed, and there are 5"; '' if it is not.
 
     Of `counts` (of what, how many there are, from how many it is defined with its interval), of
     which the same may be given twice.
@@ -34,7 +34,7 @@ def too_few(*counts: tuple[str, int, int]) -> str:
     short = {(what, there): least for what, there, least in sorted(counts) if there < least}
     needs = " and ".join(f"{least:,} {what}" for (what, _), least in short.items())
     has = " and ".join(f"{there:,}" for _, there in short)
-    return f"needs {needs}, and there are {has}" if short else ""
+    return f"{needs} are needed, and there are {has}" if short else ""
 
 
 def normal(value: float, variance: float) -> Estimate:

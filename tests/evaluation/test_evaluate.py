@@ -110,4 +110,4 @@ def test_without_held_out_images_and_without_an_extractor(tmp_path: Path) -> Non
     table = result_tables(result)
     assert table.count("`) | **") == 2
     assert re.search("^- `frechet`, .*`coverage`: no classes.$", table, re.MULTILINE)
-    assert "- `memorised_share`: needs 20 held-out images, and there are 0." in table
+    assert "- `memorised_share`: 20 held-out images are needed, and there are 0." in table

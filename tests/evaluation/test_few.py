@@ -92,21 +92,19 @@ def test_what_is_left_out_has_one_line_in_the_table_and_in_the_report(tmp_path):
     result = whole(5, 30, 3, tmp_path)
     table = report.result_tables(result)
     for line in (
-        "- `recall_x`: needs 12 samples, and there are 5.",
-        "`memorised_share_heldout`: needs 20 held-out images, and there are 3.",
-        "- `frechet_x_heldout`: needs 4 held-out images, and there are 3.",
-        "- `frechet_infinite_x`: needs 80 samples, and there are 5.",
+        "- `recall_x`: 12 samples are needed, and there are 5.",
+        "`memorised_share_heldout`: 20 held-out images are needed, and there are 3.",
+        "- `frechet_x_heldout`: 4 held-out images are needed, and there are 3.",
+        "- `frechet_infinite_x`: 80 samples are needed, and there are 5.",
     ):
         assert table.count(line) == 1
     assert "(`frechet_x`) | **" in table
     report.write_report(tmp_path / "report.md", "few", result, {}, [], [])
     assert table in (tmp_path / "report.md").read_text()
     assert json.loads(json.dumps(result))["recall_x"]["value"] is None
-    assert too_few(*(("held-out images", 1, n) for n in (0, 2, 20))).startswith(
-        "needs 20 held-out im"
-    )
+    assert too_few(*(("held-out images", 1, n) for n in (0, 2, 20))).startswith("20 held-out im")
     both = too_few(("samples", 5, 12), ("training images", 2, 3), ("held-out images", 9, 9))
-    assert both == "needs 12 samples and 3 training images, and there are 5 and 2"
+    assert both == "12 samples and 3 training images are needed, and there are 5 and 2"
 
 
 def test_the_extrapolated_distance_covers_the_limit_from_its_numbers_on():
@@ -181,7 +179,7 @@ def test_errors_and_likelihoods_of_few_items(train, heldout, tmp_path):
     if min(train, heldout) < 2:
         few, num = min(("held-out", heldout), ("training", train), key=lambda one: one[1])
         assert re.search(
-            rf"^- .*`denoising_gap`.*: needs 2 {few} images, and there are {num}.$",
+            rf"^- .*`denoising_gap`.*: 2 {few} images are needed, and there are {num}.$",
             table,
             re.MULTILINE,
         )
