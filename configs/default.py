@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     """The defaults: a small class-conditional UNet on scikit-learn's digits."""
     c = ConfigDict()
-    c.seed = 0  # of initialisation, data order, training noise and dropout
+    c.seed = 0  # of initialisation, data order, training noise and dropout; seeds are below 2**32
 
     c.data = ConfigDict()
     # digits | fashion_mnist | emoji | folder | any TFDS name; points in the plane: spiral | moons |
@@ -268,14 +268,15 @@ def get_config() -> ConfigDict:
     c.evaluate = ConfigDict()
     # distances (of samples to the data, in features) | denoising (errors by noise level) |
     # likelihood (bits per dimension) | names (how well samples fit their texts, as
-    # evaluate.names.judge says) | field (of points: the learned score beside the exact one)
+    # evaluate.names.judge says) | field (of points: the learned score beside the exact one).
+    # Figures that are not defined of so few images are left out, and the report says why.
     c.evaluate.metrics = "distances,denoising,likelihood"
     c.evaluate.num_samples = 1797  # labels in the proportions of the training data
     c.evaluate.seed = 1
     c.evaluate.ema_lengths = ()  # measures each of these lengths, in place of sample.ema
-    # In whose features: classifier (trained on the data set, for data with classes) | judge (the
-    # one of evaluate.names) | entries (the items themselves) | inception | efflite0 |
-    # dinov2_vits14 | dinov2_vitb14 | dinov2_vitl14, these three also with _reg
+    # In whose features: classifier (trained on the data set, where two classes have five images or
+    # more) | judge (the one of evaluate.names) | entries (the items themselves) | inception |
+    # efflite0 | dinov2_vits14 | dinov2_vitb14 | dinov2_vitl14, these three also with _reg
     c.evaluate.extractor = "classifier"
     c.evaluate.weights = ""  # its published file; efflite0: "" is that of the package, if installed
     # How well pictures fit their names, of data with captions, as a dual encoder judges that was

@@ -29,7 +29,9 @@ class Sweep:
     question: str = ""  # what it is to find out; stands at the head of the report
     hypothesis: str = ""  # what was expected beforehand
     fixed: Mapping[str, Any] = field(default_factory=dict)  # overrides that all runs share
-    metric: str = "frechet"  # that ranks settings: a name in `result.json`, or how it begins
+    # that ranks settings: a name in `result.json`, or how it begins; the held-out loss where a run
+    # has none
+    metric: str = "frechet"
 
 
 @dataclass(frozen=True, eq=False)
