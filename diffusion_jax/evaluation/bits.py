@@ -79,9 +79,8 @@ class Bits(Evaluator):
                 "bound": {"evaluations": self.noise_levels},
                 "ancestral": {"evaluations": len(times) - 1, "variance": self.variance},
             }
-            if (
-                self.probes > 1 and np.isfinite(found["ode"]).all()
-            ):  # of the mean over items, by the probes alone: the interval has it
+            if self.probes > 1 and np.isfinite(found["ode"]).all():
+                # Of the mean over items, by the probes alone: the interval has it.
                 error = np.sqrt(found["ode"].var(1, ddof=1).mean() / found["ode"].size)
                 cost["ode"]["hutchinson_standard_error"] = float(error)
             about = f"{model.dataset.name} {split} {model.dataset.fingerprint}"

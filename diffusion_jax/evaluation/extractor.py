@@ -54,12 +54,13 @@ def entries(kind: Kind) -> Extractor:
 def unlearnable(dataset: Dataset) -> str:
     """Why a classifier cannot learn the classes of a data set; '' if it can.
 
-    Of sets on disk that are not small it is taken that it can, if there are classes.
+    Of sets that are only described, or large and on disk, it is taken that it can, if there are
+    classes.
     """
     if not dataset.num_classes:
         return f"{dataset.name} has no classes, on which a classifier would be trained"
     train = dataset.splits["train"]
-    if not train.source.resident and len(train) > LOOKED_AT:
+    if not len(train) or (not train.source.resident and len(train) > LOOKED_AT):
         return ""
     labels = dataset.arrays("train")[1]
     known = int(np.sum(np.bincount(labels, minlength=CLASSES) >= EXAMPLES))

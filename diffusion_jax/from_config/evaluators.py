@@ -16,7 +16,6 @@ from diffusion_jax.evaluation.names import NamesFound, names_of
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, metrics_of
 from diffusion_jax.from_config.data import make_dataset
 from diffusion_jax.from_config.extractors import (
-    OWN,
     check_extractor,
     make_extractor,
     statistics_of,
@@ -59,10 +58,9 @@ def figures_of(config: Config, dataset: Dataset) -> dict[str, str]:
     """How the names of all figures begin, and why a run leaves them out; '' where it does not."""
     found: dict[str, str] = {}
     for name, measure in EVALUATORS.items():
-        reasons = measure.figures(config, dataset)
-        if name not in metrics_of(config):
-            reasons = dict.fromkeys(reasons, f"{name!r} is not in evaluate.metrics")
-        found |= reasons
+        asked = name in metrics_of(config)
+        found |= dict.fromkeys(measure.figures, "" if asked else f"evaluate.metrics lacks {name!r}")
+        found |= measure.lacks(config, dataset) if asked else {}
     return found
 
 
@@ -75,7 +73,7 @@ def _cannot_be_compared(config: Config, task: Task, dataset: Dataset) -> str:
         return why
     without = check_extractor(config, dataset)
     asked = without and config.evaluate.reference
-    return f"with evaluate.reference={asked} need an extractor: {without}" if asked else ""
+    return f"with evaluate.reference={asked} needs an extractor: {without}" if asked else ""
 
 
 def _has_no_judge(config: Config, task: Task, dataset: Dataset) -> str:
@@ -127,55 +125,52 @@ Reasons = dict[str, str]
 
 def _of_samples(config: Config, dataset: Dataset) -> Reasons:
     without, other = check_extractor(config, dataset), config.evaluate.reference
-    sizes = (config.evaluate.num_samples, *(len(dataset.splits[each]) for each in SPLITS))
-    num, heldout, train = sizes
-    found = {}
-    for name in distances.LEAST:
-        why = lacking(name, dataset.kind.noun, num, train, heldout)
-        if name in LEAST:
-            if other and not name.startswith(("frechet", "inception", "accuracy")):
-                why = f"evaluate.reference={other} gives the Frechet distance only"
-            why = without or why
-            if config.evaluate.extractor != OWN:
-                name = name.replace("frechet", "fd")
-        found[name] = why
+    num, noun = config.evaluate.num_samples, dataset.kind.noun
+    train, heldout = (len(dataset.splits[split]) for split in ("train", "heldout"))
+    found = {name: lacking(name, noun, num, train, heldout) for name in distances.LEAST}
+    for name in LEAST:
+        if other and not name.startswith(("frechet", "inception", "accuracy")):
+            found[name] = f"evaluate.reference={other} gives the Frechet distance only"
+        found[name] = without or found[name]
     return found
 
 
 def _of_errors(config: Config, dataset: Dataset) -> Reasons:
     num = config.evaluate.denoising_images
-    counts = [count(dataset, split, num) for split in SPLITS]
-    each = {f"denoising_error_{split}": too_few(c) for split, c in zip(SPLITS, counts, strict=True)}
-    return {**each, "denoising_gap": too_few(*counts)}
+    counts = {split: count(dataset, split, num) for split in SPLITS}
+    each = {f"denoising_error_{split}": too_few(counted) for split, counted in counts.items()}
+    return {**each, "denoising_gap": too_few(*counts.values())}
 
 
 def _of_bits(config: Config, dataset: Dataset) -> Reasons:
     num = config.evaluate.likelihood.num_images
-    return {
-        f"bits_{name}_{split}": too_few(count(dataset, split, num))
-        for name in ("ode", "bound", "ancestral")
-        for split in SPLITS
-    }
+    each = {split: too_few(count(dataset, split, num)) for split in SPLITS}
+    return {name: each[name.rpartition("_")[2]] for name in BITS}
+
+
+ERRORS = (*(f"denoising_error_{split}" for split in SPLITS), "denoising_gap")
+BITS = tuple(f"bits_{name}_{split}" for name in ("ode", "bound", "ancestral") for split in SPLITS)
 
 
 class Measure(NamedTuple):
     """How an evaluator is made, and what it finds."""
 
     make: Callable[[Config, Means], Evaluator]
-    figures: Callable[[Config, Dataset], Reasons]  # that it finds on a data set
+    figures: tuple[str, ...]  # how their names begin; a Frechet distance may also be called `fd`
+    lacks: Callable[[Config, Dataset], Reasons] = lambda *_: {}  # those that are left out
     # Why a task cannot be measured by it; '' if it can.
     unfit: Callable[[Config, Task, Dataset], str] = _draws_nothing
 
 
 EVALUATORS = {
-    "distances": Measure(_distances, _of_samples, _cannot_be_compared),
-    "denoising": Measure(lambda config, _: Denoising(config.evaluate.denoising_images), _of_errors),
-    "likelihood": Measure(_bits, _of_bits),
-    "names": Measure(_names, lambda *_: dict.fromkeys(retrieval.LEAST, ""), _has_no_judge),
+    "distances": Measure(_distances, tuple(distances.LEAST), _of_samples, _cannot_be_compared),
+    "denoising": Measure(
+        lambda config, _: Denoising(config.evaluate.denoising_images), ERRORS, _of_errors
+    ),
+    "likelihood": Measure(_bits, BITS, _of_bits),
+    "names": Measure(_names, tuple(retrieval.LEAST), unfit=_has_no_judge),
     "field": Measure(
-        lambda *_: LearnedField(),
-        lambda *_: dict.fromkeys(("field_error", "basin_agreement"), ""),
-        _has_many_dimensions,
+        lambda *_: LearnedField(), ("field_error", "basin_agreement"), unfit=_has_many_dimensions
     ),
 }
 """By the names in `evaluate.metrics`."""

@@ -59,7 +59,7 @@ def check_extractor(config: Config, dataset: Dataset) -> str:
     if path is None:
         why = unlearnable(dataset)
         others = " or ".join((ENTRIES, *PACKAGED))
-        return why and f"{why}; evaluate.extractor={others} compares without one"
+        return why and f"{why}; evaluate.extractor={others} needs none"
     if kind.shape[-1] not in (1, 3):
         raise ConfigError(
             f"evaluate.extractor={name!r} looks at images of 1 or 3 channels; those of "

@@ -1,5 +1,6 @@
 """The figure that settings are ranked by: the one asked for, or one that all runs have."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,8 +12,6 @@ from diffusion_jax.system.command_line import suggest
 
 HELDOUT, TRAINING = "heldout/loss", "loss"
 """Names in `metrics.jsonl`: what settings are ranked by where the metric is left out."""
-
-UNKNOWN = "no such figure"
 
 Figures = Mapping[str, Mapping[str, Any]]  # as in `result.json`
 
@@ -32,24 +31,21 @@ def foretold(metric: str, runs: Sequence[Mapping[str, str]]) -> str:
     Raises:
         ConfigError: there is no such figure.
     """
-
-    def lacking(name: str) -> str:
-        """Why one of the runs has no figure of that name, or that begins so."""
-        for run in runs:
-            reasons = [why for figure, why in run.items() if _alike(name, figure)]
-            if "" not in reasons:
-                return reasons[0] if reasons else UNKNOWN
-        return ""
-
-    own, losses = _names(metric), (HELDOUT, TRAINING)
-    reasons = [why for why in map(lacking, own) if why != UNKNOWN]
-    if not reasons:
+    name = re.sub("^fd", "frechet", metric)
+    if not any(_alike(name, figure) for run in runs for figure in run):
         known = dict.fromkeys(figure for run in runs for figure in run)
         raise ConfigError(f"--sweep: metric={metric!r} is no figure{suggest(metric, known)}")
-    if "" in reasons:
+    why = _lacking(name, runs)
+    if not why:
         return ""
-    instead = next(name for name in losses if not lacking(name))
-    return f"{metric!r} is left out: {reasons[0]}. Settings are ranked by {instead!r}"
+    instead = TRAINING if _lacking(HELDOUT, runs) else HELDOUT
+    return f"{metric!r} is left out: {why}. Settings are ranked by {instead!r}"
+
+
+def _lacking(name: str, runs: Sequence[Mapping[str, str]]) -> str:
+    """Why one of the runs has no figure of that name, or that begins so; '' if all have one."""
+    each = [[why for figure, why in run.items() if _alike(name, figure)] for run in runs]
+    return next((reasons[0] for reasons in each if "" not in reasons), "")
 
 
 def _alike(name: str, figure: str) -> bool:
@@ -58,7 +54,7 @@ def _alike(name: str, figure: str) -> bool:
 
 def _names(metric: str) -> tuple[str, ...]:
     """What a metric is called: a Frechet distance in other features than the data's own is `fd`."""
-    return tuple(dict.fromkeys((metric, metric.replace("frechet", "fd"))))
+    return metric, metric.replace("frechet", "fd")
 
 
 def metric_named(metric: str, runs: Sequence[Figures]) -> str:

@@ -152,6 +152,7 @@ def test_few_names(num):
         (1, 60, "has 1 of that size"),
         (60, 60, "has none of that size"),
         (2, 5, "has none of that size"),
+        (2, 0, ""),  # only described
     ],
 )
 def test_a_classifier_is_trained_where_it_can_learn(classes, train, why):

@@ -1,6 +1,7 @@
 """Sweeps: what their words mean, that their runs are done once and whole, and what is reported."""
 
 import dataclasses
+import importlib
 import json
 import re
 import signal
@@ -14,12 +15,14 @@ import scipy.stats
 
 from diffusion_jax import from_config, run
 from diffusion_jax.data import ArraySource, Split
+from diffusion_jax.data.dataset import Options
+from diffusion_jax.data.sets.points import load_points
 from diffusion_jax.from_config import ConfigError
 from diffusion_jax.metrics.paired import mean_interval, paired_difference
 from diffusion_jax.sweep import Sweep, command, execute, report
 from diffusion_jax.sweep.design import check, load, make_runs
 from diffusion_jax.sweep.expression import expand
-from diffusion_jax.sweep.metric import foretold
+from diffusion_jax.sweep.metric import expected, foretold
 from diffusion_jax.sweep.work import finished, units, work
 from tests.runs import final_state, random_dataset, tiny
 
@@ -360,7 +363,7 @@ def left_by(folder, run, heldout, frechet=None):
             {"evaluate__metrics": "denoising"},
             20,
             "frechet",
-            "'distances' is not in evaluate.metrics",
+            "evaluate.metrics lacks 'distances'",
         ),
         ({"evaluate__extractor": "entries"}, 20, "frechet", ""),
         ({"evaluate__extractor": "entries", "evaluate__num_samples": 3}, 9, "frechet", "4 samples"),
@@ -373,6 +376,8 @@ def left_by(folder, run, heldout, frechet=None):
             "2 held-out images are needed, and there are 1.* by 'heldout/loss'",
         ),
         ({}, 20, "loss", ""),
+        ({"evaluate__extractor": "entries"}, 20, "fd_infinite_entries", ""),
+        ({}, 20, "fd", "'fd' is left out: noise has no classes"),
     ],
 )
 def test_a_metric_that_the_data_do_not_have_is_told_of_before_anything_is_trained(
@@ -445,3 +450,13 @@ def test_settings_are_ranked_by_the_held_out_loss_where_the_metric_is_left_out(
     report.write_reports(Sweep(words), runs, [runs[0], runs[2]], tmp_path / "other")
     text = (tmp_path / "other" / "report.md").read_text()
     assert "**frechet is left out**: noise has no classes." in text
+
+
+def test_what_points_are_expected_to_have():
+    """No classifier can look at them, and none is asked for."""
+    config = importlib.import_module("configs.points").get_config()
+    data = load_points(Options("spiral"))
+    assert not expected(config, data)["frechet"]
+    config.evaluate.extractor, config.evaluate.metrics = "classifier", "field"
+    assert expected(config, data)["frechet"] == "evaluate.metrics lacks 'distances'"
+    assert not expected(config, data)["field_error"]
