@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.evaluation.model import SPLITS, Evaluator, Model, Result, chosen, count, entry
-from diffusion_jax.metrics.intervals import Estimate, Z, mean, too_few, variance_of_mean
+from diffusion_jax.metrics.intervals import Estimate, mean, quantile, too_few, variance_of_mean
 from diffusion_jax.system.devices import in_batches
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -83,5 +83,8 @@ def ratio(a: np.ndarray, b: np.ndarray) -> Estimate | str:
     if not all(means):
         return "the errors of a split are all 0"
     relative = [variance_of_mean(x) / m**2 for x, m in zip((a, b), means, strict=True)]
-    value, factor = means[0] / means[1], float(np.exp(Z * np.sqrt(sum(relative))))
+    value, factor = (
+        means[0] / means[1],
+        float(np.exp(quantile(min(len(a), len(b))) * sum(relative) ** 0.5)),
+    )
     return Estimate(value, value / factor, value * factor)

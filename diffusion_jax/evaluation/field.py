@@ -89,7 +89,7 @@ def score_errors(
 
 def root_mean_square(squares: np.ndarray) -> Estimate:
     """The root of the mean of `[N]` squares, with the roots of the ends of the mean's interval."""
-    mean = normal(float(squares.mean(dtype=np.float64)), variance_of_mean(squares))
+    mean = normal(float(squares.mean(dtype=np.float64)), variance_of_mean(squares), len(squares))
     return Estimate(*(max(end, 0.0) ** 0.5 for end in mean))
 
 

@@ -134,20 +134,20 @@ def set_estimates(features: np.ndarray, labels: np.ndarray | None, reference: Re
 
     Of samples `[N, D]`, `N` at most `MOST`.
     """
-    real = reference.features
+    real, num = reference.features, len(features)
 
     def sliced() -> Estimate:
         square, influence = sliced_wasserstein(features, real)
-        distance = _not_below_zero(normal(square, variance_of_mean(influence, labels)))
+        distance = _not_below_zero(normal(square, variance_of_mean(influence, labels), num))
         return Estimate(*np.sqrt(distance).tolist())
 
     def density() -> Estimate:
         dense = balls_around(features, real, reference.density) / DENSITY_K
-        return normal(float(dense.mean()), variance_of_mean(dense, labels))
+        return normal(float(dense.mean()), variance_of_mean(dense, labels), num)
 
     return _where_defined(
-        (len(features), len(real)),
-        kernel=lambda: normal(*kernel_distance(features, real, reference.kernel_mean, labels)),
+        (num, len(real)),
+        kernel=lambda: normal(*kernel_distance(features, real, reference.kernel_mean, labels), num),
         sliced_wasserstein=sliced,
         precision=lambda: _share(balls_around(features, real, reference.manifold) > 0, labels),
         density=density,
@@ -208,7 +208,7 @@ def _with_limit(
     """A statistic of some rows for all of them, and for infinitely many."""
     value, variance = statistic(ALL), variance_of_mean(influence, labels)
     limit = without_bias(statistic, value, variance, len(influence), labels)
-    return normal(value, variance), limit
+    return normal(value, variance, len(influence)), limit
 
 
 def _share(hits: np.ndarray, labels: np.ndarray | None) -> Estimate:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import t as students_t
 
 Z = 1.959964  # two-sided 95% quantile of the normal law
 T = 2.12  # the same of Student's law with 16 degrees of freedom
@@ -37,9 +38,14 @@ def too_few(*counts: tuple[str, int, int]) -> str:
     return f"{needs} are needed, and there are {has}" if short else ""
 
 
-def normal(value: float, variance: float) -> Estimate:
-    """The value -+ 1.96 standard deviations."""
-    half = Z * float(np.sqrt(variance))
+def quantile(num: int) -> float:
+    """Two-sided 95% quantile of Student's law where `num` rows, two or more, tell the variance."""
+    return float(students_t.ppf(0.975, num - 1))
+
+
+def normal(value: float, variance: float, num: int) -> Estimate:
+    """The value -+ 1.96 standard deviations, and more of them where few rows tell the variance."""
+    half = quantile(num) * float(np.sqrt(variance))
     return Estimate(value, value - half, value + half)
 
 
@@ -66,7 +72,7 @@ def variance_of_mean(values: np.ndarray, strata: np.ndarray | None = None) -> fl
 
 def mean(values: np.ndarray) -> Estimate:
     """Of independent values `[N]`."""
-    return normal(float(values.mean()), variance_of_mean(values))
+    return normal(float(values.mean()), variance_of_mean(values), len(values))
 
 
 def bootstrap(
@@ -77,7 +83,7 @@ def bootstrap(
 ) -> Estimate:
     """A statistic of the rows of `data` `[N, ...]`, as a mean or a quantile of them is.
 
-    The interval is the value -+ 1.96 standard deviations over `repeats` resamplings. A resample
+    The interval is `normal`, of the variance over `repeats` resamplings. A resample
     repeats rows: this is not for distances between sets nor for nearest neighbours within one. With
     `strata`, as for `variance_of_mean`, rows are drawn again within their kind.
     """
@@ -88,7 +94,7 @@ def bootstrap(
     for _ in range(repeats):
         rows = [group[rng.integers(len(group), size=len(group))] for group in groups]
         values.append(statistic(data[np.concatenate(rows)]))
-    return normal(statistic(data), float(np.var(values, ddof=1)))
+    return normal(statistic(data), float(np.var(values, ddof=1)), len(data))
 
 
 def wilson(share: float, num: float) -> Estimate:
@@ -159,7 +165,7 @@ def without_bias(
         first, second = map(statistic, _deal(num, strata, 2, rng))
         means.append((first + second) / 2)
     limit = 2 * value - float(np.mean(means))
-    return normal(limit, variance + float(np.var(means, ddof=1)) / HALVINGS)
+    return normal(limit, variance + float(np.var(means, ddof=1)) / HALVINGS, num)
 
 
 def _kinds(num: int, strata: np.ndarray | None) -> np.ndarray:

@@ -19,7 +19,7 @@ from diffusion_jax.from_config import build
 from diffusion_jax.metrics import retrieval
 from diffusion_jax.metrics.estimates import least, moment_estimates
 from diffusion_jax.metrics.frechet import Moments, frechet_distance, moments
-from diffusion_jax.metrics.intervals import too_few
+from diffusion_jax.metrics.intervals import mean, too_few
 from diffusion_jax.metrics.neighbours import two_nearest
 from diffusion_jax.metrics.retrieval import text_estimates
 from diffusion_jax.report.figures import measured
@@ -121,6 +121,13 @@ def test_the_extrapolated_distance_covers_the_limit_from_its_numbers_on():
     few = moment_estimates(rng.normal(0.5, 1, (num - 1, dims)), None, reference)
     assert few["frechet_infinite"] is None
     assert few["frechet"] is not None
+
+
+@pytest.mark.parametrize("num", [2, 3, 6])
+def test_intervals_of_few_cover_the_mean(num):
+    """By Student's law; by the normal one 70% would of two values, and 81% of three."""
+    found = [mean(x) for x in np.random.default_rng(0).normal(1, 2, (4000, num))]
+    assert np.mean([one.low <= 1 <= one.high for one in found]) == pytest.approx(0.95, abs=0.012)
 
 
 def test_the_second_nearest_of_a_single_one_is_at_infinity():
