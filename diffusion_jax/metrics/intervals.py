@@ -59,9 +59,7 @@ def variance_of_mean(values: np.ndarray, strata: np.ndarray | None = None) -> fl
     With `strata`, int `[N]`, the number of rows of each kind was fixed beforehand, as that of each
     class is: only the variance within kinds counts. Kinds of one row are one kind.
     """
-    kinds = _kinds(len(values), strata)
-    kinds, counts = np.unique(kinds, return_inverse=True, return_counts=True)[1:]
-    kinds = np.where(counts[kinds] == 1, len(counts), kinds)
+    kinds = _pooled(len(values), strata)
     total = 0.0
     for kind in np.unique(kinds):
         rows = values[kinds == kind]
@@ -88,7 +86,7 @@ def bootstrap(
     `strata`, as for `variance_of_mean`, rows are drawn again within their kind.
     """
     rng = np.random.default_rng(0)
-    kinds = _kinds(len(data), strata)
+    kinds = _pooled(len(data), strata)
     groups = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
     values = []
     for _ in range(repeats):
@@ -166,6 +164,19 @@ def without_bias(
         means.append((first + second) / 2)
     limit = 2 * value - float(np.mean(means))
     return normal(limit, variance + float(np.var(means, ddof=1)) / HALVINGS, num)
+
+
+def _pooled(num: int, strata: np.ndarray | None) -> np.ndarray:
+    """The kind of each row, where those that have a kind to themselves are of one.
+
+    A single such row, of which nothing tells a variance, is of the smallest of the other kinds.
+    """
+    kinds, counts = np.unique(_kinds(num, strata), return_inverse=True, return_counts=True)[1:]
+    alone = counts[kinds] == 1
+    if alone.sum() == 1 and len(counts) > 1:
+        alone |= kinds == np.argsort(counts, kind="stable")[1]
+    pooled: np.ndarray = np.where(alone, len(counts), kinds)
+    return pooled
 
 
 def _kinds(num: int, strata: np.ndarray | None) -> np.ndarray:

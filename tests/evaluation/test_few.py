@@ -19,7 +19,13 @@ from diffusion_jax.from_config import build
 from diffusion_jax.metrics import retrieval
 from diffusion_jax.metrics.estimates import least, moment_estimates
 from diffusion_jax.metrics.frechet import Moments, frechet_distance, moments
-from diffusion_jax.metrics.intervals import mean, too_few
+from diffusion_jax.metrics.intervals import (
+    bootstrap,
+    mean,
+    quantile,
+    too_few,
+    variance_of_mean,
+)
 from diffusion_jax.metrics.neighbours import two_nearest
 from diffusion_jax.metrics.retrieval import text_estimates
 from diffusion_jax.report.figures import measured
@@ -128,6 +134,20 @@ def test_intervals_of_few_cover_the_mean(num):
     """By Student's law; by the normal one 70% would of two values, and 81% of three."""
     found = [mean(x) for x in np.random.default_rng(0).normal(1, 2, (4000, num))]
     assert np.mean([one.low <= 1 <= one.high for one in found]) == pytest.approx(0.95, abs=0.012)
+
+
+def test_a_single_row_of_a_kind_has_its_part_in_the_variance():
+    values = np.array([1.0, 1.0, 4.0])
+    assert variance_of_mean(values, np.array([0, 0, 1])) == pytest.approx(values.var(ddof=1) / 3)
+    assert variance_of_mean(values, np.arange(3)) == pytest.approx(values.var(ddof=1) / 3)
+    many = np.array([1.0, 2.0, 5.0, 6.0, 7.0, 4.0])  # the single one joins the smaller kind
+    joined = variance_of_mean(many, np.array([0, 0, 1, 1, 1, 0]))
+    assert variance_of_mean(many, np.array([0, 0, 1, 1, 1, 2])) == pytest.approx(joined)
+    assert variance_of_mean(np.ones(1)) == 0
+    for kinds in (np.array([0, 0, 0, 1, 1, 2]), np.arange(6), None):
+        found = bootstrap(lambda x: float(x.mean()), many, 400, kinds)
+        half = quantile(6) * variance_of_mean(many, kinds) ** 0.5
+        assert found.high - found.value == pytest.approx(half, rel=0.25)
 
 
 def test_the_second_nearest_of_a_single_one_is_at_infinity():
