@@ -100,6 +100,10 @@ def parse(argv: list[str]) -> list[str]:
 def main(argv: list[str]) -> None:
     """Runs one config."""
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    try:
+        import jax  # noqa: F401
+    except ValueError as error:  # JAX reads the environment when it is imported
+        sys.exit(f"error: {error}")
     if SWEEP.value is not None:
         sys.exit(_sweep(SWEEP.value, name))
     from diffusion_jax import run  # not at the top: --help is instant
