@@ -1,5 +1,7 @@
 """Trains, samples and evaluates, or says what it would do: flags -> config -> run."""
 
+import io
+import os
 import sys
 from pathlib import Path
 
@@ -85,6 +87,10 @@ NOT_OF_A_SWEEP = (
 
 def parse(argv: list[str]) -> list[str]:
     """Parses the flags and loads the config; a mistake in them is one line."""
+    # No shell expands the `~` of --config=~/FILE.
+    argv = [
+        f"--config={os.path.expanduser(a[9:])}" if a.startswith("--config=~") else a for a in argv
+    ]
     try:
         rest = flags.FLAGS(argv)
         if CONFIG.value is None:
@@ -99,14 +105,18 @@ def parse(argv: list[str]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     """Runs one config."""
+    for stream in (sys.stdout, sys.stderr):  # names of files may be no text in its encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     if SWEEP.value is not None:
         sys.exit(_sweep(SWEEP.value, name))
     from diffusion_jax import run  # not at the top: --help is instant
     from diffusion_jax.system import processes
+    from diffusion_jax.system.files import path_of
 
     _shortcuts(argv[1:])
-    workdir = Path(WORKDIR.value or Path("runs") / name)
+    workdir = path_of(WORKDIR.value or Path("runs") / name)
     together = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, MULTIHOST.value)
     try:
         with processes.joined(*together):
@@ -120,13 +130,7 @@ def _shortcuts(rest: list[str]) -> None:
     sample = CONFIG.value.sample
     prompts = list(PROMPT.value or ())
     if PROMPTS.value is not None:
-        try:
-            text = Path(PROMPTS.value).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            sys.exit(f"error: --prompts={PROMPTS.value}: {error}")
-        prompts += [line for line in map(str.strip, text.splitlines()) if line]
-        if not prompts:
-            sys.exit(f"error: --prompts={PROMPTS.value}: there is no text in it")
+        prompts += _prompts_in(PROMPTS.value)
     if prompts:
         sample.prompts = tuple(prompts)
     asked = len(prompts) or (UPSCALE.value is not None)
@@ -138,18 +142,44 @@ def _shortcuts(rest: list[str]) -> None:
         if len(rest) != 1:
             sys.exit("error: --interpolate needs two texts, --interpolate A B")
         sample.interpolate = (INTERPOLATE.value, *rest)
+        prompts += sample.interpolate
     elif rest:
         sys.exit(f"error: {rest[0]!r} is no flag; settings are given as --config.group.key=value")
+    _check_texts([*prompts, sample.negative])
+
+
+def _check_texts(texts: list[str]) -> None:
+    """Ends in one line if a text came in another encoding than that of the terminal."""
+    from diffusion_jax.system.texts import shown
+
+    if wrong := [shown(text) for text in texts if shown(text) != text]:
+        sys.exit(f"error: the text '{wrong[0]}' is not UTF-8")
+
+
+def _prompts_in(file: str) -> list[str]:
+    """The lines of a file that are not empty; a file without any ends in one line."""
+    from diffusion_jax.system.files import path_of
+    from diffusion_jax.system.texts import read_text
+
+    try:
+        text = read_text(path_of(file))
+    except OSError as error:
+        sys.exit(f"error: --prompts={file}: {error.strerror}")
+    except ValueError as error:
+        sys.exit(f"error: --prompts={file}: {error}")
+    prompts = [line for line in map(str.strip, text.split("\n")) if line]
+    return prompts or sys.exit(f"error: --prompts={file}: there is no text in it")
 
 
 def _sweep(words: str, name: str) -> int:
     """Runs a sweep; returns the exit status."""
     from diffusion_jax.sweep.command import Options, default_folder, run_sweep
+    from diffusion_jax.system.files import path_of
 
     for flag in NOT_OF_A_SWEEP:
         if flags.FLAGS[flag].present:
             sys.exit(f"error: --{flag} does not go with --sweep")
-    folder = Path(WORKDIR.value) if WORKDIR.value else default_folder(words, name)
+    folder = path_of(WORKDIR.value) if WORKDIR.value else default_folder(words, name)
     how = (WORKERS.value, TOGETHER.value, PART.value, SUBMIT.value, MAX_RUNS.value, UNIT.value)
     return run_sweep(words, CONFIG.value, folder, Options(*how))
 

@@ -8,6 +8,11 @@ from pathlib import Path
 import jax
 
 
+def path_of(setting: str | Path) -> Path:
+    """The path that a setting or a flag names: `~` is the home of its user, if there is such."""
+    return Path(os.path.expanduser(setting))
+
+
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yields a file beside `path` to write to, which becomes `path` at the end, if it comes."""
