@@ -92,11 +92,12 @@ def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
     made = Run(config, workdir, build(config))
     if mode == "sample":
         _ = made.parts.generator  # or there is none
+    draw = chosen(config)
     if mode in ("all", "train") and (signum := train(made)):
         print(f"stopped and saved; go on with the same command: {command()}")
         return 128 + signum
     if mode == "sample" or (mode == "all" and made.generator):
-        chosen(config)(made, mode == "sample")
+        draw(made, mode == "sample")
     if mode in ("all", "evaluate"):
         evaluate(made, again=mode == "evaluate")
     return 0

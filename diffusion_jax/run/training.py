@@ -133,7 +133,6 @@ def _tell(run: Run, state: TrainState) -> None:
         f"{dataset.name}: {train:,} training and {heldout:,} held-out {dataset.kind.words}, "
         f"{dataset.num_classes} classes; {run.cost(state)}"
     )
-    if dataset.skipped:
-        names = ", ".join(dataset.skipped[:5])
-        print(f"skipped {len(dataset.skipped)} unreadable images: {names}")
+    for note in dataset.notes:
+        print(f"{dataset.name}: {note}")
     print_plan(run.config, run.parts, only_warnings=True)
