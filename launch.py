@@ -1,6 +1,5 @@
 """Trains, samples and evaluates, or says what it would do: flags -> config -> run."""
 
-import io
 import os
 import sys
 from pathlib import Path
@@ -105,9 +104,6 @@ def parse(argv: list[str]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     """Runs one config."""
-    for stream in (sys.stdout, sys.stderr):  # names of files may be no text in its encoding
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     if SWEEP.value is not None:
         sys.exit(_sweep(SWEEP.value, name))
@@ -145,15 +141,15 @@ def _shortcuts(rest: list[str]) -> None:
         prompts += sample.interpolate
     elif rest:
         sys.exit(f"error: {rest[0]!r} is no flag; settings are given as --config.group.key=value")
-    _check_texts([*prompts, sample.negative])
+    _check_texts([*prompts, sample.negative, WORKDIR.value or ""])
 
 
 def _check_texts(texts: list[str]) -> None:
-    """Ends in one line if a text came in another encoding than that of the terminal."""
+    """Ends in one line if a text, or the name of a run, came in another encoding than UTF-8."""
     from diffusion_jax.system.texts import shown
 
     if wrong := [shown(text) for text in texts if shown(text) != text]:
-        sys.exit(f"error: the text '{wrong[0]}' is not UTF-8")
+        sys.exit(f"error: '{wrong[0]}' is not UTF-8")
 
 
 def _prompts_in(file: str) -> list[str]:

@@ -32,5 +32,5 @@ def test_prompts_that_cannot_be_read_are_one_line(tmp_path, data, words):
 
 
 def test_texts_in_another_encoding_are_one_line():
-    with pytest.raises(SystemExit, match=r"error: the text 'B\\udce4r' is not UTF-8"):
+    with pytest.raises(SystemExit, match=r"error: 'B\\udce4r' is not UTF-8"):
         launch._check_texts(["a cat", os.fsdecode("Bär".encode("latin-1"))])

@@ -133,7 +133,7 @@ def resize_array(image: np.ndarray, size: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def open_picture(path: Path) -> Iterator[Image.Image]:
     """A picture, to be read in a block. All pictures of people are opened here.
 
     Raises:
@@ -193,7 +193,7 @@ def read_image(path: Path, size: int, channels: int = 3) -> np.ndarray:
     Raises:
         DataError: the file cannot be read.
     """
-    with opened(path) as image:
+    with open_picture(path) as image:
         image = converted(image, channels)
         array = np.asarray(resize_and_crop(image, size) if size else image)
         return array[..., None] if channels == 1 else array
@@ -228,7 +228,7 @@ def look_at(path: Path, size: int) -> Look:
     Raises:
         DataError: the file cannot be read.
     """
-    with opened(path) as image:
+    with open_picture(path) as image:
         width, height = image.size
         image.draft(None, (1, 1))
         image.load()

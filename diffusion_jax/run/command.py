@@ -92,7 +92,7 @@ def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
     made = Run(config, workdir, build(config))
     if mode == "sample":
         _ = made.parts.generator  # or there is none
-    draw = chosen(config)
+    draw = chosen(config, made.parts.dataset.kind)
     if mode in ("all", "train") and (signum := train(made)):
         print(f"stopped and saved; go on with the same command: {command()}")
         return 128 + signum

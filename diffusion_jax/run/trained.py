@@ -25,6 +25,7 @@ from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.models.flops import count_flops
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.files import path_of
+from diffusion_jax.system.texts import shown
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import never_moved
 from diffusion_jax.training.snapshots import Snapshots
@@ -34,7 +35,7 @@ from diffusion_jax.types import Array, Params
 
 def command() -> str:
     """The command line that started this run."""
-    return shlex.join(["python", *sys.argv])
+    return shown(shlex.join(["python", *sys.argv]))
 
 
 class Run:

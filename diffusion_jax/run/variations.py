@@ -35,8 +35,6 @@ def opened(key: str, file: str, kind: Kind, factor: int = 1) -> np.ndarray:
     Raises:
         ConfigError: it cannot be read.
     """
-    if len(kind.shape) != 3 or kind.shape[-1] not in MODES:
-        raise ConfigError(f"{key} needs images, grey or in colour, and these data are {kind.words}")
     height, width, channels = kind.shape
     with named(key):
         return open_image(path_of(file), (height // factor, width // factor, channels))
@@ -171,8 +169,8 @@ def interpolate(run: Run) -> None:
     print(f"{rows} ways of {asked.frames} pictures by step {model.step}: {path}")
 
 
-def _check(asked: Config) -> None:
-    """Refuses settings of `sample` that cannot be drawn, and pictures that cannot be read."""
+def _check(asked: Config, kind: Kind) -> None:
+    """Refuses settings of `sample` that cannot be drawn, and pictures that cannot be used."""
     by, strength = asked.vary.by, asked.vary.strength
     if asked.vary.image and by not in WAYS:
         raise ConfigError(f"sample.vary.by={by!r} must be one of {', '.join(WAYS)}")
@@ -186,11 +184,16 @@ def _check(asked: Config) -> None:
         raise ConfigError(f"sample.frames={asked.frames} must be at least 2")
     for key, file in (("vary", asked.vary.image), ("upscale", asked.upscale.image)):
         if file:
+            if len(kind.shape) != 3 or kind.shape[-1] not in MODES:
+                raise ConfigError(
+                    f"sample.{key}.image={file!r} goes with images, grey or in colour, and these "
+                    f"data are {kind.words}"
+                )
             with named(f"sample.{key}.image"):
                 look_at(path_of(file), 0)
 
 
-def chosen(config: Config) -> Callable[[Run, bool], None]:
+def chosen(config: Config, kind: Kind) -> Callable[[Run, bool], None]:
     """What a config asks to be drawn: samples, or a picture varied or enlarged, or ways.
 
     Raises:
@@ -205,5 +208,5 @@ def chosen(config: Config) -> Callable[[Run, bool], None]:
     found = [(key, draw) for key, value, draw in ways if value]
     if len(found) > 1:
         raise ConfigError(f"{' and '.join(key for key, _ in found)} do not go together")
-    _check(asked)
+    _check(asked, kind)
     return (lambda run, _: found[0][1](run)) if found else sample

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from diffusion_jax.data.errors import DataError
-from diffusion_jax.data.images import converted, opened, resize_and_crop
+from diffusion_jax.data.images import converted, open_picture, resize_and_crop
 from diffusion_jax.data.sets.emoji_names import Names, has_tone, is_flag, key_of, missing_packages
 from diffusion_jax.system.files import path_of
 
@@ -131,7 +131,7 @@ def read_picture(path: Path, style: Style, size: int) -> np.ndarray:
         )
         with Image.open(io.BytesIO(bytes(drawn))) as image:
             return np.asarray(converted(image))
-    with opened(path) as image:
+    with open_picture(path) as image:
         return np.asarray(resize_and_crop(converted(image), size))
 
 

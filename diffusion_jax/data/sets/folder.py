@@ -45,21 +45,8 @@ def load_folder(options: Options) -> Dataset:
     looks, skipped = _look_at_all(root, listing, size)
     if not looks:
         raise DataError(_no_image(data_dir, listing, skipped))
-    folders, of_splits = split_folders(list(looks), options, "; ".join(listing.notes))
-    parts = {
-        key: [name for name in looks if name.startswith(f"{folder}/")]
-        for key, folder in folders.items()
-    }
-    if len(folders) < 2:
-        parts = _split(parts.get("train", list(looks)), options.heldout_fraction)
-    train, heldout = parts["train"], parts["heldout"]
-    if not train or (not heldout and options.heldout_fraction):
-        raise DataError(
-            f"data.dir='{data_dir}' leaves {len(train)} images to train on and {len(heldout)} "
-            f"held out (data.heldout_fraction={options.heldout_fraction}); neither may be 0."
-        )
-    of_both = _check_shared(listing, train, heldout)
-    names = train + heldout
+    parts, within, of_splits = _parts(list(looks), options, listing)
+    names = list(within)
     shapes = sorted({looks[name][:2] for name in names})
     if not size and len(shapes) > 1:
         raise DataError(
@@ -67,11 +54,6 @@ def load_folder(options: Options) -> Dataset:
             f"from {shapes[0]} to {shapes[-1]}; give the side in pixels to resize and crop to."
         )
     texts, of_texts = read_captions(root, listing.files, names, options.caption_key)
-    within = {
-        name: PurePosixPath(name).relative_to(folders.get(key, folders.get("train", "."))).parts
-        for key, part in parts.items()
-        for name in part
-    }
     classes = {} if texts else _classes(within, data_dir)
     number = {name: i for i, name in enumerate(sorted(set(classes.values())))}
     channels = options.channels or (1 if all(looks[name].grey for name in names) else 3)
@@ -81,21 +63,16 @@ def load_folder(options: Options) -> Dataset:
         labels = [number[classes[name]] if classes else 0 for name in part]
         source = FileSource(root, part, np.array(labels, np.int32), size, shape)
         splits[key] = Split(source, Captions.of([texts[n] for n in part]) if texts else None)
-    stats = [listing.files[name] for name in names]
+    stats = [(root / name).stat() for name in names]
     files = [(n, s.st_size, s.st_mtime_ns) for n, s in zip(names, stats, strict=True)]
     notes = (
-        *(*listing.notes, *_on_skipped(skipped), *_on_empty(listing, looks), *of_splits, *of_both),
+        *(*listing.notes, *_on_skipped(skipped), *_on_empty(listing, looks), *of_splits),
         *(*of_texts, *_on_folders(within, bool(texts), data_dir)),
     )
+    class_names, kind = tuple(map(shown, number)), Images(shape)
     return Dataset(
-        *(
-            options.name,
-            Images(shape),
-            splits,
-            tuple(map(shown, number)),
-            tuple(map(shown, skipped)),
-        ),
-        fingerprint=content_hash(repr((files, len(train))), size, channels),
+        *(options.name, kind, splits, class_names, tuple(map(shown, skipped))),
+        fingerprint=content_hash(repr((files, len(parts["train"]))), size, channels),
         notes=notes,
     )
 
@@ -136,6 +113,32 @@ def _no_image(data_dir: str, listing: Listing, skipped: dict[str, str]) -> str:
     )
 
 
+def _parts(
+    names: list[str], options: Options, listing: Listing
+) -> tuple[dict[str, list[str]], dict[str, tuple[str, ...]], list[str]]:
+    """The images of each split, the path of each of these within it, and notes on them."""
+    folders, notes = split_folders(names, options, "; ".join(listing.notes))
+    tops = {key: folders.get(key, folders.get("train", ".")) for key in ("train", "heldout")}
+    if len(folders) == 2:
+        parts = {key: [n for n in names if n.startswith(f"{tops[key]}/")] for key in tops}
+    else:
+        inside = [n for n in names if tops["train"] == "." or n.startswith(f"{tops['train']}/")]
+        parts = _split(inside, options.heldout_fraction)
+    train, heldout = parts["train"], parts["heldout"]
+    if not train or (not heldout and options.heldout_fraction):
+        raise DataError(
+            f"data.dir='{shown(options.data_dir)}' leaves {len(train)} images to train on and "
+            f"{len(heldout)} held out (data.heldout_fraction={options.heldout_fraction}); neither "
+            "may be 0."
+        )
+    within = {
+        name: PurePosixPath(name).relative_to(tops[key]).parts
+        for key, part in parts.items()
+        for name in part
+    }
+    return parts, within, [*notes, *_check_shared(listing, train, heldout)]
+
+
 def _split(names: list[str], fraction: float) -> dict[str, list[str]]:
     """Holds out names by a draw of each; at least the lowest if `fraction` > 0."""
     draws = {name: draw(name) for name in names}
@@ -148,12 +151,8 @@ def _split(names: list[str], fraction: float) -> dict[str, list[str]]:
 
 def _check_shared(listing: Listing, train: Sequence[str], heldout: Sequence[str]) -> list[str]:
     """A note on files that links lead to from both splits; a DataError if that is all of one."""
-
-    def places(names: Sequence[str]) -> list[tuple[int, int]]:
-        return [(listing.files[name].st_dev, listing.files[name].st_ino) for name in names]
-
-    known = set(places(train))
-    shared = [name for name, place in zip(heldout, places(heldout), strict=True) if place in known]
+    known = {listing.files[name] for name in train}
+    shared = [name for name in heldout if listing.files[name] in known]
     if heldout and len(shared) == len(heldout):
         raise DataError(
             f"data.heldout_split: all {len(heldout)} held-out images are files that are trained on "

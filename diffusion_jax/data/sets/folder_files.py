@@ -22,7 +22,8 @@ OF_A_RUN = (
 class Listing:
     """What lies below a folder, by paths relative to it."""
 
-    files: dict[str, os.stat_result] = field(default_factory=dict)  # in the order of their paths
+    # In the order of their paths, and which file each really is: device and number.
+    files: dict[str, tuple[int, int]] = field(default_factory=dict)
     folders: list[str] = field(default_factory=list)  # but for the folder itself, and runs
     others: dict[str, str] = field(default_factory=dict)  # what is no file, with `/` a folder: why
     notes: list[str] = field(default_factory=list)  # on what is left out, a sentence each
@@ -86,7 +87,7 @@ def _add(found: Listing, name: str, path: str) -> None:
         found.others[name] = "its link leads nowhere" if broken else str(error.strerror)
         return
     if stat.S_ISREG(about.st_mode):
-        found.files[name] = about
+        found.files[name] = about.st_dev, about.st_ino
     else:
         found.others[name] = "it is not a file"
 
