@@ -16,7 +16,8 @@ from diffusion_jax.system.texts import shown
 
 MAX_PIXELS = 2**28  # of a picture that is read: 1 GiB once decoded
 Image.MAX_IMAGE_PIXELS = None  # that limit holds, and not Pillow's, which large photographs exceed
-warnings.filterwarnings("ignore", "Corrupt EXIF")  # of which nothing but the next is looked at
+# On parts of a file that are not looked at; they name no file.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 ORIENTATION = 0x0112  # in EXIF
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

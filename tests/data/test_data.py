@@ -359,7 +359,7 @@ def test_splits_that_overlap_are_said(prepared):
 
 
 def test_equal_splits_are_refused_before_anything_is_prepared(tmp_path):
-    for name in ("digits", "cifar10"):
+    for name in ("digits", "fashion_mnist", "emoji", "cifar10"):
         settings = {"data_dir": str(tmp_path), "heldout_split": "train"}
         with pytest.raises(DataError, match="heldout_split='train' is all trained on"):
             load_dataset(name, **settings)
