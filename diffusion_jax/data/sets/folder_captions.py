@@ -6,6 +6,7 @@ texts of `NAME.png` are the lines of `NAME.txt` or `NAME.caption`.
 """
 
 import csv
+import functools
 import io
 import json
 import unicodedata
@@ -40,9 +41,14 @@ class Names:
     """Names of files, found as file systems of all kinds mean them."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._alike: dict[str, list[str]] = {}
-        for name in names:
-            self._alike.setdefault(_loose(name), []).append(name)
+        self._names = names
+
+    @functools.cached_property
+    def _alike(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name in self._names:
+            found.setdefault(_loose(name), []).append(name)
+        return found
 
     def find(self, name: str) -> str | None:
         """The file of that name; else the only one that differs in case, slashes or accents."""
@@ -74,14 +80,41 @@ def read_captions(
     if key == NO_CAPTIONS:
         return {}, []
     files = list(files)
-    known, chosen, notes = Names(files), _metadata(files), []
-    used = set(chosen)
+    known = Names(files)
+    texts, used = _from_metadata(root, files, known, key)
+    lacks = f"{shown(root / min(used))} has no line for" if used else ""
+    if not used and key:
+        raise DataError(
+            f"data.caption_key='{key}' needs a file metadata.jsonl, or .csv, .tsv or .parquet, in "
+            f"data.dir='{shown(root)}' or its sub-folders."
+        )
+    if not used:
+        texts, used = _from_beside(root, files, known, images)
+        lacks = (
+            f"data.dir='{shown(root)}' has texts beside images, but none, or an empty one, beside"
+        )
+    missing = [name for name in images if name not in texts]
+    if used and missing:
+        raise DataError(
+            f"{lacks} {shown(missing[0])} ({len(missing)} images have none); every image of a "
+            f"folder with captions needs one, or data.caption_key={NO_CAPTIONS} reads none."
+        )
+    unused = [f for f in files if f not in used and _may_be_captions(f)]
+    noun = "file of texts is" if len(unused) == 1 else "files of texts are"
+    note = f"{len(unused)} {noun} not used: {some(unused, 3)}; {KNOWN_PLACES}"
+    return texts, [note] if unused else []
+
+
+def _from_metadata(
+    root: Path, files: Sequence[str], known: Names, key: str
+) -> tuple[Texts, set[str]]:
+    """The texts in metadata, and which files these are."""
+    used = set(_metadata(files))
     texts: Texts = {}
     places: dict[str, str] = {}
-    for file in chosen:
+    for file in sorted(used):
         listed = file.endswith(".jsonl")  # has lists for several texts of an image
-        lines = READERS[PurePosixPath(file).suffix](root / file)
-        for place, record in lines:
+        for place, record in READERS[PurePosixPath(file).suffix](root / file):
             if not listed and "file_name" not in record:
                 used.remove(file)  # of something else
                 break
@@ -96,30 +129,23 @@ def read_captions(
                 raise DataError(f"{place}{shown(error)}") from error
             texts[name] = tuple(dict.fromkeys((*texts.get(name, ()), *said)))
             places[name] = place
-    if used:
-        source, missing = shown(root / min(used)), [n for n in images if n not in texts]
-        lacks = f"{source} has no line for"
-    elif key:
-        raise DataError(
-            f"data.caption_key='{key}' needs a file metadata.jsonl, or .csv, .tsv or .parquet, in "
-            f"data.dir='{root}' or its sub-folders."
-        )
-    else:
-        beside = _beside(images, known) if any(f.lower().endswith(BESIDE) for f in files) else {}
-        used |= set(beside.values())
-        texts = {name: said for name, file in beside.items() if (said := _lines(root / file))}
-        source, missing = f"{BESIDE[0]} beside each", [n for n in images if n not in texts]
-        lacks = f"data.dir='{root}' has texts beside images, but none, or an empty one, beside"
-    if used and missing:
-        raise DataError(
-            f"{lacks} {shown(missing[0])} ({len(missing)} images have none); every image of a "
-            f"folder with captions needs one, or data.caption_key={NO_CAPTIONS} reads none."
-        )
-    unused = [f for f in files if f not in used and _may_be_captions(f)]
-    if unused:
-        noun = "file of texts is" if len(unused) == 1 else "files of texts are"
-        notes.append(f"{len(unused)} {noun} not used: {some(unused, 3)}; {KNOWN_PLACES}")
-    return texts, notes
+    return texts, used
+
+
+def _from_beside(
+    root: Path, files: Sequence[str], known: Names, images: Sequence[str]
+) -> tuple[Texts, set[str]]:
+    """The texts in `NAME.txt` beside images, or `NAME.png.txt`, and which files these are."""
+    if not any(file.lower().endswith(BESIDE) for file in files):
+        return {}, set()
+    found = {}
+    for name in images:
+        stem = name.removesuffix(PurePosixPath(name).suffix)
+        places = (known.find(start + end) for end in BESIDE for start in (stem, name))
+        if file := next((place for place in places if place), None):
+            found[name] = file
+    texts = {name: said for name, file in found.items() if (said := _lines(root / file))}
+    return texts, set(found.values())
 
 
 def _may_be_captions(file: str) -> bool:
@@ -127,14 +153,14 @@ def _may_be_captions(file: str) -> bool:
     return path.suffix in TEXTS and not path.stem.startswith(ABOUT_FOLDERS)
 
 
-def _metadata(files: Sequence[str]) -> list[str]:
+def _metadata(files: Sequence[str]) -> Iterable[str]:
     """The files of metadata; of several in a folder, that of the first of the formats."""
     found: dict[str, str] = {}
     for suffix in READERS:
         for file in files:
             if PurePosixPath(file).name == f"metadata{suffix}":
                 found.setdefault(str(PurePosixPath(file).parent), file)
-    return sorted(found.values())
+    return found.values()
 
 
 def _entry(
@@ -227,17 +253,6 @@ READERS: dict[str, Callable[[Path], Iterator[Line]]] = {
     ".parquet": _of_parquet,
 }
 """Of metadata, by suffix; where a folder has several, the first is read."""
-
-
-def _beside(images: Sequence[str], known: Names) -> dict[str, str]:
-    """The file of texts beside each image that has one: `NAME.txt`, or `NAME.png.txt`."""
-    found = {}
-    for name in images:
-        stem = name.removesuffix(PurePosixPath(name).suffix)
-        places = (known.find(start + end) for end in BESIDE for start in (stem, name))
-        if file := next((place for place in places if place), None):
-            found[name] = file
-    return found
 
 
 def _lines(path: Path) -> tuple[str, ...]:

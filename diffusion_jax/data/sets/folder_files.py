@@ -63,7 +63,8 @@ def list_files(root: Path) -> Listing:
             waiting += [path for path in paths if os.path.islink(path)]
             for name in names:
                 if not name.startswith(HIDDEN):
-                    _add(found, relative(os.path.join(folder, name)), os.path.join(folder, name))
+                    within = name if where == "." else f"{where}/{name}"
+                    _add(found, within, os.path.join(folder, name))
     if again:
         found.notes.append(f"linked folders that are there already are left out: {some(again)}")
     if runs:
