@@ -149,8 +149,8 @@ def _from_beside(
 
 
 def _may_be_captions(file: str) -> bool:
-    path = PurePosixPath(file.lower())
-    return path.suffix in TEXTS and not path.stem.startswith(ABOUT_FOLDERS)
+    name = file.rpartition("/")[2].lower()
+    return name.endswith(TEXTS) and not name.startswith(ABOUT_FOLDERS)
 
 
 def _metadata(files: Sequence[str]) -> Iterable[str]:
@@ -158,8 +158,9 @@ def _metadata(files: Sequence[str]) -> Iterable[str]:
     found: dict[str, str] = {}
     for suffix in READERS:
         for file in files:
-            if PurePosixPath(file).name == f"metadata{suffix}":
-                found.setdefault(str(PurePosixPath(file).parent), file)
+            folder, _, name = file.rpartition("/")
+            if name == f"metadata{suffix}":
+                found.setdefault(folder, file)
     return found.values()
 
 
