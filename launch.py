@@ -104,9 +104,10 @@ def main(argv: list[str]) -> None:
         sys.exit(_sweep(SWEEP.value, name))
     from diffusion_jax import run  # not at the top: --help is instant
     from diffusion_jax.system import processes
+    from diffusion_jax.system.files import path_of
 
     _shortcuts(argv[1:])
-    workdir = Path(WORKDIR.value or Path("runs") / name)
+    workdir = path_of(WORKDIR.value or Path("runs") / name)
     together = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, MULTIHOST.value)
     try:
         with processes.joined(*together):
@@ -117,11 +118,13 @@ def main(argv: list[str]) -> None:
 
 def _shortcuts(rest: list[str]) -> None:
     """Flags that stand for settings of the config."""
+    from diffusion_jax.system.files import path_of
+
     sample = CONFIG.value.sample
     prompts = list(PROMPT.value or ())
     if PROMPTS.value is not None:
         try:
-            text = Path(PROMPTS.value).expanduser().read_text(encoding="utf-8")
+            text = path_of(PROMPTS.value).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             sys.exit(f"error: --prompts={PROMPTS.value}: {error}")
         prompts += [line for line in map(str.strip, text.splitlines()) if line]
@@ -145,11 +148,14 @@ def _shortcuts(rest: list[str]) -> None:
 def _sweep(words: str, name: str) -> int:
     """Runs a sweep; returns the exit status."""
     from diffusion_jax.sweep.command import Options, default_folder, run_sweep
+    from diffusion_jax.system.files import in_store, path_of
 
     for flag in NOT_OF_A_SWEEP:
         if flags.FLAGS[flag].present:
             sys.exit(f"error: --{flag} does not go with --sweep")
-    folder = Path(WORKDIR.value) if WORKDIR.value else default_folder(words, name)
+    folder = path_of(WORKDIR.value) if WORKDIR.value else default_folder(words, name)
+    if in_store(folder):
+        sys.exit(f"error: --workdir={folder}: a sweep needs a folder on a disk")
     how = (WORKERS.value, TOGETHER.value, PART.value, SUBMIT.value, MAX_RUNS.value, UNIT.value)
     return run_sweep(words, CONFIG.value, folder, Options(*how))
 

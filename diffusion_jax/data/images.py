@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from diffusion_jax.data.kind import Kind
-from diffusion_jax.system.pictures import captioned, save_png, tile
+from diffusion_jax.system.files import each_file
+from diffusion_jax.system.pictures import captioned, opened, save_png, tile
 
 
 class Images(Kind):
@@ -34,8 +35,11 @@ class Images(Kind):
         self, folder: Path, index: np.ndarray, items: np.ndarray, made_by: Sequence[Mapping]
     ) -> None:
         """A PNG each."""
-        for number, image, about in zip(index, items, made_by, strict=True):
-            save_png(folder / f"{number:06d}.png", image, about)
+        whose = {
+            folder / f"{number:06d}.png": (image, about)
+            for number, image, about in zip(index, items, made_by, strict=True)
+        }
+        each_file(lambda path: save_png(path, *whose[path]), list(whose))
 
     def sheet(
         self,
@@ -105,7 +109,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def read_image(path: Path, size: int) -> np.ndarray:
     """Reads a picture as uint8 [H, W, 3], or [size, size, 3] if `size` is not 0."""
-    with Image.open(path) as image:
+    with opened(path) as image:
         rgb = to_rgb(image)
         return np.asarray(resize_and_crop(rgb, size) if size else rgb)
 
@@ -130,7 +134,7 @@ def upright_size(path: Path) -> tuple[int, int]:
     Raises:
         Exception: whatever Pillow raises for a file that it cannot decode.
     """
-    with Image.open(path) as image:
+    with opened(path) as image:
         width, height = image.size
         if image.getexif().get(0x0112, 1) >= 5:  # orientations 5 to 8 lie on their side
             width, height = height, width

@@ -1,5 +1,6 @@
 """Random access to labelled items, in memory or on disk, and reading them in order."""
 
+import functools
 import hashlib
 import os
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import numpy as np
 
 from diffusion_jax.data.images import read_image, resize_array
 from diffusion_jax.data.kind import Kind
+from diffusion_jax.system.files import each_file
 
 CHUNK = 256  # items read at once when a whole source is
 Items = tuple[np.ndarray, np.ndarray]  # As stored [B, *shape], and labels int32 [B]
@@ -62,7 +64,8 @@ class FileSource:
         return len(self.names)
 
     def gather(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Items:
-        images = [read_image(self.root / self.names[i], self.size) for i in rows]
+        paths = [self.root / self.names[i] for i in rows]
+        images = each_file(functools.partial(read_image, size=self.size), paths)
         return np.stack(images), self.labels[rows]
 
 

@@ -1,7 +1,6 @@
 """The stages that draw of a picture, varied or enlarged, or from one text to another."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from diffusion_jax.generation.variations import between, inverted, renoised
 from diffusion_jax.run.sampling import sample, save_items
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import in_batches, is_main
+from diffusion_jax.system.files import path_of
 from diffusion_jax.system.pictures import save_gif, save_png
 
 ROWS = 4
@@ -34,7 +34,7 @@ def opened(key: str, file: str, shape: tuple[int, ...]) -> np.ndarray:
         ConfigError: it cannot be read.
     """
     try:
-        return open_image(Path(file).expanduser(), shape)
+        return open_image(path_of(file), shape)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{key}={file!r} cannot be read: {error}") from error
 

@@ -163,7 +163,11 @@ def test_the_loop_keeps_the_checkpoint_that_was_measured_best(tmp_path: Path) ->
     losses, rows = {1: 5.0, 2: 1.0, 4: 2.0, 6: 3.0}, []
     checkpoints = Checkpoints(tmp_path, keep_last=1, keep_best=2)
     parallel, optimizer = Replicated(), optax.sgd(0.1)
-    writer = SimpleNamespace(write_scalars=lambda step, scalars: rows.append((step, scalars)))
+
+    def log(step, scalars):
+        rows.append((step, scalars))
+
+    writer = SimpleNamespace(write_scalars=log, flush=lambda: None)
     signum = train(
         make_train_step(regression, optimizer, AVERAGES, axis_name=parallel.axis_name),
         create_state(PARAMS, optimizer, AVERAGES),

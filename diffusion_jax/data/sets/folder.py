@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,8 @@ from diffusion_jax.data.dataset import Dataset, Options, Split
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.images import Images, upright_size
 from diffusion_jax.data.sources import FileSource, content_hash, draw
+from diffusion_jax.system.files import files_below, path_of, readers, stamps
+from diffusion_jax.system.stores import StoreError
 
 METADATA = "metadata.jsonl"
 USUAL_KEYS = ("text", "texts", "caption", "captions")
@@ -38,7 +39,7 @@ def load_folder(options: Options) -> Dataset:
     """
     data_dir, size = options.data_dir, options.image_size
     asked = {"train": options.train_split, "heldout": options.heldout_split}
-    root = Path(data_dir).expanduser()
+    root = path_of(data_dir)
     if not data_dir or not root.is_dir():
         raise DataError(f"data.dir='{data_dir}' is not a folder; data.name='folder' reads one.")
     sizes, skipped = _readable(root)
@@ -77,8 +78,7 @@ def load_folder(options: Options) -> Dataset:
         labels = [class_names.index(classes[name]) if classes else 0 for name in part]
         source = FileSource(root, part, np.array(labels, np.int32), size)
         splits[key] = Split(source, Captions.of([texts[n] for n in part]) if texts else None)
-    stats = [(root / name).stat() for name in names]
-    files = [(n, s.st_size, s.st_mtime_ns) for n, s in zip(names, stats, strict=True)]
+    files = [(name, *stamp) for name, stamp in zip(names, stamps(root, names), strict=True)]
     fingerprint = content_hash(repr((files, len(train))), size)
     kind = Images((size, size, 3) if size else (*shapes[0], 3))
     return Dataset(options.name, kind, splits, class_names, skipped, fingerprint)
@@ -87,10 +87,9 @@ def load_folder(options: Options) -> Dataset:
 def _files(root: Path) -> list[Path]:
     """All files below a folder but for hidden ones."""
     return [
-        path
-        for path in sorted(root.rglob("*"))
-        if not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
-        and path.is_file()
+        root / name
+        for name in files_below(root)
+        if not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
     ]
 
 
@@ -102,10 +101,12 @@ def _readable(root: Path) -> tuple[dict[str, tuple[int, int]], tuple[str, ...]]:
     def size(name: str) -> tuple[int, int] | None:
         try:
             return upright_size(root / name)
+        except StoreError:
+            raise
         except Exception:  # Pillow raises almost anything for a broken file
             return None
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(readers(root)) as pool:
         found = list(zip(names, pool.map(size, names), strict=True))
     return {name: s for name, s in found if s}, tuple(name for name, s in found if not s)
 

@@ -19,6 +19,7 @@ from diffusion_jax.data.sets.emoji import Emoji, EmojiConfig
 from diffusion_jax.data.sets.fashion_mnist import DEBIAN_DIR, FashionMnist, IdxConfig, idx_files
 from diffusion_jax.data.sets.tfds_captions import find_captions, read_captions
 from diffusion_jax.data.sources import RecordSource, content_hash
+from diffusion_jax.system.files import in_store, path_of
 
 OWN_NAMES = "digits", "fashion_mnist", "emoji"
 
@@ -74,6 +75,12 @@ def describe_tfds(options: Options, others: Sequence[str] = ()) -> Dataset | Non
 
 def _builder(options: Options, others: Sequence[str]) -> Any:
     name, manual_dir, directory = options.name, options.manual_dir, options.data_dir or None
+    for key, given in (("dir", directory), ("manual_dir", manual_dir)):
+        if given and in_store(path_of(given)):
+            raise DataError(
+                f"data.{key}='{given}': data.name='{name}' needs a folder on a disk; object "
+                "stores hold data.name='folder'."
+            )
     if name == "digits":
         return Digits(data_dir=directory)
     if name == "emoji":
