@@ -1,5 +1,7 @@
 """Trains, samples and evaluates, or says what it would do: flags -> config -> run."""
 
+import io
+import os
 import sys
 from pathlib import Path
 
@@ -85,6 +87,7 @@ NOT_OF_A_SWEEP = (
 
 def parse(argv: list[str]) -> list[str]:
     """Parses the flags and loads the config; a mistake in them is one line."""
+    _open_streams()
     try:
         rest = flags.FLAGS(argv)
         if CONFIG.value is None:
@@ -95,6 +98,16 @@ def parse(argv: list[str]) -> list[str]:
 
         sys.exit(f"error: {check_command_line(argv) or error}")
     return rest
+
+
+def _open_streams() -> None:
+    """Makes stdout and stderr take any text, whatever the locale, and where they are closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def main(argv: list[str]) -> None:

@@ -4,6 +4,7 @@ A path is a `pathlib.Path`, or one of an object store with the same methods (`sy
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -24,7 +25,12 @@ WAITING = 32  # files of a store that are read at once: the time goes in waiting
 
 def path_of(text: str | os.PathLike[str]) -> Path:
     """What a person wrote as a path: `~` is the home, `gs://` and `s3://` are object stores."""
-    return cast(Path, StorePath(text)) if is_url(text) else Path(text).expanduser()
+    if is_url(text):
+        return cast(Path, StorePath(text))
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # this user has no home
+        raise FileNotFoundError(errno.ENOENT, "there is no such home", str(text)) from error
 
 
 def in_store(path: Path) -> bool:

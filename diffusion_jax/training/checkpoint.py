@@ -155,6 +155,8 @@ class Checkpoints:
                 "on a disk that all of them see, or on gs://"
             )
         with self._errors("no checkpoint can be written"):
+            if not self._direct:
+                temporary_folder().cleanup()  # there is a place for them on this machine
             self._manager.reload()
 
     def steps(self) -> list[int]:

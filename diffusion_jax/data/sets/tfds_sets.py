@@ -1,6 +1,7 @@
 """Data sets by TFDS builders: the project's own, and any that TFDS knows."""
 
 import contextlib
+import dataclasses
 import difflib
 import io
 import logging
@@ -20,6 +21,7 @@ from diffusion_jax.data.sets.fashion_mnist import DEBIAN_DIR, FashionMnist, IdxC
 from diffusion_jax.data.sets.tfds_captions import find_captions, read_captions
 from diffusion_jax.data.sources import RecordSource, content_hash
 from diffusion_jax.system.files import in_store, path_of
+from diffusion_jax.system.runtime import cache_dir, unwritable
 
 OWN_NAMES = "digits", "fashion_mnist", "emoji"
 
@@ -35,6 +37,10 @@ def load_tfds(options: Options, others: Sequence[str] = ()) -> Dataset:
     with _quiet():
         builder = _builder(options, others)
         ready = builder.is_prepared()
+        if not (ready or options.data_dir) and unwritable(Path(builder.data_path.parent)):
+            own = dataclasses.replace(options, data_dir=str(cache_dir() / "tensorflow_datasets"))
+            builder = _builder(own, others)
+            ready = builder.is_prepared()
     if not ready:
         _prepare(builder, name, options.manual_dir)
     with _quiet():
