@@ -4,7 +4,6 @@ A path is a `pathlib.Path`, or one of an object store with the same methods (`sy
 """
 
 import contextlib
-import errno
 import hashlib
 import os
 import shutil
@@ -17,20 +16,20 @@ from typing import Any, cast
 
 import jax
 
-from diffusion_jax.system.stores import StorePath, is_url
+from diffusion_jax.system.stores import StorePath, store_path
 
 REWRITE_SECONDS = 10  # between two writes of a growing object; a store allows one per second
 WAITING = 32  # files of a store that are read at once: the time goes in waiting
 
 
 def path_of(text: str | os.PathLike[str]) -> Path:
-    """What a person wrote as a path: `~` is the home, `gs://` and `s3://` are object stores."""
-    if is_url(text):
-        return cast(Path, StorePath(text))
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:  # this user has no home
-        raise FileNotFoundError(errno.ENOENT, "there is no such home", str(text)) from error
+    """What a person wrote as a path: `~` is the home, `gs://` and `s3://` are object stores.
+
+    Raises:
+        StoreError: a scheme that is not known, or no bucket.
+    """
+    local = os.path.expanduser(text)  # as it is where there is no home
+    return cast(Path, store_path(local) or Path(local))
 
 
 def in_store(path: Path) -> bool:

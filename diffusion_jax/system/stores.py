@@ -9,6 +9,7 @@ import errno
 import functools
 import glob
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
@@ -36,9 +37,20 @@ class Entry(NamedTuple):
         return f"{self.checksum} {self.size}"
 
 
-def is_url(text: str | os.PathLike[str]) -> bool:
-    """Whether a path begins with the scheme of an object store."""
-    return os.fspath(text).startswith(tuple(f"{scheme}://" for scheme in CLIENTS))
+def store_path(text: str) -> "StorePath | None":
+    """The path of a store that a text is; None for one without a scheme.
+
+    Raises:
+        StoreError: its scheme is not known, or it names no bucket.
+    """
+    found = re.match(r"([A-Za-z][\w+.-]+):/+", text)  # pathlib makes one slash of two
+    if not found:
+        return None
+    scheme, rest = found[1], text[found.end() :]
+    if scheme not in CLIENTS or not rest:
+        known = " and ".join(f"{name}://BUCKET/NAME" for name in CLIENTS)
+        raise StoreError(errno.EINVAL, f"object stores are given as {known}", text)
+    return StorePath(f"{scheme}://{rest}")
 
 
 @contextlib.contextmanager
