@@ -178,6 +178,15 @@ class StorePath(gpath.PosixGPath):
         self.client.pipe_file(str(self), data)
         return len(data)
 
+    @_told_of
+    def create(self, data: bytes) -> bool:
+        """Writes it if there is no such object; whether there was none. One of several does."""
+        try:
+            self.client.pipe_file(str(self), data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
     def write_text(self, data: str, encoding: str | None = None, errors: str | None = None) -> int:
         return self.write_bytes(data.encode(encoding or "utf-8"))
 
