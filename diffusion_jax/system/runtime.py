@@ -48,7 +48,7 @@ def tune_cpu_allocator() -> bool:
 
 def cache_dir() -> Path:
     """`$XDG_CACHE_HOME/diffusion_jax`, by default `~/.cache/diffusion_jax`."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~")) / ".cache"
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(root) / "diffusion_jax"
 
 
@@ -65,12 +65,15 @@ def settle_caches(workdir: Path) -> None:
             beside = Path(_folder_of_process())
         os.environ["XDG_CACHE_HOME"] = str(beside)
         print(f"warning: {before}: {wrong}; caches are kept in {cache_dir()}", file=sys.stderr)
-    if unwritable(Path(os.path.expanduser("~")) / ".config" / "matplotlib"):
+    settings = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    if unwritable(Path(settings) / "matplotlib"):
         os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))
 
 
 def unwritable(folder: Path) -> str:
     """Why no file can be made in a folder, which is made if it is not there; '' if one can."""
+    if folder.parts[0] == "~":
+        return "there is no home"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:

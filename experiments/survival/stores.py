@@ -17,6 +17,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -29,6 +30,7 @@ from experiments.survival.emulators import BUCKET, NEEDED, emulated, missing
 from experiments.survival.kill import assert_same_bits, carried
 
 ROOT = Path(__file__).parents[2]
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 IMAGES = 240
 SMALL = {
     **{"model.dit.hidden_size": 32, "model.dit.depth": 2, "data.name": "folder"},
@@ -138,6 +140,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--numbers", type=int, default=8_000_000, help="float32, of a checkpoint")
     arguments = parser.parse_args()
+    logging.set_verbosity(logging.ERROR)
     folder = arguments.workdir.absolute()
     shutil.rmtree(folder, ignore_errors=True)
     make_data(folder / "data")

@@ -46,6 +46,16 @@ def test_caches_go_to_the_workdir_where_the_users_cannot_be_written(
     assert runtime.cache_dir() == tmp_path / "run" / "cache" / "diffusion_jax"
 
 
+def test_without_a_home_no_folder_is_called_one(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as of a user without one
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path))
+    runtime.settle_caches(tmp_path / "run")
+    assert "~/.cache/diffusion_jax: there is no home; caches" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_caches_of_a_run_in_a_store_are_on_this_machine(
     no_folder: Path, monkeypatch, capsys
 ) -> None:
