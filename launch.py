@@ -1,5 +1,6 @@
 """Trains, samples and evaluates, or says what it would do: flags -> config -> run."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -86,6 +87,7 @@ NOT_OF_A_SWEEP = (
 
 def parse(argv: list[str]) -> list[str]:
     """Parses the flags and loads the config; a mistake in them is one line."""
+    _open_streams()
     # No shell expands the `~` of --config=~/FILE.
     argv = [
         f"--config={os.path.expanduser(a[9:])}" if a.startswith("--config=~") else a for a in argv
@@ -102,6 +104,16 @@ def parse(argv: list[str]) -> list[str]:
     return rest
 
 
+def _open_streams() -> None:
+    """Makes stdout and stderr take any text, whatever the locale, and where they are closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(argv: list[str]) -> None:
     """Runs one config."""
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
@@ -109,16 +121,25 @@ def main(argv: list[str]) -> None:
         sys.exit(_sweep(SWEEP.value, name))
     from diffusion_jax import run  # not at the top: --help is instant
     from diffusion_jax.system import processes
-    from diffusion_jax.system.files import path_of
 
     _shortcuts(argv[1:])
-    workdir = path_of(WORKDIR.value or Path("runs") / name)
+    workdir = _workdir(Path("runs") / name)
     together = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, MULTIHOST.value)
     try:
         with processes.joined(*together):
             sys.exit(run.run(CONFIG.value, workdir, MODE.value, TOPOLOGY.value))
     except processes.ProcessesError as error:
         sys.exit(f"error: {error}")
+
+
+def _workdir(default: Path) -> Path:
+    """The folder of --workdir."""
+    from diffusion_jax.system.files import path_of
+
+    try:
+        return path_of(WORKDIR.value or default)
+    except OSError as error:
+        sys.exit(f"error: --workdir={WORKDIR.value}: {error.strerror}")
 
 
 def _shortcuts(rest: list[str]) -> None:
@@ -170,12 +191,14 @@ def _prompts_in(file: str) -> list[str]:
 def _sweep(words: str, name: str) -> int:
     """Runs a sweep; returns the exit status."""
     from diffusion_jax.sweep.command import Options, default_folder, run_sweep
-    from diffusion_jax.system.files import path_of
+    from diffusion_jax.system.files import in_store
 
     for flag in NOT_OF_A_SWEEP:
         if flags.FLAGS[flag].present:
             sys.exit(f"error: --{flag} does not go with --sweep")
-    folder = path_of(WORKDIR.value) if WORKDIR.value else default_folder(words, name)
+    folder = _workdir(default_folder(words, name))
+    if in_store(folder):
+        sys.exit(f"error: --workdir={folder}: a sweep needs a folder on a disk")
     how = (WORKERS.value, TOGETHER.value, PART.value, SUBMIT.value, MAX_RUNS.value, UNIT.value)
     return run_sweep(words, CONFIG.value, folder, Options(*how))
 

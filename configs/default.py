@@ -16,7 +16,8 @@ def get_config() -> ConfigDict:
     # digits | fashion_mnist | emoji | folder | any TFDS name; points in the plane: spiral | moons |
     # pinwheel | eight_gaussians | swan
     c.data.name = "digits"
-    c.data.dir = ""  # folder: its path; others: TFDS's data_dir ("": TFDS's own default)
+    # folder: its path, also gs://... or s3://...; others: TFDS's data_dir ("": TFDS's own default)
+    c.data.dir = ""
     c.data.manual_dir = ""  # files fetched by hand, for the builders that need them
     c.data.image_size = 0  # resize (shorter side) and crop to this; 0: as stored (emoji: 32)
     # Of TFDS a name or a slice, train[:90%]; of a folder a sub-folder, or one with another of the

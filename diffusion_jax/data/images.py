@@ -11,7 +11,9 @@ from PIL import Image, UnidentifiedImageError
 
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.kind import Kind
-from diffusion_jax.system.pictures import captioned, save_png, tile
+from diffusion_jax.system.files import each_file, in_store
+from diffusion_jax.system.pictures import captioned, opened, save_png, tile
+from diffusion_jax.system.stores import StoreError
 from diffusion_jax.system.texts import shown
 
 MAX_PIXELS = 2**28  # of a picture that is read: 1 GiB once decoded
@@ -68,8 +70,11 @@ class Images(Kind):
         self, folder: Path, index: np.ndarray, items: np.ndarray, made_by: Sequence[Mapping]
     ) -> None:
         """A PNG each."""
-        for number, image, about in zip(index, items, made_by, strict=True):
-            save_png(folder / f"{number:06d}.png", image, about)
+        whose = {
+            folder / f"{number:06d}.png": (image, about)
+            for number, image, about in zip(index, items, made_by, strict=True)
+        }
+        each_file(lambda path: save_png(path, *whose[path]), list(whose))
 
     def sheet(
         self,
@@ -141,19 +146,21 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
         DataError: `FILE cannot be read: why`, of the file and of all that fails in the block.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
+        if not in_store(path) and path.exists() and not path.is_file():  # a pipe waits
             raise ValueError("it is a folder" if path.is_dir() else "it is not a file")
-        with Image.open(path) as image:
+        with opened(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 most = int(MAX_PIXELS**0.5)
                 raise ValueError(
                     f"{image.width} x {image.height} pixels are more than {most} x {most}"
                 )
             yield image
+    except StoreError:
+        raise
     except Exception as error:  # Pillow raises almost anything for a broken file
         reason = getattr(error, "strerror", None) or str(error) or "it is damaged"
         if isinstance(error, UnidentifiedImageError):  # its message has the path
-            reason = "it is empty" if not path.stat().st_size else "it is no picture"
+            reason = "it is no picture" if path.read_bytes() else "it is empty"
         if isinstance(error, MemoryError):
             reason = "it does not fit in memory"
         raise DataError(f"{shown(path)} cannot be read: {reason}") from error

@@ -13,6 +13,7 @@ import numpy as np
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.images import read_image, resize_array
 from diffusion_jax.data.kind import Kind
+from diffusion_jax.system.files import each_file
 from diffusion_jax.system.texts import shown
 
 CHUNK = 256  # items read at once when a whole source is
@@ -65,13 +66,14 @@ class FileSource:
         return len(self.names)
 
     def gather(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Items:
-        return np.stack([self._read(self.names[i]) for i in rows]), self.labels[rows]
+        paths = [self.root / self.names[i] for i in rows]
+        return np.stack(each_file(self._read, paths)), self.labels[rows]
 
-    def _read(self, name: str) -> np.ndarray:
-        image = read_image(self.root / name, self.size, self.shape[-1])
+    def _read(self, path: Path) -> np.ndarray:
+        image = read_image(path, self.size, self.shape[-1])
         if image.shape != self.shape:
             sides = " x ".join(map(str, image.shape[:2]))
-            raise DataError(f"{shown(self.root / name)} has changed: it is now of {sides} pixels")
+            raise DataError(f"{shown(path)} has changed: it is now of {sides} pixels")
         return image
 
 

@@ -17,7 +17,7 @@ from diffusion_jax.run.planning import plan
 from diffusion_jax.run.trained import Run, command
 from diffusion_jax.run.training import train, train_abreast
 from diffusion_jax.run.variations import chosen
-from diffusion_jax.system.runtime import enable_compilation_cache, tune_cpu_allocator
+from diffusion_jax.system.runtime import enable_compilation_cache, settle_caches, tune_cpu_allocator
 from diffusion_jax.training.checkpoint import CheckpointError
 from diffusion_jax.training.loop import TrainingError
 
@@ -61,14 +61,15 @@ def _status(job: Callable[[], int], workdir: Path) -> int:
     return 2
 
 
-def _prepare() -> None:
+def _prepare(workdir: Path) -> None:
     logging.set_verbosity(logging.FATAL)  # Orbax tells of all it writes, and logs what it raises
     tune_cpu_allocator()
+    settle_caches(workdir)
     enable_compilation_cache()
 
 
 def _run_abreast(configs: Sequence[Config], workdirs: Sequence[Path]) -> int:
-    _prepare()
+    _prepare(workdirs[0])
     for config, workdir in zip(configs, workdirs, strict=True):
         check_workdir(config, workdir)
     dataset = build(configs[0]).dataset
@@ -82,7 +83,7 @@ def _run_abreast(configs: Sequence[Config], workdirs: Sequence[Path]) -> int:
 
 
 def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
-    _prepare()
+    _prepare(workdir)
     if mode == "plan":
         plan(config, topology)
         return 0

@@ -319,13 +319,14 @@ def open_run(
         CheckpointError: there is no such checkpoint.
     """
     what = what or f"open_run({str(folder)!r})"
-    config = read_config(path_of(folder), what)
+    folder = path_of(folder)
+    config = read_config(folder, what)
     try:
         sample = config.sample
         sample.checkpoint, sample.ema = step, average or sample.ema
         sample.guidance.worse = sample.guidance.likeness.judge = ""
         sample.grid = "uniform" if sample.grid == OPTIMISED else sample.grid
-        run = Run(config, path_of(folder), build(config, parts and parts.dataset))
+        run = Run(config, folder, build(config, parts and parts.dataset))
     except (AttributeError, KeyError) as error:
         raise ConfigError(f"{what}: {folder}/config.json is of another version: {error}") from error
     return run.trained()

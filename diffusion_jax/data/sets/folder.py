@@ -1,6 +1,5 @@
 """A folder of images as a data set; its sub-folders are classes, its metadata captions."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from diffusion_jax.data.sets.folder_captions import read_captions
 from diffusion_jax.data.sets.folder_files import Listing, list_files, some
 from diffusion_jax.data.sets.folder_splits import split_folders
 from diffusion_jax.data.sources import FileSource, content_hash, draw
-from diffusion_jax.system.files import path_of
+from diffusion_jax.system.files import path_of, readers, stamps
 from diffusion_jax.system.texts import shown
 
 
@@ -63,8 +62,7 @@ def load_folder(options: Options) -> Dataset:
         labels = [number[classes[name]] if classes else 0 for name in part]
         source = FileSource(root, part, np.array(labels, np.int32), size, shape)
         splits[key] = Split(source, Captions.of([texts[n] for n in part]) if texts else None)
-    stats = [(root / name).stat() for name in names]
-    files = [(n, s.st_size, s.st_mtime_ns) for n, s in zip(names, stats, strict=True)]
+    files = [(name, *stamp) for name, stamp in zip(names, stamps(root, names), strict=True)]
     notes = (
         *(*listing.notes, *_on_skipped(skipped), *_on_empty(listing, looks), *of_splits),
         *(*of_texts, *_on_folders(within, bool(texts), data_dir)),
@@ -93,7 +91,7 @@ def _look_at_all(root: Path, listing: Listing, size: int) -> tuple[dict[str, Loo
         except DataError as error:
             return str(error).rpartition(" cannot be read: ")[2]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(readers(root)) as pool:
         found = list(zip(names, pool.map(look, names), strict=True))
     looks = {name: one for name, one in found if isinstance(one, Look)}
     wrong = {name: one for name, one in found if isinstance(one, str)}

@@ -239,7 +239,7 @@ def _of_parquet(path: Path) -> Iterator[Line]:
     from pyarrow import parquet
 
     try:
-        records = parquet.read_table(path).to_pylist()
+        records = parquet.read_table(io.BytesIO(path.read_bytes())).to_pylist()
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{shown(path)} cannot be read as Parquet: {reason}") from error

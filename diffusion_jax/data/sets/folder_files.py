@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+from diffusion_jax.system.files import files_below, in_store
 from diffusion_jax.system.texts import shown
 
 HIDDEN = (".", "__MACOSX", "@eaDir")
@@ -35,6 +36,8 @@ def list_files(root: Path) -> Listing:
     A folder that links lead to twice, or from within itself, is listed once: where it really is, if
     that is below `root`.
     """
+    if in_store(root):
+        return Listing({name: (0, i) for i, name in enumerate(files_below(root)) if _seen(name)})
     found, again, runs = Listing(), [], []
     known: dict[tuple[int, int], str] = {}
 
@@ -71,6 +74,11 @@ def list_files(root: Path) -> Listing:
         found.notes.append(f"the samples of runs are no data and left out, those in {some(runs)}")
     files = dict(sorted(found.files.items()))
     return Listing(files, sorted(found.folders), found.others, found.notes)
+
+
+def _seen(name: str) -> bool:
+    """Whether neither a file of a store nor what it lies in is hidden."""
+    return not any(part.startswith(HIDDEN) for part in name.split("/"))
 
 
 def _is_of_a_run(folders: Sequence[str], files: Sequence[str]) -> bool:

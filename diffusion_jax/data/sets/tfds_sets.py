@@ -1,11 +1,13 @@
 """Data sets by TFDS builders: the project's own, and any that TFDS knows."""
 
 import contextlib
+import dataclasses
 import difflib
 import io
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,8 @@ from diffusion_jax.data.sets.emoji import Emoji, EmojiConfig
 from diffusion_jax.data.sets.fashion_mnist import DEBIAN_DIR, FashionMnist, IdxConfig, idx_files
 from diffusion_jax.data.sets.tfds_captions import find_captions, read_captions
 from diffusion_jax.data.sources import RecordSource, content_hash
-from diffusion_jax.system.files import path_of
+from diffusion_jax.system.files import in_store, path_of
+from diffusion_jax.system.runtime import cache_dir, unwritable
 
 OWN_NAMES = "digits", "fashion_mnist", "emoji"
 
@@ -35,6 +38,10 @@ def load_tfds(options: Options, others: Sequence[str] = ()) -> Dataset:
     with _quiet():
         builder = _builder(options, others)
         ready = builder.is_prepared()
+        if not (ready or options.data_dir) and unwritable(Path(builder.data_path.parent)):
+            own = dataclasses.replace(options, data_dir=str(cache_dir() / "tensorflow_datasets"))
+            builder = _builder(own, others)
+            ready = builder.is_prepared()
     if not ready:
         _prepare(builder, name, options.manual_dir)
     with _quiet():
@@ -79,6 +86,12 @@ def _builder(options: Options, others: Sequence[str]) -> Any:
         raise _trained_on(options)  # before anything is downloaded
     name, manual_dir = options.name, options.manual_dir
     directory = os.path.expanduser(options.data_dir) or None
+    for key, given in (("dir", directory), ("manual_dir", manual_dir)):
+        if given and in_store(path_of(given)):
+            raise DataError(
+                f"data.{key}='{given}': data.name='{name}' needs a folder on a disk; object "
+                "stores hold data.name='folder'."
+            )
     if name == "digits":
         return Digits(data_dir=directory)
     if name == "emoji":
