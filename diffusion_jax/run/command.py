@@ -19,7 +19,7 @@ from diffusion_jax.run.trained import Run, command
 from diffusion_jax.run.training import train, train_abreast
 from diffusion_jax.run.variations import chosen
 from diffusion_jax.system.devices import DevicesError, check_devices
-from diffusion_jax.system.runtime import enable_compilation_cache, tune_cpu_allocator
+from diffusion_jax.system.runtime import enable_compilation_cache, settle_caches, tune_cpu_allocator
 from diffusion_jax.training.checkpoint import CheckpointError
 from diffusion_jax.training.loop import TrainingError
 
@@ -71,14 +71,15 @@ def _status(job: Callable[[], int], workdir: Path) -> int:
     return 2
 
 
-def _prepare() -> None:
+def _prepare(workdir: Path) -> None:
     logging.set_verbosity(logging.FATAL)  # Orbax tells of all it writes, and logs what it raises
     tune_cpu_allocator()
+    settle_caches(workdir)
     enable_compilation_cache()
 
 
 def _run_abreast(configs: Sequence[Config], workdirs: Sequence[Path]) -> int:
-    _prepare()
+    _prepare(workdirs[0])
     check_devices()
     for config, workdir in zip(configs, workdirs, strict=True):
         check_workdir(config, workdir)
@@ -93,7 +94,7 @@ def _run_abreast(configs: Sequence[Config], workdirs: Sequence[Path]) -> int:
 
 
 def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
-    _prepare()
+    _prepare(workdir)
     if not topology:  # of devices that are elsewhere
         check_devices()
     if mode == "plan":
@@ -105,11 +106,12 @@ def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
     made = Run(config, workdir, build(config))
     if mode == "sample":
         _ = made.parts.generator  # or there is none
+    draw = chosen(config, made.parts.dataset.kind)
     if mode in ("all", "train") and (signum := train(made)):
         print(f"stopped and saved; go on with the same command: {command()}")
         return 128 + signum
     if mode == "sample" or (mode == "all" and made.generator):
-        chosen(config)(made, mode == "sample")
+        draw(made, mode == "sample")
     if mode in ("all", "evaluate"):
         evaluate(made, again=mode == "evaluate")
     return 0
