@@ -58,19 +58,23 @@ VALUES: dict[type, tuple[str, ...]] = {
 }
 """What a key of the config is set to in place of its default, by the type of that."""
 MODES = ("all", "train", "sample", "evaluate", "plan")
-NAMES = ("cosine", "flow", "edm", "ddpm", "eps", "v", "heun", "ancestral", "karras", "unet", "mlp",
-         "low_resolution", "masked", "bytes", "spiral", "digits", "none", "lion", "lbfgs", "sharded",
-         "optimised", "plus_plus", "laplace", "field", "likelihood", "names", "judge")  # fmt: skip
+NAMES = (
+    *("cosine", "flow", "edm", "ddpm", "eps", "v", "heun", "ancestral", "karras", "unet", "mlp"),
+    *("low_resolution", "masked", "bytes", "spiral", "digits", "none", "lion", "lbfgs", "sharded"),
+    *("optimised", "plus_plus", "laplace", "field", "likelihood", "names", "judge"),
+)
 """Names of parts, which are asked for where they belong and where they do not."""
 
 Case = tuple[str, list[str]]  # what was done, and the arguments of launch.py
 
 
 def settings(more: dict[str, Any]) -> list[str]:
+    """The flags of the small settings, with `more` of them."""
     return [f"--config.{key}={value}" for key, value in {**SMALL, **more}.items()]
 
 
 def command(workdir: Path, more: dict[str, Any], *flags: str, config: str = "") -> list[str]:
+    """The arguments of a command that is small."""
     file = config or "configs/digits.py"
     return ["--config", file, f"--workdir={workdir}", *settings(more), *flags]
 
@@ -105,7 +109,7 @@ def mutated_flags(rng: random.Random, folder: Path) -> Case:
         *("--topology=h100:8", "--topology=x", "--part=3/2", "--sweep=seed=", "--sweep=x"),
         *("--sweep=seed=0,1&train.steps=3", "--workers=-1", "--max_runs=0", "--together=x"),
         *("--num_processes=0", "--process_id=7", "--coordinator=x", "--submit=x", "--unit=9"),
-        *(f"--workdir={folder}/empty", f"--workdir={folder}/a\nb", "--workdir=", "--workdir=/proc/x"),
+        *(f"--workdir={folder}/empty", f"--workdir={folder}/a\nb", "--workdir=/proc/x"),
         *("--nonsense", "stray", "--config=configs", "--config=README.md", "--config=none.py"),
         *("--config.sample", "--config.sample=1", "--config.x.y=1", "--workdir=nope://x/y"),
     )  # fmt: skip
@@ -218,6 +222,7 @@ KINDS: tuple[tuple[Callable[[random.Random, Path], Case], int], ...] = (
 
 
 def folder_of(pictures: Path) -> dict[str, Any]:
+    """Settings of a folder of pictures as the data."""
     return {"data.name": "folder", "data.dir": pictures, "data.image_size": 8}
 
 
@@ -281,6 +286,7 @@ BAD = ("stack trace", "did not stop", "ended without a line")
 
 
 def main() -> None:
+    """Runs the commands, and prints what became of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
