@@ -1,7 +1,6 @@
 """Refuses numbers of a config that cannot be, before any time is spent."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 from flax.traverse_util import flatten_dict
@@ -10,6 +9,7 @@ from diffusion_jax.from_config.choices import Config, ConfigError, group_of, key
 from diffusion_jax.from_config.extractors import statistics_of, weights_file
 from diffusion_jax.from_config.identity import read_config
 from diffusion_jax.system.arguments import check
+from diffusion_jax.system.files import path_of
 
 COUNT, SOME, POSITIVE = "[0, inf)", "[1, inf)", "(0, inf)"
 SHARE, RATE, REAL = "[0, 1]", "[0, 1)", "[0, inf)"
@@ -124,6 +124,10 @@ def check_numbers(config: Config, devices: int) -> None:
             "evaluate.metrics: 'names' measures pictures drawn from names alone, while "
             f"image_condition.name={image_condition!r}"
         )
+    if (trained_on := config.data.train_split) in config.evaluate.names.splits:
+        raise ConfigError(
+            f"evaluate.names.splits: {trained_on!r} is trained on, and measured anyway"
+        )
     if "likelihood" in metrics and config.sample.steps < 2:
         raise ConfigError(
             "evaluate.metrics: 'likelihood' needs sample.steps of at least 2 for its bound of the "
@@ -132,7 +136,7 @@ def check_numbers(config: Config, devices: int) -> None:
     # Files are looked for now, not after a training.
     for group in ("sample.guidance.likeness", "evaluate.names"):
         if folder := group_of(config, group).judge:
-            read_config(Path(folder), f"{group}.judge={folder!r}")
+            read_config(path_of(folder), f"{group}.judge={folder!r}")
     statistics_of(config)
     weights_file(config)
     _check_parallel(config, devices)

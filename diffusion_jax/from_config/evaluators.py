@@ -107,7 +107,7 @@ def _bits(config: Config, means: Means) -> Evaluator:
 
 def _names(config: Config, means: Means) -> Evaluator:
     splits, settings = means.dataset.splits, config.evaluate.names
-    asked = {"train": splits["train"]}
+    asked = {config.data.train_split: splits["train"]}
     if splits["heldout"].captions is not None and len(splits["heldout"]):
         asked[config.data.heldout_split] = splits["heldout"]
     for name in settings.splits:

@@ -129,6 +129,7 @@ def _write_report(
     where = environment()
     facts = {
         "data": f"{config.data.name}, {num:,} training {noun}",
+        **({"remarks on the data": "; ".join(dataset.notes)} if dataset.notes else {}),
         "network": f"{config.model.name}, {run.cost(run.abstract_state())}",
         "training": f"{model.step:,} steps of {config.train.batch_size} {noun}, "
         f"{epochs:,.0f} epochs" + (f", {curves:,.0f} s" if curves else "") + f", EMA {averages}",

@@ -1,6 +1,5 @@
 """The stage that draws samples."""
 
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from diffusion_jax.from_config.sampling import OPTIMISED
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import is_main
+from diffusion_jax.system.files import remove_tree
 from diffusion_jax.system.pictures import read_made_by, save_gif, save_png
 
 COLUMNS = 10
@@ -119,7 +119,7 @@ def save_items(
 
     Each comes with what all are `made_by`, its number, and its own of what `of_each` lists.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder, missing_ok=True)
     folder.mkdir(parents=True)
     each = [
         {**made_by, "index": int(number), **{name: of_each[name][row] for name in of_each}}
