@@ -26,8 +26,8 @@ RANGES: dict[str, dict[str, Any]] = {
     "objective.min_snr": {"gamma": POSITIVE},
     "objective.p2": {"k": POSITIVE, "gamma": REAL},
     "model.unet": {
-        **dict.fromkeys(("channels", "num_blocks", "num_heads", "patch_size"), SOME),
-        **{"head_dim": COUNT, "dropout": RATE},
+        **dict.fromkeys(("num_blocks", "num_heads", "patch_size"), SOME),
+        **{"channels": "[2, inf)", "head_dim": COUNT, "dropout": RATE},
     },
     "model.dit": {
         **dict.fromkeys(("patch_size", "hidden_size", "depth", "num_heads", "unroll"), SOME),
