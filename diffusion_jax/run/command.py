@@ -1,5 +1,6 @@
 """What `launch.py` calls: one run, its stages and its exit status."""
 
+import contextlib
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -17,14 +18,17 @@ from diffusion_jax.run.planning import plan
 from diffusion_jax.run.trained import Run, command
 from diffusion_jax.run.training import train, train_abreast
 from diffusion_jax.run.variations import chosen
+from diffusion_jax.system.lock import LockedError, locked
 from diffusion_jax.system.runtime import enable_compilation_cache, tune_cpu_allocator
 from diffusion_jax.training.checkpoint import CheckpointError
 from diffusion_jax.training.loop import TrainingError
 
 USER_ERRORS = (
     *(ConfigError, DataError, WeightsError),
-    *(CheckpointError, TrainingError, TopologyError),
+    *(CheckpointError, TrainingError, TopologyError, LockedError),
 )
+TRAINING, SAMPLING, EVALUATING = "training", "sampling", "evaluating"
+"""What one process at a time does in a workdir: one may train, another sample what it has saved."""
 
 
 def run(config: Config, workdir: Path, mode: str, topology: str = "") -> int:
@@ -72,12 +76,14 @@ def _run_abreast(configs: Sequence[Config], workdirs: Sequence[Path]) -> int:
     for config, workdir in zip(configs, workdirs, strict=True):
         check_workdir(config, workdir)
     dataset = build(configs[0]).dataset
-    signum = train_abreast(
-        [
-            Run(config, workdir, build(config, dataset))
-            for config, workdir in zip(configs, workdirs, strict=True)
-        ]
-    )
+    runs = [
+        Run(config, workdir, build(config, dataset))
+        for config, workdir in zip(configs, workdirs, strict=True)
+    ]
+    with contextlib.ExitStack() as stack:
+        for workdir in workdirs:
+            stack.enter_context(locked(workdir, TRAINING))
+        signum = train_abreast(runs)
     return 128 + signum if signum else 0
 
 
@@ -92,11 +98,16 @@ def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
     made = Run(config, workdir, build(config))
     if mode == "sample":
         _ = made.parts.generator  # or there is none
-    if mode in ("all", "train") and (signum := train(made)):
-        print(f"stopped and saved; go on with the same command: {command()}")
-        return 128 + signum
+    if mode in ("all", "train"):
+        with locked(workdir, TRAINING):
+            signum = train(made)
+        if signum:
+            print(f"stopped and saved; go on with the same command: {command()}")
+            return 128 + signum
     if mode == "sample" or (mode == "all" and made.generator):
-        chosen(config)(made, mode == "sample")
+        with locked(workdir, SAMPLING):
+            chosen(config)(made, mode == "sample")
     if mode in ("all", "evaluate"):
-        evaluate(made, again=mode == "evaluate")
+        with locked(workdir, EVALUATING):
+            evaluate(made, again=mode == "evaluate")
     return 0
