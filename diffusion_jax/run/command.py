@@ -10,12 +10,12 @@ from absl import logging
 
 from diffusion_jax.data import DataError
 from diffusion_jax.from_config import Config, ConfigError, build
-from diffusion_jax.from_config.identity import check_workdir
+from diffusion_jax.from_config.identity import check_workdir, resolved
 from diffusion_jax.models.weights import WeightsError
 from diffusion_jax.plan import TopologyError
 from diffusion_jax.run.evaluation import evaluate
 from diffusion_jax.run.planning import plan
-from diffusion_jax.run.trained import Run, command
+from diffusion_jax.run.trained import Run, command, data_to_draw
 from diffusion_jax.run.training import train, train_abreast
 from diffusion_jax.run.variations import chosen
 from diffusion_jax.system.lock import LockedError, locked
@@ -73,6 +73,7 @@ def _prepare() -> None:
 
 def _run_abreast(configs: Sequence[Config], workdirs: Sequence[Path]) -> int:
     _prepare()
+    configs = list(map(resolved, configs, workdirs))
     for config, workdir in zip(configs, workdirs, strict=True):
         check_workdir(config, workdir)
     dataset = build(configs[0]).dataset
@@ -94,10 +95,12 @@ def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
         return 0
     if topology:
         raise ConfigError(f"--topology={topology} goes with --mode plan, not {mode}")
+    config = resolved(config, workdir)
     check_workdir(config, workdir)
-    made = Run(config, workdir, build(config))
-    if mode == "sample":
-        _ = made.parts.generator  # or there is none
+    dataset = data_to_draw(config, workdir) if mode == "sample" else None
+    made = Run(config, workdir, build(config, dataset))
+    # Refused where there is none, or where the data have changed.
+    _ = made.parts.generator if mode == "sample" else made.changes
     if mode in ("all", "train"):
         with locked(workdir, TRAINING):
             signum = train(made)

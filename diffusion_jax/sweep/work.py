@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from diffusion_jax.report import read_result
 from diffusion_jax.run import run as run_one
 from diffusion_jax.run import run_abreast
 from diffusion_jax.run.command import TRAINING
 from diffusion_jax.sweep.design import Run
-from diffusion_jax.system.files import write_whole
+from diffusion_jax.system.files import read_json, write_whole
 from diffusion_jax.system.lock import locked
 
 FINISHED = "finished.json"
@@ -71,20 +72,24 @@ def _work_one(run: Run, folder: Path, before: float) -> int:
 
 
 def finished(folder: Path, run: Run) -> bool:
-    """Whether a run is done to the end with all of its settings."""
-    try:
-        return bool(_left_by(folder, run)["config"] == _config(run))
-    except (FileNotFoundError, ValueError):
+    """Whether a run is done to the end with all of its settings, and its result is there."""
+    left = _left_by(folder, run)
+    if left is None or left["config"] != _config(run):
         return False
+    return read_result(folder / run.name / "result.json") is not None
 
 
 def seconds(folder: Path, run: Run) -> float:
     """How long a finished run took, in the process that ended it."""
-    return float(_left_by(folder, run)["seconds"])
+    left = _left_by(folder, run)
+    return left["seconds"] if left else 0.0
 
 
 def _left_by(folder: Path, run: Run) -> Any:
-    return json.loads((folder / run.name / FINISHED).read_text(encoding="utf-8"))
+    def parse(saved: Any) -> dict[str, Any]:
+        return {"seconds": float(saved["seconds"]), "config": saved["config"]}
+
+    return read_json(folder / run.name / FINISHED, parse, "the run is looked through again")
 
 
 def step_of(folder: Path, run: Run) -> int:

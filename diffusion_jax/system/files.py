@@ -1,11 +1,17 @@
 """Files that are there whole or not at all, and stay when the machine goes down."""
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
+
+Result = TypeVar("Result")
+_told: set[Path] = set()
 
 
 @contextlib.contextmanager
@@ -28,6 +34,23 @@ def write_whole(path: Path, data: bytes) -> None:
     """Writes `data` so that whoever stops it leaves no half of it at `path`."""
     with written_whole(path) as part:
         part.write_bytes(data)
+
+
+def read_json(path: Path, parse: Callable[[Any], Result], remedy: str) -> Result | None:
+    """What `parse` makes of a JSON file; None if it is not there or, which is said once, damaged.
+
+    `parse` raises a KeyError, a TypeError, an AttributeError or a ValueError where a part of it is
+    missing; `remedy` is what is done about that.
+    """
+    try:
+        return parse(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        if path not in _told:
+            print(f"warning: {path} is damaged: {remedy}", file=sys.stderr, flush=True)
+        _told.add(path)
+        return None
 
 
 def sync(path: Path) -> None:

@@ -40,7 +40,9 @@ def test_of_two_at_once_one_trains(tmp_path: Path) -> None:
         assert sorted(statuses) == [0, 2]
         first = both[statuses.index(0)]
         said = logs[statuses.index(2)].read_text()
-        assert re.search(rf"error: .*: process {first.pid} on .* \(since .*\) is training there", said)
+        assert re.search(
+            rf"error: .*: process {first.pid} on .* \(since .*\) is training there", said
+        )
         assert "Traceback" not in said
         rows = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
         assert [row["step"] for row in rows if "loss" in row] == list(range(1, STEPS + 1))

@@ -6,6 +6,8 @@ import json
 import os
 import platform
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +15,16 @@ import pytest
 
 from diffusion_jax.system.lock import LockedError, locked
 from tests.forked import Forked
+
+LOCK_AND_READ = """
+import fcntl, sys
+with open(sys.argv[1], "a+") as file:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # it is locked still
+        file.seek(0)
+        print(file.read())
+"""
 
 
 def hold(folder: Path) -> None:
@@ -61,16 +73,9 @@ def test_within_a_lock_it_is_not_taken_again(tmp_path: Path) -> None:
     with locked(tmp_path / "new", "training"):
         with locked(tmp_path / "new", "training"):
             pass
-        child = os.fork()
-        if child == 0:
-            with path.open("a+") as file:
-                try:
-                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:  # it is locked still
-                    file.seek(0)
-                    os._exit(7 if json.load(file)["process"] == os.getppid() else 1)
-            os._exit(2)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        command = [sys.executable, "-c", LOCK_AND_READ, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["process"] == os.getpid()
 
 
 @pytest.mark.parametrize("damaged", ["", '{"process": 1', "[]", "\0\0\0"])
@@ -80,9 +85,9 @@ def test_a_holder_that_says_nothing_is_another_process(
     monkeypatch.setattr("diffusion_jax.system.lock.LOOK_SECONDS", 0)
     monkeypatch.setattr(fcntl, "lockf", lambda *_: (_ for _ in ()).throw(BlockingIOError()))
     (tmp_path / ".training.lock").write_text(damaged)
-    with pytest.raises(LockedError, match="another process is training"):
-        with locked(tmp_path, "training"):
-            pass
+    refused = pytest.raises(LockedError, match="another process is training")
+    with refused, locked(tmp_path, "training"):
+        pass
 
 
 def test_a_file_system_without_locks_is_said(
