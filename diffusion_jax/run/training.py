@@ -65,7 +65,8 @@ def _prepare(run: Run) -> loop.Ready:
         write_config(config, run.workdir)
         before = Identity.read(run.workdir) if latest is not None else None
         changes = [*(before.changes if before else ())]
-        changes += [f"from step {latest:,} on {change}" for change in run.changes]
+        if run.changes:
+            changes += [f"from step {latest:,} on {', '.join(run.changes)}"]
         data = Record.of(run.parts.dataset)
         write_identity(Identity(config_hash(config), data, changes), run.workdir)
     batches = train_batches(
