@@ -60,6 +60,7 @@ def _prepare(run: Run) -> loop.Ready:
     latest, params = run.checkpoints.latest(), None
     if latest is None and config.train.init_from:
         params = initial_params(config.train.init_from, task.init)
+        print(f"starting from the parameters of {config.train.init_from}")
     run.checkpoints.open()  # which may make room on a full disk
     if is_main():
         write_config(config, run.workdir)

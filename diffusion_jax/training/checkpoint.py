@@ -177,7 +177,7 @@ class Checkpoints:
             step: no other one is taken in its place.
 
         Raises:
-            CheckpointError: there is none, or not that one, or it is damaged.
+            CheckpointError: there is none, or not that one, or it is damaged or shaped otherwise.
         """
         step, steps = self.latest() if step is None else step, self.steps()
         if step not in steps:
@@ -191,8 +191,13 @@ class Checkpoints:
             state=ocp.args.StandardRestore([jax.tree.map(_placed, template)]),
             data=ocp.args.JsonRestore(),
         )
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-            restored = reader.restore(self._folder / str(step), args=items)
+        try:
+            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+                restored = reader.restore(self._folder / str(step), args=items)
+        except (KeyError, TypeError, ValueError) as error:  # its files are sound
+            why = str(error).partition("\n")[0].partition(". ")[0].rstrip(":")
+            where = f"checkpoint of step {step} in {self._folder}"
+            raise CheckpointError(f"{where} is of another network or optimizer: {why}") from error
         (state,) = restored["state"]
         return state, restored["data"]
 

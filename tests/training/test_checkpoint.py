@@ -36,6 +36,23 @@ def save(folder: Path, steps: tuple[int, ...], **options: int) -> Checkpoints:
     return checkpoints
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"w": jnp.zeros((64, 32)), "b": jnp.zeros(5)},
+        {"w": jnp.zeros((64, 64))},
+        {"w": jnp.zeros((64, 64)), "b": jnp.zeros(5), "c": jnp.zeros(5)},
+        {"w": {"w": jnp.zeros((64, 64))}, "b": jnp.zeros(5)},
+    ],
+)
+def test_a_checkpoint_of_another_network_is_said_in_one_line(params: dict, tmp_path: Path) -> None:
+    checkpoints = save(tmp_path, (3,))
+    other = create_state(params, optax.adam(0.1), ["exponential"])
+    with pytest.raises(CheckpointError, match=r"of step 3 in .* is of another network") as error:
+        checkpoints.restore(other)
+    assert "\n" not in str(error.value)
+
+
 def assert_restored(folder: Path, step: int) -> None:
     found, data = Checkpoints(folder).restore(state(0))
     assert data == {"next_index": step}
