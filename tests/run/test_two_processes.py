@@ -18,7 +18,7 @@ from tests.runs import random_dataset, tiny
 pytestmark = pytest.mark.slow
 
 TIMES = 20
-STEPS = 40
+STEPS = 12
 
 
 def child(workdir: Path, cache: Path) -> None:
