@@ -155,4 +155,8 @@ def _sweep(words: str, name: str) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    try:
+        app.run(main, flags_parser=parse)
+    except KeyboardInterrupt:  # where no part that can say more of it has begun
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
