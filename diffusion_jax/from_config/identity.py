@@ -118,8 +118,8 @@ def check_workdir(config: Config, workdir: Path) -> None:
         identity = Identity.read(workdir)
         if identity is None or identity.config != config_hash(config):
             raise ConfigError(
-                f"{path} is damaged ({str(error)[:200]}), and whether it was of this config cannot "
-                f"be told. If it was, delete that file, and training writes it again"
+                f"{path} is damaged ({error.__cause__}), and whether it was of this config cannot "
+                "be told. If it was, delete that file, and training writes it again"
             ) from error
         if is_main():
             print(f"warning: {path} is damaged: written again", file=sys.stderr)

@@ -145,6 +145,7 @@ def _write_report(
                 f"{dataset.num_classes} classes" + _listed(dataset.class_names),
                 f"fingerprint {dataset.fingerprint}",
                 *(identity.changes if identity else ()),
+                *(f"not as it was trained: {change}" for change in run.changes),
             ]
         ),
         "network": f"{config.model.name}, {run.cost(run.abstract_state())}",

@@ -191,15 +191,24 @@ class Checkpoints:
             state=ocp.args.StandardRestore([jax.tree.map(_placed, template)]),
             data=ocp.args.JsonRestore(),
         )
-        try:
-            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-                restored = reader.restore(self._folder / str(step), args=items)
-        except (KeyError, TypeError, ValueError) as error:  # its files are sound
-            why = str(error).partition("\n")[0].partition(". ")[0].rstrip(":")
-            where = f"checkpoint of step {step} in {self._folder}"
-            raise CheckpointError(f"{where} is of another network or optimizer: {why}") from error
+        self._check_shapes(step, template)
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+            restored = reader.restore(self._folder / str(step), args=items)
         (state,) = restored["state"]
         return state, restored["data"]
+
+    def _check_shapes(self, step: int, template: Any) -> None:
+        """Raises a CheckpointError where those of the checkpoint are others."""
+        folder = self._folder / str(step)
+        saved = _shapes(ocp.StandardCheckpointHandler().metadata(folder / "state").tree)
+        asked = _shapes([template])
+        for name in dict.fromkeys((*asked, *saved)):
+            if saved.get(name) != asked.get(name):
+                raise CheckpointError(
+                    f"checkpoint of step {step} in {self._folder} is of another network or "
+                    f"optimizer: {name} is {saved.get(name, 'not there')}, and here "
+                    f"{asked.get(name, 'there is none')}"
+                )
 
     def check(self) -> None:
         """Raises the CheckpointError of a write that has failed meanwhile; waits for none."""
@@ -240,6 +249,13 @@ def _loss(metrics: Mapping[str, float]) -> float:
     """The metric, or worse than any: NaN has no order."""
     loss = metrics.get(METRIC, np.inf)
     return float(np.nan_to_num(loss, nan=np.inf, posinf=np.inf))
+
+
+def _shapes(tree: Any) -> dict[str, str]:
+    """Of `[tree]` the shape of each leaf in words, by its name."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+    return {name(path[1:]): f"of shape {tuple(leaf.shape)}" for path, leaf in leaves}
 
 
 def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
