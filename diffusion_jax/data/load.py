@@ -1,5 +1,6 @@
 """Data sets by name."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -40,6 +41,8 @@ def load_dataset(name: str, *, memory: bool | None = None, **options: Any) -> Da
         else split
         for key, split in found.splits.items()
     }
+    for note in found.notes:
+        logging.getLogger(__name__).warning("%s: %s", options.get("data_dir") or name, note)
     fingerprint = found.fingerprint  # of the files: the same in memory and on disk
     for split in splits.values():
         if split.captions is not None:

@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict
 from diffusion_jax.data import Dataset, Record
 from diffusion_jax.from_config.choices import Config, ConfigError
 from diffusion_jax.system.devices import is_main
-from diffusion_jax.system.files import read_json, write_whole
+from diffusion_jax.system.files import path_of, read_json, write_whole
 from diffusion_jax.system.runtime import environment
 from diffusion_jax.training.checkpoint import Checkpoints
 
@@ -206,8 +206,8 @@ def resolved(config: Config, workdir: Path) -> Config:
         with contextlib.suppress(ConfigError):
             kept = read_config(workdir, "--workdir").train.get("init_from", "")
     if folder_and_step(kept, "train.init_from")[0] != folder:
-        read_config(Path(folder).expanduser(), f"train.init_from={words!r}")
-        latest = Checkpoints(Path(folder).expanduser() / "checkpoints").latest()
+        read_config(path_of(folder), f"train.init_from={words!r}")
+        latest = Checkpoints(path_of(folder) / "checkpoints").latest()
         if latest is None:
             raise ConfigError(f"train.init_from={words!r}: there is no checkpoint in {folder}")
         kept = f"{folder}@{latest}"

@@ -148,6 +148,7 @@ def _write_report(
                 *(f"not as it was trained: {change}" for change in run.changes),
             ]
         ),
+        **({"remarks on the data": "; ".join(dataset.notes)} if dataset.notes else {}),
         "network": f"{config.model.name}, {run.cost(run.abstract_state())}",
         "training": f"{model.step:,} steps of {config.train.batch_size} {noun}, "
         f"{epochs:,.0f} epochs" + (f", {curves:,.0f} s" if curves else "") + f", EMA {averages}",

@@ -1,6 +1,5 @@
 """The stage that draws samples."""
 
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from diffusion_jax.data import DataError
 from diffusion_jax.from_config.sampling import OPTIMISED
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import is_main
+from diffusion_jax.system.files import each_file, remove_tree
 from diffusion_jax.system.pictures import read_made_by, save_gif, save_png
 
 COLUMNS = 10
@@ -119,7 +119,8 @@ def _damaged(folder: Path) -> Path | None:
     """The first file of drawn samples that is not there or not whole."""
     animation, images = folder / "denoise.gif", folder / "images"
     pictures = [folder / "grid.png", folder / "trajectory.png", *sorted(images.glob("*.png"))]
-    found = [path for path in pictures if read_made_by(path) is None]
+    made_by = zip(pictures, each_file(read_made_by, pictures), strict=True)
+    found = [path for path, about in made_by if about is None]
     found += [path for path in (animation, images) if not path.exists()]
     return next(iter(found), None)
 
@@ -136,7 +137,7 @@ def save_items(
 
     Each comes with what all are `made_by`, its number, and its own of what `of_each` lists.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder, missing_ok=True)
     folder.mkdir(parents=True)
     each = [
         {**made_by, "index": int(number), **{name: of_each[name][row] for name in of_each}}

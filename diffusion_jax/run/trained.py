@@ -34,6 +34,8 @@ from diffusion_jax.generation.grid_search import Found, cached_times, optimise_t
 from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.models.flops import count_flops
 from diffusion_jax.system.devices import is_main
+from diffusion_jax.system.files import path_of
+from diffusion_jax.system.texts import shown
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import never_moved
 from diffusion_jax.training.snapshots import Snapshots
@@ -43,7 +45,7 @@ from diffusion_jax.types import Array, Key, Params
 
 def command() -> str:
     """The command line that started this run."""
-    return shlex.join(["python", *sys.argv])
+    return shown(shlex.join(["python", *sys.argv]))
 
 
 class Run:
@@ -337,7 +339,7 @@ def open_run(
         ConfigError: there is no such run.
         CheckpointError: there is no such checkpoint.
     """
-    what, folder = what or f"open_run({str(folder)!r})", Path(folder).expanduser()
+    what, folder = what or f"open_run({str(folder)!r})", path_of(folder)
     config = read_config(folder, what)
     try:
         sample = config.sample
@@ -398,7 +400,7 @@ def open_judge(group: str, config: Config, parts: Parts) -> Judge | None:
     if not folder:
         return None
     what = f"{group}.judge={folder!r}"
-    theirs, own = read_config(Path(folder), what).data, config.data
+    theirs, own = read_config(path_of(folder), what).data, config.data
     if (theirs.name, theirs.image_size) != (own.name, own.image_size):
         raise ConfigError(
             f"{what} judges {theirs.name} of data.image_size={theirs.image_size}, not {own.name} "

@@ -67,11 +67,20 @@ Start = Callable[[int, Place, Path], Process]  # starts a unit at a place, with 
 
 
 def start_here(unit: int, place: Place, log: Path) -> Process:
-    """Starts this command again for one unit; it ends with this process."""
+    """Starts this command again for one unit; it ends with this process.
+
+    A terminal's signals reach this process alone, which passes them on: twice would end a run that
+    is saving.
+    """
     environment = {**os.environ, **place, LEASH: "1"}
     with log.open("a") as file:
         return subprocess.Popen(
-            _command(unit), env=environment, stdin=subprocess.PIPE, stdout=file, stderr=file
+            _command(unit),
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
         )
 
 

@@ -140,6 +140,7 @@ def train(
                 )
 
     def save(step: int) -> None:
+        writer.flush()  # whoever goes on from here finds the rows before it
         checkpoints.save(step, parallel.fetch(placed), batches.get_state(), measured)
         measured.clear()  # a later checkpoint needs a measurement of its own
 

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from diffusion_jax.system.files import path_of
 from diffusion_jax.system.lock import LockedError, locked
 from tests.forked import Forked
+from tests.stores import in_memory
 
 LOCK_AND_READ = """
 import fcntl, sys
@@ -98,3 +100,19 @@ def test_a_file_system_without_locks_is_said(
     with locked(tmp_path, "training"):
         pass
     assert "has no locks (No locks available)" in capsys.readouterr().err
+
+
+def test_in_a_store_the_holder_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_memory(monkeypatch)
+    for name, seconds in (("BEAT", 0.1), ("LOOK", 0.01), ("PATIENCE", 60.0)):
+        monkeypatch.setattr(f"diffusion_jax.system.beats.{name}_SECONDS", seconds)
+    folder, own = path_of("s3://bucket/run"), os.getpid()
+    with locked(folder, "training"):
+        with locked(folder, "training"):
+            pass
+        monkeypatch.setattr("diffusion_jax.system.lock._held", set())  # as another process is
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        refused = pytest.raises(LockedError, match=rf"process {own} on .* is training there")
+        with refused, locked(folder, "training"):
+            pass
+    assert not (folder / ".training.lock").exists()

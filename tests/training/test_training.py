@@ -174,7 +174,11 @@ def trained(
     """What `train` returns, and what it wrote."""
     rows: list = []
     parallel, optimizer = Replicated(), optax.sgd(0.1)
-    writer = SimpleNamespace(write_scalars=lambda step, scalars: rows.append((step, scalars)))
+
+    def log(step, scalars):
+        rows.append((step, scalars))
+
+    writer = SimpleNamespace(write_scalars=log, flush=lambda: None)
     signum = train(
         make_train_step(regression, optimizer, AVERAGES, axis_name=parallel.axis_name),
         create_state(PARAMS, optimizer, AVERAGES),
