@@ -127,7 +127,8 @@ def check_workdir(config: Config, workdir: Path) -> None:
         return
     asked = training_config(config.to_dict()).keys() | training_config(other).keys()
     mine, theirs = _flat(config.to_dict()), _flat(other)
-    keys = [key for key in sorted(asked) if mine.get(key) != theirs.get(key)]
+    made_since = {key for key in mine.keys() - theirs.keys() if not mine[key]}  # and off
+    keys = [key for key in sorted(asked - made_since) if mine.get(key) != theirs.get(key)]
     if keys == ["train.steps"]:
         decays = ", ".join(f"{key}={value!r}" for key, value in _decays(mine).items())
         raise ConfigError(

@@ -94,12 +94,15 @@ def test_another_decay_is_named_without_the_steps_that_are_the_same(tmp_path: Pa
     assert "config: optimizer.decay='constant' (there: 'cosine'). Choose" in str(error.value)
 
 
-def test_a_config_of_before_a_key_was_made_is_the_same(tmp_path: Path) -> None:
+def test_a_config_of_before_a_key_was_made_is_the_same_where_it_is_off(tmp_path: Path) -> None:
     write_config(tiny(), tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
-    del saved["config"]["train"]["init_from"], saved["config"]["data"]["allow_changes"]
+    for group, key in (("train", "init_from"), ("data", "allow_changes"), ("objective", "huber")):
+        del saved["config"][group][key]
     (tmp_path / "config.json").write_text(json.dumps(saved))
     check_workdir(tiny(), tmp_path)
+    with pytest.raises(ConfigError, match=r"objective.huber=0.5 \(there: None\)"):
+        check_workdir(tiny(**{"objective.huber": 0.5}), tmp_path)
 
 
 @pytest.mark.parametrize("damaged", DAMAGED)

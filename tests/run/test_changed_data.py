@@ -63,7 +63,7 @@ def added(data: Path) -> None:
 
 def enlarged(data: Path) -> None:
     for path in data.rglob("*.png"):
-        Image.new("RGB", (16, 16)).save(path)
+        Image.new("RGB", (16, 16), "red").save(path)
 
 
 @pytest.mark.parametrize(
