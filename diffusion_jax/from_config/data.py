@@ -23,8 +23,11 @@ def make_dataset(config: Config, **changes: Any) -> Dataset:
 
 def _options(config: Config) -> dict[str, Any]:
     data = {**config.data, "data_dir": config.data.dir}
-    names = [field.name for field in dataclasses.fields(Options)]
-    return {name: data[name] for name in names if name in data}
+    # A config of before an option was made goes by its default.
+    fields = [
+        f for f in dataclasses.fields(Options) if f.name in data or f.default is dataclasses.MISSING
+    ]
+    return {field.name: data[field.name] for field in fields}
 
 
 def planned_dataset(config: Config) -> Dataset:
@@ -40,6 +43,5 @@ def planned_dataset(config: Config) -> Dataset:
         return found
     if len(shape) != len(found.kind.shape) or min(shape) < 1:
         raise ConfigError(f"plan.shape={shape} must have as many sides as {found.kind.words} have")
-    captioned = found.splits["train"].captions is not None
     kind = dataclasses.replace(found.kind, shape=shape)
-    return empty_dataset(found.name, kind, found.class_names, captioned)
+    return empty_dataset(found.name, kind, found.class_names, found.captioned)

@@ -1,6 +1,5 @@
 """What the runs of a sweep found, by setting and seed."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.metrics.paired import Difference, mean_interval, paired_difference
+from diffusion_jax.report import read_result
 from diffusion_jax.report.curves import read_rows
 from diffusion_jax.report.figures import MEANING, kind
 from diffusion_jax.sweep.design import Run
@@ -55,8 +55,8 @@ def headline(folder: Path, metric: str) -> str:
 
 def _left_in(folder: Path) -> tuple[dict[str, Any], dict[str, str], list[dict[str, float]]]:
     """The figures that a run left in its folder, why others are left out, and what it logged."""
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    rows = read_rows(folder / "metrics.jsonl")
+    result, log = read_result(folder / "result.json") or {}, folder / "metrics.jsonl"
+    rows = read_rows(log) if log.is_file() else []
     left_out = {name: entry["left_out"] for name, entry in result.items() if "left_out" in entry}
     return figures_in(result, rows), left_out, rows
 

@@ -5,21 +5,26 @@ A path is a `pathlib.Path`, or one of an object store with the same methods (`sy
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import jax
 
 from diffusion_jax.system.stores import StorePath, store_path
 
+Result = TypeVar("Result")
 REWRITE_SECONDS = 10  # between two writes of a growing object; a store allows one per second
 WAITING = 32  # files of a store that are read at once: the time goes in waiting
+DIGESTED = 2**16  # bytes of a file on a disk that its stamp knows
+_told: set[Path] = set()
 
 
 def path_of(text: str | os.PathLike[str]) -> Path:
@@ -72,6 +77,23 @@ def write_whole(path: Path, data: bytes) -> None:
         return
     with written_whole(path) as part:
         part.write_bytes(data)
+
+
+def read_json(path: Path, parse: Callable[[Any], Result], remedy: str) -> Result | None:
+    """What `parse` makes of a JSON file; None if it is not there or, which is said once, damaged.
+
+    `parse` raises a KeyError, a TypeError, an AttributeError or a ValueError where a part of it is
+    missing; `remedy` is what is done about that.
+    """
+    try:
+        return parse(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        if path not in _told:
+            print(f"warning: {path} is damaged: {remedy}", file=sys.stderr, flush=True)
+        _told.add(path)
+        return None
 
 
 class Lines:
@@ -199,11 +221,20 @@ def checksums(folder: Path, names: Sequence[str]) -> list[str]:
 
 
 def stamps(folder: Path, names: Sequence[str]) -> list[Any]:
-    """For each file below a folder what changes with it: bytes and time, or the checksum."""
+    """For each file below a folder what a change of it changes and a copy does not.
+
+    Its size and a digest of its beginning, or the checksum of the store.
+    """
     if isinstance(folder, StorePath):
         return checksums(cast(Path, folder), names)
-    stats = [(folder / name).stat() for name in names]
-    return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+
+    def stamp(name: str) -> tuple[int, str]:
+        with (folder / name).open("rb") as file:
+            digest = hashlib.sha256(file.read(DIGESTED)).hexdigest()
+            return os.fstat(file.fileno()).st_size, digest
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(stamp, names))
 
 
 def each_file(function: Callable[[Path], Any], paths: Sequence[Path]) -> list[Any]:
