@@ -74,6 +74,12 @@ def _status(job: Callable[[], int], workdir: Path) -> int:
 def _prepare(workdir: Path) -> None:
     logging.set_verbosity(logging.FATAL)  # Orbax tells of all it writes, and logs what it raises
     tune_cpu_allocator()
+    try:
+        str(workdir).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"--workdir={workdir}: its name is not UTF-8 in this locale, as JAX needs it"
+        ) from error
     settle_caches(workdir)
     enable_compilation_cache()
 
