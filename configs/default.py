@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
     c.data.num_workers = 0  # worker processes that read and decode, for data not in memory
     c.data.prefetch = 8  # batches made ahead
     c.data.stall_seconds = 60.0  # without a batch, until that is said
+    c.data.allow_changes = False  # goes on although the data are not those that were trained on
 
     c.schedule = ConfigDict()
     # ddpm | scaled_linear | linear_beta | sub_vp | cosine | sigmoid | flow | edm | ve |
@@ -160,7 +161,11 @@ def get_config() -> ConfigDict:
     c.ema.snapshot_every = 0  # steps between stored snapshots of these; they give any other length
 
     c.train = ConfigDict()
+    # Where optimizer.decay is constant a finished run goes on if this is raised.
     c.train.steps = 2000
+    # Start from the parameters of another run, by the average that its sample.ema names:
+    # FOLDER@STEP, or FOLDER for its newest checkpoint
+    c.train.init_from = ""
     c.train.batch_size = 128  # over all devices
     c.train.accumulate = 1  # microbatches per step
     c.train.max_grad_norm = 0.0  # steps with a larger gradient are skipped; 0: only if not finite

@@ -157,5 +157,5 @@ def captioned_dataset(captions: bool = True) -> Dataset:
 
 
 def run_texts(monkeypatch: Any, workdir: Path, mode: str, data: Dataset, **changes: Any) -> int:
-    monkeypatch.setattr(run.command, "build", lambda config: from_config.build(config, data))
+    monkeypatch.setattr(run.command, "build", lambda config, *_: from_config.build(config, data))
     return run.run(tiny(**{**TEXT, **changes}), workdir, mode)

@@ -69,8 +69,8 @@ class Dataset:
     splits: Mapping[str, Split]  # "train", and "heldout", never trained on, which a folder may lack
     class_names: tuple[str, ...] = ()  # empty for sets without classes
     skipped: tuple[str, ...] = ()  # relative paths of files that could not be read
-    # tells this data from any other, to key caches of what was computed from it: a hash of all
-    # items and labels for sets in memory, else of what the files are; and of the captions
+    # tells this data from any other, to key caches of what was computed from it: a hash of what the
+    # files are, wherever they lie, and of the captions
     fingerprint: str = ""
     # a sentence each on how the data were taken, where another way was as likely, and on what of
     # them is left out
@@ -80,6 +80,11 @@ class Dataset:
     def num_classes(self) -> int:
         """0 for sets without classes."""
         return len(self.class_names)
+
+    @property
+    def captioned(self) -> bool:
+        """Whether its items have texts."""
+        return self.splits["train"].captions is not None
 
     def arrays(self, split: str, limit: int | None = None) -> Items:
         """The first `limit` items (all if None) as stored [N, *shape], and labels int32 [N]."""

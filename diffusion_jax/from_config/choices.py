@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from diffusion_jax.data import DataError
 from diffusion_jax.system.command_line import suggest
 from diffusion_jax.system.files import path_of
 
@@ -77,7 +78,7 @@ def keyed(group: str, **keys: str) -> Iterator[None]:
     """
     try:
         yield
-    except ConfigError:
+    except (ConfigError, DataError):
         raise
     except ValueError as error:
         name, equals, rest = str(error).partition("=")

@@ -40,6 +40,5 @@ def planned_dataset(config: Config) -> Dataset:
         return found
     if len(shape) != len(found.kind.shape) or min(shape) < 1:
         raise ConfigError(f"plan.shape={shape} must have as many sides as {found.kind.words} have")
-    captioned = found.splits["train"].captions is not None
     kind = dataclasses.replace(found.kind, shape=shape)
-    return empty_dataset(found.name, kind, found.class_names, captioned)
+    return empty_dataset(found.name, kind, found.class_names, found.captioned)

@@ -1,32 +1,59 @@
-"""A config in its file, and which of its keys a training depends on: whose workdir it is."""
+"""Whose workdir it is: its config and its data, and which of the keys a training depends on."""
 
+import contextlib
+import copy
+import dataclasses
 import hashlib
 import json
+import re
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 
+from diffusion_jax.data import Dataset, Record
 from diffusion_jax.from_config.choices import Config, ConfigError
-from diffusion_jax.system.files import write_whole
+from diffusion_jax.system.devices import is_main
+from diffusion_jax.system.files import path_of, read_json, write_whole
 from diffusion_jax.system.runtime import environment
+from diffusion_jax.training.checkpoint import Checkpoints
 
+CONFIG, IDENTITY = "config.json", "identity.json"
 FREE = (
     *("sample", "evaluate", "parallel", "plan", "data.dir", "data.manual_dir", "data.in_memory"),
-    *("data.num_workers", "data.prefetch", "data.stall_seconds", "train.log_every"),
-    *("train.heldout_every", "train.sample_every", "train.checkpoint_every"),
+    *("data.num_workers", "data.prefetch", "data.stall_seconds", "data.allow_changes"),
+    *("train.log_every", "train.heldout_every", "train.sample_every", "train.checkpoint_every"),
     *("train.keep_checkpoints", "train.keep_every", "train.keep_best", "train.max_skipped"),
+    *("ema.snapshot_every", "model.unet.remat", "model.dit.remat", "model.dit.unroll"),
 )
 """Keys that may change between two commands on one workdir: they do not change the training."""
 
 
 def training_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Flat `{"group.key": value}` of all keys that the training depends on."""
-    free = tuple(f"{key}." for key in FREE)
+    """Flat `{"group.key": value}` of all keys that the training depends on.
+
+    It depends on `train.steps` where a learning rate decays to 0 there.
+    """
+    flat = _flat(config)
+    unused = ["train.steps"] * (not _decays(flat))
+    unused += ["train.init_from"] * (not flat.get("train.init_from"))
+    free = tuple(f"{key}." for key in (*FREE, *unused))
+    return {key: value for key, value in flat.items() if not f"{key}.".startswith(free)}
+
+
+def _decays(flat: Mapping[str, Any]) -> dict[str, str]:
+    """The keys of learning rates that do not stay as they are, with their values."""
+    keys = [key for key in flat if re.fullmatch(r"optimizer\.(groups\..+\.)?decay", key)]
+    return {key: flat[key] for key in keys if flat[key] != "constant"}
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Flat `{"group.key": value}`, with lists for tuples."""
     return {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in flatten_dict(config, sep=".").items()
-        if not f"{key}.".startswith(free)
     }
 
 
@@ -43,7 +70,7 @@ def read_config(workdir: Path, what: str) -> Config:
         workdir: folder of the run.
         what: what asks for it, for the message.
     """
-    path = workdir / "config.json"
+    path = workdir / CONFIG
     if not path.exists():
         raise ConfigError(f"{what}: there is no run in {workdir}")
 
@@ -55,19 +82,60 @@ def read_config(workdir: Path, what: str) -> Config:
 
     try:
         config = Config(frozen(json.loads(path.read_text(encoding="utf-8"))["config"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{what}: {path} is no config of a run: {error}") from error
     return config.lock()
 
 
+class Identity(NamedTuple):
+    """What tells a run from others, beside its config."""
+
+    config: str  # `config_hash`
+    data: Record  # that it is trained on
+    changes: list[str]  # of these data, that were allowed
+
+    @classmethod
+    def read(cls, workdir: Path) -> "Identity | None":
+        """That of the run in `workdir`; None for one of before there was any, or a damaged one."""
+
+        def parse(saved: Any) -> Identity:
+            return cls(saved["config"], Record.read(saved["data"]), saved["changes"])
+
+        return read_json(workdir / IDENTITY, parse, "it is written again by the next training")
+
+
 def check_workdir(config: Config, workdir: Path) -> None:
-    """Refuses a workdir whose run was trained with another config."""
-    if not (workdir / "config.json").exists():
+    """Refuses a workdir whose run was trained with another config.
+
+    A config that is damaged is written again where it is known to have been this one.
+    """
+    path = workdir / CONFIG
+    if not path.exists():
         return
-    mine, theirs = (
-        training_config(one.to_dict()) for one in (config, read_config(workdir, "--workdir"))
-    )
-    keys = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+    try:
+        other = read_config(workdir, "--workdir").to_dict()
+    except ConfigError as error:
+        identity = Identity.read(workdir)
+        if identity is None or identity.config != config_hash(config):
+            raise ConfigError(
+                f"{path} is damaged ({error.__cause__}), and whether it was of this config cannot "
+                "be told. If it was, delete that file, and training writes it again"
+            ) from error
+        if is_main():
+            print(f"warning: {path} is damaged: written again", file=sys.stderr)
+            write_config(config, workdir)
+        return
+    asked = training_config(config.to_dict()).keys() | training_config(other).keys()
+    mine, theirs = _flat(config.to_dict()), _flat(other)
+    keys = [key for key in sorted(asked) if mine.get(key) != theirs.get(key)]
+    if keys == ["train.steps"]:
+        decays = ", ".join(f"{key}={value!r}" for key, value in _decays(mine).items())
+        raise ConfigError(
+            f"{workdir} belongs to a run of train.steps={theirs['train.steps']}, where its "
+            f"learning rate comes to 0 ({decays}): {config.train.steps} are another training. "
+            "Only with optimizer.decay=constant can a run be made longer; another one, with "
+            f"another --workdir, starts from its parameters by --config.train.init_from={workdir}"
+        )
     if keys:
         differences = ", ".join(f"{k}={mine.get(k)!r} (there: {theirs.get(k)!r})" for k in keys)
         raise ConfigError(
@@ -76,7 +144,73 @@ def check_workdir(config: Config, workdir: Path) -> None:
         )
 
 
+def check_data(config: Config, dataset: Dataset, workdir: Path, allowed: bool = False) -> list[str]:
+    """How the data have changed since the run in `workdir` was trained, which is said.
+
+    Raises:
+        ConfigError: that is not `allowed` and `data.allow_changes` is not set, or the parameters of
+            the run are not for these data.
+    """
+    identity = Identity.read(workdir)
+    now = Record.of(dataset)
+    changes = identity.data.changes(now) if identity else []
+    if not changes:
+        return []
+    assert identity is not None
+    said = f"the data of {workdir} are not those that it was trained on: {'; '.join(changes)}"
+    if not identity.data.fits(now):
+        raise ConfigError(
+            f"{said}. Its network was made for the others: it still draws (--mode sample), and "
+            "these data need another --workdir"
+        )
+    if not (allowed or config.data.allow_changes):
+        raise ConfigError(f"{said}. --config.data.allow_changes=True goes on all the same")
+    if is_main():
+        print(f"warning: {said}", file=sys.stderr)
+    return changes
+
+
 def write_config(config: Config, workdir: Path) -> None:
     """Writes the resolved config, with what it runs on, to `config.json`."""
     text = json.dumps({"config": config.to_dict(), **environment()}, indent=2)
-    write_whole(workdir / "config.json", (text + "\n").encode())
+    write_whole(workdir / CONFIG, (text + "\n").encode())
+
+
+def write_identity(identity: Identity, workdir: Path) -> None:
+    """Writes `identity.json`."""
+    saved = {**identity._asdict(), "data": dataclasses.asdict(identity.data)}
+    write_whole(workdir / IDENTITY, (json.dumps(saved, indent=2) + "\n").encode())
+
+
+def folder_and_step(words: str, key: str) -> tuple[str, int]:
+    """The parts of FOLDER@STEP, the value of `key`; without @ the step is -1, the newest."""
+    folder, _, step = words.partition("@")
+    if step and not step.isdecimal():
+        raise ConfigError(f"{key}={words!r}: {step!r} is not the step of a checkpoint")
+    return folder, int(step or -1)
+
+
+def resolved(config: Config, workdir: Path) -> Config:
+    """The config with the step in `train.init_from`: as the run in `workdir` has it, or the newest.
+
+    Raises:
+        ConfigError: there is no such run.
+        CheckpointError: it has no sound checkpoint.
+    """
+    words = config.train.init_from
+    folder, step = folder_and_step(words, "train.init_from")
+    if not words or step >= 0:
+        return config
+    kept = ""
+    if (workdir / CONFIG).exists():
+        with contextlib.suppress(ConfigError):
+            kept = read_config(workdir, "--workdir").train.get("init_from", "")
+    if folder_and_step(kept, "train.init_from")[0] != folder:
+        read_config(path_of(folder), f"train.init_from={words!r}")
+        latest = Checkpoints(path_of(folder) / "checkpoints").latest()
+        if latest is None:
+            raise ConfigError(f"train.init_from={words!r}: there is no checkpoint in {folder}")
+        kept = f"{folder}@{latest}"
+    found = copy.deepcopy(config)
+    found.train.init_from = kept
+    return found

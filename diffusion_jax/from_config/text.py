@@ -77,7 +77,7 @@ def make_reader(config: Config, dataset: Dataset) -> Reader | None:
                     f"sample.{key}={given} needs a network with a text input: text.name is 'none'"
                 )
         return None
-    if dataset.splits["train"].captions is None:
+    if not dataset.captioned:
         raise ConfigError(
             f"text.name={name!r} reads captions, and data.name={dataset.name!r} has none"
         )

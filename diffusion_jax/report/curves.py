@@ -1,6 +1,7 @@
 """Curves of a training, from its `metrics.jsonl`."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ def plot_curves(metrics: Path, out: Path) -> float:
     No PNG `out` is written if nothing was logged; `metrics`, a run's `metrics.jsonl`, may be
     missing, as where only checkpoints were copied.
     """
-    rows = read_rows(metrics) if metrics.exists() else []
+    rows = read_rows(metrics) if metrics.is_file() else []
     rows = list({(row["step"], tuple(sorted(row))): row for row in rows}.values())
     losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     heldout = [row for row in rows if "heldout/loss" in row]
@@ -23,8 +24,17 @@ def plot_curves(metrics: Path, out: Path) -> float:
 
 
 def read_rows(metrics: Path) -> list[dict[str, float]]:
-    """What was logged, in order."""
-    return [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    """What was logged, in order, without lines that are damaged, of which it is said."""
+    rows, damaged = [], 0
+    for line in metrics.read_bytes().splitlines():
+        try:
+            row = json.loads(line)
+            rows.append({"step": row["step"], **{name: float(row[name]) for name in row}})
+        except (KeyError, TypeError, ValueError):
+            damaged += 1
+    if damaged:
+        print(f"warning: {metrics}: {damaged} damaged lines are left out", file=sys.stderr)
+    return rows
 
 
 def _draw(

@@ -7,7 +7,7 @@ from typing import Any
 
 from diffusion_jax.report.figures import suffix, table
 from diffusion_jax.report.tables import result_tables
-from diffusion_jax.system.files import write_whole
+from diffusion_jax.system.files import read_json, write_whole
 
 NOTES = {
     "top1": "A name is found where no other of as many names is as near to the picture in the eyes "
@@ -35,12 +35,22 @@ def write_result(path: Path, result: Mapping[str, Any]) -> None:
     write_whole(path, (json.dumps(result, indent=2) + "\n").encode())
 
 
+def read_result(path: Path) -> dict[str, dict[str, Any]] | None:
+    """What `write_result` wrote; None if it is not there, or damaged."""
+
+    def parse(saved: Any) -> dict[str, dict[str, Any]]:
+        fields = ("value", "low", "high", "n", "passport")
+        return {name: {**{f: entry[f] for f in fields}, **entry} for name, entry in saved.items()}
+
+    return read_json(path, parse, "evaluation writes it again")
+
+
 def has_passport(path: Path, passport: Mapping[str, Any]) -> bool:
     """Whether `result.json` is there, and is of samples with that passport."""
-    if not path.exists():
+    result = read_result(path)
+    if result is None:
         return False
-    entries = json.loads(path.read_text(encoding="utf-8")).values()
-    return all(passport.items() <= entry["passport"].items() for entry in entries)
+    return all(passport.items() <= entry["passport"].items() for entry in result.values())
 
 
 def write_report(

@@ -1,5 +1,6 @@
 """What `launch.py` calls: one run, its stages and its exit status."""
 
+import contextlib
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -10,23 +11,26 @@ from absl import logging
 
 from diffusion_jax.data import DataError
 from diffusion_jax.from_config import Config, ConfigError, build
-from diffusion_jax.from_config.identity import check_workdir
+from diffusion_jax.from_config.identity import check_workdir, resolved
 from diffusion_jax.models.weights import WeightsError
 from diffusion_jax.plan import TopologyError
 from diffusion_jax.run.evaluation import evaluate
 from diffusion_jax.run.planning import plan
-from diffusion_jax.run.trained import Run, command
+from diffusion_jax.run.trained import Run, command, data_to_draw
 from diffusion_jax.run.training import train, train_abreast
 from diffusion_jax.run.variations import chosen
 from diffusion_jax.system.devices import DevicesError, check_devices
+from diffusion_jax.system.lock import LockedError, locked
 from diffusion_jax.system.runtime import enable_compilation_cache, settle_caches, tune_cpu_allocator
 from diffusion_jax.training.checkpoint import CheckpointError
 from diffusion_jax.training.loop import TrainingError
 
 USER_ERRORS = (
     *(ConfigError, DataError, WeightsError),
-    *(CheckpointError, DevicesError, TrainingError, TopologyError),
+    *(CheckpointError, DevicesError, TrainingError, TopologyError, LockedError),
 )
+TRAINING, SAMPLING, EVALUATING = "training", "sampling", "evaluating"
+"""What one process at a time does in a workdir: one may train, another sample what it has saved."""
 
 
 def run(config: Config, workdir: Path, mode: str, topology: str = "") -> int:
@@ -87,15 +91,18 @@ def _prepare(workdir: Path) -> None:
 def _run_abreast(configs: Sequence[Config], workdirs: Sequence[Path]) -> int:
     _prepare(workdirs[0])
     check_devices()
+    configs = list(map(resolved, configs, workdirs))
     for config, workdir in zip(configs, workdirs, strict=True):
         check_workdir(config, workdir)
     dataset = build(configs[0]).dataset
-    signum = train_abreast(
-        [
-            Run(config, workdir, build(config, dataset))
-            for config, workdir in zip(configs, workdirs, strict=True)
-        ]
-    )
+    runs = [
+        Run(config, workdir, build(config, dataset))
+        for config, workdir in zip(configs, workdirs, strict=True)
+    ]
+    with contextlib.ExitStack() as stack:
+        for workdir in workdirs:
+            stack.enter_context(locked(workdir, TRAINING))
+        signum = train_abreast(runs)
     return 128 + signum if signum else 0
 
 
@@ -108,16 +115,23 @@ def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
         return 0
     if topology:
         raise ConfigError(f"--topology={topology} goes with --mode plan, not {mode}")
+    config = resolved(config, workdir)
     check_workdir(config, workdir)
-    made = Run(config, workdir, build(config))
-    if mode == "sample":
-        _ = made.parts.generator  # or there is none
+    dataset = data_to_draw(config, workdir) if mode == "sample" else None
+    made = Run(config, workdir, build(config, dataset))
+    # Refused where there is none, or where the data have changed.
+    _ = made.parts.generator if mode == "sample" else made.changes
     draw = chosen(config, made.parts.dataset.kind)
-    if mode in ("all", "train") and (signum := train(made)):
-        print(f"stopped and saved; go on with the same command: {command()}")
-        return 128 + signum
+    if mode in ("all", "train"):
+        with locked(workdir, TRAINING):
+            signum = train(made)
+        if signum:
+            print(f"stopped and saved; go on with the same command: {command()}")
+            return 128 + signum
     if mode == "sample" or (mode == "all" and made.generator):
-        draw(made, mode == "sample")
+        with locked(workdir, SAMPLING):
+            draw(made, mode == "sample")
     if mode in ("all", "evaluate"):
-        evaluate(made, again=mode == "evaluate")
+        with locked(workdir, EVALUATING):
+            evaluate(made, again=mode == "evaluate")
     return 0

@@ -12,20 +12,24 @@ from diffusion_jax.from_config import config_hash, evaluated
 from diffusion_jax.from_config.choices import metrics_of
 from diffusion_jax.from_config.evaluators import Means, make_evaluators
 from diffusion_jax.from_config.extractors import statistics_of
+from diffusion_jax.from_config.identity import Identity
 from diffusion_jax.run.trained import Run, Trained, command, open_judge
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.runtime import cache_dir, environment
 
+LISTED = 10
+"""Classes that a report names."""
 CHUNK_BYTES = 256 * 2**20
 """Entries of samples that are drawn, looked at and dropped at once."""
 
 
 def evaluate(run: Run, again: bool) -> None:
     """Measures the model by `evaluate.metrics`; writes `result.json` and `report.md`."""
-    path, lengths = run.workdir / "result.json", evaluated(run.config)
+    path, page = run.workdir / "result.json", run.workdir / "report.md"
+    lengths = evaluated(run.config)
     passport = _passport(run, lengths)
-    if not again and report.has_passport(path, passport):
-        print(f"evaluated already: {run.workdir / 'report.md'}")
+    if not again and page.exists() and report.has_passport(path, passport):
+        print(f"evaluated already: {page}")
         return
     state = run.restored_state()
     models = [run.trained(state, name) for name in lengths or [run.average]]
@@ -52,7 +56,7 @@ def evaluate(run: Run, again: bool) -> None:
     _write_report(models[0], result, evaluators, sum(spent))
     report.write_result(path, result)  # last: it says that all is there
     print(report.result_tables(result))
-    print(f"report: {run.workdir / 'report.md'}")
+    print(f"report: {page}")
 
 
 def _passport(run: Run, lengths: Sequence[str]) -> dict[str, Any]:
@@ -115,6 +119,12 @@ def samples(trained: Trained, spent: list[float]) -> Iterator[Chunk]:
         yield items, None if labels is None else labels[part]
 
 
+def _listed(names: Sequence[str]) -> str:
+    """The first names in brackets."""
+    some = [*names[:LISTED], *["..."] * (len(names) > LISTED)]
+    return f" ({', '.join(some)})" * bool(names)
+
+
 def _write_report(
     model: Trained, result: Result, evaluators: Sequence[Evaluator], seconds: float
 ) -> None:
@@ -127,8 +137,17 @@ def _write_report(
     if lengths := evaluated(config):
         averages = f"by length ({', '.join(lengths)}), in the pictures {averages}"
     where = environment()
+    identity = Identity.read(run.workdir)
     facts = {
-        "data": f"{config.data.name}, {num:,} training {noun}",
+        "data": "; ".join(
+            [
+                f"{config.data.name}, {num:,} training {dataset.kind.words}",
+                f"{dataset.num_classes} classes" + _listed(dataset.class_names),
+                f"fingerprint {dataset.fingerprint}",
+                *(identity.changes if identity else ()),
+                *(f"not as it was trained: {change}" for change in run.changes),
+            ]
+        ),
         **({"remarks on the data": "; ".join(dataset.notes)} if dataset.notes else {}),
         "network": f"{config.model.name}, {run.cost(run.abstract_state())}",
         "training": f"{model.step:,} steps of {config.train.batch_size} {noun}, "

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_jax.data import DataError
 from diffusion_jax.from_config.sampling import OPTIMISED
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import is_main
-from diffusion_jax.system.files import remove_tree
+from diffusion_jax.system.files import each_file, remove_tree
 from diffusion_jax.system.pictures import read_made_by, save_gif, save_png
 
 COLUMNS = 10
@@ -45,8 +46,8 @@ def sheet_of(
 ) -> np.ndarray:
     """Samples from the first on as one picture: with texts a row for each, of its variants.
 
-    In red are texts that no training item has. Samples that are given pictures stand each between
-    what it was given and the original.
+    In red are texts that no training item has, if the data are there. Samples that are given
+    pictures stand each between what it was given and the original.
     """
     conditions, dataset = run.conditions, run.parts.dataset
     if conditions.given:
@@ -56,11 +57,15 @@ def sheet_of(
     if not texts:
         return dataset.kind.sheet(items, COLUMNS)
     rows = min(len(texts), len(items))
+    try:
+        captions = dataset.splits["train"].captions
+        known = set(captions.texts if captions else ())
+    except DataError as error:
+        print(f"warning: texts that no training item has are not marked: {error}", file=sys.stderr)
+        known = set(texts)
     columns = len(items) // rows
     # Sample i is asked to show text i modulo their number.
     by_text = items[: rows * columns].reshape(columns, rows, *items.shape[1:]).swapaxes(0, 1)
-    captions = dataset.splits["train"].captions
-    known = set(captions.texts if captions else ())
     unseen = [text not in known for text in texts[:rows]]
     return dataset.kind.sheet(by_text.reshape(-1, *items.shape[1:]), columns, texts[:rows], unseen)
 
@@ -71,8 +76,11 @@ def sample(run: Run, again: bool) -> None:
     index = sample.first_index + np.arange(sample.num_images)
     cond = run.conditions.cond(index)
     made_by = run.made_by(run.step_to_use(), sample.seed)
-    if not again and read_made_by(folder / "grid.png") == {**made_by, **run.span(index)}:
-        return
+    if not again and (folder / "grid.png").exists():
+        if damaged := _damaged(folder):
+            print(f"warning: {damaged} is missing or damaged: drawn again", file=sys.stderr)
+        elif read_made_by(folder / "grid.png") == {**made_by, **run.span(index)}:
+            return
     model = run.trained()
     num_states = len(model.draws.times)
     if sample.strip > num_states and is_main():
@@ -105,6 +113,16 @@ def sample(run: Run, again: bool) -> None:
     # Last: it says that all of them are there.
     save_png(folder / "grid.png", sheet_of(run, items, index, cond), span)
     print(f"{len(index)} samples of step {model.step} are in {folder}")
+
+
+def _damaged(folder: Path) -> Path | None:
+    """The first file of drawn samples that is not there or not whole."""
+    animation, images = folder / "denoise.gif", folder / "images"
+    pictures = [folder / "grid.png", folder / "trajectory.png", *sorted(images.glob("*.png"))]
+    passports = zip(pictures, each_file(read_made_by, pictures), strict=True)
+    found = [path for path, passport in passports if passport is None]
+    found += [path for path in (animation, images) if not path.exists()]
+    return next(iter(found), None)
 
 
 def save_items(

@@ -1,21 +1,31 @@
 """A run in its folder, and the model that it has trained."""
 
 import dataclasses
+import functools
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
+from diffusion_jax.data import Dataset, kept_dataset
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.from_config import Config, ConfigError, Parts, build, sample_average
 from diffusion_jax.from_config.choices import group_of, keyed
-from diffusion_jax.from_config.identity import config_hash, read_config
+from diffusion_jax.from_config.data import make_dataset
+from diffusion_jax.from_config.identity import (
+    Identity,
+    check_data,
+    config_hash,
+    folder_and_step,
+    read_config,
+)
 from diffusion_jax.from_config.parts import make_parallel
 from diffusion_jax.from_config.sampling import OPTIMISED, grids_to_start_from
 from diffusion_jax.generation.conditions import Asked, Conditions
@@ -30,7 +40,7 @@ from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import never_moved
 from diffusion_jax.training.snapshots import Snapshots
 from diffusion_jax.training.state import TrainState, abstract_state
-from diffusion_jax.types import Array, Params
+from diffusion_jax.types import Array, Key, Params
 
 
 def command() -> str:
@@ -84,6 +94,17 @@ class Run:
         assert guide is not None  # where there is a generator
         guidance = guide(worse.draws.denoiser if worse else None, look)
         return dataclasses.replace(generator, guidance=guidance)
+
+    @functools.cached_property
+    def changes(self) -> list[str]:
+        """How its data have changed since it was trained, if it was.
+
+        Raises:
+            ConfigError: that is not allowed.
+        """
+        if self.checkpoints.latest() is None:
+            return []
+        return check_data(self.config, self.parts.dataset, self.workdir)
 
     def abstract_state(self) -> TrainState:
         """Shapes and types of the state, and where it lies."""
@@ -318,18 +339,55 @@ def open_run(
         ConfigError: there is no such run.
         CheckpointError: there is no such checkpoint.
     """
-    what = what or f"open_run({str(folder)!r})"
-    folder = path_of(folder)
+    what, folder = what or f"open_run({str(folder)!r})", path_of(folder)
     config = read_config(folder, what)
     try:
         sample = config.sample
         sample.checkpoint, sample.ema = step, average or sample.ema
         sample.guidance.worse = sample.guidance.likeness.judge = ""
         sample.grid = "uniform" if sample.grid == OPTIMISED else sample.grid
-        run = Run(config, folder, build(config, parts and parts.dataset))
+        dataset = parts.dataset if parts else data_to_draw(config, folder)
+        run = Run(config, folder, build(config, dataset))
     except (AttributeError, KeyError) as error:
         raise ConfigError(f"{what}: {folder}/config.json is of another version: {error}") from error
     return run.trained()
+
+
+def data_to_draw(config: Config, workdir: Path) -> Dataset | None:
+    """The data of the run in `workdir` as it kept them; None if it has not.
+
+    They are loaded when something asks for an item; it is said how they have changed.
+    """
+    identity = Identity.read(workdir)
+    if identity is None:
+        return None
+
+    def load() -> Dataset:
+        dataset = make_dataset(config)
+        check_data(config, dataset, workdir, allowed=True)
+        return dataset
+
+    return kept_dataset(identity.data, load)
+
+
+def initial_params(words: str, init: Callable[[Key], Params]) -> Params:
+    """The parameters that `train.init_from` names, FOLDER@STEP, by the average that it draws with.
+
+    Raises:
+        ConfigError: there are none, or they are not those of a network that starts as `init`.
+    """
+    what = f"train.init_from={words!r}"
+    folder, step = folder_and_step(words, "train.init_from")
+    found = open_run(folder, step=step, what=what).params
+    own = jax.eval_shape(init, jax.eval_shape(jax.random.key, 0))
+    here, there = ({k: a.shape for k, a in flatten_dict(t, sep="/").items()} for t in (own, found))
+    for name in dict.fromkeys((*here, *there)):
+        if here.get(name) != there.get(name):
+            shapes = [f"of shape {t[name]}" if name in t else "not there" for t in (here, there)]
+            raise ConfigError(
+                f"{what}: its network is another one: {name} is {shapes[1]}, here {shapes[0]}"
+            )
+    return found
 
 
 def open_judge(group: str, config: Config, parts: Parts) -> Judge | None:
@@ -362,11 +420,9 @@ def worse_model(run: Run) -> Trained:
         ConfigError: there is none, or it does not go with the run.
     """
     words: str = run.config.sample.guidance.worse
-    folder, _, step = words.partition("@")
+    folder, step = folder_and_step(words, "sample.guidance.worse")
     what = f"sample.guidance.worse={words!r}"
-    if step and not step.isdecimal():
-        raise ConfigError(f"{what}: {step!r} is not the step of a checkpoint")
-    other = open_run(folder or run.workdir, step=int(step or -1), what=what, parts=run.parts)
+    other = open_run(folder or run.workdir, step=step, what=what, parts=run.parts)
     own, theirs = (
         (one.process.schedule, one.codec.shape) for one in (run.parts.generator, other.draws)
     )

@@ -8,13 +8,19 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
-from diffusion_jax.data import train_batches
+from diffusion_jax.data import Record, train_batches
 from diffusion_jax.evaluation.heldout import HeldoutLoss
 from diffusion_jax.from_config import make_step
-from diffusion_jax.from_config.identity import write_config
+from diffusion_jax.from_config.identity import (
+    Identity,
+    check_workdir,
+    config_hash,
+    write_config,
+    write_identity,
+)
 from diffusion_jax.run.planning import print_notes, print_plan
 from diffusion_jax.run.sampling import draw_grid
-from diffusion_jax.run.trained import Run
+from diffusion_jax.run.trained import Run, initial_params
 from diffusion_jax.system.devices import is_main, put
 from diffusion_jax.training import loop
 from diffusion_jax.training.abreast import abreast
@@ -25,13 +31,14 @@ from diffusion_jax.types import Params
 
 def train(run: Run) -> int:
     """Trains to the end from the newest checkpoint; the signal that came first, or 0."""
-    steps = run.config.train.steps
-    if run.checkpoints.latest() == steps:
-        print(f"training is done: step {steps} is in {run.workdir}")
+    steps, latest = run.config.train.steps, run.checkpoints.latest()
+    if latest is not None and latest >= steps:
+        further = f", further than train.steps={steps}" * (latest > steps)
+        print(f"training is done: step {latest} is in {run.workdir}{further}")
         return 0
     ready = _prepare(run)
     _tell(run, ready.state)
-    if run.checkpoints.latest() is not None:
+    if latest is not None:
         state, data_state = run.checkpoints.restore(ready.state)
         ready.batches.set_state(data_state)
         ready = ready._replace(state=state)
@@ -49,9 +56,20 @@ def train_abreast(runs: Sequence[Run]) -> int:
 def _prepare(run: Run) -> loop.Ready:
     """Makes the workdir ready for a training from the start, and what that needs."""
     config, task, (index, count) = run.config, run.parts.task, run.parallel.share
+    check_workdir(config, run.workdir)  # again: another process may have been here meanwhile
+    latest, params = run.checkpoints.latest(), None
+    if latest is None and config.train.init_from:
+        params = initial_params(config.train.init_from, task.init)
+        print(f"starting from the parameters of {config.train.init_from}")
     run.checkpoints.open()  # which may make room on a full disk
     if is_main():
         write_config(config, run.workdir)
+        before = Identity.read(run.workdir) if latest is not None else None
+        changes = [*(before.changes if before else ())]
+        if run.changes:
+            changes += [f"from step {latest:,} on {', '.join(run.changes)}"]
+        data = Record.of(run.parts.dataset)
+        write_identity(Identity(config_hash(config), data, changes), run.workdir)
     batches = train_batches(
         run.parts.dataset,
         batch_size=config.train.batch_size // count,
@@ -64,7 +82,8 @@ def _prepare(run: Run) -> loop.Ready:
         embed=run.conditions.embed("train"),
     )
     state = initial_state(
-        *(task.init, run.parts.optimizer, run.init_key, run.parts.averages, run.parallel.shardings)
+        *(task.init, run.parts.optimizer, run.init_key, run.parts.averages, run.parallel.shardings),
+        params,
     )
     frozen = jax.tree.map(put, task.frozen, run.parallel.shardings(task.frozen))
     writer = make_writer(run.workdir, print)

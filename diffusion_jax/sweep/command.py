@@ -11,7 +11,7 @@ import jax
 
 from diffusion_jax.data import DataError
 from diffusion_jax.from_config import Config, ConfigError
-from diffusion_jax.from_config.identity import check_workdir
+from diffusion_jax.from_config.identity import check_workdir, resolved
 from diffusion_jax.sweep.design import MOST_RUNS, Run, Sweep, check, load, make_runs
 from diffusion_jax.sweep.execute import Start, execute, places, start_here, submitter
 from diffusion_jax.sweep.report import write_reports
@@ -102,7 +102,7 @@ def _run_units(
     where = places(options.workers, len(left))
     check(todo, 1 if len(where) > 1 or visible_gpus() else None)
     for run in todo:
-        check_workdir(run.config, folder / run.name)
+        check_workdir(resolved(run.config, folder / run.name), folder / run.name)
     logs = {n: folder / "logs" / f"{mine[n][0].name}.txt" for n in left}
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     start: Start = start_here

@@ -6,6 +6,7 @@ import mimetypes
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from diffusion_jax.metrics.paired import Difference
 from diffusion_jax.report.figures import MEANING, kind, table
@@ -24,7 +25,7 @@ from diffusion_jax.sweep.results import (
     ranked,
     sign_of,
 )
-from diffusion_jax.system.files import write_whole
+from diffusion_jax.system.files import read_json, write_whole
 
 STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto;
 padding: 0 1em } table { border-collapse: collapse; display: block; overflow-x: auto }
@@ -139,13 +140,15 @@ def _how(sweep: Sweep, everything: Sequence[Found]) -> list[str]:
     training = sum(found.train_seconds for found in everything)
     whole = sum(found.seconds for found in everything)
     rows.append(["all", "", "", f"{training:,.0f}", f"{whole:,.0f}"])
-    made = json.loads((everything[0].folder / "config.json").read_text(encoding="utf-8"))
-    versions = ", ".join(f"{name} {v}" for name, v in made["versions"].items())
-    return [
-        *(*lines, *table(("run", "overrides", "steps", "training, s", "in all, s"), rows), ""),
-        f"On {made['device']}; commit {made['commit']}; {versions}.",
-        "",
-    ]
+    lines += [*table(("run", "overrides", "steps", "training, s", "in all, s"), rows), ""]
+    made = read_json(everything[0].folder / "config.json", _made_on, "its versions are not known")
+    return [*lines, *([made, ""] if made else [])]
+
+
+def _made_on(saved: Any) -> str:
+    """What a run ran on, by its `config.json`."""
+    versions = ", ".join(f"{name} {v}" for name, v in saved["versions"].items())
+    return f"On {saved['device']}; commit {saved['commit']}; {versions}."
 
 
 def _interval(mean: float, low: float, high: float) -> str:

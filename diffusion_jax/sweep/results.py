@@ -1,6 +1,5 @@
 """What the runs of a sweep found, by setting and seed."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.metrics.paired import Difference, mean_interval, paired_difference
+from diffusion_jax.report import read_result
 from diffusion_jax.report.curves import read_rows
 from diffusion_jax.report.figures import MEANING, kind
 from diffusion_jax.sweep.design import Run
@@ -39,8 +39,8 @@ def collect(runs: Sequence[Run], folder: Path) -> Settings:
     settings: dict[str, list[Found]] = {run.setting: [] for run in runs}
     for run in sorted(runs, key=lambda run: run.config.seed):
         where = folder / run.name
-        result = json.loads((where / "result.json").read_text(encoding="utf-8"))
-        rows = read_rows(where / "metrics.jsonl")
+        result = read_result(where / "result.json") or {}
+        rows = read_rows(where / "metrics.jsonl") if (where / "metrics.jsonl").is_file() else []
         settings[run.setting].append(Found(run, result, rows, seconds(folder, run), where))
     return settings
 
@@ -53,7 +53,7 @@ def metric_named(name: str, results: Sequence[Mapping[str, Any]]) -> str:
 
 def headline(folder: Path, metric: str) -> str:
     """The figure of a finished run that the sweep is about."""
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    result = read_result(folder / "result.json") or {}
     name = metric_named(metric, [result])
     return f"{name} {result[name]['value']:.4g}" if name else f"no metric {metric!r}"
 

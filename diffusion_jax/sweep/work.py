@@ -1,7 +1,6 @@
 """What one process of a sweep does, and how another one sees how far it is."""
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -9,14 +8,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from diffusion_jax.report import read_result
 from diffusion_jax.run import run as run_one
 from diffusion_jax.run import run_abreast
+from diffusion_jax.run.command import TRAINING
 from diffusion_jax.sweep.design import Run
-from diffusion_jax.system.files import write_whole
+from diffusion_jax.system.files import read_json, write_whole
+from diffusion_jax.system.lock import locked
 
 FINISHED = "finished.json"
 CORES = "DIFFUSION_JAX_CORES"  # in the environment of a process that keeps to these cores
@@ -45,7 +47,8 @@ def work(runs: Sequence[Run], folder: Path) -> int:
     left = [run for run in runs if not finished(folder, run)]
     with contextlib.ExitStack() as stack:
         for run in left:
-            stack.enter_context(_alone(folder / run.name))
+            # One may still be saving its last step.
+            stack.enter_context(locked(folder / run.name, TRAINING, wait=True))
         new = [run for run in left if not list((folder / run.name).glob("checkpoints/*"))]
         began, status = time.monotonic(), 0
         if len(new) > 1:
@@ -69,20 +72,24 @@ def _work_one(run: Run, folder: Path, before: float) -> int:
 
 
 def finished(folder: Path, run: Run) -> bool:
-    """Whether a run is done to the end with all of its settings."""
-    try:
-        return bool(_left_by(folder, run)["config"] == _config(run))
-    except (FileNotFoundError, ValueError):
+    """Whether a run is done to the end with all of its settings, and its result is there."""
+    left = _left_by(folder, run)
+    if left is None or left["config"] != _config(run):
         return False
+    return read_result(folder / run.name / "result.json") is not None
 
 
 def seconds(folder: Path, run: Run) -> float:
     """How long a finished run took, in the process that ended it."""
-    return float(_left_by(folder, run)["seconds"])
+    left = _left_by(folder, run)
+    return left["seconds"] if left else 0.0
 
 
 def _left_by(folder: Path, run: Run) -> Any:
-    return json.loads((folder / run.name / FINISHED).read_text(encoding="utf-8"))
+    def parse(saved: Any) -> dict[str, Any]:
+        return {"seconds": float(saved["seconds"]), "config": saved["config"]}
+
+    return read_json(folder / run.name / FINISHED, parse, "the run is looked through again")
 
 
 def step_of(folder: Path, run: Run) -> int:
@@ -95,19 +102,6 @@ def step_of(folder: Path, run: Run) -> int:
 def _config(run: Run) -> Any:
     """All settings, as JSON gives them back."""
     return json.loads(json.dumps(run.config.to_dict()))
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Waits until no other process works in that folder: one may still be saving its last step."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process that works in {folder}", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _end_with_parent() -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import tokenize
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,11 @@ from diffusion_jax.system.devices import gather
 from diffusion_jax.system.files import written_whole
 
 Result = TypeVar("Result")
-DAMAGED = (FileNotFoundError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
-"""What reading a file raises that is not there or was cut off."""
+DAMAGED = (
+    *(FileNotFoundError, ValueError, EOFError, KeyError, zipfile.BadZipFile),
+    *(AttributeError, TypeError, tokenize.TokenError),  # of msgpack, JSON and NumPy's headers
+)
+"""What reading a file raises that is not there, was cut off or changed."""
 
 
 def cached(

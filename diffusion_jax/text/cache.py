@@ -72,7 +72,8 @@ def embed_all(
 
     def read(path: Path) -> TextTable:
         table = TextTable(path, encoder.length, encoder.width, encoder.pooled_width)
-        assert len(table.arrays[0]) == len(texts) + 1
+        if len(table.arrays[0]) != len(texts) + 1:
+            raise ValueError(f"{path} is of other texts")
         return table
 
     def write(path: Path) -> None:

@@ -233,7 +233,7 @@ class Checkpoints:
             step: no other one is taken in its place.
 
         Raises:
-            CheckpointError: there is none, or not that one, or it is damaged.
+            CheckpointError: there is none, or not that one, or it is damaged or shaped otherwise.
         """
         step, steps = self.latest() if step is None else step, self.steps()
         if step not in steps:
@@ -252,9 +252,22 @@ class Checkpoints:
             contextlib.nullcontext(folder) if self._direct else local_copy(folder) as here,
             ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader,
         ):
+            self._check_shapes(here, step, template)
             restored = reader.restore(here, args=items)
         (state,) = restored["state"]
         return state, restored["data"]
+
+    def _check_shapes(self, folder: Path, step: int, template: Any) -> None:
+        """Raises a CheckpointError where those of the checkpoint in `folder` are others."""
+        saved = _shapes(ocp.StandardCheckpointHandler().metadata(folder / "state").tree)
+        asked = _shapes([template])
+        for name in dict.fromkeys((*asked, *saved)):
+            if saved.get(name) != asked.get(name):
+                raise CheckpointError(
+                    f"checkpoint of step {step} in {self._folder} is of another network or "
+                    f"optimizer: {name} is {saved.get(name, 'not there')}, and here "
+                    f"{asked.get(name, 'there is none')}"
+                )
 
     def check(self) -> None:
         """Raises the CheckpointError of a write that has failed meanwhile; waits for none."""
@@ -295,6 +308,13 @@ def _loss(metrics: Mapping[str, float]) -> float:
     """The metric, or worse than any: NaN has no order."""
     loss = metrics.get(METRIC, np.inf)
     return float(np.nan_to_num(loss, nan=np.inf, posinf=np.inf))
+
+
+def _shapes(tree: Any) -> dict[str, str]:
+    """Of `[tree]` the shape of each leaf in words, by its name."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+    return {name(path[1:]): f"of shape {tuple(leaf.shape)}" for path, leaf in leaves}
 
 
 def _placed(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -45,15 +45,20 @@ def initial_state(
     key: Key,
     averages: Collection[str],
     shardings: Callable[[TrainState], Any] | None = None,
+    params: Params | None = None,
 ) -> TrainState:
     """State before the first step, with parameters `init(key)`, laid out as `shardings` says.
+
+    With `params` these take their place.
 
     Compiled whole: step by step, every shape of a parameter would be a program of its own. And
     lightly: it runs once, and LLVM's later passes take most of the time over the random bits.
     """
     create = jax.jit(
-        lambda key: create_state(init(key), optimizer, averages),
+        lambda key, params: create_state(
+            init(key) if params is None else params, optimizer, averages
+        ),
         out_shardings=shardings and shardings(abstract_state(init, optimizer, averages)),
         compiler_options={"xla_backend_optimization_level": 1},
     )
-    return create(key)
+    return create(key, params)

@@ -53,7 +53,7 @@ def test_other_weights_end_a_run_in_one_line(tmp_path, monkeypatch, capsys):
     path = tmp_path / "weights.pth"
     path.write_bytes(b"<html>")
     monkeypatch.setattr(
-        run.command, "build", lambda config: made(settings("efflite0", str(path)), tmp_path)
+        run.command, "build", lambda config, *_: made(settings("efflite0", str(path)), tmp_path)
     )
     assert run.run(tiny(), tmp_path / "run", "evaluate") == 2
     error = capsys.readouterr().err

@@ -17,7 +17,9 @@ from diffusion_jax.metrics.paired import mean_interval, paired_difference
 from diffusion_jax.sweep import Sweep, command, execute
 from diffusion_jax.sweep.design import check, load, make_runs
 from diffusion_jax.sweep.expression import expand
-from diffusion_jax.sweep.work import finished, units, work
+from diffusion_jax.sweep.report import write_reports
+from diffusion_jax.sweep.results import headline
+from diffusion_jax.sweep.work import finished, seconds, units, work
 from diffusion_jax.system.signals import SIGNALS
 from tests.runs import final_state, tiny
 
@@ -278,7 +280,39 @@ def test_a_sweep_goes_on_where_it_stopped_and_ends_in_a_report(tmp_path, monkeyp
     # Another training in the same folder is refused before anything runs.
     monkeypatch.setattr(command, "execute", None)
     assert command.run_sweep(words, tiny(train__steps=7), folder, command.Options()) == 2
-    assert "belongs to a run with another config" in capsys.readouterr().err
+    assert "belongs to a run of train.steps=6" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["finished.json", "result.json"])
+@pytest.mark.parametrize("damaged", ["", "{", "[]", "null", '{"config": 3}', "\0"])
+def test_a_run_whose_files_are_damaged_is_not_finished(name, damaged, tmp_path, capsys):
+    (only,) = make_runs(load("seed=0"), tiny())
+    where = tmp_path / only.name
+    where.mkdir()
+    done = {"seconds": 3.5, "config": json.loads(json.dumps(only.config.to_dict()))}
+    entry = {"value": 1.0, "low": 0.5, "high": 1.5, "n": 3, "passport": {}}
+    (where / "finished.json").write_text(json.dumps(done))
+    assert not finished(tmp_path, only)
+    (where / "result.json").write_text(json.dumps({"frechet": entry}))
+    assert finished(tmp_path, only)
+    assert (seconds(tmp_path, only), headline(where, "frechet")) == (3.5, "frechet 1")
+    capsys.readouterr()
+    (where / name).write_text(damaged)
+    for _ in range(2):  # as the screen looks each second
+        assert not finished(tmp_path, only)
+    assert capsys.readouterr().err.startswith(f"warning: {where / name} is damaged: ")
+
+
+def test_a_report_without_the_config_of_a_run(tmp_path, capsys):
+    (only,) = make_runs(load("seed=0"), tiny())
+    entry = {"value": 1.0, "low": 0.5, "high": 1.5, "n": 3, "passport": {}}
+    where = tmp_path / only.name
+    where.mkdir()
+    (where / "result.json").write_text(json.dumps({"frechet": entry}))
+    (where / "config.json").write_text("{")
+    write_reports(load("seed=0"), [only], [only], tmp_path)
+    assert "**1**" in (tmp_path / "report.md").read_text()
+    assert "config.json is damaged: its versions are not known" in capsys.readouterr().err
 
 
 def test_parts_are_disjoint_and_whole(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Checkpoints: which are kept, what is noticed when they are damaged, what a full disk does."""
 
+import gc
 import resource
 import shutil
 import time
@@ -34,6 +35,35 @@ def save(folder: Path, steps: tuple[int, ...], **options: int) -> Checkpoints:
         checkpoints.save(step, state(step), {"next_index": step})
     checkpoints.wait()
     return checkpoints
+
+
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        (
+            {"w": jnp.zeros((64, 32)), "b": jnp.zeros(5)},
+            "params/w is of shape (64, 64), and here of shape (64, 32)",
+        ),
+        ({"w": jnp.zeros((64, 64))}, "/b is of shape (5,), and here there is none"),
+        (
+            {"w": jnp.zeros((64, 64)), "b": jnp.zeros(5), "c": jnp.zeros(5)},
+            "params/c is not there, and here of shape (5,)",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_said_in_one_line(
+    params: dict, says: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    checkpoints = save(tmp_path, (3,))
+    other = create_state(params, optax.adam(0.1), ["exponential"])
+    with pytest.raises(CheckpointError) as error:
+        checkpoints.restore(other)
+    assert "of step 3 in " in str(error.value)
+    assert "is of another network or optimizer: " in str(error.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+    gc.collect()
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def assert_restored(folder: Path, step: int) -> None:
