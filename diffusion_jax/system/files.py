@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -174,7 +175,7 @@ def local_copy(path: Path) -> Iterator[Path]:
 
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:
     """A folder on this machine; what processes that were killed left of theirs is removed first."""
-    prefix = "diffusion_jax-"
+    prefix = f"diffusion_jax-{platform.node()}-"  # containers may share the place, not the name
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
         owner = left.name.removeprefix(prefix).partition("-")[0]
         if owner.isdecimal() and not _is_running(int(owner)):

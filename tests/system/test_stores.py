@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import platform
 import threading
 from pathlib import Path
 
@@ -105,11 +106,13 @@ def test_what_stops_half_way_leaves_nothing(bucket: Path) -> None:
 def test_temporary_folders_of_killed_processes_are_removed(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path))
-    (tmp_path / "diffusion_jax-4194304-x").mkdir()  # above the highest number of a process
-    (tmp_path / "diffusion_jax-1-x").mkdir()
-    with files.temporary_folder():
-        left = sorted(path.name.split("-")[1] for path in tmp_path.iterdir())
-    assert left == sorted(["1", str(files.os.getpid())])
+    here = f"diffusion_jax-{platform.node()}"
+    (tmp_path / f"{here}-4194304-x").mkdir()  # above the highest number of a process
+    theirs = [tmp_path / f"{here}-1-x", tmp_path / "diffusion_jax-elsewhere-4194304-x"]
+    for folder in theirs:
+        folder.mkdir()
+    with files.temporary_folder() as name:
+        assert sorted(tmp_path.iterdir()) == sorted([*theirs, Path(name)])
 
 
 def test_metrics_of_a_store_are_there_at_a_flush_and_go_on(bucket: Path) -> None:
