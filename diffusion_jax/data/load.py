@@ -41,9 +41,9 @@ def load_dataset(name: str, *, memory: bool | None = None, **options: Any) -> Da
         else split
         for key, split in found.splits.items()
     }
+    fingerprint = found.fingerprint  # of the files: the same in memory and on disk
     for note in found.notes:
         logging.getLogger(__name__).warning("%s: %s", options.get("data_dir") or name, note)
-    fingerprint = found.fingerprint  # of the files: the same in memory and on disk
     for split in splits.values():
         if split.captions is not None:
             fingerprint = content_hash(fingerprint, *vars(split.captions).values())

@@ -119,8 +119,8 @@ def _damaged(folder: Path) -> Path | None:
     """The first file of drawn samples that is not there or not whole."""
     animation, images = folder / "denoise.gif", folder / "images"
     pictures = [folder / "grid.png", folder / "trajectory.png", *sorted(images.glob("*.png"))]
-    made_by = zip(pictures, each_file(read_made_by, pictures), strict=True)
-    found = [path for path, about in made_by if about is None]
+    passports = zip(pictures, each_file(read_made_by, pictures), strict=True)
+    found = [path for path, passport in passports if passport is None]
     found += [path for path in (animation, images) if not path.exists()]
     return next(iter(found), None)
 

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -14,16 +15,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast
 
 import jax
 
 from diffusion_jax.system.stores import StorePath, store_path
 
-Result = TypeVar("Result")
 REWRITE_SECONDS = 10  # between two writes of a growing object; a store allows one per second
+STAMPED = 2**16  # bytes at the beginning of a file
 WAITING = 32  # files of a store that are read at once: the time goes in waiting
-DIGESTED = 2**16  # bytes of a file on a disk that its stamp knows
+Result = TypeVar("Result")
 _told: set[Path] = set()
 
 
@@ -37,7 +38,7 @@ def path_of(text: str | os.PathLike[str]) -> Path:
     return cast(Path, store_path(local) or Path(local))
 
 
-def in_store(path: Path) -> bool:
+def in_store(path: object) -> TypeGuard[StorePath]:
     """Whether a path is of an object store, which has no folders and appends to nothing."""
     return isinstance(path, StorePath)
 
@@ -49,7 +50,7 @@ def written_whole(path: Path, lasting: bool = True) -> Iterator[Path]:
     With `lasting` false a loss of power may leave nothing of it: for many files that can be made
     again.
     """
-    if isinstance(path, StorePath):
+    if in_store(path):
         with temporary_folder() as folder:
             part = Path(folder) / path.name
             yield part
@@ -77,23 +78,6 @@ def write_whole(path: Path, data: bytes) -> None:
         return
     with written_whole(path) as part:
         part.write_bytes(data)
-
-
-def read_json(path: Path, parse: Callable[[Any], Result], remedy: str) -> Result | None:
-    """What `parse` makes of a JSON file; None if it is not there or, which is said once, damaged.
-
-    `parse` raises a KeyError, a TypeError, an AttributeError or a ValueError where a part of it is
-    missing; `remedy` is what is done about that.
-    """
-    try:
-        return parse(json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        return None
-    except (AttributeError, KeyError, TypeError, ValueError):
-        if path not in _told:
-            print(f"warning: {path} is damaged: {remedy}", file=sys.stderr, flush=True)
-        _told.add(path)
-        return None
 
 
 class Lines:
@@ -141,6 +125,23 @@ def appending(path: Path) -> Lines | StoredLines:
     return StoredLines(path) if in_store(path) else Lines(path)
 
 
+def read_json(path: Path, parse: Callable[[Any], Result], remedy: str) -> Result | None:
+    """What `parse` makes of a JSON file; None if it is not there or, which is said once, damaged.
+
+    `parse` raises a KeyError, a TypeError, an AttributeError or a ValueError where a part of it is
+    missing; `remedy` is what is done about that.
+    """
+    try:
+        return parse(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        if path not in _told:
+            print(f"warning: {path} is damaged: {remedy}", file=sys.stderr, flush=True)
+        _told.add(path)
+        return None
+
+
 def sync(path: Path) -> None:
     """Returns when a file's bytes, or a folder's entries, are on the disk; those of a store are."""
     if in_store(path):
@@ -154,7 +155,7 @@ def sync(path: Path) -> None:
 
 def remove_tree(path: Path, missing_ok: bool = False) -> None:
     """Removes a folder with all that is in it."""
-    if isinstance(path, StorePath):
+    if in_store(path):
         path.rmtree(missing_ok)
     else:
         shutil.rmtree(path, ignore_errors=missing_ok)
@@ -163,7 +164,7 @@ def remove_tree(path: Path, missing_ok: bool = False) -> None:
 @contextlib.contextmanager
 def local_copy(path: Path) -> Iterator[Path]:
     """The file or folder itself, or for one of a store a copy on this machine, for the time."""
-    if not isinstance(path, StorePath):
+    if not in_store(path):
         yield path
         return
     with temporary_folder() as folder:
@@ -174,7 +175,7 @@ def local_copy(path: Path) -> Iterator[Path]:
 
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:
     """A folder on this machine; what processes that were killed left of theirs is removed first."""
-    prefix = "diffusion_jax-"
+    prefix = f"diffusion_jax-{platform.node()}-"  # containers may share the place, not the name
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
         owner = left.name.removeprefix(prefix).partition("-")[0]
         if owner.isdecimal() and not _is_running(int(owner)):
@@ -194,7 +195,7 @@ def _is_running(process: int) -> bool:
 
 def files_below(folder: Path) -> list[str]:
     """Relative names of all files below a folder, in order of their paths."""
-    if isinstance(folder, StorePath):
+    if in_store(folder):
         return list(folder.below())
     found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return [path.relative_to(folder).as_posix() for path in found]
@@ -205,7 +206,7 @@ def checksums(folder: Path, names: Sequence[str]) -> list[str]:
 
     The SHA-256 of what is read here; of a store the checksum that it keeps, from one listing.
     """
-    if isinstance(folder, StorePath):
+    if in_store(folder):
         found = folder.below()
         return [found[name].words if name in found else "" for name in names]
 
@@ -220,20 +221,23 @@ def checksums(folder: Path, names: Sequence[str]) -> list[str]:
         return list(pool.map(entry, names))
 
 
-def stamps(folder: Path, names: Sequence[str]) -> list[Any]:
-    """For each file below a folder what a change of it changes and a copy does not.
+def stamps(folder: Path, names: Sequence[str]) -> list[tuple[int, str]]:
+    """For each file below a folder what tells it from others, and a copy of it does not change.
 
-    Its size and a digest of its beginning, or the checksum of the store.
+    Its size, and the SHA-256 of its first `STAMPED` bytes.
     """
-    if isinstance(folder, StorePath):
-        return checksums(cast(Path, folder), names)
+    sizes = {name: of.size for name, of in folder.below().items()} if in_store(folder) else {}
 
     def stamp(name: str) -> tuple[int, str]:
-        with (folder / name).open("rb") as file:
-            digest = hashlib.sha256(file.read(DIGESTED)).hexdigest()
-            return os.fstat(file.fileno()).st_size, digest
+        path = folder / name
+        if in_store(path):
+            size, head = sizes[name], path.head(STAMPED) if sizes[name] else b""
+        else:
+            with path.open("rb") as file:
+                size, head = path.stat().st_size, file.read(STAMPED)
+        return size, hashlib.sha256(head).hexdigest()
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(readers(folder)) as pool:
         return list(pool.map(stamp, names))
 
 

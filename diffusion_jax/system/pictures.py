@@ -79,9 +79,9 @@ def save_png(path: Path, array: np.ndarray, made_by: Mapping[str, Any]) -> None:
 def read_made_by(path: Path) -> dict[str, Any] | None:
     """What `save_png` was told of the picture at `path`; None if it is not there, or not whole."""
     try:
-        image = opened(path)
-        image.load()
-        made_by: dict[str, Any] = json.loads(image.info["made_by"])
+        with opened(path) as image:
+            image.load()
+            made_by: dict[str, Any] = json.loads(image.info["made_by"])
     except (KeyError, OSError, SyntaxError, TypeError, ValueError):
         return None
     return made_by

@@ -75,9 +75,12 @@ def unwritable(folder: Path) -> str:
     if folder.parts[0] == "~":
         return "there is no home"
     try:
+        str(folder).encode()  # JAX and TensorStore take no others
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"\0")
+    except UnicodeEncodeError:
+        return "its name is not UTF-8 in this locale"
     except OSError as error:
         return error.strerror or str(error)
     return ""

@@ -170,6 +170,12 @@ class StorePath(gpath.PosixGPath):
         data: bytes = self.client.cat_file(str(self))
         return data
 
+    @_told_of
+    def head(self, count: int) -> bytes:
+        """The first bytes, of an object that has some."""
+        data: bytes = self.client.cat_file(str(self), start=0, end=count)
+        return data
+
     def read_text(self, encoding: str | None = None) -> str:
         return self.read_bytes().decode(encoding or "utf-8")
 

@@ -252,12 +252,12 @@ class Checkpoints:
             contextlib.nullcontext(folder) if self._direct else local_copy(folder) as here,
             ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader,
         ):
-            self._check_shapes(step, here, template)
+            self._check_shapes(here, step, template)
             restored = reader.restore(here, args=items)
         (state,) = restored["state"]
         return state, restored["data"]
 
-    def _check_shapes(self, step: int, folder: Path, template: Any) -> None:
+    def _check_shapes(self, folder: Path, step: int, template: Any) -> None:
         """Raises a CheckpointError where those of the checkpoint in `folder` are others."""
         saved = _shapes(ocp.StandardCheckpointHandler().metadata(folder / "state").tree)
         asked = _shapes([template])

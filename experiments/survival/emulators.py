@@ -68,6 +68,8 @@ AMAZON = {
 
 def _google(port: int) -> None:
     """Google's, with the preconditions and the header that TensorStore relies on."""
+    from http.server import HTTPServer
+
     from gcp_storage_emulator import server
     from gcp_storage_emulator.exceptions import NotFound
     from gcp_storage_emulator.handlers import objects
@@ -101,6 +103,7 @@ def _google(port: int) -> None:
         (route, {method: own.get(handler, handler) for method, handler in handlers.items()})
         for route, handlers in server.HANDLERS
     ]
+    HTTPServer.request_queue_size = 1024  # a client opens many connections at once
     server.create_server("127.0.0.1", port, in_memory=True, default_bucket=BUCKET).run()
 
 

@@ -46,6 +46,13 @@ def test_caches_go_to_the_workdir_where_the_users_cannot_be_written(
     assert runtime.cache_dir() == tmp_path / "run" / "cache" / "diffusion_jax"
 
 
+def test_a_cache_with_a_name_that_jax_does_not_take_is_not_used(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "\udce9"))
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path))
+    runtime.settle_caches(tmp_path / "run")
+    assert runtime.cache_dir() == tmp_path / "run" / "cache" / "diffusion_jax"
+
+
 def test_without_a_home_no_folder_is_called_one(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as of a user without one

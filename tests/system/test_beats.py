@@ -43,7 +43,7 @@ def test_a_lock_that_stays_as_it_is_was_left_over(lock) -> None:
     assert time.monotonic() - began >= beats.PATIENCE_SECONDS
 
 
-@pytest.mark.parametrize("process", [os.getpid(), 4194304])  # above the highest number
+@pytest.mark.parametrize("process", [os.getpid(), 4194304], ids=["own", "beyond the highest"])
 def test_a_killed_process_of_this_machine_is_known_at_once(lock, process: int, monkeypatch) -> None:
     monkeypatch.setattr(beats, "PATIENCE_SECONDS", 60.0)
     lock.write_bytes(json.dumps({**HERE, "process": process, "token": "killed"}).encode())
