@@ -331,6 +331,16 @@ def test_survival(tmp_path: Path) -> None:
         kill.assert_same_bits(found, other)
 
 
+def test_survival_in_stores(tmp_path: Path) -> None:
+    """What needs no store; `tests/run/test_store_runs.py` has the rest."""
+    stores, emulators = experiment("survival/stores"), experiment("survival/emulators")
+    stores.make_data(tmp_path / "data")
+    assert len(list((tmp_path / "data").glob("?/*.png"))) == stores.IMAGES
+    ((returned, there),) = stores.time_checkpoints(tmp_path / "timed", 100, 1)
+    assert 0 < returned <= there
+    assert set(emulators.missing("s3")) <= {"s3fs", "moto", "flask"}
+
+
 def test_speed_of_others() -> None:
     theirs = experiment("speed/theirs")
     for name in ("unet", "dit"):

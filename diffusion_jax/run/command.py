@@ -22,6 +22,7 @@ from diffusion_jax.run.variations import chosen
 from diffusion_jax.system.devices import DevicesError, check_devices
 from diffusion_jax.system.lock import LockedError, locked
 from diffusion_jax.system.runtime import enable_compilation_cache, settle_caches, tune_cpu_allocator
+from diffusion_jax.system.texts import shown
 from diffusion_jax.training.checkpoint import CheckpointError
 from diffusion_jax.training.loop import TrainingError
 
@@ -78,6 +79,12 @@ def _status(job: Callable[[], int], workdir: Path) -> int:
 def _prepare(workdir: Path) -> None:
     logging.set_verbosity(logging.FATAL)  # Orbax tells of all it writes, and logs what it raises
     tune_cpu_allocator()
+    try:
+        str(workdir).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"--workdir={shown(workdir)}: its name is not UTF-8 in this locale, as JAX needs it"
+        ) from error
     settle_caches(workdir)
     enable_compilation_cache()
 

@@ -10,8 +10,10 @@ from tensorflow_datasets.core import constants
 
 import launch
 from diffusion_jax.data import load_dataset
+from diffusion_jax.run import run
 from diffusion_jax.system import runtime
 from diffusion_jax.system.files import path_of
+from tests.runs import tiny
 from tests.stores import in_memory
 
 
@@ -51,6 +53,12 @@ def test_a_cache_with_a_name_that_jax_does_not_take_is_not_used(tmp_path, monkey
     monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path))
     runtime.settle_caches(tmp_path / "run")
     assert runtime.cache_dir() == tmp_path / "run" / "cache" / "diffusion_jax"
+
+
+def test_a_workdir_with_such_a_name_is_refused(tmp_path: Path, capsys) -> None:
+    assert run(tiny(), tmp_path / "\udce9", "train") == 2
+    assert "its name is not UTF-8 in this locale, as JAX" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_home_no_folder_is_called_one(tmp_path: Path, monkeypatch, capsys) -> None:
