@@ -19,6 +19,7 @@ from diffusion_jax.evaluation.likelihood import (
 from diffusion_jax.evaluation.model import Evaluator, Model, Result, chosen, entry
 from diffusion_jax.metrics.intervals import normal, variance_of_mean
 from diffusion_jax.system.devices import in_batches
+from diffusion_jax.system.keys import make_key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Bits(Evaluator):
         result: Result = {}
         for split in ("heldout", "train"):
             each = chosen(model, split, self.num)
-            whole = model.params, dict(model.frozen), jax.random.key(model.seed)
+            whole = model.params, dict(model.frozen), make_key(model.seed)
             found = in_batches(program, whole, each, model.batch_size)
             evaluations = 6 * found.pop("solver_steps").max() + 3
             cost: dict[str, dict[str, Any]] = {

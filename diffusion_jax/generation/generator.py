@@ -14,6 +14,7 @@ from diffusion_jax.diffusion.process import Process
 from diffusion_jax.guidance.extrapolation import classifier_free
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.system.devices import in_batches
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.types import Array, Denoiser, Key, Params, Sampler
 
 
@@ -118,7 +119,7 @@ class Generator:
             lambda array: np.concatenate([array, np.repeat(array[-1:], extra, axis=0)]),
             (dict(request.cond), dict(request.given)),
         )
-        whole = params, jax.random.key(seed), float(request.scale), dict(request.frozen)
+        whole = params, make_key(seed), float(request.scale), dict(request.frozen)
 
         def draw(whole: Any, each: Any) -> tuple[Array, Array | None]:
             (params, key, scale, frozen), (index, (cond, given)) = whole, each

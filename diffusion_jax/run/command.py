@@ -17,6 +17,7 @@ from diffusion_jax.run.planning import plan
 from diffusion_jax.run.trained import Run, command
 from diffusion_jax.run.training import train, train_abreast
 from diffusion_jax.run.variations import chosen
+from diffusion_jax.system.keys import settle_generator
 from diffusion_jax.system.runtime import enable_compilation_cache, tune_cpu_allocator
 from diffusion_jax.training.checkpoint import CheckpointError
 from diffusion_jax.training.loop import TrainingError
@@ -65,6 +66,7 @@ def _prepare() -> None:
     logging.set_verbosity(logging.FATAL)  # Orbax tells of all it writes, and logs what it raises
     tune_cpu_allocator()
     enable_compilation_cache()
+    settle_generator()
 
 
 def _run_abreast(configs: Sequence[Config], workdirs: Sequence[Path]) -> int:

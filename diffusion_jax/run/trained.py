@@ -24,6 +24,7 @@ from diffusion_jax.generation.grid_search import Found, cached_times, optimise_t
 from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.models.flops import count_flops
 from diffusion_jax.system.devices import is_main
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import never_moved
 from diffusion_jax.training.snapshots import Snapshots
@@ -63,7 +64,7 @@ class Run:
         )
         with keyed("sample"):
             self.conditions.labels(np.arange(1))  # refuses bad ones before any time is spent
-        self.init_key, self.train_key = jax.random.split(jax.random.key(config.seed))
+        self.init_key, self.train_key = jax.random.split(make_key(config.seed))
         kept = config.train
         self.checkpoints = Checkpoints(
             workdir / "checkpoints", kept.keep_checkpoints, kept.keep_every, kept.keep_best

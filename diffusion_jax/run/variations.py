@@ -18,6 +18,7 @@ from diffusion_jax.generation.variations import between, inverted, renoised
 from diffusion_jax.run.sampling import sample, save_items
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import in_batches, is_main
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.pictures import save_gif, save_png
 
 ROWS = 4
@@ -68,7 +69,7 @@ def vary(run: Run) -> None:
         found = WAYS[settings.by](generator, params, key, batch, x_0, settings.strength)
         return codec.decode(frozen, found)
 
-    key = jax.random.key(asked.seed)
+    key = make_key(asked.seed)
     whole = model.params, key, kind.decode(original), request.scale, dict(model.frozen)
     each = request._replace(scale=None, frozen={})
     found = in_batches(program, whole, each, asked.batch_size)
@@ -92,7 +93,7 @@ def upscale(run: Run) -> None:
     low = opened("sample.upscale.image", asked.upscale.image, shape)
     model = run.trained()
     index = asked.first_index + np.arange(asked.num_images)
-    keys = sample_keys(jax.random.key(SEED), index)
+    keys = sample_keys(make_key(SEED), index)
     z_0 = np.broadcast_to(kind.decode(low), (len(index), *low.shape))
     cond = jax.device_get(jax.jit(condition.of_low)(z_0, keys))
     if asked.labels != "all":
@@ -153,7 +154,7 @@ def interpolate(run: Run) -> None:
         x_0 = between(generator, params, key, (ends[0], ends[1]), shares)
         return generator.codec.decode(whole.frozen, x_0)
 
-    key, rows = jax.random.key(asked.seed), max(1, min(asked.num_images, ROWS))
+    key, rows = make_key(asked.seed), max(1, min(asked.num_images, ROWS))
     numbers = asked.first_index + np.arange(2 * rows).reshape(rows, 2)
     found = [program(model.params, key, pair) for pair in numbers]
     if not is_main():
