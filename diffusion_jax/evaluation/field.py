@@ -22,6 +22,7 @@ from diffusion_jax.diffusion.mixture import exact_denoiser
 from diffusion_jax.diffusion.process import Gaussian, gaussian
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.evaluation.model import Evaluator, Model, Result, entry
+from diffusion_jax.generation.generator import check_finite
 from diffusion_jax.metrics.intervals import Estimate, normal, variance_of_mean, wilson
 from diffusion_jax.metrics.neighbours import two_nearest
 from diffusion_jax.report import fields
@@ -164,6 +165,8 @@ def _follow_particles(
         return sample(denoise, heun(schedule), times, x_T, {}, keys[: len(x_T)], every)
 
     walked = {name: one.run(follow, times, starts) for name, one in looked.items()}
+    x, numbers = walked["learned"][0], np.arange(len(starts))
+    check_finite(x, numbers, model.params, "Heun's method", ("sample.grid", "sample.t_max"))
     ends = {name: labels[two_nearest(x, x_0)[1][:, 0]] for name, (x, _) in walked.items()}
     if flat:
         side = 1.1 * float(np.abs(x_0).max())

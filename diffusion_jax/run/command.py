@@ -10,6 +10,7 @@ from absl import logging
 from diffusion_jax.data import DataError
 from diffusion_jax.from_config import Config, ConfigError, build
 from diffusion_jax.from_config.identity import check_workdir
+from diffusion_jax.generation.generator import SamplingError
 from diffusion_jax.models.weights import WeightsError
 from diffusion_jax.plan import TopologyError
 from diffusion_jax.run.evaluation import evaluate
@@ -24,7 +25,7 @@ from diffusion_jax.training.loop import TrainingError
 
 USER_ERRORS = (
     *(ConfigError, DataError, WeightsError),
-    *(CheckpointError, TrainingError, TopologyError),
+    *(CheckpointError, TrainingError, TopologyError, SamplingError),
 )
 
 

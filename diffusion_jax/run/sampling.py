@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_jax.data import Dataset
 from diffusion_jax.from_config.sampling import OPTIMISED
+from diffusion_jax.report.passports import differences
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.pictures import read_made_by, save_gif, save_png
@@ -18,7 +20,7 @@ TRIPLES = 4
 """Samples of a row, where each stands between two pictures."""
 
 
-def _shown(model: Trained) -> int:
+def shown_at_most(model: Trained) -> int:
     """Samples at most in a grid during training, and in the animation, as whole groups."""
     group = model.draws.guidance.group
     return max(model.run.parts.dataset.kind.shown // group, 1) * group
@@ -27,7 +29,7 @@ def _shown(model: Trained) -> int:
 def draw_grid(model: Trained, path: Path) -> np.ndarray:
     """Draws the first `Kind.shown` samples at most, saves them as a grid and returns it."""
     sample = model.run.config.sample
-    index = sample.first_index + np.arange(min(sample.num_images, _shown(model)))
+    index = sample.first_index + np.arange(min(sample.num_images, shown_at_most(model)))
     cond = model.run.conditions.cond(index)
     items, _ = model.items(sample.seed, index, cond)
     sheet = sheet_of(model.run, items, index, cond)
@@ -43,7 +45,7 @@ def draw_grid(model: Trained, path: Path) -> np.ndarray:
 def sheet_of(
     run: Run, items: np.ndarray, index: np.ndarray, cond: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-    """Samples from the first on as one picture: with texts a row for each, of its variants.
+    """Samples number `index` as one picture: with texts a row for each, of its variants.
 
     In red are texts that no training item has. Samples that are given pictures stand each between
     what it was given and the original.
@@ -55,14 +57,57 @@ def sheet_of(
     texts = conditions.texts
     if not texts:
         return dataset.kind.sheet(items, COLUMNS)
-    rows = min(len(texts), len(items))
-    columns = len(items) // rows
-    # Sample i is asked to show text i modulo their number.
-    by_text = items[: rows * columns].reshape(columns, rows, *items.shape[1:]).swapaxes(0, 1)
+    number = index % len(texts)  # of the text that each is asked to show
+    rows, counts = np.unique(number, return_counts=True)
+    white = dataset.kind.encode(np.ones(items.shape[1:]))
+    columns = int(np.max(counts))
+    cells = np.full((len(rows), columns, *items.shape[1:]), white, items.dtype)
+    for row, one, count in zip(cells, rows, counts, strict=True):
+        row[:count] = items[number == one]
     captions = dataset.splits["train"].captions
     known = set(captions.texts if captions else ())
-    unseen = [text not in known for text in texts[:rows]]
-    return dataset.kind.sheet(by_text.reshape(-1, *items.shape[1:]), columns, texts[:rows], unseen)
+    words = [texts[one] for one in rows]
+    unseen = [text not in known for text in words]
+    flat = cells.reshape(-1, *items.shape[1:])
+    return dataset.kind.sheet(flat, columns, words, unseen)
+
+
+def caption(run: Run, step: int) -> str:
+    """What is on `grid.png`, by its passport, in words; '' if it is not there."""
+    found = read_made_by(run.workdir / "samples" / "grid.png")
+    if found is None:
+        return ""
+    first, last = found["index"]
+    index = np.arange(first, last + 1)
+    made_by = {**run.made_by(step, run.config.sample.seed), **run.span(index)}
+    both = {"the results": {"passport": made_by}, "this picture": {"passport": found}}
+    if said := differences(both):
+        return f"Samples {first} to {last}, of other settings than the results: {'; '.join(said)}"
+    words, conditions, dataset = [f"Samples {first} to {last}"], run.conditions, run.parts.dataset
+    if run.generator and run.generator.guidance.group > 1:
+        words.append(f"in groups of {run.generator.guidance.group} that were denoised together")
+    if conditions.given:
+        words.append("each between what it was given and the original")
+    elif conditions.texts:
+        words.append(f"a row for each text, in red where no training {dataset.kind.noun} have it")
+    elif (labels := conditions.labels(index)) is not None:
+        words.append(_classes(labels, dataset))
+    return ", ".join(words)
+
+
+def _classes(labels: np.ndarray, dataset: Dataset) -> str:
+    """Which classes samples on a sheet are asked to show."""
+    asked = list(dict.fromkeys(labels.tolist()))
+    if asked == [-1]:
+        return "of no class"
+    names = [dataset.class_names[label] for label in asked]
+    if len(asked) == 1:
+        return f"all of class {names[0]}"
+    which = f"of {len(asked)} classes" if len(asked) > COLUMNS else f"of classes {', '.join(names)}"
+    columns = all(len(set(labels[column::COLUMNS])) == 1 for column in range(COLUMNS))
+    if dataset.kind.placed and columns and len(asked) == COLUMNS:
+        return f"{which}, a column for each"
+    return f"{which} in turn"
 
 
 def sample(run: Run, again: bool) -> None:
@@ -83,7 +128,7 @@ def sample(run: Run, again: bool) -> None:
         )
     strip = min(sample.strip, num_states)
     keep = (num_states - 1) // (strip - 1)
-    shown = _shown(model)
+    shown = shown_at_most(model)
 
     def part(rows: slice) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         return index[rows], {name: value[rows] for name, value in cond.items()}

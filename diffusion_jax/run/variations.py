@@ -72,11 +72,11 @@ def vary(run: Run) -> None:
     key = make_key(asked.seed)
     whole = model.params, key, kind.decode(original), request.scale, dict(model.frozen)
     each = request._replace(scale=None, frozen={})
-    found = in_batches(program, whole, each, asked.batch_size)
+    items = model.encoded(in_batches(program, whole, each, asked.batch_size), index)
     if not is_main():
         return
     about = {**run.span(index), "vary": settings.to_dict()}
-    _save(model, "variants", original, kind.encode(found), about)
+    _save(model, "variants", original, items, about)
 
 
 def upscale(run: Run) -> None:
@@ -104,12 +104,20 @@ def upscale(run: Run) -> None:
     items, _ = model.items(asked.seed, index, cond)
     if not is_main():
         return
-    about = {"prompts": list(asked.prompts)} if run.parts.task.reader else {}
-    about["given"] = asked.upscale.image
-    folder, of_each = run.workdir / "samples" / "upscaled", {"prompt": prompts} if prompts else {}
+    about: dict[str, Any] = {"given": asked.upscale.image}
+    if run.parts.task.reader:
+        about["prompts"] = list(asked.prompts)
+    folder, of_each = run.workdir / "samples" / "upscaled", {}
+    if "label" in cond:
+        of_each["label"] = cond["label"].tolist()
+    if prompts:
+        of_each["prompt"] = prompts
     save_items(run, folder, index, items, {**model.made_by(asked.seed), **about}, of_each)
     enlarged = low.repeat(factor, axis=0).repeat(factor, axis=1)
-    _save(model, "upscaled", enlarged, items, {**run.span(index), **about})
+    about |= run.span(index)
+    if "label" not in cond:
+        about.pop("labels", None)
+    _save(model, "upscaled", enlarged, items, about)
 
 
 def _save(
@@ -156,10 +164,11 @@ def interpolate(run: Run) -> None:
 
     key, rows = make_key(asked.seed), max(1, min(asked.num_images, ROWS))
     numbers = asked.first_index + np.arange(2 * rows).reshape(rows, 2)
-    found = [program(model.params, key, pair) for pair in numbers]
+    found = np.concatenate([program(model.params, key, pair) for pair in numbers])
+    items = model.encoded(found, np.repeat(numbers[:, 0], asked.frames))
+    items = items.reshape(rows, asked.frames, *kind.shape)
     if not is_main():
         return
-    items = kind.encode(np.stack([np.asarray(row) for row in found]))
     made_by = {**model.made_by(asked.seed), "interpolate": list(asked.interpolate)}
     folder = run.workdir / "samples"
     folder.mkdir(parents=True, exist_ok=True)

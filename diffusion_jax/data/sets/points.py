@@ -40,6 +40,7 @@ class Points(Kind):
 
     noun: ClassVar[str] = "points"
     shown: ClassVar[int] = 2000
+    placed: ClassVar[bool] = False
 
     def save(
         self, folder: Path, index: np.ndarray, items: np.ndarray, made_by: Sequence[Mapping]
