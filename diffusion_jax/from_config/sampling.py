@@ -42,7 +42,7 @@ OF_SCHEDULE = ("karras", "uniform_logsnr")
 """Grids that are stated in noise levels, and hence given the schedule first."""
 OPTIMISED = "optimised"
 """The grid that is searched for when there is a trained network."""
-LEAST_NOISE = 0.1  # over the signal, where sampling starts: of less the data would be left out
+MOST_SIGNAL = 10.0  # over the noise, where sampling starts from noise alone: more would be missed
 
 
 def make_sampler(config: Config, schedule: Schedule) -> Sampler:
@@ -120,11 +120,12 @@ def _grid(name: str, sample: Config, schedule: Schedule) -> Array:
             f"{same[0] + 1}: from t = {times[same[0]]:.6g} to {times[same[0] + 1]:.6g}; take fewer "
             "steps, or another grid for this schedule"
         )
-    noise = float(jnp.exp(-0.5 * schedule.logsnr(times[0])))
-    if noise < LEAST_NOISE:
+    signal = float(jnp.exp(0.5 * schedule.logsnr(times[0])))
+    if signal > MOST_SIGNAL:
         raise ConfigError(
             f"sample.grid={name!r} with sample.steps={sample.steps} and sample.t_max="
-            f"{sample.t_max} starts at t = {times[0]:.6g}, from noise alone, where it should be "
-            f"{noise:.2g} times the signal: take more steps, another grid or a larger sample.t_max"
+            f"{sample.t_max} starts from noise alone at t = {times[0]:.6g}, where there should be "
+            f"{signal:.2g} times more signal than noise; take more steps, another grid or a "
+            "larger sample.t_max"
         )
     return time_grids.resolved(schedule, times)

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.diffusion.process import gaussian
-from diffusion_jax.diffusion.time_grids import RESOLVED
 from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.types import Array, Key, Params
@@ -57,8 +56,7 @@ def inverted(
     """
     schedule = gaussian(generator.process).schedule
     noise_keys, keys = generator.keys(key, request.index)
-    first = jnp.maximum(FIRST, schedule.time_at(jnp.array(RESOLVED)))
-    times = jnp.linspace(generator.times[0], first, INVERSION_STEPS + 1)
+    times = jnp.linspace(generator.times[0], FIRST, INVERSION_STEPS + 1)
     down = dataclasses.replace(generator, sampler=heun(schedule), times=times)
     up = dataclasses.replace(down, times=times[::-1])
     x = schedule.alpha(times[-1]) * jnp.broadcast_to(x_0, (len(keys), *x_0.shape))

@@ -10,6 +10,7 @@ import numpy as np
 
 from diffusion_jax.data import Dataset
 from diffusion_jax.from_config.sampling import OPTIMISED
+from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.report.passports import differences
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import is_main
@@ -34,7 +35,7 @@ def draw_grid(model: Trained, path: Path) -> np.ndarray:
     items, _ = model.items(sample.seed, index, cond)
     sheet = sheet_of(model.run, items, index, cond)
     path.parent.mkdir(parents=True, exist_ok=True)
-    made_by = {**model.made_by(sample.seed), **model.run.span(index)}
+    made_by = {**model.made_by(sample.seed), **model.run.span(index, cond)}
     if sample.grid == OPTIMISED:
         made_by["grid"] = "uniform()"  # a search for each of these would take too long
     if is_main():
@@ -78,19 +79,20 @@ def caption(run: Run, step: int) -> str:
     if found is None:
         return ""
     first, last = found["index"]
-    index = np.arange(first, last + 1)
-    made_by = {**run.made_by(step, run.config.sample.seed), **run.span(index)}
+    index, conditions, dataset = np.arange(first, last + 1), run.conditions, run.parts.dataset
+    labels = conditions.labels(index)
+    made_by = {**run.made_by(step, run.config.sample.seed), **run.span(index, as_cond(labels))}
     both = {"the results": {"passport": made_by}, "this picture": {"passport": found}}
     if said := differences(both):
         return f"Samples {first} to {last}, of other settings than the results: {'; '.join(said)}"
-    words, conditions, dataset = [f"Samples {first} to {last}"], run.conditions, run.parts.dataset
+    words = [f"Samples {first} to {last}"]
     if run.generator and run.generator.guidance.group > 1:
         words.append(f"in groups of {run.generator.guidance.group} that were denoised together")
     if conditions.given:
         words.append("each between what it was given and the original")
     elif conditions.texts:
         words.append(f"a row for each text, in red where no training {dataset.kind.noun} have it")
-    elif (labels := conditions.labels(index)) is not None:
+    elif labels is not None:
         words.append(_classes(labels, dataset))
     return ", ".join(words)
 
@@ -116,7 +118,7 @@ def sample(run: Run, again: bool) -> None:
     index = sample.first_index + np.arange(sample.num_images)
     cond = run.conditions.cond(index)
     made_by = run.made_by(run.step_to_use(), sample.seed)
-    if not again and read_made_by(folder / "grid.png") == {**made_by, **run.span(index)}:
+    if not again and read_made_by(folder / "grid.png") == {**made_by, **run.span(index, cond)}:
         return
     model = run.trained()
     num_states = len(model.draws.times)
@@ -144,7 +146,7 @@ def sample(run: Run, again: bool) -> None:
         of_each["prompt"] = prompts
     save_items(run, folder / "images", index, items, made_by, of_each)
     states = states[np.linspace(0, len(states) - 1, strip).round().astype(int)]
-    span = {**made_by, **run.span(index)}
+    span = {**made_by, **run.span(index, cond)}
     save_png(folder / "trajectory.png", kind.strip(states, COLUMNS), span)
     save_gif(folder / "denoise.gif", [kind.sheet(state, COLUMNS) for state in states])
     # Last: it says that all of them are there.

@@ -178,9 +178,9 @@ class Run:
             **given,
         }
 
-    def span(self, index: np.ndarray) -> dict[str, Any]:
-        """What a picture of many samples says of their numbers and, if there are any, labels."""
-        labels = {"labels": self.config.sample.labels} if self.parts.dataset.num_classes else {}
+    def span(self, index: np.ndarray, cond: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """What a picture of many samples says of their numbers and, if they had any, labels."""
+        labels = {"labels": self.config.sample.labels} if "label" in cond else {}
         return {**labels, "index": [int(index[0]), int(index[-1])]}
 
     def cost(self, state: TrainState) -> str:

@@ -75,7 +75,7 @@ def vary(run: Run) -> None:
     items = model.encoded(in_batches(program, whole, each, asked.batch_size), index)
     if not is_main():
         return
-    about = {**run.span(index), "vary": settings.to_dict()}
+    about = {**run.span(index, cond), "vary": settings.to_dict()}
     _save(model, "variants", original, items, about)
 
 
@@ -114,10 +114,7 @@ def upscale(run: Run) -> None:
         of_each["prompt"] = prompts
     save_items(run, folder, index, items, {**model.made_by(asked.seed), **about}, of_each)
     enlarged = low.repeat(factor, axis=0).repeat(factor, axis=1)
-    about |= run.span(index)
-    if "label" not in cond:
-        about.pop("labels", None)
-    _save(model, "upscaled", enlarged, items, about)
+    _save(model, "upscaled", enlarged, items, {**run.span(index, cond), **about})
 
 
 def _save(

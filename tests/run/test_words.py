@@ -33,7 +33,7 @@ def made_run(dataset: Any, workdir: Path = Path(), group: int = 1, **asked: Any)
         generator=SimpleNamespace(guidance=SimpleNamespace(group=group)),
         made_by=lambda step, seed: {"checkpoint": step, "seed": seed, "steps": 4},
     )
-    run.span = lambda index: Run.span(run, index)
+    run.span = lambda index, cond: Run.span(run, index, cond)
     return run
 
 
@@ -94,10 +94,10 @@ def test_a_page_says_which_classes_are_seen(
     assert sampling.caption(run, 6) == ""
     index = first + np.arange(12)
     (tmp_path / "samples").mkdir()
-    path = tmp_path / "samples" / "grid.png"
-    save_png(path, np.zeros((4, 4, 1), np.uint8), {**run.made_by(6, 0), **run.span(index)})
+    path, span = tmp_path / "samples" / "grid.png", run.span(index, run.conditions.cond(index))
+    save_png(path, np.zeros((4, 4, 1), np.uint8), {**run.made_by(6, 0), **span})
     assert sampling.caption(run, 6).startswith(says)
-    assert ("labels" in run.span(index)) == (classes > 0)
+    assert ("labels" in span) == (classes > 0)
     # The picture may be older than the results.
     assert sampling.caption(run, 7) == (
         f"Samples {first} to {first + 11}, of other settings than the results: checkpoint differs: "
@@ -108,7 +108,7 @@ def test_a_page_says_which_classes_are_seen(
 def test_a_page_says_which_texts_and_groups_are_seen(tmp_path: Path) -> None:
     run = made_run(captioned_dataset(), tmp_path, group=4, prompts=PROMPTS)
     (tmp_path / "samples").mkdir()
-    made_by = {**run.made_by(6, 0), **run.span(np.arange(8))}
+    made_by = {**run.made_by(6, 0), **run.span(np.arange(8), {})}
     save_png(tmp_path / "samples" / "grid.png", np.zeros((4, 4, 1), np.uint8), made_by)
     assert sampling.caption(run, 6) == (
         "Samples 0 to 7, in groups of 4 that were denoised together, a row for each text, in red "
