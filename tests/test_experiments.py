@@ -200,6 +200,28 @@ def test_tables_of_samplers() -> None:
     assert any("tolerance 0.1 " in line for line in plot.table_of_adaptive(mine))
 
 
+def test_edges_of_samplers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Levels of noise that float32 does not hold, and steps over most of them at once."""
+    edges = experiment("samplers/edges")
+    monkeypatch.setattr(edges, "GRIDS", ("quadratic", "leading", "karras"))
+    steps = (1, 2, 3, 1000)
+    near = {"edm": ("ddim", "lms", "pndm", "ancestral"), "laplace": ("ddim", "dpmpp_sde_multistep")}
+    result: dict[str, Any] = {"steps": list(steps), "refused": {}}
+    for name, samplers in near.items():
+        schedule = edges.schedules()[name]
+        times, result["refused"][name] = edges.grids_of(schedule, steps)
+        found = {one: edges.look(one, schedule, times, steps) for one in samplers}
+        for by_grid in found.values():
+            for grid, distances in by_grid.items():
+                for far, ddim, num in zip(distances, found["ddim"][grid], steps, strict=True):
+                    assert far is None or edges.is_near(far, ddim, num)
+    assert list(result["refused"]["edm"]) == ["leading, 1"]
+    assert len(times["leading"][1000]) == 1001
+    said = result["refused"]["edm"]["leading, 1"]
+    assert said.startswith("sample.grid='leading' with sample.steps=1 and sample.t_max=1.0 starts")
+    assert list(result["refused"]["laplace"]) == ["karras, 1000"]
+
+
 def test_samplers_of_others() -> None:
     theirs = experiment("samplers/theirs")
     schedule = Cosine()
