@@ -1,5 +1,7 @@
 """Trains, samples and evaluates, or says what it would do: flags -> config -> run."""
 
+import io
+import os
 import sys
 from pathlib import Path
 
@@ -85,6 +87,11 @@ NOT_OF_A_SWEEP = (
 
 def parse(argv: list[str]) -> list[str]:
     """Parses the flags and loads the config; a mistake in them is one line."""
+    _open_streams()
+    # No shell expands the `~` of --config=~/FILE.
+    argv = [
+        f"--config={os.path.expanduser(a[9:])}" if a.startswith("--config=~") else a for a in argv
+    ]
     try:
         rest = flags.FLAGS(argv)
         if CONFIG.value is None:
@@ -97,16 +104,30 @@ def parse(argv: list[str]) -> list[str]:
     return rest
 
 
+def _open_streams() -> None:
+    """Makes stdout and stderr take any text, whatever the locale, and where they are closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(argv: list[str]) -> None:
     """Runs one config."""
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    try:
+        import jax  # noqa: F401
+    except ValueError as error:  # JAX reads the environment when it is imported
+        sys.exit(f"error: {error}")
     if SWEEP.value is not None:
         sys.exit(_sweep(SWEEP.value, name))
     from diffusion_jax import run  # not at the top: --help is instant
     from diffusion_jax.system import processes
 
     _shortcuts(argv[1:])
-    workdir = Path(WORKDIR.value or Path("runs") / name)
+    workdir = _workdir(Path("runs") / name)
     together = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, MULTIHOST.value)
     try:
         with processes.joined(*together):
@@ -115,18 +136,22 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
 
 
+def _workdir(default: Path) -> Path:
+    """The folder of --workdir."""
+    from diffusion_jax.system.files import path_of
+
+    try:
+        return path_of(WORKDIR.value or default)
+    except OSError as error:
+        sys.exit(f"error: --workdir={WORKDIR.value}: {error.strerror}")
+
+
 def _shortcuts(rest: list[str]) -> None:
     """Flags that stand for settings of the config."""
     sample = CONFIG.value.sample
     prompts = list(PROMPT.value or ())
     if PROMPTS.value is not None:
-        try:
-            text = Path(PROMPTS.value).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            sys.exit(f"error: --prompts={PROMPTS.value}: {error}")
-        prompts += [line for line in map(str.strip, text.splitlines()) if line]
-        if not prompts:
-            sys.exit(f"error: --prompts={PROMPTS.value}: there is no text in it")
+        prompts += _prompts_in(PROMPTS.value)
     if prompts:
         sample.prompts = tuple(prompts)
     asked = len(prompts) or (UPSCALE.value is not None)
@@ -138,21 +163,53 @@ def _shortcuts(rest: list[str]) -> None:
         if len(rest) != 1:
             sys.exit("error: --interpolate needs two texts, --interpolate A B")
         sample.interpolate = (INTERPOLATE.value, *rest)
+        prompts += sample.interpolate
     elif rest:
         sys.exit(f"error: {rest[0]!r} is no flag; settings are given as --config.group.key=value")
+    _check_texts([*prompts, sample.negative, WORKDIR.value or ""])
+
+
+def _check_texts(texts: list[str]) -> None:
+    """Ends in one line if a text, or the name of a run, came in another encoding than UTF-8."""
+    from diffusion_jax.system.texts import shown
+
+    if wrong := [shown(text) for text in texts if shown(text) != text]:
+        sys.exit(f"error: '{wrong[0]}' is not UTF-8")
+
+
+def _prompts_in(file: str) -> list[str]:
+    """The lines of a file that are not empty; a file without any ends in one line."""
+    from diffusion_jax.system.files import path_of
+    from diffusion_jax.system.texts import read_text
+
+    try:
+        text = read_text(path_of(file))
+    except OSError as error:
+        sys.exit(f"error: --prompts={file}: {error.strerror}")
+    except ValueError as error:
+        sys.exit(f"error: --prompts={file}: {error}")
+    prompts = [line for line in map(str.strip, text.split("\n")) if line]
+    return prompts or sys.exit(f"error: --prompts={file}: there is no text in it")
 
 
 def _sweep(words: str, name: str) -> int:
     """Runs a sweep; returns the exit status."""
     from diffusion_jax.sweep.command import Options, default_folder, run_sweep
+    from diffusion_jax.system.files import in_store
 
     for flag in NOT_OF_A_SWEEP:
         if flags.FLAGS[flag].present:
             sys.exit(f"error: --{flag} does not go with --sweep")
-    folder = Path(WORKDIR.value) if WORKDIR.value else default_folder(words, name)
+    folder = _workdir(default_folder(words, name))
+    if in_store(folder):
+        sys.exit(f"error: --workdir={folder}: a sweep needs a folder on a disk")
     how = (WORKERS.value, TOGETHER.value, PART.value, SUBMIT.value, MAX_RUNS.value, UNIT.value)
     return run_sweep(words, CONFIG.value, folder, Options(*how))
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    try:
+        app.run(main, flags_parser=parse)
+    except KeyboardInterrupt:  # where no part that can say more of it has begun
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -16,13 +16,17 @@ def get_config() -> ConfigDict:
     # digits | fashion_mnist | emoji | folder | any TFDS name; points in the plane: spiral | moons |
     # pinwheel | eight_gaussians | swan
     c.data.name = "digits"
-    c.data.dir = ""  # folder: its path; others: TFDS's data_dir ("": TFDS's own default)
+    # folder: its path, also gs://... or s3://...; others: TFDS's data_dir ("": TFDS's own default)
+    c.data.dir = ""
     c.data.manual_dir = ""  # files fetched by hand, for the builders that need them
     c.data.image_size = 0  # resize (shorter side) and crop to this; 0: as stored (emoji: 32)
+    # Of TFDS a name or a slice, train[:90%]; of a folder a sub-folder, or one with another of the
+    # usual names where these are left as they are (training, validation, val, dev, ...).
     c.data.train_split = "train"
     c.data.heldout_split = "test"
-    c.data.heldout_fraction = 0.1  # folder: share of the images that is held out
-    c.data.caption_key = ""  # where metadata.jsonl or a TFDS set has captions; "": the usual names
+    c.data.heldout_fraction = 0.1  # folder without two splits: share of the images held out
+    # Where metadata of a folder or a TFDS set has captions; "": the usual names; "none": nowhere
+    c.data.caption_key = ""
     c.data.flip = False  # random mirroring in training, where both are as likely
     c.data.in_memory = "auto"  # auto (if it is small) | always | never
     c.data.num_workers = 0  # worker processes that read and decode, for data not in memory

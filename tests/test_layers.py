@@ -157,3 +157,20 @@ def test_imports_inside_of_functions_are_told_apart():
     tree = ast.parse("try:\n    import a.b\nexcept E:\n    pass\ndef f():\n    import c")
     assert imports(tree) == {"a.b", "c"}
     assert imports(tree, anywhere=False) == {"a.b"}
+
+
+@pytest.mark.parametrize(
+    ("words", "places"),
+    [
+        ("expanduser", {"data/sets/tfds_sets.py"}),
+        ("Image.open(", {"data/images.py", "data/sets/emoji_pictures.py", "sweep/figures.py"}),
+    ],
+)
+def test_what_people_give_is_opened_in_one_place(words, places):
+    """Paths by `path_of`, pictures by `open_picture`; the others open what the project made."""
+    found = {
+        path.relative_to(ROOT / PACKAGE).as_posix()
+        for path in FILES
+        if path.is_relative_to(ROOT / PACKAGE) and words in path.read_text()
+    }
+    assert {name for name in found if not name.startswith("system/")} <= places

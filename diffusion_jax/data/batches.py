@@ -1,9 +1,15 @@
 """The endless stream of training batches that is drawn from a data set."""
 
 import functools
+import multiprocessing
+import multiprocessing.connection
 import os
+import signal
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any
 
 import grain
@@ -15,6 +21,7 @@ from diffusion_jax.data.dataset import Dataset, Split
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.kind import Kind
 from diffusion_jax.system.arguments import checked
+from diffusion_jax.system.signals import SIGNALS
 from diffusion_jax.types import Embed
 
 
@@ -92,17 +99,35 @@ class _BatchIterator(grain.DatasetIterator):
         self._inner: grain.DatasetIterator | None = None
 
     def __next__(self) -> dict[str, Any]:
-        if self._inner is None:
-            rest = grain.MapDataset.source(self._batches)[self._next_index :]
-            stream = rest.to_iter_dataset(self._read)
-            if self._num_workers:
-                if not flags.FLAGS.is_parsed():  # Grain reads its flags to start workers
-                    flags.FLAGS.mark_as_parsed()
-                stream = stream.mp_prefetch(grain.MultiprocessingOptions(self._num_workers))
-            self._inner = iter(stream)
-        batch = next(self._inner)
+        try:
+            batch = self._next()
+        except RuntimeError as error:
+            if "Worker process was terminated" not in str(error):
+                raise
+            raise DataError(
+                "a process that reads data (data.num_workers) was ended from outside, as a system "
+                "does that runs out of memory"
+            ) from error
         self._next_index += 1
         return batch
+
+    def _next(self) -> dict[str, Any]:
+        if self._inner is not None:
+            return next(self._inner)
+        rest = grain.MapDataset.source(self._batches)[self._next_index :]
+        stream = rest.to_iter_dataset(self._read)
+        if self._num_workers:
+            if not flags.FLAGS.is_parsed():  # Grain reads its flags to start workers
+                flags.FLAGS.mark_as_parsed()
+            # Of memory that Python takes back at the end, the batch at hand among it.
+            sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
+            workers = grain.MultiprocessingOptions(self._num_workers)
+            stream = stream.mp_prefetch(workers, _end_with_main)
+        self._inner = iter(stream)
+        # Workers come with the first batch, and are deaf as the thread is that starts them: they
+        # shall not die of a Ctrl-C or a scheduler's signal while the main process saves.
+        with ThreadPoolExecutor(1, initializer=_hear_no_signal) as thread:
+            return thread.submit(next, self._inner).result()
 
     def describe(self, index: int) -> str:
         """Which items batch number `index` of all processes has, in words."""
@@ -130,6 +155,24 @@ class _BatchIterator(grain.DatasetIterator):
         if self._inner is not None:
             self._inner.close()
             self._inner = None
+
+
+def _hear_no_signal() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    resource_tracker.ensure_running()  # which lets some of them in again
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _end_with_main(worker: int, workers: int) -> None:
+    """Ends a worker when the main process is gone, however that ended."""
+
+    def watch() -> None:
+        main = multiprocessing.parent_process()
+        assert main is not None  # in a worker
+        multiprocessing.connection.wait([main.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @checked(

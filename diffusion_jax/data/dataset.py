@@ -10,9 +10,12 @@ from diffusion_jax.data.kind import Kind
 from diffusion_jax.data.sources import ArraySource, Items, Source, read_all
 from diffusion_jax.system.arguments import checked
 
+NO_CAPTIONS = "none"
+"""The `caption_key` of those who want none."""
+
 
 @dataclass(frozen=True)
-@checked(image_size="[0, inf)", heldout_fraction="[0, 1)")
+@checked(image_size="[0, inf)", heldout_fraction="[0, 1)", channels=(0, 1, 3))
 class Options:
     """Which data set is asked for, and how it is read."""
 
@@ -27,11 +30,15 @@ class Options:
     # side in pixels to which images are resized (shorter side, antialiased) and cropped (centre); 0
     # keeps them as stored, and they must be alike. `emoji` are drawn at this side, 0 being 32.
     image_size: int = 0
-    train_split: str = "train"  # TFDS split (name or slice, `train[:90%]`), or sub-folder
-    heldout_split: str = "test"  # TFDS split, or sub-folder, to hold out
+    # TFDS split (name or slice, `train[:90%]`), or sub-folder; a folder's may have another of the
+    # usual names instead of these
+    train_split: str = "train"
+    heldout_split: str = "test"
     heldout_fraction: float = 0.1  # in [0, 1); what a folder without such sub-folders holds out
-    # where a folder's `metadata.jsonl` or a TFDS set has its captions; '' finds the usual names
+    # where a folder's metadata or a TFDS set has its captions; '' finds the usual names, 'none' has
+    # them left alone
     caption_key: str = ""
+    channels: int = 0  # of a folder's images: 1 is grey, 3 colour; 0: 1 if all of them are grey
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +72,9 @@ class Dataset:
     # tells this data from any other, to key caches of what was computed from it: a hash of all
     # items and labels for sets in memory, else of what the files are; and of the captions
     fingerprint: str = ""
+    # a sentence each on how the data were taken, where another way was as likely, and on what of
+    # them is left out
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

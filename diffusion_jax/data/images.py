@@ -1,14 +1,50 @@
 """Images: pictures on disk to uint8 arrays of one shape, and uint8 to floats and back."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
+from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.kind import Kind
-from diffusion_jax.system.pictures import captioned, save_png, tile
+from diffusion_jax.system.files import each_file, in_store
+from diffusion_jax.system.pictures import captioned, opened, save_png, tile
+from diffusion_jax.system.stores import StoreError
+from diffusion_jax.system.texts import shown
+
+MAX_PIXELS = 2**28  # of a picture that is read: 1 GiB once decoded
+Image.MAX_IMAGE_PIXELS = None  # that limit holds, and not Pillow's, which large photographs exceed
+# On parts of a file that are not looked at; they name no file.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+ORIENTATION = 0x0112  # in EXIF
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How a picture is turned, by its orientation in EXIF."""
+MODES = {1: "L", 3: "RGB"}
+"""Of Pillow, by the number of channels."""
+FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "PSD"),
+    *("QOI", "SGI", "TGA", "TIFF", "WEBP"),
+)
+"""Of pictures made of pixels, as people keep them; not pages, films and drawings."""
+
+
+def suffixes() -> frozenset[str]:
+    """What names of files in `FORMATS` end in, such as `.png`, of those that Pillow reads here."""
+    known = Image.registered_extensions()  # makes Pillow look for its parts
+    readable = {*Image.OPEN, "MPO"}  # MPO is found out by the reader of JPEG
+    return frozenset(end for end, name in known.items() if name in FORMATS and name in readable)
 
 
 class Images(Kind):
@@ -34,8 +70,11 @@ class Images(Kind):
         self, folder: Path, index: np.ndarray, items: np.ndarray, made_by: Sequence[Mapping]
     ) -> None:
         """A PNG each."""
-        for number, image, about in zip(index, items, made_by, strict=True):
-            save_png(folder / f"{number:06d}.png", image, about)
+        whose = {
+            folder / f"{number:06d}.png": (image, about)
+            for number, image, about in zip(index, items, made_by, strict=True)
+        }
+        each_file(lambda path: save_png(path, *whose[path]), list(whose))
 
     def sheet(
         self,
@@ -68,15 +107,27 @@ def to_uint8(images: Any) -> np.ndarray:
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Resizes the shorter side to `size` pixels with antialiasing and crops the centre square."""
+    """Resizes the shorter side to `size` pixels with antialiasing and crops the centre square.
+
+    Raises:
+        ValueError: of so long and thin a picture, that would be more than `MAX_PIXELS`.
+    """
     width, height = image.size
     if (width, height) == (size, size):
         return image
-    scale = size / min(width, height)
-    shape = max(size, round(width * scale)), max(size, round(height * scale))
+    shape = _resized(width, height, size)
     image = image.resize(shape, Image.Resampling.LANCZOS)
     left, top = (shape[0] - size) // 2, (shape[1] - size) // 2
     return image.crop((left, top, left + size, top + size))
+
+
+def _resized(width: int, height: int, size: int) -> tuple[int, int]:
+    """The sides before the crop."""
+    scale = size / min(width, height)
+    shape = max(size, round(width * scale)), max(size, round(height * scale))
+    if shape[0] * shape[1] > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels are too long and thin to be made {size} wide")
+    return shape
 
 
 def resize_array(image: np.ndarray, size: int) -> np.ndarray:
@@ -87,59 +138,121 @@ def resize_array(image: np.ndarray, size: int) -> np.ndarray:
     return np.stack([np.asarray(c) for c in channels], axis=-1)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Turns a picture upright and into RGB: grey is repeated, alpha is laid on white.
+@contextlib.contextmanager
+def open_picture(path: Path) -> Iterator[Image.Image]:
+    """A picture, to be read in a block. All pictures of people are opened here.
+
+    Raises:
+        DataError: `FILE cannot be read: why`, of the file and of all that fails in the block.
+    """
+    try:
+        if not in_store(path) and path.exists() and not path.is_file():  # a pipe waits
+            raise ValueError("it is a folder" if path.is_dir() else "it is not a file")
+        with opened(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                most = int(MAX_PIXELS**0.5)
+                raise ValueError(
+                    f"{image.width} x {image.height} pixels are more than {most} x {most}"
+                )
+            yield image
+    except StoreError:
+        raise
+    except Exception as error:  # Pillow raises almost anything for a broken file
+        reason = getattr(error, "strerror", None) or str(error) or "it is damaged"
+        if isinstance(error, UnidentifiedImageError):  # its message has the path
+            reason = "it is no picture" if path.read_bytes() else "it is empty"
+        if isinstance(error, MemoryError):
+            reason = "it does not fit in memory"
+        raise DataError(f"{shown(path)} cannot be read: {reason}") from error
+
+
+def converted(image: Image.Image, channels: int = 3) -> Image.Image:
+    """Turns a picture upright and into RGB or, of 1 channel, grey; alpha is laid on white.
 
     Raises:
         ValueError: for 32-bit pixels, whose range no file states.
     """
-    image = ImageOps.exif_transpose(image)
-    _check_range(image)
-    if image.mode.startswith("I;16"):  # Pillow's own conversion clips instead of scaling
+    image.load()  # TIFF is turned by that
+    turn, wide = _turn(image), image.format == "PPM" and image.mode == "I"
+    if image.mode in ("I", "F") and not wide:
+        raise ValueError(f"pixels of mode {image.mode} have no known range")
+    if wide or image.mode.startswith("I;16"):  # Pillow's own conversion clips instead of scaling
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if turn is not None:
+        image = image.transpose(turn)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    mode = MODES[channels]
+    return image if image.mode == mode else image.convert(mode)
 
 
-def read_image(path: Path, size: int) -> np.ndarray:
-    """Reads a picture as uint8 [H, W, 3], or [size, size, 3] if `size` is not 0."""
-    with Image.open(path) as image:
-        rgb = to_rgb(image)
-        return np.asarray(resize_and_crop(rgb, size) if size else rgb)
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """How a loaded picture is turned; EXIF that cannot be read turns none, as in viewers."""
+    try:
+        return UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # from `struct`, or of a value that is no number
+        return None
+
+
+def read_image(path: Path, size: int, channels: int = 3) -> np.ndarray:
+    """Reads a picture as uint8 [H, W, C], or [size, size, C] if `size` is not 0.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    with open_picture(path) as image:
+        image = converted(image, channels)
+        array = np.asarray(resize_and_crop(image, size) if size else image)
+        return array[..., None] if channels == 1 else array
 
 
 def open_image(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Reads a picture as uint8 of a `shape` [H, W, C], resized and cropped, grey where C is 1."""
+    """Reads a picture as uint8 of a `shape` [H, W, C], resized and cropped, grey where C is 1.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     height, width, channels = shape
-    image = read_image(path, max(height, width))
+    image = read_image(path, max(height, width), channels)
     top, left = (len(image) - height) // 2, (len(image) - width) // 2
-    image = image[top : top + height, left : left + width]
-    if channels == 1:
-        image = np.asarray(Image.fromarray(image).convert("L"))[..., None]
-    return image
+    return image[top : top + height, left : left + width]
 
 
-def upright_size(path: Path) -> tuple[int, int]:
-    """The (height, width) of a picture once upright, after decoding all of it.
+class Look(NamedTuple):
+    """What a picture is, once upright."""
+
+    height: int
+    width: int
+    grey: bool  # whether it has no colour, nor transparency that another picture may have
+
+
+def look_at(path: Path, size: int) -> Look:
+    """Decodes all of a picture, and sees that it can be resized to `size`, if that is not 0.
 
     A header alone does not show that a file was cut short. JPEG is decoded at an eighth of its
     size, which reads every byte at a fraction of the time.
 
     Raises:
-        Exception: whatever Pillow raises for a file that it cannot decode.
+        DataError: the file cannot be read.
     """
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         width, height = image.size
-        if image.getexif().get(0x0112, 1) >= 5:  # orientations 5 to 8 lie on their side
-            width, height = height, width
         image.draft(None, (1, 1))
         image.load()
-        _check_range(image)
-    return height, width
+        if _turn(image) in map(UPRIGHT.get, (5, 6, 7, 8)):  # which lie on their side
+            width, height = height, width
+        pixel = image.crop((0, 0, 1, 1))
+        pixel.format = image.format
+        converted(pixel)
+        if size:
+            _resized(width, height, size)
+        return Look(height, width, _is_grey(image))
 
 
-def _check_range(image: Image.Image) -> None:
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode} have no known range")
+def _is_grey(image: Image.Image) -> bool:
+    """Whether a picture is grey, also where it is stored as RGB."""
+    if image.mode != "RGB":
+        return image.mode in ("1", "L", "LA", "I") or image.mode.startswith("I;16")
+    few = image.resize((16, 16), Image.Resampling.NEAREST)  # nearly always enough to see colour
+    return all(bool((pixels == pixels[..., :1]).all()) for pixels in map(np.asarray, (few, image)))

@@ -1,5 +1,6 @@
 """Data sets by name."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -45,6 +46,8 @@ def load_dataset(name: str, *, memory: bool | None = None, **options: Any) -> Da
         held = [s.source for s in splits.values() if isinstance(s.source, ArraySource)]
         if len(held) == len(splits):
             fingerprint = content_hash(*(a for s in held for a in (s.items, s.labels)))
+    for note in found.notes:
+        logging.getLogger(__name__).warning("%s: %s", options.get("data_dir") or name, note)
     for split in splits.values():
         if split.captions is not None:
             fingerprint = content_hash(fingerprint, *vars(split.captions).values())

@@ -10,8 +10,11 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.images import read_image, resize_array
 from diffusion_jax.data.kind import Kind
+from diffusion_jax.system.files import each_file
+from diffusion_jax.system.texts import shown
 
 CHUNK = 256  # items read at once when a whole source is
 Items = tuple[np.ndarray, np.ndarray]  # As stored [B, *shape], and labels int32 [B]
@@ -50,20 +53,28 @@ class ArraySource:
 
 @dataclass(frozen=True, eq=False)
 class FileSource:
-    """Image files decoded on access, as uint8 [H, W, 3]."""
+    """Image files decoded on access, as uint8 [H, W, C]."""
 
     root: Path  # folder that `names` are relative to
     names: Sequence[str]  # relative paths [N]
     labels: np.ndarray  # class of each file, int32 [N]
     size: int  # side in pixels of the square that images are resized and cropped to; 0 as stored
+    shape: tuple[int, ...]  # of all of them
     resident: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.names)
 
     def gather(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Items:
-        images = [read_image(self.root / self.names[i], self.size) for i in rows]
-        return np.stack(images), self.labels[rows]
+        paths = [self.root / self.names[i] for i in rows]
+        return np.stack(each_file(self._read, paths)), self.labels[rows]
+
+    def _read(self, path: Path) -> np.ndarray:
+        image = read_image(path, self.size, self.shape[-1])
+        if image.shape != self.shape:
+            sides = " x ".join(map(str, image.shape[:2]))
+            raise DataError(f"{shown(path)} has changed: it is now of {sides} pixels")
+        return image
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,5 +124,5 @@ def content_hash(*parts: Any) -> str:
 
 def draw(*words: str) -> float:
     """A number in [0, 1) that depends on the words alone."""
-    digest = hashlib.sha256(" ".join(words).encode()).digest()
+    digest = hashlib.sha256(" ".join(words).encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

@@ -11,6 +11,7 @@ import numpy as np
 from diffusion_jax.data import DataError
 from diffusion_jax.metrics.frechet import Moments
 from diffusion_jax.system.cache import cached
+from diffusion_jax.system.files import local_copy
 
 # Names of mean and covariance: as pytorch-fid and guided-diffusion write them, and another.
 KEYS = (("mu", "sigma"), ("ref_mu", "ref_sigma"))
@@ -34,7 +35,7 @@ def read_statistics(path: Path) -> Statistics:
         return DataError(f"evaluate.reference={path}: {what}")
 
     try:
-        with np.load(path) as file:
+        with local_copy(path) as here, np.load(here) as file:
             there = list(file)
             names = next((pair for pair in KEYS if set(pair) <= set(there)), ())
             arrays = [np.asarray(file[name], np.float64) for name in names]

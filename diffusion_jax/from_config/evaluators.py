@@ -74,7 +74,7 @@ def _names(config: Config, means: Means) -> Evaluator:
     splits, settings = means.dataset.splits, config.evaluate.names
     if splits["train"].captions is None:
         raise ConfigError(f"evaluate.names: data.name={means.dataset.name!r} has no captions")
-    asked = {"train": splits["train"]}
+    asked = {config.data.train_split: splits["train"]}
     if splits["heldout"].captions is not None and len(splits["heldout"]):
         asked[config.data.heldout_split] = splits["heldout"]
     for name in settings.splits:

@@ -9,6 +9,7 @@ from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.evaluation.pretrained import PRETRAINED, load_pretrained, packaged
 from diffusion_jax.evaluation.references import Statistics, read_statistics
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, weights_path
+from diffusion_jax.system.files import path_of
 
 OWN, JUDGE, ENTRIES = "classifier", "judge", "entries"
 EXTRACTORS = (OWN, JUDGE, ENTRIES, *PRETRAINED)
@@ -38,7 +39,7 @@ def statistics_of(config: Config) -> Statistics | None:
         DataError: one sentence on what is wrong with the file.
     """
     file = config.evaluate.reference
-    return read_statistics(Path(file).expanduser()) if file else None
+    return read_statistics(path_of(file)) if file else None
 
 
 def make_extractor(

@@ -20,7 +20,12 @@ from diffusion_jax.from_config.gaussian import gaussian
 from diffusion_jax.from_config.task import Task
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.training.ema import Average
-from diffusion_jax.training.optimizer import DECAYS, learning_rate_schedule, make_optimizer
+from diffusion_jax.training.optimizer import (
+    DECAYS,
+    check_optimizer,
+    learning_rate_schedule,
+    make_optimizer,
+)
 from diffusion_jax.training.parallel import Parallel, Replicated, Sharded
 from diffusion_jax.training.state import abstract_state
 from diffusion_jax.training.step import TrainStep, make_train_step
@@ -74,9 +79,11 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     task = make_task(dataset)
     check_metrics(config, task, dataset.kind)
     try:
-        abstract_state(task.init, optimizer, averages)
+        state = abstract_state(task.init, optimizer, averages)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    with keyed(f"optimizer.name={config.optimizer.name!r}"):
+        check_optimizer(optimizer, state.params)
     return Parts(dataset, task, optimizer, averages)
 
 
@@ -105,13 +112,16 @@ def _one_optimizer(
                 settings.learning_rate, steps, settings.warmup_steps, settings.decay
             )
             return make_optimizer(settings.name, rate, **whole, **options)
-    except (AttributeError, TypeError) as error:
+    except AttributeError as error:
         known = [n for n in (*dir(optax), *dir(optax.contrib)) if n.islower() and n[0] != "_"]
         near = ", ".join(difflib.get_close_matches(settings.name, known, 3))
         raise ConfigError(
-            f"{key}.name={settings.name!r} is no optimizer of optax or optax.contrib with the "
-            f"settings {dict(options)}; close: {near or 'adam, adamw, sgd, lion'}"
+            f"{key}.name={settings.name!r} is no optimizer of optax or optax.contrib; close: "
+            f"{near or 'adam, adamw, sgd, lion'}"
         ) from error
+    except TypeError as error:
+        given = f"the settings {dict(options)}" if options else "its own defaults"
+        raise ConfigError(f"{key}.name={settings.name!r} with {given}: {error}") from error
 
 
 def make_step(config: ConfigDict, parts: Parts, axis_name: str | None = None) -> TrainStep:

@@ -1,12 +1,11 @@
 """What reads texts, from the group `text`."""
 
-from pathlib import Path
-
 from diffusion_jax.data import Dataset
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, weights_path
 from diffusion_jax.models.bert import Bert
 from diffusion_jax.models.clip import ACTIVATIONS, TextTower
 from diffusion_jax.models.weights import packaged_file
+from diffusion_jax.system.files import path_of
 from diffusion_jax.text import (
     BYTE_END,
     BYTE_VOCABULARY,
@@ -37,7 +36,7 @@ def make_text_encoder(config: Config) -> TextEncoder | None:
     package = FROZEN[text.name]
     installed = packaged_file(package, MINILM_FILE)
     weights = weights_path(config, "text.name", installed, MINILM_FILE, package)
-    asked = Path(text.tokenizer).expanduser() if text.tokenizer else weights.parent
+    asked = path_of(text.tokenizer) if text.tokenizer else weights.parent
     places = [asked / file for file in TOKENISERS] if asked.is_dir() else [asked]
     found = next((place for place in places if place.is_file()), None)
     if found is None:

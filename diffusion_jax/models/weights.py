@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.system.files import local_copy
+
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 DTYPES: dict[str, Any] = {
     "FloatStorage": np.float32,
@@ -102,7 +104,8 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """
     kind = "safetensors" if path.suffix == ".safetensors" else "weights that torch.save wrote"
     try:
-        return _read_safetensors(path) if kind == "safetensors" else _read_pickled(path)
+        with local_copy(path) as here:
+            return _read_safetensors(here) if kind == "safetensors" else _read_pickled(here)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     except OSError:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from diffusion_jax.system.files import written_whole
+
 
 def plot_curves(metrics: Path, out: Path) -> float:
     """Draws the loss over steps and the held-out error by noise level; seconds spent in training.
@@ -50,4 +52,5 @@ def _draw(
             right.plot(*zip(*sorted(levels), strict=True), "o-", label=f"step {row['step']:.0f}")
         right.set(xlabel="t (0 clean, 1 noise)", ylabel="held-out squared error", yscale="log")
         right.legend()
-    figure.savefig(out, dpi=110)
+    with written_whole(out) as part:
+        figure.savefig(part, format="png", dpi=110)

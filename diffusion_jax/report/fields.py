@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from diffusion_jax.system.files import written_whole
 from diffusion_jax.system.pictures import save_gif, tile
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7f6a00", "#666666")
@@ -47,7 +48,8 @@ def draw(path: Path, rows: Mapping[str, Sequence[Panel]], parts: Sequence[str] =
         axes[0, 0].plot([], [], "o", color=_colour(label), label=part)
     if parts:
         figure.legend(loc="outside lower center", ncols=8, frameon=False)
-    figure.savefig(path, dpi=80)
+    with written_whole(path) as whole:
+        figure.savefig(whole, format="png", dpi=80)
 
 
 def _draw(figure: Any, axis: Any, panel: Panel) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jax
 from absl import logging
 
 from diffusion_jax.data import DataError
@@ -18,14 +19,15 @@ from diffusion_jax.run.planning import plan
 from diffusion_jax.run.trained import Run, command
 from diffusion_jax.run.training import train, train_abreast
 from diffusion_jax.run.variations import chosen
+from diffusion_jax.system.devices import DevicesError, check_devices
 from diffusion_jax.system.keys import settle_generator
-from diffusion_jax.system.runtime import enable_compilation_cache, tune_cpu_allocator
+from diffusion_jax.system.runtime import enable_compilation_cache, settle_caches, tune_cpu_allocator
 from diffusion_jax.training.checkpoint import CheckpointError
 from diffusion_jax.training.loop import TrainingError
 
 USER_ERRORS = (
     *(ConfigError, DataError, WeightsError),
-    *(CheckpointError, TrainingError, TopologyError, SamplingError),
+    *(CheckpointError, DevicesError, TrainingError, TopologyError, SamplingError),
 )
 
 
@@ -33,7 +35,7 @@ def run(config: Config, workdir: Path, mode: str, topology: str = "") -> int:
     """Does what `mode` says; returns the exit status.
 
     0: done; 2: a mistake of the user's, or a disk that is full or closed, in one line on stderr;
-    128 + the number of the signal that ended it, that is 130 for Ctrl-C and 143 for SIGTERM.
+    128 + the number of the signal that ended it: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
 
     With mode "plan" `topology` names the devices to plan for, those that are there if ''.
     """
@@ -56,6 +58,14 @@ def _status(job: Callable[[], int], workdir: Path) -> int:
         message = str(error)
     except OSError as error:
         message = f"{error.filename or workdir}: {error.strerror or error}"
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        line = str(error).partition("\n")[0]
+        message = (
+            f"the devices' memory is full ({line}): lower train.batch_size or sample.batch_size, "
+            "or raise train.accumulate; --mode plan says what is needed"
+        )
     except KeyboardInterrupt:  # outside of training, which ends by itself
         print("interrupted; what is missing is made by the same command", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -63,15 +73,17 @@ def _status(job: Callable[[], int], workdir: Path) -> int:
     return 2
 
 
-def _prepare() -> None:
+def _prepare(workdir: Path) -> None:
     logging.set_verbosity(logging.FATAL)  # Orbax tells of all it writes, and logs what it raises
     tune_cpu_allocator()
+    settle_caches(workdir)
     enable_compilation_cache()
     settle_generator()
 
 
 def _run_abreast(configs: Sequence[Config], workdirs: Sequence[Path]) -> int:
-    _prepare()
+    _prepare(workdirs[0])
+    check_devices()
     for config, workdir in zip(configs, workdirs, strict=True):
         check_workdir(config, workdir)
     dataset = build(configs[0]).dataset
@@ -85,7 +97,9 @@ def _run_abreast(configs: Sequence[Config], workdirs: Sequence[Path]) -> int:
 
 
 def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
-    _prepare()
+    _prepare(workdir)
+    if not topology:  # of devices that are elsewhere
+        check_devices()
     if mode == "plan":
         plan(config, topology)
         return 0
@@ -95,11 +109,12 @@ def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
     made = Run(config, workdir, build(config))
     if mode == "sample":
         _ = made.parts.generator  # or there is none
+    draw = chosen(config, made.parts.dataset.kind)
     if mode in ("all", "train") and (signum := train(made)):
         print(f"stopped and saved; go on with the same command: {command()}")
         return 128 + signum
     if mode == "sample" or (mode == "all" and made.generator):
-        chosen(config)(made, mode == "sample")
+        draw(made, mode == "sample")
     if mode in ("all", "evaluate"):
         evaluate(made, again=mode == "evaluate")
     return 0

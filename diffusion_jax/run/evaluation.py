@@ -12,7 +12,7 @@ from diffusion_jax.from_config import config_hash, evaluated
 from diffusion_jax.from_config.choices import metrics_of
 from diffusion_jax.from_config.evaluators import Means, make_evaluators
 from diffusion_jax.from_config.extractors import statistics_of
-from diffusion_jax.run.sampling import caption, shown_at_most
+from diffusion_jax.run.sampling import caption
 from diffusion_jax.run.trained import Run, Trained, command, open_judge
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.runtime import cache_dir, environment
@@ -130,6 +130,7 @@ def _write_report(
     where = environment()
     facts = {
         "data": f"{config.data.name}, {num:,} training {noun}",
+        **({"remarks on the data": "; ".join(dataset.notes)} if dataset.notes else {}),
         "network": f"{config.model.name}, {run.cost(run.abstract_state())}",
         "training": f"{model.step:,} steps of {config.train.batch_size} {noun}, "
         f"{epochs:,.0f} epochs" + (f", {curves:,.0f} s" if curves else "") + f", EMA {averages}",
@@ -153,12 +154,14 @@ def _write_report(
         "commit": where["commit"],
         "config": f"`{config_hash(config)}`, resolved in [config.json](config.json)",
     }
-    pictures = [
-        ("samples/grid.png", caption(run, model.step)),
-        ("samples/trajectory.png", "From noise to the result, the first of them"),
-        ("samples/denoise.gif", f"The same of the first {shown_at_most(model)}, as an animation"),
-        *((f"samples/{file}", words) for each in evaluators for file, words in each.pictures),
-        ("curves.png", f"Loss in training, and on held-out {noun}"),
-    ]
+    pictures = []
+    if model.generator:
+        pictures = [
+            ("samples/grid.png", caption(run, model.step)),
+            ("samples/trajectory.png", "From noise to the result"),
+            ("samples/denoise.gif", "The same as an animation"),
+        ]
+    pictures += [(f"samples/{file}", words) for each in evaluators for file, words in each.pictures]
+    pictures.append(("curves.png", f"Loss in training, and on held-out {noun}"))
     title = f"{run.workdir.name}: {config.data.name}"
     report.write_report(run.workdir / "report.md", title, result, facts, pictures, [command()])

@@ -5,6 +5,7 @@ import sys
 import jax
 import numpy as np
 
+from diffusion_jax.data import Dataset
 from diffusion_jax.from_config import Config, Parts, build, planned_dataset
 from diffusion_jax.plan import make_plan, parse_topology, plan_here, plan_topology
 
@@ -18,6 +19,7 @@ def plan(config: Config, topology: str) -> None:
     if target:
         jax.config.update("jax_platforms", "cpu")  # the devices are elsewhere
     dataset = planned_dataset(config)
+    print_notes(dataset)
     if len(dataset.splits["train"]):
         print_plan(config, build(config, dataset, target.count if target else None))
     else:
@@ -25,6 +27,12 @@ def plan(config: Config, topology: str) -> None:
     print(
         "\n".join(plan_topology(config, dataset, target) if target else plan_here(config, dataset))
     )
+
+
+def print_notes(dataset: Dataset) -> None:
+    """Prints how the data were taken, where it could be otherwise."""
+    for note in dataset.notes:
+        print(f"{dataset.name}: {note}")
 
 
 def print_plan(config: Config, parts: Parts, only_warnings: bool = False) -> None:

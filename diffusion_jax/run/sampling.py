@@ -1,6 +1,5 @@
 """The stage that draws samples."""
 
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.report.passports import differences
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import is_main
+from diffusion_jax.system.files import remove_tree
 from diffusion_jax.system.pictures import read_made_by, save_gif, save_png
 
 COLUMNS = 10
@@ -21,7 +21,7 @@ TRIPLES = 4
 """Samples of a row, where each stands between two pictures."""
 
 
-def shown_at_most(model: Trained) -> int:
+def _shown(model: Trained) -> int:
     """Samples at most in a grid during training, and in the animation, as whole groups."""
     group = model.draws.guidance.group
     return max(model.run.parts.dataset.kind.shown // group, 1) * group
@@ -30,7 +30,7 @@ def shown_at_most(model: Trained) -> int:
 def draw_grid(model: Trained, path: Path) -> np.ndarray:
     """Draws the first `Kind.shown` samples at most, saves them as a grid and returns it."""
     sample = model.run.config.sample
-    index = sample.first_index + np.arange(min(sample.num_images, shown_at_most(model)))
+    index = sample.first_index + np.arange(min(sample.num_images, _shown(model)))
     cond = model.run.conditions.cond(index)
     items, _ = model.items(sample.seed, index, cond)
     sheet = sheet_of(model.run, items, index, cond)
@@ -130,7 +130,7 @@ def sample(run: Run, again: bool) -> None:
         )
     strip = min(sample.strip, num_states)
     keep = (num_states - 1) // (strip - 1)
-    shown = shown_at_most(model)
+    shown = _shown(model)
 
     def part(rows: slice) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         return index[rows], {name: value[rows] for name, value in cond.items()}
@@ -166,7 +166,7 @@ def save_items(
 
     Each comes with what all are `made_by`, its number, and its own of what `of_each` lists.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder, missing_ok=True)
     folder.mkdir(parents=True)
     each = [
         {**made_by, "index": int(number), **{name: of_each[name][row] for name in of_each}}

@@ -24,7 +24,9 @@ from diffusion_jax.generation.grid_search import Found, cached_times, optimise_t
 from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.models.flops import count_flops
 from diffusion_jax.system.devices import is_main
+from diffusion_jax.system.files import path_of
 from diffusion_jax.system.keys import make_key
+from diffusion_jax.system.texts import shown
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import never_moved
 from diffusion_jax.training.snapshots import Snapshots
@@ -34,7 +36,7 @@ from diffusion_jax.types import Array, Params
 
 def command() -> str:
     """The command line that started this run."""
-    return shlex.join(["python", *sys.argv])
+    return shown(shlex.join(["python", *sys.argv]))
 
 
 class Run:
@@ -337,13 +339,14 @@ def open_run(
         CheckpointError: there is no such checkpoint.
     """
     what = what or f"open_run({str(folder)!r})"
-    config = read_config(Path(folder), what)
+    folder = path_of(folder)
+    config = read_config(folder, what)
     try:
         sample = config.sample
         sample.checkpoint, sample.ema = step, average or sample.ema
         sample.guidance.worse = sample.guidance.likeness.judge = ""
         sample.grid = "uniform" if sample.grid == OPTIMISED else sample.grid
-        run = Run(config, Path(folder), build(config, parts and parts.dataset))
+        run = Run(config, folder, build(config, parts and parts.dataset))
     except (AttributeError, KeyError) as error:
         raise ConfigError(f"{what}: {folder}/config.json is of another version: {error}") from error
     return run.trained()
@@ -359,7 +362,7 @@ def open_judge(group: str, config: Config, parts: Parts) -> Judge | None:
     if not folder:
         return None
     what = f"{group}.judge={folder!r}"
-    theirs, own = read_config(Path(folder), what).data, config.data
+    theirs, own = read_config(path_of(folder), what).data, config.data
     if (theirs.name, theirs.image_size) != (own.name, own.image_size):
         raise ConfigError(
             f"{what} judges {theirs.name} of data.image_size={theirs.image_size}, not {own.name} "

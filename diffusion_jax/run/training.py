@@ -14,7 +14,7 @@ from diffusion_jax.evaluation.heldout import HeldoutLoss
 from diffusion_jax.from_config import make_step
 from diffusion_jax.from_config.identity import write_config
 from diffusion_jax.generation.generator import SamplingError
-from diffusion_jax.run.planning import print_plan
+from diffusion_jax.run.planning import print_notes, print_plan
 from diffusion_jax.run.sampling import draw_grid
 from diffusion_jax.run.trained import Run
 from diffusion_jax.system.devices import is_main, put
@@ -139,7 +139,5 @@ def _tell(run: Run, state: TrainState) -> None:
         f"{dataset.name}: {train:,} training and {heldout:,} held-out {dataset.kind.words}, "
         f"{dataset.num_classes} classes; {run.cost(state)}"
     )
-    if dataset.skipped:
-        names = ", ".join(dataset.skipped[:5])
-        print(f"skipped {len(dataset.skipped)} unreadable images: {names}")
+    print_notes(dataset)
     print_plan(run.config, run.parts, only_warnings=True)

@@ -1,14 +1,15 @@
 """The stages that draw of a picture, varied or enlarged, or from one text to another."""
 
-from collections.abc import Callable
-from pathlib import Path
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.data import open_image
+from diffusion_jax.data import DataError, Kind, open_image
+from diffusion_jax.data.images import MODES, look_at
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.diffusion.image_conditions import LowResolution
 from diffusion_jax.from_config import Config, ConfigError
@@ -18,6 +19,7 @@ from diffusion_jax.generation.variations import between, inverted, renoised
 from diffusion_jax.run.sampling import sample, save_items
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import in_batches, is_main
+from diffusion_jax.system.files import path_of
 from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.pictures import save_gif, save_png
 
@@ -28,28 +30,30 @@ COLUMNS = {"variants": 8, "upscaled": 5}
 """By the name of the sheet."""
 
 
-def opened(key: str, file: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The picture that the setting `key` names, uint8 of a `shape` [H, W, C].
+def opened(key: str, file: str, kind: Kind, factor: int = 1) -> np.ndarray:
+    """The picture that the setting `key` names, uint8 [H, W, C] as images of a kind, or smaller.
 
     Raises:
         ConfigError: it cannot be read.
     """
+    height, width, channels = kind.shape
+    with named(key):
+        return open_image(path_of(file), (height // factor, width // factor, channels))
+
+
+@contextlib.contextmanager
+def named(key: str) -> Iterator[None]:
+    """Turns a DataError on a picture into a ConfigError on the setting that names it."""
     try:
-        return open_image(Path(file).expanduser(), shape)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{key}={file!r} cannot be read: {error}") from error
+        yield
+    except DataError as error:
+        raise ConfigError(f"{key}: {error}") from error
 
 
 def vary(run: Run) -> None:
     """Draws `sample.num_images` variants of a picture: `variants.png`, the picture first."""
     asked, settings, kind = run.config.sample, run.config.sample.vary, run.parts.dataset.kind
-    if settings.by not in WAYS:
-        raise ConfigError(f"sample.vary.by={settings.by!r} must be one of {', '.join(WAYS)}")
-    if not 0 <= settings.strength <= 1 or (settings.by == "noise" and not settings.strength):
-        raise ConfigError(
-            f"sample.vary.strength={settings.strength} must lie in [0, 1]; with by='noise' above 0"
-        )
-    original = opened("sample.vary.image", settings.image, kind.shape)
+    original = opened("sample.vary.image", settings.image, kind)
     model = run.trained()
     generator, codec = model.draws, model.draws.codec
     index = asked.first_index + np.arange(asked.num_images)
@@ -87,10 +91,8 @@ def upscale(run: Run) -> None:
     asked, conditions, kind = run.config.sample, run.conditions, run.parts.dataset.kind
     condition = run.parts.task.condition
     assert isinstance(condition, LowResolution)  # others are refused before
-    height, width, channels = kind.shape
     factor = condition.factor
-    shape = height // factor, width // factor, channels
-    low = opened("sample.upscale.image", asked.upscale.image, shape)
+    low = opened("sample.upscale.image", asked.upscale.image, kind, factor)
     model = run.trained()
     index = asked.first_index + np.arange(asked.num_images)
     keys = sample_keys(make_key(SEED), index)
@@ -132,10 +134,6 @@ def _save(
 def interpolate(run: Run) -> None:
     """Draws rows of samples from one text to another: `interpolation.png` and `.gif`."""
     asked, kind = run.config.sample, run.parts.dataset.kind
-    if len(asked.interpolate) != 2:
-        raise ConfigError(f"sample.interpolate={tuple(asked.interpolate)} must be two texts")
-    if asked.frames < 2:
-        raise ConfigError(f"sample.frames={asked.frames} must be at least 2")
     reader = run.parts.task.reader
     if reader is None or reader.encoder is None:
         raise ConfigError(
@@ -178,8 +176,36 @@ def interpolate(run: Run) -> None:
     print(f"{rows} ways of {asked.frames} pictures by step {model.step}: {path}")
 
 
-def chosen(config: Config) -> Callable[[Run, bool], None]:
-    """What a config asks to be drawn: samples, or a picture varied or enlarged, or ways."""
+def _check(asked: Config, kind: Kind) -> None:
+    """Refuses settings of `sample` that cannot be drawn, and pictures that cannot be used."""
+    by, strength = asked.vary.by, asked.vary.strength
+    if asked.vary.image and by not in WAYS:
+        raise ConfigError(f"sample.vary.by={by!r} must be one of {', '.join(WAYS)}")
+    if asked.vary.image and (not 0 <= strength <= 1 or (by == "noise" and not strength)):
+        raise ConfigError(
+            f"sample.vary.strength={strength} must lie in [0, 1]; with by='noise' above 0"
+        )
+    if asked.interpolate and len(asked.interpolate) != 2:
+        raise ConfigError(f"sample.interpolate={tuple(asked.interpolate)} must be two texts")
+    if asked.interpolate and asked.frames < 2:
+        raise ConfigError(f"sample.frames={asked.frames} must be at least 2")
+    for key, file in (("vary", asked.vary.image), ("upscale", asked.upscale.image)):
+        if file:
+            if len(kind.shape) != 3 or kind.shape[-1] not in MODES:
+                raise ConfigError(
+                    f"sample.{key}.image={file!r} goes with images, grey or in colour, and these "
+                    f"data are {kind.words}"
+                )
+            with named(f"sample.{key}.image"):
+                look_at(path_of(file), 0)
+
+
+def chosen(config: Config, kind: Kind) -> Callable[[Run, bool], None]:
+    """What a config asks to be drawn: samples, or a picture varied or enlarged, or ways.
+
+    Raises:
+        ConfigError: it cannot be, which is found out now, and not after a training.
+    """
     asked = config.sample
     ways = [
         ("sample.vary.image", asked.vary.image, vary),
@@ -189,4 +215,5 @@ def chosen(config: Config) -> Callable[[Run, bool], None]:
     found = [(key, draw) for key, value, draw in ways if value]
     if len(found) > 1:
         raise ConfigError(f"{' and '.join(key for key, _ in found)} do not go together")
+    _check(asked, kind)
     return (lambda run, _: found[0][1](run)) if found else sample

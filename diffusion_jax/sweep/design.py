@@ -15,6 +15,7 @@ from typing import Any
 from diffusion_jax.from_config import Config, ConfigError, build
 from diffusion_jax.sweep.expression import Overrides, check_number, expand
 from diffusion_jax.system.command_line import suggest, unknown_key
+from diffusion_jax.system.files import path_of
 
 MOST_RUNS = 200
 LONGEST_NAME = 100
@@ -45,11 +46,11 @@ def load(words: str) -> Sweep:
     """The sweep of a file, or of an expression; a ConfigError if the file is not there or bad."""
     if not words.endswith(".py"):
         return Sweep(words)
-    path = Path(words)
+    path = path_of(words)
     if not path.is_file():
         near = sorted(map(str, Path("experiments").glob("*/sweep*.py")))
         raise ConfigError(f"--sweep={words}: there is no such file{suggest(words, near)}")
-    sweep = runpy.run_path(words).get("get_sweep", lambda: None)()
+    sweep = runpy.run_path(str(path)).get("get_sweep", lambda: None)()
     if not isinstance(sweep, Sweep):
         raise ConfigError(f"--sweep={words}: its get_sweep() must return a diffusion_jax Sweep")
     return sweep

@@ -13,6 +13,7 @@ from diffusion_jax.from_config import ConfigError
 from diffusion_jax.sweep.expression import value_of
 from diffusion_jax.sweep.work import CORES, LEASH
 from diffusion_jax.system.runtime import visible_gpus
+from diffusion_jax.system.signals import heard, leave_terminal
 
 ROOM = 3 * 2**30  # bytes of memory left free for each run on a CPU
 POLL_SECONDS = 0.5
@@ -66,11 +67,20 @@ Start = Callable[[int, Place, Path], Process]  # starts a unit at a place, with 
 
 
 def start_here(unit: int, place: Place, log: Path) -> Process:
-    """Starts this command again for one unit; it ends with this process."""
+    """Starts this command again for one unit; it ends with this process.
+
+    A terminal's signals reach this process alone, which passes them on: twice would end a run that
+    is saving.
+    """
     environment = {**os.environ, **place, LEASH: "1"}
     with log.open("a") as file:
         return subprocess.Popen(
-            _command(unit), env=environment, stdin=subprocess.PIPE, stdout=file, stderr=file
+            _command(unit),
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
         )
 
 
@@ -121,13 +131,19 @@ def execute(
     """Runs units until none is left, whatever becomes of each; their exit statuses.
 
     As many run at a time as there are places; `tell` is called now and then with the statuses of
-    those that have begun, None while they run. Ctrl-C and SIGTERM are passed on, and all that run
-    are waited for.
+    those that have begun, None while they run. Ctrl-C, SIGTERM and SIGHUP are passed on, and all
+    that run are waited for.
     """
     queue, free = list(waiting), list(where)
     running: dict[int, tuple[Process, Place]] = {}
     statuses: dict[int, int | None] = {}
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+    def end(number: int, frame: Any) -> None:
+        if number == signal.SIGHUP:
+            leave_terminal()
+        sys.exit(128 + number)
+
+    before = {each: signal.signal(each, end) for each in heard() if each != signal.SIGINT}
     try:
         while queue or running:
             while queue and free:
@@ -149,5 +165,6 @@ def execute(
             time.sleep(POLL_SECONDS)
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     return statuses

@@ -1,5 +1,6 @@
 """The devices of all processes as one: what lies where, and which process speaks and writes."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,25 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 AXIS = "devices"
+
+
+class DevicesError(RuntimeError):
+    """JAX cannot use the devices that it was told to."""
+
+
+def check_devices() -> None:
+    """Raises a DevicesError, with what there is, if JAX cannot start."""
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:  # by an assertion where CUDA is not installed
+        asked = jax.config.jax_platforms
+        why = str(error).partition("\n")[0].partition(" (set JAX_PLATFORMS")[0] or "not installed"
+        there = "none"
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_platforms", "")
+            there = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+        wanted = f"JAX_PLATFORMS={asked}" if asked else "JAX"
+        raise DevicesError(f"{wanted} cannot be used: {why}; there is: {there}") from error
 
 
 def is_main() -> bool:

@@ -1,5 +1,6 @@
 """Pictures that a person looks at: grids, strips and animations of uint8 images."""
 
+import io
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from diffusion_jax.system.files import written_whole
 
 WORDS = 190  # pixels beside a row of images, for its caption
 MIN_TILE = 48  # pixels: smaller images are enlarged, by whole factors, without smoothing
@@ -57,6 +60,11 @@ def as_image(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
+def opened(path: Path) -> Image.Image:
+    """The picture in a file, which need not be on this machine; read, not yet decoded."""
+    return Image.open(io.BytesIO(path.read_bytes()))
+
+
 def save_png(path: Path, array: np.ndarray, made_by: Mapping[str, Any]) -> None:
     """Writes uint8 `[H, W, C]`, with `made_by` as JSON in the PNG's text chunk of that name.
 
@@ -64,16 +72,15 @@ def save_png(path: Path, array: np.ndarray, made_by: Mapping[str, Any]) -> None:
     """
     info = PngImagePlugin.PngInfo()
     info.add_text("made_by", json.dumps(made_by))
-    part = path.with_suffix(".part")
-    as_image(array).save(part, format="png", pnginfo=info)
-    part.replace(path)
+    with written_whole(path, lasting=False) as part:
+        as_image(array).save(part, format="png", pnginfo=info)
 
 
 def read_made_by(path: Path) -> dict[str, Any] | None:
     """What `save_png` was told of the picture at `path`; None if there is none."""
     if not path.exists():
         return None
-    made_by: dict[str, Any] = json.loads(Image.open(path).info["made_by"])
+    made_by: dict[str, Any] = json.loads(opened(path).info["made_by"])
     return made_by
 
 
@@ -81,6 +88,6 @@ def save_gif(path: Path, frames: Sequence[np.ndarray], milliseconds: int = 120) 
     """An animation of frames uint8 `[H, W, C]`; the last one stays for two seconds."""
     pictures = [as_image(frame) for frame in frames]
     durations = [milliseconds] * (len(pictures) - 1) + [2000]
-    pictures[0].save(
-        path, save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=False
-    )
+    several = {"save_all": True, "append_images": pictures[1:], "duration": durations, "loop": 0}
+    with written_whole(path, lasting=False) as part:
+        pictures[0].save(part, format="gif", optimize=False, **several)

@@ -14,12 +14,12 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from diffusion_jax.system.runtime import tune_cpu_allocator
+from diffusion_jax.system.signals import STATUSES
 
 LOST = 75  # exit status where another process was lost: EX_TEMPFAIL, to be tried again
 HEARTBEAT_SECONDS = 30  # a machine that is silent for so long is given up by JAX itself
 CONNECT_SECONDS = 60
 GRACE_SECONDS = 2
-GOOD_ENDS = (None, 0, 130, 143)  # exit statuses at which all end together: done, or asked to stop
 _GOODBYE = b"."
 
 
@@ -75,7 +75,7 @@ def joined(
                 stack.enter_context(contextlib.redirect_stdout(nowhere))
             yield
     except SystemExit as end:
-        if end.code not in GOOD_ENDS:
+        if end.code not in (None, *STATUSES):
             sys.stderr.flush()
             os._exit(end.code if isinstance(end.code, int) else 1)  # waits for no other
         watch.goodbye()

@@ -1,16 +1,21 @@
 """Process-level settings, to be made before the first JAX computation, and the user's cache."""
 
+import atexit
 import ctypes
+import functools
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 from importlib.metadata import entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from diffusion_jax.system.files import in_store, temporary_folder
 
 # Parameters of mallopt(3), from glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -43,8 +48,46 @@ def tune_cpu_allocator() -> bool:
 
 def cache_dir() -> Path:
     """`$XDG_CACHE_HOME/diffusion_jax`, by default `~/.cache/diffusion_jax`."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(root) / "diffusion_jax"
+
+
+def settle_caches(workdir: Path) -> None:
+    """Puts caches into the workdir, with one warning, where the user's folder cannot be written.
+
+    For this process and those that it starts. Where the workdir is in an object store, or cannot
+    be written either, they go to a folder for the time of the process.
+    """
+    wrong = unwritable(cache_dir())
+    if wrong:
+        before, beside = cache_dir(), workdir / "cache"
+        if in_store(workdir) or unwritable(beside):
+            beside = Path(_folder_of_process())
+        os.environ["XDG_CACHE_HOME"] = str(beside)
+        print(f"warning: {before}: {wrong}; caches are kept in {cache_dir()}", file=sys.stderr)
+    settings = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    if unwritable(Path(settings) / "matplotlib"):
+        os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))
+
+
+def unwritable(folder: Path) -> str:
+    """Why no file can be made in a folder, which is made if it is not there; '' if one can."""
+    if folder.parts[0] == "~":
+        return "there is no home"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+@functools.cache
+def _folder_of_process() -> str:
+    folder = temporary_folder()
+    atexit.register(folder.cleanup)
+    return folder.name
 
 
 def enable_compilation_cache() -> None:
@@ -62,19 +105,27 @@ def visible_gpus() -> list[str]:
     return [path.name.removeprefix("nvidia") for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
 
 
+def _commit() -> str:
+    """Of the code that runs; "unknown" without git, or where this is no clone."""
+    try:
+        git = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return "unknown"
+    return git.stdout.strip() or "unknown"
+
+
 def environment() -> dict[str, Any]:
     """Versions, device and commit that a run ran on."""
     names = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets")
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     device = jax.devices()[0]
     return {
-        "commit": git.stdout.strip() or "unknown",
+        "commit": _commit(),
         "versions": {
             "python": sys.version.split()[0],
             **{name: version(name) for name in names},

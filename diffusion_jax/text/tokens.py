@@ -1,5 +1,6 @@
 """Texts as tokens: by the published files of a tokeniser, or as bytes. A text is plain text."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffusion_jax.models.weights import WeightsError
+from diffusion_jax.system.files import local_copy
 
 BYTE_START, BYTE_END, BYTE_VOCABULARY = 256, 257, 258
 """Of `byte_tokens`: what begins and ends a text, and the number of tokens."""
@@ -90,7 +92,9 @@ def load_tokeniser(path: Path) -> Tokeniser:
             raise WeightsError(f"{file}: no such file, which a tokeniser needs")
         digest.update(file.read_bytes())
     try:
-        rules = clip_rules(path, merges) if len(files) == 2 else Tokenizer.from_file(str(path))
+        with contextlib.ExitStack() as stack:
+            here = [stack.enter_context(local_copy(file)) for file in files]
+            rules = clip_rules(*here) if len(here) == 2 else Tokenizer.from_file(str(here[0]))
         rules.no_padding()
         rules.no_truncation()
         empty = rules.encode("").ids

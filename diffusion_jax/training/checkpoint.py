@@ -1,14 +1,15 @@
 """Checkpoints: Orbax, asynchronous, of everything that training carries, with checksums.
 
 A checkpoint counts as saved once its manifest is written: after Orbax has renamed its folder from
-the temporary name to that of the step, and before an older checkpoint is removed for it.
+the temporary name to that of the step, and before an older checkpoint is removed for it. In an
+object store nothing is renamed: all files have their final names at once, and the manifest alone
+says that they are complete.
 """
 
 import contextlib
 import functools
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,9 +18,17 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, EveryNSteps, LatestN
 
+from diffusion_jax.system.files import (
+    in_store,
+    local_copy,
+    path_of,
+    remove_tree,
+    temporary_folder,
+)
 from diffusion_jax.training.manifest import MANIFEST, find_damage, write_manifest
 
 METRIC = "heldout/loss"  # what `keep_best` goes by; less is better
@@ -29,13 +38,49 @@ class CheckpointError(ValueError):
     """A checkpoint that was asked for is not there or damaged, or one could not be written."""
 
 
-class _SealedPath(ocp.path.atomicity.AtomicRenameTemporaryPath):
-    """Orbax's temporary folder, which has a manifest once it has its final name."""
+class _Sealed:
+    """Of a temporary path of Orbax's: the folder has a manifest once it is all there."""
 
     async def finalize(self) -> None:
+        await super().finalize()  # type: ignore[misc]
+        folder = path_of(self.get_final())  # type: ignore[attr-defined]
+        if folder.name.isdigit():  # the parts in it pass through here too
+            write_manifest(folder)
+
+
+class _Renamed(_Sealed, ocp.path.atomicity.AtomicRenameTemporaryPath):
+    """A folder on a disk: renamed at the end."""
+
+
+class _Written(_Sealed, ocp.path.atomicity.CommitFileTemporaryPath):
+    """A folder in a store that TensorStore writes to: at its final place from the start."""
+
+
+class _Staged(ocp.path.atomicity.AtomicRenameTemporaryPath):
+    """A folder in another store: written on this machine, and copied there at the end."""
+
+    @classmethod
+    def from_final(cls, final_path: Any, **options: Any) -> Any:
+        found = super().from_final(final_path, **options)
+        if in_store(final_path):  # not a part, whose place is here already
+            found._holder = temporary_folder()
+            found._tmp_path = epath.Path(found._holder.name) / found._tmp_path.name
+        return found
+
+    async def finalize(self) -> None:
+        final = self.get_final()
+        if not in_store(final):
+            await super().finalize()
+            return
+        self._final_path = self.get().parent / final.name
         await super().finalize()
-        if self.get_final().name.isdigit():  # the parts in it pass through here too
-            write_manifest(Path(self.get_final()))
+        final.upload(Path(self._final_path))
+        self._final_path = final
+        self._holder.cleanup()
+
+
+class _Uploaded(_Sealed, _Staged):
+    """Such a folder, with a manifest."""
 
 
 class _Manager(ocp.CheckpointManager):
@@ -67,6 +112,10 @@ class Checkpoints:
             get_metric_fn=_loss, reverse=True, n=keep_best, keep_checkpoints_without_metrics=False
         )
         self._policies = [LatestN(keep_last), *every, best]
+        # TensorStore writes to Google's store, and Orbax knows no other.
+        self._direct = not in_store(folder) or str(folder).startswith("gs://")
+        written = _Written if in_store(folder) else _Renamed
+        self._temporary_path = written if self._direct else _Uploaded
         self._begun: set[int] = set()
         self._damage: dict[int, str | None] = {}
         self._told: set[int] = set()
@@ -78,19 +127,19 @@ class Checkpoints:
             for path in list(self._folder.iterdir()):
                 # At once, as a full disk wants it; Orbax would do it in the background.
                 if path.name.endswith(ocp.path.atomicity_types.TMP_DIR_SUFFIX):
-                    shutil.rmtree(path)
+                    remove_tree(path)
                 elif path.name.isdigit() and not (path / MANIFEST).exists():
                     _say(f"checkpoint of step {path.name} was not finished (no manifest): removed")
-                    shutil.rmtree(path)
+                    remove_tree(path)
             for step, damage in self._damage.items():
                 if damage:
-                    shutil.rmtree(self._folder / str(step), ignore_errors=True)
+                    remove_tree(self._folder / str(step), missing_ok=True)
         self._damage = {step: None for step, damage in self._damage.items() if not damage}
         _drop_late_failures()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(self._policies),
             best_fn=_loss,  # only with it are metrics written
-            temporary_path_class=_SealedPath,
+            temporary_path_class=self._temporary_path,
             enable_async_checkpointing=True,
         )
         return _Manager(self._folder, options=options)
@@ -100,7 +149,14 @@ class Checkpoints:
 
         Raises a CheckpointError if the folder cannot be written.
         """
+        if jax.process_count() > 1 and not self._direct:
+            raise CheckpointError(
+                f"several processes cannot write checkpoints to {self._folder}: give a --workdir "
+                "on a disk that all of them see, or on gs://"
+            )
         with self._errors("no checkpoint can be written"):
+            if not self._direct:
+                temporary_folder().cleanup()  # there is a place for them on this machine
             self._manager.reload()
 
     def steps(self) -> list[int]:
@@ -191,8 +247,12 @@ class Checkpoints:
             state=ocp.args.StandardRestore([jax.tree.map(_placed, template)]),
             data=ocp.args.JsonRestore(),
         )
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-            restored = reader.restore(self._folder / str(step), args=items)
+        folder = self._folder / str(step)
+        with (
+            contextlib.nullcontext(folder) if self._direct else local_copy(folder) as here,
+            ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader,
+        ):
+            restored = reader.restore(here, args=items)
         (state,) = restored["state"]
         return state, restored["data"]
 

@@ -3,16 +3,17 @@
 import dataclasses
 import functools
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from diffusion_jax.system.signals import stop_signal
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.parallel import Parallel
 from diffusion_jax.training.progress import Progress
-from diffusion_jax.training.signals import stop_signal
 from diffusion_jax.training.stalls import StallWatch
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.training.step import TrainStep
@@ -20,6 +21,11 @@ from diffusion_jax.types import Key, Params
 
 Action = Callable[[int, TrainState], Mapping[str, float]]
 """Something done now and then with the step and one copy of the state; returns what it measured."""
+
+
+NOT_SOUND = "loss or gradient not finite, or larger than train.max_grad_norm"
+IN_FLIGHT = 2
+"""Steps that are given to the devices before it is read whether the first of them was sound."""
 
 
 class TrainingError(RuntimeError):
@@ -86,7 +92,7 @@ def train(
         The signal that ended it early, 0 if none did. The state has been saved.
 
     Raises:
-        TrainingError: too many steps in a row were not sound.
+        TrainingError: too many steps in a row were not sound, or all of the run.
         CheckpointError: a checkpoint could not be written.
     """
     step_fn = parallel.compile(train_step)
@@ -95,6 +101,7 @@ def train(
     frozen = parallel.place(frozen, donated=False)
     progress = Progress(cadence.steps, start, batch_size)
     window: list[Mapping[str, Any]] = []
+    unread: deque[tuple[int, Any]] = deque()
     measured: dict[str, float] = {}
     told = clock = time.monotonic()
 
@@ -102,11 +109,15 @@ def train(
         nonlocal told, clock
         checkpoints.check()
         rows, now = parallel.read(window), time.monotonic()
-        check_skipped(step - len(rows), [int(np.max(row["skipped"])) for row in rows])
         sound = [row for row in rows if not np.any(row["skipped"])]
+        if skipped := len(rows) - len(sound):
+            first = next(i for i, row in enumerate(rows) if np.any(row["skipped"]))
+            had = batches.describe(step - len(rows) + first)
+            which = f"{skipped} of the last {len(rows)} steps"
+            progress.say(f"warning: {which} skipped ({NOT_SOUND}); the first had {had}")
         scalars: dict[str, Any] = {
             **{name: np.mean([row[name] for row in sound or rows], 0) for name in rows[0]},
-            "skipped": len(rows) - len(sound),
+            "skipped": skipped,
             "images_per_second": batch_size * len(window) / (now - clock),
             "train_seconds": now - told,  # a killed run has said all but the last of them
         }
@@ -115,26 +126,21 @@ def train(
         writer.write_scalars(step, scalars)
         progress.report(step, scalars)
 
-    def check_skipped(before: int, counts: Sequence[int]) -> None:
-        """Says of skipped steps, and ends the run at too many in a row."""
-        first = next((i for i, count in enumerate(counts) if count), None)
-        if first is None:
-            return
-        number = before + first  # a step's number is that of its batch, from 0
-        why = "loss or gradient not finite, or larger than train.max_grad_norm"
-        if max(counts) < cadence.max_skipped:
-            many = f"{sum(count > 0 for count in counts)} of the last {len(counts)} steps"
-            first_had = f"the first had {batches.describe(number)}"
-            progress.say(f"warning: {many} skipped ({why}); {first_had}")
-            return
-        number = before + counts.index(cadence.max_skipped) - cadence.max_skipped + 1
-        raise TrainingError(
-            f"{cadence.max_skipped} steps in a row skipped ({why}), the first of them step "
-            f"{number + 1} with {batches.describe(number)}; the newest checkpoint is of step "
-            f"{checkpoints.latest()}. Try a lower optimizer.learning_rate or clip_norm"
-        )
+    def check_skipped(most: int) -> None:
+        """Ends the run at too many skipped steps in a row; leaves at most so many steps unread."""
+        while len(unread) > most:
+            step, skipped = unread.popleft()
+            count = int(np.max(parallel.read(skipped)))
+            if count >= min(cadence.max_skipped, cadence.steps):
+                first = step - count  # a step's number is that of its batch, from 0
+                raise TrainingError(
+                    f"{count} steps in a row skipped ({NOT_SOUND}), the first of them step "
+                    f"{first + 1} with {batches.describe(first)}; the newest checkpoint is of step "
+                    f"{checkpoints.latest()}. Try a lower optimizer.learning_rate or clip_norm"
+                )
 
     def save(step: int) -> None:
+        writer.flush()  # whoever goes on from here finds the rows before it
         checkpoints.save(step, parallel.fetch(placed), batches.get_state(), measured)
         measured.clear()  # a later checkpoint needs a measurement of its own
 
@@ -156,10 +162,15 @@ def train(
             placed, metrics = step_fn(placed, parallel.split(next(watched)), keys, frozen)
             step += 1
             window.append(metrics)
+            unread.append((step, metrics["skipped"]))
             progress.step()
-            for every, hook in hooks:
-                if every and step % every == 0:
-                    hook(step)
+            due = [hook for every, hook in hooks if every and step % every == 0]
+            check_skipped(0 if due else IN_FLIGHT)
+            for hook in due:
+                hook(step)
+        check_skipped(0)
+        if window:
+            log(step)
         save(step)
         checkpoints.wait()
     progress.close()

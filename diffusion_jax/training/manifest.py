@@ -1,21 +1,20 @@
-"""The manifest of a folder: size and SHA-256 of every file, and of the manifest itself."""
+"""The manifest of a folder: size and checksum of every file, and SHA-256 of the manifest itself."""
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from diffusion_jax.system.files import sync, write_whole
+from diffusion_jax.system.files import checksums, files_below, sync, write_whole
 
 MANIFEST = "manifest.txt"
 
 
 def write_manifest(folder: Path) -> None:
     """Writes the manifest of all files in `folder`, after they have reached the disk."""
-    paths = sorted(folder.rglob("*"))
-    for path in [*paths, folder, folder.parent]:
+    for path in [*folder.rglob("*"), folder, folder.parent]:
         sync(path)
-    names = [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
-    body = "\n".join(_entries(folder, names)).encode()
+    names = files_below(folder)
+    found = zip(checksums(folder, names), names, strict=True)
+    body = "\n".join(f"{of_it} {name}" for of_it, name in found).encode()
     write_whole(folder / MANIFEST, _digest(body) + b"\n" + body)
 
 
@@ -30,25 +29,10 @@ def find_damage(folder: Path) -> str | None:
         return MANIFEST
     if head != _digest(body):
         return MANIFEST
-    said = body.decode().split("\n")
-    names = [entry.split(" ", 2)[2] for entry in said]
-    found = zip(names, said, _entries(folder, names), strict=True)
-    return next((name for name, is_said, is_found in found if is_said != is_found), None)
-
-
-def _entries(folder: Path, names: list[str]) -> list[str]:
-    """For each file a line: digest, bytes, name; an empty one if it cannot be read."""
-
-    def entry(name: str) -> str:
-        try:
-            with (folder / name).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                return f"{digest} {file.tell()} {name}"
-        except OSError:
-            return ""
-
-    with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock to the others
-        return list(pool.map(entry, names))
+    said = [entry.split(" ", 2) for entry in body.decode().split("\n")]
+    names = [name for _, _, name in said]
+    found = zip(said, checksums(folder, names), strict=True)
+    return next((name for (*of_it, name), now in found if " ".join(of_it) != now), None)
 
 
 def _digest(data: bytes) -> bytes:

@@ -16,6 +16,7 @@ from diffusion_jax.training.ema import (
     post_hoc_weights,
     too_young,
 )
+from diffusion_jax.training.optimizer import evaluation_params
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.types import Array, Params
 
@@ -76,7 +77,8 @@ class Snapshots:
         """
         steps, combination = self.plan(name, int(state.step))
         if combination is None:
-            return state.params if name == PARAMETERS else state.ema[name]
+            trained = name == PARAMETERS
+            return evaluation_params(state.opt_state, state.params) if trained else state.ema[name]
         own = self._stored(state)
         total = None
         for step, row in zip(steps, combination.weights, strict=True):

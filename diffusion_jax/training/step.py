@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from diffusion_jax.training.ema import Average, update_averages
+from diffusion_jax.training.optimizer import evaluation_params
 from diffusion_jax.training.state import TrainState
-from diffusion_jax.types import Batch, Context, Key, LossFn, Metrics, Params
+from diffusion_jax.types import Array, Batch, Context, Key, LossFn, Metrics, Params
 
 TrainStep = Callable[[TrainState, Batch, Key, Mapping[str, Params]], tuple[TrainState, Metrics]]
 
@@ -29,33 +30,45 @@ def make_train_step(
 
     Args:
         loss_fn: any objective.
-        optimizer: any optax transformation.
-        averages: those of the state, by name.
+        optimizer: any optax transformation; those that ask for it are given the loss (`value`), the
+            gradient (`grad`) and the loss as a function of the parameters (`value_fn`, `obj_fn`).
+        averages: those of the state, by name: of `evaluation_params`.
         accumulate: microbatches whose gradients are averaged into one update.
         axis_name: mapped axis over which gradients and metrics are averaged.
         max_grad_norm: norm of the largest gradient that is taken; 0 is no limit.
     """
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def mean_loss(params: Params, batch: Batch, context: Context) -> tuple[Array, Metrics]:
+        loss, metrics = loss_fn(params, batch, context)
+        return loss.mean(), jax.tree.map(jnp.mean, {"loss": loss, **metrics})
+
+    gradient_of = jax.grad(mean_loss, has_aux=True)
+
+    def microbatches(batch: Batch) -> Batch:
+        # Every n-th sample, so that each device has as much of a microbatch as of the batch.
+        return jax.tree.map(lambda a: a.reshape(-1, accumulate, *a.shape[1:]).swapaxes(0, 1), batch)
 
     def gradient(params: Params, batch: Batch, context: Context) -> tuple[Params, Metrics]:
-        def mean_loss(params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
-            loss, metrics = loss_fn(params, batch, context)
-            return loss.mean(), jax.tree.map(jnp.mean, {"loss": loss, **metrics})
-
-        gradient_of = jax.grad(mean_loss, has_aux=True)
         if accumulate == 1:
-            return gradient_of(params, batch)
+            return gradient_of(params, batch, context)
 
         def add(total: Any, micro: Batch) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, gradient_of(params, micro)), None
+            return jax.tree.map(jnp.add, total, gradient_of(params, micro, context)), None
 
-        # Every n-th sample, so that each device has as much of a microbatch as of the batch.
-        micros = jax.tree.map(
-            lambda a: a.reshape(-1, accumulate, *a.shape[1:]).swapaxes(0, 1), batch
-        )
+        micros = microbatches(batch)
         first = jax.tree.map(lambda a: a[0], micros)
-        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient_of, params, first))
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient_of, params, first, context))
         total, _ = jax.lax.scan(add, zeros, micros)
         return jax.tree.map(lambda a: a / accumulate, total)
+
+    def value(params: Params, batch: Batch, context: Context) -> Array:
+        """The loss of other parameters: for line searches and Hessians."""
+        if axis_name:  # of equal ones, for the transpose: the mean of the devices' gradients
+            params = jax.lax.pmean(params, axis_name)
+        micros = microbatches(batch)
+        loss = jax.lax.map(lambda micro: mean_loss(params, micro, context)[0], micros).mean()
+        return jax.lax.pmean(loss, axis_name) if axis_name else loss
 
     def train_step(
         state: TrainState, batch: Batch, key: Key, frozen: Mapping[str, Params]
@@ -69,7 +82,10 @@ def make_train_step(
         sound = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
         if max_grad_norm:
             sound &= norm <= max_grad_norm
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        # A line search hands on to it what else it was given.
+        value_fn = lambda params, obj_fn=None: value(params, batch, context)  # noqa: E731
+        given = {"value": metrics["loss"], "grad": grads, "value_fn": value_fn, "obj_fn": value_fn}
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **given)
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
         skipped = jnp.where(sound, 0, state.skipped + 1)
@@ -77,7 +93,8 @@ def make_train_step(
         old = state._replace(step=step, skipped=skipped)
         kept = jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, old)
         # Also of parameters that stayed: weights of the averages go by the number of steps.
-        ema = update_averages(averages, state.ema, kept.params, step)
+        params = evaluation_params(kept.opt_state, kept.params)
+        ema = update_averages(averages, state.ema, params, step)
         return kept._replace(ema=ema), metrics | {"grad_norm": norm, "skipped": skipped}
 
     return train_step

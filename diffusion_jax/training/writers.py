@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_jax.system.devices import is_main
+from diffusion_jax.system.files import appending, in_store
 
 
 class NoWriter:
@@ -22,14 +23,14 @@ class JsonlWriter(NoWriter):
     """One line of JSON for every `write_scalars`, and nothing of pictures."""
 
     def __init__(self, path: Path) -> None:
-        if path.exists() and not (text := path.read_bytes()).endswith(b"\n"):
-            os.truncate(path, text.rfind(b"\n") + 1)  # a line that a full disk cut off
-        self._file = path.open("a", encoding="utf-8")
+        self._file = appending(path)
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Writes `{"step", "time", ...scalars}`."""
         values = {name: float(value) for name, value in scalars.items()}
         self._file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
+
+    def flush(self) -> None:
         self._file.flush()
 
     def close(self) -> None:
@@ -90,8 +91,11 @@ def make_writer(workdir: Path, say: Callable[[str], None]) -> Any:
     if not is_main():
         return NoWriter()
     jsonl = JsonlWriter(workdir / "metrics.jsonl")
-    if not has_tensorflow:
-        say("TensorFlow is not installed: metrics go to metrics.jsonl only, not to TensorBoard")
+    why = "" if has_tensorflow else "TensorFlow is not installed"
+    if in_store(workdir):
+        why = "the workdir is in an object store"
+    if why:
+        say(f"{why}: metrics go to metrics.jsonl only, not to TensorBoard")
         return jsonl
     from clu import metric_writers
     from tensorflow import errors

@@ -18,6 +18,7 @@ from diffusion_jax.data import (
     Dataset,
     Images,
     Split,
+    describe_dataset,
     load_dataset,
     to_float,
     to_uint8,
@@ -335,6 +336,38 @@ def test_a_missing_split_is_named_with_those_there(prepared):
         load_dataset("digits", data_dir=prepared, heldout_split="dev")
 
 
+@pytest.mark.parametrize(
+    ("train", "heldout"),
+    [("train", "train"), ("all", "test"), ("train", "train[:10%]"), ("train+test", "train[5:9]")],
+)
+def test_a_split_that_is_all_trained_on_is_refused(prepared, train, heldout):
+    with pytest.raises(DataError, match=r"data\.heldout_split='.*' is all trained on, as part of"):
+        load_dataset("digits", data_dir=prepared, train_split=train, heldout_split=heldout)
+
+
+def test_splits_that_overlap_are_said(prepared):
+    def notes(train, heldout):
+        return load_dataset(
+            "digits", data_dir=prepared, train_split=train, heldout_split=heldout
+        ).notes
+
+    assert notes("train[:50%]", "train[25%:]") == (
+        "361 of the 1,082 items of data.heldout_split='train[25%:]' are trained on, too",
+    )
+    assert notes("train[:100]", "train")[0].startswith("100 of the 1,442 items")
+    assert notes("train[:90%]", "train[90%:]") == notes("train", "test") == ()
+
+
+def test_equal_splits_are_refused_before_anything_is_prepared(tmp_path):
+    for name in ("digits", "fashion_mnist", "emoji", "cifar10"):
+        settings = {"data_dir": str(tmp_path), "heldout_split": "train"}
+        with pytest.raises(DataError, match="heldout_split='train' is all trained on"):
+            load_dataset(name, **settings)
+        with pytest.raises(DataError, match="heldout_split='train' is all trained on"):
+            describe_dataset(name, **settings)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("name", "near"), [("digit", "digits"), ("cifar1O", "cifar10")])
 def test_an_unknown_name_gets_the_nearest_match(prepared, name, near):
     with pytest.raises(DataError, match=f"data.name='{name}'.*nearest match is '{near}'"):
@@ -402,8 +435,8 @@ def test_unreadable_images_are_skipped_and_named(tmp_path, caplog):
     (tmp_path / "text.png").write_text("not an image")
     dataset = load_dataset("folder", data_dir=str(tmp_path))
     assert dataset.skipped == ("cut.jpg", "text.png")
-    assert "Skipped 2 unreadable files" in caplog.text
-    assert "cut.jpg, text.png" in caplog.text
+    assert "skipped 2 unreadable files: cut.jpg (image file is truncated" in caplog.text
+    assert "text.png (it is no picture)" in caplog.text
     assert len(dataset.splits["train"]) + len(dataset.splits["heldout"]) == 20
 
 

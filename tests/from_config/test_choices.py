@@ -6,6 +6,7 @@ import pytest
 
 from diffusion_jax.diffusion.schedules import Cosine
 from diffusion_jax.from_config.averages import make_averages
+from diffusion_jax.from_config.checks import check_numbers
 from diffusion_jax.from_config.choices import ConfigError, keyed
 from diffusion_jax.from_config.guidance import check
 from diffusion_jax.from_config.process import make_schedule, make_times
@@ -70,3 +71,10 @@ def test_only_sentences_of_arguments_are_changed():
             raise error
     with pytest.raises(ConfigError, match=r"^group: no argument$"), keyed("group"):
         raise ValueError("no argument")
+
+
+def test_names_of_the_training_split_are_no_others():
+    config = tiny()
+    config.evaluate.names.splits = ("combination", "train")
+    with pytest.raises(ConfigError, match=r"evaluate\.names\.splits: 'train' is trained on"):
+        check_numbers(config, devices=1)

@@ -122,9 +122,9 @@ def test_variants_of_a_file_are_drawn(trained: Path, tmp_path: Path, by: str) ->
     [
         (
             {"vary__image": "none.png"},
-            "sample.vary.image='none.png' cannot be read: .*No such file",
+            "sample.vary.image: none.png cannot be read: No such file",
         ),
-        ({"vary__image": __file__}, "cannot be read: cannot identify image file"),
+        ({"vary__image": __file__}, "cannot be read: it is no picture"),
         ({"vary__image": "a.png", "vary__strength": 1.5}, "strength=1.5 must lie in"),
         ({"vary__image": "a.png", "vary__by": "x"}, "sample.vary.by='x' must be one of noise, inv"),
         ({"interpolate": ("a", "b")}, "needs a network with a frozen text encoder: text.name is"),

@@ -285,8 +285,8 @@ def test_what_cannot_be_given_is_refused(changes: dict[str, Any], says: str) -> 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({}, "sample.upscale.image='none.png' cannot be read: .*No such file"),
-        ({"sample__upscale__image": __file__}, "cannot be read: cannot identify image file"),
+        ({}, "sample.upscale.image: none.png cannot be read: No such file"),
+        ({"sample__upscale__image": __file__}, "cannot be read: it is no picture"),
         ({"sample__vary__image": "a.png"}, "sample.vary.image and sample.upscale.image do not go"),
     ],
 )

@@ -587,6 +587,44 @@ def test_bad_command_lines_end_in_one_line(arguments: list[str], says: str) -> N
     assert says in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("variable", "says"),
+    [
+        ({"JAX_PLATFORMS": "cuda"}, "there is: 1 x cpu"),
+        pytest.param({"JAX_PLATFORMS": "nonsense"}, "known backends", marks=pytest.mark.slow),
+        pytest.param({"JAX_DEBUG_NANS": "maybe"}, "'JAX_DEBUG_NANS'", marks=pytest.mark.slow),
+    ],
+)
+def test_what_jax_refuses_is_said_in_one_line(
+    variable: dict[str, str], says: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "launch.py", "--config", "configs/digits.py", "--workdir", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **variable},
+    )
+    assert done.returncode != 0
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert says in done.stderr
+
+
+def test_a_full_device_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def full(made: object) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes\n")
+
+    monkeypatch.setattr(run.command, "train", full)
+    assert run.run(tiny(), tmp_path, "train") == 2
+    error = capsys.readouterr().err
+    assert "Out of memory allocating 9 bytes" in error
+    assert "lower train.batch_size" in error
+    assert error.count("\n") == 1
+
+
 WITHOUT_TENSORFLOW = """
 import sys
 sys.path.insert(0, {root!r})

@@ -18,6 +18,7 @@ from diffusion_jax.sweep import Sweep, command, execute
 from diffusion_jax.sweep.design import check, load, make_runs
 from diffusion_jax.sweep.expression import expand
 from diffusion_jax.sweep.work import finished, units, work
+from diffusion_jax.system.signals import SIGNALS
 from tests.runs import final_state, tiny
 
 WHOLE = {"train__heldout_every": 3, "evaluate__num_samples": 20}
@@ -156,7 +157,7 @@ def test_units_share_the_places_and_one_that_fails_stops_none(monkeypatch):
     assert {place["p"] for _, place in started} == {"0", "1"}
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", SIGNALS)
 def test_a_signal_is_passed_on_and_all_are_waited_for(signum, monkeypatch):
     fakes = {i: Fake(0, looks=1000) for i in range(3)}
     started, go = run_fakes(fakes, [{}, {}], lambda s: signal.raise_signal(signum), monkeypatch)
@@ -168,6 +169,15 @@ def test_a_signal_is_passed_on_and_all_are_waited_for(signum, monkeypatch):
         signal.signal(signal.SIGINT, before)
     assert [fakes[i].asked for i in range(3)] == [True, True, False]
     assert len(started) == 2
+
+
+def test_a_terminal_reaches_the_processes_of_a_sweep_once(monkeypatch, tmp_path):
+    """They hear of Ctrl-C from the sweep alone: a second signal would end them while they save."""
+    says = [sys.executable, "-c", "import os; print(os.getsid(0))"]
+    monkeypatch.setattr(execute, "_command", lambda unit: says)
+    process = execute.start_here(0, {}, tmp_path / "log")
+    assert process.wait() == 0
+    assert int((tmp_path / "log").read_text()) == process.pid
 
 
 def test_places(monkeypatch):

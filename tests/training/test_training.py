@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +16,12 @@ import optax
 import pytest
 
 from diffusion_jax.system.devices import AXIS
+from diffusion_jax.system.signals import SIGNALS, stop_signal
 from diffusion_jax.training.checkpoint import METRIC, Checkpoints
 from diffusion_jax.training.ema import EXPONENTIAL, Exponential
-from diffusion_jax.training.loop import Cadence, train
+from diffusion_jax.training.loop import IN_FLIGHT, Cadence, TrainingError, train
 from diffusion_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from diffusion_jax.training.parallel import Replicated
-from diffusion_jax.training.signals import SIGNALS, stop_signal
 from diffusion_jax.training.stalls import StallWatch
 from diffusion_jax.training.state import create_state
 from diffusion_jax.training.step import make_train_step
@@ -146,40 +147,94 @@ def test_optimizers_by_name_and_clipping() -> None:
 
 
 class Batches:
-    """Ever the same batch; its state is the number of batches taken."""
+    """Ever the same batch, of NaN from one on; its state is the number of batches taken."""
 
     taken = 0
 
+    def __init__(self, spoilt: float = np.inf) -> None:
+        self._spoilt = spoilt
+
     def __next__(self) -> dict:
         self.taken += 1
-        return {name: value for name, value in data().items() if name != "index"}
+        batch = data()
+        if self.taken > self._spoilt:
+            batch["x"] = batch["x"] * np.float32("nan")
+        return {name: value for name, value in batch.items() if name != "index"}
 
     def get_state(self) -> dict:
         return {"taken": self.taken}
 
+    def describe(self, index: int) -> str:
+        return f"batch {index}"
 
-def test_the_loop_keeps_the_checkpoint_that_was_measured_best(tmp_path: Path) -> None:
-    """A checkpoint has the loss measured since the one before, if any: 3 and 5 have none."""
-    losses, rows = {1: 5.0, 2: 1.0, 4: 2.0, 6: 3.0}, []
-    checkpoints = Checkpoints(tmp_path, keep_last=1, keep_best=2)
+
+def trained(
+    checkpoints: Checkpoints, cadence: Cadence, batches: Batches, **more: Any
+) -> tuple[int, list]:
+    """What `train` returns, and what it wrote."""
+    rows: list = []
     parallel, optimizer = Replicated(), optax.sgd(0.1)
-    writer = SimpleNamespace(write_scalars=lambda step, scalars: rows.append((step, scalars)))
+
+    def log(step, scalars):
+        rows.append((step, scalars))
+
+    writer = SimpleNamespace(write_scalars=log, flush=lambda: None)
     signum = train(
         make_train_step(regression, optimizer, AVERAGES, axis_name=parallel.axis_name),
         create_state(PARAMS, optimizer, AVERAGES),
-        Batches(),
+        batches,
         jax.random.key(0),
         parallel=parallel,
         batch_size=16,
-        cadence=Cadence(steps=7, log_every=7, checkpoint_every=1, max_skipped=10),
+        cadence=cadence,
         checkpoints=checkpoints,
         writer=writer,
+        **more,
+    )
+    return signum, rows
+
+
+def test_the_loop_keeps_the_checkpoint_that_was_measured_best(tmp_path: Path) -> None:
+    """A checkpoint has the loss measured since the one before, if any: 3 and 5 have none."""
+    losses = {1: 5.0, 2: 1.0, 4: 2.0, 6: 3.0}
+    checkpoints = Checkpoints(tmp_path, keep_last=1, keep_best=2)
+    signum, rows = trained(
+        checkpoints,
+        Cadence(steps=7, log_every=7, checkpoint_every=1, max_skipped=10),
+        Batches(),
         actions=[(1, lambda step, state: {METRIC: losses[step]} if step in losses else {})],
     )
     assert signum == 0
     assert checkpoints.steps() == [2, 4, 7]
     assert [(step, row[METRIC]) for step, row in rows if METRIC in row] == list(losses.items())
-    assert checkpoints.restore(create_state(PARAMS, optimizer, AVERAGES))[1] == {"taken": 7}
+    template = create_state(PARAMS, optax.sgd(0.1), AVERAGES)
+    assert checkpoints.restore(template)[1] == {"taken": 7}
+
+
+@pytest.mark.parametrize("log_every", [1, 4, 100])
+@pytest.mark.parametrize(
+    ("steps", "max_skipped", "sound", "ends"),
+    [(30, 10, 0, 10), (30, 10, 5, 10), (6, 10, 0, 6), (13, 10, 3, 10), (30, 1, 7, 1)],
+)
+def test_a_training_that_stands_still_ends_whatever_the_cadence(
+    steps: int, max_skipped: int, sound: int, ends: int, log_every: int, tmp_path: Path
+) -> None:
+    checkpoints, batches = Checkpoints(tmp_path), Batches(sound)
+    cadence = Cadence(steps, log_every, checkpoint_every=0, max_skipped=max_skipped)
+    said = f"^{ends} steps in a row skipped .*first of them step {sound + 1} with batch {sound};"
+    with pytest.raises(TrainingError, match=said):
+        trained(checkpoints, cadence, batches)
+    assert batches.taken <= sound + ends + IN_FLIGHT
+    assert checkpoints.steps() == []  # none of a model that stands still
+
+
+def test_the_last_steps_are_logged_whatever_the_cadence(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    cadence = Cadence(steps=7, log_every=5, checkpoint_every=0, max_skipped=10)
+    _, rows = trained(Checkpoints(tmp_path), cadence, Batches(5))
+    assert [(step, row["skipped"]) for step, row in rows if "loss" in row] == [(5, 0), (7, 2)]
+    assert "warning: 2 of the last 2 steps skipped" in capsys.readouterr().out
 
 
 def test_a_line_of_metrics_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
@@ -194,7 +249,7 @@ def test_a_line_of_metrics_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
     assert [json.loads(line)["step"] for line in path.open()] == [1, 2]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", SIGNALS)
 def test_the_first_signal_is_noted_and_a_second_one_ends_the_process(
     signum: int, capfd: pytest.CaptureFixture
 ) -> None:
@@ -203,7 +258,9 @@ def test_the_first_signal_is_noted_and_a_second_one_ends_the_process(
         assert stopped(0) == 0
         os.kill(os.getpid(), signum)
         assert stopped(0) == signum
-        assert [signal.getsignal(each) for each in SIGNALS] == [signal.SIG_DFL] * 2
+        left = {each: signal.getsignal(each) for each in SIGNALS}
+        closed = {signal.SIGHUP: signal.SIG_IGN} if signum == signal.SIGHUP else {}
+        assert left == dict.fromkeys(SIGNALS, signal.SIG_DFL) | closed
     assert [signal.getsignal(each) for each in SIGNALS] == before
     said = capfd.readouterr().err.strip()
     assert said.startswith(signal.Signals(signum).name)

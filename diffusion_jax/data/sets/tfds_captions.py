@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from diffusion_jax.data.captions import Captions
+from diffusion_jax.data.dataset import NO_CAPTIONS
 from diffusion_jax.data.errors import DataError
 
 USUAL_KEYS = ("captions", "caption", "texts", "text")
@@ -17,12 +18,14 @@ CHUNK = 1024  # records read at once
 def find_captions(features: Mapping[str, Any], name: str, key: str) -> str:
     """The path of the captions in a builder's features, such as `captions/text`; '' for none.
 
-    `key` is `data.caption_key`, a feature or a path; '' looks for the usual names. The name of the
-    set is for the message.
+    `key` is `data.caption_key`, a feature or a path; '' looks for the usual names, and
+    `NO_CAPTIONS` for none. The name of the set is for the message.
 
     Raises:
         DataError: if `key` is no text.
     """
+    if key == NO_CAPTIONS:
+        return ""
     paths = list(_texts(features))
     for outer in [key] if key else USUAL_KEYS:
         for path in (outer, *(f"{outer}/{inner}" for inner in USUAL_KEYS)):

@@ -1,9 +1,11 @@
 """Data sets by TFDS builders: the project's own, and any that TFDS knows."""
 
 import contextlib
+import dataclasses
 import difflib
 import io
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from diffusion_jax.data.sets.emoji import Emoji, EmojiConfig
 from diffusion_jax.data.sets.fashion_mnist import DEBIAN_DIR, FashionMnist, IdxConfig, idx_files
 from diffusion_jax.data.sets.tfds_captions import find_captions, read_captions
 from diffusion_jax.data.sources import RecordSource, content_hash
+from diffusion_jax.system.files import in_store, path_of
+from diffusion_jax.system.runtime import cache_dir, unwritable
 
 OWN_NAMES = "digits", "fashion_mnist", "emoji"
 
@@ -34,6 +38,10 @@ def load_tfds(options: Options, others: Sequence[str] = ()) -> Dataset:
     with _quiet():
         builder = _builder(options, others)
         ready = builder.is_prepared()
+        if not (ready or options.data_dir) and unwritable(Path(builder.data_path.parent)):
+            own = dataclasses.replace(options, data_dir=str(cache_dir() / "tensorflow_datasets"))
+            builder = _builder(own, others)
+            ready = builder.is_prepared()
     if not ready:
         _prepare(builder, name, options.manual_dir)
     with _quiet():
@@ -44,12 +52,13 @@ def load_tfds(options: Options, others: Sequence[str] = ()) -> Dataset:
             records = _records(builder, name, f"{key}_split", split)
             captions = read_captions(builder, split, path, name) if path else None
             splits[key] = Split(RecordSource(records, size, bool(class_names)), captions)
+        notes = _check_overlap(builder.info.splits, options)
         # With its first image TFDS recommends another decoder.
         kind = Images(splits["train"].gather(np.arange(1))[0].shape[1:])
     info = builder.info
     sizes = [(s.name, s.num_examples, s.num_bytes) for _, s in sorted(info.splits.items())]
     identity = repr((info.full_name, sizes, *asked.values()))
-    return Dataset(name, kind, splits, class_names, (), content_hash(identity, size))
+    return Dataset(name, kind, splits, class_names, (), content_hash(identity, size), notes)
 
 
 def describe_tfds(options: Options, others: Sequence[str] = ()) -> Dataset | None:
@@ -73,13 +82,22 @@ def describe_tfds(options: Options, others: Sequence[str] = ()) -> Dataset | Non
 
 
 def _builder(options: Options, others: Sequence[str]) -> Any:
-    name, manual_dir, directory = options.name, options.manual_dir, options.data_dir or None
+    if options.train_split == options.heldout_split:
+        raise _trained_on(options)  # before anything is downloaded
+    name, manual_dir = options.name, options.manual_dir
+    directory = os.path.expanduser(options.data_dir) or None
+    for key, given in (("dir", directory), ("manual_dir", manual_dir)):
+        if given and in_store(path_of(given)):
+            raise DataError(
+                f"data.{key}='{given}': data.name='{name}' needs a folder on a disk; object "
+                "stores hold data.name='folder'."
+            )
     if name == "digits":
         return Digits(data_dir=directory)
     if name == "emoji":
         return Emoji(config=EmojiConfig.of(manual_dir, options.image_size), data_dir=directory)
     if name == "fashion_mnist":
-        folder = Path(manual_dir).expanduser() if manual_dir else DEBIAN_DIR
+        folder = path_of(manual_dir) if manual_dir else DEBIAN_DIR
         missing = [path.name for path in idx_files(folder) if not path.is_file()]
         if not missing:
             return FashionMnist(config=IdxConfig.of(folder), data_dir=directory)
@@ -178,6 +196,37 @@ def _records(builder: Any, name: str, key: str, split: str) -> Any:
             f"data.dir: {builder.data_path} holds the set in a format without random access "
             f"({builder.info.file_format.value}); give another folder to prepare it anew."
         ) from error
+
+
+def _check_overlap(known: Any, options: Options) -> tuple[str, ...]:
+    """A note on items of both splits; a DataError if these are all that is held out."""
+    train, heldout = (_parts(known, s) for s in (options.train_split, options.heldout_split))
+    shared = sum(
+        max(0, min(end, last) - max(start, first))
+        for name, start, end in train
+        for other, first, last in heldout
+        if name == other
+    )
+    held = sum(end - start for _, start, end in heldout)
+    if shared >= held:
+        raise _trained_on(options)
+    asked = f"data.heldout_split='{options.heldout_split}'"
+    note = f"{shared:,} of the {held:,} items of {asked} are trained on, too"
+    return (note,) if shared else ()
+
+
+def _trained_on(options: Options) -> DataError:
+    return DataError(
+        f"data.heldout_split='{options.heldout_split}' is all trained on, as part of "
+        f"data.train_split='{options.train_split}'; hold out another split, or a slice, such as "
+        "data.train_split=train[:90%] with data.heldout_split=train[90%:]."
+    )
+
+
+def _parts(known: Any, split: str) -> list[tuple[str, int, int]]:
+    """The names, starts and ends of what makes up a split, of those that are known."""
+    absolute = tfds.core.ReadInstruction.from_spec(split).to_absolute(known)
+    return [(p.splitname, p.from_ or 0, p.to or known[p.splitname].num_examples) for p in absolute]
 
 
 @contextlib.contextmanager

@@ -1,15 +1,34 @@
-"""Ctrl-C and SIGTERM, by which a person and a scheduler ask a run to end."""
+"""Signals by which a person, a scheduler and a terminal that closes ask a run to end."""
 
 import contextlib
 import os
 import signal
+import stat
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STATUSES = (0, *(128 + signum for signum in SIGNALS))
+"""Exit statuses of a process that did all that it was asked to, or was asked to stop."""
+
+
+def heard() -> list[int]:
+    """`SIGNALS`, without that of a closed terminal where nohup said so."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [each for each in SIGNALS if not (ignored and each == signal.SIGHUP)]
+
+
+def leave_terminal() -> None:
+    """Lets output go nowhere that went to a terminal: one that is closed would fail every print."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        with contextlib.suppress(OSError):  # closed already
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+                os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 @contextlib.contextmanager
@@ -22,19 +41,24 @@ def stop_signal() -> Iterator[Callable[[int], int]]:
         What returns, given the number of steps taken, the number of that signal, 0 before it came.
         A second one ends the process.
     """
-    several = jax.process_count() > 1
+    several, mine = jax.process_count() > 1, heard()
     came: list[int] = []
 
     def note(signum: int, frame: Any) -> None:
         came.append(signum)
-        for each in SIGNALS:
+        for each in mine:
             signal.signal(each, signal.SIG_DFL)
+        if signum == signal.SIGHUP:
+            leave_terminal()
+            signal.signal(signum, signal.SIG_IGN)  # the shell and the kernel both send it
         name = signal.Signals(signum).name
         start = "\n" * os.isatty(2)  # there it stands behind a bar, and ^C
         # Not by print, which the signal may have interrupted.
         os.write(2, f"{start}{name}: saving after this step; a second ends at once\n".encode())
 
     def pass_on(signum: int, frame: Any) -> None:
+        if signum == signal.SIGHUP:
+            leave_terminal()
         os.kill(os.getpid(), signal.SIGTERM)  # for which JAX has a handler that tells the others
 
     def stopped(step: int) -> int:
@@ -42,8 +66,9 @@ def stop_signal() -> Iterator[Callable[[int], int]]:
             came.append(signal.SIGTERM)
         return came[0] if came else 0
 
-    handlers = {signal.SIGINT: pass_on} if several else dict.fromkeys(SIGNALS, note)
-    before = {each: signal.signal(each, handler) for each, handler in handlers.items()}
+    if several:
+        mine.remove(signal.SIGTERM)
+    before = {each: signal.signal(each, pass_on if several else note) for each in mine}
     try:
         yield stopped
     finally:
