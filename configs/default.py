@@ -220,7 +220,8 @@ def get_config() -> ConfigDict:
     c.sample.restart = ConfigDict({"repeats": 0, "low": 0.1, "high": 0.4, "steps": 5})
     c.sample.steps = 50
     # The times of the steps: uniform | quadratic | trailing | leading | karras | uniform_logsnr |
-    # optimised, which searches those that are best for the trained network and the sampler
+    # optimised, which searches those that are best for the trained network and the sampler. Times
+    # with noise that float32 cannot hold, as edm has near 0, are left out.
     c.sample.grid = "uniform"
     c.sample.trailing = ConfigDict({"num_steps": 1000})
     c.sample.leading = ConfigDict({"num_steps": 1000})

@@ -15,6 +15,8 @@ from configs import digits
 from diffusion_jax import from_config, run
 from diffusion_jax.data import ArraySource, Dataset, Images, Split
 from diffusion_jax.diffusion.schedules import Cosine
+from diffusion_jax.from_config import SAMPLERS
+from diffusion_jax.from_config.sampling import GRIDS
 from diffusion_jax.models.dit import DiT
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.samplers.ode import heun
@@ -198,6 +200,49 @@ def test_tables_of_samplers() -> None:
             line.startswith("| dpmpp_multistep |") for line in plot.table_of_all(mine, figure)
         )
     assert any("tolerance 0.1 " in line for line in plot.table_of_adaptive(mine))
+
+
+def test_edges_of_samplers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Levels of noise that float32 does not hold, and steps over most of them at once."""
+    edges = experiment("samplers/edges")
+    monkeypatch.setattr(edges, "GRIDS", ("quadratic", "leading", "karras"))
+    steps = (1, 2, 3, 1000)
+    near = {"edm": ("ddim", "lms", "pndm", "ancestral"), "laplace": ("ddim", "dpmpp_sde_multistep")}
+    result: dict[str, Any] = {"steps": list(steps), "refused": {}}
+    for name, samplers in near.items():
+        schedule = edges.schedules()[name]
+        times, result["refused"][name] = edges.grids_of(schedule, steps)
+        found = {one: edges.look(one, schedule, times, steps) for one in samplers}
+        for by_grid in found.values():
+            for grid, distances in by_grid.items():
+                for far, ddim, num in zip(distances, found["ddim"][grid], steps, strict=True):
+                    assert far is None or edges.is_near(far, ddim, num)
+    assert list(result["refused"]["edm"]) == ["leading, 1"]
+    assert len(times["leading"][1000]) == 1001
+    said = result["refused"]["edm"]["leading, 1"]
+    assert said.startswith("sample.grid='leading' with sample.steps=1 and sample.t_max=1.0 starts")
+    assert list(result["refused"]["laplace"]) == ["karras, 1000"]
+
+
+def test_table_of_edges() -> None:
+    """The published one is of all there is, and says which of it is neither near nor refused."""
+    edges = experiment("samplers/edges")
+    result = json.loads((ROOT / "experiments/samplers/edges.json").read_text())
+    assert result["distances"].keys() == SAMPLERS.keys()
+    beyond = []
+    for sampler, by_schedule in result["distances"].items():
+        assert by_schedule.keys() == edges.schedules().keys() == result["refused"].keys()
+        for name, by_grid in by_schedule.items():
+            assert by_grid.keys() == GRIDS.keys()
+            for grid, distances in by_grid.items():
+                others = result["distances"]["ddim"][name][grid]
+                for num, far, ddim in zip(result["steps"], distances, others, strict=True):
+                    assert (far is None) == (f"{grid}, {num}" in result["refused"][name])
+                    assert far is None or np.isfinite(far)
+                    if far is not None and not edges.is_near(far, ddim, num):
+                        beyond.append((sampler, name, grid, num))
+    assert beyond == [("churn", "edm, shift 3", "quadratic", 10)]
+    assert "14,421 in all, of which not near: 1" in edges.tables(result)
 
 
 def test_samplers_of_others() -> None:

@@ -22,6 +22,7 @@ class Kind:
     levels: ClassVar[int] = 0
     limit: ClassVar[float | None] = None  # largest absolute value of an entry of `x`, or None
     shown: ClassVar[int] = 100  # items at most on a sheet of samples
+    placed: ClassVar[bool] = True  # whether each has a place of its own there
 
     @property
     def words(self) -> str:
@@ -59,8 +60,8 @@ class Kind:
     ) -> np.ndarray:
         """A picture of items `[N, ...]` as stored, uint8 `[H, W, C]`, with a text for each row.
 
-        Where items have places on it there are `columns` in a row; the texts of rows that are
-        `marked` stand out.
+        Where items are `placed` there are `columns` in a row; the texts of rows that are `marked`
+        stand out.
         """
         raise NotImplementedError
 

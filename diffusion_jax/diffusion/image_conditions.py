@@ -14,6 +14,7 @@ from diffusion_jax.diffusion.corruption import diffuse, sample_noise
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.models.layers import downsample, sinusoidal_embedding
 from diffusion_jax.system.arguments import checked
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.types import Array, Cond, Condition
 
 LEVEL_WIDTH = 64  # of the embedded noise level: cosines and sines, so never zeros, which is "off"
@@ -100,5 +101,5 @@ class Masked:
 
 def nothing_given(condition: Condition, shape: tuple[int, ...]) -> Cond:
     """What `condition` makes of one picture of a `shape`, switched off: arrays [1, ...]."""
-    shapes = jax.eval_shape(condition, jnp.zeros((1, *shape)), jax.random.key(0)[None])
+    shapes = jax.eval_shape(condition, jnp.zeros((1, *shape)), make_key(0)[None])
     return unconditional({name: jnp.zeros(s.shape, s.dtype) for name, s in shapes.items()})

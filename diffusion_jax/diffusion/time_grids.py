@@ -3,10 +3,25 @@
 from collections.abc import Callable
 
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array
+
+RESOLVED = -2 * float(np.log(np.finfo(np.float32).eps))
+"""`logsnr` of noise that is as far below the signal as the last digit of float32."""
+
+
+def resolved(schedule: Schedule, times: Array) -> Array:
+    """`times` without those, but for the last, at which there is noise that float32 cannot hold.
+
+    There `(x_t - alpha_t x_0) / sigma_t` is rounding over next to nothing, as in half of the steps
+    of `quadratic` on EDM's schedule, whose `sigma_t` falls with the seventh power of `t`.
+    """
+    held = np.asarray(schedule.logsnr(times)) < RESOLVED
+    held[-1] = True
+    return times[held]
 
 
 @checked(steps="[1, inf)", t_max="(0, 1]", t_min="[0, t_max)")

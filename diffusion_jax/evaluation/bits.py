@@ -19,6 +19,7 @@ from diffusion_jax.evaluation.likelihood import (
 from diffusion_jax.evaluation.model import SPLITS, Evaluator, Model, Result, chosen, count, entry
 from diffusion_jax.metrics.intervals import mean, too_few
 from diffusion_jax.system.devices import in_batches
+from diffusion_jax.system.keys import make_key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Bits(Evaluator):
                     result[f"bits_{name}_{split}"] = entry(why, counted[1], model.passport)
                 continue
             each = chosen(model, split, self.num)
-            whole = model.params, dict(model.frozen), jax.random.key(model.seed)
+            whole = model.params, dict(model.frozen), make_key(model.seed)
             found = in_batches(program, whole, each, model.batch_size)
             evaluations = 6 * found.pop("solver_steps").max() + 3
             cost: dict[str, dict[str, Any]] = {

@@ -11,6 +11,7 @@ from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.evaluation.model import SPLITS, Evaluator, Model, Result, chosen, count, entry
 from diffusion_jax.metrics.intervals import Estimate, mean, quantile, too_few, variance_of_mean
 from diffusion_jax.system.devices import in_batches
+from diffusion_jax.system.keys import make_key
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
@@ -69,7 +70,7 @@ def _errors(model: Model, split: str, num: int) -> np.ndarray:
         # In a loop, so that the network is compiled once.
         return jax.lax.map(errors, (jnp.arange(len(TIMES)), jnp.asarray(TIMES))).T
 
-    whole = model.params, dict(model.frozen), jax.random.key(model.seed)
+    whole = model.params, dict(model.frozen), make_key(model.seed)
     return in_batches(program, whole, chosen(model, split, num), model.batch_size)
 
 

@@ -93,13 +93,6 @@ class Distances(Evaluator):
         DataError: these moments are not of such features, or there is no extractor.
     """
 
-    pictures = (
-        (
-            "closest.png",
-            "The samples nearest to a training item (above), and those training items (below)",
-        ),
-    )
-
     def __init__(
         self,
         dataset: Dataset,
@@ -109,6 +102,10 @@ class Distances(Evaluator):
         statistics: Statistics | None = None,
     ) -> None:
         self._dataset, self._extractor, self._repeats = dataset, extractor, bootstrap_repeats
+        pairs = "(above), and those training items (below)"
+        if not dataset.kind.placed:
+            pairs = "and those training items"
+        self.pictures = (("closest.png", f"The samples nearest to a training item {pairs}"),)
         train, held = dataset.splits["train"], dataset.splits["heldout"]
         self._train = f"{dataset.name} train {dataset.fingerprint}"
         self._reference = statistics.words if statistics else self._train

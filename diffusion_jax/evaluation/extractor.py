@@ -17,6 +17,7 @@ from diffusion_jax.models.classifier import Classifier
 from diffusion_jax.objectives.contrastive import moved
 from diffusion_jax.system.cache import cached
 from diffusion_jax.system.devices import in_batches
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.training.ema import EXPONENTIAL, Exponential
 from diffusion_jax.training.optimizer import learning_rate_schedule
 from diffusion_jax.training.state import create_state
@@ -75,7 +76,7 @@ def unlearnable(dataset: Dataset) -> str:
 def get_extractor(dataset: Dataset, cache: Path, say: Callable[[str], None]) -> Extractor:
     """Loads the data set's classifier from `cache`, or trains it (minutes) and saves it."""
     net = Classifier(dataset.num_classes)
-    template = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, *dataset.kind.shape)))
+    template = jax.eval_shape(net.init, make_key(0), jnp.zeros((1, *dataset.kind.shape)))
     recipe = repr((net, STEPS, BATCH_SIZE, LEARNING_RATE, MAX_SHIFT, dataset.fingerprint))
 
     def read(path: Path) -> tuple[Params, str]:
@@ -94,7 +95,7 @@ def get_extractor(dataset: Dataset, cache: Path, say: Callable[[str], None]) -> 
 
 def fit(net: Classifier, dataset: Dataset) -> Params:
     """Trains by cross-entropy on shifted images, with the train step of all models."""
-    variables = net.init(jax.random.key(0), jnp.zeros((1, *dataset.kind.shape)))
+    variables = net.init(make_key(0), jnp.zeros((1, *dataset.kind.shape)))
     optimizer = optax.adam(learning_rate_schedule(LEARNING_RATE, STEPS, decay="cosine"))
     averages = {EXPONENTIAL: Exponential(0.99)}
     state = create_state(variables, optimizer, averages)
@@ -102,7 +103,7 @@ def fit(net: Classifier, dataset: Dataset) -> Params:
     step_fn = jax.jit(make_train_step(loss_fn, optimizer, averages), donate_argnums=0)
     batches = train_batches(dataset, batch_size=BATCH_SIZE, seed=0)
     for _ in range(STEPS):
-        state, _ = step_fn(state, next(batches), jax.random.key(1), {})
+        state, _ = step_fn(state, next(batches), make_key(1), {})
     batches.close()
     return jax.device_get(state.ema[EXPONENTIAL])
 

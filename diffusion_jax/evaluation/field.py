@@ -22,11 +22,13 @@ from diffusion_jax.diffusion.mixture import exact_denoiser
 from diffusion_jax.diffusion.process import Gaussian, gaussian
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.evaluation.model import Evaluator, Model, Result, entry
+from diffusion_jax.generation.generator import check_finite
 from diffusion_jax.metrics.intervals import Estimate, normal, variance_of_mean, wilson
 from diffusion_jax.metrics.neighbours import two_nearest
 from diffusion_jax.report import fields
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.types import Array, Cond, Denoiser
 
 TIMES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  # of measured distances from the exact score
@@ -78,7 +80,7 @@ def score_errors(
     """
 
     def at(numbered: tuple[Array, Array]) -> Array:
-        key = jax.random.fold_in(jax.random.key(seed), numbered[0])
+        key = jax.random.fold_in(make_key(seed), numbered[0])
         t = jnp.full(len(x_0), numbered[1])
         x_t = process.corrupt(x_0, t, sample_keys(key, jnp.arange(len(x_0))))
         off = denoise(x_t, t, cond).x_0 - exact(x_t, t, cond).x_0
@@ -151,7 +153,7 @@ def _follow_particles(
 ) -> dict[str, np.ndarray]:
     """The part `[PARTICLES]` that each comes to in each field; `basins.png`, `particles.gif`."""
     times = model.draws.times
-    keys = sample_keys(jax.random.key(model.seed), jnp.arange(PARTICLES + GRID**2))
+    keys = sample_keys(make_key(model.seed), jnp.arange(PARTICLES + GRID**2))
     starts = schedule.sigma(times[0]) * sample_noise(keys[:PARTICLES], x_0.shape[1:])
     flat, half = x_0.shape[1] == 2, BASIN * float(schedule.sigma(times[0]))
     if flat:  # one program for both
@@ -163,6 +165,8 @@ def _follow_particles(
         return sample(denoise, heun(schedule), times, x_T, {}, keys[: len(x_T)], every)
 
     walked = {name: one.run(follow, times, starts) for name, one in looked.items()}
+    x, numbers = walked["learned"][0], np.arange(len(starts))
+    check_finite(x, numbers, model.params, "Heun's method", ("sample.grid", "sample.t_max"))
     ends = {name: labels[two_nearest(x, x_0)[1][:, 0]] for name, (x, _) in walked.items()}
     if flat:
         side = 1.1 * float(np.abs(x_0).max())
@@ -189,7 +193,7 @@ def _draw_fields(
     parts = model.dataset.class_names
     alphas, sigmas = (np.asarray(scale) for scale in schedule.scales(jnp.asarray(DRAWN)))
     halves = alphas * float(np.abs(x_0).max()) + 1.25 * sigmas
-    keys = sample_keys(jax.random.key(model.seed), jnp.arange(len(x_0)))
+    keys = sample_keys(make_key(model.seed), jnp.arange(len(x_0)))
     eps = np.asarray(sample_noise(keys, x_0.shape[1:]))
     given = {"no condition": -1} | {name: label for label, name in enumerate(parts[:MOST_PARTS])}
 

@@ -9,6 +9,7 @@ import numpy as np
 from diffusion_jax.data import Dataset
 from diffusion_jax.generation.labels import CondOf
 from diffusion_jax.system.devices import in_batches
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.types import Context, LossFn, Params
 
@@ -55,7 +56,7 @@ class HeldoutLoss:
         """
         found = []
         for number, batch in enumerate(self._batches):
-            context = Context(jax.random.key(number), state.step, state.ema, frozen)
+            context = Context(make_key(number), state.step, state.ema, frozen)
             found.append(in_batches(self._program, (params, context), batch, self._size))
         if not found:
             return {}

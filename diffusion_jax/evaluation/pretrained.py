@@ -16,6 +16,7 @@ from diffusion_jax.models.efficientnet import EfficientNetLite0
 from diffusion_jax.models.inception import InceptionV3
 from diffusion_jax.models.vision_transformer import VisionTransformer
 from diffusion_jax.models.weights import file_digest, load_variables, packaged_file
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.types import Array
 
 BATCH_SIZE = 64
@@ -83,7 +84,7 @@ class Pretrained:
     def shapes(self) -> Any:
         """The network's variables, as shapes."""
         x = jax.ShapeDtypeStruct((1, self.size, self.size, 3), jnp.float32)
-        return jax.eval_shape(self.net.init, jax.random.key(0), x)
+        return jax.eval_shape(self.net.init, make_key(0), x)
 
     def apply(self, variables: Any, images: Array) -> tuple[Array | None, Array]:
         """Logits [B, K], if it has any, and features [B, D] of images as for `preprocess`."""

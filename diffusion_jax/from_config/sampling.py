@@ -42,6 +42,7 @@ OF_SCHEDULE = ("karras", "uniform_logsnr")
 """Grids that are stated in noise levels, and hence given the schedule first."""
 OPTIMISED = "optimised"
 """The grid that is searched for when there is a trained network."""
+MOST_SIGNAL = 10.0  # over the noise, where sampling starts from noise alone: more would be missed
 
 
 def make_sampler(config: Config, schedule: Schedule) -> Sampler:
@@ -71,7 +72,10 @@ def make_sampler(config: Config, schedule: Schedule) -> Sampler:
 
 
 def make_grid(config: Config, schedule: Schedule) -> Array:
-    """The sampling grid; for one that is still to be searched for, the uniform one."""
+    """The sampling grid; for one that is still to be searched for, the uniform one.
+
+    It has fewer steps than were asked for where float32 does not hold the last levels of noise.
+    """
     sample = config.sample
     check_known(sample.grid, (*GRIDS, OPTIMISED), "sample.grid")
     entries = getattr(schedule, "num_steps", np.inf)
@@ -101,7 +105,8 @@ def grids_to_start_from(config: Config, schedule: Schedule) -> dict[str, Array]:
     for name in GRIDS:
         with contextlib.suppress(ConfigError):
             found[name] = _grid(name, config.sample, schedule)
-    return {name: times for name, times in found.items() if times[-1] == found["uniform"][-1]}
+    most, end = max(map(len, found.values())), found["uniform"][-1]
+    return {name: t for name, t in found.items() if len(t) == most and t[-1] == end}
 
 
 def _grid(name: str, sample: Config, schedule: Schedule) -> Array:
@@ -115,4 +120,12 @@ def _grid(name: str, sample: Config, schedule: Schedule) -> Array:
             f"{same[0] + 1}: from t = {times[same[0]]:.6g} to {times[same[0] + 1]:.6g}; take fewer "
             "steps, or another grid for this schedule"
         )
-    return times
+    signal = float(jnp.exp(0.5 * schedule.logsnr(times[0])))
+    if signal > MOST_SIGNAL:
+        raise ConfigError(
+            f"sample.grid={name!r} with sample.steps={sample.steps} and sample.t_max="
+            f"{sample.t_max} starts from noise alone at t = {times[0]:.6g}, where there should be "
+            f"{signal:.2g} times more signal than noise; take more steps, another grid or a "
+            "larger sample.t_max"
+        )
+    return time_grids.resolved(schedule, times)

@@ -14,6 +14,7 @@ from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.generation.generator import Request
 from diffusion_jax.generation.labels import as_cond, by_label, cycle_labels, proportional_labels
 from diffusion_jax.system.devices import in_batches
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.runtime import cache_dir
 from diffusion_jax.text import Reader
 from diffusion_jax.types import Condition, Embed, Params
@@ -152,7 +153,7 @@ class Conditions:
             return found
         x = self.dataset.kind.decode(self._split(split).gather(rows)[0])
         each = x, np.asarray(rows, np.int32)
-        return found | in_batches(self._of_pictures, jax.random.key(SEED), each, self.batch_size)
+        return found | in_batches(self._of_pictures, make_key(SEED), each, self.batch_size)
 
     def labels(self, index: np.ndarray) -> np.ndarray | None:
         """Labels asked of the samples number `index`, or of the pictures that they are given.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,12 @@ from diffusion_jax.diffusion.process import Process
 from diffusion_jax.guidance.extrapolation import classifier_free
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.system.devices import in_batches
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.types import Array, Denoiser, Key, Params, Sampler
+
+
+class SamplingError(Exception):
+    """Samples that were drawn are none."""
 
 
 class Request(NamedTuple):
@@ -118,7 +123,7 @@ class Generator:
             lambda array: np.concatenate([array, np.repeat(array[-1:], extra, axis=0)]),
             (dict(request.cond), dict(request.given)),
         )
-        whole = params, jax.random.key(seed), float(request.scale), dict(request.frozen)
+        whole = params, make_key(seed), float(request.scale), dict(request.frozen)
 
         def draw(whole: Any, each: Any) -> tuple[Array, Array | None]:
             (params, key, scale, frozen), (index, (cond, given)) = whole, each
@@ -128,3 +133,24 @@ class Generator:
 
         x, kept = in_batches(draw, whole, (index, filled), batch_size, group)
         return x[:num], None if kept is None else kept[:num].swapaxes(0, 1)
+
+
+def check_finite(
+    x: np.ndarray, index: np.ndarray, params: Params, of: str, causes: Sequence[str]
+) -> None:
+    """Raises a SamplingError if samples `x` `[N, ...]` with the numbers `index` are not finite.
+
+    As pictures they would pass for black ones. The message says `of` what they are and why that may
+    be: the `params` of the network are not finite, or else one of the `causes`.
+    """
+    bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
+    if not bad.any():
+        return
+    if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+        why = f"the cause may be {', '.join(causes[:-1])} or {causes[-1]}"
+    else:
+        why = "nor are the parameters, so that it is the training that failed"
+    first = index[np.argmax(bad)]
+    raise SamplingError(
+        f"{bad.sum()} of {len(x)} samples of {of} are not finite, number {first} the first: {why}"
+    )

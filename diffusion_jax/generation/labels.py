@@ -26,9 +26,11 @@ def cycle_labels(spec: str, num_classes: int, index: np.ndarray) -> np.ndarray |
     `spec` is "all" classes in turn, "none" (-1, unconditional), or a list such as "3,5" in turn.
 
     Raises:
-        ValueError: a label is not one of the classes.
+        ValueError: a label is not one of the classes, or there are none.
     """
     if not num_classes:
+        if spec not in ("all", "none"):
+            raise ValueError(f"labels={spec!r}: these data have no classes; allowed are all, none")
         return None
     if spec == "none":
         return np.full(len(index), -1, np.int32)

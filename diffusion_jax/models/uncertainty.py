@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.types import Array
 
 
@@ -20,7 +21,7 @@ class Uncertainty(nn.Module):
     def __call__(self, t: Array) -> Array:
         """`u` for times `t`, both `[B]`."""
         # The features are the same in every run: constants, not parameters.
-        frequency, phase = jax.random.normal(jax.random.key(0), (2, self.features))
+        frequency, phase = jax.random.normal(make_key(0), (2, self.features))
         angles = 2 * jnp.pi * (2 * t[:, None] * frequency + phase)
         features = jnp.sqrt(2.0) * jnp.cos(angles)
         return nn.Dense(1, kernel_init=nn.initializers.zeros)(features)[:, 0]

@@ -20,6 +20,7 @@ from diffusion_jax.from_config import Config
 from diffusion_jax.from_config.process import make_error, make_process, make_times
 from diffusion_jax.objectives.gaussian import GaussianLoss
 from diffusion_jax.objectives.parts import Times
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.types import Array, Cond, Context, Key, Params
 
 SHAPE = (2, 2)
@@ -102,6 +103,6 @@ def _gradients(loss: GaussianLoss, logsnr: Array) -> Array:
     x_0 = jnp.sin(jnp.arange(len(t) * 4.0)).reshape(len(t), *SHAPE)
     batch = {"x": x_0, "index": jnp.arange(len(t)), "cond": {}}
     params = jnp.array([0.7, -0.4, 0.9])
-    context = Context(jax.random.key(0), jnp.array(0), {}, {})
+    context = Context(make_key(0), jnp.array(0), {}, {})
     jacobian = jax.jacobian(lambda p: at_levels(p, batch, context)[0])(params)
     return per_sample(_density(loss, logsnr), jacobian) * jacobian

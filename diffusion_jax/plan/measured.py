@@ -9,6 +9,7 @@ import numpy as np
 
 from diffusion_jax.from_config.parts import make_parallel, make_step
 from diffusion_jax.plan.program import Program
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.training.state import initial_state
 from diffusion_jax.types import Batch
 
@@ -19,7 +20,7 @@ SIDES = {"cpu": 2048}  # of the matrices whose product is timed; 8192 elsewhere
 def matrix_peak(dtype: Any, rounds: int = 8) -> float:
     """FLOP/s of one device in the product of two square matrices: the best of some rounds."""
     side = SIDES.get(jax.default_backend(), 8192)
-    a, b = (jax.random.normal(jax.random.key(i), (side, side), dtype) for i in (0, 1))
+    a, b = (jax.random.normal(make_key(i), (side, side), dtype) for i in (0, 1))
     product = jax.jit(lambda a, b: a @ b)
     repeat = 1 if jax.default_backend() == "cpu" else 10
 
@@ -46,7 +47,7 @@ class Steps:
         config, parts = program.config, program.parts
         self._parallel = parallel = make_parallel(config)
         self._step = parallel.compile(make_step(config, parts, parallel.axis_name))
-        key = jax.random.key(config.seed)
+        key = make_key(config.seed)
         state = initial_state(
             parts.task.init, parts.optimizer, key, parts.averages, parallel.shardings
         )

@@ -68,7 +68,7 @@ def make_plan(config: Config, parts: Parts, second_moment: float) -> Plan:
         lines.append("sampling steps are those of the uniform grid: yours is still to be searched")
     warnings = [
         *_about_ends(kl, left, times, levels, terminal),
-        *([] if searched else _about_steps(times, levels)),
+        *([] if searched else _about_steps(config, times, levels)),
         *_about_training(trained, bands, steps),
         *_about_shift(config),
         *too_young(parts.averages, config.train.steps),
@@ -103,8 +103,13 @@ def _about_ends(
         )
 
 
-def _about_steps(times: np.ndarray, levels: np.ndarray) -> Iterator[str]:
-    """Steps that do nothing: those too small, and those where no noise can be seen."""
+def _about_steps(config: Config, times: np.ndarray, levels: np.ndarray) -> Iterator[str]:
+    """Steps that are left out, and that do nothing: too small, or where no noise can be seen."""
+    if (left_out := config.sample.steps - len(times) + 1) > 0:
+        yield (
+            f"{left_out} of sample.steps={config.sample.steps} are left out: there is noise that "
+            "float32 cannot hold; take another sample.grid"
+        )
     fall = np.diff(levels)  # infinite at the ends of some schedules
     flat = fall < FLAT * np.median(fall)
     if flat.any():

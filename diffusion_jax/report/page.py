@@ -14,7 +14,7 @@ NOTES = {
     "of the judge, a small network that has seen the training data alone: real pictures "
     "are the bar, not 100%. Concept and style words both count.",
     "bits": "Bits per dimension are of a probability where data have levels, else of a density; by "
-    "the averaged network without guidance and clipping. The three are of three models: of the "
+    "the network that draws, without guidance and clipping. The three are of three models: of the "
     "deterministic flow (an upper bound where its density is averaged over each level's bin), "
     "and upper bounds of stochastic sampling in infinitely many steps and in those of the grid.",
     "field": "`field_error` is the distance of the learned score from the exact one in units of "

@@ -12,6 +12,7 @@ from absl import logging
 from diffusion_jax.data import DataError
 from diffusion_jax.from_config import Config, ConfigError, build
 from diffusion_jax.from_config.identity import check_workdir, resolved
+from diffusion_jax.generation.generator import SamplingError
 from diffusion_jax.models.weights import WeightsError
 from diffusion_jax.plan import TopologyError
 from diffusion_jax.run.evaluation import evaluate
@@ -20,6 +21,7 @@ from diffusion_jax.run.trained import Run, command, data_to_draw
 from diffusion_jax.run.training import train, train_abreast
 from diffusion_jax.run.variations import chosen
 from diffusion_jax.system.devices import DevicesError, check_devices
+from diffusion_jax.system.keys import settle_generator
 from diffusion_jax.system.lock import LockedError, locked
 from diffusion_jax.system.runtime import enable_compilation_cache, settle_caches, tune_cpu_allocator
 from diffusion_jax.system.texts import shown
@@ -28,7 +30,7 @@ from diffusion_jax.training.loop import TrainingError
 
 USER_ERRORS = (
     *(ConfigError, DataError, WeightsError),
-    *(CheckpointError, DevicesError, LockedError, TrainingError, TopologyError),
+    *(CheckpointError, DevicesError, LockedError, SamplingError, TrainingError, TopologyError),
 )
 TRAINING, SAMPLING, EVALUATING = "training", "sampling", "evaluating"
 """What one process at a time does in a workdir: one may train, another sample what it has saved."""
@@ -87,6 +89,7 @@ def _prepare(workdir: Path) -> None:
         ) from error
     settle_caches(workdir)
     enable_compilation_cache()
+    settle_generator()
 
 
 def _run_abreast(configs: Sequence[Config], workdirs: Sequence[Path]) -> int:

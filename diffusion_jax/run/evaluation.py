@@ -13,6 +13,7 @@ from diffusion_jax.from_config.choices import metrics_of
 from diffusion_jax.from_config.evaluators import Means, make_evaluators
 from diffusion_jax.from_config.extractors import statistics_of
 from diffusion_jax.from_config.identity import Identity
+from diffusion_jax.run.sampling import caption
 from diffusion_jax.run.trained import Run, Trained, command, open_judge
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.runtime import cache_dir, environment
@@ -159,28 +160,27 @@ def _write_report(
             f"{config.schedule.name} schedule, {config.objective.prediction} prediction"
         )
         facts["sampling"] = (
-            f"{made_by['sampler']}, {config.sample.steps} steps of "
+            f"{made_by['sampler']}, {len(model.generator.times) - 1} steps of "
             f"{model.generator.sampler.evaluations} evaluation(s), grid {made_by['grid']}, "
-            f"guidance {config.sample.guidance_scale}; "
-            f"{config.evaluate.num_samples:,} samples in {seconds:.1f} s, compilation included"
+            f"guidance {config.sample.guidance_scale}"
         )
+        if seconds:
+            drawn = f"{config.evaluate.num_samples:,} samples in {seconds:.1f} s"
+            facts["sampling"] += f"; {drawn}, compilation included"
     facts |= {
         "device": where["device"],
         "versions": ", ".join(f"{name} {v}" for name, v in where["versions"].items()),
         "commit": where["commit"],
         "config": f"`{config_hash(config)}`, resolved in [config.json](config.json)",
     }
-    asked = "asked for by class in turn"
-    if run.conditions.given:
-        asked = "each between what it was given and the original"
-    elif run.conditions.texts:
-        asked = "asked for in words, which stand beside each row"
-    pictures = [
-        ("samples/grid.png", f"Samples, {asked}"),
-        ("samples/trajectory.png", "From noise to the result"),
-        ("samples/denoise.gif", "The same for all, as an animation"),
-        *((f"samples/{file}", words) for each in evaluators for file, words in each.pictures),
-        ("curves.png", f"Loss in training, and on held-out {noun}"),
-    ]
+    pictures = []
+    if model.generator:
+        pictures = [
+            ("samples/grid.png", caption(run, model.step)),
+            ("samples/trajectory.png", "From noise to the result"),
+            ("samples/denoise.gif", "The same as an animation"),
+        ]
+    pictures += [(f"samples/{file}", words) for each in evaluators for file, words in each.pictures]
+    pictures.append(("curves.png", f"Loss in training, and on held-out {noun}"))
     title = f"{run.workdir.name}: {config.data.name}"
     report.write_report(run.workdir / "report.md", title, result, facts, pictures, [command()])

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax.data import DataError
+from diffusion_jax.data import DataError, Dataset
 from diffusion_jax.from_config.sampling import OPTIMISED
+from diffusion_jax.generation.labels import as_cond
+from diffusion_jax.report.passports import differences
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.files import each_file, remove_tree
@@ -33,7 +35,7 @@ def draw_grid(model: Trained, path: Path) -> np.ndarray:
     items, _ = model.items(sample.seed, index, cond)
     sheet = sheet_of(model.run, items, index, cond)
     path.parent.mkdir(parents=True, exist_ok=True)
-    made_by = {**model.made_by(sample.seed), **model.run.span(index)}
+    made_by = {**model.made_by(sample.seed), **model.run.span(index, cond)}
     if sample.grid == OPTIMISED:
         made_by["grid"] = "uniform()"  # a search for each of these would take too long
     if is_main():
@@ -44,7 +46,7 @@ def draw_grid(model: Trained, path: Path) -> np.ndarray:
 def sheet_of(
     run: Run, items: np.ndarray, index: np.ndarray, cond: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-    """Samples from the first on as one picture: with texts a row for each, of its variants.
+    """Samples number `index` as one picture: with texts a row for each, of its variants.
 
     In red are texts that no training item has, if the data are there. Samples that are given
     pictures stand each between what it was given and the original.
@@ -56,18 +58,62 @@ def sheet_of(
     texts = conditions.texts
     if not texts:
         return dataset.kind.sheet(items, COLUMNS)
-    rows = min(len(texts), len(items))
+    number = index % len(texts)  # of the text that each is asked to show
+    rows, counts = np.unique(number, return_counts=True)
+    white = dataset.kind.encode(np.ones(items.shape[1:]))
+    columns = int(np.max(counts))
+    cells = np.full((len(rows), columns, *items.shape[1:]), white, items.dtype)
+    for row, one, count in zip(cells, rows, counts, strict=True):
+        row[:count] = items[number == one]
+    words = [texts[one] for one in rows]
     try:
         captions = dataset.splits["train"].captions
         known = set(captions.texts if captions else ())
     except DataError as error:
         print(f"warning: texts that no training item has are not marked: {error}", file=sys.stderr)
-        known = set(texts)
-    columns = len(items) // rows
-    # Sample i is asked to show text i modulo their number.
-    by_text = items[: rows * columns].reshape(columns, rows, *items.shape[1:]).swapaxes(0, 1)
-    unseen = [text not in known for text in texts[:rows]]
-    return dataset.kind.sheet(by_text.reshape(-1, *items.shape[1:]), columns, texts[:rows], unseen)
+        known = set(words)
+    unseen = [text not in known for text in words]
+    flat = cells.reshape(-1, *items.shape[1:])
+    return dataset.kind.sheet(flat, columns, words, unseen)
+
+
+def caption(run: Run, step: int) -> str:
+    """What is on `grid.png`, by its passport, in words; '' if it is not there."""
+    found = read_made_by(run.workdir / "samples" / "grid.png")
+    if found is None:
+        return ""
+    first, last = found["index"]
+    index, conditions, dataset = np.arange(first, last + 1), run.conditions, run.parts.dataset
+    labels = conditions.labels(index)
+    made_by = {**run.made_by(step, run.config.sample.seed), **run.span(index, as_cond(labels))}
+    both = {"the results": {"passport": made_by}, "this picture": {"passport": found}}
+    if said := differences(both):
+        return f"Samples {first} to {last}, of other settings than the results: {'; '.join(said)}"
+    words = [f"Samples {first} to {last}"]
+    if run.generator and run.generator.guidance.group > 1:
+        words.append(f"in groups of {run.generator.guidance.group} that were denoised together")
+    if conditions.given:
+        words.append("each between what it was given and the original")
+    elif conditions.texts:
+        words.append(f"a row for each text, in red where no training {dataset.kind.noun} have it")
+    elif labels is not None:
+        words.append(_classes(labels, dataset))
+    return ", ".join(words)
+
+
+def _classes(labels: np.ndarray, dataset: Dataset) -> str:
+    """Which classes samples on a sheet are asked to show."""
+    asked = list(dict.fromkeys(labels.tolist()))
+    if asked == [-1]:
+        return "of no class"
+    names = [dataset.class_names[label] for label in asked]
+    if len(asked) == 1:
+        return f"all of class {names[0]}"
+    which = f"of {len(asked)} classes" if len(asked) > COLUMNS else f"of classes {', '.join(names)}"
+    columns = all(len(set(labels[column::COLUMNS])) == 1 for column in range(COLUMNS))
+    if dataset.kind.placed and columns and len(asked) == COLUMNS:
+        return f"{which}, a column for each"
+    return f"{which} in turn"
 
 
 def sample(run: Run, again: bool) -> None:
@@ -79,7 +125,7 @@ def sample(run: Run, again: bool) -> None:
     if not again and (folder / "grid.png").exists():
         if damaged := _damaged(folder):
             print(f"warning: {damaged} is missing or damaged: drawn again", file=sys.stderr)
-        elif read_made_by(folder / "grid.png") == {**made_by, **run.span(index)}:
+        elif read_made_by(folder / "grid.png") == {**made_by, **run.span(index, cond)}:
             return
     model = run.trained()
     num_states = len(model.draws.times)
@@ -107,7 +153,7 @@ def sample(run: Run, again: bool) -> None:
         of_each["prompt"] = prompts
     save_items(run, folder / "images", index, items, made_by, of_each)
     states = states[np.linspace(0, len(states) - 1, strip).round().astype(int)]
-    span = {**made_by, **run.span(index)}
+    span = {**made_by, **run.span(index, cond)}
     save_png(folder / "trajectory.png", kind.strip(states, COLUMNS), span)
     save_gif(folder / "denoise.gif", [kind.sheet(state, COLUMNS) for state in states])
     # Last: it says that all of them are there.

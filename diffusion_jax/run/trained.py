@@ -29,13 +29,14 @@ from diffusion_jax.from_config.identity import (
 from diffusion_jax.from_config.parts import make_parallel
 from diffusion_jax.from_config.sampling import OPTIMISED, grids_to_start_from
 from diffusion_jax.generation.conditions import Asked, Conditions
-from diffusion_jax.generation.generator import Generator, Request
+from diffusion_jax.generation.generator import Generator, Request, check_finite
 from diffusion_jax.generation.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.models.flops import count_flops
 from diffusion_jax.system.arguments import check
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.files import path_of
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.texts import shown
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import never_moved
@@ -79,7 +80,7 @@ class Run:
         )
         with keyed("sample"):
             self.conditions.labels(np.arange(1))  # refuses bad ones before any time is spent
-        self.init_key, self.train_key = jax.random.split(jax.random.key(config.seed))
+        self.init_key, self.train_key = jax.random.split(make_key(config.seed))
         kept = config.train
         self.checkpoints = Checkpoints(
             workdir / "checkpoints", kept.keep_checkpoints, kept.keep_every, kept.keep_best
@@ -204,9 +205,10 @@ class Run:
             **given,
         }
 
-    def span(self, index: np.ndarray) -> dict[str, Any]:
-        """What a picture of many samples says of their numbers and labels."""
-        return {"labels": self.config.sample.labels, "index": [int(index[0]), int(index[-1])]}
+    def span(self, index: np.ndarray, cond: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """What a picture of many samples says of their numbers and, if they had any, labels."""
+        labels = {"labels": self.config.sample.labels} if "label" in cond else {}
+        return {**labels, "index": [int(index[0]), int(index[-1])]}
 
     def cost(self, state: TrainState) -> str:
         """Size and cost of the network in words."""
@@ -257,6 +259,7 @@ class Trained:
 
         Raises:
             ConfigError: the network draws none, reads no texts, or knows no such class.
+            SamplingError: some are not finite.
             ValueError: a number cannot be.
         """
         check(DRAWN, num=num, seed=seed, first=first)
@@ -277,11 +280,28 @@ class Trained:
     def items(
         self, seed: int, index: np.ndarray, cond: Mapping[str, np.ndarray], keep: int = 0
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Samples number `index` of `seed` as stored, and kept states `[K, N, ...]`."""
-        encode = self.run.parts.dataset.kind.encode
+        """Samples number `index` of `seed` as stored, and kept states `[K, N, ...]`.
+
+        Raises:
+            SamplingError: some are not finite.
+        """
         request, size = self.request(index, cond), self.run.config.sample.batch_size
         x, states = self.draws(self.params, seed, request, batch_size=size, keep_every=keep)
-        return encode(x), None if states is None else encode(states)
+        items, encode = self.encoded(x, index), self.run.parts.dataset.kind.encode
+        return items, None if states is None else encode(states)
+
+    def encoded(self, x: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """Samples `x` `[N, ...]`, drawn with the numbers `index` `[N]`, as stored.
+
+        Raises:
+            SamplingError: some are not finite: as stored they would look like pictures.
+        """
+        sample = self.run.config.sample
+        named = [name for name in ("guidance_scale", "t_max") if sample[name] != 1]
+        named += ["sampler", "steps", "grid"]
+        causes = [f"sample.{name}={sample[name]!r}" for name in named]
+        check_finite(x, index, self.params, f"step {self.step}", causes)
+        return self.run.parts.dataset.kind.encode(x)
 
     def request(self, index: np.ndarray, cond: Mapping[str, np.ndarray]) -> Request:
         """Samples number `index` with their conditioning, guided as configured."""

@@ -1,6 +1,7 @@
 """The stage that trains."""
 
 import contextlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from diffusion_jax.from_config.identity import (
     write_config,
     write_identity,
 )
+from diffusion_jax.generation.generator import SamplingError
 from diffusion_jax.run.planning import print_notes, print_plan
 from diffusion_jax.run.sampling import draw_grid
 from diffusion_jax.run.trained import Run, initial_params
@@ -105,7 +107,11 @@ def _actions(run: Run, writer: Any, frozen: Mapping[str, Params]) -> list[tuple[
 
     def show(step: int, state: TrainState) -> dict[str, float]:
         path = run.workdir / "samples" / f"step_{step:08d}.png"
-        writer.write_images(step, {"samples": draw_grid(run.preview(state), path)[None]})
+        try:
+            writer.write_images(step, {"samples": draw_grid(run.preview(state), path)[None]})
+        except SamplingError as error:  # the training may be sound, or become so
+            if is_main():
+                print(f"warning: no {path.name}: {error}", file=sys.stderr)
         return {}
 
     def snapshot(step: int, state: TrainState) -> dict[str, float]:

@@ -20,6 +20,7 @@ from diffusion_jax.run.sampling import sample, save_items
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import in_batches, is_main
 from diffusion_jax.system.files import path_of
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.pictures import save_gif, save_png
 
 ROWS = 4
@@ -72,14 +73,14 @@ def vary(run: Run) -> None:
         found = WAYS[settings.by](generator, params, key, batch, x_0, settings.strength)
         return codec.decode(frozen, found)
 
-    key = jax.random.key(asked.seed)
+    key = make_key(asked.seed)
     whole = model.params, key, kind.decode(original), request.scale, dict(model.frozen)
     each = request._replace(scale=None, frozen={})
-    found = in_batches(program, whole, each, asked.batch_size)
+    items = model.encoded(in_batches(program, whole, each, asked.batch_size), index)
     if not is_main():
         return
-    about = {**run.span(index), "vary": settings.to_dict()}
-    _save(model, "variants", original, kind.encode(found), about)
+    about = {**run.span(index, cond), "vary": settings.to_dict()}
+    _save(model, "variants", original, items, about)
 
 
 def upscale(run: Run) -> None:
@@ -94,7 +95,7 @@ def upscale(run: Run) -> None:
     low = opened("sample.upscale.image", asked.upscale.image, kind, factor)
     model = run.trained()
     index = asked.first_index + np.arange(asked.num_images)
-    keys = sample_keys(jax.random.key(SEED), index)
+    keys = sample_keys(make_key(SEED), index)
     z_0 = np.broadcast_to(kind.decode(low), (len(index), *low.shape))
     cond = jax.device_get(jax.jit(condition.of_low)(z_0, keys))
     if asked.labels != "all":
@@ -105,12 +106,17 @@ def upscale(run: Run) -> None:
     items, _ = model.items(asked.seed, index, cond)
     if not is_main():
         return
-    about = {"prompts": list(asked.prompts)} if run.parts.task.reader else {}
-    about["given"] = asked.upscale.image
-    folder, of_each = run.workdir / "samples" / "upscaled", {"prompt": prompts} if prompts else {}
+    about: dict[str, Any] = {"given": asked.upscale.image}
+    if run.parts.task.reader:
+        about["prompts"] = list(asked.prompts)
+    folder, of_each = run.workdir / "samples" / "upscaled", {}
+    if "label" in cond:
+        of_each["label"] = cond["label"].tolist()
+    if prompts:
+        of_each["prompt"] = prompts
     save_items(run, folder, index, items, {**model.made_by(asked.seed), **about}, of_each)
     enlarged = low.repeat(factor, axis=0).repeat(factor, axis=1)
-    _save(model, "upscaled", enlarged, items, {**run.span(index), **about})
+    _save(model, "upscaled", enlarged, items, {**run.span(index, cond), **about})
 
 
 def _save(
@@ -151,12 +157,13 @@ def interpolate(run: Run) -> None:
         x_0 = between(generator, params, key, (ends[0], ends[1]), shares)
         return generator.codec.decode(whole.frozen, x_0)
 
-    key, rows = jax.random.key(asked.seed), max(1, min(asked.num_images, ROWS))
+    key, rows = make_key(asked.seed), max(1, min(asked.num_images, ROWS))
     numbers = asked.first_index + np.arange(2 * rows).reshape(rows, 2)
-    found = [program(model.params, key, pair) for pair in numbers]
+    found = np.concatenate([program(model.params, key, pair) for pair in numbers])
+    items = model.encoded(found, np.repeat(numbers[:, 0], asked.frames))
+    items = items.reshape(rows, asked.frames, *kind.shape)
     if not is_main():
         return
-    items = kind.encode(np.stack([np.asarray(row) for row in found]))
     made_by = {**model.made_by(asked.seed), "interpolate": list(asked.interpolate)}
     folder = run.workdir / "samples"
     folder.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,7 @@ def cld(schedule: Schedule, order: int = 2, gamma: float = 0.04) -> Sampler:
         x_0 = denoise(x_t, t).x_0
         history = multistep.push(state.history, DATA.node(schedule, t), x_0)
         h, _ = step_size(DATA, schedule, t, s)
-        x_0 = x_0 + multistep.correction(history, [h, h / 2])
+        x_0 = x_0 + multistep.correction(history, h, [h, h / 2])
         eps = noise_estimate(schedule, x_t, x_0, t)
         theta = process.angle(schedule.logsnr(s)) - process.angle(schedule.logsnr(t))
         cos, sin = jnp.cos(theta), jnp.sin(theta)

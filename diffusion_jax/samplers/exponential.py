@@ -13,7 +13,8 @@ DDIM step and
     a_s int_0^h e^(tau - h) (f(l_t + tau) - f(l_t)) dtau,  h = l_s - l_t
 
 added to it. In that integral `f` is a polynomial through past values (multistep) or through values
-on the way (singlestep). Where `l_t` or `l_s` is infinite, as at `sigma_s = 0`, it is left out.
+on the way (singlestep). Where `l_t` or `l_s` is infinite, as at `sigma_s = 0`, it is left out, and
+in the noise form where the step goes too far for it (`ddim.far`).
 """
 
 import math
@@ -25,7 +26,7 @@ import numpy as np
 
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers import multistep
-from diffusion_jax.samplers.ddim import noise_estimate
+from diffusion_jax.samplers.ddim import far, noise_estimate
 from diffusion_jax.samplers.multistep import History
 from diffusion_jax.samplers.ode import straight_step
 from diffusion_jax.system.arguments import checked
@@ -76,9 +77,10 @@ def moments(h: Array, num: int) -> list[Array]:
 
 
 def step_size(form: Form, schedule: Schedule, t: Array, s: Array) -> tuple[Array, Array]:
-    """`h = l_s - l_t`, 0 where it is infinite, and whether it is finite."""
+    """`h = l_s - l_t`, 0 where it is of no use, and whether it is: finite, and not too far."""
     h = form.node(schedule, s) - form.node(schedule, t)
-    return jnp.where(jnp.isfinite(h), h, 0.0), jnp.isfinite(h)
+    useful = jnp.isfinite(h) & (True if form is DATA else ~far(schedule, t, s))
+    return jnp.where(useful, h, 0.0), useful
 
 
 @checked(order=(1, 2, 3))
@@ -125,7 +127,7 @@ def _multistep(
         value = form.value(schedule, x_t, x_0, t)
         state = multistep.push(state, form.node(schedule, t), value)
         h, _ = step_size(form, schedule, t, s)
-        change = multistep.correction(state, integrals(h, state.known))
+        change = multistep.correction(state, h, integrals(h, state.known))
         x_s = straight_step(schedule, x_t, x_0, t, s) + form.scale(schedule, s) * change
         return x_s, state
 
@@ -151,7 +153,7 @@ def _deis_in_time(schedule: Schedule, order: int) -> Sampler:
     def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
         state = multistep.push(state, t, noise_estimate(schedule, x_t, x_0, t))
-        change = multistep.correction(state, integrals(t, s))
+        change = multistep.correction(state, s - t, integrals(t, s))
         return straight_step(schedule, x_t, x_0, t, s) + change, state
 
     return Sampler(init=lambda x_T: multistep.empty(x_T, order), step=step)
@@ -175,7 +177,7 @@ def dpm_solver(schedule: Schedule, order: int = 2) -> Sampler:
 def _singlestep(schedule: Schedule, form: Form, order: int) -> Sampler:
     """Exponential Runge-Kutta method: each value on the way gives the slope for the next.
 
-    Where `h` is infinite the denoiser is asked at `t` again, and that is left out.
+    Where `h` is of no use the denoiser is asked at `t` again, and that is left out.
     """
 
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
@@ -232,7 +234,7 @@ def unipc(schedule: Schedule, order: int = 2, variant: str = "bh2") -> Sampler:
         if len(m) > 1:
             b = h if variant == "bh1" else m[0]
             m[1] = jnp.where(history.known == 2, h * b / 2, m[1])
-        return schedule.alpha(s) * multistep.correction(history, m)
+        return schedule.alpha(s) * multistep.correction(history, h, m)
 
     def corrected(state: UniPCState, x_t: Array, x_0: Array, t: Array) -> Array:
         history, node = state.history, DATA.node(schedule, t)

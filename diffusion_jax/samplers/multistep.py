@@ -6,7 +6,8 @@ is, in Newton's form and with `tau = c - c_0`, `tau_j = c_j - c_0`,
     p(tau) = f_0 + f[0, 1] tau + f[0, 1, 2] tau (tau - tau_1) + ...
 
 in which `f[0, .., k]` are divided differences. To leave out the last terms is to lower the order:
-so a method starts with fewer values, and steps over coordinates that are not finite.
+so a method starts with fewer values, steps over coordinates that are not finite, and goes no
+further by the last values than they tell.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from diffusion_jax.types import Array
+
+REACH = 5.0  # a step of more than so many times the last one is not led by the values before it
 
 
 class History(NamedTuple):
@@ -42,12 +45,14 @@ def push(history: History, node: Array, value: Array) -> History:
     )
 
 
-def correction(history: History, moments: Sequence[Array]) -> Array:
+def correction(history: History, h: Array, moments: Sequence[Array]) -> Array:
     """`int w(tau) (p(tau) - f_0) dtau`, `[B, ...]`, from the moments `int w(tau) tau^j dtau`.
 
-    `moments` are one for each place in `history`, the first of them not used.
+    0 where the step, of length `h`, leads too far. `moments` are one for each place in `history`,
+    the first of them not used.
     """
     nodes, table, known = history.nodes, list(history.values), history.known
+    led = ~too_far(h, nodes[0] - nodes[1]) if len(nodes) > 1 else False
     total, basis = jnp.zeros_like(table[0]), [1.0]
     for k in range(1, len(nodes)):
         gaps = nodes[:-k] - nodes[k:]
@@ -56,8 +61,16 @@ def correction(history: History, moments: Sequence[Array]) -> Array:
         table = [(table[j] - table[j + 1]) / gaps[j] for j in range(len(nodes) - k)]
         basis = _times(basis, nodes[k - 1] - nodes[0])
         integral = sum(b * moment for b, moment in zip(basis, moments, strict=False))
-        total += jnp.where(k < known, integral, 0.0) * table[0]
+        total += jnp.where(led & (k < known), integral, 0.0) * table[0]
     return total
+
+
+def too_far(h: Array, before: Array) -> Array:
+    """Whether a step `h` leads too far for what is known by the step `before` it.
+
+    So does the last one of a schedule with most of its noise levels next to `t = 0`.
+    """
+    return jnp.abs(h) > REACH * jnp.abs(before)
 
 
 def _times(polynomial: list, root: Array) -> list:

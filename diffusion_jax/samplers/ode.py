@@ -12,8 +12,8 @@ slope is of no use to a step from `sigma / alpha` of many thousands. An Euler st
 
     n_s (u_s - u_t) (mean slope - slope at t),   n_s (u_s - u_t) = sigma_s - n_s sigma_t / n_t
 
-added to it. That is left out where `n_t = 0` ("ve" at `alpha_t = 0`), and no method asks the
-denoiser at `sigma = 0`.
+added to it. In "ve" that is left out where `alpha_t = 0`, and where the step goes too far for it
+(`ddim.far`); no method asks the denoiser at `sigma = 0`.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.samplers import multistep
-from diffusion_jax.samplers.ddim import ddim, ddim_step, noise_estimate
+from diffusion_jax.samplers.ddim import ddim, ddim_step, far, noise_estimate
 from diffusion_jax.samplers.multistep import History
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler, Step
@@ -55,10 +55,11 @@ def slope(schedule: Schedule, scaling: str, x_t: Array, x_0: Array, t: Array) ->
 
 
 def stretch(schedule: Schedule, scaling: str, t: Array, s: Array) -> Array:
-    """`n_s (u_s - u_t)`, and 0 where it is infinite."""
+    """`n_s (u_s - u_t)`, and 0 where that is infinite or, in "ve", `far`."""
     n_t, n_s = norm(schedule, scaling, t), norm(schedule, scaling, s)
     ratio = n_s / jnp.where(n_t > 0, n_t, 1.0)
-    return jnp.where(n_t > 0, schedule.sigma(s) - ratio * schedule.sigma(t), 0.0)
+    near = (n_t > 0) & (True if scaling == "flow" else ~far(schedule, t, s))
+    return jnp.where(near, schedule.sigma(s) - ratio * schedule.sigma(t), 0.0)
 
 
 def coordinate(schedule: Schedule, scaling: str, t: Array) -> Array:
@@ -219,7 +220,7 @@ def lms(schedule: Schedule, order: int = 4, scaling: str = "ve") -> Sampler:
         x_0 = denoise(x_t, t).x_0
         u_t, h = coordinate(schedule, scaling, t), rise(schedule, scaling, t, s)
         state = multistep.push(state, u_t, slope(schedule, scaling, x_t, x_0, t))
-        change = multistep.correction(state, [h ** (j + 1) / (j + 1) for j in range(order)])
+        change = multistep.correction(state, h, [h ** (j + 1) / (j + 1) for j in range(order)])
         return straight_step(schedule, x_t, x_0, t, s) + norm(schedule, scaling, s) * change, state
 
     return Sampler(init=lambda x_T: multistep.empty(x_T, order), step=step)
@@ -251,7 +252,7 @@ def ghvb(schedule: Schedule, order: int = 2, beta: float = 0.8, scaling: str = "
 
     def integral(history: History, h: Array) -> Array:
         moments = [h ** (j + 1) / (j + 1) for j in range(len(history.nodes))]
-        whole = h * history.values[0] + multistep.correction(history, moments)
+        whole = h * history.values[0] + multistep.correction(history, h, moments)
         return jnp.where(history.known > 0, whole, 0.0)
 
     def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:

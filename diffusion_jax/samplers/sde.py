@@ -22,7 +22,8 @@ from diffusion_jax.diffusion.corruption import (
     sample_noise,
 )
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.samplers.ddim import ddim, ddim_step
+from diffusion_jax.samplers import multistep
+from diffusion_jax.samplers.ddim import ddim, ddim_step, far
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler, Step
@@ -33,8 +34,8 @@ def ancestral(schedule: Schedule, variance: str = "large") -> Sampler:
     """`x_s ~ N(mu(x_t, x_0_hat), Sigma)`: Eq. 11 (Ho et al. 2020) in terms of `x_0_hat`.
 
     `mu` is the mean of `q(x_s | x_t, x_0_hat)`; `Sigma` is its variance ("small"), DDPM's beta
-    ("large", the upper bound), or between them as the network says ("learned", Eq. 15, Nichol &
-    Dhariwal 2021). No noise is added in a step to `sigma_s = 0`.
+    ("large", the upper bound; not in steps that are `far`), or between them as the network says
+    ("learned", Eq. 15, Nichol & Dhariwal 2021). No noise is added in a step to `sigma_s = 0`.
 
     Raises:
         ValueError: `variance` is "learned" and the denoiser gives none.
@@ -48,7 +49,8 @@ def ancestral(schedule: Schedule, variance: str = "large") -> Sampler:
                 raise ValueError("variance 'learned' needs a network that learned one")
             std = jnp.exp(0.5 * learned_log_variance(schedule, fraction, t, s))
         else:
-            std = jnp.sqrt({"small": small, "large": large}[variance])
+            taken = jnp.where(far(schedule, t, s), small, large) if variance == "large" else small
+            std = jnp.sqrt(taken)
         std = jnp.where(schedule.sigma(s) > 0, std, 0.0)
         noise = sample_noise(keys, x_t.shape[1:])
         return posterior_mean(schedule, x_t, x_0, t, s) + std * noise, state
@@ -79,7 +81,8 @@ def euler_maruyama(schedule: Schedule, noise: float = 1.0) -> Sampler:
 
     Euler-Maruyama's step but for terms of second order in the step: there `r - 1` and `V` would be
     `f dt` and `g^2 dt`, which are infinite at `alpha_t = 0`. A step to `sigma_s = 0` ends in
-    `x_0_hat`, without noise (Tweedie, App. G there).
+    `x_0_hat`, without noise (Tweedie, App. G there), and one that is `far` is DDIM's, with noise as
+    `eta`.
     """
 
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
@@ -88,8 +91,12 @@ def euler_maruyama(schedule: Schedule, noise: float = 1.0) -> Sampler:
         variance = reverse_variances(schedule, t, s)[1]
         eps = (x_t - alpha_t * x_0) / sigma_t
         x_s = (2 - alpha_t / alpha_s) * x_t - (1 + noise**2) / 2 * variance / sigma_t * eps
+        mean, std = ddim_step(schedule, x_t, x_0, t, s, min(noise, 1.0))
         if noise:
-            x_s += noise * jnp.sqrt(variance) * sample_noise(keys, x_t.shape[1:])
+            z = sample_noise(keys, x_t.shape[1:])
+            x_s += noise * jnp.sqrt(variance) * z
+            mean += std * z
+        x_s = jnp.where(far(schedule, t, s), mean, x_s)
         return jnp.where(schedule.sigma(s) > 0, x_s, alpha_s * x_0), state
 
     return Sampler(init=lambda x_T: (), step=step, stochastic=noise > 0)
@@ -139,7 +146,8 @@ def dpmpp_sde_multistep(schedule: Schedule, order: int = 2) -> Sampler:
         x_s = (sigma_s / sigma_t) e^-h x_t + alpha_s (1 - e^-2h) D + sigma_s sqrt(1 - e^-2h) z
 
     which is a draw from `q(x_s | x_t, x_0 = D)`. Order 1, `D = x_0_hat(t)`, is ancestral sampling
-    with the small variance; so is any step from or to an infinite `lambda`, and the first.
+    with the small variance; so is any step from or to an infinite `lambda`, the first, and one that
+    leads too far (`multistep.too_far`).
     """
 
     def init(x_T: Array) -> tuple[Array, Array]:
@@ -149,6 +157,7 @@ def dpmpp_sde_multistep(schedule: Schedule, order: int = 2) -> Sampler:
         x_0, (before, logsnr_before), logsnr = denoise(x_t, t).x_0, state, schedule.logsnr(t)
         h, h_before = schedule.logsnr(s) - logsnr, logsnr - logsnr_before
         second = (order > 1) & jnp.isfinite(h) & jnp.isfinite(h_before) & (h_before > 0)
+        second &= ~multistep.too_far(h, h_before)
         slope = jnp.where(second, h, 0.0) / (2 * jnp.where(second, h_before, 1.0))
         mean = posterior_mean(schedule, x_t, x_0 + slope * (x_0 - before), t, s)
         std = jnp.sqrt(reverse_variances(schedule, t, s)[0])

@@ -13,6 +13,7 @@ from diffusion_jax.models.bert import Bert
 from diffusion_jax.models.clip import TextTower
 from diffusion_jax.models.weights import WeightsError, file_digest, read_tensors, variables_from
 from diffusion_jax.system.devices import in_batches
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.text.tokens import NONE, Tokeniser, Tokens
 from diffusion_jax.types import Array
 
@@ -91,7 +92,7 @@ def load_encoder(
         net = net.clone(end=tokeniser.end, projection=projection[0] if projection else 0)
         name = "clip"
     tokens = jax.ShapeDtypeStruct((1, length), jnp.int32)
-    (text, pooled), template = jax.eval_shape(net.init_with_output, jax.random.key(0), tokens)
+    (text, pooled), template = jax.eval_shape(net.init_with_output, make_key(0), tokens)
     unused = UNUSED[name]
     variables = variables_from(tensors, path, template, name, lambda key: key.startswith(unused))
     if tokeniser.vocabulary != net.vocabulary:

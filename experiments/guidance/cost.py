@@ -19,6 +19,7 @@ import numpy as np
 from diffusion_jax.diffusion.conditioning import unconditional
 from diffusion_jax.from_config import Config, build
 from diffusion_jax.generation.generator import Guidance, Request
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.runtime import enable_compilation_cache, tune_cpu_allocator
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
@@ -55,14 +56,14 @@ def times_of(config: Config, images: int, rounds: int) -> dict[str, np.ndarray]:
         if name == "two calls":
             generator = dataclasses.replace(generator, guidance=Guidance(two_calls))
         runs[name] = jax.jit(generator.draw)
-    params = jax.jit(parts.task.init)(jax.random.key(0))
+    params = jax.jit(parts.task.init)(make_key(0))
     index = jnp.arange(images)
     request = Request(index, {"label": index % parts.dataset.num_classes}, jnp.float32(3.0))
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name, run in runs.items():
             began = time.perf_counter()
-            jax.block_until_ready(run(params, jax.random.key(number), request)[0])
+            jax.block_until_ready(run(params, make_key(number), request)[0])
             seconds[name].append(time.perf_counter() - began)
     return {name: np.array(values[1:]) for name, values in seconds.items()}
 

@@ -26,6 +26,7 @@ from diffusion_jax.metrics.intervals import Z
 from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser, Key, Sampler
 from tests.oracles import GaussianMixture
 
@@ -151,7 +152,7 @@ def drawer(
         return sample(make(scale), method(SCHEDULE), times, x_T, cond, keys)[0]
 
     def draw(scale: float, num: int, seed: int) -> tuple[np.ndarray, float]:
-        x = np.asarray(run(scale, jax.random.key(seed), num), np.float64)
+        x = np.asarray(run(scale, make_key(seed), num), np.float64)
         z = x @ ALONG
         return z, float(np.sqrt(((x - np.outer(z, ALONG)) ** 2).sum() / (num * (DIM - 1))))
 
@@ -247,7 +248,7 @@ def compositions(num: int, steps: int, seeds: int) -> list[dict]:
         cdfs = [np.cumsum(p) / np.sum(p) for p in law]
         far = []
         for seed in range(seeds):
-            x, rng = np.asarray(run(jax.random.key(seed))), np.random.default_rng(seed)
+            x, rng = np.asarray(run(make_key(seed))), np.random.default_rng(seed)
             exact = [np.interp(rng.random(num), cdf, Z_GRID) for cdf in cdfs]
             far.append([wasserstein(a, cdf) for a, cdf in zip(x.T, cdfs, strict=True)])
             far[-1] += [wasserstein(a, cdf) for a, cdf in zip(exact, cdfs, strict=True)]
@@ -276,8 +277,8 @@ def flocks(size: int, groups: int, steps: int) -> list[dict]:
     means = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     law = GaussianMixture(WEIGHTS, means, np.tile(RADIUS**2 * np.eye(2), (8, 1, 1)))
     num, exact, times = size * groups, law.denoiser(SCHEDULE), jnp.linspace(1, 0, steps + 1)
-    x_T = jax.random.normal(jax.random.key(0), (num, 2))
-    keys = jax.random.split(jax.random.key(1), num)
+    x_T = jax.random.normal(make_key(0), (num, 2))
+    keys = jax.random.split(make_key(1), num)
 
     @jax.jit
     def run(strength: Any) -> Array:

@@ -27,6 +27,7 @@ from diffusion_jax.metrics.intervals import bootstrap
 from diffusion_jax.samplers.adaptive import adaptive
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.runtime import enable_compilation_cache, tune_cpu_allocator
 from diffusion_jax.types import Array, Sampler
 from experiments.samplers.problems import (
@@ -67,7 +68,7 @@ OPTIMISED, ITERATIONS, SEARCHED = 2, 60, 256
 """Methods at each number of evaluations whose grid is optimised, how long, on how many samples."""
 EXTRA = {"pndm": 1}
 """Evaluations of the first step beyond those of the others."""
-KEY = jax.random.key(0)
+KEY = make_key(0)
 
 
 class Bench:
@@ -196,7 +197,7 @@ def ours(bench: Bench, say: Callable[..., None]) -> None:
             search = optimise_times(
                 generator,
                 bench.problem.params,
-                jax.random.key(1),  # other noise than that of the comparison
+                make_key(1),  # other noise than that of the comparison
                 Request(jnp.asarray(other), {k: v[other] for k, v in bench.cond.items()}),
                 grids,
                 ITERATIONS,

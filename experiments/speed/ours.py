@@ -24,6 +24,7 @@ from diffusion_jax.models.flops import count_flops  # noqa: E402
 from diffusion_jax.models.unet import UNet  # noqa: E402
 from diffusion_jax.samplers.ddim import ddim  # noqa: E402
 from diffusion_jax.samplers.loop import sample  # noqa: E402
+from diffusion_jax.system.keys import make_key  # noqa: E402
 from diffusion_jax.types import Denoised  # noqa: E402
 
 SAMPLING_STEPS = 10
@@ -38,9 +39,9 @@ def network(name: str, dtype: Any) -> Any:
 
 def jobs(net: Any, batch: int) -> tuple[dict[str, Callable[[], None]], int]:
     """Functions that run one training step, forward pass or sampling; FLOPs of one forward."""
-    x = jax.random.normal(jax.random.key(0), (batch, 32, 32, 3))
+    x = jax.random.normal(make_key(0), (batch, 32, 32, 3))
     t = jnp.linspace(10.0, 990.0, batch)
-    params = jax.jit(net.init)(jax.random.key(1), x, t, {})
+    params = jax.jit(net.init)(make_key(1), x, t, {})
     optimizer = optax.adam(1e-4)
 
     def loss(params: Any) -> jax.Array:
@@ -55,7 +56,7 @@ def jobs(net: Any, batch: int) -> tuple[dict[str, Callable[[], None]], int]:
             return Denoised(net.apply(params, x_t, 1000 * t, cond))
 
         times = jnp.linspace(0.999, 0.001, SAMPLING_STEPS + 1)
-        keys = jax.random.split(jax.random.key(2), batch)
+        keys = jax.random.split(make_key(2), batch)
         return sample(denoiser, ddim(Cosine()), times, x, {}, keys)[0]
 
     step = jax.jit(step, donate_argnums=(0, 1))

@@ -13,6 +13,7 @@ import jax  # isort: skip
 import jax.numpy as jnp  # isort: skip
 
 from diffusion_jax.models.products import conv_for_cpu, matmul_for_cpu, plain_conv  # isort: skip
+from diffusion_jax.system.keys import make_key  # isort: skip
 
 ROUNDS = 15
 CONVOLUTIONS = [  # side, channels in, channels out
@@ -62,7 +63,7 @@ def _finish(job: Callable[..., jax.Array], *arrays: jax.Array) -> None:
 def main() -> None:
     """Print the table."""
     print("| product | forward | gradient, library | gradient, ours |\n|---|---|---|---|")
-    key = jax.random.key(0)
+    key = make_key(0)
     cases: list[tuple[str, list[Callable[..., jax.Array]], tuple, tuple]] = [
         (
             f"3x3, {side}x{side}, {c} to {d}",

@@ -43,6 +43,7 @@ from diffusion_jax.plan.measured import Steps, matrix_peak, seconds  # noqa: E40
 from diffusion_jax.plan.program import Program  # noqa: E402
 from diffusion_jax.samplers.ddim import ddim  # noqa: E402
 from diffusion_jax.samplers.loop import sample  # noqa: E402
+from diffusion_jax.system.keys import make_key  # noqa: E402
 from diffusion_jax.types import Denoised  # noqa: E402
 from experiments.speed.bench import describe  # noqa: E402
 
@@ -177,9 +178,9 @@ def guided_sampling(rounds: int) -> None:
         out_channels=4,
         dtype=jnp.float32 if cpu else jnp.bfloat16,
     )
-    x = jax.random.normal(jax.random.key(0), (1, 64, 64, 4))
-    cond = {"text": jax.random.normal(jax.random.key(1), (1, 77, 768))}
-    shapes = jax.eval_shape(net.init, jax.random.key(2), x, jnp.zeros(1), cond)
+    x = jax.random.normal(make_key(0), (1, 64, 64, 4))
+    cond = {"text": jax.random.normal(make_key(1), (1, 77, 768))}
+    shapes = jax.eval_shape(net.init, make_key(2), x, jnp.zeros(1), cond)
     rng = np.random.default_rng(0)  # compiling the initialisation would take longer than the rest
     params = jax.tree.map(lambda a: 0.02 * rng.standard_normal(a.shape, np.float32), shapes)
     with computing_on("tpu"):
@@ -196,7 +197,7 @@ def guided_sampling(rounds: int) -> None:
             return Denoised(y)
 
         times = jnp.linspace(0.999, 0.001, steps + 1)
-        keys = jax.random.split(jax.random.key(3), 1)
+        keys = jax.random.split(make_key(3), 1)
         guided = classifier_free(denoiser, scale)
         return sample(guided, ddim(ScaledLinear()), times, x, cond, keys)[0]
 

@@ -9,6 +9,7 @@ from scipy import stats
 from diffusion_jax.data.sets.points import (
     POINTS,
     Law,
+    Points,
     PointSource,
     catmull_rom,
     evenly,
@@ -103,3 +104,11 @@ def test_curves_go_through_their_points_at_an_even_speed():
     np.testing.assert_allclose(curve[[0, 5, 10, 14]], control, atol=1e-12)
     corner = evenly(np.array([[0.0, 0], [3, 0], [3, 1]]), 4)
     np.testing.assert_allclose(corner, [[0.5, 0], [1.5, 0], [2.5, 0], [3, 0.5]])
+
+
+@pytest.mark.filterwarnings("error")
+def test_points_far_outside_are_left_out_of_a_sheet():
+    """Also those beyond whole numbers, as a guidance scale of 1e38 makes them."""
+    kind = Points((2,))
+    far = np.array([[1e37, -1e37], [0.3, -0.2]], np.float32)
+    np.testing.assert_array_equal(kind.sheet(far, 1), kind.sheet(far[1:], 1))

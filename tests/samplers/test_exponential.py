@@ -112,11 +112,12 @@ def test_polynomial_through_past_values(x64):
     for node in (0.1, 0.5, 0.6, 1.1):
         history = push(history, jnp.array(node), jnp.full((1, 1), f(node)))
     exact = f.integ()(node + h) - f.integ()(node) - h * f(node)
-    np.testing.assert_allclose(correction(history, moments), exact, rtol=1e-12)
+    np.testing.assert_allclose(correction(history, h, moments), exact, rtol=1e-12)
     for node in (np.inf, np.inf, 0.7, 1.1):
         history = push(history, jnp.array(node), jnp.full((1, 1), f(min(node, 2.0))))
     linear = h**2 / 2 * (f(1.1) - f(0.7)) / 0.4
-    np.testing.assert_allclose(correction(history, moments), linear, rtol=1e-12)
+    np.testing.assert_allclose(correction(history, h, moments), linear, rtol=1e-12)
+    assert correction(history, 5.01 * 0.4, moments) == 0
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 2e-6), (np.float64, 1e-14)])

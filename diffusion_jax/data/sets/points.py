@@ -40,6 +40,7 @@ class Points(Kind):
 
     noun: ClassVar[str] = "points"
     shown: ClassVar[int] = 2000
+    placed: ClassVar[bool] = False
 
     def save(
         self, folder: Path, index: np.ndarray, items: np.ndarray, made_by: Sequence[Mapping]
@@ -54,7 +55,8 @@ class Points(Kind):
     def sheet(self, items: np.ndarray, columns: int, *_: Any, **__: Any) -> np.ndarray:
         """All of them in one square."""
         picture = np.full((SIDE, SIDE, 3), 255, np.uint8)
-        x, y = np.rint((SIDE - 1) / 2 * (1 + items / HALF * [1, -1])).astype(int).T
+        near = np.clip(items, -2 * HALF, 2 * HALF)  # so that all are whole numbers that there are
+        x, y = np.rint((SIDE - 1) / 2 * (1 + near / HALF * [1, -1])).astype(int).T
         for down, right in np.ndindex(2, 2):
             inside = (np.minimum(x, y) >= 0) & (np.maximum(x, y) < SIDE - 1)
             picture[y[inside] + down, x[inside] + right] = (0, 114, 178)
