@@ -386,6 +386,29 @@ def test_survival_in_stores(tmp_path: Path) -> None:
     assert set(emulators.missing("s3")) <= {"s3fs", "moto", "flask"}
 
 
+def test_mutated_commands(tmp_path: Path) -> None:
+    """Every kind of them is made, the same by the same seed, and none is run."""
+    mutate = experiment("faults/mutate")
+    mutate.write_pictures(tmp_path / "pictures", 6, 2, mutate.random.Random(0))
+    for name in ("run", "pictures_run"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}" * 10)
+    for kind, _ in mutate.KINDS:
+        found = []
+        for _ in range(2):
+            folder = tmp_path / "case"
+            folder.mkdir()
+            found.append(kind(mutate.random.Random(3), folder))
+            mutate.shutil.rmtree(folder)
+        assert found[0] == found[1]
+        said, arguments = found[0]
+        assert said
+        assert arguments[0] == "--config"
+    assert mutate.outcome(2, "warning: x\nerror: y\n") == "refused in one line"
+    assert mutate.outcome(1, "Traceback (most recent call last):\n") == "stack trace"
+    assert mutate.outcome(1, "what?\n") == "ended without a line"
+
+
 def test_speed_of_others() -> None:
     theirs = experiment("speed/theirs")
     for name in ("unet", "dit"):

@@ -128,7 +128,7 @@ def test_ranks_count_what_is_as_near_and_retrieval_by_chance_is_chance():
     np.testing.assert_array_equal(ranks(images, products.T), [0, 1, 3, 2])
     found = text_estimates(images, products.T)
     assert found["top1"].value == 0.25
-    assert found["top5"].value == 1
+    assert found["top5"] is None  # of four, it would always be one
     assert found["clip_score"].value == 1.25
     num = 2000
     by_chance = text_estimates(units(0, num), units(1, num))
