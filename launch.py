@@ -97,10 +97,10 @@ def parse(argv: list[str]) -> list[str]:
         if CONFIG.value is None:
             raise flags.Error("which config? e.g. --config configs/digits.py")
         len(CONFIG.value)  # a file that could not be loaded fails at its first use
-    except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
+    except Exception as error:  # a config file is someone's own code
         from diffusion_jax.system.command_line import check_command_line
 
-        sys.exit(f"error: {check_command_line(argv) or error}")
+        sys.exit(f"error: {check_command_line(argv) or ' '.join(str(error).split())}")
     return rest
 
 

@@ -3,6 +3,7 @@
 import difflib
 import itertools
 import runpy
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def check_command_line(argv: Sequence[str]) -> str:
     files = [b for a, b in itertools.pairwise(words) if a.lstrip("-") == "config"]
     if not files:
         return ""
-    path = Path(files[0])
+    path = Path(files[-1])
     if not path.is_file():
         there = sorted(str(p) for p in path.parent.glob("*.py") if p.name != "__init__.py")
         return f"--config={path}: there is no such file{suggest(str(path), there)}"
@@ -33,8 +34,13 @@ def check_command_line(argv: Sequence[str]) -> str:
         return f"--config={path}: is no Python file"
     try:
         config = runpy.run_path(str(path))["get_config"]()
-    except (AttributeError, KeyError, TypeError) as error:
-        return f"{path}: {' '.join(str(error.args[0]).split())}"
+    except Exception as error:  # of someone's own code
+        calls = traceback.extract_tb(error.__traceback__)
+        lines = [call.lineno for call in calls if call.filename == str(path)]
+        line = getattr(error, "lineno", None) or (lines or [None])[-1]
+        where = f"{path} line {line}" if line else str(path)
+        what = " ".join(str((error.args or [""])[0]).split())
+        return f"{where}: {what or type(error).__name__}"
     for key in [word.lstrip("-") for word in words]:
         if key.startswith("config.") and (
             wrong := unknown_key(config, key.removeprefix("config."))

@@ -21,6 +21,7 @@ from PIL import Image
 from diffusion_jax import from_config, run
 from diffusion_jax.generation.generator import Request
 from diffusion_jax.generation.labels import cycle_labels, proportional_labels
+from diffusion_jax.system.command_line import check_command_line
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.parallel import Replicated
 from diffusion_jax.training.state import create_state
@@ -578,6 +579,11 @@ def test_a_loss_that_is_not_finite_ends_the_run(
         (["--config", "configs/digits.py", "--config.train.steps=many"], "invalid literal"),
         (["--config", "configs/digits.py", "--config.ema.lengths=0.05,0.3"], "ema.lengths=0.3"),
         (["--config", "configs/digits.py", "--mode", "smaple"], "all|train|sample|evaluate"),
+        (["--config", "configs/digits.py", "--config=README.md"], "README.md: is no Python file"),
+        (
+            ["--config", "configs/digits.py", "--config=x.py"],
+            "--config=x.py: there is no such file",
+        ),
         ([], "which config?"),
     ],
 )
@@ -589,6 +595,25 @@ def test_bad_command_lines_end_in_one_line(arguments: list[str], says: str) -> N
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert says in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("    import nothing_of_this_name", "line 4: No module named 'nothing_of_this_name'"),
+        ("    return (", "line 4: '(' was never closed"),
+        ("    raise ValueError('no\\nsuch')", "line 4: no such"),
+        ("    assert False", "line 4: AssertionError"),
+        ("    c.train.stepz = 3", "Did you mean"),
+    ],
+)
+def test_mistakes_in_a_config_file_are_one_line(body: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    start = "from configs import default\ndef get_config():\n    c = default.get_config()\n"
+    path.write_text(start + body)
+    found = check_command_line(["launch.py", f"--config={path}"])
+    assert says in found
+    assert "\n" not in found
 
 
 @pytest.mark.parametrize(
