@@ -95,7 +95,8 @@ def caption(run: Run, step: int) -> str:
     if conditions.given:
         words.append("each between what it was given and the original")
     elif conditions.texts:
-        words.append(f"a row for each text, in red where no training {dataset.kind.noun} have it")
+        noun = dataset.kind.noun.removesuffix("s")
+        words.append(f"a row for each text, in red where no training {noun} has it")
     elif labels is not None:
         words.append(_classes(labels, dataset))
     return ", ".join(words)

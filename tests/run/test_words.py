@@ -112,7 +112,7 @@ def test_a_page_says_which_texts_and_groups_are_seen(tmp_path: Path) -> None:
     save_png(tmp_path / "samples" / "grid.png", np.zeros((4, 4, 1), np.uint8), made_by)
     assert sampling.caption(run, 6) == (
         "Samples 0 to 7, in groups of 4 that were denoised together, a row for each text, in red "
-        "where no training images have it"
+        "where no training image has it"
     )
 
 
