@@ -91,6 +91,8 @@ class DiT(Network):
         """As for `Network`: [B, ..., C] and [B] -> [B, ..., out_channels]; there is no dropout."""
         del train
         sizes = x_t.shape[1:-1]
+        if not sizes:
+            raise ValueError("model.name='dit' reads images and the like, no vectors: use 'mlp'")
         if any(size % self.patch_size for size in sizes):
             raise ValueError(
                 f"size {'x'.join(map(str, sizes))} cannot be cut into patches of "
