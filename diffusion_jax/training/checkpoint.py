@@ -311,10 +311,16 @@ def _loss(metrics: Mapping[str, float]) -> float:
 
 
 def _shapes(tree: Any) -> dict[str, str]:
-    """Of `[tree]` the shape of each leaf in words, by its name."""
+    """Of `[tree]` the shape of each leaf in words, by its name; of a key that of its data."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
-    return {name(path[1:]): f"of shape {tuple(leaf.shape)}" for path, leaf in leaves}
+
+    def shape(leaf: Any) -> tuple[int, ...]:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.eval_shape(jax.random.key_data, leaf)
+        return tuple(leaf.shape)
+
+    return {name(path[1:]): f"of shape {shape(leaf)}" for path, leaf in leaves}
 
 
 def _placed(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -53,12 +53,14 @@ def make_train_step(
         if accumulate == 1:
             return gradient_of(params, batch, context)
 
+        of_micro = lambda micro: gradient_of(params, micro, context)  # noqa: E731
+
         def add(total: Any, micro: Batch) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, gradient_of(params, micro, context)), None
+            return jax.tree.map(jnp.add, total, of_micro(micro)), None
 
         micros = microbatches(batch)
         first = jax.tree.map(lambda a: a[0], micros)
-        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient_of, params, first, context))
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(of_micro, first))
         total, _ = jax.lax.scan(add, zeros, micros)
         return jax.tree.map(lambda a: a / accumulate, total)
 

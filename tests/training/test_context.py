@@ -2,7 +2,6 @@
 
 import itertools
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from diffusion_jax.training.loop import Cadence, train
 from diffusion_jax.training.parallel import Replicated
 from diffusion_jax.training.state import create_state
 from diffusion_jax.training.step import make_train_step
+from diffusion_jax.training.writers import NoWriter
 from tests.runs import with_eight_devices
 from tests.training.test_parallel import LAYOUTS
 
@@ -218,7 +218,7 @@ def test_the_loop_takes_them_once_and_saves_none_of_them(tmp_path: Path) -> None
         batch_size=BATCH,
         cadence=Cadence(steps=STEPS, log_every=1, checkpoint_every=1, max_skipped=10),
         checkpoints=checkpoints,
-        writer=SimpleNamespace(write_scalars=lambda step, scalars: None),
+        writer=NoWriter(),
         frozen=frozen,
     )
     saved, _ = checkpoints.restore(state)
