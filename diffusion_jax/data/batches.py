@@ -116,14 +116,15 @@ class _BatchIterator(grain.DatasetIterator):
             return next(self._inner)
         rest = grain.MapDataset.source(self._batches)[self._next_index :]
         stream = rest.to_iter_dataset(self._read)
-        if self._num_workers:
-            if not flags.FLAGS.is_parsed():  # Grain reads its flags to start workers
-                flags.FLAGS.mark_as_parsed()
-            # Of memory that Python takes back at the end, the batch at hand among it.
-            sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
-            workers = grain.MultiprocessingOptions(self._num_workers)
-            stream = stream.mp_prefetch(workers, _end_with_main)
-        self._inner = iter(stream)
+        if not self._num_workers:
+            self._inner = iter(stream)
+            return next(self._inner)
+        if not flags.FLAGS.is_parsed():  # Grain reads its flags to start workers
+            flags.FLAGS.mark_as_parsed()
+        # Of memory that Python takes back at the end, the batch at hand among it.
+        sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
+        workers = grain.MultiprocessingOptions(self._num_workers)
+        self._inner = iter(stream.mp_prefetch(workers, _end_with_main))
         # Workers come with the first batch, and are deaf as the thread is that starts them: they
         # shall not die of a Ctrl-C or a scheduler's signal while the main process saves.
         with ThreadPoolExecutor(1, initializer=_hear_no_signal) as thread:
