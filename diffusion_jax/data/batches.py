@@ -101,8 +101,9 @@ class _BatchIterator(grain.DatasetIterator):
     def __next__(self) -> dict[str, Any]:
         try:
             batch = self._next()
-        except RuntimeError as error:
-            if "Worker process was terminated" not in str(error):
+        except (RuntimeError, BrokenPipeError) as error:
+            pipe = self._num_workers and isinstance(error, BrokenPipeError)  # to its tracker
+            if not pipe and "Worker process was terminated" not in str(error):
                 raise
             raise DataError(
                 "a process that reads data (data.num_workers) was ended from outside, as a system "
