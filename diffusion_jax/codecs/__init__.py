@@ -1,1 +1,3 @@
 """The space that is diffused."""
+
+from diffusion_jax.codecs.codec import Codec, Identity
