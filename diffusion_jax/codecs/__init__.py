@@ -1,1 +1,1 @@
-"""The space that is diffused."""
+"""Codecs: the space in which diffusion takes place."""

@@ -1,1 +1,1 @@
-"""The process from data to noise: schedules, times, predictions, conditioning."""
+"""The diffusion process: schedules, times, prediction types, conditioning."""

@@ -1,1 +1,1 @@
-"""Training objectives: each a `LossFn`."""
+"""Training objectives: each is a `LossFn`."""
