@@ -1,1 +1,1 @@
-"""Networks: linen modules without any diffusion mathematics."""
+"""Networks: Flax linen modules, independent of diffusion."""

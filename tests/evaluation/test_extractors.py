@@ -57,7 +57,7 @@ def test_other_weights_end_a_run_in_one_line(tmp_path, monkeypatch, capsys):
     )
     assert run.run(tiny(), tmp_path / "run", "evaluate") == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"error: {path}: no file of weights")
+    assert error.startswith(f"error: {path}: not a file of weights")
     assert error.count("\n") == 1
 
 

@@ -182,7 +182,7 @@ def test_bytes_are_read_by_a_tower_of_the_sizes_asked_for():
     assert [a.shape for a in shapes] == [(len(TEXTS), 9, 24), (len(TEXTS), 24)]
     assert not tower.causal
     assert make_text_encoder(config) is None
-    with pytest.raises(ValueError, match="10 tokens, for 9 positions"):
+    with pytest.raises(ValueError, match="a text of 10 tokens is longer than positions=9"):
         jax.eval_shape(tower.init, jax.random.key(0), byte_tokens(TEXTS, 10).ids)
 
 

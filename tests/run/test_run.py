@@ -397,7 +397,7 @@ BAD = {
     "sample.labels": ("11", "classes from 0 to 9"),
     "sample.checkpoint": (5, "no checkpoint of step 5"),
     "sample.ancestral.variance": ("learned", "objective.learned_variance"),
-    "model.unet.channel_mults": ((1, 1, 1, 1, 1), "8x8 cannot be halved 4 times"),
+    "model.unet.channel_mults": ((1, 1, 1, 1, 1), "all sides of size 8x8 must be multiples of 16"),
     "train.steps": (0, "train.steps=0 must lie in [1, inf)"),
     "train.keep_every": (-1, "train.keep_every=-1 must lie in [0, inf)"),
     "data.stall_seconds": (0.0, "data.stall_seconds=0.0 must lie in (0, inf)"),
