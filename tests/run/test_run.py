@@ -405,7 +405,7 @@ BAD = {
     "ema.decay": (1.0, "ema.decay=1.0 must lie in [0, 1)"),
     "ema.lengths": ((0.1, 0.3), "ema.lengths=0.3 must lie in (0, 0.288"),
     "ema.snapshot_every": (5, "of the averages that ema.lengths gives"),
-    "sample.ema": ("0.07", "no snapshots to make it of: train with ema.lengths=0.05,0.1"),
+    "sample.ema": ("0.07", "no snapshots to compute it from: train with ema.lengths=0.05,0.1"),
     "data.in_memory": ("sometimes", "Known: auto, always, never"),
 }
 
@@ -432,9 +432,12 @@ def test_bad_settings_end_in_one_line(
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"schedule__name": "ddpm", "sample__steps": 1001}, "is more than the 1000 of schedule"),
+        (
+            {"schedule__name": "ddpm", "sample__steps": 1001},
+            "must be at most 1000, the number of steps of schedule",
+        ),
         ({"sample__grid": "trailing", "sample__steps": 1001}, "more than the 1000 of the table"),
-        ({"schedule__name": "laplace", "sample__grid": "karras"}, "does not fall at step"),
+        ({"schedule__name": "laplace", "sample__grid": "karras"}, "must decrease, but at step"),
         (
             {"sample__sampler": "heun", "sample.heun.scaling": "edm"},
             "sample.heun.scaling='edm' must be 've' or 'flow'",
