@@ -99,10 +99,10 @@ def test_half_a_surrogate_pair_is_a_question_mark(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("tokenizer.json", "{", r"tokenizer\.json: no tokeniser that can be read"),
-        ("tokenizer.json", "<html>", r"tokenizer\.json: no tokeniser that can be read"),
-        ("vocab.json", '{"a": 0}', r"vocab\.json: no tokeniser that can be read"),
-        ("merges.txt", None, r"merges\.txt: no such file, which a tokeniser needs"),
+        ("tokenizer.json", "{", r"tokenizer\.json: not a readable tokeniser"),
+        ("tokenizer.json", "<html>", r"tokenizer\.json: not a readable tokeniser"),
+        ("vocab.json", '{"a": 0}', r"vocab\.json: not a readable tokeniser"),
+        ("merges.txt", None, r"merges\.txt: no such file, which the tokeniser needs"),
     ],
 )
 def test_what_is_no_tokeniser_is_refused(tmp_path, name, content, says):
