@@ -63,7 +63,10 @@ def test_bands_are_the_shares_of_the_law():
         ("schedule.name=scaled_linear", "contains 0.075 nats"),
         ("sample.grid=leading sample.steps=4", "start at t = 1"),
         ("schedule.name=ve schedule.ve.sigma_max=3", "zero_terminal_snr=True"),
-        ("schedule.name=linear_logsnr schedule.linear_logsnr.logsnr_max=6", "end with noise of 0.05"),
+        (
+            "schedule.name=linear_logsnr schedule.linear_logsnr.logsnr_max=6",
+            "end with noise of 0.05",
+        ),
         ("schedule.name=laplace", "the last step goes from noise 0.45"),
         ("schedule.name=edm", "wasted"),
         ("schedule.name=edm", "of the training is spent where there is almost no noise"),
