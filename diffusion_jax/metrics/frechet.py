@@ -56,7 +56,7 @@ def frechet_distance(a: Moments, b: Moments, root: np.ndarray | None = None) -> 
     """
     root = square_root(b.covariance) if root is None else root
     values = np.linalg.eigvalsh(root @ a.covariance @ root)
-    cross = np.sqrt(values[_there(values)]).sum()
+    cross = np.sqrt(values[_nonzero(values)]).sum()
     shift = ((a.mean - b.mean) ** 2).sum()
     return float(shift + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross)
 
@@ -71,8 +71,8 @@ def frechet_influence(features: np.ndarray, reference: Moments, root: np.ndarray
     """
     own = moments(features)
     values, vectors = np.linalg.eigh(root @ own.covariance @ root)
-    there = _there(values)
-    project = root @ vectors[:, there] / values[there] ** 0.25
+    nonzero = _nonzero(values)
+    project = root @ vectors[:, nonzero] / values[nonzero] ** 0.25
     found = []
     for start in range(0, len(features), CHUNK):
         d = np.asarray(features[start : start + CHUNK], np.float64) - own.mean
@@ -81,7 +81,7 @@ def frechet_influence(features: np.ndarray, reference: Moments, root: np.ndarray
     return np.concatenate(found)
 
 
-def _there(values: np.ndarray) -> np.ndarray:
+def _nonzero(values: np.ndarray) -> np.ndarray:
     """Which of ascending eigenvalues exceed rounding errors."""
     found: np.ndarray = values > values[-1] * len(values) * np.finfo(np.float64).eps
     return found

@@ -41,14 +41,14 @@ def beating(path: StorePath, about: Mapping[str, Any]) -> Iterator[Any]:
     finally:
         ended.set()
         thread.join()
-        if _is_of(path, own):
+        if _is_held_by(path, own):
             path.unlink(missing_ok=True)
 
 
 def _take(path: StorePath, own: Mapping[str, Any]) -> Any:
     """Takes the lock, also a stale one; returns None, or the holder."""
     left_over = False
-    while not path.create(_words(own, 0)):
+    while not path.create(_encoded(own, 0)):
         seen, since = _read(path), time.monotonic()
         while seen and not _is_gone(seen, own) and time.monotonic() - since < PATIENCE_SECONDS:
             time.sleep(LOOK_SECONDS)
@@ -61,7 +61,7 @@ def _take(path: StorePath, own: Mapping[str, Any]) -> Any:
             path.unlink(missing_ok=True)
     if left_over:
         time.sleep(RACE_SECONDS)
-        if not _is_of(path, own):
+        if not _is_held_by(path, own):
             return _read(path)
     return None
 
@@ -85,15 +85,15 @@ def _beat(path: StorePath, own: Mapping[str, Any], ended: threading.Event) -> No
     number = 0
     while not ended.wait(BEAT_SECONDS):
         with contextlib.suppress(OSError):  # the next write may succeed
-            if not _is_of(path, own):
+            if not _is_held_by(path, own):
                 print(f"error: another process has taken {path}; stopping", file=sys.stderr)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             number += 1
-            path.write_bytes(_words(own, number))
+            path.write_bytes(_encoded(own, number))
 
 
-def _words(own: Mapping[str, Any], beat: int) -> bytes:
+def _encoded(own: Mapping[str, Any], beat: int) -> bytes:
     return json.dumps({**own, "beat": beat}).encode()
 
 
@@ -107,5 +107,5 @@ def _read(path: StorePath) -> Any:
         return {"damaged": True}
 
 
-def _is_of(path: StorePath, own: Mapping[str, Any]) -> bool:
+def _is_held_by(path: StorePath, own: Mapping[str, Any]) -> bool:
     return (_read(path) or {}).get("token") == own["token"]

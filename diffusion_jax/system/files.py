@@ -25,7 +25,7 @@ REWRITE_SECONDS = 10  # minimum time between rewrites of an object; stores allow
 STAMPED = 2**16  # bytes at the beginning of a file
 WAITING = 32  # files of a store that are read concurrently: most of the time is latency
 Result = TypeVar("Result")
-_told: set[Path] = set()
+_warned: set[Path] = set()
 
 
 def path_of(text: str | os.PathLike[str]) -> Path:
@@ -135,9 +135,9 @@ def read_json(path: Path, parse: Callable[[Any], Result], remedy: str) -> Result
     except FileNotFoundError:
         return None
     except (AttributeError, KeyError, TypeError, ValueError):
-        if path not in _told:
+        if path not in _warned:
             print(f"warning: {path} is damaged: {remedy}", file=sys.stderr, flush=True)
-        _told.add(path)
+        _warned.add(path)
         return None
 
 

@@ -57,7 +57,7 @@ def locked(folder: Path, doing: str, wait: bool = False) -> Iterator[None]:
         main = not together or is_main()
         if main and isinstance(path, StorePath):
             found = stack.enter_context(beating(path, about))
-            holder = "" if found is None else _words(found) or ANOTHER
+            holder = "" if found is None else _description(found) or ANOTHER
         elif main:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(FileIO(path, "a+"))
@@ -105,13 +105,13 @@ def _holder(file: FileIO) -> str:
     for _ in range(LOOKS):
         file.seek(0)
         with contextlib.suppress(ValueError):
-            if words := _words(json.loads(file.read())):
+            if words := _description(json.loads(file.read())):
                 return words
         time.sleep(LOOK_SECONDS)
     return ANOTHER
 
 
-def _words(about: Any) -> str:
+def _description(about: Any) -> str:
     """A holder's description in words, '' if it is damaged."""
     try:
         return f"process {about['process']} on {about['host']} (since {about['since']})"

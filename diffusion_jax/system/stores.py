@@ -54,7 +54,7 @@ def store_path(text: str) -> "StorePath | None":
 
 
 @contextlib.contextmanager
-def _told(path: Any) -> Iterator[None]:
+def _one_line_error(path: Any) -> Iterator[None]:
     """Turns any exception of a client into one line that names the path."""
     try:
         yield
@@ -68,10 +68,10 @@ def _told(path: Any) -> Iterator[None]:
         raise StoreError(errno.EIO, why, str(path)) from error
 
 
-def _told_of(method: F) -> F:
+def _one_line_errors(method: F) -> F:
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with _told(self):
+        with _one_line_error(self):
             return method(self, *args, **kwargs)
 
     return call  # type: ignore[return-value]
@@ -116,22 +116,22 @@ class StorePath(gpath.PosixGPath):
     def expanduser(self) -> "StorePath":
         return self
 
-    @_told_of
+    @_one_line_errors
     def exists(self) -> bool:
         return bool(self.client.exists(str(self)))
 
-    @_told_of
+    @_one_line_errors
     def is_dir(self) -> bool:
         return bool(self.client.isdir(str(self)))
 
-    @_told_of
+    @_one_line_errors
     def is_file(self) -> bool:
         return bool(self.client.isfile(str(self)))
 
     def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
         """Does nothing: names need no folders."""
 
-    @_told_of
+    @_one_line_errors
     def iterdir(self) -> Iterator["StorePath"]:
         try:
             found = self.client.ls(str(self), detail=False)
@@ -139,7 +139,7 @@ class StorePath(gpath.PosixGPath):
             return iter(())
         return iter([self / PurePosixPath(name).name for name in found])
 
-    @_told_of
+    @_one_line_errors
     def glob(self, pattern: str) -> Iterator["StorePath"]:
         found = self.client.glob(f"{glob.escape(str(self))}/{pattern}")
         scheme = str(self).partition("://")[0]
@@ -149,7 +149,7 @@ class StorePath(gpath.PosixGPath):
         """Objects below, at any depth, whose names match."""
         return (self / name for name in self.below() if PurePosixPath(name).match(pattern))
 
-    @_told_of
+    @_one_line_errors
     def below(self) -> Mapping[str, Entry]:
         """All objects below by relative name, sorted, from one listing."""
         root = self.client._strip_protocol(str(self)).rstrip("/") + "/"
@@ -160,17 +160,17 @@ class StorePath(gpath.PosixGPath):
             if name != root.rstrip("/")
         }
 
-    @_told_of
+    @_one_line_errors
     def open(self, mode: str = "r", **options: Any) -> Any:
         """A file object; writes appear when it is closed, even after an exception."""
         return self.client.open(str(self), mode, **options)
 
-    @_told_of
+    @_one_line_errors
     def read_bytes(self) -> bytes:
         data: bytes = self.client.cat_file(str(self))
         return data
 
-    @_told_of
+    @_one_line_errors
     def head(self, count: int) -> bytes:
         """The first bytes of an object that is not empty."""
         data: bytes = self.client.cat_file(str(self), start=0, end=count)
@@ -179,12 +179,12 @@ class StorePath(gpath.PosixGPath):
     def read_text(self, encoding: str | None = None) -> str:
         return self.read_bytes().decode(encoding or "utf-8")
 
-    @_told_of
+    @_one_line_errors
     def write_bytes(self, data: bytes) -> int:
         self.client.pipe_file(str(self), data)
         return len(data)
 
-    @_told_of
+    @_one_line_errors
     def create(self, data: bytes) -> bool:
         """Creates an object if there is none; returns whether it did. Only one process can."""
         try:
@@ -196,24 +196,24 @@ class StorePath(gpath.PosixGPath):
     def write_text(self, data: str, encoding: str | None = None, errors: str | None = None) -> int:
         return self.write_bytes(data.encode(encoding or "utf-8"))
 
-    @_told_of
+    @_one_line_errors
     def unlink(self, missing_ok: bool = False) -> None:
         if not missing_ok or self.exists():
             self.client.rm_file(str(self))
 
-    @_told_of
+    @_one_line_errors
     def rmtree(self, missing_ok: bool = False) -> None:
         if not missing_ok or self.exists():
             self.client.rm(str(self), recursive=True)
 
-    @_told_of
+    @_one_line_errors
     def upload(self, path: Path) -> None:
         """Copies a local file, or a folder with its contents, to this path."""
         files = [one for one in sorted(path.rglob("*")) if one.is_file()] or [path]
         names = [str(self / one.relative_to(path)) for one in files]
         self.client.put(list(map(str, files)), names)
 
-    @_told_of
+    @_one_line_errors
     def download(self, path: Path) -> None:
         """Copies the object, or all objects below, to this machine."""
         names = list(self.below())

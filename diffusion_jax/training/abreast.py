@@ -46,7 +46,7 @@ class Abreast(Replicated):
         return {**batch, "index": np.broadcast_to(index, (runs, len(index)))}
 
 
-class _Each:
+class _ForEach:
     """Forwards method calls to each of several objects and returns the results as a list."""
 
     def __init__(self, each: Sequence[Any]) -> None:
@@ -56,7 +56,7 @@ class _Each:
         return lambda *args: [getattr(one, name)(*args) for one in self._each]
 
 
-class AbreastBatches(_Each):
+class AbreastBatches(_ForEach):
     """The batches of several runs, stacked; their iterator states are a list."""
 
     def __next__(self) -> Batch:
@@ -66,7 +66,7 @@ class AbreastBatches(_Each):
         return "; ".join(batches.describe(index) for batches in self._each)
 
 
-class AbreastCheckpoints(_Each):
+class AbreastCheckpoints(_ForEach):
     """The checkpoints of several runs, with the interface that `loop.train` uses."""
 
     def save(
@@ -80,7 +80,7 @@ class AbreastCheckpoints(_Each):
         return self._each[0].latest()
 
 
-class AbreastWriter(_Each):
+class AbreastWriter(_ForEach):
     """Writes entry i of each metric `[S]` with writer i, and times over the number of runs."""
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:

@@ -38,7 +38,7 @@ class CheckpointError(ValueError):
     """A requested checkpoint is missing or damaged, or one could not be written."""
 
 
-class _Sealed:
+class _WithManifest:
     """Mixin for Orbax's temporary paths: writes the manifest when the folder is complete."""
 
     async def finalize(self) -> None:
@@ -48,11 +48,11 @@ class _Sealed:
             write_manifest(folder)
 
 
-class _Renamed(_Sealed, ocp.path.atomicity.AtomicRenameTemporaryPath):
+class _Renamed(_WithManifest, ocp.path.atomicity.AtomicRenameTemporaryPath):
     """A folder on a disk, renamed at the end."""
 
 
-class _Written(_Sealed, ocp.path.atomicity.CommitFileTemporaryPath):
+class _InPlace(_WithManifest, ocp.path.atomicity.CommitFileTemporaryPath):
     """A folder in a store that TensorStore can write to, at its final path from the start."""
 
 
@@ -79,7 +79,7 @@ class _Staged(ocp.path.atomicity.AtomicRenameTemporaryPath):
         self._holder.cleanup()
 
 
-class _Uploaded(_Sealed, _Staged):
+class _StagedWithManifest(_WithManifest, _Staged):
     """A staged folder with a manifest."""
 
 
@@ -114,11 +114,11 @@ class Checkpoints:
         self._policies = [LatestN(keep_last), *every, best]
         # TensorStore can write to Google's store; Orbax cannot write to others.
         self._direct = not in_store(folder) or str(folder).startswith("gs://")
-        written = _Written if in_store(folder) else _Renamed
-        self._temporary_path = written if self._direct else _Uploaded
+        written = _InPlace if in_store(folder) else _Renamed
+        self._temporary_path = written if self._direct else _StagedWithManifest
         self._begun: set[int] = set()
         self._damage: dict[int, str | None] = {}
-        self._told: set[int] = set()
+        self._reported: set[int] = set()
 
     @functools.cached_property
     def _manager(self) -> _Manager:
@@ -177,10 +177,10 @@ class Checkpoints:
             if damage := self._find_damage(step):
                 bad[step] = damage
                 continue
-            for other in bad.keys() - self._told:
+            for other in bad.keys() - self._reported:
                 wrong = f"checkpoint of step {other} is damaged (file {bad[other]})"
                 _say(f"{wrong}: going on from step {step}")
-            self._told |= bad.keys()
+            self._reported |= bad.keys()
             return step
         if bad:
             which = ", ".join(f"{file} of step {step}" for step, file in bad.items())
