@@ -1,4 +1,4 @@
-"""Closed-form cases: Gaussian mixtures, whose every marginal under diffusion is a mixture too.
+"""Closed-form cases: Gaussian mixtures, all of whose noisy marginals are mixtures too.
 
 With `x_0 ~ sum_k w_k N(m_k, C_k)` and `x_t = alpha_t x_0 + sigma_t eps`, given the component k
 

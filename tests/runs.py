@@ -1,4 +1,4 @@
-"""Small runs: their configs, their data, and what they leave."""
+"""Small runs for tests: configs, data, and outputs."""
 
 import dataclasses
 import importlib

@@ -1,4 +1,4 @@
-"""Object stores in memory, in place of those behind a network."""
+"""Object stores in memory, instead of real ones."""
 
 from typing import Any, ClassVar
 

@@ -1,4 +1,4 @@
-"""What `launch.py` reads before a run begins."""
+"""Inputs that `launch.py` reads before a run begins."""
 
 import os
 

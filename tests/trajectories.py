@@ -1,4 +1,4 @@
-"""The exact flow of a mixture, and one compiled program a solver for all schedules and grids.
+"""The exact flow of a mixture, and one compiled program per solver for all schedules and grids.
 
 In `y = x / (alpha + sigma)` and `u = sigma / (alpha + sigma)` the probability-flow ODE is the same
 for every schedule, `dy/du = eps - x_0` with `alpha = 1 - u` and `sigma = u`: it is solved once. And

@@ -1,4 +1,4 @@
-"""Folders as people have them: links, splits, captions, names, runs inside."""
+"""Image folders as users have them: links, splits, captions, names, runs inside."""
 
 import io
 import json

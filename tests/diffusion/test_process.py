@@ -1,4 +1,4 @@
-"""The Gaussian process: its noise, and what a network is given and told."""
+"""The Gaussian process: its noise, and the inputs of the network."""
 
 import jax
 import jax.numpy as jnp

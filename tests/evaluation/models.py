@@ -1,4 +1,4 @@
-"""Models as evaluators see them, and the pictures that these leave."""
+"""Models for testing evaluators, and the images that evaluators write."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

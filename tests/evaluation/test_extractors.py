@@ -1,4 +1,4 @@
-"""Which extractor a config means, what is refused before a training, and what is measured by it."""
+"""Selection of extractors by the config, refusals before training, and the resulting metrics."""
 
 import dataclasses
 

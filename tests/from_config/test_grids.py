@@ -1,4 +1,4 @@
-"""Times that cannot be sampled at are refused before anything is drawn, or left out."""
+"""Times that cannot be sampled at are refused before sampling, or left out."""
 
 import re
 

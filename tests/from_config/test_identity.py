@@ -1,4 +1,4 @@
-"""Whose workdir it is: which settings may change, and what becomes of damaged files."""
+"""Identity of a workdir: settings that may change, and damaged files."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every number of the config: which values are refused, by the key, before any time is spent."""
+"""Ranges of all numbers in the config: refusals name the key, before any time is spent."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Which reader of texts a config means, and what is kept on disk of what it says."""
+"""Selection of text readers by the config, and the cache of their outputs."""
 
 import pickle
 

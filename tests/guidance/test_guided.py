@@ -1,4 +1,4 @@
-"""What each guidance adds to a denoiser, against closed forms and the formulas of its authors."""
+"""All kinds of guidance, compared with closed forms and their published formulas."""
 
 import functools
 import itertools

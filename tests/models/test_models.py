@@ -1,4 +1,4 @@
-"""The networks: sizes as published, exact gradients, conditioning, clear refusals."""
+"""Networks: published sizes, exact gradients, conditioning, clear errors."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Published weights are read without torch, and only what is a tensor is.
+"""Published weights are read without torch, and everything but tensors is refused.
 
 The two files in `reference` were written by torch: see `reference/make_extractors.py`.
 """

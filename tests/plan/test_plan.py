@@ -1,4 +1,4 @@
-"""What `--mode plan` says: its figures against closed forms, a warning for each known mistake."""
+"""`--mode plan`: figures compared with closed forms, and a warning for each known mistake."""
 
 import functools
 

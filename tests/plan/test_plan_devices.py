@@ -1,4 +1,4 @@
-"""What `--mode plan` says of devices: figures by hand, the compiler's, and plain refusals."""
+"""`--mode plan` on devices: figures by hand, the compiler's figures, and errors."""
 
 import dataclasses
 import importlib.util

@@ -1,4 +1,4 @@
-"""What published code makes of known weights and images: makes `extractors.npz` and two `.pth`.
+"""Features of known weights and images by published code: makes `extractors.npz` and two `.pth`.
 
 Run it in an environment of `requirements.txt`, with the extractors' packages that it names; it
 writes beside itself. Only `test_weights.py` and `test_pretrained.py` read the result. Weights are

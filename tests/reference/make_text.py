@@ -1,4 +1,4 @@
-"""What published code makes of texts: makes `text.npz`, which only `test_text.py` reads.
+"""Tokens and features of texts by published code: makes `text.npz`, used by `test_text.py` only.
 
 Run it in an environment of `requirements.txt`, with the packages that it names for this script; it
 writes beside itself. MiniLM has its real weights, from its package. CLIP's are drawn by the names

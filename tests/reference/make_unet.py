@@ -1,4 +1,4 @@
-"""What diffusers' text-conditioned U-Net makes of known weights and inputs: makes `unet.npz`.
+"""Outputs of diffusers' text-conditioned U-Net for known weights and inputs: makes `unet.npz`.
 
 Run it in an environment of `requirements.txt`; it writes beside itself. Only `test_models.py` reads
 the result. Every weight is drawn from a generator of its own, seeded by the name that it has in

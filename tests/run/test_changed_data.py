@@ -1,4 +1,4 @@
-"""Data that changed under a run, or are gone: what goes on, what is refused, what is drawn."""
+"""Data that changed under a run or are missing: what continues, what is refused."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Guidance as configs ask for it: what reaches the samples, and what is refused."""
+"""Guidance settings of a config: their effect on samples, and refusals."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What networks are given of pictures: by closed forms, within the loss, and by a small run."""
+"""Image conditioning: closed forms, its place in the loss, and a small run."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A trained model from Python: the samples of the command line, and one clear error."""
+"""A trained model in Python: the same samples as on the command line, and clear errors."""
 
 import json
 from pathlib import Path

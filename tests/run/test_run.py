@@ -1,4 +1,4 @@
-"""The main job on a small network: what it leaves; that it can be stopped, resumed, repeated."""
+"""The whole command with a small network: its outputs, stopping, resuming, repeating."""
 
 import dataclasses
 import importlib

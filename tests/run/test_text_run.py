@@ -1,4 +1,4 @@
-"""A run whose network reads texts: what it is trained on, asked for, and refuses."""
+"""A run with a text-conditional network: training, prompts, and refusals."""
 
 import json
 import re

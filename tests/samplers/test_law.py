@@ -1,4 +1,4 @@
-"""Every sampler x every schedule, and every prediction: the law that samples end in is the data's.
+"""Every sampler x every schedule, and every prediction: samples follow the data distribution.
 
 A sampler knows a schedule by its values only, so it is compiled once, for tables that any schedules
 are put in, and runs on all of them side by side with the same noise. A row of its batch holds

@@ -1,4 +1,4 @@
-"""Whole trajectories against diffusers and k-diffusion, given the same denoiser and noise.
+"""Whole trajectories compared with diffusers and k-diffusion, for the same denoiser and noise.
 
 Their states are in `reference/samplers.npz`, which `reference/make_samplers.py` made.
 """

@@ -1,4 +1,4 @@
-"""Sweeps: what their words mean, that their runs are done once and whole, and what is reported."""
+"""Sweeps: their expressions, complete runs that are not repeated, and the report."""
 
 import dataclasses
 import importlib

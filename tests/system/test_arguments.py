@@ -1,4 +1,4 @@
-"""What `checked` refuses, and how it says so."""
+"""Refusals by `checked`, and their messages."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""Several processes, through `jax.distributed` on loopback, are one run."""
+"""Several processes form one run, through `jax.distributed` on loopback."""
 
 import os
 import signal

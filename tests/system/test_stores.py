@@ -1,4 +1,4 @@
-"""Paths of object stores have the methods of `pathlib.Path`; nothing there is seen half written."""
+"""Paths in object stores have the methods of `pathlib.Path`, and writes are atomic."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Texts and names of files as people have them."""
+"""Text files and file names as users have them."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Texts as tokens and as features, against the published code.
+"""Tokens and features of texts, compared with the published code.
 
 What that code says stands in `reference/text.npz`, made by `reference/make_text.py`.
 """

@@ -1,4 +1,4 @@
-"""Averages of the parameters: closed forms, EDM2's figures, and lengths made after training."""
+"""Parameter averages: closed forms, EDM2's figures, and lengths computed after training."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Groups of the parameters may have optimizers of their own."""
+"""Groups of parameters with their own optimizers."""
 
 import importlib
 
