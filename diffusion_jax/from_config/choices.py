@@ -37,6 +37,26 @@ def group_of(config: ConfigDict, key: str) -> ConfigDict:
     return functools.reduce(getattr, key.split("."), config)
 
 
+def override(config: ConfigDict, settings: Mapping[str, Any], key: str) -> None:
+    """Sets settings of the group `key` of a config, and of groups within it.
+
+    Raises:
+        ConfigError: there is no such setting, or its value is of another type.
+    """
+    for name, value in settings.items():
+        whole = f"{key}.{name}"
+        if name not in config:
+            raise ConfigError(f"{whole} is not known{suggest(name, config)}")
+        if isinstance(config[name], ConfigDict) and isinstance(value, Mapping):
+            override(config[name], value, whole)
+            continue
+        try:
+            config[name] = value
+        except TypeError as error:
+            kind = type(config[name]).__name__
+            raise ConfigError(f"{whole}={value!r} must be of type {kind}") from error
+
+
 def metrics_of(config: ConfigDict) -> list[str]:
     """The names in `evaluate.metrics`, such as "a,b"."""
     return [name.strip() for name in config.evaluate.metrics.split(",") if name.strip()]
