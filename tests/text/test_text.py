@@ -1,6 +1,6 @@
 """Tokens and features of texts, compared with the published code.
 
-What that code says stands in `reference/text.npz`, made by `reference/make_text.py`.
+The results of that code are in `reference/text.npz`, made by `reference/make_text.py`.
 """
 
 import json
