@@ -3,9 +3,9 @@
 | key | array | |
 |---|---|---|
 | `label` | int32 `[B]` | class |
-| `text` | float `[B, L, D]` | features of a text's tokens; a missing token is a row of zeros |
+| `text` | float `[B, L, D]` | features of a text's tokens; padding is rows of zeros |
 | `pooled` | float `[B, P]` | embedding of a whole text |
-| `tokens` | int32 `[B, L]` | input of a text encoder inside the network; -1 is no token |
+| `tokens` | int32 `[B, L]` | input of a text encoder inside the network; -1 is padding |
 | `vector` | float `[B, E]` | any other embedding |
 | `image` | float `[B, H, W, C]` | second input image, of the sample's size |
 | `level` | float `[B, E]` | embedded level of the noise added to that image |

@@ -42,7 +42,7 @@ OF_SCHEDULE = ("karras", "uniform_logsnr")
 """Grids that are defined by noise levels, and take the schedule as their first argument."""
 OPTIMISED = "optimised"
 """The grid that is optimised for a trained network."""
-MOST_SIGNAL = 10.0  # largest ratio to noise at a start from pure noise, where signal is missing
+MOST_SIGNAL = 10.0  # largest alpha / sigma of a start from pure noise, which has no signal
 
 
 def make_sampler(config: Config, schedule: Schedule) -> Sampler:

@@ -12,7 +12,7 @@ class Classifier(nn.Module):
     """Two stages of two 3x3 convolutions, then a hidden layer that gives the features."""
 
     num_classes: int  # number of logits
-    channels: int = 32  # width of the first stage; the second has twice as many
+    channels: int = 32  # width of the first stage; the second is twice as wide
     features: int = 64  # width of the hidden layer
     dropout: float = 0.4  # rate before the logits; half of it after each stage
     dtype: Dtype = jnp.float32  # compute dtype

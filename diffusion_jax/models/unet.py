@@ -192,9 +192,9 @@ class UNet(Network):
         levels = len(self.channel_mults)
         if not set(self.attention_levels) <= set(range(levels)):
             raise ValueError(
-                f"model.unet.attention_levels={tuple(self.attention_levels)} must be levels of "
-                f"model.unet.channel_mults={tuple(self.channel_mults)}: 0 (full size) to "
-                f"{levels - 1}"
+                f"model.unet.attention_levels={tuple(self.attention_levels)} must be some of the "
+                f"{levels} levels of model.unet.channel_mults={tuple(self.channel_mults)}: 0 (full "
+                f"size) to {levels - 1}"
             )
         factor = self.patch_size * 2 ** (levels - 1)
         if any(size % factor for size in sizes):

@@ -19,7 +19,7 @@ SEEN = 0.001  # smallest ratio of training to sampling share, for bands with two
 PRIOR_NATS = 0.05  # largest acceptable prior KL, in nats per image
 COARSE_END = 0.3  # largest noise over signal that the last of many steps may remove
 
-# Its edges in `logsnr`; shares of training and of sampling, where steps count at their start.
+# Edges in `logsnr`; shares of training and of sampling, where steps count at their start.
 _Band = tuple[float, float, float, float]
 
 

@@ -5,7 +5,7 @@ With `lambda = log(alpha / sigma)` the probability-flow ODE has the exact soluti
     data form:   x_s = (sigma_s / sigma_t) x_t + sigma_s int e^lambda x_0_hat dlambda
     noise form:  x_s = (alpha_s / alpha_t) x_t - alpha_s int e^-lambda eps_hat dlambda
 
-from `lambda_t` to `lambda_s` (Eq. 8, Lu et al. 2022b; Eq. 3.4, Lu et al. 2022a). One is the other
+from `lambda_t` to `lambda_s` (Eq. 8, Lu et al. 2022b; Eq. 3.4, Lu et al. 2022a). They are
 the same equation with `(x_0, alpha, lambda)` and `(eps, sigma, -lambda)` exchanged. With `f` for
 `x_0_hat` or `eps_hat`, `a` for `alpha` or `sigma` and `l` for `lambda` or `-lambda`, both forms
 give `x_s` as a DDIM step plus

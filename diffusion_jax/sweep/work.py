@@ -47,7 +47,7 @@ def work(runs: Sequence[Run], folder: Path) -> int:
     left = [run for run in runs if not finished(folder, run)]
     with contextlib.ExitStack() as stack:
         for run in left:
-            # The process before may still be saving its last step.
+            # A previous process may still be saving its last step.
             stack.enter_context(locked(folder / run.name, TRAINING, wait=True))
         new = [run for run in left if not list((folder / run.name).glob("checkpoints/*"))]
         began, status = time.monotonic(), 0

@@ -1,4 +1,4 @@
-"""Tokens of texts, from a published tokeniser or as bytes; texts contain no special tokens."""
+"""Tokens of plain texts, from a published tokeniser or as bytes."""
 
 import contextlib
 import dataclasses

@@ -85,7 +85,7 @@ def test_bad_numbers_are_refused_by_their_key(group):
         ("model.unet.channel_mults", (1, 0), "=(1, 0) must be whole numbers"),
         ("model.unet.channel_mults", ("1",), "=('1',) must be whole numbers"),
         ("model.unet.channel_mults", (1, 2**40), "must lie in"),
-        ("model.unet.attention_levels", (5,), "=(5,) must be levels of"),
+        ("model.unet.attention_levels", (5,), "=(5,) must be some of the 2 levels"),
         ("model.unet.attention_levels", (-1,), "=(-1,) must be whole numbers of 0 or more"),
         ("model.unet.attention_levels", (True,), "=(True,) must be whole numbers"),
         ("plan.shape", (8, 8.5, 1), "=(8, 8.5, 1) must be whole numbers"),
