@@ -13,20 +13,24 @@ def get_config() -> ConfigDict:
     c.seed = 0  # of initialisation, data order, training noise and dropout; seeds are below 2**32
 
     c.data = ConfigDict()
-    # digits | fashion_mnist | emoji | folder | any TFDS name; points in the plane: spiral | moons |
-    # pinwheel | eight_gaussians | swan
+    # digits | fashion_mnist | emoji | folder | huggingface (its package datasets) | any TFDS name;
+    # points in the plane: spiral | moons | pinwheel | eight_gaussians | swan
     c.data.name = "digits"
-    # folder: its path, also gs://... or s3://...; others: TFDS's data_dir ("": TFDS's own default)
+    # folder: its path, also gs://... or s3://...; huggingface: a folder of save_to_disk, of Parquet
+    # files or an imagefolder, or a name on the hub, owner/set[:config]; others: TFDS's data_dir
+    # ("": TFDS's own default)
     c.data.dir = ""
     c.data.manual_dir = ""  # files fetched by hand, for the builders that need them
     c.data.image_size = 0  # resize (shorter side) and crop to this; 0: as stored (emoji: 32)
-    # Of TFDS a name or a slice, train[:90%]; of a folder a sub-folder, or one with another of the
-    # usual names where these are left as they are (training, validation, val, dev, ...).
+    # A name or a slice, train[:90%]; of a folder a sub-folder. Of folder and huggingface also one
+    # with another usual name, where these are left as they are (validation, val, dev, ...).
     c.data.train_split = "train"
     c.data.heldout_split = "test"
-    c.data.heldout_fraction = 0.1  # folder without two splits: share of the images held out
-    # Where metadata of a folder or a TFDS set has captions; "": the usual names; "none": nowhere
+    c.data.heldout_fraction = 0.1  # folder, huggingface without two splits: share held out
+    # Where metadata of a folder or a set has captions; "": the usual names; "none": nowhere
     c.data.caption_key = ""
+    c.data.image_key = ""  # huggingface: the column of the images; "": the usual names
+    c.data.label_key = ""  # and that of the classes; "": the usual names; "none": no classes
     c.data.flip = False  # random mirroring in training, where both are as likely
     c.data.in_memory = "auto"  # auto (if it is small) | always | never
     c.data.num_workers = 0  # worker processes that read and decode, for data not in memory

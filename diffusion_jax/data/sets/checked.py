@@ -93,7 +93,7 @@ def check_overlap(
         if one.split == other.split
     )
     held = sum(part.stop - part.start for part in heldout)
-    if shared >= held:
+    if held and shared >= held:
         raise trained_on(options)
     asked = f"data.heldout_split='{options.heldout_split}'"
     note = f"{shared:,} of the {held:,} items of {asked} are trained on, too"
