@@ -391,3 +391,28 @@ def test_batches_go_on_exactly_also_from_other_files(hf: Any, tmp_path: Path) ->
     one, other = next(first), next(again)
     np.testing.assert_array_equal(one["x"], other["x"])
     np.testing.assert_array_equal(one["cond"]["label"], other["cond"]["label"])
+
+
+def test_one_of_several_configurations(
+    hf: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "set"
+    place.mkdir()
+    lines = ["---", "configs:"]
+    for first, name in enumerate(("small", "large")):
+        table(hf, 4, 10 * first).to_parquet(str(place / f"{name}.parquet"))
+        lines += [f"- config_name: {name}", f"  data_files: {name}.parquet"]
+    (place / "README.md").write_text("\n".join([*lines, "---"]))
+    found = load(f"{place}:large", heldout_fraction=0)
+    assert items(found)[0][:, 1, 1, 0].tolist() == [10, 11, 12, 13]
+    with pytest.raises(
+        DataError, match=r":config at the end of data\.dir \(\['small', 'large'\]\)"
+    ):
+        load(place)
+
+    def fetch(name: str, config: str | None, cache_dir: str) -> Any:
+        assert (name, config) == ("owner/set", "large")
+        return hf.DatasetDict({"train": table(hf, 4)})
+
+    monkeypatch.setattr(hf, "load_dataset", fetch)
+    assert len(load("owner/set:large", heldout_fraction=0).splits["train"]) == 4

@@ -104,11 +104,13 @@ def open_tables(options: Options) -> Mapping[str, Any]:
         except Exception as error:  # of any of the packages that these call
             reason = error.__cause__ if type(error).__name__ == "DatasetGenerationError" else error
             why = " ".join(str(reason or error).split()) or type(error).__name__
-            what = (
-                "Hugging Face's datasets cannot read that folder"
-                if folder.is_dir()
-                else "it is no folder here, and was not fetched from the Hugging Face hub"
-            )
+            if "Config name is missing" in why:
+                what = "name one of its configurations by :config at the end of data.dir"
+                why = why.partition(": ")[2].partition(" Example")[0]
+            elif folder.is_dir():
+                what = "Hugging Face's datasets cannot read that folder"
+            else:
+                what = "it is no folder here, and was not fetched from the Hugging Face hub"
             raise DataError(f"data.dir='{words}': {what} ({why[:400]}).") from error
     return found if isinstance(found, dict) else {"train": found}
 
