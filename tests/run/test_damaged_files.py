@@ -1,4 +1,4 @@
-"""Files that a crash or a person left damaged are named, and made again."""
+"""Damaged files, from a crash or a user, are named and rewritten."""
 
 import json
 import shutil
