@@ -13,20 +13,26 @@ def get_config() -> ConfigDict:
     c.seed = 0  # of initialisation, data order, training noise and dropout; in [0, 2**32)
 
     c.data = ConfigDict()
-    # digits | fashion_mnist | emoji | folder | any TFDS name; points in the plane: spiral | moons |
-    # pinwheel | eight_gaussians | swan
+    # digits | fashion_mnist | emoji | folder | huggingface (its package datasets) | any TFDS name;
+    # points in the plane: spiral | moons | pinwheel | eight_gaussians | swan
     c.data.name = "digits"
-    # folder: its path, also gs://... or s3://...; otherwise TFDS's data_dir ("": TFDS's default)
+    # folder: its path, also gs://... or s3://...; huggingface: a folder written by save_to_disk, of
+    # Parquet files or an imagefolder, or a name on the hub, owner/set[:config]; otherwise TFDS's
+    # data_dir ("": TFDS's default)
     c.data.dir = ""
     c.data.manual_dir = ""  # manually downloaded files, for TFDS builders that need them
     c.data.image_size = 0  # resize the shorter side, then crop; 0: size as stored (emoji: 32)
-    # TFDS: a split or slice such as train[:90%]. Folder: a sub-folder; with the defaults, other
-    # usual names are found too (training, validation, val, dev, ...).
+    # TFDS, huggingface: a split or slice such as train[:90%]. Folder: a sub-folder. With the
+    # defaults, folder and huggingface find other usual names too (validation, val, dev, ...).
     c.data.train_split = "train"
     c.data.heldout_split = "test"
-    c.data.heldout_fraction = 0.1  # share of the images held out of a folder without two splits
-    # Metadata field of a folder or TFDS set with captions; "": the usual names; "none": no captions
+    c.data.heldout_fraction = (
+        0.1  # share held out of a folder or huggingface set without two splits
+    )
+    # Metadata field or column with captions; "": the usual names; "none": no captions
     c.data.caption_key = ""
+    c.data.image_key = ""  # huggingface: column of the images; "": the usual names
+    c.data.label_key = ""  # huggingface: column of the classes; as for captions
     c.data.flip = False  # mirror training images at random, with probability 1/2
     c.data.in_memory = "auto"  # auto (small data sets) | always | never
     c.data.num_workers = 0  # worker processes that read and decode data not held in memory

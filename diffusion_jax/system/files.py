@@ -25,6 +25,7 @@ REWRITE_SECONDS = 10  # minimum time between rewrites of an object; stores allow
 STAMPED = 2**16  # bytes at the beginning of a file
 WAITING = 32  # files of a store that are read concurrently: most of the time is latency
 Result = TypeVar("Result")
+File = TypeVar("File")
 _warned: set[Path] = set()
 
 
@@ -220,6 +221,11 @@ def checksums(folder: Path, names: Sequence[str]) -> list[str]:
         return list(pool.map(entry, names))
 
 
+def stamp_of(data: bytes, size: int) -> tuple[int, str]:
+    """The stamp of a file of so many bytes, that begins with `data`."""
+    return size, hashlib.sha256(data[:STAMPED]).hexdigest()
+
+
 def stamps(folder: Path, names: Sequence[str]) -> list[tuple[int, str]]:
     """A fingerprint of each file below a folder, which copying does not change.
 
@@ -234,18 +240,18 @@ def stamps(folder: Path, names: Sequence[str]) -> list[tuple[int, str]]:
         else:
             with path.open("rb") as file:
                 size, head = path.stat().st_size, file.read(STAMPED)
-        return size, hashlib.sha256(head).hexdigest()
+        return stamp_of(head, size)
 
     with ThreadPoolExecutor(readers(folder)) as pool:
         return list(pool.map(stamp, names))
 
 
-def each_file(function: Callable[[Path], Any], paths: Sequence[Path]) -> list[Any]:
+def each_file(function: Callable[[File], Result], files: Sequence[File]) -> list[Result]:
     """Applies a function to each file: sequentially, or concurrently if they are in a store."""
-    if not any(map(in_store, paths)):
-        return [function(path) for path in paths]
+    if not any(map(in_store, files)):
+        return [function(file) for file in files]
     with ThreadPoolExecutor(WAITING) as pool:
-        return list(pool.map(function, paths))
+        return list(pool.map(function, files))
 
 
 def readers(folder: Path) -> int:

@@ -5,12 +5,19 @@ import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from diffusion_jax.system.files import written_whole
+
+
+class Readable(Protocol):
+    """A path, or another holder of the bytes of a file."""
+
+    def read_bytes(self) -> bytes: ...
+
 
 WORDS = 190  # pixels for the caption next to a row of images
 MIN_TILE = 48  # pixels: smaller images are enlarged by whole factors, without smoothing
@@ -60,9 +67,9 @@ def as_image(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
-def opened(path: Path) -> Image.Image:
+def opened(file: Readable) -> Image.Image:
     """Opens the image in a file, local or in a store; read, but not yet decoded."""
-    return Image.open(io.BytesIO(path.read_bytes()))
+    return Image.open(io.BytesIO(file.read_bytes()))
 
 
 def save_png(path: Path, array: np.ndarray, made_by: Mapping[str, Any]) -> None:

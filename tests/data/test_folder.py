@@ -28,7 +28,7 @@ def load(folder, **settings):
 
 
 def names_of(dataset, split):
-    return set(dataset.splits[split].source.names)
+    return set(dataset.splits[split].source.pictures.names)
 
 
 def sizes(dataset):
@@ -40,7 +40,7 @@ def captions(dataset):
     return {
         name: split.captions.of_image(row)
         for split in dataset.splits.values()
-        for row, name in enumerate(split.source.names)
+        for row, name in enumerate(split.source.pictures.names)
     }
 
 

@@ -52,7 +52,7 @@ def test_the_whole_job_and_what_it_leaves(tmp_path: Path, capsys: pytest.Capture
     assert run.run(tiny(**whole), tmp_path / "run", "all") == 0
     names = {p.name for p in (tmp_path / "run").iterdir()}
     assert {"config.json", "checkpoints", "metrics.jsonl", "samples", "result.json"} <= names
-    assert {"report.md", "curves.png"} <= names
+    assert {"report.md", "report.html", "curves.png"} <= names
     samples = {p.name for p in (tmp_path / "run/samples").iterdir()}
     pictures = {"grid.png", "trajectory.png", "denoise.gif", "closest.png"}
     assert pictures | {"step_00000003.png"} <= samples

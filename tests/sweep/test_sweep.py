@@ -269,6 +269,7 @@ def test_a_sweep_goes_on_where_it_stopped_and_ends_in_a_report(tmp_path, monkeyp
     html = (folder / "report.html").read_text()
     assert html.count("data:image/png;base64,") == 4
     assert not re.search(r'(src|href)="(https?:|//)', html)
+    assert all(f'href="{r.name}/report.html"' in html for r in runs)
     results = json.loads((folder / "results.json").read_text())
     assert [r["overrides"] for r in results["runs"]] == [
         {"sample.seed": a, "seed": b} for a in (1, 2) for b in (0, 1)
