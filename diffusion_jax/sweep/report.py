@@ -98,7 +98,11 @@ def _ranking(settings: Settings, metric: str) -> list[str]:
         rows.append([f"{entry['n']:,} held-out real images", "", floor, "", "the floor"])
     alone = all(len(founds) == 1 for founds in settings.values())
     of = "samples of the one run" if alone else "seeds, by Student's t"
-    return [*table(heads, rows), "", f"Intervals are of 95%, over {of}."]
+    return [
+        *table(heads, rows, "Settings, the best first"),
+        "",
+        f"Intervals are of 95%, over {of}.",
+    ]
 
 
 def _passports(everything: Sequence[Found], metrics: Sequence[str]) -> list[str]:

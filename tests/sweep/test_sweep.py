@@ -320,6 +320,7 @@ def test_a_report_without_the_config_of_a_run(tmp_path, capsys):
     (where / "config.json").write_text("{")
     report.write_reports(load("seed=0"), [only], [only], tmp_path)
     assert "**1**" in (tmp_path / "report.md").read_text()
+    assert "<caption>Settings, the best first</caption>" in (tmp_path / "report.html").read_text()
     assert "config.json is damaged: its versions are not known" in capsys.readouterr().err
 
 
