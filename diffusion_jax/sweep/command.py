@@ -1,4 +1,4 @@
-"""What `launch.py --sweep` calls: all runs of a sweep, and the report on them."""
+"""What `--sweep` calls: all runs of a sweep, and the report on them."""
 
 import re
 import signal

@@ -3,10 +3,19 @@
 import difflib
 import itertools
 import runpy
+import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+
+def program() -> list[str]:
+    """What follows `python` in the command that started this process, but for its arguments."""
+    script = Path(sys.argv[0])
+    if script.suffix == ".py" and script.name != "__main__.py":
+        return [str(script)]
+    return ["-m", "diffusion_jax"]  # also of the console script
 
 
 def suggest(name: object, known: Iterable[object]) -> str:
