@@ -177,6 +177,9 @@ def get_config() -> ConfigDict:
     c.train.keep_checkpoints = 3  # the newest
     c.train.keep_every = 0  # those of steps divisible by this stay for ever; 0: none
     c.train.keep_best = 0  # so many besides, with the least held-out loss
+    # Project of Weights & Biases that metrics, settings and pictures are logged to as well ("":
+    # none); it needs `pip install wandb`, and WANDB_MODE=offline keeps all in the run's folder.
+    c.train.wandb = ""
 
     c.parallel = ConfigDict()
     # replicated: every device has all parameters | sharded: a mesh of data x fsdp x model devices

@@ -13,6 +13,7 @@ from clu import parameter_overview
 from diffusion_jax.data import Record, train_batches
 from diffusion_jax.evaluation.heldout import HeldoutLoss
 from diffusion_jax.from_config import ConfigError, make_step
+from diffusion_jax.from_config.choices import keyed
 from diffusion_jax.from_config.identity import (
     Identity,
     check_workdir,
@@ -30,6 +31,7 @@ from diffusion_jax.training import loop
 from diffusion_jax.training.abreast import abreast
 from diffusion_jax.training.state import TrainState, initial_state
 from diffusion_jax.training.trace import WARM_UP
+from diffusion_jax.training.wandb_writer import wandb_writer
 from diffusion_jax.training.writers import make_writer
 from diffusion_jax.types import Params
 
@@ -100,6 +102,7 @@ def _prepare(run: Run) -> loop.Ready:
             changes += [f"from step {latest:,} on {', '.join(run.changes)}"]
         data = Record.of(run.parts.dataset)
         write_identity(Identity(config_hash(config), data, changes), run.workdir)
+    writer = _make_writer(run)
     batches = train_batches(
         run.parts.dataset,
         batch_size=config.train.batch_size // count,
@@ -116,11 +119,18 @@ def _prepare(run: Run) -> loop.Ready:
         params,
     )
     frozen = jax.tree.map(put, task.frozen, run.parallel.shardings(task.frozen))
-    writer = make_writer(run.workdir, print)
     actions = _actions(run, writer, frozen)
     return loop.Ready(
         *(state, batches, run.train_key, run.parallel, run.checkpoints, writer, frozen, actions)
     )
+
+
+def _make_writer(run: Run) -> Any:
+    """Where the metrics of a run go; a project of Weights & Biases is one place if it is named."""
+    project, settings = run.config.train.wandb, run.config.to_dict()
+    others = [lambda: wandb_writer(project, run.workdir, settings, print)] if project else []
+    with keyed("train"):
+        return make_writer(run.workdir, print, others)
 
 
 def _actions(run: Run, writer: Any, frozen: Mapping[str, Params]) -> list[tuple[int, loop.Action]]:

@@ -19,8 +19,10 @@ def program() -> list[str]:
 
 
 def suggest(name: object, known: Iterable[object]) -> str:
-    """What to say of an unknown name: the nearest known one, and all of them."""
+    """What to say of an unknown name: the nearest known one, and all of them, if any."""
     names = [str(one) for one in known]
+    if not names:
+        return ""
     near = difflib.get_close_matches(str(name), names, 1)
     guess = f": did you mean {near[0]!r}?" if near else "."
     return f"{guess} Known: {', '.join(names)}."

@@ -1,12 +1,13 @@
 """Runs of one config but for their seeds, trained by one program: everything has a leading axis."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.training.each import Each
 from diffusion_jax.training.loop import Action, Ready
 from diffusion_jax.training.parallel import Replicated, with_index
 from diffusion_jax.training.state import TrainState
@@ -46,17 +47,7 @@ class Abreast(Replicated):
         return {**batch, "index": np.broadcast_to(index, (runs, len(index)))}
 
 
-class _Each:
-    """Calls of its methods are calls of each object's, and give a list."""
-
-    def __init__(self, each: Sequence[Any]) -> None:
-        self._each = each
-
-    def __getattr__(self, name: str) -> Callable[..., list[Any]]:
-        return lambda *args: [getattr(one, name)(*args) for one in self._each]
-
-
-class AbreastBatches(_Each):
+class AbreastBatches(Each):
     """The batches of several runs, stacked; their states are a list."""
 
     def __next__(self) -> Batch:
@@ -66,7 +57,7 @@ class AbreastBatches(_Each):
         return "; ".join(batches.describe(index) for batches in self._each)
 
 
-class AbreastCheckpoints(_Each):
+class AbreastCheckpoints(Each):
     """What `loop.train` asks of checkpoints, of each run's own."""
 
     def save(
@@ -80,7 +71,7 @@ class AbreastCheckpoints(_Each):
         return self._each[0].latest()
 
 
-class AbreastWriter(_Each):
+class AbreastWriter(Each):
     """Writes number i of each metric `[S]` by writer i, and of times each run's share."""
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
