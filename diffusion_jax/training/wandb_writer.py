@@ -95,7 +95,7 @@ def wandb_writer(
         if known:
             _warn(error)
             return NoWriter()
-        line = " ".join(str(error).split())
+        line = " ".join(str(error).split()).rstrip(".")
         raise ValueError(
             f"wandb={project!r}: {line}. Log in by `wandb login`, or keep it on this disk by "
             "WANDB_MODE=offline"

@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from diffusion_jax.system.memory import device_memory, memory_words
+from diffusion_jax.training.progress import Progress
 
 
 class Device:
@@ -27,6 +28,23 @@ def test_of_the_fullest_device(monkeypatch: pytest.MonkeyPatch) -> None:
         "device_memory_limit_gib": 80.0,
     }
     assert memory_words(found) == "12.5 of 80 GiB"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_seen_while_training(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    progress = Progress(4, 0, 16)
+    progress.step()
+    memory = {"device_memory_peak_gib": 12.34, "device_memory_limit_gib": 80.0}
+    progress.report(1, {"loss": 0.5, **memory})
+    progress.close()
+    shown = capsys.readouterr()
+    assert "12.3 of 80 GiB" in (shown.err if terminal else shown.out)
+    if not terminal:
+        Progress(4, 0, 16).report(1, {"loss": 0.5})
+        assert capsys.readouterr().out.endswith(" left\n")
 
 
 def test_where_the_device_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
