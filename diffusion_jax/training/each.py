@@ -5,7 +5,7 @@ from typing import Any
 
 
 class Each:
-    """Calls of its methods are calls of each object's, and give a list."""
+    """Forwards method calls to each of several objects and returns the results as a list."""
 
     def __init__(self, each: Sequence[Any]) -> None:
         self._each = each
