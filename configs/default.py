@@ -181,6 +181,9 @@ def get_config() -> ConfigDict:
     c.train.keep_checkpoints = 3  # keep this many of the newest
     c.train.keep_every = 0  # also keep all checkpoints at multiples of this step; 0: none
     c.train.keep_best = 0  # also keep this many checkpoints with the lowest held-out loss
+    # Project of Weights & Biases that metrics, settings and pictures are logged to as well ("":
+    # none); it needs `pip install wandb`, and WANDB_MODE=offline keeps all in the run's folder.
+    c.train.wandb = ""
 
     c.parallel = ConfigDict()
     # replicated: all parameters on every device | sharded: a mesh of data x fsdp x model devices

@@ -26,6 +26,7 @@ FREE = (
     *("data.num_workers", "data.prefetch", "data.stall_seconds", "data.allow_changes"),
     *("train.log_every", "train.heldout_every", "train.sample_every", "train.checkpoint_every"),
     *("train.keep_checkpoints", "train.keep_every", "train.keep_best", "train.max_skipped"),
+    "train.wandb",
     *("ema.snapshot_every", "model.unet.remat", "model.dit.remat", "model.dit.unroll"),
 )
 """Settings that may differ between commands on one workdir, as they do not affect training."""

@@ -34,6 +34,7 @@ from diffusion_jax.generation.grid_search import Found, cached_times, optimise_t
 from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.models.flops import count_flops
 from diffusion_jax.system.arguments import check
+from diffusion_jax.system.command_line import program
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.files import path_of
 from diffusion_jax.system.keys import make_key
@@ -50,7 +51,7 @@ DRAWN = {"num": "[1, inf)", "seed": "[0, 4294967295]", "first": "[0, 2147483648)
 
 def command() -> str:
     """The command line that started this run."""
-    return shown(shlex.join(["python", *sys.argv]))
+    return shown(shlex.join(["python", *program(), *sys.argv[1:]]))
 
 
 class Run:

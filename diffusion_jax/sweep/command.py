@@ -1,4 +1,4 @@
-"""`launch.py --sweep`: all runs of a sweep, and the report on them."""
+"""`--sweep`: all runs of a sweep, and the report on them."""
 
 import re
 import signal

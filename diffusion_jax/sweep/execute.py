@@ -12,6 +12,7 @@ from typing import Any
 from diffusion_jax.from_config import ConfigError
 from diffusion_jax.sweep.expression import value_of
 from diffusion_jax.sweep.work import CORES, LEASH
+from diffusion_jax.system.command_line import program
 from diffusion_jax.system.runtime import visible_gpus
 from diffusion_jax.system.signals import heard, leave_terminal
 
@@ -85,7 +86,7 @@ def start_here(unit: int, place: Place, log: Path) -> Process:
 
 
 def _command(unit: int) -> list[str]:
-    return [sys.executable, *sys.argv, f"--unit={unit}"]
+    return [sys.executable, *program(), *sys.argv[1:], f"--unit={unit}"]
 
 
 def submitter(settings: str, folder: Path) -> Start:

@@ -3,15 +3,26 @@
 import difflib
 import itertools
 import runpy
+import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 
+def program() -> list[str]:
+    """What follows `python` in the command that started this process, but for its arguments."""
+    script = Path(sys.argv[0])
+    if script.suffix == ".py" and script.name != "__main__.py":
+        return [str(script)]
+    return ["-m", "diffusion_jax"]  # also of the console script
+
+
 def suggest(name: object, known: Iterable[object]) -> str:
-    """The end of a message about an unknown name: the nearest known one, and all of them."""
+    """The end of a message about an unknown name: the nearest known one and all, if any."""
     names = [str(one) for one in known]
+    if not names:
+        return ""
     near = difflib.get_close_matches(str(name), names, 1)
     guess = f": did you mean {near[0]!r}?" if near else "."
     return f"{guess} Known: {', '.join(names)}."

@@ -1,12 +1,13 @@
 """Training several seeds of one config in one program: every array has a leading axis of runs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.training.each import Each
 from diffusion_jax.training.loop import Action, Ready
 from diffusion_jax.training.parallel import Replicated, with_index
 from diffusion_jax.training.state import TrainState
@@ -46,17 +47,7 @@ class Abreast(Replicated):
         return {**batch, "index": np.broadcast_to(index, (runs, len(index)))}
 
 
-class _ForEach:
-    """Forwards method calls to each of several objects and returns the results as a list."""
-
-    def __init__(self, each: Sequence[Any]) -> None:
-        self._each = each
-
-    def __getattr__(self, name: str) -> Callable[..., list[Any]]:
-        return lambda *args: [getattr(one, name)(*args) for one in self._each]
-
-
-class AbreastBatches(_ForEach):
+class AbreastBatches(Each):
     """The batches of several runs, stacked; their iterator states are a list."""
 
     def __next__(self) -> Batch:
@@ -66,7 +57,7 @@ class AbreastBatches(_ForEach):
         return "; ".join(batches.describe(index) for batches in self._each)
 
 
-class AbreastCheckpoints(_ForEach):
+class AbreastCheckpoints(Each):
     """The checkpoints of several runs, with the interface that `loop.train` uses."""
 
     def save(
@@ -80,7 +71,7 @@ class AbreastCheckpoints(_ForEach):
         return self._each[0].latest()
 
 
-class AbreastWriter(_ForEach):
+class AbreastWriter(Each):
     """Writes entry i of each metric `[S]` with writer i, and times over the number of runs."""
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
