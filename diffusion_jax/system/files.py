@@ -12,13 +12,14 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, cast
 
 import jax
 
+from diffusion_jax.system.progress import tracked
 from diffusion_jax.system.stores import StorePath, store_path
 
 REWRITE_SECONDS = 10  # between two writes of a growing object; a store allows one per second
@@ -218,7 +219,7 @@ def checksums(folder: Path, names: Sequence[str]) -> list[str]:
             return ""
 
     with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock to the others
-        return list(pool.map(entry, names))
+        return list(tracked(pool.map(entry, names), "hashing", len(names)))
 
 
 def stamps(folder: Path, names: Sequence[str]) -> list[tuple[int, str]]:
@@ -238,15 +239,22 @@ def stamps(folder: Path, names: Sequence[str]) -> list[tuple[int, str]]:
         return size, hashlib.sha256(head).hexdigest()
 
     with ThreadPoolExecutor(readers(folder)) as pool:
-        return list(pool.map(stamp, names))
+        return list(tracked(pool.map(stamp, names), "hashing", len(names)))
 
 
-def each_file(function: Callable[[Path], Any], paths: Sequence[Path]) -> list[Any]:
-    """What a function returns for each file: in turn, those of a store at once."""
+def each_file(function: Callable[[Path], Any], paths: Sequence[Path], doing: str = "") -> list[Any]:
+    """What a function returns for each file: in turn, those of a store at once.
+
+    With `doing`, its name, it is a stage of progress.
+    """
+
+    def shown(found: Iterable[Any]) -> list[Any]:
+        return list(tracked(found, doing, len(paths)) if doing else found)
+
     if not any(map(in_store, paths)):
-        return [function(path) for path in paths]
+        return shown(map(function, paths))
     with ThreadPoolExecutor(WAITING) as pool:
-        return list(pool.map(function, paths))
+        return shown(pool.map(function, paths))
 
 
 def readers(folder: Path) -> int:

@@ -16,6 +16,7 @@ from diffusion_jax.data.sets.folder_files import Listing, list_files, some
 from diffusion_jax.data.sets.folder_splits import split_folders
 from diffusion_jax.data.sources import FileSource, content_hash, draw
 from diffusion_jax.system.files import path_of, readers, stamps
+from diffusion_jax.system.progress import tracked
 from diffusion_jax.system.texts import shown
 
 
@@ -92,7 +93,8 @@ def _look_at_all(root: Path, listing: Listing, size: int) -> tuple[dict[str, Loo
             return str(error).rpartition(" cannot be read: ")[2]
 
     with ThreadPoolExecutor(readers(root)) as pool:
-        found = list(zip(names, pool.map(look, names), strict=True))
+        seen = tracked(pool.map(look, names), "reading images", len(names))
+        found = list(zip(names, seen, strict=True))
     looks = {name: one for name, one in found if isinstance(one, Look)}
     wrong = {name: one for name, one in found if isinstance(one, str)}
     return looks, dict(sorted((others | wrong).items()))
