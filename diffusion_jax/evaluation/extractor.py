@@ -1,5 +1,6 @@
 """What looks at pictures, and the data set's own: a classifier trained on its training split."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -18,7 +19,7 @@ from diffusion_jax.objectives.contrastive import moved
 from diffusion_jax.system.cache import cached
 from diffusion_jax.system.devices import in_batches
 from diffusion_jax.system.keys import make_key
-from diffusion_jax.system.progress import tracked
+from diffusion_jax.system.progress import stage
 from diffusion_jax.training.ema import EXPONENTIAL, Exponential
 from diffusion_jax.training.optimizer import learning_rate_schedule
 from diffusion_jax.training.state import create_state
@@ -106,10 +107,16 @@ def fit(net: Classifier, dataset: Dataset) -> Params:
     step_fn = jax.jit(make_train_step(loss_fn, optimizer, averages), donate_argnums=0)
     batches = train_batches(dataset, batch_size=BATCH_SIZE, seed=0)
     metrics: Metrics = {}
-    for _ in tracked(range(STEPS), "training a classifier", STEPS):
-        before = metrics
-        state, metrics = step_fn(state, next(batches), make_key(1), {})
-        jax.block_until_ready(before)  # what is counted is computed, but for one step
+    with stage("training a classifier", STEPS) as progress:
+        for step in range(STEPS):
+            before, first = (
+                metrics,
+                contextlib.nullcontext() if step else progress.apart("compiling"),
+            )
+            with first:
+                state, metrics = step_fn(state, next(batches), make_key(1), {})
+            jax.block_until_ready(before)  # what is counted is computed, but for one step
+            progress.advance()
     batches.close()
     return jax.device_get(state.ema[EXPONENTIAL])
 

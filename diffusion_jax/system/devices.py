@@ -117,7 +117,9 @@ def in_batches(
             # The last batch is filled up, so that there is one shape and one program.
             rows = np.arange(start, start + batch_size) % num
             batch = jax.tree.map(lambda array, rows=rows: put(array[rows], split), each)
-            with progress.apart("compiling"):  # once: then it returns before it is computed
+            # The first call compiles, and returns before all is computed.
+            first = contextlib.nullcontext() if start else progress.apart("compiling")
+            with first:
                 outputs = program(whole, batch)
             found.append(gather(outputs))
             progress.advance(min(batch_size, num - start))

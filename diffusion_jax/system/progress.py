@@ -55,7 +55,8 @@ class Stage:
         self, doing: str, total: int, done: int = 0, display: Display | None = None
     ) -> None:
         self.doing, self.total, self.done = doing, total, min(done, total)
-        self.note = ""
+        self.note = ""  # shown beside the count
+        self._apart = False
         self._began = self._noted = time.monotonic()
         self._marks = [(self._began, self.done)]  # replaced whole: a thread reads it
         self._display, self._ended = display, threading.Event()
@@ -74,11 +75,11 @@ class Stage:
     @contextlib.contextmanager
     def apart(self, note: str) -> Iterator[None]:
         """Shows a note such as "compiling"; the time within does not count for the rate."""
-        self.note, self._noted = note, time.monotonic()
+        self.note, self._apart, self._noted = note, True, time.monotonic()
         yield
         took = time.monotonic() - self._noted
         self._marks = [(when + took, done) for when, done in self._marks]
-        self.note = ""
+        self.note, self._apart = "", False
 
     @property
     def elapsed(self) -> float:
@@ -98,7 +99,7 @@ class Stage:
         (when, done), rate = self._marks[-1], self.rate
         if not rate:
             return None
-        now = self._noted if self.note else time.monotonic()
+        now = self._noted if self._apart else time.monotonic()
         return max((self.total - done) / rate - (now - when), 0.0)
 
     def close(self) -> None:
@@ -120,37 +121,42 @@ class _Drawn(tqdm):  # type: ignore[type-arg, unused-ignore]
 
     monitor_interval = 0  # no thread of its own
 
-    def __init__(self, stage: Stage, stream: TextIO) -> None:
+    def __init__(self, stage: Stage, stream: TextIO, leave: bool) -> None:
         self.stage = stage
         form = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{more}]"
         super().__init__(
-            total=stage.total, file=stream, leave=False, dynamic_ncols=True, bar_format=form
+            total=stage.total, file=stream, leave=leave, dynamic_ncols=True, bar_format=form
         )
 
     @property
     def format_dict(self) -> dict[str, Any]:
         stage = self.stage
-        more = f", {stage.note}" if stage.note else ""
+        more, note = "", f", {stage.note}" if stage.note else ""
         if (left := stage.left) is not None:
             rate = stage.rate
-            pace = f"{rate:.3g}/s" if rate >= 1 else f"{1 / rate:.3g} s each"
-            more = f"<{tqdm.format_interval(left)}, {stage.note or pace}"
-        own = {"n": stage.done, "prefix": stage.doing, "elapsed": stage.elapsed, "more": more}
+            pace = f"{tqdm.format_sizeof(rate)}/s" if rate >= 1 else f"{1 / rate:.3g} s each"
+            more = f"<{tqdm.format_interval(left)}, {pace}"
+        own = {
+            "n": stage.done,
+            "prefix": stage.doing,
+            "elapsed": stage.elapsed,
+            "more": more + note,
+        }
         return {**super().format_dict, **own}
 
 
 class Bar:
-    """On a terminal: count, time so far, time left and rate; cleared at the end."""
+    """On a terminal: count, time so far, time left and rate; cleared at the end but for `leave`."""
 
     seconds = DRAW_SECONDS
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, leave: bool = False) -> None:
+        self._stream, self._leave = stream, leave
         self._bar: _Drawn | None = None
 
     def show(self, stage: Stage) -> None:
         if self._bar is None:
-            self._bar = _Drawn(stage, self._stream)
+            self._bar = _Drawn(stage, self._stream, self._leave)
         else:
             self._bar.refresh()
 

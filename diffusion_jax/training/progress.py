@@ -1,5 +1,6 @@
 """What a person sees of training: a bar on a terminal, plain lines elsewhere."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffusion_jax.system.devices import is_main
+from diffusion_jax.system.progress import Bar, Stage
 
 
 class Progress:
@@ -17,20 +19,21 @@ class Progress:
     def __init__(self, total: int, done: int, images_per_step: int) -> None:
         self._total, self._images = total, images_per_step
         self._start, self._done = time.monotonic(), done
-        seen = sys.stderr.isatty() and is_main()
-        self._bar = tqdm(
-            total=total, initial=done, unit="step", desc="train", smoothing=0.1, disable=not seen
-        )
+        self._seen = sys.stderr.isatty() and is_main()
+        self._stage = Stage("train", total, done, Bar(sys.stderr, True) if self._seen else None)
+        self._compiling = contextlib.ExitStack()
+        self._compiling.enter_context(self._stage.apart("compiling"))
 
     def step(self) -> None:
-        self._bar.update()
+        self._compiling.close()  # with the first step
+        self._stage.advance()
 
     def report(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Shows the newest `loss` and, in plain lines, rate and time left."""
         loss = float(np.mean(scalars["loss"]))
-        if not self._bar.disable:
-            images = self._images * (self._bar.format_dict["rate"] or 0)
-            self._bar.set_postfix_str(f"loss {loss:.4f}, {images:,.0f} images/s")
+        if self._seen:
+            images = self._images * self._stage.rate
+            self._stage.note = f"loss {loss:.4f}, {images:,.0f} images/s"
             return
         seconds = time.monotonic() - self._start
         rate = (step - self._done) / seconds
@@ -43,8 +46,8 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Prints a line without breaking the bar."""
-        self._bar.write(line)
+        tqdm.write(line)
         sys.stdout.flush()
 
     def close(self) -> None:
-        self._bar.close()
+        self._stage.close()
