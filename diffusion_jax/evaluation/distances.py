@@ -137,7 +137,8 @@ class Distances(Evaluator):
                 )
             if num > 1:
                 self._moments = cached_moments(cache, key, lambda: moments(features))
-            self._set = prepare(np.asarray(features[self._seen], np.float32), labels)
+            with stage("neighbours of training items", 1):
+                self._set = prepare(np.asarray(features[self._seen], np.float32), labels)
             self._of = {"n_reference": num}
         rows = some(len(held))
         chunks = (held.gather(rows[i : i + CHUNK]) for i in range(0, len(rows), CHUNK))
@@ -222,7 +223,8 @@ class Distances(Evaluator):
             "reference": self._reference,
         }
         groups: list[tuple[Found, int, dict[str, Any]]]
-        groups = [(moment_estimates(features, labels, self._moments), n, self._of)]
+        with stage("Frechet distance", 1):
+            groups = [(moment_estimates(features, labels, self._moments), n, self._of)]
         if found.logits is not None:
             by_class = class_estimates(found.logits, labels)
             if not look.own_classes:
@@ -231,8 +233,10 @@ class Distances(Evaluator):
         if self._set is not None:
             rows = some(n)
             few = None if labels is None else labels[rows]
-            sets = set_estimates(features[rows], few, self._set)
-            sets |= variety_estimates(features[rows], few, self._set)
+            with stage("distances between sets", 1):
+                sets = set_estimates(features[rows], few, self._set)
+            with stage("precision, recall, density, coverage", 1):
+                sets |= variety_estimates(features[rows], few, self._set)
             groups.append((sets, len(rows), {"n_reference": len(self._seen)}))
         result: Result = {}
         for group, num, more in groups:

@@ -11,6 +11,7 @@ clock goes on, and the time left falls.
 """
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -25,6 +26,7 @@ Item = TypeVar("Item")
 DRAW_SECONDS = 0.2  # between two drawings of a bar, and before the first
 LINE_SECONDS = 10.0  # before the first plain line, and at least between two
 SPACING = 0.1  # of the time so far, at least between two plain lines: few in a long log
+SIZE = {"ncols": 80, "nrows": 24}  # of a terminal that does not tell it
 RECENT_SECONDS = 60.0  # over which the rate is taken
 MARK_SECONDS = 0.5  # between two counts that are kept for the rate
 
@@ -124,9 +126,11 @@ class _Drawn(tqdm):  # type: ignore[type-arg, unused-ignore]
     def __init__(self, stage: Stage, stream: TextIO, leave: bool) -> None:
         self.stage = stage
         form = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{more}]"
-        super().__init__(
-            total=stage.total, file=stream, leave=leave, dynamic_ncols=True, bar_format=form
-        )
+        known = False
+        with contextlib.suppress(OSError):
+            known = os.get_terminal_size(stream.fileno()).columns > 0
+        size: dict[str, Any] = {"dynamic_ncols": True} if known else SIZE
+        super().__init__(total=stage.total, file=stream, leave=leave, bar_format=form, **size)
 
     @property
     def format_dict(self) -> dict[str, Any]:
