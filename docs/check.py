@@ -42,6 +42,7 @@ SHORT = {
     "digits": {
         **{**SMALL, **EVALUATED, "train.batch_size": 16, "sample.num_images": 20},
         **{"sample.optimised.images": 8, "sample.optimised.iterations": 2},
+        **{"train.sample_every": 0, "train.heldout_every": 0},
     },
     "emoji_text": {**SMALL, **TRAINED_SHORT},
     "emoji_clip": {**TRAINED_SHORT, "model.dual_encoder.width": 16},

@@ -1,4 +1,4 @@
-"""What `launch.py` reads before a run begins."""
+"""Inputs that `launch.py` reads before a run begins."""
 
 import os
 
@@ -18,7 +18,7 @@ def test_prompts_are_read_as_people_save_them(tmp_path, monkeypatch, encoding):
     ("data", "words"),
     [
         (None, "No such file or directory"),
-        ("Bär".encode("latin-1"), "it is no text in UTF-8 at byte 1; save it as UTF-8"),
+        ("Bär".encode("latin-1"), "it is not text in UTF-8 at byte 1; save it as UTF-8"),
         (b" \r\n", "there is no text in it"),
     ],
 )

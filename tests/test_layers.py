@@ -1,6 +1,6 @@
 """The import graph: each folder imports only from the levels above it.
 
-Found by parsing, so that nothing is imported and imports inside of functions count too.
+Found by parsing, so that nothing is imported, and imports inside functions count too.
 """
 
 import ast

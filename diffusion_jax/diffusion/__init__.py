@@ -1,4 +1,4 @@
-"""The process from data to noise: schedules, times, predictions, conditioning."""
+"""The diffusion process: schedules, times, prediction types, conditioning."""
 
 from diffusion_jax.diffusion import schedules, time_grids, time_sampling
 from diffusion_jax.diffusion.prediction import PREDICTIONS

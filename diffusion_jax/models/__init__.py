@@ -1,4 +1,4 @@
-"""Networks: linen modules without any diffusion mathematics."""
+"""Networks: Flax linen modules, independent of diffusion."""
 
 from diffusion_jax.models.applied import Applied
 from diffusion_jax.models.dit import DiT

@@ -1,4 +1,4 @@
-"""What to say of a command line that was refused."""
+"""Messages for command lines that were refused."""
 
 import difflib
 import itertools
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def suggest(name: object, known: Iterable[object]) -> str:
-    """What to say of an unknown name: the nearest known one, and all of them."""
+    """The end of a message about an unknown name: the nearest known one, and all of them."""
     names = [str(one) for one in known]
     near = difflib.get_close_matches(str(name), names, 1)
     guess = f": did you mean {near[0]!r}?" if near else "."
@@ -18,9 +18,9 @@ def suggest(name: object, known: Iterable[object]) -> str:
 
 
 def check_command_line(argv: Sequence[str]) -> str:
-    """What is wrong with a command line whose config or override was refused; '' if unknown.
+    """Why a config or override on the command line was refused; '' if unknown.
 
-    Of flags as they were given, `--config FILE` and `--config.group.key=value` among them.
+    `argv` are the given flags, such as `--config FILE` and `--config.group.key=value`.
     """
     words = [word for arg in argv for word in arg.split("=", 1)]
     files = [b for a, b in itertools.pairwise(words) if a.lstrip("-") == "config"]
@@ -31,10 +31,10 @@ def check_command_line(argv: Sequence[str]) -> str:
         there = sorted(str(p) for p in path.parent.glob("*.py") if p.name != "__init__.py")
         return f"--config={path}: there is no such file{suggest(str(path), there)}"
     if path.suffix != ".py":
-        return f"--config={path}: is no Python file"
+        return f"--config={path}: is not a Python file"
     try:
         config = runpy.run_path(str(path))["get_config"]()
-    except Exception as error:  # of someone's own code
+    except Exception as error:  # in the user's own code
         calls = traceback.extract_tb(error.__traceback__)
         lines = [call.lineno for call in calls if call.filename == str(path)]
         line = getattr(error, "lineno", None) or (lines or [None])[-1]
@@ -50,7 +50,7 @@ def check_command_line(argv: Sequence[str]) -> str:
 
 
 def unknown_key(config: Any, key: str) -> str:
-    """What is wrong with a dotted key that a config, groups within groups, lacks; '' if none."""
+    """Message about a dotted key that a (nested) config lacks; '' if it has the key."""
     group, known = config, "config"
     for name in key.split("."):
         names = list(group) if hasattr(group, "items") else []

@@ -1,4 +1,4 @@
-"""A trained model from Python: the samples of the command line, and one clear error."""
+"""A trained model in Python: the same samples as on the command line, and clear errors."""
 
 import json
 from pathlib import Path
@@ -151,9 +151,7 @@ def test_a_network_that_draws_nothing_says_so(tmp_path: Path, monkeypatch: Any) 
     assert run.run(tiny(**{**TEXT, **clip}), tmp_path, "train") == 0
     model = run.open_run(tmp_path)
     for asked in ({}, {"prompts": "black"}):
-        with pytest.raises(
-            ConfigError, match="compares pictures with texts and draws none: it has"
-        ):
+        with pytest.raises(ConfigError, match="compares images with texts and draws none: use"):
             model.draw(1, **asked)
     assert model.as_judge().texts(["black", "white"]).shape[0] == 2
 

@@ -1,4 +1,4 @@
-"""Machines without git, without a home or a cache that can be written, and with old locales."""
+"""Machines without git, without a home or a writable cache, and with old locales."""
 
 import io
 import os
