@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from diffusion_jax.run import command
 from diffusion_jax.system import devices, progress
 from diffusion_jax.system.progress import Lines, Stage, shown, stage, tracked
 
@@ -173,3 +174,12 @@ def test_a_real_terminal():
     text = b"".join(parts).decode()
     assert "500/2000 [00:00<" in text
     assert text.endswith("\rdone\r\n")
+
+
+def test_a_run_shows_its_progress(log, tmp_path):
+    def job() -> int:
+        work()
+        return 0
+
+    assert command._status(job, tmp_path) == 0
+    assert "sampling: 512 of 2,000" in log()
