@@ -165,6 +165,8 @@ class Bar:
             self._bar.refresh()
 
     def close(self, stage: Stage) -> None:
+        if self._leave and self._bar is None:  # it took less than a drawing
+            self.show(stage)
         if self._bar is not None:
             self._bar.close()
 
