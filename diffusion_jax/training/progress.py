@@ -34,7 +34,7 @@ class Progress:
         loss, memory = float(np.mean(scalars["loss"])), memory_words(scalars)
         if self._seen:
             images = f"{self._images * self._stage.rate:,.0f} images/s"
-            self._stage.note = ", ".join(filter(None, [f"loss {loss:.4f}", images, memory]))
+            self._stage.note = ", ".join(filter(None, [f"loss {loss:.4f}", memory, images]))
             return
         seconds = time.monotonic() - self._start
         rate = (step - self._done) / seconds
