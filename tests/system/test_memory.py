@@ -39,9 +39,9 @@ def test_seen_while_training(
     progress.step()
     memory = {"device_memory_peak_gib": 12.34, "device_memory_limit_gib": 80.0}
     progress.report(1, {"loss": 0.5, **memory})
+    shown = progress._stage.note if terminal else capsys.readouterr().out  # the bar is drawn later
     progress.close()
-    shown = capsys.readouterr()
-    assert "12.3 of 80 GiB" in (shown.err if terminal else shown.out)
+    assert "12.3 of 80 GiB" in shown
     if not terminal:
         Progress(4, 0, 16).report(1, {"loss": 0.5})
         assert capsys.readouterr().out.endswith(" left\n")
