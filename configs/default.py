@@ -230,6 +230,11 @@ def get_config() -> ConfigDict:
     # Samples that are compared with the exact ones, and gradients taken; the result is kept.
     c.sample.optimised = ConfigDict({"images": 256, "iterations": 60})
     c.sample.t_max = 1.0  # where sampling starts; < 1 for eps or score with schedule flow
+    # What sampling starts from: normal (noise, as in training) | uniform (noise with that mean and
+    # variance) | the path of a picture, taken for noise as it is, shifted and scaled to that mean
+    # and variance. No noise is added to it (sample.vary does that): with a deterministic sampler,
+    # samples with the same label or prompt are all the same.
+    c.sample.start = "normal"
     c.sample.guidance_scale = 1.0  # classifier-free; 1 is off
     c.sample.guidance = ConfigDict()
     c.sample.guidance.interval = (0.0, 1.0)  # times t at which guidance is on

@@ -28,6 +28,7 @@ from diffusion_jax.from_config.identity import (
 )
 from diffusion_jax.from_config.parts import make_parallel
 from diffusion_jax.from_config.sampling import OPTIMISED, grids_to_start_from
+from diffusion_jax.from_config.starts import STARTS
 from diffusion_jax.generation.conditions import Asked, Conditions
 from diffusion_jax.generation.generator import Generator, Request, check_finite
 from diffusion_jax.generation.grid_search import Found, cached_times, optimise_times
@@ -171,6 +172,8 @@ class Run:
             given["given"] = f"{picture} of {self.conditions.shown} pictures"
         if picture == "low_resolution":
             given["noise"] = sample.upscale.noise
+        if generator and generator.start.words:
+            given["start"] = generator.start.words
         if self.judge:
             given["judge"] = self.judge.words
         if reader or self.judge:
@@ -371,6 +374,8 @@ def open_run(
         sample = config.sample
         sample.checkpoint, sample.ema = step, average or sample.ema
         sample.guidance.worse = sample.guidance.likeness.judge = ""
+        if sample.get("start", "normal") not in STARTS:
+            sample.start = "normal"  # the picture need not be there any more
         sample.grid = "uniform" if sample.grid == OPTIMISED else sample.grid
         dataset = parts.dataset if parts else data_to_draw(config, folder)
         run = Run(config, folder, build(config, dataset))
