@@ -120,4 +120,4 @@ def walk(bench: Bench, num: int) -> tuple[dict, dict[str, np.ndarray]]:
         / nearest_distances(flat(images), flat(train)).mean()
     )
     found = {"n": num, "step": STEP, "walk": rows, "among pictures": anywhere}
-    return found, {"walk": np.concatenate([*shown[::2], *shown[1::2]])}
+    return found, {"walk": np.concatenate([*shown[:20:2], *shown[1:20:2]])}

@@ -175,21 +175,43 @@ def inversion(bench: Bench, num: int) -> Found:
 
 
 def completions(bench: Bench, num: int) -> Found:
-    """Many completions of one half-destroyed picture, and where the truth is among them."""
+    """Many completions of one half-destroyed picture, and where the truth is among them.
+
+    By rectangles, if the network was trained to be given what these leave, or else by noise.
+    """
     images, labels = bench.arrays("heldout", num)
     num = len(images)
     found: dict = {"n": num, "completions": COMPLETIONS}
+    if bench.model.run.conditions.given:
+        half, drawn, hidden = completed(bench, num)
+        found["hidden pixels"] = float(hidden.mean())
+        found["rectangles"] = among(bench, images, labels, drawn, hidden)
+        each = np.concatenate([half[:, None], drawn[:, :8], images[:, None]], axis=1)
+        return found, {"completions": each[:6].reshape(-1, *bench.shape)}
     shown = []
     for t in HALVES:
         x_t = bench.noisy(images, t)
-        again = np.repeat(x_t, COMPLETIONS, axis=0)
-        drawn = bench.down(again, t=t, steps=40, sampler="sde")
+        drawn = bench.down(np.repeat(x_t, COMPLETIONS, axis=0), t=t, steps=40, sampler="sde")
         drawn = drawn.reshape(num, COMPLETIONS, *bench.shape)
-        found[f"noise of t = {t}"] = among(
-            bench, images, labels, drawn, np.ones(images.shape, bool)
-        )
+        everywhere = np.ones(images.shape, bool)
+        found[f"noise of t = {t}"] = among(bench, images, labels, drawn, everywhere)
         shown.append(np.concatenate([to_uint8(np.clip(x_t[:1], -1, 1)), drawn[0, :8], images[:1]]))
     return found, {"completions": np.concatenate(shown)}
+
+
+def completed(bench: Bench, num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Held-out pictures with rectangles hidden, as `arrays` has them, and completions of no label.
+
+    Both uint8 `[N, ...]` and `[N, K, ...]`, and which pixels were hidden, bool `[N, ...]`.
+    """
+    split = bench.model.run.parts.dataset.splits["heldout"]
+    rows = np.random.default_rng(0).permutation(len(split))[:num]
+    cond = bench.model.run.conditions.cond_of("heldout", rows, np.full(num, -1))
+    each = {name: np.repeat(array, COMPLETIONS, axis=0) for name, array in cond.items()}
+    drawn, _ = bench.model.items(0, np.arange(num * COMPLETIONS), each)
+    known = cond["image"][..., -1:] > 0
+    half = to_uint8(cond["image"][..., : bench.shape[-1]])
+    return half, drawn.reshape(num, COMPLETIONS, *bench.shape), ~known & np.ones(bench.shape, bool)
 
 
 def among(
@@ -203,7 +225,9 @@ def among(
     below = (drawn + jitter[0] < truth + jitter[1][:, :1]).sum(1)
     inside = (below > 0) & (below < drawn.shape[1])
     ends = below[hidden]
-    by_picture = np.array([one[own].mean() for one, own in zip(inside, hidden, strict=True)])
+    some = hidden.any((1, 2, 3))
+    pairs = zip(inside[some], hidden[some], strict=True)
+    by_picture = np.array([one[own].mean() for one, own in pairs])
     classes = bench.classes(drawn.reshape(-1, *bench.shape)).reshape(num, -1)
     far = lambda a, b: np.sqrt((((a - b) ** 2) * hidden).reshape(num, -1).mean(1))  # noqa: E731
     one, other = drawn[:, 0].astype(float), drawn[:, 1].astype(float)
