@@ -1,7 +1,7 @@
-"""A small CLIP: which name belongs to which emoji.
+"""A small CLIP that matches emoji with their names.
 
-3 min on two CPU cores: finds the name of a real picture among 122 in 74% (95% interval 65 to 81)
-for those seen in training, in 28% (21 to 36) for unseen concepts.
+3 min on two CPU cores. Picks the name of a real image among 122 in 74% of the cases (95% interval
+65 to 81) for training images, in 28% (21 to 36) for unseen concepts.
 """
 
 from ml_collections import ConfigDict
@@ -10,7 +10,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """Convolutions over the picture, and a linear map of MiniLM's vector of the name."""
+    """Convolutions over the image, and a linear map of MiniLM's embedding of the name."""
     c = default.get_config()
     c.data.name = "emoji"
     c.data.image_size = 32

@@ -1,8 +1,8 @@
-"""Text to picture: emoji of 32 x 32 from their names.
+"""Text to image: emoji of 32 x 32 from their names.
 
-65 min on two CPU cores: a judge finds the name of a drawn picture among 122 in 26% (95% interval 19
-to 35) for names seen in training, in 25% (19 to 34) for unseen concepts: see
-experiments/text_to_picture.
+65 min on two CPU cores. A CLIP model picks the name of a sample among 122 in 26% of the cases (95%
+interval 19 to 35) for names seen in training, in 25% (19 to 34) for unseen concepts
+(`experiments/text_to_picture`).
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """A transformer over patches of 4 x 4 that attends to MiniLM's features of the text."""
+    """A transformer over 4 x 4 patches that attends to MiniLM's token features of the text."""
     c = default.get_config()
     c.data.name = "emoji"
     c.data.image_size = 32

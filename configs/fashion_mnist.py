@@ -1,12 +1,12 @@
-"""Fashion-MNIST, 28x28 and grey, by class: a UNet of 1.7 M parameters.
+"""Fashion-MNIST, 28x28 greyscale, class-conditional: a UNet of 1.7 M parameters.
 
-On two CPU cores 24 minutes of training, then a minute and a half to draw 1,000 samples, two for the
-likelihood, and once 4 minutes for the classifier that measures them. One seed: 93 to 94% of the
-samples show the class asked for, as the classifier sees it, which is right about 89% of real
-images; their Frechet distance is about 4, that of as many held-out images 3
-(`experiments/fashion_mnist`). No flips: the shoes of this data set point to the left.
+On two CPU cores: 24 min of training, 1.5 min for 1,000 samples, 2 min for the likelihood, and once
+4 min for the classifier used in evaluation. One seed: the classifier, which is right on about 89%
+of real images, assigns 93 to 94% of the samples to the requested class; the Frechet distance is
+about 4, that of as many held-out images 3 (`experiments/fashion_mnist`). No mirroring: the shoes
+of this data set point to the left.
 
-On one GPU train a larger UNet for longer (a recipe: its result has not been measured):
+On one GPU, train a larger UNet for longer (a recipe whose result has not been measured):
 
     python launch.py --config configs/fashion_mnist.py --workdir runs/fashion_mnist_gpu \
         --config.model.unet.patch_size=1 --config.model.unet.channels=128 \
@@ -24,7 +24,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """A small UNet over patches of 2x2 pixels: its levels are 14 and 7 patches wide."""
+    """A small UNet over 2 x 2 patches: its levels are 14 and 7 patches wide."""
     c = default.get_config()
     c.data.name = "fashion_mnist"
     c.model.unet.patch_size = 2

@@ -1,8 +1,8 @@
 """A diffusion transformer on ImageNet 256x256 in pixels: patches of 16, 460 M parameters.
 
-After JiT-L/16 (Li & He 2025): the network says x_0, the loss is that of the velocity, the times are
-logit-normal. Ours keeps DiT's plain blocks. This config has not been trained to its end here. Needs
-`imagenet2012` as TFDS prepares it from the archives in `data.manual_dir`.
+After JiT-L/16 (Li & He 2025): the network predicts x_0, the loss is the squared error of the
+velocity, times are logit-normal; DiT's plain blocks are kept. Not yet trained to the end with this
+code. Needs `imagenet2012`, which TFDS prepares from the archives in `data.manual_dir`.
 """
 
 from ml_collections import ConfigDict

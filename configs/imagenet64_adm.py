@@ -1,8 +1,8 @@
 """ADM on ImageNet 64x64 (Dhariwal & Nichol 2021, Table 11): class-conditional, 296 M parameters.
 
-Published: FID 2.07 with 250 evaluations after 540k steps of 2,048 images. This config has not been
-trained to its end here. Needs a network for TFDS's `imagenet_resized/64x64`. A batch of 2,048 needs
-some 32 accelerators of 32 GB; on fewer, raise `train.accumulate`.
+Published: FID 2.07 with 250 network evaluations after 540k steps of 2,048 images. Not yet trained
+to the end with this code. Downloads `imagenet_resized/64x64` through TFDS. A batch of 2,048 needs
+about 32 accelerators of 32 GB; on fewer, raise `train.accumulate`.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""The few types that carry everything, and the aliases used in signatures.
+"""The types that pass between all parts, and the aliases used in signatures.
 
 Vocabulary: `x_0` is data, `x_t` noisy data, `x_T` pure noise. Time `t` runs in [0, 1] from clean
 to noise, and a sampling step goes from `t` to `s < t`. Images are float32 `[B, H, W, C]` in
@@ -16,37 +16,37 @@ Key = jax.Array
 Params = Any
 Cond = Mapping[str, Array]
 Batch = Mapping[str, Any]
-"""`{'x': [B, ...], 'cond': Cond, 'index': int32 [B]}`; `index` is the place in the global batch."""
+"""`{'x': [B, ...], 'cond': Cond, 'index': int32 [B]}`; `index`: positions in the global batch."""
 Metrics = dict[str, Array]
 
 Embed = Callable[[np.ndarray], Mapping[str, np.ndarray]]
-"""Numbers of texts int `[B]` to conditioning, arrays `[B, ...]`; may be pickled."""
+"""Text numbers int `[B]` to conditioning, arrays `[B, ...]`; picklable, for workers."""
 
 
 class Denoised(NamedTuple):
-    """What a denoiser says of `x_0` given `x_t`, both shaped like `x_t`."""
+    """A denoiser's estimate of `x_0` given `x_t`, shaped like `x_t`."""
 
-    x_0: Array  # the mean of `x_0` given `x_t`
-    # for networks with a learned reverse variance, the fraction in [0, 1] of the way from its lower
-    # to its upper bound in log space (Eq. 15, Nichol & Dhariwal 2021); None for all others
+    x_0: Array  # mean of `x_0` given `x_t`
+    # learned reverse variance as a fraction in [0, 1] of the way from its lower to its upper bound
+    # in log space (Eq. 15, Nichol & Dhariwal 2021); None if it is not learned
     variance: Array | None = None
 
 
 Denoiser = Callable[[Array, Array, Cond], Denoised]
-"""`(x_t [B, ...], t [B], cond) -> Denoised`: what every sampler and every guidance sees."""
+"""`(x_t [B, ...], t [B], cond) -> Denoised`: the interface of all samplers and guidance."""
 
 Condition = Callable[[Array, Array], Cond]
-"""`(x_0 [B, ...], keys [B]) -> cond`: conditioning that is made from the data themselves."""
+"""`(x_0 [B, ...], keys [B]) -> cond`: conditioning computed from the data themselves."""
 
 
 class Context(NamedTuple):
-    """Inputs of a loss besides trained parameters and the batch; no gradient flows into them."""
+    """Inputs of a loss other than trained parameters and batch; no gradient flows into them."""
 
     key: Key  # of this step
-    step: Array  # int `[]`, steps taken before this one
-    ema: Mapping[str, Params]  # averages of the parameters, by name, as they are before this step
-    frozen: Mapping[str, Params]  # those not trained, by name: a codec, a teacher, CLIP
-    axis_name: str | None = None  # mapped axis whose devices share the batch (static)
+    step: Array  # int `[]`, number of steps taken before this one
+    ema: Mapping[str, Params]  # averages of the parameters before this step, by name
+    frozen: Mapping[str, Params]  # parameters that are not trained, by name: a codec, teacher, CLIP
+    axis_name: str | None = None  # mapped axis of the devices that share the batch (static)
 
 
 LossFn = Callable[[Params, Batch, Context], tuple[Array, Metrics]]
@@ -56,14 +56,14 @@ Denoise = Callable[[Array, Array], Denoised]
 """A `Denoiser` with its conditioning bound: `(x_t [B, ...], t []) -> Denoised`."""
 
 Step = tuple[Array, Any]
-"""`(x_s [B, ...], state)`: what a step of a sampler gives."""
+"""`(x_s [B, ...], state)`: the result of one sampler step."""
 
 
 class Sampler(NamedTuple):
-    """One sampling method, run by `samplers.loop.sample`."""
+    """A sampling method, run by `samplers.loop.sample`."""
 
-    init: Callable[[Array], Any]  # `x_T -> state`, carried from step to step (often `()`)
+    init: Callable[[Array], Any]  # `x_T -> state`, carried between steps (often `()`)
     # `(denoise, state, x_t, t, s, keys) -> (x_s, state)` with scalar `t` and `s`
     step: Callable[[Denoise, Any, Array, Array, Array, Array], Step]
-    evaluations: int = 1  # calls of the denoiser in a step
-    stochastic: bool = False  # whether it draws noise, so that it cannot be run backwards
+    evaluations: int = 1  # denoiser evaluations per step
+    stochastic: bool = False  # whether steps draw noise; such samplers cannot run backwards

@@ -1,10 +1,10 @@
-"""What all tests share."""
+"""Fixtures and options shared by all tests."""
 
 import gc
 import os
 
-# Before jax is imported: XLA is quiet, and hardly optimises, as most programs of tests run once and
-# briefly. Processes that tests start inherit both.
+# Before jax is imported: XLA is quiet and hardly optimises, as most programs of tests run once and
+# briefly. Processes started by tests inherit both.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
 
@@ -15,7 +15,7 @@ from diffusion_jax.system import runtime
 
 
 def pytest_configure(config):
-    """Compiled programs are kept in `.pytest_cache`, for other tests and the next time."""
+    """Caches compiled programs in `.pytest_cache`, for other tests and the next run."""
     os.environ["XDG_CACHE_HOME"] = str(config.rootpath / ".pytest_cache")
     runtime.CACHED_SECONDS = 0
     runtime.enable_compilation_cache()
@@ -27,11 +27,11 @@ LONGEST = "law run kill golden processes sweep likelihood objectives exponential
 QUICK_SCHEDULES = {"cosine", "edm", "flow"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before those that are marked are left out
+@pytest.hookimpl(tryfirst=True)  # before marked tests are deselected
 def pytest_collection_modifyitems(items):
-    """Of what is tested by schedule, as parameter `name`, three are quick, and the others slow.
+    """Marks tests by schedule (parameter `name`) as slow, except for three schedules.
 
-    The longest files come first, so that no process works on one while the others are done.
+    The longest files come first, so that no process is left with one at the end.
     """
     from tests.oracles import SCHEDULES
 
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What is there by now stays: no later collection of garbage has to look through it."""
+    """Existing objects are excluded from garbage collection, which would scan them each time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
@@ -52,7 +52,7 @@ def pytest_collection_finish():
 
 @pytest.fixture
 def noise(monkeypatch, tmp_path):
-    """Runs train on noise, with classifiers of their own that learn next to nothing."""
+    """Runs train on noise, with their own classifiers, which learn next to nothing."""
     from diffusion_jax import from_config, run
     from tests.runs import random_dataset
 
@@ -63,6 +63,6 @@ def noise(monkeypatch, tmp_path):
 
 @pytest.fixture
 def x64():
-    """Runs the test in float64: identities hold to 1e-10 there, mistakes do not."""
+    """Runs the test in float64: identities hold to 1e-10, and mistakes do not."""
     with jax.enable_x64(True):
         yield

@@ -1,14 +1,14 @@
-"""Closed-form cases: Gaussian mixtures, whose every marginal under diffusion is a mixture too.
+"""Closed-form cases: Gaussian mixtures, all of whose noisy marginals are mixtures too.
 
 With `x_0 ~ sum_k w_k N(m_k, C_k)` and `x_t = alpha_t x_0 + sigma_t eps`, given the component k
 
     x_t ~ N(alpha_t m_k, S_k),  S_k = alpha_t^2 C_k + sigma_t^2 I
     E[x_0 | x_t, k] = m_k + alpha_t C_k S_k^-1 (x_t - alpha_t m_k)
 
-and the probability of k is proportional to w_k N(x_t; alpha_t m_k, S_k). Nothing here uses the
-mathematics of the package: a schedule is asked for `alpha` and `sigma` only.
+and the probability of k is proportional to w_k N(x_t; alpha_t m_k, S_k). The code does not use the
+package's mathematics: of a schedule, it calls `alpha` and `sigma` only.
 
-Samples are held against such a law by their moments and by a two-sample statistic: `assert_law`.
+Samples are compared with a mixture by their moments and a two-sample statistic: `assert_law`.
 """
 
 import dataclasses
@@ -44,18 +44,18 @@ SCHEDULES = {
     "zero_snr_scaled_linear": schedules.ZeroTerminalSNR(schedules.ScaledLinear()),
 }
 CLEAN = [name for name in SCHEDULES if name not in ("linear_logsnr", "laplace", "cauchy")]
-"""Those with no noise at t = 0; the others are stated by a logsnr that is finite there."""
+"""Schedules without noise at t = 0; the others are defined by a logsnr that is finite there."""
 
 
 @functools.cache
 def times_of(name: str) -> np.ndarray:
-    """Times of a schedule from little noise to much, `[6]`, away from its ends and its kinks."""
+    """Six times of a schedule, from low to high noise, away from its ends and kinks."""
     logsnr = jnp.array([9.0, 5.03, 1.0, -1.0, -3.5, -8.0])
     return np.asarray(jnp.clip(SCHEDULES[name].time_at(logsnr), 1.5e-3, 0.9995))
 
 
 def one_program(method: Callable) -> Callable:
-    """Compiles a method as one program for each object, instead of operation by operation."""
+    """Compiles each call of a method as one program, instead of operation by operation."""
 
     @functools.wraps(method)
     def call(self: object, *args: Any) -> Any:
@@ -144,7 +144,7 @@ class GaussianMixture:
 
         return denoise
 
-    # C_k = f I + V E V^T with its least eigenvalue f and the few axes V of larger ones, so that
+    # C_k = f I + V E V^T with its smallest eigenvalue f and the few axes V of larger ones, so that
     # S_k = g I + alpha^2 V E V^T with g = alpha^2 f + sigma^2, and (Woodbury)
     # S_k^-1 = (I - V alpha^2 E / (g + alpha^2 E) V^T) / g: many dimensions are as cheap as few.
 
@@ -176,7 +176,7 @@ class GaussianMixture:
         return jnp.concatenate([axes, _fresh(self.means).T], axis=1)
 
     def _spectrum(self) -> tuple[Array, Array, Array]:
-        """Least eigenvalue f `[K, 1]`, E `[K, R, 1]`, V `[K, D, R]`; R the most of any."""
+        """Smallest eigenvalue f `[K, 1]`, E `[K, R, 1]`, V `[K, D, R]`; R is the largest rank."""
         values, vectors = np.linalg.eigh(self.covs)
         excess = values - values[:, :1]
         larger = excess > 1e-9 * values[:, -1:]
@@ -193,7 +193,7 @@ def gaussian(std: float, dim: int = 1) -> GaussianMixture:
 
 @functools.cache
 def three_components() -> GaussianMixture:
-    """A plane mixture in which no two weights, means or covariances are the same."""
+    """A mixture in the plane with distinct weights, means and covariances."""
     return GaussianMixture(
         weights=np.array([0.5, 0.3, 0.2]),
         means=np.array([[-1.0, 0.5], [1.0, 1.0], [0.2, -1.2]]),
@@ -209,10 +209,10 @@ def three_components() -> GaussianMixture:
 
 @functools.cache
 def mixture(dim: int) -> GaussianMixture:
-    """Three overlapping components in 1, 2 or 64 dimensions; no two weights, means, covs the same.
+    """Three overlapping components in 1, 2 or 64 dimensions, with distinct weights, means, covs.
 
-    In 64 dimensions each component is round but for two directions of its own in which it is
-    longer, as any direction is at an angle to all axes.
+    In 64 dimensions each component is isotropic except for two longer directions of its own, at an
+    angle to all axes.
     """
     if dim == 2:
         return three_components()
@@ -229,15 +229,15 @@ def mixture(dim: int) -> GaussianMixture:
     return GaussianMixture(weights, means, covs + floor[:, None, None] * np.eye(dim))
 
 
-# How far samples are from their law.
+# Distance of samples from their exact distribution.
 
 KNOWN = 20_000
-"""Exact samples that others are held against."""
+"""Number of exact samples for comparison."""
 
 
 @functools.cache
 def directions(dim: int) -> np.ndarray:
-    """Unit vectors `[D, P]`: the mean and the longest axis of each component; the line's one."""
+    """Unit vectors `[D, P]`: the mean and the longest axis of each component; one in 1D."""
     if dim == 1:
         return np.ones((1, 1))
     vectors = np.concatenate([mixture(dim).means, np.linalg.eigh(mixture(dim).covs)[1][..., -1]])
@@ -254,17 +254,17 @@ def _judge(dim: int):
 
 
 def features(x: Array) -> np.ndarray:
-    """Places along the `directions`, and the log density, `[B, P + 1]`, of `x` `[B, D]`."""
+    """Positions along the `directions`, and the log density, `[B, P + 1]`, of `x` `[B, D]`."""
     log_density = _judge(x.shape[1])(x)[1]
     return np.concatenate([x @ directions(x.shape[1]), np.asarray(log_density)[:, None]], axis=1)
 
 
 def _moment_terms(x: Array) -> np.ndarray:
-    """Terms `[B, S]` of mean 0 if `x` `[B, D]` has the law: of weights, means and covariances.
+    """Terms `[B, S]` with mean 0 if `x` `[B, D]` follows the mixture: weights, means, covariances.
 
     With the exact responsibilities r_k(x): E r_k = w_k, E r_k (x - m_k) = 0 and
     E r_k ((x - m_k)(x - m_k)^T - C_k) = 0. In 64 dimensions the weights, the traces of those
-    covariances, and along `directions` mean and covariance of the whole law.
+    covariances, and along `directions` mean and covariance of the whole mixture.
     """
     law, dim = mixture(x.shape[1]), x.shape[1]
     r = np.asarray(_judge(dim)(x)[0], np.float64)
@@ -283,15 +283,16 @@ def _moment_terms(x: Array) -> np.ndarray:
 
 @functools.cache
 def _known(dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of exact samples: the standard deviations of the terms, and the features in order."""
+    """For exact samples: the standard deviations of the terms, and the sorted features."""
     x = mixture(dim).sample(jax.random.key(99), KNOWN)
     return _moment_terms(x).std(0), np.sort(features(x), axis=0)
 
 
 def standard_scores(x: Array) -> np.ndarray:
-    """How many standard errors each weight, mean and covariance of the mixture is off.
+    """Errors of each weight, mean and covariance of the mixture, in standard errors.
 
-    In 64 dimensions the last is of the whole mean: chi-square as a normal with the same p-value.
+    In 64 dimensions the last entry is for the whole mean: chi-square, as a normal with equal
+    p-value.
     """
     scores = _moment_terms(x).mean(0) / (_known(x.shape[1])[0] / np.sqrt(len(x)))
     if x.shape[1] <= 2:
@@ -303,7 +304,7 @@ def standard_scores(x: Array) -> np.ndarray:
 
 
 def smirnov(x: Array) -> np.ndarray:
-    """P-values of the two-sample Kolmogorov-Smirnov statistic of each feature, exact samples."""
+    """P-values of the two-sample Kolmogorov-Smirnov statistic of each feature."""
     found, known = np.sort(features(x), axis=0), _known(x.shape[1])[1]
     n, m, p_values = len(found), len(known), []
     for one, other in zip(found.T, known.T, strict=True):
@@ -316,11 +317,11 @@ def smirnov(x: Array) -> np.ndarray:
 
 
 def assert_law(x: Array, what: object = "") -> None:
-    """Of `x` `[B, D]`, in 1, 2 or 64 dimensions: moments, and a two-sample statistic.
+    """Tests `x` `[B, D]`, in 1, 2 or 64 dimensions, by moments and a two-sample statistic.
 
     The moments (9, 21 and 34) within 5 standard errors; the two-sample statistic with a p-value
-    above 1e-5 over the number of features (2, 7, 7): were there no bias, a false alarm in 1 of
-    100,000 laws. With 4,000 samples 5 standard errors are about 0.04 in a weight and 15% in a
+    above 1e-5 over the number of features (2, 7, 7): without bias, a false alarm in 1 of 100,000
+    distributions. With 4,000 samples 5 standard errors are about 0.04 in a weight and 15% in a
     variance, and the distribution function of a feature may be off by 0.04; with 250 by 0.16.
     """
     scores, p_values = standard_scores(x), smirnov(x)
@@ -329,7 +330,7 @@ def assert_law(x: Array, what: object = "") -> None:
 
 
 def _fresh(values: np.ndarray) -> Array:
-    """Of a copy: JAX may remember an array that it met as float32 where float64 is on by now."""
+    """A copy of an array: JAX may have cached it as float32 before float64 was enabled."""
     return jnp.asarray(values.copy())
 
 
@@ -348,9 +349,9 @@ def keys_of(num, seed=1):
 
 
 def assert_own_and_right(make, times):
-    """From `t = 1`, where flow has `alpha = 0`, each sample is its own and all have the right law.
+    """From `t = 1` of flow, where `alpha = 0`, samples depend on their own seeds and are correct.
 
-    On the other schedules `test_law` looks at the law.
+    `test_law` tests the other schedules.
     """
     schedule, num = SCHEDULES["flow"], 10_000
     denoiser = three_components().denoiser(schedule)

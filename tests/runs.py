@@ -1,4 +1,4 @@
-"""Small runs: their configs, their data, and what they leave."""
+"""Small runs for tests: configs, data, and outputs."""
 
 import dataclasses
 import importlib
@@ -52,7 +52,7 @@ TINY = {
 
 
 def random_dataset(shape: tuple[int, ...] = (8, 8, 1), num_classes: int = 10) -> Dataset:
-    """Noise with labels, instead of what a machine without network does not have."""
+    """Noise with labels, for data sets that need a network connection."""
     rng = np.random.default_rng(0)
 
     def split(n: int) -> Split:
@@ -65,7 +65,7 @@ def random_dataset(shape: tuple[int, ...] = (8, 8, 1), num_classes: int = 10) ->
 
 
 def config_with_noise(name: str, monkeypatch: pytest.MonkeyPatch) -> ConfigDict:
-    """A file's config, with noise in the shape of its images for data, where it is of images."""
+    """The config of a file, with noise in the shape of its images as data, if it has images."""
     config: ConfigDict = importlib.import_module(f"configs.{name}").get_config()
     if config.data.name in POINTS:
         monkeypatch.setattr(from_config.data, "load_dataset", load_dataset)
@@ -73,7 +73,7 @@ def config_with_noise(name: str, monkeypatch: pytest.MonkeyPatch) -> ConfigDict:
     shape = SHAPES.get(name, (8, 8, 1))
     assert config.data.image_size in (0, shape[0])
     dataset = random_dataset(shape)
-    if config.text.name != "none":  # its package need not be there
+    if config.text.name != "none":  # its package may not be installed
         config.text.name = "bytes"
         splits = {
             key: Split(split.source, Captions.of([[f"text {i}"] for i in range(len(split))]))
@@ -96,7 +96,7 @@ def tiny(**changes: object) -> ConfigDict:
 
 
 def with_eight_devices(function: str, out: Path) -> dict[str, np.ndarray]:
-    """Arrays that `function(out)`, "module.name", saves in a process with eight devices."""
+    """Arrays saved by `function(out)`, "module.name", in a process with eight devices."""
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     env["JAX_COMPILATION_CACHE_DIR"] = str(cache_dir() / "compiled")
@@ -139,7 +139,7 @@ TEXT = {
 
 
 def colours(num: int, first: int = 0) -> tuple[ArraySource, Captions]:
-    """Images of one colour, with two captions each; and their captions."""
+    """Images of one colour with two captions each, and the captions."""
     names = [list(COLOURS)[(first + i) % 3] for i in range(num)]
     pixels = np.array([COLOURS[name] for name in names], np.uint8)
     images = np.broadcast_to(pixels[:, None, None, None], (num, 8, 8, 1)).copy()

@@ -1,4 +1,4 @@
-"""Object stores in memory, in place of those behind a network."""
+"""Object stores in memory, instead of real ones."""
 
 from typing import Any, ClassVar
 
@@ -9,7 +9,7 @@ from diffusion_jax.system import stores
 
 
 class Memory(MemoryFileSystem):
-    """Answers to `s3://bucket/name` as the client of a store does: names without a scheme."""
+    """A client for `s3://bucket/name` in memory; like real ones it takes names without a scheme."""
 
     protocol = ("s3", "gs")
     store: ClassVar[dict[str, Any]] = {}
@@ -39,7 +39,7 @@ class Memory(MemoryFileSystem):
         super().pipe_file(path, value, mode="overwrite", **kwargs)
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        """Nothing: there are no folders."""
+        """Does nothing: there are no folders."""
 
     def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
         names = list(self.find(path)) if recursive else [self._strip_protocol(path)]
@@ -49,7 +49,7 @@ class Memory(MemoryFileSystem):
 
 
 def in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts an empty one in place of every store."""
+    """Replaces every store by an empty one."""
     Memory.store, Memory.pseudo_dirs = {}, [""]
     client = Memory()
     monkeypatch.setattr(stores, "_client", lambda scheme: client)

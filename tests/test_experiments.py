@@ -1,4 +1,4 @@
-"""Every experiment still runs: imported, and built of its own functions as small as can be."""
+"""Every experiment still runs: each is imported and run as small as possible."""
 
 import importlib
 import json

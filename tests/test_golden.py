@@ -1,6 +1,6 @@
-"""The numbers of one training step of every config, on noise and with a small network.
+"""Golden metrics of one training step of every config, on noise and with a small network.
 
-They may change where the mathematics of a step is meant to change, and nowhere else.
+They may change only where the mathematics of a step is meant to change.
 """
 
 import json

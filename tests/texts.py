@@ -18,7 +18,7 @@ TOKENISERS = ("tokenizer.json", "vocab.json")
 
 
 def drawn(name, shape):
-    """The same in `reference/make_extractors.py`."""
+    """Same as in `reference/make_extractors.py`."""
     x = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape, np.float32)
     if name.endswith("weight"):
         return x * np.float32(np.sqrt(2 / np.prod(shape[1:]))) if len(shape) > 1 else 1 + 0.1 * x
@@ -26,20 +26,20 @@ def drawn(name, shape):
 
 
 def weights_of(case):
-    """What a file of `case` holds, such as "gelu_plain"."""
+    """Contents of the file of a `case`, such as "gelu_plain"."""
     shapes = json.loads(str(REFERENCE[f"{case}_shapes"]))
     return {name: drawn(name, tuple(shape)) for name, shape in shapes}
 
 
 def write_tokeniser(folder, *names):
-    """The files of the made-up tokeniser; returns the first."""
+    """Writes the files of the made-up tokeniser; returns the first."""
     for name in names or (*TOKENISERS, "merges.txt"):
         (folder / name).write_text(str(REFERENCE[name]))
     return folder / (names or TOKENISERS)[0]
 
 
 def write_clip(folder, case="quick_gelu_plain", **changes):
-    """`model.safetensors` with other tensors besides, or in their place, or without (None)."""
+    """Writes `model.safetensors` with tensors added, replaced, or removed (None)."""
     tensors = {k: v for k, v in {**weights_of(case), **changes}.items() if v is not None}
     save_file(tensors, folder / "model.safetensors")
     return folder / "model.safetensors"

@@ -1,8 +1,8 @@
-"""The exact flow of a mixture, and one compiled program a solver for all schedules and grids.
+"""The exact flow of a mixture, and one compiled program per solver for all schedules and grids.
 
 In `y = x / (alpha + sigma)` and `u = sigma / (alpha + sigma)` the probability-flow ODE is the same
-for every schedule, `dy/du = eps - x_0` with `alpha = 1 - u` and `sigma = u`: it is solved once. And
-a solver knows a schedule by its values only: a schedule is handed to the program as a table.
+for every schedule, `dy/du = eps - x_0` with `alpha = 1 - u` and `sigma = u`: it is solved once.
+Solvers use a schedule only through its values, so the program takes a schedule as a table.
 """
 
 import dataclasses
@@ -19,17 +19,17 @@ from diffusion_jax.types import Denoised
 from tests.oracles import SCHEDULES, three_components
 
 MOST = 800
-"""Most steps of a run."""
+"""Largest number of steps of a run."""
 LAMBDA = 2.5
-"""Orders are measured between `log(alpha / sigma)` of -LAMBDA and LAMBDA."""
+"""Orders are measured for `log(alpha / sigma)` from -LAMBDA to LAMBDA."""
 LEAST = 1e-4
-"""Where the exact flow stops: from there to `u = 0` it is straight to 1e-8."""
+"""End of the exact flow: from there to `u = 0` it is straight to 1e-8."""
 START = np.array([[1.0, 0.3], [-0.4, -1.2], [0.5, 1.1], [-1.5, 0.2]])
 
 
 def between(nodes, values, t):
-    """`values` at `nodes`, ascending, straight between them, and as at the ends beyond."""
-    # A count compiles and runs faster than the search of jnp.interp.
+    """Linear interpolation of `values` at ascending `nodes`; constant beyond the ends."""
+    # Counting compiles and runs faster than the search in jnp.interp.
     i = jnp.clip(jnp.sum(nodes <= jnp.expand_dims(t, -1), axis=-1) - 1, 0, len(nodes) - 2)
     share = jnp.clip((t - nodes[i]) / (nodes[i + 1] - nodes[i]), 0, 1)
     return (1 - share) * values[i] + share * values[i + 1]
@@ -37,7 +37,7 @@ def between(nodes, values, t):
 
 @dataclasses.dataclass(frozen=True)
 class Table(Schedule):
-    """A schedule by its values at `nodes`, ascending, and straight between them."""
+    """A schedule given by its values at ascending `nodes`, with linear interpolation."""
 
     nodes: jax.Array
     alphas: jax.Array
@@ -89,9 +89,9 @@ def exact_states(name, times):
 
 @functools.cache
 def program(factory, dtype, name=None):
-    """All that runs of a solver in `dtype` may differ in is an argument here.
+    """Program of a solver in `dtype`; everything that differs between runs is an argument.
 
-    With a `name` the solver is given that schedule itself, not the table.
+    With a `name` the solver gets that schedule itself instead of the table.
     """
     mixture = three_components()
 
@@ -124,10 +124,10 @@ def run(
 ):
     """States `[N + 1, B, D]` of a solver at `times` `[N + 1]`, from `x`.
 
-    The denoiser is that of the mixture, or says `constant` `[B, D]`, and NaN at `sigma = 0`.
+    The denoiser is that of the mixture, or returns `constant` `[B, D]`; NaN at `sigma = 0`.
 
-    The first `forced` states it makes are replaced by the `exact` ones, also in what it remembers:
-    so a multistep method starts without the errors of its start. With `itself` the solver knows the
+    The first `forced` states are replaced by the `exact` ones, also in the solver's history, so
+    that a multistep method starts without initial errors. With `itself` the solver has the
     schedule between times too.
     """
     steps = len(times) - 1
@@ -152,13 +152,13 @@ def evenly(name, steps):
 
 
 def even_ratios(name, steps):
-    """Times evenly spaced in `sigma / alpha`, from 2 to 0.3: beyond, the steps are large."""
+    """Times evenly spaced in `sigma / alpha`, from 2 to 0.3: beyond, steps are large."""
     ratio = np.linspace(2.0, 0.3, steps + 1)
     return np.asarray(SCHEDULES[name].time_at(jnp.asarray(-2 * np.log(ratio))))
 
 
 def whole(name, steps):
-    """Times from 1 to 0: evenly in `t`, in `logsnr` where that is finite at both ends."""
+    """Times from 1 to 0, even in `t`, or in `logsnr` if that is finite at both ends."""
     schedule, ends = SCHEDULES[name], jnp.array([1.0, 0.0])
     logsnr = schedule.logsnr(ends)
     if not np.isfinite(logsnr).all():
@@ -185,7 +185,7 @@ def measured_order(factory, name, steps=(400, 800), grid=evenly, forced=0, itsel
 
 
 def order_of_return(factory, name):
-    """Order of the distance from the start after a run up to the noise and back."""
+    """Order of the distance from the start after a run to noise and back."""
     distances = []
     for n in (100, 200):
         times, exact = problem(name, n, evenly)
@@ -195,7 +195,7 @@ def order_of_return(factory, name):
 
 
 def assert_whole(factory, name, tolerance):
-    """In float32: from `t = 1` to 0 as the exact flow, and from 0.1 to 1 finite."""
+    """In float32: from `t = 1` to 0 it equals the exact flow, and from 0.1 to 1 it is finite."""
     times, exact = problem(name, 40, whole)
     states = run(factory, name, times, exact[0], dtype=np.float32)
     assert np.isfinite(states).all()
@@ -205,7 +205,7 @@ def assert_whole(factory, name, tolerance):
 
 
 def constant_states(factory, name, times):
-    """States of a solver whose denoiser always says the same, and the exact ones."""
+    """States of a solver with a constant denoiser, and the exact ones."""
     x_0 = np.random.default_rng(0).normal(size=START.shape)
     alpha, sigma = (v[:, None, None] for v in values(name, times))
     states = run(factory, name, np.array(times), START, constant=x_0)
@@ -213,7 +213,7 @@ def constant_states(factory, name, times):
 
 
 def times_asked(factory, name, times):
-    """Times of each step's calls of the denoiser, and what the solver says their number is."""
+    """Times of the denoiser calls in each step, and the solver's own number of evaluations."""
     sampler, x = factory(SCHEDULES[name]), jnp.asarray(START)
     state, asked = sampler.init(x), []
 

@@ -1,4 +1,4 @@
-"""Import this first in a process of its own: TensorFlow is then as if it were not installed."""
+"""Import this first in a new process: TensorFlow then appears not to be installed."""
 
 import importlib.machinery
 

@@ -1,1 +1,3 @@
-"""The space that is diffused."""
+"""Codecs: the space in which diffusion takes place."""
+
+from diffusion_jax.codecs.codec import Codec, Identity

@@ -1,4 +1,4 @@
-"""Between items `x` and the `x_0` that is diffused."""
+"""Codecs between data items `x` and the diffused `x_0`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,20 +8,20 @@ from diffusion_jax.types import Array, Params
 
 
 class Codec(Protocol):
-    """A space to diffuse in."""
+    """A mapping of data items to the space of diffusion and back."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...  # of `x_0`
     @property
-    def limit(self) -> float | None: ...  # largest absolute value of an entry of `x_0`, or None
+    def limit(self) -> float | None: ...  # largest absolute value in `x_0`, or None
     @property
-    def levels(self) -> int: ...  # of an entry of `x_0`, evenly over [-1, 1]; 0 if continuous
+    def levels(self) -> int: ...  # number of values of an entry, evenly in [-1, 1]; 0: continuous
 
     def encode(self, frozen: Mapping[str, Params], x: Array, keys: Array) -> Array:
-        """`x_0` `[B, *shape]` of items `x` `[B, ...]`, with one key for each of `keys` `[B]`."""
+        """`x_0` `[B, *shape]` from items `x` `[B, ...]`, with one key per item, `keys` `[B]`."""
 
     def decode(self, frozen: Mapping[str, Params], x_0: Array) -> Array:
-        """Items `x` `[B, ...]` of `x_0` `[B, *shape]`."""
+        """Items `x` `[B, ...]` from `x_0` `[B, *shape]`."""
 
 
 @dataclasses.dataclass(frozen=True)

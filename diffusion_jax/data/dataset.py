@@ -19,10 +19,11 @@ NO_CAPTIONS = "none"
 class Options:
     """Which data set is asked for, and how it is read."""
 
-    # `digits`, `fashion_mnist`, `emoji`, points, `folder`, or any image set of TFDS, as
-    # `set[/config][:version]`
+    # `digits`, `fashion_mnist`, `emoji`, points, `folder`, `huggingface`, or any image set of TFDS,
+    # as `set[/config][:version]`
     name: str
-    # for `folder`, the folder of images; else where prepared sets are kept, '' being TFDS's default
+    # for `folder`, the folder of images; for `huggingface`, a folder or the name of a set on the
+    # hub, `owner/set[:config]`; else where prepared sets are kept, '' being TFDS's default
     data_dir: str = ""
     # folder of files that the user fetched, for TFDS sets that ask for them, for `fashion_mnist`
     # and for more styles of `emoji`; '' is none
@@ -30,15 +31,19 @@ class Options:
     # side in pixels to which images are resized (shorter side, antialiased) and cropped (centre); 0
     # keeps them as stored, and they must be alike. `emoji` are drawn at this side, 0 being 32.
     image_size: int = 0
-    # TFDS split (name or slice, `train[:90%]`), or sub-folder; a folder's may have another of the
-    # usual names instead of these
+    # split (name or slice, `train[:90%]`), or sub-folder; those of `folder` and `huggingface` may
+    # have another of the usual names instead of these
     train_split: str = "train"
     heldout_split: str = "test"
-    heldout_fraction: float = 0.1  # in [0, 1); what a folder without such sub-folders holds out
-    # where a folder's metadata or a TFDS set has its captions; '' finds the usual names, 'none' has
-    # them left alone
+    heldout_fraction: float = 0.1  # in [0, 1); what is held out where there is no such split
+    # where a folder's metadata or a set has its captions; '' finds the usual names, 'none' has them
+    # left alone
     caption_key: str = ""
-    channels: int = 0  # of a folder's images: 1 is grey, 3 colour; 0: 1 if all of them are grey
+    image_key: str = ""  # for `huggingface`, the column of the images; '' finds the usual names
+    label_key: str = ""  # and that of the classes; 'none' has them left alone
+    channels: int = (
+        0  # of images in files and tables: 1 is grey, 3 colour; 0: 1 if all of them are grey
+    )
 
 
 @dataclass(frozen=True, eq=False)

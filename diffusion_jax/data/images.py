@@ -3,6 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -45,6 +46,24 @@ def suffixes() -> frozenset[str]:
     known = Image.registered_extensions()  # makes Pillow look for its parts
     readable = {*Image.OPEN, "MPO"}  # MPO is found out by the reader of JPEG
     return frozenset(end for end, name in known.items() if name in FORMATS and name in readable)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A picture as the bytes of a file that is none: one in a table."""
+
+    place: str  # of it, for messages
+    data: bytes
+
+    def __str__(self) -> str:
+        return self.place
+
+    def read_bytes(self) -> bytes:
+        return self.data
+
+
+Picture = Path | Encoded
+"""What pictures are read from; a path may be of an object store."""
 
 
 class Images(Kind):
@@ -139,16 +158,16 @@ def resize_array(image: np.ndarray, size: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def open_picture(path: Path) -> Iterator[Image.Image]:
+def open_picture(picture: Picture) -> Iterator[Image.Image]:
     """A picture, to be read in a block. All pictures of people are opened here.
 
     Raises:
         DataError: `FILE cannot be read: why`, of the file and of all that fails in the block.
     """
     try:
-        if not in_store(path) and path.exists() and not path.is_file():  # a pipe waits
-            raise ValueError("it is a folder" if path.is_dir() else "it is not a file")
-        with opened(path) as image:
+        if not isinstance(picture, Encoded):
+            _check_file(picture)
+        with opened(picture) as image:
             if image.width * image.height > MAX_PIXELS:
                 most = int(MAX_PIXELS**0.5)
                 raise ValueError(
@@ -160,10 +179,16 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
     except Exception as error:  # Pillow raises almost anything for a broken file
         reason = getattr(error, "strerror", None) or str(error) or "it is damaged"
         if isinstance(error, UnidentifiedImageError):  # its message has the path
-            reason = "it is no picture" if path.read_bytes() else "it is empty"
+            reason = "it is no picture" if picture.read_bytes() else "it is empty"
         if isinstance(error, MemoryError):
             reason = "it does not fit in memory"
-        raise DataError(f"{shown(path)} cannot be read: {reason}") from error
+        raise DataError(f"{shown(picture)} cannot be read: {reason}") from error
+
+
+def _check_file(path: Path) -> None:
+    """Raises a ValueError for what is there and no file: a pipe waits for ever."""
+    if not in_store(path) and path.exists() and not path.is_file():
+        raise ValueError("it is a folder" if path.is_dir() else "it is not a file")
 
 
 def converted(image: Image.Image, channels: int = 3) -> Image.Image:
@@ -195,13 +220,13 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def read_image(path: Path, size: int, channels: int = 3) -> np.ndarray:
+def read_image(picture: Picture, size: int, channels: int = 3) -> np.ndarray:
     """Reads a picture as uint8 [H, W, C], or [size, size, C] if `size` is not 0.
 
     Raises:
         DataError: the file cannot be read.
     """
-    with open_picture(path) as image:
+    with open_picture(picture) as image:
         image = converted(image, channels)
         array = np.asarray(resize_and_crop(image, size) if size else image)
         return array[..., None] if channels == 1 else array
@@ -227,7 +252,7 @@ class Look(NamedTuple):
     grey: bool  # whether it has no colour, nor transparency that another picture may have
 
 
-def look_at(path: Path, size: int) -> Look:
+def look_at(picture: Picture, size: int) -> Look:
     """Decodes all of a picture, and sees that it can be resized to `size`, if that is not 0.
 
     A header alone does not show that a file was cut short. JPEG is decoded at an eighth of its
@@ -236,7 +261,7 @@ def look_at(path: Path, size: int) -> Look:
     Raises:
         DataError: the file cannot be read.
     """
-    with open_picture(path) as image:
+    with open_picture(picture) as image:
         width, height = image.size
         image.draft(None, (1, 1))
         image.load()

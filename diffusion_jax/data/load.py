@@ -9,6 +9,7 @@ import numpy as np
 
 from diffusion_jax.data.dataset import Dataset, Options
 from diffusion_jax.data.sets.folder import load_folder
+from diffusion_jax.data.sets.huggingface import load_huggingface
 from diffusion_jax.data.sets.points import POINTS, load_points
 from diffusion_jax.data.sets.tfds_sets import describe_tfds, load_tfds
 from diffusion_jax.data.sources import ArraySource, content_hash
@@ -16,6 +17,7 @@ from diffusion_jax.data.sources import ArraySource, content_hash
 MEMORY_LIMIT = 2 * 2**30  # bytes of items up to which a set is held in memory unless told
 READERS: dict[str, Callable[[Options], Dataset]] = {
     "folder": load_folder,
+    "huggingface": load_huggingface,
     **dict.fromkeys(POINTS, load_points),
 }
 """By name, those of sets that are not TFDS's; with sources as they are on disk."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from diffusion_jax.data.errors import DataError
-from diffusion_jax.data.images import read_image, resize_array
+from diffusion_jax.data.images import Picture, read_image, resize_array
 from diffusion_jax.data.kind import Kind
 from diffusion_jax.system.files import each_file
 from diffusion_jax.system.texts import shown
@@ -51,29 +51,46 @@ class ArraySource:
         return self.items[rows], self.labels[rows]
 
 
+class Pictures(Protocol):
+    """Encoded pictures, by their numbers."""
+
+    def of(self, rows: np.ndarray) -> Sequence[Picture]:
+        """Those of numbers `rows` [B]."""
+
+
 @dataclass(frozen=True, eq=False)
-class FileSource:
-    """Image files decoded on access, as uint8 [H, W, C]."""
+class Files:
+    """Pictures in files of their own."""
 
     root: Path  # folder that `names` are relative to
     names: Sequence[str]  # relative paths [N]
-    labels: np.ndarray  # class of each file, int32 [N]
+
+    def of(self, rows: np.ndarray) -> Sequence[Picture]:
+        return [self.root / self.names[i] for i in rows]
+
+
+@dataclass(frozen=True, eq=False)
+class PictureSource:
+    """Pictures decoded on access, as uint8 [H, W, C]."""
+
+    pictures: Pictures
+    labels: np.ndarray  # class of each picture, int32 [N]
     size: int  # side in pixels of the square that images are resized and cropped to; 0 as stored
     shape: tuple[int, ...]  # of all of them
     resident: ClassVar[bool] = False
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.labels)
 
     def gather(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Items:
-        paths = [self.root / self.names[i] for i in rows]
-        return np.stack(each_file(self._read, paths)), self.labels[rows]
+        images = each_file(self._read, self.pictures.of(rows))
+        return np.stack(images), self.labels[rows]
 
-    def _read(self, path: Path) -> np.ndarray:
-        image = read_image(path, self.size, self.shape[-1])
+    def _read(self, picture: Picture) -> np.ndarray:
+        image = read_image(picture, self.size, self.shape[-1])
         if image.shape != self.shape:
             sides = " x ".join(map(str, image.shape[:2]))
-            raise DataError(f"{shown(path)} has changed: it is now of {sides} pixels")
+            raise DataError(f"{shown(picture)} has changed: it is now of {sides} pixels")
         return image
 
 

@@ -1,17 +1,17 @@
-"""Conditioning as a dict of arrays, any subset at once, and what it is when there is none.
+"""Conditioning: a dict with any subset of the arrays below, and how to switch it off.
 
 | key | array | |
 |---|---|---|
-| `label` | int32 `[B]` | a class |
-| `text` | float `[B, L, D]` | features of a text's tokens; no token is a row of zeros |
-| `pooled` | float `[B, P]` | the text as one vector |
-| `tokens` | int32 `[B, L]` | a text for an encoder that is part of the network; -1 is no token |
-| `vector` | float `[B, E]` | any embedding |
-| `image` | float `[B, H, W, C]` | a picture that belongs to the sample, in its size |
-| `level` | float `[B, E]` | how much noise was added to that picture |
-| `until` | float `[B]` | the time that a step goes to; it is no condition, and never off |
+| `label` | int32 `[B]` | class |
+| `text` | float `[B, L, D]` | features of a text's tokens; padding is rows of zeros |
+| `pooled` | float `[B, P]` | embedding of a whole text |
+| `tokens` | int32 `[B, L]` | input of a text encoder inside the network; -1 is padding |
+| `vector` | float `[B, E]` | any other embedding |
+| `image` | float `[B, H, W, C]` | second input image, of the sample's size |
+| `level` | float `[B, E]` | embedded level of the noise added to that image |
+| `until` | float `[B]` | end time of the current step; not a condition, and never switched off |
 
-Numbers are switched off by -1, and floats by zeros.
+Integers are switched off by -1, floats by zeros.
 """
 
 from collections.abc import Mapping
@@ -29,11 +29,11 @@ PARTS: dict[str, tuple[str, ...]] = {
     "vector": ("vector",),
     "image": ("image", "level"),
 }
-"""What can be dropped on its own, and the arrays that it consists of."""
+"""Parts of the conditioning that can be dropped separately, and the arrays of each."""
 
 
 def unconditional(cond: Cond) -> Cond:
-    """The same conditioning, all of it switched off."""
+    """The same conditioning with everything switched off."""
 
     def off(value: Array) -> Array:
         return jnp.full_like(value, -1 if jnp.issubdtype(value.dtype, jnp.integer) else 0)
@@ -42,12 +42,11 @@ def unconditional(cond: Cond) -> Cond:
 
 
 def drop(cond: Cond, keys: Array, rate: float, rates: Mapping[str, float] | None = None) -> Cond:
-    """Switches off conditioning at random, as a network that can do without has to be trained.
+    """Drops conditioning at random, to train one network with and without it.
 
-    A network trained so knows both halves of classifier-free guidance (Ho & Salimans 2022). Of
-    arrays `[B, ...]`, by a key for each sample `[B]`: `rate` is the probability with which all of a
-    sample's conditioning is off, and `rates` are further ones for each of `PARTS`, independent of
-    each other.
+    This makes classifier-free guidance possible (Ho & Salimans 2022). Acts on arrays `[B, ...]`,
+    with one key per sample `[B]`: `rate` is the probability of dropping all of a sample's
+    conditioning; `rates` are further probabilities for each of `PARTS`, all independent.
     """
 
     def off(keys: Array, rate: float, part: Cond) -> Cond:

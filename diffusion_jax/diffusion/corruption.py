@@ -1,4 +1,4 @@
-"""From `x_0` to `x_t`, and back by one step when `x_0` is known: the Gaussian process."""
+"""The Gaussian process: from `x_0` to `x_t`, and one step back when `x_0` is known."""
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +9,12 @@ from diffusion_jax.types import Array, Key
 
 
 def sample_keys(key: Key, indices: Array) -> Array:
-    """One key per sample, `[B]`, from the samples' indices `[B]`, whatever batch they are in."""
+    """One key per sample, `[B]`, from the samples' indices `[B]`, independent of the batching."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
 
 def fold_in(keys: Array, number: Array | int) -> Array:
-    """Of each of the keys `[B]` the one with this number: independent arrays `[B]`."""
+    """Folds a number into each of the keys `[B]`, which gives independent keys `[B]`."""
     return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
 
 
@@ -44,15 +44,16 @@ def posterior_mean(schedule: Schedule, x_t: Array, x_0: Array, t: Array, s: Arra
 def reverse_variances(schedule: Schedule, t: Array, s: Array) -> tuple[Array, Array]:
     """Lower and upper bound of the variance of a reverse step (Sec. 3.2, Ho et al. 2020).
 
-    The lower, `sigma_s^2 (1 - r)`, is that of `q(x_s | x_t, x_0)`, right for data at one point;
-    the upper, `sigma_t^2 (1 - r)`, that of `q(x_t | x_s)` (DDPM's beta), right for normal data.
+    The lower bound, `sigma_s^2 (1 - r)`, is the variance of `q(x_s | x_t, x_0)`, correct for data
+    at a single point; the upper, `sigma_t^2 (1 - r)`, is that of `q(x_t | x_s)` (DDPM's beta),
+    correct for normal data.
     """
     rest = _one_minus_snr_ratio(schedule, t, s)
     return schedule.sigma(s) ** 2 * rest, schedule.sigma(t) ** 2 * rest
 
 
 def add_noise(schedule: Schedule, x_t: Array, t: Array, s: Array, noise: Array) -> Array:
-    """`x_s` at `s > t` from `q(x_s | x_t)`, `noise` being standard normal and shaped like `x_t`.
+    """`x_s` at `s > t` from `q(x_s | x_t)`, with standard normal `noise` shaped like `x_t`.
 
     `x_s = (alpha_s / alpha_t) x_t + sqrt(sigma_s^2 - (alpha_s / alpha_t)^2 sigma_t^2) noise`.
     """
@@ -63,7 +64,7 @@ def add_noise(schedule: Schedule, x_t: Array, t: Array, s: Array, noise: Array) 
 def learned_log_variance(schedule: Schedule, fraction: Array, t: Array, s: Array) -> Array:
     """Log variance at a `fraction` `[B, ...]` between the bounds (Eq. 15, Nichol & Dhariwal 2021).
 
-    Where the lower bound is 0 (`s` = 0) that of the step before serves in its place, as there.
+    Where the lower bound is 0 (`s` = 0), that of the previous step replaces it, as there.
     """
     lower, upper = reverse_variances(schedule, t, s)
     before, _ = reverse_variances(schedule, jnp.minimum(2 * t - s, 1.0), t)
@@ -84,16 +85,16 @@ def variational_term(
 ) -> Array:
     """Term of the variational bound for the step from `t` to `s`, in nats per entry, `[B, ...]`.
 
-    `KL(q(x_s | x_t, x_0) || p(x_s | x_t))` (Eq. 5, Ho et al. 2020) where `p` has the mean of
-    `q(x_s | x_t, x_0_hat)` and the variance at `fraction` `[B, ...]` between the bounds; for
-    `s` = 0 `-log p(x_0 | x_t)`: of data in so many `levels` on [-1, 1] (Sec. 3.3 there), or the
-    density of continuous data where `levels` is 0.
+    `KL(q(x_s | x_t, x_0) || p(x_s | x_t))` (Eq. 5, Ho et al. 2020), where `p` has the mean of
+    `q(x_s | x_t, x_0_hat)` and the variance at `fraction` `[B, ...]` between the bounds. For
+    `s` = 0 it is `-log p(x_0 | x_t)`: of data discretised to `levels` values on [-1, 1] (Sec. 3.3
+    there), or the density of continuous data if `levels` is 0.
     """
     mean = posterior_mean(schedule, x_t, x_0_hat, t, s)
     log_variance = learned_log_variance(schedule, fraction, t, s)
     last = per_sample(s == 0, x_0)
     lower, upper = (per_sample(v, x_0) for v in reverse_variances(schedule, t, s))
-    # At s = 0 there is no KL: any variance but 0 keeps it finite.
+    # No KL is needed at s = 0: any nonzero variance keeps it finite.
     excess = log_variance - jnp.log(jnp.where(last, upper, lower))
     square = (posterior_mean(schedule, x_t, x_0, t, s) - mean) ** 2
     kl = 0.5 * (excess + jnp.expm1(-excess) + square * jnp.exp(-log_variance))
@@ -106,7 +107,7 @@ def variational_term(
 
 
 def log_bin_probability(x_0: Array, mean: Array, std: Array, levels: int) -> Array:
-    """Log probability of the bin of `x_0` under a normal law, open at -1 and 1.
+    """Log probability of the bin of `x_0` under a normal distribution; end bins are unbounded.
 
     Bins are `2 / (levels - 1)` wide.
     """
@@ -118,5 +119,5 @@ def log_bin_probability(x_0: Array, mean: Array, std: Array, levels: int) -> Arr
 
 
 def _one_minus_snr_ratio(schedule: Schedule, t: Array, s: Array) -> Array:
-    """`1 - SNR_t / SNR_s`, in logs: a difference of the ratio from 1 would cancel."""
+    """`1 - SNR_t / SNR_s`, from logarithms to avoid cancellation."""
     return -jnp.expm1(schedule.logsnr(t) - schedule.logsnr(s))

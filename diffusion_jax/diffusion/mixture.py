@@ -1,4 +1,4 @@
-"""The denoiser of a mixture of Gaussians, in closed form."""
+"""The exact denoiser of a Gaussian mixture, in closed form."""
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,9 @@ from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
 
 def exact_denoiser(law: Law, schedule: Schedule) -> Denoiser:
-    """`E[x_0 | x_t]` of a mixture of Gaussians, given the part `cond['label']` where it is not -1.
+    """`E[x_0 | x_t]` of a Gaussian mixture, restricted to `cond['label']` where it is not -1.
 
-    With `v = alpha^2 std^2 + sigma^2` the component k has the posterior probability
+    With `v = alpha^2 std^2 + sigma^2`, component k has the posterior probability
     `r_k ~ N(x_t; alpha m_k, v I)`, and the mean is `(alpha std^2 x_t + sigma^2 sum_k r_k m_k) / v`.
     """
 
@@ -20,7 +20,7 @@ def exact_denoiser(law: Law, schedule: Schedule) -> Denoiser:
         alpha, sigma = (per_sample(c, x_t) for c in schedule.scales(t))
         means = jnp.asarray(law.means, x_t.dtype)
         variance = alpha**2 * law.std**2 + sigma**2
-        # Not by |x|^2 - 2 x m + |m|^2, which cancels where there is little noise.
+        # Not as |x|^2 - 2 x m + |m|^2, which cancels at low noise.
         square = sum((x_t[:, d, None] - alpha * means[:, d]) ** 2 for d in range(means.shape[1]))
         logits = -square / (2 * variance)
         if "label" in cond:

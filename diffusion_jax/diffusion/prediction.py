@@ -1,4 +1,4 @@
-"""Prediction types, and the one boundary at which a network's output becomes `x_0`.
+"""Prediction types, and the conversion of a network's output to `x_0`.
 
 Every prediction type is a linear combination of data and noise, `y = p_t x_0 + q_t eps`:
 
@@ -11,7 +11,7 @@ Every prediction type is a linear combination of data and noise, `y = p_t x_0 + 
 | `score`    | 0        | -1 / sigma_t | grad log q(x_t given x_0), Song et al. 2021       |
 | `edm`      | see the function `edm`  | preconditioned, Karras et al. 2022                |
 
-With `x_t = alpha_t x_0 + sigma_t eps` this is a 2 x 2 system of determinant
+With `x_t = alpha_t x_0 + sigma_t eps` this is a 2 x 2 system with determinant
 `d_t = alpha_t q_t - sigma_t p_t`, so that
 
     x_0 = (q_t x_t - sigma_t y) / d_t
@@ -32,14 +32,14 @@ Network = Callable[[Array, Array, Cond], Array]
 
 
 class Prediction(NamedTuple):
-    """A prediction type, elementwise in `t`."""
+    """A prediction type; all functions are elementwise in `t`."""
 
     coefficients: Callable[[Schedule, Array], tuple[Array, Array]]  # `(schedule, t) -> (p_t, q_t)`
-    # `(schedule, t) -> c_in`: the network is given `c_in x_t`
+    # `(schedule, t) -> c_in`: the network's input is `c_in x_t`
     input_scale: Callable[[Schedule, Array], Array] = lambda _, t: jnp.ones_like(t)
 
     def network_input(self, schedule: Schedule, x_t: Array, t: Array) -> Array:
-        """What the network is given for `x_t` `[B, ...]`."""
+        """The network's input for `x_t` `[B, ...]`."""
         return per_sample(self.input_scale(schedule, t), x_t) * x_t
 
     def target(self, schedule: Schedule, x_0: Array, eps: Array, t: Array) -> Array:
@@ -53,27 +53,27 @@ class Prediction(NamedTuple):
         return schedule.alpha(t) * q - schedule.sigma(t) * p
 
     def to_x_0(self, schedule: Schedule, x_t: Array, y: Array, t: Array) -> Array:
-        """Data that the output `y` at `x_t` `[B, ...]` stands for; needs `sigma_t > 0`."""
+        """The `x_0` that corresponds to output `y` at `x_t` `[B, ...]`; needs `sigma_t > 0`."""
         (_, q), d = self.coefficients(schedule, t), self.determinant(schedule, t)
         q, sigma, d = (per_sample(c, x_t) for c in (q, schedule.sigma(t), d))
         return (q * x_t - sigma * y) / d
 
     def from_x_0(self, schedule: Schedule, x_t: Array, x_0: Array, t: Array) -> Array:
-        """Output that says `x_0` at `x_t` `[B, ...]`; needs `sigma_t > 0`."""
+        """The output that corresponds to `x_0` at `x_t` `[B, ...]`; needs `sigma_t > 0`."""
         alpha, sigma = (per_sample(c, x_t) for c in schedule.scales(t))
         return self.target(schedule, x_0, (x_t - alpha * x_0) / sigma, t)
 
 
 def edm(sigma_data: float = 0.5) -> Prediction:
-    """EDM's preconditioning (Table 1 and App. B.6, Karras et al. 2022) under any schedule.
+    """EDM's preconditioning (Table 1 and App. B.6, Karras et al. 2022) for any schedule.
 
-    Input and target have unit variance for data of standard deviation `sigma_data`, and the
-    output's error is amplified least: with `n_t^2 = alpha_t^2 sigma_data^2 + sigma_t^2`
+    Input and target have unit variance for data of standard deviation `sigma_data`, and output
+    errors are amplified least: with `n_t^2 = alpha_t^2 sigma_data^2 + sigma_t^2`
 
         c_in = 1 / n_t,  c_skip = alpha_t sigma_data^2 / n_t^2,  c_out = sigma_t sigma_data / n_t
 
     and `x_0_hat = c_skip x_t + c_out y`. With `sigma_data = 1` on a variance-preserving schedule
-    `y` is `-v`. The noise level reaches the network as `t`, in place of `log(sigma) / 4`.
+    `y` is `-v`. The network's time input is `t` instead of `log(sigma) / 4`.
     """
 
     def norm(schedule: Schedule, t: Array) -> Array:
@@ -102,9 +102,9 @@ def per_sample(coefficient: Array, x: Array) -> Array:
 
 
 def split_variance(y: Array) -> tuple[Array, Array]:
-    """Output `[..., 2C]` as prediction `[..., C]` and variance fraction, (Nichol & Dhariwal 2021).
+    """Splits `[..., 2C]` into prediction `[..., C]` and variance fraction (Nichol & Dhariwal 2021).
 
-    The network's channel in [-1, 1] is mapped to the fraction in [0, 1] of `Denoised`.
+    The network's second half in [-1, 1] is mapped to the fraction in [0, 1] of `Denoised`.
     """
     y, variance = jnp.split(y, 2, axis=-1)
     return y, (variance + 1) / 2

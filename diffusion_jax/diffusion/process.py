@@ -1,4 +1,4 @@
-"""How `x_0` becomes noise, and how a network undoes it."""
+"""Processes: how `x_0` becomes noise, and how a network's output becomes a denoiser."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,33 +13,33 @@ from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
 
 class Process(Protocol):
-    """A way from data to noise and back."""
+    """A corruption process and its reversal."""
 
     @property
     def schedule(self) -> Any:
-        """How far it is at each time: models with the same one can be mixed."""
+        """Noise level over time; models with equal schedules can be combined in guidance."""
 
     def prior(self, keys: Array, shape: tuple[int, ...], t: Array) -> Array:
-        """Noise `[B, *shape]` to start from at time `t` `[]`, each from its own key."""
+        """Initial noise `[B, *shape]` at time `t` `[]`, each sample from its own key."""
 
     def corrupt(self, x_0: Array, t: Array, keys: Array) -> Array:
-        """`x_t` of `x_0` `[B, ...]` at times `t` `[B]`, each by its own key."""
+        """`x_t` from `x_0` `[B, ...]` at times `t` `[B]`, each sample with its own key."""
 
     def denoiser(self, network: Network) -> Denoiser:
-        """What the network says of `x_0`."""
+        """The denoiser given by a network."""
 
 
 TimeInput = Callable[[Schedule, Array], Array]
-"""`(schedule, t [B]) -> [B]`: the number by which a network is told the time."""
+"""`(schedule, t [B]) -> [B]`: the time input of a network."""
 
 
 def thousands(schedule: Schedule, t: Array) -> Array:
-    """`1000 t`: the published networks count 1000 time steps."""
+    """`1000 t`: published networks count 1000 time steps."""
     return 1000.0 * t
 
 
 def table_index(schedule: Schedule, t: Array) -> Array:
-    """`1000 t - 1`: the place in a published table of 1000 entries, from 0."""
+    """`1000 t - 1`: the index in a published table of 1000 entries, from 0."""
     return 1000.0 * t - 1.0
 
 
@@ -56,9 +56,9 @@ class Gaussian:
     """`x_t = alpha_t x_0 + sigma_t eps`: a `Process`."""
 
     schedule: Schedule  # `alpha` and `sigma`
-    prediction: Prediction  # what the network's output stands for
-    learned_variance: bool = False  # whether it has a variance for each channel besides
-    time_input: TimeInput = thousands  # how the network is told the time
+    prediction: Prediction  # type of the network's output
+    learned_variance: bool = False  # whether the network also outputs a variance per channel
+    time_input: TimeInput = thousands  # time input of the network
 
     def prior(self, keys: Array, shape: tuple[int, ...], t: Array) -> Array:
         """`sigma_t eps`."""
@@ -69,16 +69,16 @@ class Gaussian:
         return diffuse(self.schedule, x_0, sample_noise(keys, x_0.shape[1:]), t)
 
     def inputs(self, x_t: Array, t: Array) -> tuple[Array, Array]:
-        """What the network is given of `x_t` `[B, ...]` and `t` `[B]`."""
+        """The network's inputs for `x_t` `[B, ...]` and `t` `[B]`."""
         x = self.prediction.network_input(self.schedule, x_t, t)
         return x, self.time_input(self.schedule, t)
 
     def split(self, y: Array) -> tuple[Array, Array | None]:
-        """The network's output as prediction and, where it is learned, variance fraction."""
+        """The network's output as prediction and variance fraction (None if not learned)."""
         return split_variance(y) if self.learned_variance else (y, None)
 
     def denoiser(self, network: Network) -> Denoiser:
-        """A `Denoiser` of a network of any prediction type."""
+        """The denoiser given by a network of any prediction type."""
 
         def denoise(x_t: Array, t: Array, cond: Cond) -> Denoised:
             y, variance = self.split(network(*self.inputs(x_t, t), cond))
@@ -88,11 +88,11 @@ class Gaussian:
 
 
 def gaussian(process: Process) -> Gaussian:
-    """The same, for methods that exist for it alone.
+    """The process itself, if it is `Gaussian`; for methods that need one.
 
     Raises:
-        ValueError: it is another process.
+        ValueError: it is not.
     """
     if not isinstance(process, Gaussian):
-        raise ValueError(f"this is a method of the Gaussian process, not of {process}")
+        raise ValueError(f"this method needs the Gaussian process, not {process}")
     return process

@@ -1,8 +1,8 @@
-"""Noise schedules: `alpha(t)` and `sigma(t)`, and what follows from them.
+"""Noise schedules: `alpha(t)` and `sigma(t)`, and quantities derived from them.
 
 `x_t = alpha_t x_0 + sigma_t eps` with `t` in [0, 1], 0 clean and 1 noise. All methods are
-elementwise in `t`, any shape. Two schedules with the same log signal-to-noise ratios differ in
-scale only; which scale a schedule keeps is its `norm`.
+elementwise in `t`, of any shape. Schedules with the same log signal-to-noise ratio differ only in
+scale; the scale is fixed by `norm`.
 """
 
 import abc
@@ -20,7 +20,7 @@ BISECTIONS = 64
 
 
 def inverse(falling: Callable[[Array], Array], value: Array) -> Array:
-    """Where in [0, 1] a falling function has a `value`, any shape, by bisection; else an end."""
+    """Inverts a decreasing function on [0, 1] by bisection, for any shape; clipped to [0, 1]."""
 
     def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
@@ -33,7 +33,7 @@ def inverse(falling: Callable[[Array], Array], value: Array) -> Array:
 
 
 class Schedule(abc.ABC):
-    """What every schedule gives: a subclass states `scales`."""
+    """Interface of noise schedules; subclasses implement `scales`."""
 
     @abc.abstractmethod
     def scales(self, t: Array) -> tuple[Array, Array]:
@@ -52,18 +52,18 @@ class Schedule(abc.ABC):
         return jnp.hypot(alpha, sigma)
 
     def logsnr(self, t: Array) -> Array:
-        """Log signal-to-noise ratio `log(alpha_t^2 / sigma_t^2)`; +-inf where one of them is 0."""
+        """Log signal-to-noise ratio `log(alpha_t^2 / sigma_t^2)`; infinite where either is 0."""
         return 2 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
 
     def time_at(self, logsnr: Array) -> Array:
-        """The time with a given `logsnr`, by bisection; 0 or 1 where the schedule ends before.
+        """The time with a given `logsnr`, by bisection; 0 or 1 beyond the schedule's range.
 
-        Its derivative is that of the inverse, 0 at the ends.
+        Its derivative is that of the inverse function, and 0 at the ends.
         """
         t = jax.lax.stop_gradient(inverse(self.logsnr, logsnr))
         rate = jax.jvp(self.logsnr, (t,), (jnp.ones_like(t),))[1]
         inside = jnp.isfinite(logsnr) & jnp.isfinite(rate) & (rate < 0)
-        change = jnp.where(inside, logsnr - jax.lax.stop_gradient(logsnr), 0.0)  # is 0
+        change = jnp.where(inside, logsnr - jax.lax.stop_gradient(logsnr), 0.0)  # 0, for autodiff
         return t + change / jax.lax.stop_gradient(jnp.where(inside, rate, 1.0))
 
     def rates(self, t: Array) -> tuple[Array, Array]:
@@ -72,7 +72,7 @@ class Schedule(abc.ABC):
 
 
 class _LogAlpha(Schedule):
-    """`alpha_t^2 + sigma_t^2 = 1`, given by `log alpha_t`, exact also where sigma is tiny."""
+    """Variance-preserving, defined by `log alpha_t`, and accurate where sigma is tiny."""
 
     @abc.abstractmethod
     def log_alpha(self, t: Array) -> Array:
@@ -114,10 +114,10 @@ class SubVP(LinearBeta):
 @dataclasses.dataclass(frozen=True)
 @checked(beta_start="(0, beta_end]", beta_end="(0, 1)", num_steps="[1, inf)")
 class DDPM(_LogAlpha):
-    """The published discrete table of DDPM (Ho et al. 2020, Sec. 4), at every `t = i / num_steps`.
+    """The discrete table of DDPM (Ho et al. 2020, Sec. 4), exact at every `t = i / num_steps`.
 
     `alpha_t^2 = prod_{j <= i} (1 - beta_j)` with `beta_1 .. beta_N` evenly spaced from `beta_start`
-    to `beta_end`. Between two entries `log alpha` is linear, so that beta is constant there.
+    to `beta_end`. `log alpha` is interpolated linearly, so that beta is piecewise constant.
     """
 
     beta_start: float = 1e-4
@@ -135,7 +135,7 @@ class DDPM(_LogAlpha):
 
 @dataclasses.dataclass(frozen=True)
 class ScaledLinear(DDPM):
-    """The table of latent diffusion and Stable Diffusion: `sqrt(beta)` is evenly spaced.
+    """The table of latent diffusion and Stable Diffusion, with evenly spaced `sqrt(beta)`.
 
     Rombach et al. 2022 (`beta_schedule="linear"` of their code, "scaled_linear" elsewhere).
     """
@@ -150,11 +150,11 @@ class ScaledLinear(DDPM):
 @dataclasses.dataclass(frozen=True)
 @checked(logsnr_min="[-inf, 0)")
 class Cosine(Schedule):
-    """Cosine schedule (Nichol & Dhariwal 2021), cut at a least log signal-to-noise ratio.
+    """Cosine schedule (Nichol & Dhariwal 2021), truncated at a minimum `logsnr`.
 
-    `alpha_t = cos(t theta)`, `sigma_t = sin(t theta)` with `theta` just short of pi/2 such that
-    `logsnr_1 = logsnr_min` (Ho & Salimans 2022, Sec. 2): x_0 follows from every prediction type.
-    With `Shifted` it is the cosine schedule for a resolution.
+    `alpha_t = cos(t theta)`, `sigma_t = sin(t theta)`, with `theta` slightly below pi/2 such that
+    `logsnr_1 = logsnr_min` (Ho & Salimans 2022, Sec. 2): every prediction type determines x_0.
+    `Shifted` adapts it to a resolution.
     """
 
     logsnr_min: float = -20.0
@@ -162,14 +162,14 @@ class Cosine(Schedule):
     def scales(self, t: Array) -> tuple[Array, Array]:
         rest = float(np.arctan(np.exp(0.5 * self.logsnr_min)))
         theta = float(np.pi / 2) - rest
-        # cos(t theta) as a sine: exact in float32 also where alpha is tiny.
+        # cos(t theta) as a sine: accurate in float32 also where alpha is tiny.
         return jnp.sin(theta * (1 - t) + rest), jnp.sin(theta * t)
 
 
 @dataclasses.dataclass(frozen=True)
 @checked(start="(-inf, end)", end="(-inf, inf)", tau="(0, inf)", logsnr_min="[-inf, 0)")
 class Sigmoid(Schedule):
-    """Sigmoid schedule (Jabri et al. 2023; Chen 2023), cut at a least logsnr as `Cosine`.
+    """Sigmoid schedule (Jabri et al. 2023; Chen 2023), truncated at a minimum `logsnr`.
 
     `alpha_t^2 = (S(end) - S(x)) / (S(end) - S(start))` with `x = start + t (end - start)` and
     `S(x) = sigmoid(x / tau)`, mapped from [0, 1] to `[sigmoid(logsnr_min), 1]`.
@@ -181,11 +181,11 @@ class Sigmoid(Schedule):
     logsnr_min: float = -20.0
 
     def _square(self, t: Array, rest: Array, end: float) -> Array:
-        """Share of `S(end) - S(start)` that lies between x(t) and the end `rest` away from it."""
-        # S(a) - S(b) = sinh((a - b) / 2) / (2 cosh(a / 2) cosh(b / 2)): no difference of near ones.
+        """Share of `S(end) - S(start)` between x(t) and the end at distance `rest`."""
+        # S(a) - S(b) = sinh((a - b) / 2) / (2 cosh(a / 2) cosh(b / 2)) avoids cancellation.
         span = (self.end - self.start) / self.tau
         x = self.start / self.tau + span * t
-        other = self.start + self.end - end  # the end that is 1 or 0 away from itself
+        other = self.start + self.end - end  # the opposite end
         part = jnp.sinh(span * rest / 2) / jnp.cosh(x / 2)
         return part * (np.cosh(other / self.tau / 2) / np.sinh(span / 2))
 
@@ -207,7 +207,7 @@ class Flow(Schedule):
 
 
 class _Exploding(Schedule):
-    """`alpha = 1`: the data are kept as they are, and the variance explodes."""
+    """`alpha = 1`: the signal is not scaled, and the variance grows."""
 
     def norm(self, alpha: Array, sigma: Array) -> Array:
         return alpha
@@ -218,7 +218,7 @@ class _Exploding(Schedule):
 class EDM(_Exploding):
     """`sigma_t = sigma_max t^rho`: EDM (Karras et al. 2022).
 
-    In this time the steps of Eq. 5 there are even: a straight line from 1 to
+    Uniform steps in this time are those of Eq. 5 there: evenly spaced from 1 to
     `(sigma_min / sigma_max)^(1 / rho)`, and then 0 (`time_grids.karras`).
     """
 
@@ -234,7 +234,7 @@ class EDM(_Exploding):
 class VE(_Exploding):
     """VE SDE (Eqs. 30-31, Song et al. 2021): `sigma_t^2 = sigma_min^2 (r^(2t) - 1)`.
 
-    `r = sigma_max / sigma_min`; the variance given `x_0`, which is 0 at `t = 0`.
+    `r = sigma_max / sigma_min`; the variance is that given `x_0`, which is 0 at `t = 0`.
     """
 
     sigma_min: float = 0.01
@@ -246,11 +246,11 @@ class VE(_Exploding):
 
 
 class _LogSNR(Schedule):
-    """`alpha_t^2 + sigma_t^2 = 1`, given by `logsnr`; at `t = 0` noise is left, if very little."""
+    """Variance-preserving, defined by `logsnr`; a little noise is left at `t = 0`."""
 
     @abc.abstractmethod
     def logsnr(self, t: Array) -> Array:
-        """Log signal-to-noise ratio, falling."""
+        """Log signal-to-noise ratio, decreasing in `t`."""
 
     def scales(self, t: Array) -> tuple[Array, Array]:
         alpha, sigma = (
@@ -262,7 +262,7 @@ class _LogSNR(Schedule):
 @dataclasses.dataclass(frozen=True)
 @checked(logsnr_max="(-inf, inf)", logsnr_min="(-inf, logsnr_max)")
 class LinearLogSNR(_LogSNR):
-    """`logsnr` falls evenly: the start of VDM's learned schedule (Kingma et al. 2021, Sec. 3.2)."""
+    """`logsnr` linear in `t`: the initial schedule of VDM (Kingma et al. 2021, Sec. 3.2)."""
 
     logsnr_max: float = 13.3
     logsnr_min: float = -13.3
@@ -274,10 +274,10 @@ class LinearLogSNR(_LogSNR):
 @dataclasses.dataclass(frozen=True)
 @checked(scale="(0, inf)", logsnr_max="(-inf, inf)", logsnr_min="(-inf, logsnr_max)")
 class _Importance(_LogSNR):
-    """`logsnr` of uniform times follows a law, cut at both ends (Hang et al. 2024).
+    """`logsnr` of uniform times has a given distribution, cut at both ends (Hang et al. 2024).
 
-    A subclass states the law by its distribution and quantile functions, both of the *distance*
-    from the mean: as the law is symmetric, one tail serves for both.
+    A subclass defines the distribution by its tail and quantile functions, both of the *distance*
+    from the mean: the distribution is symmetric, so one tail is enough.
     """
 
     mean: float = 0.0
@@ -287,18 +287,18 @@ class _Importance(_LogSNR):
 
     @abc.abstractmethod
     def tail(self, distance: float) -> float:
-        """Probability to lie more than `distance >= 0` scales above the mean."""
+        """Probability of lying more than `distance >= 0` scales above the mean."""
 
     @abc.abstractmethod
     def distance(self, tail: Array) -> Array:
-        """Inverse of `tail`, for tails up to 1/2."""
+        """Inverse of `tail`, for probabilities up to 1/2."""
 
     def logsnr(self, t: Array) -> Array:
         above, below = (
             self.tail(abs(end - self.mean) / self.scale)
             for end in (self.logsnr_max, self.logsnr_min)
         )
-        # Either tail from its own end of [0, 1]: 1 - t is exact in floats, 1 - tail is not.
+        # Each tail from its own end of [0, 1]: 1 - t is exact in floats, 1 - tail is not.
         kept = 1 - above - below
         upper, lower = above + kept * t, below + kept * (1 - t)
         distance = self.distance(jnp.minimum(jnp.minimum(upper, lower), 0.5))
@@ -307,7 +307,7 @@ class _Importance(_LogSNR):
 
 @dataclasses.dataclass(frozen=True)
 class Laplace(_Importance):
-    """Laplace law of `logsnr` (Table 1, Hang et al. 2024)."""
+    """Laplace distribution of `logsnr` (Table 1, Hang et al. 2024)."""
 
     scale: float = 0.5
 
@@ -320,7 +320,7 @@ class Laplace(_Importance):
 
 @dataclasses.dataclass(frozen=True)
 class Cauchy(_Importance):
-    """Cauchy law of `logsnr` (Table 1, Hang et al. 2024)."""
+    """Cauchy distribution of `logsnr` (Table 1, Hang et al. 2024)."""
 
     def tail(self, distance: float) -> float:
         return float(np.arctan2(1.0, distance) / np.pi)
@@ -332,11 +332,11 @@ class Cauchy(_Importance):
 @dataclasses.dataclass(frozen=True)
 @checked(factor="(0, inf)")
 class Shifted(Schedule):
-    """Any schedule with `sigma / alpha` times `factor`, in its own scale: more noise at each time.
+    """A schedule with `sigma / alpha` multiplied by `factor`, on its own scale.
 
-    For a resolution `factor` times that for which `base` was made: the shifted cosine of
-    Hoogeboom et al. 2023 (simple diffusion) and the flow of Esser et al. 2024 (Eq. 23; their
-    `sqrt(m / n)`), as neighbouring pixels average the noise away.
+    For a resolution `factor` times that for which `base` was made, as neighbouring pixels average
+    out the noise: the shifted cosine of Hoogeboom et al. 2023 (simple diffusion) and the flow of
+    Esser et al. 2024 (Eq. 23; their `sqrt(m / n)`).
     """
 
     base: Schedule
@@ -353,7 +353,7 @@ class Shifted(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class ZeroTerminalSNR(Schedule):
-    """Any schedule, brought to variance 1 and rescaled so that `alpha_1 = 0` (Lin et al. 2024).
+    """A schedule made variance-preserving and rescaled to `alpha_1 = 0` (Lin et al. 2024).
 
     Alg. 1 there: `alpha' = (alpha - alpha_1) alpha_0 / (alpha_0 - alpha_1)`, `alpha'_0 = alpha_0`.
     """
@@ -361,7 +361,7 @@ class ZeroTerminalSNR(Schedule):
     base: Schedule
 
     def _preserving(self, t: Array) -> tuple[Array, Array]:
-        """Alpha of the base at variance 1, and `1 - alpha`."""
+        """Alpha of the variance-preserving base, and `1 - alpha`."""
         alpha, sigma = self.base.scales(t)
         norm = jnp.hypot(alpha, sigma)
         return alpha / norm, (sigma / norm) ** 2 / (1 + alpha / norm)

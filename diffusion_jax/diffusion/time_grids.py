@@ -1,4 +1,4 @@
-"""Which times to sample at: `steps + 1` times, descending from noise to clean."""
+"""Time grids for sampling: `steps + 1` times, descending from noise to clean."""
 
 from collections.abc import Callable
 
@@ -10,14 +10,14 @@ from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array
 
 RESOLVED = -2 * float(np.log(np.finfo(np.float32).eps))
-"""`logsnr` of noise that is as far below the signal as the last digit of float32."""
+"""`logsnr` above which the noise is below the relative precision of float32."""
 
 
 def resolved(schedule: Schedule, times: Array) -> Array:
-    """`times` without those, but for the last, at which there is noise that float32 cannot hold.
+    """`times` without those, except the last, whose noise is below the precision of float32.
 
-    There `(x_t - alpha_t x_0) / sigma_t` is rounding over next to nothing, as in half of the steps
-    of `quadratic` on EDM's schedule, whose `sigma_t` falls with the seventh power of `t`.
+    There `(x_t - alpha_t x_0) / sigma_t` would be dominated by rounding, as in half of the steps of
+    `quadratic` on EDM's schedule, where `sigma_t` is proportional to the seventh power of `t`.
     """
     held = np.asarray(schedule.logsnr(times)) < RESOLVED
     held[-1] = True
@@ -26,7 +26,7 @@ def resolved(schedule: Schedule, times: Array) -> Array:
 
 @checked(steps="[1, inf)", t_max="(0, 1]", t_min="[0, t_max)")
 def uniform(steps: int, t_max: float = 1.0, t_min: float = 0.0) -> Array:
-    """Evenly spaced in `t`: with 1,000 steps exactly DDPM's."""
+    """Evenly spaced in `t`; 1,000 steps are exactly DDPM's."""
     return jnp.linspace(t_max, t_min, steps + 1)
 
 
@@ -38,7 +38,7 @@ def quadratic(steps: int, t_max: float = 1.0, t_min: float = 0.0) -> Array:
 
 @checked(steps="[1, inf)", t_max="(0, 1]", num_steps="[1, inf)")
 def trailing(steps: int, t_max: float = 1.0, num_steps: int = 1000) -> Array:
-    """`uniform` at whole steps of a table of `num_steps`, from its end (Table 2, Lin et al. 2024).
+    """`uniform`, rounded to a table of `num_steps` from its end (Table 2, Lin et al. 2024).
 
     Raises:
         ValueError: the table has fewer steps.
@@ -49,10 +49,10 @@ def trailing(steps: int, t_max: float = 1.0, num_steps: int = 1000) -> Array:
 
 @checked(steps="[1, inf)", t_max="(0, 1]", num_steps="[1, inf)")
 def leading(steps: int, t_max: float = 1.0, num_steps: int = 1000) -> Array:
-    """Every so-many-th step of a table of `num_steps`, from its first, then 0 (Lin et al. 2024).
+    """Every n-th step of a table of `num_steps`, from its first, then 0 (Lin et al. 2024).
 
-    What most published code does: the noisiest steps of the table are left out, so that sampling
-    starts from pure noise at a time that still has signal.
+    Used by most published code. It omits the noisiest steps of the table, so that sampling starts
+    from pure noise at a time that still has signal.
 
     Raises:
         ValueError: the table has fewer steps.
@@ -102,11 +102,11 @@ def _even(
     straight: Callable[[Array], Array],
     inverse: Callable[[Array], Array],
 ) -> Array:
-    """Levels of `sigma / alpha` evenly spaced in `straight`, as far as the schedule has them."""
+    """Levels of `sigma / alpha` evenly spaced in `straight`, limited to the schedule's range."""
     ends = jnp.exp(-0.5 * schedule.logsnr(jnp.array([0.0, t_max])))
     low, high = straight(jnp.clip(jnp.array(levels), ends[0], ends[1]))
     ratio = inverse(jnp.linspace(high, low, steps))
     times = schedule.time_at(-2 * jnp.log(ratio))
-    # Where the levels reach the schedule's end, exactly that: not a hair off by rounding.
+    # A grid that reaches the schedule's end starts exactly there, without rounding errors.
     times = times.at[0].set(jnp.where(ends[1] <= levels[1], t_max, times[0]))
     return jnp.append(times, 0.0)

@@ -1,4 +1,4 @@
-"""Which times to train on: laws of `t` by their quantile function, drawn with low variance."""
+"""Distributions of training times, as quantile functions of stratified uniform numbers."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from diffusion_jax.types import Array, Key
 Quantile = Callable[[Array], Array]  # inverse distribution function on [0, 1]: `u` in [0, 1) -> `t`
 
 
-PARTS = 64  # in how many parts of a law the densities are learned
+PARTS = 64  # number of bins of a learned density
 
 
 @checked(t_max="(0, 1]", t_min="[0, t_max)")
@@ -29,7 +29,7 @@ def discrete(num_steps: int = 1000) -> Quantile:
 
 @checked(mean="(-inf, inf)", std="(0, inf)", t_min="[0, 0.5)")
 def logit_normal(mean: float = 0.0, std: float = 1.0, t_min: float = 1e-4) -> Quantile:
-    """`logit(t)` is normal (Sec. 3.1, Esser et al. 2024), kept within [t_min, 1 - t_min]."""
+    """`logit(t)` is normal (Sec. 3.1, Esser et al. 2024), clipped to [t_min, 1 - t_min]."""
 
     def quantile(u: Array) -> Array:
         t = jax.nn.sigmoid(mean + std * jax.scipy.special.ndtri(u))
@@ -42,7 +42,7 @@ def logit_normal(mean: float = 0.0, std: float = 1.0, t_min: float = 1e-4) -> Qu
 def log_normal(
     schedule: Schedule, mean: float = -1.2, std: float = 1.2, t_min: float = 1e-4
 ) -> Quantile:
-    """`log(sigma_t / alpha_t)` is normal (Table 1, Karras et al. 2022), `t` kept above t_min."""
+    """`log(sigma_t / alpha_t)` is normal (Table 1, Karras et al. 2022), `t` clipped from below."""
 
     def quantile(u: Array) -> Array:
         logsnr = -2 * (mean + std * jax.scipy.special.ndtri(u))
@@ -52,12 +52,12 @@ def log_normal(
 
 
 def learned(logits: Array, u: Array) -> tuple[Array, Array]:
-    """`u` spread anew over [0, 1], and the log density of what comes out, both shaped like `u`.
+    """Maps uniform `u` to a learned density on [0, 1]: values and log density, shaped like `u`.
 
-    The law has one density in each of K equal parts, K times the softmax of `logits` `[K]`, so
-    that its distribution function is monotone whatever they are. With times `quantile(u)` it makes
-    any schedule run slower where it is dense: VDM's learned schedule (Sec. 4.1 and 5.1, Kingma et
-    al. 2021), as for noise levels between given ends that is all that is left to learn of one.
+    The density is constant in each of K equal bins, K times the softmax of `logits` `[K]`, so its
+    distribution function is monotone for any logits. Applied before `quantile(u)` it makes any
+    schedule slower where the density is high: VDM's learned schedule (Sec. 4.1 and 5.1, Kingma et
+    al. 2021), of which nothing else is left to learn for noise levels between given ends.
     """
     share = jax.nn.softmax(logits)
     num = len(logits)
@@ -68,9 +68,9 @@ def learned(logits: Array, u: Array) -> tuple[Array, Array]:
 
 
 def stratified(key: Key, index: Array, batch_size: int) -> Array:
-    """Low-variance uniforms `u_i = frac(u + i / batch_size)` (App. I.1, Kingma et al. 2021).
+    """Stratified uniform numbers `u_i = frac(u + i / batch_size)` (App. I.1, Kingma et al. 2021).
 
-    One `u` is drawn for the whole batch, whose key is the same everywhere. `index` `[B]` are places
-    in the global batch, of which `B` may be a part, and `batch_size` is its size.
+    One `u` is drawn for the whole batch; all processes have the same key. `index` `[B]` are
+    positions in the global batch of size `batch_size`, of which these `B` may be a part.
     """
     return jnp.mod(jax.random.uniform(key) + index / batch_size, 1.0)

@@ -1,6 +1,6 @@
-"""The only place where config strings become objects.
+"""Building objects from a config; no other package reads config strings.
 
-Every function here raises a `ConfigError` where a setting is not possible.
+All functions raise a `ConfigError` for settings that cannot work.
 """
 
 from diffusion_jax.from_config.averages import evaluated, sample_average

@@ -1,4 +1,4 @@
-"""Averages of the parameters that a config tracks, and those that it asks for afterwards."""
+"""Parameter averages that a config tracks in training, and those requested afterwards."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from diffusion_jax.training.ema import EXPONENTIAL, PARAMETERS, Average, Exponen
 
 
 def make_averages(config: Config) -> dict[str, Average]:
-    """The averages to track, by name: `EXPONENTIAL`, and each length by itself."""
+    """The averages to track, by name: `EXPONENTIAL`, and one for each length."""
     settings = config.ema
     with keyed("ema"):
         averages: dict[str, Average] = {EXPONENTIAL: Exponential(settings.decay, settings.warmup)}
@@ -26,8 +26,8 @@ def make_averages(config: Config) -> dict[str, Average]:
     for name, key in asked.items():
         if name not in (*averages, PARAMETERS) and not every:
             raise ConfigError(
-                f"{key} asks for EMA length {name}, which is not tracked, and there are no "
-                "snapshots to make it of: train with ema.lengths=0.05,0.1 and "
+                f"{key} needs EMA length {name}, which is not tracked, and there are no snapshots "
+                "to compute it from: train with ema.lengths=0.05,0.1 and "
                 f"ema.snapshot_every={max(config.train.steps // 20, 1)}, or with that length "
                 "among ema.lengths"
             )
@@ -35,7 +35,7 @@ def make_averages(config: Config) -> dict[str, Average]:
 
 
 def sample_average(config: Config) -> str:
-    """Name of the average that `sample.ema` means."""
+    """Name of the average selected by `sample.ema`."""
     asked = config.sample.ema
     if asked in ("", PARAMETERS):
         return asked or EXPONENTIAL
@@ -43,13 +43,13 @@ def sample_average(config: Config) -> str:
 
 
 def evaluated(config: Config) -> list[str]:
-    """Names of the lengths that are to be measured beside each other."""
+    """Names of the lengths to be compared in an evaluation."""
     key = "evaluate.ema_lengths"
     return list(dict.fromkeys(_length_name(one, key) for one in config.evaluate.ema_lengths))
 
 
 def _length_name(value: Any, key: str) -> str:
-    """A length in the one way that it is written."""
+    """Canonical name of a length."""
     try:
         length = float(value)
     except (TypeError, ValueError) as error:

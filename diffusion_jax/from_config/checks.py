@@ -1,4 +1,4 @@
-"""Refuses numbers of a config that cannot be, before any time is spent."""
+"""Checks of a config's numbers, made before any time is spent."""
 
 import math
 from typing import Any
@@ -63,7 +63,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "evaluate.likelihood": {"num_images": "[2, inf)", "probes": SOME, "noise_levels": SOME},
     "evaluate.names": {"num": "[2, inf)"},
 }
-"""Of settings that no part checks itself before a training."""
+"""Ranges of settings that nothing else checks before training."""
 TUPLES: dict[str, tuple[type, int, str]] = {
     "model.unet.channel_mults": (int, 1, "whole numbers of 1 or more, one at least"),
     "model.unet.attention_levels": (int, 0, "whole numbers of 0 or more"),
@@ -72,16 +72,16 @@ TUPLES: dict[str, tuple[type, int, str]] = {
     "sample.interpolate": (str, 0, "texts"),
     "evaluate.names.splits": (str, 0, "names of splits"),
 }
-"""Of settings that are tuples: the type of their entries, the least of numbers, both in words."""
+"""Settings that are tuples: type and minimum of their entries, and both in words."""
 NOT_EMPTY = ("model.unet.channel_mults",)
 SEEDS = ("seed", "sample.seed", "evaluate.seed")
-ENDLESS = "logsnr_min"  # of schedules: -inf is no signal at all
+ENDLESS = "logsnr_min"  # setting of schedules that may be -inf: no signal at all
 
 
 def check_ranges(config: Config) -> None:
-    """Raises a ConfigError if a value cannot be, whatever the others are.
+    """Raises a ConfigError if a value is invalid regardless of other settings.
 
-    That is what `RANGES` and `TUPLES` refuse, and of all other keys what 32 bits do not hold.
+    Checks `RANGES` and `TUPLES`, and that all other numbers fit in 32 bits.
     """
     for key, value in flatten_dict(config.to_dict(), sep=".").items():
         for number in _numbers(value):
@@ -102,14 +102,14 @@ def check_ranges(config: Config) -> None:
 
 
 def _numbers(value: Any) -> list[float]:
-    """The numbers in a value, also within tuples."""
+    """The numbers in a value, including those in tuples."""
     if isinstance(value, tuple | list):
         return [number for entry in value for number in _numbers(entry)]
     return [value] if isinstance(value, int | float) else []
 
 
 def check_numbers(config: Config, devices: int) -> None:
-    """Raises a ConfigError if a number does not go with others, or a file with what names it."""
+    """Raises a ConfigError if settings contradict each other, or a file is missing or unusable."""
     last = config.sample.first_index + config.sample.num_images
     if last >= 2**31:
         raise ConfigError(
@@ -121,19 +121,19 @@ def check_numbers(config: Config, devices: int) -> None:
     metrics, image_condition = metrics_of(config), config.image_condition.name
     if "names" in metrics and image_condition != "none":
         raise ConfigError(
-            "evaluate.metrics: 'names' measures pictures drawn from names alone, while "
+            "evaluate.metrics: 'names' needs images sampled from names alone, not "
             f"image_condition.name={image_condition!r}"
         )
     if (trained_on := config.data.train_split) in config.evaluate.names.splits:
         raise ConfigError(
-            f"evaluate.names.splits: {trained_on!r} is trained on, and measured anyway"
+            f"evaluate.names.splits: {trained_on!r} is trained on, and evaluated anyway"
         )
     if "likelihood" in metrics and config.sample.steps < 2:
         raise ConfigError(
             "evaluate.metrics: 'likelihood' needs sample.steps of at least 2 for its bound of the "
             "ancestral sampler"
         )
-    # Files are looked for now, not after a training.
+    # Files are checked now, not after training.
     for group in ("sample.guidance.likeness", "evaluate.names"):
         if folder := group_of(config, group).judge:
             read_config(path_of(folder), f"{group}.judge={folder!r}")
@@ -159,7 +159,7 @@ def _check_parallel(config: Config, devices: int) -> None:
 
 
 def mesh_shape(config: Config, devices: int) -> tuple[int, int, int]:
-    """Devices along `data`, `fsdp` and `model`, of so many."""
+    """Number of devices along `data`, `fsdp` and `model`, of the given total."""
     settings = config.parallel
     sharded = settings.strategy == "sharded"
     fsdp, model = (settings.fsdp, settings.model) if sharded else (1, 1)

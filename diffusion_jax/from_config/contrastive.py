@@ -1,4 +1,4 @@
-"""The task of CLIP: a dual encoder of pictures and texts."""
+"""The contrastive task (CLIP): a dual encoder of images and texts."""
 
 from collections.abc import Callable
 
@@ -16,15 +16,15 @@ from diffusion_jax.objectives.contrastive import ContrastiveLoss
 
 
 def contrastive(config: Config) -> Callable[[Dataset], Task]:
-    """The task for a data set, with all that can be checked without one checked."""
+    """Checks the config without a data set, and returns the function that makes its task."""
     check_network(config)
     settings, shift = config.model.dual_encoder, config.objective.contrastive.max_shift
     if config.text.name == "none":
-        raise ConfigError("model.name='dual_encoder' reads texts: text.name is 'none'")
+        raise ConfigError("model.name='dual_encoder' needs texts, but text.name is 'none'")
     if config.image_condition.name != "none":
         raise ConfigError(
-            f"image_condition.name={config.image_condition.name!r} is of no use to "
-            "model.name='dual_encoder'"
+            f"image_condition.name={config.image_condition.name!r} has no effect with "
+            "model.name='dual_encoder': set it to 'none'"
         )
 
     def make(dataset: Dataset) -> Task:
@@ -41,8 +41,8 @@ def contrastive(config: Config) -> Callable[[Dataset], Task]:
             ContrastiveLoss(model.train, shift),
             ContrastiveLoss(model.heldout),
             draws_nothing=(
-                "objective.name='contrastive' trains a network that compares pictures with texts "
-                "and draws none: it has --mode train, evaluate and plan"
+                "objective.name='contrastive' trains a network that compares images with texts "
+                "and draws none: use --mode train, evaluate or plan"
             ),
             likeness=model,
             reader=reader,

@@ -1,4 +1,4 @@
-"""What a model is measured by, from `evaluate.metrics`."""
+"""The evaluators selected by `evaluate.metrics`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,26 +27,26 @@ from diffusion_jax.metrics.intervals import too_few
 
 
 class Means(NamedTuple):
-    """What evaluators are made with, beside the config."""
+    """Inputs of evaluators other than the config."""
 
-    dataset: Dataset  # that of the models
-    judge: Judge | None  # of likeness to texts, if there is one
-    cache: Path  # folder of what is computed from data once
-    say: Callable[[str], None]  # is told what takes long
+    dataset: Dataset  # data set of the models
+    judge: Judge | None  # image-text model, if there is one
+    cache: Path  # folder for results that are computed from data once
+    say: Callable[[str], None]  # reports slow work
 
 
 def make_evaluators(config: Config, means: Means) -> list[Evaluator]:
-    """Those asked for, in order."""
+    """The selected evaluators, in order."""
     return [EVALUATORS[name].make(config, means) for name in metrics_of(config)]
 
 
 def check_metrics(config: Config, task: Task, dataset: Dataset) -> None:
-    """Raises a ConfigError if a task cannot be measured as asked for on a data set."""
+    """Raises a ConfigError if the selected metrics do not apply to the task and data set."""
     asked = metrics_of(config)
     if not asked or len(set(asked)) < len(asked):
         raise ConfigError(
             f"evaluate.metrics={config.evaluate.metrics!r} must name one or more of "
-            f"{', '.join(EVALUATORS)}, each once; --mode train and --mode sample measure nothing"
+            f"{', '.join(EVALUATORS)}, each once; use --mode train or sample to evaluate nothing"
         )
     for name in asked:
         check_known(name, EVALUATORS, "evaluate.metrics")
@@ -55,7 +55,7 @@ def check_metrics(config: Config, task: Task, dataset: Dataset) -> None:
 
 
 def figures_of(config: Config, dataset: Dataset) -> dict[str, str]:
-    """How the names of all figures begin, and why a run leaves them out; '' where it does not."""
+    """Name prefixes of all figures, and why a run omits them; '' if it does not."""
     found: dict[str, str] = {}
     for name, measure in EVALUATORS.items():
         asked = name in metrics_of(config)
@@ -80,13 +80,13 @@ def _has_no_judge(config: Config, task: Task, dataset: Dataset) -> str:
     if dataset.splits["train"].captions is None:
         return f"needs captions, and data.name={dataset.name!r} has none"
     judged = config.evaluate.names.judge or task.likeness
-    return "" if judged else "needs evaluate.names.judge, its folder"
+    return "" if judged else "needs evaluate.names.judge, the folder of a run that trained one"
 
 
 def _has_many_dimensions(config: Config, task: Task, dataset: Dataset) -> str:
     kind = dataset.kind
     few = len(kind.shape) == 1 and kind.shape[0] <= MOST_DIMS
-    why = f"is of vectors of up to {MOST_DIMS} dimensions, and these data are {kind.words}"
+    why = f"needs vectors of at most {MOST_DIMS} dimensions, and these data are {kind.words}"
     return _draws_nothing(config, task, dataset) if few else why
 
 
@@ -115,12 +115,12 @@ def _names(config: Config, means: Means) -> Evaluator:
             asked[name] = make_dataset(config, heldout_split=name).splits["heldout"]
         except DataError as error:
             raise ConfigError(f"evaluate.names.splits: {error}") from None
-    assert means.judge is not None  # or it was refused
+    assert means.judge is not None  # by `_has_no_judge`
     return NamesFound(means.judge, names_of(asked, settings.num))
 
 
 Reasons = dict[str, str]
-"""By how the names of figures begin, why these are left out; '' where they are not."""
+"""Reasons for omitting figures, by name prefix; '' for those that are not omitted."""
 
 
 def _of_samples(config: Config, dataset: Dataset) -> Reasons:
@@ -153,12 +153,12 @@ BITS = tuple(f"bits_{name}_{split}" for name in ("ode", "bound", "ancestral") fo
 
 
 class Measure(NamedTuple):
-    """How an evaluator is made, and what it finds."""
+    """How an evaluator is made, and the figures that it gives."""
 
     make: Callable[[Config, Means], Evaluator]
-    figures: tuple[str, ...]  # how their names begin; a Frechet distance may also be called `fd`
-    lacks: Callable[[Config, Dataset], Reasons] = lambda *_: {}  # those that are left out
-    # Why a task cannot be measured by it; '' if it can.
+    figures: tuple[str, ...]  # name prefixes; a Frechet distance may also be named `fd`
+    lacks: Callable[[Config, Dataset], Reasons] = lambda *_: {}  # figures that are omitted
+    # Why the evaluator does not apply to a task; '' if it does.
     unfit: Callable[[Config, Task, Dataset], str] = _draws_nothing
 
 
@@ -173,4 +173,4 @@ EVALUATORS = {
         lambda *_: LearnedField(), ("field_error", "basin_agreement"), unfit=_has_many_dimensions
     ),
 }
-"""By the names in `evaluate.metrics`."""
+"""By name in `evaluate.metrics`."""

@@ -1,4 +1,4 @@
-"""What pictures are compared by, from `evaluate.extractor` and `evaluate.weights`."""
+"""The feature extractor selected by `evaluate.extractor` and `evaluate.weights`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,16 +17,19 @@ PACKAGED = tuple(name for name, net in PRETRAINED.items() if net.package)
 
 
 def weights_file(config: Config) -> Path | None:
-    """The file of the weights of the extractor asked for; None for what is trained on the data."""
+    """Weights of the selected extractor; None for one that is trained on the data."""
     name, given = config.evaluate.extractor, config.evaluate.weights
     check_known(name, EXTRACTORS, "evaluate.extractor")
     if name == JUDGE and not config.evaluate.names.judge:
-        raise ConfigError(f"evaluate.extractor={JUDGE!r} needs evaluate.names.judge, its folder")
+        raise ConfigError(
+            f"evaluate.extractor={JUDGE!r} needs evaluate.names.judge, the folder of a run that "
+            "trained one"
+        )
     if name not in PRETRAINED:
         if given:
             raise ConfigError(
-                f"evaluate.weights={given} is of no use to evaluate.extractor={name!r}, which has "
-                f"none of its own; others are {', '.join(PRETRAINED)}"
+                f"evaluate.weights={given} has no effect with evaluate.extractor={name!r}; it is "
+                f"for {', '.join(PRETRAINED)}"
             )
         return None
     net = PRETRAINED[name]
@@ -34,27 +37,27 @@ def weights_file(config: Config) -> Path | None:
 
 
 def statistics_of(config: Config) -> Statistics | None:
-    """Moments of another reference set, if one is asked for.
+    """Moments of another reference set, if one is given.
 
     Raises:
-        DataError: one sentence on what is wrong with the file.
+        DataError: the file is unusable; one sentence says why.
     """
     file = config.evaluate.reference
     return read_statistics(path_of(file)) if file else None
 
 
 def check_extractor(config: Config, dataset: Dataset) -> str:
-    """Why there is no extractor: the data set's own classifier could not learn; '' if there is.
+    """Why there is no extractor (the data set's own classifier could not learn), or ''.
 
     Raises:
-        ConfigError: as for `weights_file`, or the one asked for cannot look at such data.
+        ConfigError: as for `weights_file`, or the extractor does not apply to such data.
     """
     path, name, kind = weights_file(config), config.evaluate.extractor, dataset.kind
     if name in (ENTRIES, JUDGE):
         return ""
     if len(kind.shape) != 3:
         raise ConfigError(
-            f"evaluate.extractor={name!r} looks at images, and {dataset.name} has {kind.words}: "
+            f"evaluate.extractor={name!r} needs images, and {dataset.name} has {kind.words}: "
             f"use evaluate.extractor={ENTRIES!r}, or leave 'distances' out of evaluate.metrics"
         )
     if path is None:
@@ -63,7 +66,7 @@ def check_extractor(config: Config, dataset: Dataset) -> str:
         return why and f"{why}; evaluate.extractor={others} needs none"
     if kind.shape[-1] not in (1, 3):
         raise ConfigError(
-            f"evaluate.extractor={name!r} looks at images of 1 or 3 channels; those of "
+            f"evaluate.extractor={name!r} needs images of 1 or 3 channels; those of "
             f"{dataset.name} have {kind.shape[-1]}"
         )
     return ""
@@ -76,7 +79,7 @@ def make_extractor(
     say: Callable[[str], None],
     judge: Judge | None = None,
 ) -> Extractor | str:
-    """The extractor asked for, or why there is none.
+    """The selected extractor, or why there is none.
 
     Raises:
         ConfigError: as for `check_extractor`.

@@ -1,4 +1,4 @@
-"""The task of denoising: the objective of the Gaussian process, born with its network."""
+"""The denoising task: the objective of the Gaussian process and its network."""
 
 import functools
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from diffusion_jax.types import Array, Key, Params
 
 
 def gaussian(config: Config) -> Callable[[Dataset], Task]:
-    """The task for a data set, with all that can be checked without one checked."""
+    """Checks the config without a data set, and returns the function that makes its task."""
     check_network(config)
     process, objective = make_process(config), config.objective
     schedule = process.schedule

@@ -1,4 +1,4 @@
-"""Guidance of a config: from the denoiser of a network to the one that is sampled."""
+"""Guidance of a config: from a network's denoiser to the one that is sampled from."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ from diffusion_jax.system.arguments import check as check_arguments
 from diffusion_jax.types import Array, Cond, Denoiser, Params
 
 PLUS_PLUS = "plus_plus"
-"""The course of the scale that follows from the steps of DDIM (CFG++)."""
+"""The guidance schedule that depends on DDIM's steps (CFG++)."""
 
 
 def make_guidance(
@@ -26,16 +26,16 @@ def make_guidance(
     worse: Callable[[Params], Denoiser] | None = None,
     look: Callable[[Params, Array], Likeness] | None = None,
 ) -> Guidance:
-    """All guidance of a config: by a worse model or without conditioning first, clipping last.
+    """Composes all guidance of a config, starting with autoguidance or classifier-free guidance.
 
     Args:
-        config: of the run, checked.
-        schedule: of the noise.
-        limit: of the data, for `sample.clip=-1`; None is none.
-        worse: from parameters, `worse` of a request, to the worse model of autoguidance, which
-            then takes the place of classifier-free guidance.
-        look: from parameters, `judge` of a request, and pictures `[B, ...]` to what the judge says
-            of their likeness to `towards`, vectors `[B, E]` of a request.
+        config: checked config of the run.
+        schedule: the noise schedule.
+        limit: largest absolute value of the data, for `sample.clip=-1`; None is no limit.
+        worse: from the parameters `worse` of a request to the worse model of autoguidance, which
+            then replaces classifier-free guidance.
+        look: from the parameters `judge` of a request and images `[B, ...]` to the judge's
+            embeddings, which are compared with the request's `towards` `[B, E]`.
     """
     sample, settings = config.sample, config.sample.guidance
     clipped = limit if sample.clip < 0 else sample.clip
@@ -47,10 +47,10 @@ def make_guidance(
         for name in ("separation", "cohesion", "alignment")
         if birds.size and birds[name]
     }
-    # Without guidance the program is that of no guidance: the scale is not known when it is made.
+    # Whether guidance is compiled is decided here, as the scale is only known at run time.
     weights = [scales.within(weight, low, high, 0.0) for _, weight in sample.compose]
     free = sample.guidance_scale != 1 or settings.schedule == PLUS_PLUS or bool(weights)
-    free = free and not settings.worse  # a preview in training has no worse model
+    free = free and not settings.worse  # previews in training have no worse model
     pull = scales.within(likeness.scale, low, high, 0.0)
 
     def guide(denoise: Denoiser, request: Request, times: Array) -> Denoiser:
@@ -82,7 +82,7 @@ def make_guidance(
 
 
 def check(config: Config) -> None:
-    """Refuses guidance that cannot be."""
+    """Raises a ConfigError for invalid guidance."""
     sample, settings = config.sample, config.sample.guidance
     check_known(settings.schedule, (*scales.SCHEDULES, PLUS_PLUS), "sample.guidance.schedule")
     if len(settings.interval) != 2:
@@ -102,7 +102,7 @@ def check(config: Config) -> None:
     if size := settings.flock.size:
         with keyed("sample.guidance.flock"):
             check_arguments(flock, size=size)
-        for key in ("first_index", "batch_size"):  # no batch cuts a group
+        for key in ("first_index", "batch_size"):  # batches contain whole groups
             if sample[key] % size:
                 raise ConfigError(
                     f"sample.{key}={sample[key]} must be a multiple of "
@@ -127,16 +127,15 @@ def check(config: Config) -> None:
     for key, value in (("negative", sample.negative), ("guidance.worse", settings.worse)):
         if value and not on:
             raise ConfigError(
-                f"sample.{key}={value!r} needs guidance, and is of no use at "
-                "sample.guidance_scale=1, where it is off"
+                f"sample.{key}={value!r} needs guidance, which is off at sample.guidance_scale=1"
             )
     if settings.worse and (sample.negative or sample.compose):
         raise ConfigError(
-            f"sample.guidance.worse={settings.worse!r} takes the place of the unconditional "
-            "model: sample.negative and sample.compose do not go with it"
+            f"sample.guidance.worse={settings.worse!r} replaces the unconditional model: it "
+            "cannot be combined with sample.negative or sample.compose"
         )
     if (on or sample.compose) and not settings.worse and not config.objective.cond_dropout:
         raise ConfigError(
-            f"sample.guidance_scale={sample.guidance_scale} needs a network that was "
-            "trained without conditioning too: objective.cond_dropout > 0"
+            f"sample.guidance_scale={sample.guidance_scale} needs a network trained without "
+            "conditioning too: objective.cond_dropout > 0"
         )

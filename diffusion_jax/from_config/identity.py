@@ -1,4 +1,4 @@
-"""Whose workdir it is: its config and its data, and which of the keys a training depends on."""
+"""Identity of a workdir: its config, its data, and the settings on which training depends."""
 
 import contextlib
 import copy
@@ -26,15 +26,16 @@ FREE = (
     *("data.num_workers", "data.prefetch", "data.stall_seconds", "data.allow_changes"),
     *("train.log_every", "train.heldout_every", "train.sample_every", "train.checkpoint_every"),
     *("train.keep_checkpoints", "train.keep_every", "train.keep_best", "train.max_skipped"),
+    "train.wandb",
     *("ema.snapshot_every", "model.unet.remat", "model.dit.remat", "model.dit.unroll"),
 )
-"""Keys that may change between two commands on one workdir: they do not change the training."""
+"""Settings that may differ between commands on one workdir, as they do not affect training."""
 
 
 def training_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Flat `{"group.key": value}` of all keys that the training depends on.
+    """Flat `{"group.key": value}` of all settings on which training depends.
 
-    It depends on `train.steps` where a learning rate decays to 0 there.
+    These include `train.steps` only if a learning rate decays to 0 there.
     """
     flat = _flat(config)
     unused = ["train.steps"] * (not _decays(flat))
@@ -44,13 +45,13 @@ def training_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _decays(flat: Mapping[str, Any]) -> dict[str, str]:
-    """The keys of learning rates that do not stay as they are, with their values."""
+    """Decay settings that are not constant, with their values."""
     keys = [key for key in flat if re.fullmatch(r"optimizer\.(groups\..+\.)?decay", key)]
     return {key: flat[key] for key in keys if flat[key] != "constant"}
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
-    """Flat `{"group.key": value}`, with lists for tuples."""
+    """Flat `{"group.key": value}`, with tuples as lists."""
     return {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in flatten_dict(config, sep=".").items()
@@ -68,14 +69,14 @@ def read_config(workdir: Path, what: str) -> Config:
 
     Args:
         workdir: folder of the run.
-        what: what asks for it, for the message.
+        what: the setting or flag that refers to it, for the message.
     """
     path = workdir / CONFIG
     if not path.exists():
         raise ConfigError(f"{what}: there is no run in {workdir}")
 
     def frozen(value: Any) -> Any:
-        """Sequences as tuples, as configs have them."""
+        """Sequences as tuples, as in configs."""
         if isinstance(value, dict):
             return {key: frozen(inner) for key, inner in value.items()}
         return tuple(map(frozen, value)) if isinstance(value, list) else value
@@ -88,15 +89,15 @@ def read_config(workdir: Path, what: str) -> Config:
 
 
 class Identity(NamedTuple):
-    """What tells a run from others, beside its config."""
+    """What distinguishes a run from others, besides its config."""
 
     config: str  # `config_hash`
-    data: Record  # that it is trained on
-    changes: list[str]  # of these data, that were allowed
+    data: Record  # data that it is trained on
+    changes: list[str]  # changes of these data that were allowed
 
     @classmethod
     def read(cls, workdir: Path) -> "Identity | None":
-        """That of the run in `workdir`; None for one of before there was any, or a damaged one."""
+        """The identity of the run in `workdir`; None if it is missing (old runs) or damaged."""
 
         def parse(saved: Any) -> Identity:
             return cls(saved["config"], Record.read(saved["data"]), saved["changes"])
@@ -107,7 +108,7 @@ class Identity(NamedTuple):
 def check_workdir(config: Config, workdir: Path) -> None:
     """Refuses a workdir whose run was trained with another config.
 
-    A config that is damaged is written again where it is known to have been this one.
+    A damaged config file is rewritten if the identity shows that it was this config.
     """
     path = workdir / CONFIG
     if not path.exists():
@@ -118,8 +119,8 @@ def check_workdir(config: Config, workdir: Path) -> None:
         identity = Identity.read(workdir)
         if identity is None or identity.config != config_hash(config):
             raise ConfigError(
-                f"{path} is damaged ({error.__cause__}), and whether it was of this config cannot "
-                "be told. If it was, delete that file, and training writes it again"
+                f"{path} is damaged ({error.__cause__}), and it is not known whether it was of "
+                "this config. If it was, delete that file, and training writes it again"
             ) from error
         if is_main():
             print(f"warning: {path} is damaged: written again", file=sys.stderr)
@@ -127,15 +128,15 @@ def check_workdir(config: Config, workdir: Path) -> None:
         return
     asked = training_config(config.to_dict()).keys() | training_config(other).keys()
     mine, theirs = _flat(config.to_dict()), _flat(other)
-    made_since = {key for key in mine.keys() - theirs.keys() if not mine[key]}  # and off
+    made_since = {key for key in mine.keys() - theirs.keys() if not mine[key]}  # new, and off
     keys = [key for key in sorted(asked - made_since) if mine.get(key) != theirs.get(key)]
     if keys == ["train.steps"]:
         decays = ", ".join(f"{key}={value!r}" for key, value in _decays(mine).items())
         raise ConfigError(
-            f"{workdir} belongs to a run of train.steps={theirs['train.steps']}, where its "
-            f"learning rate comes to 0 ({decays}): {config.train.steps} are another training. "
-            "Only with optimizer.decay=constant can a run be made longer; another one, with "
-            f"another --workdir, starts from its parameters by --config.train.init_from={workdir}"
+            f"{workdir} belongs to a run of train.steps={theirs['train.steps']}, at which its "
+            f"learning rate reaches 0 ({decays}): train.steps={config.train.steps} is another "
+            "training. Only with optimizer.decay=constant can a run be made longer; a new one, in "
+            f"another --workdir, can start from its parameters: --config.train.init_from={workdir}"
         )
     if keys:
         differences = ", ".join(f"{k}={mine.get(k)!r} (there: {theirs.get(k)!r})" for k in keys)
@@ -146,11 +147,11 @@ def check_workdir(config: Config, workdir: Path) -> None:
 
 
 def check_data(config: Config, dataset: Dataset, workdir: Path, allowed: bool = False) -> list[str]:
-    """How the data have changed since the run in `workdir` was trained, which is said.
+    """Compares the data with those of the run in `workdir`, prints and returns the changes.
 
     Raises:
-        ConfigError: that is not `allowed` and `data.allow_changes` is not set, or the parameters of
-            the run are not for these data.
+        ConfigError: the changes are not `allowed`, nor by `data.allow_changes`, or the network does
+            not fit these data.
     """
     identity = Identity.read(workdir)
     now = Record.of(dataset)
@@ -161,18 +162,18 @@ def check_data(config: Config, dataset: Dataset, workdir: Path, allowed: bool = 
     said = f"the data of {workdir} are not those that it was trained on: {'; '.join(changes)}"
     if not identity.data.fits(now):
         raise ConfigError(
-            f"{said}. Its network was made for the others: it still draws (--mode sample), and "
-            "these data need another --workdir"
+            f"{said}. Its network was made for the others: --mode sample still works, and these "
+            "data need another --workdir"
         )
     if not (allowed or config.data.allow_changes):
-        raise ConfigError(f"{said}. --config.data.allow_changes=True goes on all the same")
+        raise ConfigError(f"{said}. To continue anyway, set --config.data.allow_changes=True")
     if is_main():
         print(f"warning: {said}", file=sys.stderr)
     return changes
 
 
 def write_config(config: Config, workdir: Path) -> None:
-    """Writes the resolved config, with what it runs on, to `config.json`."""
+    """Writes the resolved config and the software environment to `config.json`."""
     text = json.dumps({"config": config.to_dict(), **environment()}, indent=2)
     write_whole(workdir / CONFIG, (text + "\n").encode())
 
@@ -184,7 +185,7 @@ def write_identity(identity: Identity, workdir: Path) -> None:
 
 
 def folder_and_step(words: str, key: str) -> tuple[str, int]:
-    """The parts of FOLDER@STEP, the value of `key`; without @ the step is -1, the newest."""
+    """Splits FOLDER@STEP, the value of `key`; without @ the step is -1, the newest."""
     folder, _, step = words.partition("@")
     if step and not step.isdecimal():
         raise ConfigError(f"{key}={words!r}: {step!r} is not the step of a checkpoint")
@@ -192,11 +193,11 @@ def folder_and_step(words: str, key: str) -> tuple[str, int]:
 
 
 def resolved(config: Config, workdir: Path) -> Config:
-    """The config with the step in `train.init_from`: as the run in `workdir` has it, or the newest.
+    """The config with the step of `train.init_from`: as in `workdir`, or else the newest.
 
     Raises:
         ConfigError: there is no such run.
-        CheckpointError: it has no sound checkpoint.
+        CheckpointError: it has no undamaged checkpoint.
     """
     words = config.train.init_from
     folder, step = folder_and_step(words, "train.init_from")

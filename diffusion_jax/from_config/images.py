@@ -1,4 +1,4 @@
-"""Pictures that a config names, and those the network is given (`image_condition`)."""
+"""Images that a config names, and image conditioning, selected by `image_condition`."""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,11 +20,11 @@ NAMES = ("none", "low_resolution", "masked")
 
 
 class ImageCondition(NamedTuple):
-    """How pictures become conditioning."""
+    """How images become conditioning."""
 
-    train: Condition | None  # in training; None where the network is given none
-    sample: Condition | None  # later, at the one noise level that `sample.upscale.noise` names
-    none: dict[str, np.ndarray]  # conditioning of one sample, arrays `[1, ...]`, off
+    train: Condition | None  # in training; None without image conditioning
+    sample: Condition | None  # in sampling, at the noise level `sample.upscale.noise`
+    none: dict[str, np.ndarray]  # switched-off conditioning of one sample, arrays `[1, ...]`
 
 
 NOTHING = ImageCondition(None, None, {})
@@ -33,13 +33,13 @@ NOTHING = ImageCondition(None, None, {})
 def make_image_condition(
     config: Config, schedule: Schedule, shape: tuple[int, ...]
 ) -> ImageCondition:
-    """What the network is given of images of a `shape`."""
+    """Image conditioning for images of a `shape`."""
     name, upscale = config.image_condition.name, config.sample.upscale
     check_known(name, NAMES, "image_condition.name")
     if upscale.image and name != "low_resolution":
         raise ConfigError(
-            f"sample.upscale.image={upscale.image!r} needs a network that was trained on pictures "
-            f"of low resolution: image_condition.name is {name!r}, not 'low_resolution'"
+            f"sample.upscale.image={upscale.image!r} needs a network trained for upscaling: "
+            f"image_condition.name is {name!r}, not 'low_resolution'"
         )
     if name == "none":
         return NOTHING

@@ -20,19 +20,19 @@ from diffusion_jax.text import Reader
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "dit": DiT, "mlp": MLP}
 NETWORKS = {"gaussian": tuple(MODELS), "contrastive": ("dual_encoder",)}
-"""Those of each objective."""
+"""Networks allowed for each objective."""
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def check_network(config: Config) -> None:
-    """Raises a ConfigError if there is no such network, or not for the objective."""
+    """Raises a ConfigError if the network is unknown or does not fit the objective."""
     name, objective = config.model.name, config.objective.name
     check_known(name, [one for names in NETWORKS.values() for one in names], "model.name")
     check_known(config.model.dtype, DTYPES, "model.dtype")
     if name not in NETWORKS[objective]:
         raise ConfigError(
-            f"objective.name={objective!r} and model.name={name!r} do not go together: it has "
-            f"{' and '.join(map(repr, NETWORKS[objective]))}"
+            f"objective.name={objective!r} does not support model.name={name!r}: allowed is "
+            f"{' or '.join(map(repr, NETWORKS[objective]))}"
         )
     if "remat" in config.model[name]:
         check_known(config.model[name].remat, REMAT, f"model.{name}.remat")
@@ -41,7 +41,7 @@ def check_network(config: Config) -> None:
 def make_network(
     config: Config, dataset: Dataset, reader: Reader | None, given: ImageCondition
 ) -> nn.Module:
-    """The network of a denoiser of a data set, with what reads texts for it."""
+    """The denoising network for a data set, including a trained text encoder."""
     name, pooled = config.model.name, bool(reader) and config.text.pooled
     make, tower = MODELS[name], make_text_tower(config) if reader else None
     texts = tower or (reader and reader.encoder)
@@ -55,7 +55,7 @@ def make_network(
     known = {field.name for field in dataclasses.fields(make)}  # type: ignore[arg-type]
     for key, value in inputs.items():
         if value and key not in known:
-            raise ConfigError(f"model.name={name!r} has no {key}, which this config asks for")
+            raise ConfigError(f"model.name={name!r} does not support {key}, which is needed")
     network = make(
         **config.model[name],
         **{key: value for key, value in inputs.items() if key in known},
@@ -68,6 +68,6 @@ def make_network(
 def nothing(
     dataset: Dataset, reader: Reader | None, given: ImageCondition = NOTHING
 ) -> dict[str, np.ndarray]:
-    """Conditioning of one item, arrays `[1, ...]`, off: all that a network is given."""
+    """Switched-off conditioning of one item, arrays `[1, ...]`, with all inputs of the network."""
     label = {"label": np.full(1, -1, np.int32)} if dataset.num_classes else {}
     return {**label, **(reader.none if reader else {}), **given.none}

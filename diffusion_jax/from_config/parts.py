@@ -1,4 +1,4 @@
-"""From a config to all of its parts, cheapest checks first."""
+"""From a config to all of its parts, with the cheapest checks first."""
 
 import dataclasses
 import difflib
@@ -34,37 +34,37 @@ TASKS: dict[str, Callable[[ConfigDict], Callable[[Dataset], Task]]] = {
     "gaussian": gaussian,
     "contrastive": contrastive,
 }
-"""By `objective.name`: from a config, checked, to the task for a data set."""
+"""By `objective.name`: from a checked config to the function that makes the task."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Parts:
-    """What a config means."""
+    """All parts that a config describes."""
 
     dataset: Dataset
     task: Task
-    optimizer: optax.GradientTransformation  # with its learning rate schedule inside
-    averages: dict[str, Average]  # of the parameters, by name
+    optimizer: optax.GradientTransformation  # including its learning rate schedule
+    averages: dict[str, Average]  # averages of the parameters, by name
 
     @property
     def generator(self) -> Generator:
-        """From parameters to samples."""
+        """The generator of samples; a ConfigError if the task draws none."""
         if self.task.generator is None:
             raise ConfigError(self.task.draws_nothing)
         return self.task.generator
 
 
 def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | None = None) -> Parts:
-    """Makes every part, cheapest checks first.
+    """Makes all parts, with the cheapest checks first.
 
     Args:
-        config: of the run.
-        dataset: one that is loaded already, or only described.
-        devices: how many the run is for; None: those that are there.
+        config: config of the run.
+        dataset: a data set that is already loaded, or only described.
+        devices: number of devices of the run; None: those of this process's JAX.
 
     Raises:
-        ConfigError: a setting is not possible.
-        DataError: the data is not there, or not as the config says.
+        ConfigError: a setting cannot work.
+        DataError: the data are missing, or not as configured.
     """
     check_ranges(config)
     make_task = lookup(TASKS, config.objective.name, "objective.name")(config)
@@ -75,7 +75,7 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     splits = dataset.splits
     if config.train.keep_best and len(splits["train"]) and not len(splits["heldout"]):
         raise ConfigError(
-            f"train.keep_best: {dataset.name} has no held-out {dataset.kind.noun} to go by"
+            f"train.keep_best needs held-out {dataset.kind.noun}, and {dataset.name} has none"
         )
     task = make_task(dataset)
     check_metrics(config, task, dataset)
@@ -89,7 +89,7 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
 
 
 def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """The optimizer, with those of groups of the parameters, whose settings override its own."""
+    """The optimizer, with those of parameter groups, whose settings override the common ones."""
     common, steps = config.optimizer, config.train.steps
     groups = {}
     for group, own in common.groups.items():
@@ -117,7 +117,7 @@ def _one_optimizer(
         known = [n for n in (*dir(optax), *dir(optax.contrib)) if n.islower() and n[0] != "_"]
         near = ", ".join(difflib.get_close_matches(settings.name, known, 3))
         raise ConfigError(
-            f"{key}.name={settings.name!r} is no optimizer of optax or optax.contrib; close: "
+            f"{key}.name={settings.name!r} is not an optimizer of optax or optax.contrib; similar: "
             f"{near or 'adam, adamw, sgd, lion'}"
         ) from error
     except TypeError as error:
@@ -126,7 +126,7 @@ def _one_optimizer(
 
 
 def make_step(config: ConfigDict, parts: Parts, axis_name: str | None = None) -> TrainStep:
-    """The train step, which takes its means over the mapped axis `axis_name` if there is one."""
+    """The train step, averaging over the mapped axis `axis_name` if given."""
     return make_train_step(
         parts.task.loss,
         parts.optimizer,
@@ -138,7 +138,7 @@ def make_step(config: ConfigDict, parts: Parts, axis_name: str | None = None) ->
 
 
 def make_parallel(config: ConfigDict) -> Parallel:
-    """How the train step runs over the devices that are there."""
+    """How the train step runs on the available devices."""
     settings = config.parallel
     if settings.strategy == "replicated":
         return Replicated()

@@ -1,4 +1,4 @@
-"""Process, training times and error of a config."""
+"""Process, training times and error function of a config."""
 
 import functools
 import operator
@@ -47,7 +47,7 @@ WEIGHTINGS: dict[str, Callable[..., Array] | None] = {
 
 
 def make_process(config: Config) -> Gaussian:
-    """From data to noise."""
+    """The diffusion process."""
     settings = config.objective
     if settings.learned_variance and config.time_sampling.name != "discrete":
         raise ConfigError(
@@ -60,22 +60,22 @@ def make_process(config: Config) -> Gaussian:
 
 
 def make_times(config: Config, schedule: Schedule) -> Times:
-    """Which times are trained on."""
+    """The distribution of training times."""
     settings = config.time_sampling
-    first = [schedule] * (settings.name == "log_normal")  # stated in noise levels
+    first = [schedule] * (settings.name == "log_normal")  # defined by noise levels
     quantile = choose(settings, "time_sampling", QUANTILES, *first)
     law = operator.itemgetter("time_law") if settings.learned else None
     return Times(quantile, config.train.batch_size, law)
 
 
 def make_error(config: Config, process: Gaussian) -> Error:
-    """How the error at a time counts."""
+    """The error function."""
     space, name = config.objective.loss_space, config.objective.weighting
     weighting = lookup(WEIGHTINGS, name, "objective.weighting")
     if space and name != "uniform":
         raise ConfigError(
-            f"objective.loss_space={space!r} goes with objective.weighting='uniform' only: "
-            f"{name!r} is a weight of the error in x_0, the same for all spaces"
+            f"objective.loss_space={space!r} needs objective.weighting='uniform': {name!r} is a "
+            "weight of the error in x_0, the same for all spaces"
         )
     predictions = {**_predictions(config), "": process.prediction}
     predictions[config.objective.prediction] = process.prediction

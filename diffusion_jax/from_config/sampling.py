@@ -29,7 +29,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
         *(sde.dpmpp_sde, sde.dpmpp_sde_multistep, sde.predictor_corrector, cld),
     )
 }
-"""By the names of their functions."""
+"""By function name."""
 GRIDS: dict[str, Callable[..., Array]] = {
     "uniform": time_grids.uniform,
     "quadratic": time_grids.quadratic,
@@ -39,10 +39,10 @@ GRIDS: dict[str, Callable[..., Array]] = {
     "uniform_logsnr": time_grids.uniform_logsnr,
 }
 OF_SCHEDULE = ("karras", "uniform_logsnr")
-"""Grids that are stated in noise levels, and hence given the schedule first."""
+"""Grids that are defined by noise levels, and take the schedule as their first argument."""
 OPTIMISED = "optimised"
-"""The grid that is searched for when there is a trained network."""
-MOST_SIGNAL = 10.0  # over the noise, where sampling starts from noise alone: more would be missed
+"""The grid that is optimised for a trained network."""
+MOST_SIGNAL = 10.0  # largest alpha / sigma of a start from pure noise, which has no signal
 
 
 def make_sampler(config: Config, schedule: Schedule) -> Sampler:
@@ -66,31 +66,31 @@ def make_sampler(config: Config, schedule: Schedule) -> Sampler:
         with_restart = " with sample.restart" * (config.sample.restart.repeats > 0)
         raise ConfigError(
             f"sample.grid={OPTIMISED!r} cannot be searched for sample.sampler={name!r}"
-            f"{with_restart}, which draws noise: there is no exact sample to come near to"
+            f"{with_restart}, which draws noise: there is no exact sample to compare with"
         )
     return sampler
 
 
 def make_grid(config: Config, schedule: Schedule) -> Array:
-    """The sampling grid; for one that is still to be searched for, the uniform one.
+    """The sampling grid; the uniform one in place of a grid that is still to be optimised.
 
-    It has fewer steps than were asked for where float32 does not hold the last levels of noise.
+    It has fewer than the requested steps if the last noise levels are below float32's precision.
     """
     sample = config.sample
     check_known(sample.grid, (*GRIDS, OPTIMISED), "sample.grid")
     entries = getattr(schedule, "num_steps", np.inf)
     if sample.steps > entries:
         raise ConfigError(
-            f"sample.steps={sample.steps} is more than the {entries} of schedule "
-            f"{config.schedule.name!r}"
+            f"sample.steps={sample.steps} must be at most {entries}, the number of steps of "
+            f"schedule {config.schedule.name!r}"
         )
     times = _grid("uniform" if sample.grid == OPTIMISED else sample.grid, sample, schedule)
     prediction = config.objective.prediction
     if prediction in ("eps", "score") and not float(schedule.alpha(jnp.array(sample.t_max))) > 0:
         raise ConfigError(
             f"sample.t_max={sample.t_max}: schedule {config.schedule.name!r} has no signal there, "
-            f"so that x_0 does not follow from prediction {prediction!r}; use sample.t_max=0.999, "
-            "or objective.prediction=v, x0 or velocity"
+            f"so prediction {prediction!r} does not determine x_0; use sample.t_max=0.999, or "
+            "objective.prediction=v, x0 or velocity"
         )
     jumps = sample.restart
     if not jumps.repeats:
@@ -100,7 +100,7 @@ def make_grid(config: Config, schedule: Schedule) -> Array:
 
 
 def grids_to_start_from(config: Config, schedule: Schedule) -> dict[str, Array]:
-    """All grids of `sample.steps` that end as the uniform one, by name."""
+    """All grids of `sample.steps` that end like the uniform one, by name."""
     found = {}
     for name in GRIDS:
         with contextlib.suppress(ConfigError):
@@ -116,16 +116,16 @@ def _grid(name: str, sample: Config, schedule: Schedule) -> Array:
     same = np.flatnonzero(~(np.diff(times) < 0))
     if len(same):
         raise ConfigError(
-            f"sample.grid={name!r} with sample.steps={sample.steps} does not fall at step "
-            f"{same[0] + 1}: from t = {times[same[0]]:.6g} to {times[same[0] + 1]:.6g}; take fewer "
-            "steps, or another grid for this schedule"
+            f"sample.grid={name!r} with sample.steps={sample.steps} must decrease, but at step "
+            f"{same[0] + 1} goes from t = {times[same[0]]:.6g} to {times[same[0] + 1]:.6g}; use "
+            "fewer steps, or another grid for this schedule"
         )
     signal = float(jnp.exp(0.5 * schedule.logsnr(times[0])))
     if signal > MOST_SIGNAL:
         raise ConfigError(
             f"sample.grid={name!r} with sample.steps={sample.steps} and sample.t_max="
-            f"{sample.t_max} starts from noise alone at t = {times[0]:.6g}, where there should be "
-            f"{signal:.2g} times more signal than noise; take more steps, another grid or a "
+            f"{sample.t_max} starts from pure noise at t = {times[0]:.6g}, where the schedule has "
+            f"{signal:.2g} times more signal than noise; use more steps, another grid or a "
             "larger sample.t_max"
         )
     return time_grids.resolved(schedule, times)

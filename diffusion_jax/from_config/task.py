@@ -1,4 +1,4 @@
-"""One kind of training, as the trainer, the plan and the stages of a run see it."""
+"""A task: one kind of training, with what trainer, plan and runs need of it."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -15,24 +15,24 @@ from diffusion_jax.types import Array, Cond, Condition, Key, LossFn, Params
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """A network with its objective, and how it draws."""
+    """A network with its objective and, if it draws samples, its generator."""
 
     init: Callable[[Key], Params]
     apply: Callable[..., Any]  # the network, `(params, *inputs) -> outputs`
-    inputs: tuple[Any, ...]  # of the network for one item, with conditioning that is off
+    inputs: tuple[Any, ...]  # example inputs for one item, with switched-off conditioning
     loss: LossFn
-    heldout_loss: LossFn  # without dropout of any kind, given items as samples are
-    generator: Generator | None = None  # None for networks that draw nothing
-    guide: Callable[..., Guidance] | None = None  # `(worse, look) -> guidance` of it, by models
-    draws_nothing: str = ""  # why that is so, for messages
+    heldout_loss: LossFn  # without dropout of any kind, with conditioning as in sampling
+    generator: Generator | None = None  # None for networks that draw no samples
+    guide: Callable[..., Guidance] | None = None  # `(worse, look) -> guidance` from other models
+    draws_nothing: str = ""  # why there is no generator, for messages
     likeness: Callable[[Params, Array, Cond], Likeness] | None = None  # of items and texts
-    quantile: Quantile | None = None  # of the law of training times, if there are times
-    reader: Reader | None = None  # of texts, if there are any to be read
-    condition: Condition | None = None  # from items to what samples are given of them, if anything
+    quantile: Quantile | None = None  # of the distribution of training times, if there are times
+    reader: Reader | None = None  # reader of texts, if the network has a text input
+    condition: Condition | None = None  # conditioning computed from items in sampling, if any
     frozen: Mapping[str, Params] = dataclasses.field(default_factory=dict)  # not trained, by name
 
     @property
     def cond(self) -> Mapping[str, np.ndarray]:
-        """Conditioning of one item, arrays `[1, ...]`, off: what the network reads."""
+        """Switched-off conditioning of one item, arrays `[1, ...]`: all inputs of the network."""
         cond: Mapping[str, np.ndarray] = self.inputs[-1]
         return cond

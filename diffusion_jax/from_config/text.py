@@ -1,4 +1,4 @@
-"""What reads texts, from the group `text`."""
+"""Text encoders, selected by the group `text`."""
 
 from diffusion_jax.data import Dataset
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, weights_path
@@ -18,15 +18,15 @@ from diffusion_jax.text.encoder import MINILM_FILE, MINILM_PACKAGE
 
 NAMES = ("none", "minilm", "clip", "bytes")
 FROZEN = {"minilm": MINILM_PACKAGE, "clip": ""}
-"""Encoders with published weights, and packages that hold these."""
+"""Encoders with published weights, and the packages that contain them."""
 TOKENISERS = ("tokenizer.json", "vocab.json")
 
 
 def make_text_encoder(config: Config) -> TextEncoder | None:
-    """The frozen encoder that `text.name` asks for; None if it asks for none, or for bytes.
+    """The frozen encoder selected by `text.name`; None for "none" and "bytes".
 
     Raises:
-        ConfigError: there is no such encoder, or no such file, or a setting cannot be.
+        ConfigError: an unknown encoder, a missing file or an invalid setting.
         WeightsError: a file holds other weights, or no tokeniser.
     """
     check_text(config)
@@ -50,7 +50,7 @@ def make_text_encoder(config: Config) -> TextEncoder | None:
 
 
 def make_text_tower(config: Config) -> TextTower | None:
-    """The network over `byte_tokens` that is trained from scratch; None unless asked for."""
+    """The trained encoder over `byte_tokens`; None unless `text.name` is "bytes"."""
     check_text(config)
     text = config.text
     if text.name != "bytes":
@@ -60,16 +60,16 @@ def make_text_tower(config: Config) -> TextTower | None:
 
 
 def make_reader(config: Config, dataset: Dataset) -> Reader | None:
-    """What reads the captions of a data set; None for one without, or where none is asked for.
+    """The reader of a data set's captions; None if it has none, or `text.name` is "none".
 
     Raises:
-        ConfigError: there are no captions to read, or as `make_text_encoder`.
+        ConfigError: there are no captions, or as `make_text_encoder`.
         WeightsError: as `make_text_encoder`.
     """
     check_text(config)
     name = config.text.name
     if name == "none":
-        judged = bool(config.sample.guidance.likeness.judge)  # it reads prompts itself
+        judged = bool(config.sample.guidance.likeness.judge)  # which encodes prompts itself
         for key in ("prompts", "negative", "compose"):
             if config.sample[key] and not (judged and key == "prompts"):
                 given = str(config.sample[key])[:60]
@@ -79,26 +79,26 @@ def make_reader(config: Config, dataset: Dataset) -> Reader | None:
         return None
     if not dataset.captioned:
         raise ConfigError(
-            f"text.name={name!r} reads captions, and data.name={dataset.name!r} has none"
+            f"text.name={name!r} needs captions, and data.name={dataset.name!r} has none"
         )
     return Reader(make_text_encoder(config), config.text.length)
 
 
 def check_text(config: Config) -> None:
-    """Raises a ConfigError if a setting of the group `text` cannot be."""
+    """Raises a ConfigError if a setting of the group `text` is invalid."""
     text = config.text
     check_known(text.name, NAMES, "text.name")
     for key in ("weights", "tokenizer"):
         if text[key] and text.name not in FROZEN:
             raise ConfigError(
-                f"text.{key}={text[key]} is of no use to text.name={text.name!r}, which reads no "
-                f"file; {' and '.join(FROZEN)} do"
+                f"text.{key}={text[key]} has no effect with text.name={text.name!r}; it is for "
+                f"{' and '.join(FROZEN)}"
             )
     longest = {"minilm": Bert.positions, "clip": TextTower.positions}.get(text.name)
     if text.length < 3 or (longest and text.length > longest):
         raise ConfigError(
-            f"text.length={text.length} tokens: text.name={text.name!r} takes 3 (a beginning, one "
-            f"token, an end) {f'to {longest}' if longest else 'or more'}"
+            f"text.length={text.length} must be at least 3 tokens (start, one token, end)"
+            f"{f' and at most {longest}' if longest else ''} for text.name={text.name!r}"
         )
     if text.name in ("clip", "bytes"):
         sizes = text[text.name]

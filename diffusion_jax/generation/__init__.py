@@ -1,1 +1,3 @@
 """From parameters and a seed to samples."""
+
+from diffusion_jax.generation.generator import Generator, Guidance, Request

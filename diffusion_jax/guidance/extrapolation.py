@@ -1,6 +1,6 @@
-"""Guidance away from a worse denoiser: classifier-free, by several prompts, and autoguidance.
+"""Guidance that extrapolates away from a weaker denoiser, and clipping of the result.
 
-And clipping, for where it leads out of the range of the data.
+Classifier-free guidance, composition of several prompts, and autoguidance.
 """
 
 import dataclasses
@@ -19,21 +19,21 @@ from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 @dataclasses.dataclass(frozen=True)
 @checked(parallel="[0, 1]", max_norm="[0, inf)", rescale="[0, 1]")
 class Push:
-    """How far the guided `x_0_hat` goes from the plain one, along which of the differences."""
+    """How differences between denoisers are added to the plain `x_0_hat`."""
 
-    # share that is kept of a difference's part along the plain `x_0_hat`; 1 is all. That part makes
-    # pictures glare (eta of APG, Sadat et al. 2025). Their momentum is not here: a denoiser has no
-    # memory.
+    # share kept of a difference's component along the plain `x_0_hat`; 1 keeps all. That component
+    # oversaturates images (eta of APG, Sadat et al. 2025). APG's momentum is left out, as denoisers
+    # have no memory.
     parallel: float = 1.0
-    # largest norm of a difference, per root of its dimensions (r of APG, in units that do not
-    # depend on the size of the picture); 0 is no limit
+    # largest root mean square of a difference (r of APG, in units that do not depend on the size of
+    # the image); 0 is no limit
     max_norm: float = 0.0
-    # share of the way to the standard deviation of the plain `x_0_hat`, of each sample (phi of Lin
-    # et al. 2024, Eq. 15 and 16, who rescale the network's output); 0 is off
+    # share of the way to the standard deviation of the plain `x_0_hat`, per sample (phi of Lin et
+    # al. 2024, Eq. 15 and 16, who rescale the network's output); 0 is off
     rescale: float = 0.0
 
     def __call__(self, plain: Array, terms: Sequence[tuple[Array, Array]]) -> Array:
-        """`plain` plus each of the `terms`, a weight `[B]` times a difference; all `[B, ...]`."""
+        """`plain` plus the sum of weight `[B]` times difference over `terms`; all `[B, ...]`."""
         axes, x_0 = tuple(range(1, plain.ndim)), plain
         for weight, difference in terms:
             x_0 = x_0 + per_sample(weight, plain) * self._shaped(difference, plain, axes)
@@ -51,7 +51,7 @@ class Push:
         return difference
 
 
-STRAIGHT = Push()  # the whole of the differences
+STRAIGHT = Push()  # plain extrapolation
 
 
 def classifier_free(
@@ -65,20 +65,19 @@ def classifier_free(
     """`x_0 = x_0(none) + scale (x_0(cond) - x_0(none)) + sum_j w_j (x_0(c_j) - x_0(none))`.
 
     Without `others` this is classifier-free guidance, Eq. 6 of Ho & Salimans 2022 with
-    `scale = 1 + w`. The guided quantity is `x_0_hat`: as every prediction type is linear in it at
-    given `x_t`, this is the same guidance for all of them. `others` are composed with it (Liu et
-    al. 2022, Eq. 11): AND with a positive weight, NOT with a negative one; the result is the
-    product law where, given noisy data, the conditions are independent. Scale 1 is off, and then
-    costs nothing, if all weights are 0 too; else all are evaluated by one forward. Scales may be
-    traced, so that another one does not compile again. A learned variance is the conditional one.
+    `scale = 1 + w`. It guides `x_0_hat`, which gives the same result for every prediction type, as
+    each is linear in it at given `x_t`. `others` are composed with it (Liu et al. 2022, Eq. 11):
+    AND with a positive weight, NOT with a negative one; the result is the product distribution if
+    the conditions are independent given noisy data. Scale 1 with all weights 0 is off and costs
+    nothing; otherwise all conditionings are evaluated in one forward pass. Scales may be traced, so
+    that changing them does not recompile. A learned variance is the conditional one.
 
     Args:
-        denoise: of a network that was trained with and without conditioning.
+        denoise: denoiser of a network trained with and without conditioning.
         scale: guidance scale; 1 is off.
-        against: conditioning `[B, ...]` in place of none, from which guidance leads away (a
-            negative prompt).
-        others: more conditionings `[B, ...]`, with their weights; 0 is off.
-        push: what becomes of the differences.
+        against: conditioning `[B, ...]` to guide away from instead of none (a negative prompt).
+        others: further conditionings `[B, ...]` with their weights; weight 0 is off.
+        push: how the differences are added.
     """
     if is_off((scale, 1), *((weight, 0) for _, weight in others)):
         return denoise
@@ -104,10 +103,10 @@ def classifier_free(
 def autoguidance(
     denoise: Denoiser, worse: Denoiser, scale: Scale, push: Push = STRAIGHT
 ) -> Denoiser:
-    """`x_0 = x_0(worse) + scale (x_0 - x_0(worse))`: a bad version of itself (Karras et al. 2024).
+    """`x_0 = x_0(worse) + scale (x_0 - x_0(worse))` (Karras et al. 2024).
 
-    `worse` is a smaller or less trained one of the same task, given the same conditioning. Scale 1
-    is off, and costs nothing.
+    `worse` is a smaller or less trained denoiser of the same task, with the same conditioning.
+    Scale 1 is off and costs nothing.
     """
     if is_off((scale, 1)):
         return denoise
@@ -126,7 +125,7 @@ def autoguidance(
 
 @checked(limit="(0, inf)")
 def clip(denoise: Denoiser, limit: float = 1.0) -> Denoiser:
-    """Clips `x_0_hat` to [-limit, limit] (DDPM's `clip_denoised`); apply it outside of guidance."""
+    """Clips `x_0_hat` to [-limit, limit] (DDPM's `clip_denoised`); apply it after guidance."""
 
     def clipped(x_t: Array, t: Array, cond: Cond) -> Denoised:
         denoised = denoise(x_t, t, cond)
@@ -136,9 +135,9 @@ def clip(denoise: Denoiser, limit: float = 1.0) -> Denoiser:
 
 
 def _forward(denoise: Denoiser, x_t: Array, t: Array, conds: Sequence[Cond]) -> list[Denoised]:
-    """The denoiser under each of the conditionings, by one call.
+    """Evaluates the denoiser under each of the conditionings in one call.
 
-    Those of one sample lie side by side, so that a batch that is split over devices stays split.
+    The copies of one sample are adjacent, so that a batch sharded over devices stays sharded.
     """
     num = len(conds)
 

@@ -1,4 +1,4 @@
-"""Joint denoising: the samples of a group see each other, as the birds of a flock do."""
+"""Joint denoising of groups of samples that repel or attract each other."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def flock(
     cohesion: Scale = 0.0,
     alignment: Scale = 0.0,
 ) -> Denoiser:
-    """Lets every `size` samples in a row attract or repel each other.
+    """Lets the samples of each group of `size` repel or attract each other.
 
     With `k_ij = exp(-|x_i - x_j|^2 / h)`, `h` the squared median of the distances in the group over
     `log size`, and the weights `w_ij = k_ij / sum_{j != i} k_ij` of a sample's neighbours,
@@ -30,25 +30,25 @@ def flock(
         alignment:   eps of i += a alpha_t sum_j w_ij (eps of j - eps of i).
 
     Separation is particle guidance (Corso et al. 2024, Eq. 3 and section 5, with their kernel): the
-    group together then follows the law of its members times `Phi`, and a single one no longer the
-    law of the data. The factor `alpha_t` is ours: where next to no signal is left, a sampler's step
-    multiplies what there is of it many times. Cohesion and alignment are the other two rules of
-    Reynolds (1987): they draw together the pictures, and the directions
-    `d(x_t / alpha_t) / d(sigma_t / alpha_t) = eps` in which they move. Each is off at 0. Where
-    all are the number 0, `denoise` itself is returned, and samples are the same to the bit; where
-    that turns out as the program runs, nothing is computed, and they are within rounding.
+    distribution of a group is that of independent samples times `Phi`, so that a single sample no
+    longer follows the data distribution. The factor `alpha_t` is ours: it prevents sampler steps
+    from amplifying the term where almost no signal is left. Cohesion and alignment are the other
+    two rules of Reynolds (1987): they attract the images, and the directions
+    `d(x_t / alpha_t) / d(sigma_t / alpha_t) = eps` in which they move. Each is off at 0. If all are
+    the number 0, `denoise` itself is returned, and samples are bit-identical; if they are traced
+    and turn out to be 0, nothing is computed, and samples are equal up to rounding.
 
     Args:
         denoise: the denoiser.
-        schedule: of the noise.
-        size: samples of a group; batches are multiples of it. Sample i is the same whatever else is
-            in the batch, but for its group.
-        separation: repels, above 0.
-        cohesion: draws the pictures together.
-        alignment: draws their directions together.
+        schedule: the noise schedule.
+        size: samples per group; the batch size is a multiple of it. A sample depends on its group,
+            not on the rest of the batch.
+        separation: strength of repulsion.
+        cohesion: strength of attraction between images.
+        alignment: strength of attraction between directions.
 
     Raises:
-        ValueError: the group is of fewer than two, or does not divide the batch.
+        ValueError: `size` is below two, or does not divide the batch size.
     """
     if is_off((separation, 0), (cohesion, 0), (alignment, 0)):
         return denoise
@@ -56,7 +56,7 @@ def flock(
     def together(x_t: Array, t: Array, cond: Cond) -> Denoised:
         denoised = denoise(x_t, t, cond)
         if len(x_t) % size:
-            raise ValueError(f"{len(x_t)} samples cannot be cut into groups of {size}")
+            raise ValueError(f"a batch of {len(x_t)} samples must be a multiple of size={size}")
         strengths = [at(scale, t) for scale in (separation, cohesion, alignment)]
 
         def moved() -> Array:

@@ -1,4 +1,4 @@
-"""How strong a guidance is at each time."""
+"""Guidance scales as functions of time."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,8 @@ from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array
 
 Scale = float | Array | Callable[[Array], Array]
-"""A guidance scale, or one for each time: `t [B] -> [B]`. Whatever has a scale costs nothing where
-it is off: the branch of the program is not taken."""
+"""A guidance scale, or one for each time: `t [B] -> [B]`. Guidance costs nothing at times at which
+its scale is off: that branch of the program is not executed."""
 
 
 def at(scale: Scale, t: Array) -> Array:
@@ -20,12 +20,12 @@ def at(scale: Scale, t: Array) -> Array:
 
 
 def is_off(*pairs: tuple[Scale, float]) -> bool:
-    """Whether each scale is a number known by now, and the one at which its guidance is off."""
+    """Whether each scale is a Python number equal to its off value."""
     return all(isinstance(scale, float | int) and scale == off for scale, off in pairs)
 
 
 def limited(change: Array, max_norm: float) -> Array:
-    """`change` `[B, ...]`, of a norm per root of its dimensions up to `max_norm`; 0 is no limit."""
+    """`change` `[B, ...]` with its root mean square limited to `max_norm`; 0 is no limit."""
     if not max_norm:
         return change
     rms = jnp.sqrt(jnp.mean(change**2, range(1, change.ndim), keepdims=True))
@@ -43,7 +43,7 @@ def within(scale: Scale, low: float, high: float, off: float = 1.0) -> Scale:
 
 
 def linear(scale: Array | float) -> Scale:
-    """`1 + 2 (scale - 1) (1 - t)`: from none at the noise to twice, the same on average.
+    """`1 + 2 (scale - 1) (1 - t)`: grows from 1 at pure noise, with mean `scale`.
 
     The linear weights of Wang et al. 2024 ("Analysis of classifier-free guidance weight
     schedulers"), section 3.
@@ -52,25 +52,25 @@ def linear(scale: Array | float) -> Scale:
 
 
 def cosine(scale: Array | float) -> Scale:
-    """`1 + (scale - 1) (1 + cos(pi t))`: as `linear`, along half a cosine (the same source)."""
+    """`1 + (scale - 1) (1 + cos(pi t))`: as `linear`, along half a cosine (same source)."""
     return lambda t: 1 + (scale - 1) * (1 + jnp.cos(jnp.pi * t))
 
 
 @checked(scale="[0, 1]")
 def plus_plus(scale: Array | float, schedule: Schedule, times: Array) -> Scale:
-    """CFG++ (Chung et al. 2025) as a scale: what it asks of the step from `t` to the next time `s`.
+    """CFG++ (Chung et al. 2025), written as a guidance scale for each step from `t` to `s`.
 
-    Its step of DDIM (Alg. 2 there) is `x_s = alpha_s x_0' + sigma_s eps(none)` with the guided
-    `x_0' = x_0(none) + scale (x_0(cond) - x_0(none))`, `scale` in [0, 1]. That is DDIM's own step,
-    whose noise is the guided one, with the larger scale
+    Its DDIM step (Alg. 2 there) is `x_s = alpha_s x_0' + sigma_s eps(none)` with the guided
+    `x_0' = x_0(none) + scale (x_0(cond) - x_0(none))`, `scale` in [0, 1]. That equals the ordinary
+    DDIM step, which uses the guided noise, with the larger scale
 
         scale / (1 - exp((logsnr_t - logsnr_s) / 2)).
 
-    Hence it holds for DDIM without noise, over these `times` `[steps + 1]`, falling.
+    It is therefore valid for DDIM without noise, on these `times` `[steps + 1]`, descending.
     """
 
     def of_step(t: Array) -> Array:
-        # The last of the times that are no earlier than t; rounding is far below their distance.
+        # The last entry that is at least t, with a tolerance far below the spacing for rounding.
         number = jnp.sum(times[:-1] > t[:, None] * (1 + 1e-6), axis=1)
         s = times[1:][jnp.clip(number, 0, len(times) - 2)]
         ratio = schedule.sigma(s) * schedule.alpha(t) / (schedule.alpha(s) * schedule.sigma(t))
@@ -84,4 +84,4 @@ SCHEDULES: dict[str, Callable[[Array | float], Scale]] = {
     "linear": linear,
     "cosine": cosine,
 }
-"""Courses over time, by name."""
+"""Guidance schedules by name."""

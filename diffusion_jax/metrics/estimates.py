@@ -1,19 +1,19 @@
-"""Every metric of samples in the features of an extractor, with its 95% interval.
+"""Metrics of samples in the features of an extractor, with 95% intervals.
 
-What each interval is of, for samples of one model with the labels that were asked for:
+The intervals, for samples of one model with the requested labels, cover:
 
-- `frechet`, `sliced_wasserstein`, `inception_score`: the expected value at this `N`, bias included
-  (of the sliced Wasserstein distance the root of the expected square); `_infinite`: the value at
-  infinitely many samples. `kernel` has no bias, at any `N` it is of the same value.
-- `accuracy`, `precision`, `density`: the same; they are means over samples.
+- `frechet`, `sliced_wasserstein`, `inception_score`: the expected value at this `N`, including bias
+  (for the sliced Wasserstein distance, the root of the expected square); `_infinite`: the value at
+  infinitely many samples. `kernel` is unbiased: its expected value does not depend on `N`.
+- `accuracy`, `precision`, `density`: the expected value; they are means over samples.
 - `recall`, `coverage`: the expected value at these numbers of samples and of reference images, over
   draws of both.
 
-But for the last line the reference images are given: the intervals are what two models measured
-against the same images are compared by, and do not say how far these images are from others.
+In all but the last case the reference images are fixed: the intervals serve to compare models that
+are measured against the same images, not to compare these images with others.
 
-Each is defined, with its interval, from the numbers of samples and of reference images in `LEAST`;
-below them there is None in its place.
+`LEAST` has the numbers of samples and of reference images from which each metric and its interval
+are defined; below them the result is None.
 """
 
 from collections.abc import Callable
@@ -43,38 +43,38 @@ from diffusion_jax.metrics.kernel import kernel_distance, mean_kernel
 from diffusion_jax.metrics.neighbours import balls_around, radii, reached
 from diffusion_jax.metrics.sliced import sliced_wasserstein
 
-MOST = 10_000  # rows of each set that metrics of pairs of rows look at
+MOST = 10_000  # largest number of rows of each set for metrics of pairs of rows
 MANIFOLD_K, DENSITY_K = 3, 5
 """Neighbours of precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem)."""
-ALL = slice(None)  # of all rows
-PER_FEATURE = 4  # samples for each feature from which the bias of the Frechet distance is c / N
+ALL = slice(None)  # all rows
+PER_FEATURE = 4  # samples per feature from which the bias of the Frechet distance is c / N
 LEAST = {
-    **{"frechet": (4, 2), "frechet_infinite": (4, 2)},  # a covariance needs two rows, in halves too
+    **{"frechet": (4, 2), "frechet_infinite": (4, 2)},  # a covariance needs two rows, halves too
     **dict.fromkeys(("accuracy", "inception_score", "inception_score_infinite"), (2, 0)),
     **{"kernel": (2, 2), "sliced_wasserstein": (2, 1)},
-    # A ball reaches to the k-th nearest other row, in each of the groups of `by_groups` too.
+    # Balls reach to the k-th nearest other row, also within each of the groups of `by_groups`.
     **{"precision": (2, MANIFOLD_K + 1), "density": (2, DENSITY_K + 1)},
     "recall": (GROUPS * (MANIFOLD_K + 1), GROUPS),
     "coverage": (GROUPS, GROUPS * (DENSITY_K + 1)),
 }
-"""From how many samples, and how many reference images, each is defined; see `least`."""
+"""Minimum numbers of samples and of reference images of each metric; see `least`."""
 
 Found = dict[str, Estimate | None]
 
 
 class Reference(NamedTuple):
-    """A reference set as the metrics see it, prepared once."""
+    """A reference set, prepared once for all metrics."""
 
     features: np.ndarray  # of at most `MOST` images, float32 `[M, D]`
-    kernel_mean: float  # mean kernel of those, 0 where they are too few
-    manifold: np.ndarray  # their radii for precision `[M]`, 0 where they are too few
-    density: np.ndarray  # their radii for density and coverage `[M]`, likewise
+    kernel_mean: float  # their mean kernel, 0 if there are too few
+    manifold: np.ndarray  # radii for precision `[M]`, 0 if there are too few
+    density: np.ndarray  # radii for density and coverage `[M]`, 0 if there are too few
 
 
 def prepare(features: np.ndarray, labels: np.ndarray | None = None) -> Reference:
-    """A reference set of some images with features `[M, D]`.
+    """Prepares a reference set with features `[M, D]`.
 
-    `labels` `[M]`, where samples are asked for in their proportions.
+    `labels` `[M]` are given if samples have labels in the same proportions.
     """
     num = len(features)
     manifold, density = (
@@ -85,9 +85,9 @@ def prepare(features: np.ndarray, labels: np.ndarray | None = None) -> Reference
 
 
 def some(num: int) -> np.ndarray:
-    """At most `MOST` of the numbers below `num`, at random but always the same, ascending.
+    """At most `MOST` of the numbers below `num`, chosen at random with a fixed seed, ascending.
 
-    Not the first: sets are often ordered by class.
+    Not the first ones, as sets are often ordered by class.
     """
     if num <= MOST:
         return np.arange(num)
@@ -99,7 +99,7 @@ def moment_estimates(
 ) -> Found:
     """`frechet` and `frechet_infinite` of features `[N, D]` with labels `[N]`.
 
-    The reference is None for a single image, which has no covariance.
+    `reference` is None for a single image, which has no covariance.
     """
     if reference is None or not _enough("frechet", len(features)):
         return dict.fromkeys(("frechet", "frechet_infinite"))
@@ -114,9 +114,9 @@ def moment_estimates(
 
 
 def class_estimates(logits: np.ndarray, labels: np.ndarray | None) -> Found:
-    """`inception_score`, its `_infinite` and, where labels were asked for, `accuracy`.
+    """`inception_score`, its `_infinite` and, if there are labels, `accuracy`.
 
-    Of logits `[N, K]` and labels `[N]`.
+    From logits `[N, K]` and labels `[N]`.
     """
     names = ("accuracy",) * (labels is not None) + ("inception_score", "inception_score_infinite")
     if not _enough("inception_score", len(logits)):
@@ -130,9 +130,9 @@ def class_estimates(logits: np.ndarray, labels: np.ndarray | None) -> Found:
 
 
 def set_estimates(features: np.ndarray, labels: np.ndarray | None, reference: Reference) -> Found:
-    """What needs the features of both sets, but for `variety_estimates`.
+    """Metrics of the features of both sets, except `variety_estimates`.
 
-    Of samples `[N, D]`, `N` at most `MOST`.
+    From samples `[N, D]`, `N` at most `MOST`.
     """
     real, num = reference.features, len(features)
 
@@ -157,7 +157,7 @@ def set_estimates(features: np.ndarray, labels: np.ndarray | None, reference: Re
 def variety_estimates(
     features: np.ndarray, labels: np.ndarray | None, reference: Reference
 ) -> Found:
-    """`recall` and `coverage`, of samples as for `set_estimates`."""
+    """`recall` and `coverage`, from samples as for `set_estimates`."""
     real, n = reference.features, len(features)
     sizes = n, len(real)
 
@@ -181,10 +181,10 @@ def variety_estimates(
 
 
 def least(name: str, num_features: int) -> tuple[int, int]:
-    """`LEAST` in so many features.
+    """`LEAST` for a number of features.
 
-    A bias that is not yet `c / N` is not extrapolated to infinity: of fewer samples than
-    `PER_FEATURE` to a feature the result lies far off its interval, and below 0.
+    Extrapolation to infinity needs a bias that is `c / N`: with fewer than `PER_FEATURE` samples
+    per feature the result would be far outside of its interval, and below 0.
     """
     num, num_reference = LEAST[name]
     if name == "frechet_infinite":
@@ -198,24 +198,24 @@ def _enough(name: str, num: int, num_reference: float = np.inf) -> bool:
 
 
 def _where_defined(sizes: tuple[int, int], **estimates: Callable[[], Estimate]) -> Found:
-    """Estimates, None for those that are not defined from so many samples and reference images."""
+    """Estimates, or None where there are too few samples or reference images."""
     return {name: made() if _enough(name, *sizes) else None for name, made in estimates.items()}
 
 
 def _with_limit(
     statistic: Callable[[Any], float], influence: np.ndarray, labels: np.ndarray | None
 ) -> tuple[Estimate, Estimate]:
-    """A statistic of some rows for all of them, and for infinitely many."""
+    """Estimates of a statistic of some rows: for all rows, and for infinitely many."""
     value, variance = statistic(ALL), variance_of_mean(influence, labels)
     limit = without_bias(statistic, value, variance, len(influence), labels)
     return normal(value, variance, len(influence)), limit
 
 
 def _share(hits: np.ndarray, labels: np.ndarray | None) -> Estimate:
-    """Of true values in bool `[N]`."""
+    """The share of true values in bool `[N]`."""
     return share(float(hits.mean()), variance_of_mean(hits, labels), len(hits))
 
 
 def _not_below_zero(estimate: Estimate) -> Estimate:
-    """Of a distance, whose value may be below 0 by rounding."""
+    """A distance, clipped at 0, below which it may be by rounding."""
     return Estimate(*(max(end, 0.0) for end in estimate))

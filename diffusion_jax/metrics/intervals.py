@@ -1,8 +1,8 @@
-"""95% intervals.
+"""95% confidence intervals of metrics.
 
-Every metric here is a number `T` computed from `N` samples, and an interval is one of `E[T]` over
-draws of `N` samples: what the same model gives on average at this `N`, its bias included. The
-reference images are given, not drawn, but for `by_groups`.
+A metric here is a number `T` computed from `N` samples, and its interval is for `E[T]` over draws
+of `N` samples: the mean result of the same model at this `N`, including bias. The reference images
+are fixed, except in `by_groups`.
 """
 
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import t as students_t
 
-Z = 1.959964  # two-sided 95% quantile of the normal law
-T = 2.12  # the same of Student's law with 16 degrees of freedom
-DEALS = 16  # times that `by_groups` deals both sets out, in `GROUPS` groups
+Z = 1.959964  # two-sided 95% quantile of the normal distribution
+T = 2.12  # the same of Student's t distribution with 16 degrees of freedom
+DEALS = 16  # number of random splits of both sets in `by_groups`, into `GROUPS` groups
 GROUPS = 3
-HALVINGS = 8  # times that `without_bias` deals the samples out into halves
+HALVINGS = 8  # number of random splits of the samples into halves in `without_bias`
 
 
 class Estimate(NamedTuple):
@@ -27,10 +27,10 @@ class Estimate(NamedTuple):
 
 
 def too_few(*counts: tuple[str, int, int]) -> str:
-    """Why an estimate is left out: "12 samples are needed, and there are 5"; '' if it is not.
+    """Why an estimate is omitted: "12 samples are needed, and there are 5"; '' if it is not.
 
-    Of `counts` (of what, how many there are, from how many it is defined with its interval), of
-    which the same may be given twice.
+    Each of `counts` is (noun, number available, number needed for the estimate and its interval);
+    duplicates are allowed.
     """
     short = {(what, there): least for what, there, least in sorted(counts) if there < least}
     needs = " and ".join(f"{least:,} {what}" for (what, _), least in short.items())
@@ -39,25 +39,25 @@ def too_few(*counts: tuple[str, int, int]) -> str:
 
 
 def quantile(num: int) -> float:
-    """Two-sided 95% quantile of Student's law where `num` rows, two or more, tell the variance."""
+    """Two-sided 95% quantile of Student's t if a variance is estimated from `num` >= 2 rows."""
     return float(students_t.ppf(0.975, num - 1))
 
 
 def normal(value: float, variance: float, num: int) -> Estimate:
-    """The value -+ 1.96 standard deviations, and more of them where few rows tell the variance."""
+    """The value -+ 1.96 standard deviations, or more if few rows estimate the variance."""
     half = quantile(num) * float(np.sqrt(variance))
     return Estimate(value, value - half, value + half)
 
 
 def variance_of_mean(values: np.ndarray, strata: np.ndarray | None = None) -> float:
-    """Variance of the mean of `values` `[N]` of independent rows.
+    """Variance of the mean of independent `values` `[N]`.
 
-    Of a metric's influence function it is the variance of the metric (the infinitesimal jackknife:
+    For a metric's influence function it is the variance of the metric (the infinitesimal jackknife:
     Efron 1982, chapter 6). It is too large, up to twofold, for a metric whose first derivative
-    vanishes, as a distance does where the samples follow the very law of the reference set.
+    vanishes, as a distance does if the samples follow the distribution of the reference set.
 
-    With `strata`, int `[N]`, the number of rows of each kind was fixed beforehand, as that of each
-    class is: only the variance within kinds counts. Kinds of one row are one kind.
+    `strata`, int `[N]`, are kinds of rows whose numbers were fixed in advance, like those of
+    classes: only the variance within kinds counts. Kinds with one row are pooled.
     """
     kinds = _pooled(len(values), strata)
     total = 0.0
@@ -69,7 +69,7 @@ def variance_of_mean(values: np.ndarray, strata: np.ndarray | None = None) -> fl
 
 
 def mean(values: np.ndarray) -> Estimate:
-    """Of independent values `[N]`."""
+    """The mean of independent values `[N]`."""
     return normal(float(values.mean()), variance_of_mean(values), len(values))
 
 
@@ -79,11 +79,11 @@ def bootstrap(
     repeats: int,
     strata: np.ndarray | None = None,
 ) -> Estimate:
-    """A statistic of the rows of `data` `[N, ...]`, as a mean or a quantile of them is.
+    """A statistic of the rows of `data` `[N, ...]`, such as a mean or a quantile.
 
-    The interval is `normal`, of the variance over `repeats` resamplings. A resample
-    repeats rows: this is not for distances between sets nor for nearest neighbours within one. With
-    `strata`, as for `variance_of_mean`, rows are drawn again within their kind.
+    The interval is `normal`, from the variance over `repeats` resamples. Resamples repeat rows, so
+    this is not suitable for distances between sets or nearest neighbours within one. With `strata`,
+    as for `variance_of_mean`, rows are resampled within their kind.
     """
     rng = np.random.default_rng(0)
     kinds = _pooled(len(data), strata)
@@ -96,20 +96,20 @@ def bootstrap(
 
 
 def wilson(share: float, num: float) -> Estimate:
-    """Wilson's score interval (1927) of a probability, where `share` of `num` trials were hits."""
+    """Wilson's score interval (1927) of a probability, for a `share` of hits in `num` trials."""
     centre = (share + Z**2 / (2 * num)) / (1 + Z**2 / num)
     half = Z / (1 + Z**2 / num) * np.sqrt(share * (1 - share) / num + Z**2 / (4 * num**2))
-    # The share lies within, but for rounding where it is 0 or 1.
+    # The share lies within the interval, except for rounding if it is 0 or 1.
     return Estimate(
         share, float(np.clip(centre - half, 0, share)), float(np.clip(centre + half, share, 1))
     )
 
 
 def share(value: float, variance: float, num: int) -> Estimate:
-    """Wilson's interval of a share that has another variance than independent trials give it.
+    """Wilson's interval of a share whose variance is not that of independent trials.
 
-    It is that of as many independent trials as would have this variance; of `num` where the share
-    is 0 or 1 and no variance was seen.
+    It is that of as many independent trials as would have this variance; of `num` trials if the
+    share is 0 or 1 and the variance 0.
     """
     effective = value * (1 - value) / variance if variance > 0 else 0.0
     return wilson(value, effective or num)
@@ -121,18 +121,17 @@ def by_groups(
     num_reference: int,
     strata: np.ndarray | None = None,
 ) -> float:
-    """Variance of a statistic of both sets over draws of both, where a neighbourhood decides.
+    """Variance of a statistic of both sets over draws of both, for neighbourhood statistics.
 
-    Recall and coverage are no sums over samples, and a resample, in which rows come twice, has
-    other nearest neighbours than a draw. But both sets can be dealt out into groups: they are
-    independent draws, of a third of the size in both sets alike, and the variance of a statistic to
-    which each place contributes by its neighbourhood alone falls as one over the number of rows
-    (Penrose & Yukich 2001). So it is the variance between groups over their number, averaged over
-    several deals. That is known to about a third of itself, as from 16 degrees of freedom, for
-    which it is widened.
+    Recall and coverage are not sums over samples, and resamples, which repeat rows, have other
+    nearest neighbours than draws. But random groups of both sets are independent draws, of a third
+    of the size in both sets, and the variance of a statistic to which each point contributes only
+    through its neighbourhood falls as one over the number of rows (Penrose & Yukich 2001). The
+    result is the variance between groups over their number, averaged over several splits, and
+    widened for its own uncertainty of about a third, as from 16 degrees of freedom.
 
-    The statistic is of the numbers of some of `num` samples and of some of `num_reference`
-    reference images; every group gets its share of each kind of samples (`strata`, as for
+    The statistic takes the numbers of some of `num` samples and of some of `num_reference`
+    reference images; every group has its share of each kind of samples (`strata`, as for
     `variance_of_mean`).
     """
     rng, found = np.random.default_rng(0), []
@@ -152,11 +151,11 @@ def without_bias(
 ) -> Estimate:
     """A statistic with a bias `c / N`, extrapolated to infinitely many samples.
 
-    It is one of the numbers of some samples, and has `value` with a `variance` for all `num`. The
-    line through its value from all samples and its mean over halves of them, over `1 / N`, is read
-    at 0 (Chong & Forsyth 2020, who draw it through 15 sizes; two lie nearest to 0, where the bias
-    is straightest). The interval is that of the value in the limit; the random choice of the
-    halves, each with its share of every kind (`strata`), adds to the variance.
+    The statistic takes the numbers of some samples, and has `value` and `variance` for all `num`.
+    The line through its value for all samples and its mean over halves of them, as a function of
+    `1 / N`, is evaluated at 0 (Chong & Forsyth 2020, who fit 15 sizes; the two here are closest to
+    0, where the bias is most linear). The interval is that of the value in the limit; the random
+    choice of halves, each with its share of every kind (`strata`), adds to the variance.
     """
     rng, means = np.random.default_rng(0), []
     for _ in range(HALVINGS):
@@ -167,9 +166,9 @@ def without_bias(
 
 
 def _pooled(num: int, strata: np.ndarray | None) -> np.ndarray:
-    """The kind of each row, where those that have a kind to themselves are of one.
+    """The kind of each row, where kinds with a single row are pooled.
 
-    A single such row, of which nothing tells a variance, is of the smallest of the other kinds.
+    A single such row, which has no variance, is pooled with the smallest other kind.
     """
     kinds, counts = np.unique(_kinds(num, strata), return_inverse=True, return_counts=True)[1:]
     alone = counts[kinds] == 1
@@ -180,14 +179,14 @@ def _pooled(num: int, strata: np.ndarray | None) -> np.ndarray:
 
 
 def _kinds(num: int, strata: np.ndarray | None) -> np.ndarray:
-    """The kind of each row, one for all without `strata`."""
+    """The kind of each row; a single kind without `strata`."""
     return np.zeros(num, int) if strata is None else strata
 
 
 def _deal(
     num: int, strata: np.ndarray | None, groups: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """The numbers below `num` at random in groups, each with its share of every kind."""
+    """Randomly splits the numbers below `num` into groups, each with its share of every kind."""
     order = rng.permutation(num)
     order = order[np.argsort(_kinds(num, strata)[order], kind="stable")]
     return [order[group::groups] for group in range(groups)]

@@ -1,4 +1,4 @@
-"""Kernel distance (KID): the squared maximum mean discrepancy under a cubic polynomial kernel."""
+"""Kernel distance (KID): squared maximum mean discrepancy with a cubic polynomial kernel."""
 
 import numpy as np
 
@@ -16,9 +16,9 @@ def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def mean_kernel(x: np.ndarray, strata: np.ndarray | None = None) -> float:
-    """The mean of `kernel` over pairs of two different rows of `x` `[N, D]`.
+    """Mean of `kernel` over pairs of different rows of `x` `[N, D]`.
 
-    With `strata`, as for `kernel_distance`, of a law with these proportions of kinds.
+    With `strata`, as for `kernel_distance`, of a distribution with these proportions of kinds.
     """
     members, blocks = _members(len(x), strata), 0.0
     for start in range(0, len(x), CHUNK):
@@ -29,17 +29,17 @@ def mean_kernel(x: np.ndarray, strata: np.ndarray | None = None) -> float:
 
 
 def _members(num: int, strata: np.ndarray | None) -> np.ndarray:
-    """Which kind each row is of, float64 `[N, kinds]`; one kind, where one has a single row."""
+    """One-hot kind of each row, float64 `[N, kinds]`; a single kind if one has a single row."""
     kinds = np.zeros(num, int) if strata is None else np.unique(strata, return_inverse=True)[1]
     members: np.ndarray = np.eye(len(np.unique(kinds)))[kinds]
     return members if members.sum(0).min() > 1 else np.ones((num, 1))
 
 
 def _mean_of_pairs(blocks: np.ndarray, counts: np.ndarray) -> float:
-    """Mean over pairs in which each kind has its share, of sums over pairs of different rows.
+    """Mean over pairs, weighted by the kinds' shares, from sums over pairs of different rows.
 
-    Of `counts` rows fixed beforehand too few pairs are of one kind, which alone would make the mean
-    differ by one over their number.
+    With numbers of rows fixed in advance (`counts`), pairs of one kind are underrepresented, which
+    would change the mean by one over the number of rows.
     """
     squares = np.outer(counts, counts)
     return float((blocks * squares / (squares - np.diag(counts))).sum() / counts.sum() ** 2)
@@ -51,17 +51,16 @@ def kernel_distance(
     reference_mean: float,
     strata: np.ndarray | None = None,
 ) -> tuple[float, float]:
-    """The unbiased estimate of the squared discrepancy from all rows, and its variance.
+    """Unbiased estimate of the squared discrepancy, and its variance.
 
-    Of samples `[N, D]` from a reference set `[M, D]`, whose `mean_kernel` is given. With `g(x)` the
-    mean of the kernel of `x` over the reference set, it is the mean over pairs of two samples of
+    Of samples `[N, D]` from a reference set `[M, D]` with the given `mean_kernel`. With `g(x)` the
+    mean of the kernel of `x` over the reference set, it is the mean over pairs of samples of
     `h(x, y) = k(x, y) - g(x) - g(y)` plus the mean kernel of the reference set (Eq. 4, Binkowski et
-    al. 2018). The variance is that of this U-statistic of the samples, the reference set as given:
-    four times the variance of the rows' means of `h` over `N`, in whose expectation the part of `h`
-    that no row's mean explains is contained twice and counts once.
-
-    With `strata`, int `[N]`, the number of rows of each kind was fixed beforehand: every pair of
-    kinds then counts with its share. None gives the published estimate.
+    al. 2018). The variance is that of this U-statistic for a fixed reference set: four times the
+    variance of the row means of `h` over `N`, minus the variance of the part of `h` that row means
+    do not explain, which its expectation contains twice.
+    With `strata`, int `[N]`, the number of rows of each kind was fixed in advance: every pair of
+    kinds is weighted by its share. None gives the published estimate.
     """
     n, starts = len(features), range(0, len(features), CHUNK)
     to_reference = np.concatenate(
@@ -79,7 +78,7 @@ def kernel_distance(
     counts, blocks = members.sum(0), members.T @ sums
     value = _mean_of_pairs(blocks, counts) + reference_mean
     by_means = variance_of_mean(2 * sums.sum(1) / (n - 1), strata)
-    # What the means over rows and columns, within each pair of kinds, leave of h.
+    # Residual of h after subtracting row and column means within each pair of kinds.
     left = squares - 2 * (sums**2 / counts).sum() + (blocks**2 / np.outer(counts, counts)).sum()
     rest = 2 * max(left, 0.0) / (n * (n - 1)) ** 2
     return value, float(max(by_means - rest, rest))

@@ -1,4 +1,4 @@
-"""Metrics of nearest neighbours: precision and recall, density and coverage, memorisation."""
+"""Nearest-neighbour metrics: precision and recall, density and coverage, memorisation."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ CHUNK = 512
 def nearest_distances(queries: np.ndarray, references: np.ndarray, k: int = 1) -> np.ndarray:
     """Euclidean distance from each query `[N, D]` to its `k`-th nearest reference `[M, D]`: `[N]`.
 
-    A query that is itself among the references counts as its own nearest.
+    A query that is itself a reference is its own nearest.
     """
     nearest = [
         np.partition(squares, k - 1, axis=1)[:, k - 1]
@@ -22,9 +22,9 @@ def nearest_distances(queries: np.ndarray, references: np.ndarray, k: int = 1) -
 
 
 def two_nearest(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distances to the nearest two references, ascending, `[N, 2]`, and their numbers `[N, 2]`.
+    """Distances to the two nearest references, ascending, `[N, 2]`, and their numbers `[N, 2]`.
 
-    Of a single reference the second is as far as infinity.
+    With a single reference the second distance is infinite.
     """
     distances, numbers = [], []
     for squares in _square_distances(queries, references):
@@ -44,13 +44,13 @@ def radii(references: np.ndarray, k: int) -> np.ndarray:
 
 
 def balls_around(queries: np.ndarray, references: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    """In how many balls around references `[M, D]`, of radii `reach` `[M]`, each query lies: `[N]`.
+    """Number of balls around references `[M, D]`, of radii `reach` `[M]`, that contain a query.
 
-    With the references' `radii` the balls estimate their manifold. Precision is the share of
-    samples that lie in any around real images, recall that of real images in any around samples
-    (Eq. 2, Kynkaanniemi et al. 2019). Density is the mean over samples of the number around real
-    images over `k` (Eq. 3, Naeem et al. 2020): 1 for samples of their own law, and not bounded by
-    it.
+    Returns `[N]`. With the references' `radii` the balls estimate their manifold. Precision is the
+    share of samples inside any ball around real images, recall that of real images inside any ball
+    around samples (Eq. 2, Kynkaanniemi et al. 2019). Density is the mean number of balls around
+    real images that contain a sample, over `k` (Eq. 3, Naeem et al. 2020): 1 for samples of the
+    same distribution, but it can be larger.
     """
     limits = reach**2
     inside = [(squares <= limits).sum(1) for squares in _square_distances(queries, references)]
@@ -58,10 +58,10 @@ def balls_around(queries: np.ndarray, references: np.ndarray, reach: np.ndarray)
 
 
 def reached(queries: np.ndarray, references: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    """Which references have a query in their ball of radius `reach`: bool `[M]`.
+    """Which references have a query within their radius `reach`: bool `[M]`.
 
-    Coverage is the mean over real images (Eq. 4, Naeem et al. 2020). For as many samples of the
-    same law it is about `1 - 2^-k`.
+    Coverage is the mean over real images (Eq. 4, Naeem et al. 2020). For equally many samples of
+    the same distribution it is about `1 - 2^-k`.
     """
     return nearest_distances(references, queries) <= reach
 
@@ -69,13 +69,13 @@ def reached(queries: np.ndarray, references: np.ndarray, reach: np.ndarray) -> n
 def memorised(
     distances: np.ndarray, heldout: np.ndarray, quantile: float = 0.05, repeats: int = 200
 ) -> Estimate:
-    """Share of samples nearer to a training image than `quantile` of held-out images are.
+    """Share of samples closer to a training image than the `quantile` of held-out images.
 
-    Of the distances of samples `[N]` and of held-out images `[H]` to their nearest training image.
-    A model that memorises nothing has `quantile`. The interval is of the probability that a sample
-    is nearer than that quantile of the law of held-out images, with these training images given.
-    Its variance is that of independent trials and, from resamplings of the held-out images, of the
-    limit that is estimated from them.
+    From the distances of samples `[N]` and of held-out images `[H]` to their nearest training
+    image. Without memorisation it is `quantile`. The interval is for the probability that a sample
+    is closer than that quantile of the held-out distribution, for fixed training images. Its
+    variance is that of independent trials plus, by resampling held-out images, that of the
+    estimated quantile.
     """
     rng = np.random.default_rng(0)
     ordered = np.sort(distances)
@@ -93,16 +93,16 @@ def memorised(
 def closest_pairs(
     distances: np.ndarray, numbers: np.ndarray, count: int
 ) -> list[tuple[int, int, float]]:
-    """`(sample, training image, distance)` of the `count` samples nearest to one, nearest first.
+    """`(sample, training image, distance)` of the `count` closest samples, closest first.
 
-    Of each sample's distance to its nearest training image, and that image's number, both `[N]`.
+    From each sample's distance to its nearest training image and that image's number, both `[N]`.
     """
     order = np.argsort(distances, kind="stable")[:count]
     return [(int(i), int(numbers[i]), float(distances[i])) for i in order]
 
 
 def _square_distances(queries: np.ndarray, references: np.ndarray) -> Iterator[np.ndarray]:
-    """Squared distances `[CHUNK, M]` of one chunk of queries after the other."""
+    """Squared distances `[CHUNK, M]`, one chunk of queries at a time."""
     references = np.asarray(references, np.float32)
     squares = (references**2).sum(1)
     for start in range(0, len(queries), CHUNK):

@@ -1,16 +1,16 @@
-"""What a few seeds tell: means, differences paired by seed, and how many seeds would tell more."""
+"""Statistics over seeds: means, differences paired by seed, and the number of seeds needed."""
 
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import t as students_t
 
-POWER = 0.8  # chance to resolve a difference, with the number of seeds that is asked for
+POWER = 0.8  # probability of resolving a difference with the recommended number of seeds
 MOST_SEEDS = 10_000
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """`(mean, low, high)` of `[N]` values by Student's t, 95%; of one value the interval is NaN."""
+    """`(mean, low, high)` of `[N]` values by Student's t, 95%; NaN limits for one value."""
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return mean, float("nan"), float("nan")
@@ -22,23 +22,23 @@ class Difference(NamedTuple):
     """A mean difference with its 95% interval."""
 
     mean: float  # of the differences by seed
-    low: float  # end of the interval; NaN with one seed
-    high: float  # the other
-    seeds: int  # how many there are of both
-    # how many would resolve a difference as large as this one, with as much spread between seeds,
-    # with probability `POWER`; 0 where that is not known
+    low: float  # lower limit; NaN for one seed
+    high: float  # upper limit; NaN for one seed
+    seeds: int  # number of seeds that both have
+    # number of seeds that would resolve a difference as large as this one, with the same spread
+    # between seeds, with probability `POWER`; 0 if unknown
     needed: int
 
     @property
     def resolved(self) -> bool:
-        """Whether the interval is on one side of 0."""
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray) -> Difference:
-    """`a - b` for `[N]` values of two settings, of the same seeds in the same order.
+    """`a - b` for `[N]` values of two settings, with the same seeds in the same order.
 
-    What a seed has in common in both, such as its order of data, cancels.
+    Effects of a seed on both, such as its order of data, cancel.
     """
     differences = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     mean, low, high = mean_interval(differences)
@@ -47,7 +47,7 @@ def paired_difference(a: np.ndarray, b: np.ndarray) -> Difference:
 
 
 def _needed(size: float, spread: float) -> int:
-    """Least N with `(t_0.975 + t_POWER) spread / sqrt(N) <= size`, t of N - 1 degrees."""
+    """Smallest N with `(t_0.975 + t_POWER) spread / sqrt(N) <= size`, t with N - 1 degrees."""
     if not size or not spread:
         return 0
     n = np.unique(np.geomspace(2, MOST_SEEDS, 2000).astype(int))

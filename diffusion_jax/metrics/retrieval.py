@@ -1,4 +1,4 @@
-"""How well pictures fit their texts, in a space of both."""
+"""Match of images and texts in a common embedding space."""
 
 import numpy as np
 
@@ -6,13 +6,13 @@ from diffusion_jax.metrics.intervals import Estimate, mean, wilson
 
 TOP = (1, 5)
 LEAST = {**{f"top{k}": k + 1 for k in TOP}, "clip_score": 2}
-"""From how many names each is defined: of no more than `k` names every one is found."""
+"""Minimum number of names of each metric: among at most `k` names every one is in the top `k`."""
 
 
 def ranks(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """How many other texts are at least as near to a picture as its own: int `[N]`.
+    """Number of other texts at least as close to an image as its own: int `[N]`.
 
-    Of unit vectors, both `[N, E]`; text i is that of picture i.
+    From unit vectors, both `[N, E]`; text i belongs to image i.
     """
     products = images @ texts.T
     found: np.ndarray = np.sum(products >= np.diag(products)[:, None], axis=1) - 1
@@ -20,12 +20,12 @@ def ranks(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
 
 
 def text_estimates(images: np.ndarray, texts: np.ndarray) -> dict[str, Estimate | None]:
-    """Retrieval of the text by its picture, among N texts, and the mean product of both.
+    """Retrieval of an image's text among N texts, and the mean cosine of both.
 
-    Of unit vectors `[N, E]`; text i is that of picture i. `top1` and `top5` are shares of pictures
-    whose text is among so many nearest ones (by chance 1 / N and 5 / N), and `clip_score` is the
-    mean cosine (CLIPScore without its factor of 2.5 and its cut at 0, Hessel et al. 2021).
-    Intervals are over pictures; None is of fewer names than `LEAST` says.
+    From unit vectors `[N, E]`; text i belongs to image i. `top1` and `top5` are shares of images
+    whose text is among the 1 or 5 nearest (1 / N and 5 / N by chance), and `clip_score` is the mean
+    cosine (CLIPScore without its factor of 2.5 and its cut at 0, Hessel et al. 2021). Intervals are
+    over images; None for fewer names than `LEAST`.
     """
     num, rank = len(images), ranks(images, texts)
     found = {f"top{k}": wilson(float(np.mean(rank < k)), num) for k in TOP}

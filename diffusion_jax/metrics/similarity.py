@@ -1,14 +1,14 @@
-"""How alike two sets of images are, pair by pair."""
+"""Similarity of two sets of images, pair by pair."""
 
 import numpy as np
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine of the angle between images `[N, ...]` of the same place, each less its mean: `[N]`.
+    """Cosine between pairs of images `[N, ...]`, each minus its mean: `[N]`.
 
-    With samples of two networks from the same noise it says whether they have learned the same law;
-    with each sample's nearest training image, whether that was copied (Kadkhodaie et al. 2024). An
-    image without contrast has 0.
+    For samples of two networks from the same noise it shows whether they have learned the same
+    distribution; for samples and their nearest training images, whether these were copied
+    (Kadkhodaie et al. 2024). It is 0 for images without contrast.
     """
     flat = [np.asarray(x, np.float64).reshape(len(x), -1) for x in (a, b)]
     u, v = (x - x.mean(1, keepdims=True) for x in flat)

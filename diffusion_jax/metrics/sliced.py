@@ -1,4 +1,4 @@
-"""Sliced Wasserstein distance: optimal transport along many lines, where it is sorting."""
+"""Sliced Wasserstein distance: optimal transport along random lines, where it is sorting."""
 
 import numpy as np
 
@@ -8,13 +8,12 @@ def sliced_wasserstein(
 ) -> tuple[float, np.ndarray]:
     """Mean of the squared Wasserstein-2 distances along random lines, and its influence function.
 
-    Of samples `[N, D]` from a given reference set `[M, D]`: a number, which for few samples is too
-    large, and `[N]`, up to a constant. Along a line the distance is that of the quantile functions:
-    `mean (x_i - t_i)^2` plus the variance of what goes to each sample, where `t_i` is the mean of
-    the reference quantiles from `(i - 1) / N` to `i / N` and `x_i` the i-th smallest sample
-    (Bonneel et al. 2015). A sample moves it by the Kantorovich potential, whose derivative is
-    `2 (x - t(x))`. The lines are uniform over directions; the value is of these `projections`, not
-    of all.
+    From samples `[N, D]` and a fixed reference set `[M, D]`: a number, too large for few samples,
+    and `[N]`, up to a constant. Along a line the distance is that of the quantile functions:
+    `mean (x_i - t_i)^2` plus the variance of the reference quantiles assigned to each sample, where
+    `t_i` is the mean of those from `(i - 1) / N` to `i / N` and `x_i` the i-th smallest sample
+    (Bonneel et al. 2015). The influence of a sample is the Kantorovich potential, with derivative
+    `2 (x - t(x))`. The directions are uniform and fixed; the value is for these `projections`.
     """
     n, dim = features.shape
     lines = np.random.default_rng(0).normal(size=(projections, dim))

@@ -1,1 +1,6 @@
-"""Networks: linen modules without any diffusion mathematics."""
+"""Networks: Flax linen modules, independent of diffusion."""
+
+from diffusion_jax.models.applied import Applied
+from diffusion_jax.models.dit import DiT
+from diffusion_jax.models.mlp import MLP
+from diffusion_jax.models.unet import UNet

@@ -1,4 +1,4 @@
-"""A network as functions of its parameters."""
+"""Networks as pure functions of their parameters."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from diffusion_jax.types import Key, Params
 
 
 class Applied:
-    """A network as a function of its parameters.
+    """A linen module as a pure function of its parameters.
 
     Args:
-        network: called with `inputs`, of which the last is the conditioning.
-        inputs: for one item.
+        network: module whose last input is the conditioning.
+        inputs: example inputs for one item.
     """
 
     def __init__(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -25,15 +25,15 @@ class Applied:
         return self._network.init(key, *jax.tree.map(jnp.asarray, self.inputs))["params"]
 
     def __call__(self, params: Params, *inputs: Any) -> Any:
-        """The outputs without dropout."""
+        """The outputs, without dropout."""
         return self._network.apply({"params": params}, *inputs)
 
     def train(self, params: Params, *inputs: Any) -> Any:
-        """The outputs in training; the last input is the key of dropout."""
+        """The outputs in training; the last input is the dropout key."""
         *first, key = inputs
         variables, rngs = {"params": params}, {"dropout": key}
         return self._network.apply(variables, *first, train=True, rngs=rngs)
 
     def heldout(self, params: Params, *inputs: Any) -> Any:
-        """As `train`, without dropout."""
+        """Same arguments as `train`, without dropout."""
         return self(params, *inputs[:-1])

@@ -1,4 +1,4 @@
-"""Multi-head attention: of positions, by the fused kernel where there is one, and within texts."""
+"""Multi-head attention: over positions, with fused kernels, and masked within texts."""
 
 import functools
 import math
@@ -14,10 +14,10 @@ from diffusion_jax.types import Array
 def attention(q: Array, k: Array, v: Array, num_heads: int, lengths: Array | None = None) -> Array:
     """Multi-head attention over positions: q [B, L, C], k and v [B, M, C] -> [B, L, C].
 
-    With `lengths` int32 [B] only the first so many of the M positions, and at least one, are there.
+    With `lengths` int32 [B], only the first `max(lengths, 1)` of the M positions are attended to.
 
-    On a GPU by cuDNN's fused kernel (FlashAttention, Dao et al. 2022) where it takes the arrays and
-    needs no JVP, on a TPU by the library.
+    On a GPU it is cuDNN's fused kernel (FlashAttention, Dao et al. 2022) if that supports the
+    arrays and no JVP is needed; on a TPU it is the library's.
     """
     q, k, v = (a.reshape(*a.shape[:2], num_heads, -1) for a in (q, k, v))
     if lengths is not None:
@@ -25,7 +25,7 @@ def attention(q: Array, k: Array, v: Array, num_heads: int, lengths: Array | Non
     kernel = functools.partial(
         jax.nn.dot_product_attention, key_value_seq_lengths=lengths, implementation="xla"
     )
-    if platform() == "cpu":  # the same, at half the library's time
+    if platform() == "cpu":  # the same result in half the library's time
         logits = jnp.einsum("bqhd,bkhd->bhqk", q / math.sqrt(q.shape[-1]), k)
         if lengths is not None:
             there = jnp.arange(k.shape[1]) < lengths[:, None]
@@ -35,7 +35,7 @@ def attention(q: Array, k: Array, v: Array, num_heads: int, lengths: Array | Non
     elif platform() == "gpu" and fits_cudnn(q):
         if has_cudnn() and not needs_jvp():
             out = kernel(q, k, v, implementation="cudnn")
-        else:  # also of a GPU elsewhere that is planned for: like the kernel, it keeps no weights
+        else:  # also for ahead-of-time GPU programs: like the kernel, it stores no weights
             out = jax.checkpoint(kernel)(q, k, v)
     else:
         out = kernel(q, k, v)
@@ -43,16 +43,16 @@ def attention(q: Array, k: Array, v: Array, num_heads: int, lengths: Array | Non
 
 
 def fits_cudnn(heads: Array) -> bool:
-    """Whether the kernel takes `heads` [B, L, H, D]: half precision, D a multiple of 8 up to 128.
+    """Whether cuDNN supports `heads` [B, L, H, D]: half precision, D a multiple of 8, at most 128.
 
-    From 9.0 on it takes heads of up to 256, which no network here has.
+    Version 9.0 allows up to 256, which no network here uses.
     """
     half = heads.dtype in (jnp.bfloat16, jnp.float16)
     return half and heads.shape[-1] % 8 == 0 and heads.shape[-1] <= 128
 
 
 def has_cudnn() -> bool:
-    """Whether the GPUs of this process run the kernel: NVIDIA's from compute capability 8.0 on."""
+    """Whether this process's GPUs run the kernel: NVIDIA, compute capability 8.0 or later."""
     if jax.default_backend() != "gpu":
         return False
     device = jax.local_devices()[0]
@@ -64,19 +64,19 @@ def has_cudnn() -> bool:
 def masked_attention(q: Array, k: Array, v: Array, num_heads: int, mask: Array) -> Array:
     """Multi-head attention within texts: q, k and v [B, L, C] -> [B, L, C].
 
-    `mask`, bool [B, L, L] or such that broadcasts, is whether a token (row) sees another (column).
-    One that sees none gets finite values that mean nothing.
+    `mask`, bool and broadcastable to [B, L, L]: whether a token (row) attends to another (column).
+    Rows that attend to none get finite values without meaning.
     """
     q, k, v = (a.reshape(*a.shape[:2], num_heads, -1) for a in (q, k, v))
-    # The library's own code: cuDNN's kernel takes no row that sees nothing.
+    # Not cuDNN's kernel, which does not support rows that are fully masked.
     out = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation="xla")
     return out.reshape(*out.shape[:2], -1)
 
 
 def token_mask(tokens: Array, causal: bool) -> Array:
-    """Whether a token sees another, bool [B, L, L], of tokens int32 [B, L], -1 where there is none.
+    """Attention mask, bool [B, L, L], of tokens int32 [B, L], where -1 is padding.
 
-    All see those that are there; if `causal` none that come later.
+    Tokens attend to all that are not padding; if `causal`, not to later ones.
     """
     length = tokens.shape[1]
     mask = jnp.broadcast_to((tokens >= 0)[:, None], (len(tokens), length, length))

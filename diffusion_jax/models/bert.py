@@ -1,4 +1,4 @@
-"""BERT (Devlin et al. 2019) as sentence-transformers use it: MiniLM (Wang et al. 2020).
+"""The BERT encoder (Devlin et al. 2019) of sentence-transformers' MiniLM (Wang et al. 2020).
 
 Modules are named as in the published weights, `all-MiniLM-L6-v2/model.safetensors`.
 """
@@ -17,13 +17,13 @@ norm = partial(LayerNorm, epsilon=1e-12)
 
 
 class BertLayer(nn.Module):
-    """Attention, then an MLP, each residual and normalised afterwards."""
+    """Attention, then an MLP, each with a residual connection and post-normalisation."""
 
     heads: int
 
     @nn.compact
     def __call__(self, x: Array, mask: Array) -> Array:
-        """[B, L, C], and who sees whom [B, L, L] -> [B, L, C]."""
+        """Features x [B, L, C] and attention mask [B, L, L] -> [B, L, C]."""
         c = x.shape[-1]
         q, k, v = (dense(c, name=f"attention.self.{part}")(x) for part in ("query", "key", "value"))
         h = dense(c, name="attention.output.dense")(masked_attention(q, k, v, self.heads, mask))
@@ -33,27 +33,27 @@ class BertLayer(nn.Module):
 
 
 class Bert(nn.Module):
-    """The encoder, frozen; the defaults are MiniLM-L6's."""
+    """The frozen encoder; the defaults are those of MiniLM-L6."""
 
     vocabulary: int = 30522  # number of tokens
-    positions: int = 512  # tokens of the longest text
-    width: int = 384  # of a token
+    positions: int = 512  # largest number of tokens in a text
+    width: int = 384  # token width
     depth: int = 6  # number of layers
-    heads: int = 12  # of the attention
+    heads: int = 12  # attention heads
 
     @nn.compact
     def __call__(self, tokens: Array) -> tuple[Array, Array]:
-        """Tokens int32 [B, L], -1 where there is none, to features [B, L, C] and vectors [B, C].
+        """Tokens int32 [B, L], -1 for padding, to features [B, L, C] and embeddings [B, C].
 
-        Features are 0 where there is no token. A text's vector is their mean over its tokens, of
-        length 1 (sentence-transformers), and 0 if it has none.
+        Features of padding are 0. The embedding is the mean feature of the tokens, normalised to
+        length 1 (sentence-transformers), and 0 for an empty text.
         """
         there = (tokens >= 0)[..., None]
         table = partial(nn.Embed, features=self.width, embedding_init=nn.initializers.normal(0.02))
         x = table(self.vocabulary, name="embeddings.word_embeddings")(jnp.maximum(tokens, 0))
         places = jnp.arange(tokens.shape[1])
         x += table(self.positions, name="embeddings.position_embeddings")(places)
-        first = jnp.zeros((), int)  # of a text without a second one
+        first = jnp.zeros((), int)  # token type of a text without a second one
         x += table(2, name="embeddings.token_type_embeddings")(first)
         x = norm(name="embeddings.LayerNorm")(x)
         mask = token_mask(tokens, causal=False)

@@ -1,4 +1,4 @@
-"""A small convolutional classifier, whose features measure samples."""
+"""A small convolutional classifier, whose features serve to evaluate samples."""
 
 import flax.linen as nn
 import jax
@@ -9,19 +9,19 @@ from diffusion_jax.types import Array
 
 
 class Classifier(nn.Module):
-    """Two stages of two 3x3 convolutions, then a hidden layer: the features."""
+    """Two stages of two 3x3 convolutions, then a hidden layer that gives the features."""
 
     num_classes: int  # number of logits
-    channels: int = 32  # of the first stage; the second has twice as many
+    channels: int = 32  # width of the first stage; the second is twice as wide
     features: int = 64  # width of the hidden layer
-    dropout: float = 0.4  # rate before the logits, half of it after each stage
+    dropout: float = 0.4  # rate before the logits; half of it after each stage
     dtype: Dtype = jnp.float32  # compute dtype
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
         """Images `[B, H, W, C]` in [-1, 1] to logits `[B, num_classes]`, features `[B, features]`.
 
-        Large images are first averaged down to at most 32 pixels a side.
+        Large images are first average-pooled to at most 32 pixels per side.
         """
         while min(x.shape[1:3]) > 32:
             x = nn.avg_pool(x, (2, 2), (2, 2))

@@ -1,6 +1,6 @@
-"""CLIP's text tower (Radford et al. 2021), frozen with published weights or trained from scratch.
+"""CLIP's text encoder (Radford et al. 2021), with published weights or trained from scratch.
 
-Modules are named as in the weights that Hugging Face's `CLIPTextModel` reads, such as
+Modules are named as in Hugging Face's `CLIPTextModel` weights, such as
 `text_encoder/model.safetensors` of Stable Diffusion v1-5 and `model.safetensors` of
 `openai/clip-vit-large-patch14`.
 """
@@ -19,23 +19,23 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
     "gelu": partial(nn.gelu, approximate=False),
 }
-"""OpenAI's networks have the first (Hendrycks & Gimpel 2016), OpenCLIP's the exact one."""
+"""OpenAI's networks use quick_gelu (Hendrycks & Gimpel 2016), OpenCLIP's the exact GELU."""
 
 
 class ClipLayer(nn.Module):
-    """Attention, then an MLP, each residual and normalised before."""
+    """Attention, then an MLP, each with a residual connection and pre-normalisation."""
 
     heads: int
-    depth: int  # layers of the tower, for the initial sizes
+    depth: int  # layers of the encoder, for the initialisation
     activation: str  # a name of `ACTIVATIONS`
     dtype: Dtype
 
     @nn.compact
     def __call__(self, x: Array, mask: Array) -> Array:
-        """[B, L, C], and who sees whom [B, L, L] -> [B, L, C]."""
+        """Features x [B, L, C] and attention mask [B, L, L] -> [B, L, C]."""
         c = x.shape[-1]
         norm = partial(LayerNorm, epsilon=1e-5, dtype=self.dtype)
-        wide, narrow, out = (  # CLIP's own initial weights: its code, `initialize_parameters`
+        wide, narrow, out = (  # CLIP's initialisation: `initialize_parameters` of its code
             partial(dense, kernel_init=nn.initializers.normal(std), dtype=self.dtype)
             for std in ((2 * c) ** -0.5, c**-0.5, (2 * self.depth * c) ** -0.5)
         )
@@ -50,26 +50,28 @@ class TextTower(nn.Module):
     """A transformer over the tokens of a text; the defaults are those of ViT-L/14."""
 
     vocabulary: int = 49408  # number of tokens
-    positions: int = 77  # tokens of the longest text
-    width: int = 768  # of a token
+    positions: int = 77  # largest number of tokens in a text
+    width: int = 768  # token width
     depth: int = 12  # number of layers
-    heads: int = 12  # of the attention; `width` is a multiple of it
-    projection: int = 0  # width of the text's vector after a linear layer; 0 for none, and `width`
-    end: int = 49407  # the token at whose first place the text's vector is read; every text has it
-    causal: bool = True  # whether a token sees only those before it
+    heads: int = 12  # attention heads; divides `width`
+    projection: int = 0  # width of the projected text embedding; 0: no projection, `width`
+    end: int = 49407  # end token; the embedding is read at its first position, so texts need one
+    causal: bool = True  # whether tokens attend only to earlier ones
     activation: str = "quick_gelu"  # of the MLPs, a name of `ACTIVATIONS`
     dtype: Dtype = jnp.float32  # compute dtype; parameters and outputs are float32
 
     @nn.compact
     def __call__(self, tokens: Array) -> tuple[Array, Array]:
-        """Tokens int32 [B, L], L up to `positions`, to features [B, L, width] and texts' vectors.
+        """Tokens int32 [B, L] to features [B, L, width] and text embeddings; L <= `positions`.
 
-        There is no token where it is -1. Published networks have no such place: there `end` fills
-        up the texts. Features are 0 where there is no token, and vectors [B, projection or width]
-        are 0 of a text without tokens. What is not there has no effect on what is.
+        Tokens of -1 are padding, which does not affect the others; published networks pad with
+        `end` instead. Features of padding are 0, and so are the embeddings [B, projection or
+        width] of texts without tokens.
         """
         if tokens.shape[1] > self.positions:
-            raise ValueError(f"{tokens.shape[1]} tokens, for {self.positions} positions")
+            raise ValueError(
+                f"a text of {tokens.shape[1]} tokens is longer than positions={self.positions}"
+            )
         init = nn.initializers.normal
 
         def table(rows: int, std: float, name: str) -> nn.Embed:

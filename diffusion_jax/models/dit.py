@@ -1,4 +1,4 @@
-"""The diffusion transformer, DiT with adaLN-Zero (Peebles & Xie 2023, section 3.2).
+"""DiT, the diffusion transformer with adaLN-Zero (Peebles & Xie 2023, section 3.2).
 
 Published sizes, as (hidden_size, depth, num_heads): S (384, 12, 6), B (768, 12, 12),
 L (1024, 24, 16), XL (1152, 28, 16). The defaults are S/2.
@@ -34,8 +34,8 @@ from diffusion_jax.types import Array, Cond
 class DiTBlock(nn.Module):
     """Self-attention and MLP, each scaled, shifted and gated by the conditioning (Fig. 3).
 
-    Between them, where there is a text, attention to it, which starts at zero (PixArt-alpha, Chen
-    et al. 2024, section 2.3).
+    If there is a text, cross-attention to it in between, initialised to zero (PixArt-alpha, Chen et
+    al. 2024, section 2.3).
     """
 
     num_heads: int
@@ -46,9 +46,9 @@ class DiTBlock(nn.Module):
     def __call__(
         self, x: Array, emb: Array, text: tuple[Array, Array] | None = None
     ) -> tuple[Array, None]:
-        """Tokens x [B, L, D] and conditioning emb [B, D] -> (tokens [B, L, D], nothing to stack).
+        """Tokens x [B, L, D] and conditioning emb [B, D] -> (tokens [B, L, D], None for the scan).
 
-        A text is [B, M, E] with the numbers of its tokens, int32 [B].
+        `text` is [B, M, E] with its numbers of tokens, int32 [B].
 
         The modulation starts at zero, gates included, so that every block starts as the identity.
         """
@@ -72,27 +72,27 @@ class DiTBlock(nn.Module):
 
 
 class DiT(Network):
-    """A transformer over the patches of an image, a latent, or a sample of any number of axes.
+    """A transformer over the patches of an image, a latent, or a sample with any number of axes.
 
-    With `remat` "full" memory grows by one block's input per layer, for a third more computation.
+    With `remat="full"` the memory of a layer is one block input, for a third more computation.
     """
 
-    patch_size: int = 2  # side of a patch, in pixels; all sides of the sample are multiples of it
-    hidden_size: int = 384  # width of a token
+    patch_size: int = 2  # side of a patch in pixels; divides all sides of the sample
+    hidden_size: int = 384  # token width
     depth: int = 12  # number of blocks
-    num_heads: int = 6  # heads of the attention
+    num_heads: int = 6  # attention heads
     mlp_ratio: float = 4.0  # width of the MLPs' hidden layer over `hidden_size`
-    # blocks per iteration of the loop over them. With all of them there is no loop, which compiles
-    # longer and on a CPU trains faster, by a sixth for the size S.
+    # blocks per iteration of the loop over them. Unrolling all removes the loop, which takes longer
+    # to compile and trains faster on a CPU, by a sixth for the size S.
     unroll: int = 1
 
     @nn.compact
     def __call__(self, x_t: Array, t: Array, cond: Cond, train: bool = False) -> Array:
-        """As for `Network`: [B, ..., C] and [B] -> [B, ..., out_channels]; there is no dropout."""
+        """See `Network`: [B, ..., C] and [B] -> [B, ..., out_channels]; there is no dropout."""
         del train
         sizes = x_t.shape[1:-1]
         if not sizes:
-            raise ValueError("model.name='dit' reads images and the like, no vectors: use 'mlp'")
+            raise ValueError("model.name='dit' needs images or the like: use 'mlp' for vectors")
         if any(size % self.patch_size for size in sizes):
             raise ValueError(
                 f"size {'x'.join(map(str, sizes))} cannot be cut into patches of "
@@ -120,7 +120,7 @@ class DiT(Network):
         return unpatchify(x, self.patch_size).astype(jnp.float32)
 
     def _blocks(self) -> Any:
-        """All blocks as one scanned module: parameters [depth, ...], one block to compile."""
+        """All blocks as one scanned module: parameters are [depth, ...], one block is compiled."""
         scanned = nn.scan(
             remat(DiTBlock, self.remat, scanned=True),
             variable_axes={"params": 0},
@@ -132,10 +132,10 @@ class DiT(Network):
         return scanned(self.num_heads, self.mlp_ratio, self.dtype, name="blocks")
 
 
-# What is cheap to compute again is not kept for the backward pass: time and memory are saved.
+# Recomputed in the backward pass: cheap to compute, and storing it costs more time and memory.
 @partial(jax.checkpoint, prevent_cse=False)
 def modulate(x: Array, shift: Array, scale: Array) -> Array:
-    """Layer norm of x [B, L, D], then scaled by `1 + scale` and shifted, both [B, 1, D]."""
+    """Layer norm of x [B, L, D], scaled by `1 + scale` and shifted by `shift`, both [B, 1, D]."""
     h = at_least_float32(x)
     h -= h.mean(-1, keepdims=True)
     h *= lax.rsqrt(jnp.square(h).mean(-1, keepdims=True) + 1e-6)
@@ -144,15 +144,15 @@ def modulate(x: Array, shift: Array, scale: Array) -> Array:
 
 @partial(jax.checkpoint, prevent_cse=False)
 def gelu(x: Array) -> Array:
-    """GELU by its approximation with tanh (Hendrycks & Gimpel 2016, section 2), as in DiT."""
+    """GELU in its tanh approximation (Hendrycks & Gimpel 2016, section 2), as in DiT."""
     return nn.gelu(x, approximate=True)
 
 
 def position_embedding(sizes: Sequence[int], features: int) -> Array:
-    """Fixed sine-cosine embedding of a grid of n axes: float32 [product of sizes, features].
+    """Fixed sine-cosine embedding of a grid with n axes: float32 [product of sizes, features].
 
-    Each axis has `features / n` of the features, the last axis the first of them (the layout of the
-    published weights for images), as sines then cosines of `features / 2n` frequencies.
+    Each axis has `features / n` of the features: sines, then cosines of `features / 2n`
+    frequencies. The last axis comes first, as in the published weights for images.
     """
     count, rest = divmod(features, 2 * len(sizes))
     if rest:

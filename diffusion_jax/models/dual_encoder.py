@@ -1,4 +1,4 @@
-"""A small CLIP: pictures and texts as vectors of one space (Radford et al. 2021)."""
+"""A small CLIP: images and texts as embeddings in a common space (Radford et al. 2021)."""
 
 import math
 from typing import NamedTuple
@@ -10,29 +10,29 @@ from diffusion_jax.models.classifier import Classifier
 from diffusion_jax.models.layers import Dtype, dense
 from diffusion_jax.types import Array, Cond
 
-LARGEST = 100.0  # of the scale, as in CLIP, for stability
+LARGEST = 100.0  # upper limit of the scale, as in CLIP, for stability
 
 
 class Likeness(NamedTuple):
-    """Pictures and texts in one space."""
+    """Embeddings of images and texts, and the scale of their products."""
 
     images: Array  # unit vectors `[B, width]`
-    texts: Array  # unit vectors `[B, width]`; 0 of no text
-    scale: Array  # `[]`, the inverse temperature of their products
+    texts: Array  # unit vectors `[B, width]`; 0 for no text
+    scale: Array  # `[]`, inverse temperature of the products
 
 
 class DualEncoder(nn.Module):
-    """Convolutions over the picture, and a linear map of the text's vector."""
+    """Convolutions over the image, and a linear map of the text embedding."""
 
-    width: int  # of the space
-    channels: int  # of the first stage of the convolutions
-    features: int  # of the layer below the picture's vector
-    dropout: float  # rate, in the picture's part
+    width: int  # width of the common space
+    channels: int  # width of the first convolutional stage
+    features: int  # width of the layer before the image embedding
+    dropout: float  # rate, in the image encoder
     dtype: Dtype = jnp.float32  # compute dtype; outputs are float32
 
     @nn.compact
     def __call__(self, x: Array, cond: Cond, train: bool = False) -> Likeness:
-        """Pictures `[B, H, W, C]` in [-1, 1] and `cond['pooled']` `[B, P]`."""
+        """Images `[B, H, W, C]` in [-1, 1] and `cond['pooled']` `[B, P]`."""
         sizes = self.width, self.channels, self.features
         images, _ = Classifier(*sizes, self.dropout, self.dtype)(x, train)
         project = dense(self.width, dtype=self.dtype, use_bias=False, name="text_projection")
@@ -43,5 +43,5 @@ class DualEncoder(nn.Module):
 
 def _unit(x: Array) -> Array:
     x = x.astype(jnp.float32)
-    # The square root of 0 has no gradient.
+    # The maximum is needed as the square root has no gradient at 0.
     return x / jnp.sqrt(jnp.maximum(jnp.sum(x**2, axis=-1, keepdims=True), 1e-12))

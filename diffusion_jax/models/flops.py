@@ -1,4 +1,4 @@
-"""Counting what a function costs from its jaxpr: operations, memory traffic, memory held."""
+"""Costs of a function from its jaxpr: floating-point operations, memory traffic, peak memory."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -13,10 +13,10 @@ PRODUCTS = ("dot_general", "conv_general_dilated")
 def count_flops(fn: Callable[..., Any], *args: Any) -> int:
     """Floating-point operations of `fn(*args)` in matrix products and convolutions.
 
-    Two for each multiply-add, as in most publications (DiT and EDM2 publish multiply-adds). The
-    body of a scan counts as often as it runs, where XLA's own cost analysis counts it once; of the
-    branches of a `cond` the dearest counts. A `while_loop` without a known length counts once. Of
-    `args` shapes (`jax.ShapeDtypeStruct`) are enough: `fn` is traced, and nothing is computed.
+    A multiply-add counts as two, as in most publications (DiT and EDM2 publish multiply-adds). The
+    body of a scan counts as often as it runs, while XLA's own cost analysis counts it once; of the
+    branches of a `cond` the most expensive counts. A `while_loop` of unknown length counts once.
+    `args` may be shapes (`jax.ShapeDtypeStruct`): `fn` is traced, and nothing is computed.
     """
     return _sum(jax.make_jaxpr(fn)(*args).jaxpr, _flops)
 
@@ -24,20 +24,20 @@ def count_flops(fn: Callable[..., Any], *args: Any) -> int:
 def count_traffic(fn: Callable[..., Any], *args: Any) -> int:
     """Bytes that the matrix products and convolutions of `fn(*args)` read and write.
 
-    Each reads its operands and writes its result once, and all else is fused with one of them: the
-    least that passes through memory if caches keep nothing from one product to the next. Counted
-    where `count_flops` counts.
+    Each reads its operands and writes its result once, and everything else is fused with one of
+    them: the minimum if caches keep nothing from one product to the next. Loops and branches count
+    as in `count_flops`.
     """
     return _sum(jax.make_jaxpr(fn)(*args).jaxpr, _traffic)
 
 
 def count_peak_memory(fn: Callable[..., Any], *args: Any) -> int:
-    """Bytes of the most that `fn(*args)` holds at once, its results and not its arguments.
+    """Peak memory of `fn(*args)` in bytes, including its results but not its arguments.
 
-    From the lifetimes of all values in the order of the jaxpr, into whose calls and loops it looks.
-    A compiler makes some of them never (it fuses) and others more than once (it copies). Of DiT-XL
-    on a TPU it finds 6.0 GB where the compiled program needs 5.9, and with all recomputed 2.9 for
-    4.1: what it misses there is a copy of the parameters in half precision.
+    From the lifetimes of all values in the order of the jaxpr, including nested calls and loops. A
+    compiler avoids some values (it fuses) and duplicates others (it copies). For DiT-XL on a TPU
+    the estimate is 6.0 GB where the compiled program needs 5.9, and with full rematerialisation
+    2.9 for 4.1: the difference is a copy of the parameters in half precision.
     """
     return _peak(jax.make_jaxpr(fn)(*args).jaxpr)
 
@@ -56,14 +56,14 @@ def _peak(jaxpr: core.Jaxpr) -> int:
             if v in last:
                 made += _bytes(v)
                 dying[last[v]] = dying.get(last[v], 0) + _bytes(v)
-        loop = eqn.primitive.name in ("scan", "while")  # its results are apart from its body's
+        loop = eqn.primitive.name in ("scan", "while")  # results are separate from the body's
         peak = max(peak, live + (made + inner if loop else max(made, inner)))
         live += made - dying.get(i, 0)
     return peak
 
 
 def _sum(jaxpr: core.Jaxpr, cost: Callable[[core.JaxprEqn], int]) -> int:
-    """Sum of `cost` over all products and convolutions, as often as they run."""
+    """Sum of `cost` over all products and convolutions, weighted by how often they run."""
     total = 0
     for eqn in jaxpr.eqns:
         name, inner = eqn.primitive.name, [_sum(sub, cost) for sub in _sub_jaxprs(eqn)]
@@ -81,7 +81,7 @@ def _flops(eqn: core.JaxprEqn) -> int:
     if eqn.primitive.name == "dot_general":
         (contract, _), _ = eqn.params["dimension_numbers"]
         return 2 * out * math.prod(_shape(eqn.invars[0])[d] for d in contract)
-    # Each output takes one multiply-add per kernel weight that leads to its channel.
+    # Each output takes one multiply-add per kernel weight of its channel.
     kernel = _shape(eqn.invars[1])
     out_features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
     return 2 * out * math.prod(kernel) // out_features

@@ -1,9 +1,9 @@
-"""InceptionV3 as the FID knows it: the network of 2015-12-05, whose pooled features are compared.
+"""The InceptionV3 of the FID: the network of 2015-12-05 and its pooled features.
 
-Szegedy et al. 2016; Heusel et al. 2017 for its use. Modules are named as in the published weights
-`pt_inception-2015-12-05-6726825d.pth`, which were converted from TensorFlow's graph. Against
-torchvision's Inception its average pools do not count the padding, and the last block's pool takes
-the maximum.
+Szegedy et al. 2016; Heusel et al. 2017 for the FID. Modules are named as in the published weights
+`pt_inception-2015-12-05-6726825d.pth`, which were converted from TensorFlow's graph. Unlike in
+torchvision's Inception, average pools do not count the padding, and the pool of the last block is a
+maximum.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from diffusion_jax.types import Array
 
 Kernel = int | tuple[int, int]
-Layer = tuple[int, Kernel]  # channels and size of the kernel
+Layer = tuple[int, Kernel]  # channels and kernel size
 
 
 class ConvNorm(nn.Module):
@@ -24,7 +24,7 @@ class ConvNorm(nn.Module):
     features: int
     kernel_size: Kernel = 1
     stride: int = 1
-    padding: str = ""  # "": to the same size with stride 1, else none
+    padding: str = ""  # "": same size with stride 1, else no padding
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -39,7 +39,7 @@ class ConvNorm(nn.Module):
 
 
 def branch(x: Array, name: str, *layers: Layer, stride: int = 1) -> Array:
-    """Convolutions in turn, named with their numbers where there are several; the last strides."""
+    """Convolutions in sequence, numbered if there are several; only the last has the stride."""
     for number, (features, kernel) in enumerate(layers, start=1):
         own = f"{name}_{number}" if len(layers) > 1 else name
         x = ConvNorm(features, kernel, stride if number == len(layers) else 1, name=own)(x)
@@ -47,17 +47,17 @@ def branch(x: Array, name: str, *layers: Layer, stride: int = 1) -> Array:
 
 
 def average(x: Array) -> Array:
-    """Mean over 3 x 3 pixels, of those that there are at the border."""
+    """Mean over 3 x 3 pixels; at the border, over those inside the image."""
     return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
 
 
 def halve(x: Array) -> Array:
-    """Maximum over 3 x 3 pixels, every second."""
+    """Maximum over 3 x 3 pixels with stride 2."""
     return nn.max_pool(x, (3, 3), strides=(2, 2))
 
 
 class Mixed(nn.Module):
-    """Branches from one input, their channels side by side: one of the functions below."""
+    """Branches on one input, with their channels concatenated: one of the functions below."""
 
     branches: Callable[[Array], list[Array]]
 
@@ -68,7 +68,7 @@ class Mixed(nn.Module):
 
 
 def mixed_a(x: Array, pool_features: int) -> list[Array]:
-    """1x1, 5x5 and twice 3x3 convolutions, and a pool: 224 + pool_features channels of 35 x 35."""
+    """1x1, 5x5 and two 3x3 convolutions, and a pool: 224 + pool_features channels of 35 x 35."""
     return [
         branch(x, "branch1x1", (64, 1)),
         branch(x, "branch5x5", (48, 1), (64, 5)),
@@ -78,7 +78,7 @@ def mixed_a(x: Array, pool_features: int) -> list[Array]:
 
 
 def mixed_b(x: Array) -> list[Array]:
-    """Halves the size, from 35 to 17 pixels: 480 + C channels."""
+    """Halves the size from 35 to 17 pixels: 480 + C channels."""
     return [
         branch(x, "branch3x3", (384, 3), stride=2),
         branch(x, "branch3x3dbl", (64, 1), (96, 3), (96, 3), stride=2),
@@ -87,7 +87,7 @@ def mixed_b(x: Array) -> list[Array]:
 
 
 def mixed_c(x: Array, c: int) -> list[Array]:
-    """7x7 convolutions, each cut into 1x7 and 7x1, of inner width c: 768 channels of 17 x 17."""
+    """7x7 convolutions, factorised into 1x7 and 7x1, of inner width c: 768 channels of 17 x 17."""
     across, down = (1, 7), (7, 1)
     return [
         branch(x, "branch1x1", (192, 1)),
@@ -98,7 +98,7 @@ def mixed_c(x: Array, c: int) -> list[Array]:
 
 
 def mixed_d(x: Array) -> list[Array]:
-    """Halves the size, from 17 to 8 pixels: 512 + C channels."""
+    """Halves the size from 17 to 8 pixels: 512 + C channels."""
     return [
         branch(x, "branch3x3", (192, 1), (320, 3), stride=2),
         branch(x, "branch7x7x3", (192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3), stride=2),
@@ -107,7 +107,7 @@ def mixed_d(x: Array) -> list[Array]:
 
 
 def mixed_e(x: Array, pool: Callable[[Array], Array]) -> list[Array]:
-    """Convolutions that fork into 1x3 and 3x1, and a pool: 2048 channels of 8 x 8."""
+    """Convolutions that branch into 1x3 and 3x1, and a pool: 2048 channels of 8 x 8."""
 
     def fork(x: Array, name: str) -> list[Array]:
         return [branch(x, f"{name}a", (384, (1, 3))), branch(x, f"{name}b", (384, (3, 1)))]
@@ -121,13 +121,13 @@ def mixed_e(x: Array, pool: Callable[[Array], Array]) -> list[Array]:
 
 
 class InceptionV3(nn.Module):
-    """The network, frozen: 23.9 M parameters."""
+    """The frozen network: 23.9 M parameters."""
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """Images in [-1, 1], [B, 299, 299, 3], to logits [B, 1008] and features [B, 2048].
 
-        The features are the mean of the last block over its pixels ("pool3").
+        The features are the spatial mean of the last block ("pool3").
         """
         x = ConvNorm(32, 3, 2, name="Conv2d_1a_3x3")(x)
         x = ConvNorm(32, 3, padding="VALID", name="Conv2d_2a_3x3")(x)
@@ -141,7 +141,7 @@ class InceptionV3(nn.Module):
             x = Mixed(partial(mixed_c, c=width), name=f"Mixed_6{letter}")(x)
         x = Mixed(mixed_d, name="Mixed_7a")(x)
         x = Mixed(partial(mixed_e, pool=average), name="Mixed_7b")(x)
-        largest = partial(nn.max_pool, window_shape=(3, 3), padding="SAME")  # as TensorFlow's does
+        largest = partial(nn.max_pool, window_shape=(3, 3), padding="SAME")  # as in TensorFlow
         x = Mixed(partial(mixed_e, pool=largest), name="Mixed_7c")(x)
         features = jnp.mean(x, (1, 2))
         return nn.Dense(1008, name="fc")(features), features

@@ -1,4 +1,4 @@
-"""What networks share: their inputs and output, convolution, normalisation."""
+"""Layers shared by networks: input and output interface, convolution, normalisation."""
 
 import functools
 import math
@@ -16,16 +16,16 @@ Dtype = Any
 Initializer = Callable[[Array, Sequence[int], Dtype], Array]
 
 fan_avg_uniform = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
-"""The initializer of every weight of DDPM, and Xavier's, DiT's."""
+"""The initializer of all weights in DDPM; in DiT it is called Xavier."""
 
 zeros = nn.initializers.zeros
 
 LayerNorm = functools.partial(nn.LayerNorm, use_fast_variance=False)
-"""The variance is the mean of squared deviations, which holds far from zero as well."""
+"""Computes the variance from squared deviations, which is accurate for large means too."""
 
 
 def at_least_float32(x: Array) -> Array:
-    """`x` for statistics: half precision becomes float32, float64 stays."""
+    """`x` for computing statistics: half precision becomes float32, float64 stays."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -41,11 +41,11 @@ def sinusoidal_embedding(t: Array, features: int, max_period: float = 1e4) -> Ar
 
 
 class ConditionEmbedding(nn.Module):
-    """One vector per sample for the time and, where there are any, the label and other vectors."""
+    """One embedding per sample of the time and, if given, the label and other vectors."""
 
     features: int
-    frequencies: int  # width of the sinusoidal embedding of the time
-    num_classes: int  # labels run from 0 to `num_classes - 1`; 0 means no label embedding
+    frequencies: int  # width of the sinusoidal time embedding
+    num_classes: int  # labels are 0 to `num_classes - 1`; 0: no label embedding
     vectors: Sequence[str]  # names of float vectors [B, D] in `cond`
     dtype: Dtype
 
@@ -53,8 +53,8 @@ class ConditionEmbedding(nn.Module):
     def __call__(self, t: Array, cond: Cond) -> Array:
         """Times [B], `cond['label']` int32 [B] or missing -> [B, features].
 
-        A label of -1, or none at all, is the unconditional case and has the last row of the table
-        to itself; a vector of zeros, or none at all, has a learned one.
+        A label of -1, or a missing one, is unconditional and has its own row in the table; a
+        missing or all-zero vector is replaced by a learned embedding.
         """
         init = nn.initializers.normal(0.02)
         emb = sinusoidal_embedding(t, self.frequencies).astype(self.dtype)
@@ -77,26 +77,26 @@ class ConditionEmbedding(nn.Module):
 
 
 class Network(nn.Module, kw_only=True):
-    """A network `(x_t, t, cond, train) -> prediction`, for samples of any number of axes.
+    """Base class: `(x_t, t, cond, train) -> prediction`, for samples with any number of axes.
 
-    It is given noisy samples `x_t` [B, ..., C], times `t` [B] as the process tells them
-    (`process.TimeInput`), and `cond` as in `conditioning.py`, of which it reads what its attributes
-    say: `label`, `text`, the `vectors`, `image`. What is off or not there is unconditional. With
-    `train` dropout is on, where there is one; it takes the 'dropout' key. The prediction is float32
+    Inputs are noisy samples `x_t` [B, ..., C], time inputs `t` [B] of the process
+    (`process.TimeInput`), and `cond` as in `conditioning.py`, of which the attributes below select
+    `label`, `text`, the `vectors` and `image`. Missing or switched-off parts are unconditional.
+    `train` enables dropout, which needs the 'dropout' key. The prediction is float32
     [B, ..., out_channels].
     """
 
-    # width of the embedded texts `cond['text']` that attention goes to as well; 0 is no text
+    # width of the token features `cond['text']` for cross-attention; 0: no text
     context_dim: int = 0
     num_classes: int = 0  # classes of `cond['label']`; 0 for none
-    vectors: Sequence[str] = ()  # names of the vectors in `cond` that are read, such as 'pooled'
-    image_channels: int = 0  # of `cond['image']`, of the sample's own axes, beside it; 0 for none
+    vectors: Sequence[str] = ()  # names of the vectors in `cond` to use, such as 'pooled'
+    image_channels: int = 0  # channels of the second input `cond['image']`; 0 for none
     out_channels: int = 3  # channels of the prediction; twice the sample's with a learned variance
-    remat: str = "none"  # what blocks compute again in the backward pass, a name of `remat.REMAT`
+    remat: str = "none"  # rematerialisation of blocks, a name of `remat.REMAT`
     dtype: Dtype = jnp.float32  # compute dtype; parameters and output are float32
 
     def embedding(self, t: Array, cond: Cond, features: int, frequencies: int) -> Array:
-        """What all blocks read of the times and of `cond`: [B, features]."""
+        """Embedding of the times and of `cond` for all blocks: [B, features]."""
         embed = ConditionEmbedding(
             features, frequencies, self.num_classes, self.vectors, self.dtype, name="embedding"
         )
@@ -104,11 +104,11 @@ class Network(nn.Module, kw_only=True):
 
 
 def beside(x_t: Array, cond: Cond, channels: int) -> Array:
-    """Noisy samples [B, ..., C] with `cond['image']` [B, ..., channels] -> [B, ..., C + 1 + ...].
+    """Concatenates x_t [B, ..., C], `cond['image']` [B, ..., channels] and a flag channel.
 
-    `cond['image']` is a signal of the sample's own axes: an image beside images, sound beside
-    sound. The last channel is 1 where there is one, and all of its channels are 0 where there is
-    none, or all of it is 0. With `channels` 0 it is `x_t`.
+    `cond['image']` is a signal with the sample's axes: an image for images, sound for sound. The
+    flag is 1 where it is given; if it is missing or all zeros, its channels and the flag are 0.
+    If `channels` is 0 the result is `x_t`.
     """
     if not channels:
         return x_t
@@ -125,7 +125,7 @@ def dense(
     use_bias: bool = True,
     name: str | None = None,
 ) -> nn.Dense:
-    """A linear layer with the initializer of this package."""
+    """A linear layer with this package's initializer and matrix product."""
     return nn.Dense(
         features,
         use_bias=use_bias,
@@ -137,9 +137,9 @@ def dense(
 
 
 class Conv(nn.Module):
-    """Convolution over `[B, ..., C]` with a kernel of equal sides, padding and a bias.
+    """Convolution over `[B, ..., C]` with a kernel of equal sides, and a bias.
 
-    'SAME' with stride 2 is no pixel on the left and one on the right of an even size.
+    'SAME' with stride 2 pads an even size by one pixel on the right only.
     """
 
     features: int
@@ -151,7 +151,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, H / stride, W / stride, features], for any number of axes."""
+        """[B, H, W, C] -> [B, H / stride, W / stride, features], with any number of axes."""
         shape = (*[self.kernel_size] * (x.ndim - 2), x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", zeros, (self.features,), jnp.float32)
@@ -166,8 +166,8 @@ class Conv(nn.Module):
 class GroupNorm(nn.Module):
     """Group normalisation (Wu & He 2018) with a learned scale and bias per channel.
 
-    32 groups as in DDPM and ADM; in narrow networks fewer, so that a group has four channels
-    or more.
+    32 groups as in DDPM and ADM; fewer in narrow networks, so that a group has at least four
+    channels.
     """
 
     dtype: Dtype = jnp.float32
@@ -182,29 +182,29 @@ class GroupNorm(nn.Module):
         groups = num_groups(c)
 
         def group_mean(x: Array) -> Array:
-            """Mean over the group of each channel, pixels first: [B, ..., C] -> [B, 1, ..., C]."""
+            """Mean over the group of each channel: [B, ..., C] -> [B, 1, ..., C]."""
             mean = x.mean(tuple(range(1, x.ndim - 1))).reshape(-1, groups, c // groups).mean(-1)
             return everywhere(jnp.repeat(mean, c // groups, axis=-1), x)
 
         x = at_least_float32(x)
-        x -= group_mean(x)  # first: the mean of squares would lose the variance of a large mean
-        # One multiply-add per pixel: the variance and the scale meet on [B, C].
+        x -= group_mean(x)  # the mean of squares would lose the variance around a large mean
+        # One multiply-add per pixel: scale and variance are combined on [B, C].
         scale *= lax.rsqrt(group_mean(jnp.square(x)) + self.epsilon)
         return (x * scale + bias).astype(self.dtype)
 
 
 def num_groups(channels: int) -> int:
-    """The largest divisor of `channels` that is at most 32 and leaves four channels a group."""
+    """The largest divisor of `channels`, at most 32, with at least four channels per group."""
     return max(n for n in range(1, max(2, min(32, channels // 4) + 1)) if channels % n == 0)
 
 
 def everywhere(vectors: Array, x: Array) -> Array:
-    """A vector for each sample, to broadcast over the places of x: [B, D] -> [B, 1, ..., D]."""
+    """A vector per sample, broadcastable over the positions of x: [B, D] -> [B, 1, ..., D]."""
     return jnp.expand_dims(vectors, range(1, x.ndim - 1))
 
 
 def upsample(x: Array) -> Array:
-    """Nearest neighbour, twice the size: [B, H, W, C] -> [B, 2H, 2W, C], for any number of axes."""
+    """Nearest neighbour to twice the size: [B, H, W, C] -> [B, 2H, 2W, C], any number of axes."""
     b, *sizes, c = x.shape
     x = jnp.expand_dims(x, range(2, 2 * x.ndim - 3, 2))
     doubled = jnp.broadcast_to(x, (b, *(n for size in sizes for n in (size, 2)), c))
@@ -212,13 +212,13 @@ def upsample(x: Array) -> Array:
 
 
 def downsample(x: Array, p: int = 2) -> Array:
-    """Mean over p x p pixels: [B, H, W, C] -> [B, H / p, W / p, C], for any number of axes."""
+    """Mean over p x p pixels: [B, H, W, C] -> [B, H / p, W / p, C], with any number of axes."""
     pieces = _cut(x, p)
     return pieces.mean(tuple(range(2, pieces.ndim - 1, 2)))
 
 
 def patchify(x: Array, patch_size: int) -> Array:
-    """Patches of p x p pixels become one, on any axes: [B, H, W, C] -> [B, H / p, W / p, p p C]."""
+    """Moves p x p patches to channels, on any axes: [B, H, W, C] -> [B, H / p, W / p, p p C]."""
     x = _cut(x, patch_size)
     last = x.ndim - 1
     x = x.transpose(0, *range(1, last, 2), *range(2, last, 2), last)
@@ -226,7 +226,7 @@ def patchify(x: Array, patch_size: int) -> Array:
 
 
 def unpatchify(x: Array, patch_size: int) -> Array:
-    """Undo `patchify`: [B, H / p, W / p, p p C] -> [B, H, W, C]."""
+    """Inverse of `patchify`: [B, H / p, W / p, p p C] -> [B, H, W, C]."""
     b, *sizes, _ = x.shape
     n = len(sizes)
     x = x.reshape(b, *sizes, *[patch_size] * n, -1)
@@ -235,6 +235,6 @@ def unpatchify(x: Array, patch_size: int) -> Array:
 
 
 def _cut(x: Array, p: int) -> Array:
-    """Each axis in pieces of `p`: [B, H, W, C] -> [B, H / p, p, W / p, p, C]."""
+    """Splits each axis into pieces of `p`: [B, H, W, C] -> [B, H / p, p, W / p, p, C]."""
     b, *sizes, c = x.shape
     return x.reshape(b, *(n for size in sizes for n in (size // p, p)), c)

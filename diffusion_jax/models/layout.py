@@ -1,4 +1,4 @@
-"""How activations lie where the parameters are cut over devices."""
+"""Sharding of activations when parameters are sharded over devices."""
 
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
@@ -13,15 +13,15 @@ _ROWS: ContextVar[Sharding | None] = ContextVar("rows", default=None)
 
 
 def rows_over(sharding: Sharding) -> AbstractContextManager[None]:
-    """What is traced inside works on batches whose samples are cut as `sharding` says."""
+    """Context: functions traced inside work on batches sharded by samples as in `sharding`."""
     return set_while(_ROWS, sharding)
 
 
 def keep_rows(x: Array) -> Array:
-    """`x` [B, ...], whose samples stay where they are; as it is outside of `rows_over`.
+    """Constrains `x` [B, ...] to stay sharded by samples; no effect outside of `rows_over`.
 
-    Where a parameter is cut XLA may either gather it, or cut the features of the activations as it
-    is cut, and gather these. Held between the blocks of a network, they never travel whole.
+    With sharded parameters XLA may gather them, or instead shard the features of the activations
+    and gather those. The constraint between a network's blocks keeps it from gathering activations.
     """
     sharding = _ROWS.get()
     return x if sharding is None else jax.lax.with_sharding_constraint(x, sharding)

@@ -1,4 +1,4 @@
-"""A residual network for points in few dimensions, conditioned as DiT is."""
+"""A residual MLP for points in few dimensions, conditioned as in DiT."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,30 +16,30 @@ from diffusion_jax.models.layers import (
 )
 from diffusion_jax.types import Array, Cond
 
-FREQUENCIES = 6  # of the embedding of a coordinate, geometrically spaced
-HIGHEST = 16.0  # the highest of them, in radians per unit; the lowest is about 1
+FREQUENCIES = 6  # Fourier frequencies per coordinate, geometrically spaced
+HIGHEST = 16.0  # highest frequency, in radians per unit; the lowest is about 1
 
 
 class MLP(nn.Module):
     """Residual blocks over vectors, scaled, shifted and gated by the conditioning (adaLN-Zero).
 
-    Each coordinate enters as itself and as sines and cosines of fixed frequencies, without which a
-    small network learns fine detail slowly (Tancik et al. 2020).
+    Coordinates are extended by sines and cosines of fixed frequencies, without which a small
+    network learns fine detail slowly (Tancik et al. 2020).
     """
 
     features: int = 64  # width of the blocks
     depth: int = 2  # number of blocks
     num_classes: int = 0  # classes of `cond['label']`; 0 for none
-    vectors: Sequence[str] = ()  # names of the vectors in `cond` that are read
+    vectors: Sequence[str] = ()  # names of the vectors in `cond` to use
     out_channels: int = 2  # width of the prediction; twice the input's with a learned variance
     dtype: Dtype = jnp.float32  # compute dtype; parameters and output are float32
 
     @nn.compact
     def __call__(self, x_t: Array, t: Array, cond: Cond, train: bool = False) -> Array:
-        """As for `layers.Network`: points [B, D] and times [B] -> [B, out_channels]; no dropout."""
+        """See `layers.Network`: points [B, D] and times [B] -> [B, out_channels]; no dropout."""
         del train
         if x_t.ndim != 2:
-            raise ValueError(f"model.name='mlp' is for vectors, not samples of {x_t.shape[1:]}")
+            raise ValueError(f"model.name='mlp' needs vectors, not samples of {x_t.shape[1:]}")
         layer = partial(dense, dtype=self.dtype)
         emb = ConditionEmbedding(
             self.features, 128, self.num_classes, self.vectors, self.dtype, name="embedding"

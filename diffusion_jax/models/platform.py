@@ -1,4 +1,4 @@
-"""The platform that a network is traced for, and whether it is differentiated forwards."""
+"""The platform for which a network is traced, and whether forward-mode derivatives are needed."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _FORWARDS: ContextVar[bool] = ContextVar("forwards", default=False)
 
 @contextlib.contextmanager
 def set_while(variable: ContextVar[Value], value: Value) -> Iterator[None]:
-    """Gives a variable a value for what is traced inside."""
+    """Sets a variable for everything traced inside."""
     token = variable.set(value)
     try:
         yield
@@ -24,28 +24,28 @@ def set_while(variable: ContextVar[Value], value: Value) -> Iterator[None]:
 
 
 def platform() -> str:
-    """The platform, "cpu", "gpu" or "tpu"; asked once, when a function is traced."""
+    """The target platform, "cpu", "gpu" or "tpu"; read when a function is traced."""
     return _PLATFORM.get() or jax.default_backend()
 
 
 def computing_on(name: str) -> AbstractContextManager[None]:
-    """What is traced inside is meant for the platform `name`, whatever this process computes on.
+    """Context: functions traced inside are for the platform `name`, whatever this process uses.
 
-    For programs that are compiled ahead of time for devices that are elsewhere. A function that
-    `jax.jit` has traced before is not traced again for another platform: make it anew inside.
+    For compiling programs ahead of time for other devices. `jax.jit` does not retrace a function
+    for another platform: create it anew inside.
     """
     return set_while(_PLATFORM, name)
 
 
 def needs_jvp() -> bool:
-    """Whether only kernels that have a JVP may be used; asked when a function is traced."""
+    """Whether kernels must support JVPs; read when a function is traced."""
     return _FORWARDS.get()
 
 
 def differentiated_forwards() -> AbstractContextManager[None]:
-    """What is traced inside may be differentiated forwards, by `jax.jvp`, on every platform.
+    """Context: functions traced inside may be differentiated by `jax.jvp`, on every platform.
 
-    Kernels that only have a gradient, such as cuDNN's attention, are not used there. As with
-    `computing_on`, a function that `jax.jit` has traced before is to be made anew inside.
+    Kernels that only have a gradient, such as cuDNN's attention, are not used. As with
+    `computing_on`, jitted functions must be created anew inside.
     """
     return set_while(_FORWARDS, True)

@@ -1,7 +1,7 @@
-"""Convolution and matrix product, by algorithms whose gradients are fast on the platform.
+"""Convolution and matrix product with gradients that are fast on a CPU.
 
-On a CPU XLA's gradients of kernels take several times as long as the forward pass; the algorithms
-for it are the same functions as the plain ones, and everywhere else these are taken.
+On a CPU XLA's gradients with respect to kernels take several times as long as the forward pass.
+The algorithms for the CPU compute the same functions; other platforms use the plain ones.
 """
 
 import functools
@@ -35,9 +35,9 @@ def conv(x: Array, kernel: Array, stride: int = 1, padding: Padding = "SAME") ->
 def plain_conv(
     x: Array, kernel: Array, stride: int = 1, padding: Padding = "SAME", layout: str = "IO"
 ) -> Array:
-    """`conv` by the library.
+    """`conv` by `lax.conv_general_dilated`.
 
-    `layout` is that of the kernel's channels: with "OI" it is given as [K, K, D, C].
+    `layout` is the order of the kernel's channels: with "OI" it is [K, K, D, C].
     """
     axes = string.ascii_lowercase[: x.ndim - 2]
     return lax.conv_general_dilated(
@@ -50,10 +50,10 @@ def plain_conv(
 
 
 def with_derivatives(product: Product, along_x: Product, along_kernel: Product) -> Product:
-    """`product` of x and a kernel, its derivatives in their directions by two other functions.
+    """`product` of x and a kernel, with its two partial derivatives computed by other functions.
 
-    The three are the same function, and linear in both; it is the transposes of the others that
-    make the gradients. Forward mode, `vmap` and higher derivatives work as they always do.
+    All three are the same bilinear function; gradients use the transposes of the other two. Forward
+    mode, `vmap` and higher derivatives work as usual.
     """
 
     @jax.custom_jvp
@@ -70,10 +70,10 @@ def with_derivatives(product: Product, along_x: Product, along_kernel: Product) 
 
 
 def _matmul_by_chunks(x: Array, kernel: Array, positions: int = 2048) -> Array:
-    """`x @ kernel` as a batch of products of some `positions` rows with the same kernel.
+    """`x @ kernel` as a batch of products of about `positions` rows with the same kernel.
 
-    The transpose with respect to `kernel` is `[D, P] @ [P, C]` for each chunk, in cache, and then
-    a sum. The barrier keeps XLA from folding the transpose to `[C, D]` into the product.
+    Its transpose with respect to `kernel` is `[D, P] @ [P, C]` per chunk, in cache, and a sum. The
+    barrier keeps XLA from folding the transpose to `[C, D]` into the product.
     """
     rows = x.size // x.shape[-1]
     size = math.gcd(rows, positions)
@@ -84,13 +84,13 @@ def _matmul_by_chunks(x: Array, kernel: Array, positions: int = 2048) -> Array:
     return y.reshape(*x.shape[:-1], -1)
 
 
-@jax.checkpoint  # keeps `x` alone for the backward pass, not its transposed copy
+@jax.checkpoint  # stores `x` alone for the backward pass, not its transposed copy
 def conv_by_matmul(x: Array, kernel: Array, positions: int = 2048) -> Array:
-    """`plain_conv` as one matrix product for all K^2 weights, each then shifted to its place.
+    """`plain_conv` as one matrix product for all K^2 weights, whose results are shifted and summed.
 
-    The transpose with respect to `kernel` is one product `[C, P] @ [P, K K D]`, which is fast where
-    both operands are contiguous along rows (so `x` is transposed here, and held so by the barrier)
-    and lie in cache (so the batch is cut into chunks of some `positions` pixels).
+    Its transpose with respect to `kernel` is one product `[C, P] @ [P, K K D]`, which is fast if
+    both operands are contiguous along rows (`x` is transposed here, and a barrier keeps it so) and
+    fit in cache (the batch is cut into chunks of about `positions` pixels).
     """
     b, *sizes, c = x.shape
     *window, _, features = kernel.shape
@@ -103,7 +103,7 @@ def conv_by_matmul(x: Array, kernel: Array, positions: int = 2048) -> Array:
         z = lax.dot_general(columns, weights, (((0,), (0,)), ((), ())))
         z = z.reshape(chunk, *sizes, math.prod(window) * features)
         y = jnp.zeros((chunk, *sizes, features), x.dtype)
-        # Split and not sliced: its transpose is one concatenation.
+        # Split, not slices: its transpose is a single concatenation.
         parts = lax.split(z, [features] * math.prod(window), axis=z.ndim - 1)
         for place, part in zip(np.ndindex(*window), parts, strict=True):
             shift = [(k // 2 - i, i - k // 2, 0) for k, i in zip(window, place, strict=True)]
@@ -115,10 +115,10 @@ def conv_by_matmul(x: Array, kernel: Array, positions: int = 2048) -> Array:
 
 
 def conv_for_cpu(x: Array, kernel: Array, stride: int = 1, padding: Padding = "SAME") -> Array:
-    """`plain_conv`, with gradients that are fast on a CPU.
+    """`plain_conv` with gradients that are fast on a CPU.
 
-    In a loop XLA is fast only with kernels in the layout HWIO, to which the transpose with respect
-    to `x` comes from HWOI.
+    Inside loops XLA is fast only for kernels in HWIO layout, which the transpose with respect to
+    `x` needs as HWOI.
     """
     product = functools.partial(plain_conv, stride=stride, padding=padding)
     large = stride == 1 and padding == "SAME" and x.size * kernel.shape[-1] > 2**23

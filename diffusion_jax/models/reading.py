@@ -1,4 +1,4 @@
-"""A network with the part that reads its texts, trained together."""
+"""A network trained together with its text encoder."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from diffusion_jax.models.clip import TextTower
 
 
 class Reading(nn.Module):
-    """`network`, given what `tower` makes of `cond['tokens']`."""
+    """`network` with the outputs of the text encoder `tower` for `cond['tokens']`."""
 
-    tower: TextTower  # from tokens int32 [B, L], -1 where there is none, to features and vectors
-    network: nn.Module  # its last input is `cond`, of which it reads these as `text` and `pooled`
+    tower: TextTower  # from tokens int32 [B, L], -1 for padding, to features and embeddings
+    network: nn.Module  # its last input is `cond`, which receives these as `text` and `pooled`
 
     @nn.compact
     def __call__(self, *inputs: Any, train: bool = False) -> Any:
-        """As `network`; without tokens there is no text."""
+        """Same as `network`; without tokens there is no text."""
         *first, cond = inputs
         rest = {name: value for name, value in cond.items() if name != "tokens"}
         if "tokens" in cond:

@@ -1,4 +1,4 @@
-"""What a network keeps for its backward pass, by name, and what it computes again."""
+"""Rematerialisation: which activations are recomputed in the backward pass, by name."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,20 +13,20 @@ REMAT: dict[str, Callable[..., Any] | None] = {
     "dots_saveable": _POLICIES.dots_saveable,
     "dots_with_no_batch_dims_saveable": _POLICIES.dots_with_no_batch_dims_saveable,
 }
-"""From keeping all to keeping nothing but the inputs of each block: "none", then
-"dots_saveable" (results of matrix products and convolutions are kept),
-"dots_with_no_batch_dims_saveable" (of products with parameters: attention and convolutions are
-computed again), "full". All but the first and the last have JAX's own names."""
+"""From storing everything to storing only the inputs of each block: "none", then "dots_saveable"
+(stores results of matrix products and convolutions), "dots_with_no_batch_dims_saveable" (stores
+products with parameters; recomputes attention and convolutions), "full". The names in between are
+JAX's own."""
 
 
 def remat(
     block: type[nn.Module], policy: str, static_argnums: tuple[int, ...] = (), scanned: bool = False
 ) -> Any:
-    """The module class with activations computed again in the backward pass; same gradients.
+    """The module class with activations recomputed in the backward pass; gradients are unchanged.
 
     `policy` is one of `REMAT`; `static_argnums` are arguments of `__call__` that are Python values,
-    `self` being 0. In the body of a scan (`scanned`) there is nothing to share with the forward
-    pass, so that common subexpressions need no fences.
+    counting `self` as 0. In the body of a scan (`scanned`) nothing is shared with the forward pass,
+    so that common subexpressions need no barriers.
     """
     if policy == "none":
         return block

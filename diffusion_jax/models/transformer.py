@@ -1,6 +1,6 @@
-"""Attention to text within a U-Net: the spatial transformer of latent diffusion.
+"""Attention to text in a U-Net: the spatial transformer of latent diffusion.
 
-Rombach et al. 2022, section 3.3 and appendix E.2.1. Stable Diffusion v1-5's U-Net, of 859,520,964
+Rombach et al. 2022, section 3.3 and appendix E.2.1. Stable Diffusion v1-5's U-Net, with 859,520,964
 parameters for latents of 64 x 64 x 4 and texts of 77 x 768, is
 
     UNet(channels=320, channel_mults=(1, 2, 4, 4), num_blocks=2, attention_levels=(0, 1, 2),
@@ -27,9 +27,9 @@ from diffusion_jax.types import Array, Cond
 
 
 class SpatialTransformer(nn.Module):
-    """Residual block: attention of all pixels to each other, then to a text, then an MLP."""
+    """Residual block: self-attention over all pixels, attention to a text, then an MLP."""
 
-    num_heads: int  # of both attentions
+    num_heads: int  # heads of both attentions
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -60,10 +60,10 @@ def attend(
     dtype: Dtype,
     out_init: Initializer = fan_avg_uniform,
 ) -> Array:
-    """Attention from h [B, P, C] to a context [B, L, D], within a compact module -> [B, P, C].
+    """Attention from h [B, P, C] to a context [B, L, D], inside a compact module -> [B, P, C].
 
-    No biases but the last, so that nothing comes from a row of zeros: without a token it adds a
-    constant.
+    Only the output has a bias, so that rows of zeros contribute nothing: a text without tokens adds
+    a constant.
     """
     c = h.shape[-1]
     q, k, v = (
@@ -75,9 +75,9 @@ def attend(
 
 
 def text_of(cond: Cond, rows: int, width: int) -> tuple[Array, Array]:
-    """`cond['text']` [B, L, width], one row of zeros if there is none, and its tokens [B].
+    """`cond['text']` [B, L, width], or one row of zeros if missing, and its numbers of tokens [B].
 
-    The tokens come first; those that are not there are rows of zeros.
+    The tokens come first; padding is rows of zeros.
     """
     text = cond.get("text", jnp.zeros((rows, 1, width)))
     return text, jnp.sum(jnp.any(text != 0, axis=-1), axis=-1, dtype=jnp.int32)

@@ -1,12 +1,12 @@
 """The U-Net of DDPM (Ho et al. 2020, appendix B) and of ADM (Dhariwal & Nichol 2021, section 3).
 
-One class holds both: `scale_shift` and `resblock_updown` switch on what ADM adds. The defaults are
+Both are one class: `scale_shift` and `resblock_updown` enable ADM's additions. The defaults are
 DDPM's CIFAR-10 network of 35.7 M parameters. ADM's ImageNet-64 network of 296 M is
 
     UNet(channels=192, channel_mults=(1, 2, 3, 4), num_blocks=3, attention_levels=(1, 2, 3),
          head_dim=64, scale_shift=True, resblock_updown=True, num_classes=1000, out_channels=6)
 
-With `context_dim` it attends to a text too; `transformer.py` has Stable Diffusion's sizes.
+With `context_dim` it attends to a text; `transformer.py` gives Stable Diffusion's sizes.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ from diffusion_jax.types import Array, Cond
 
 
 class ResBlock(nn.Module):
-    """Residual block: two convolutions with the conditioning between them.
+    """Residual block: two convolutions, with the conditioning added in between.
 
     With `scale_shift` the conditioning scales and shifts the second norm (Eq. 1 of ADM's section
     3.1) instead of being added before it. `resample` is `upsample` or `downsample`, applied inside
@@ -74,7 +74,7 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Residual self-attention over all pixels, with `C / head_dim` heads or `num_heads`."""
+    """Residual self-attention over all pixels, with `C / head_dim` or `num_heads` heads."""
 
     num_heads: int
     head_dim: int
@@ -98,34 +98,33 @@ class AttentionBlock(nn.Module):
 
 
 class UNet(Network):
-    """Predicts a sample, of any number of axes, from a noisy one, at `len(channel_mults)` sizes.
+    """U-Net for samples with any number of axes, with `len(channel_mults)` resolution levels.
 
-    With `context_dim` attention is that of spatial transformers, of `num_heads` heads.
+    With `context_dim` its attention blocks are spatial transformers with `num_heads` heads.
     """
 
-    channels: int = 128  # channels at the first level
-    # multiples of `channels`, one for each level; each level halves the size
+    channels: int = 128  # channels of the first level
+    # multiples of `channels`, one per level; each level halves the size
     channel_mults: Sequence[int] = (1, 2, 2, 2)
     num_blocks: int = 2  # residual blocks per level on the way down, one more on the way up
-    # levels, 0 of full size, at which blocks are followed by attention; the middle of the network
-    # always has it
+    # levels (0: full size) with attention after each block; the middle of the network always has it
     attention_levels: Sequence[int] = (1,)
-    num_heads: int = 1  # heads of the attention, where `head_dim` is 0
-    head_dim: int = 0  # channels per head; 0 for `num_heads` heads at every width
+    num_heads: int = 1  # attention heads, if `head_dim` is 0
+    head_dim: int = 0  # channels per head; 0: `num_heads` heads at every width
     scale_shift: bool = False  # adaptive group norm (ADM) instead of addition (DDPM)
     # resample in residual blocks (ADM) instead of by convolutions (DDPM)
     resblock_updown: bool = False
-    dropout: float = 0.1  # rate, within residual blocks
-    # side of the patches of the image that are the pixels of the first level (Luhman & Luhman
-    # 2022): the network works at `1 / patch_size` of the size; 1 is off
+    dropout: float = 0.1  # rate in residual blocks
+    # side of the image patches that form the pixels of the first level (Luhman & Luhman 2022), so
+    # that the network works at `1 / patch_size` of the size; 1 is off
     patch_size: int = 1
-    # pad the convolutions that halve the size by one pixel on every side (Stable Diffusion) instead
-    # of to the right and below only (DDPM's 'SAME')
+    # downsampling convolutions pad by one pixel on every side (Stable Diffusion) instead of only to
+    # the right and below (DDPM's 'SAME')
     symmetric_padding: bool = False
 
     @nn.compact
     def __call__(self, x_t: Array, t: Array, cond: Cond, train: bool = False) -> Array:
-        """As for `Network`: [B, ..., C] and [B] -> [B, ..., out_channels]."""
+        """See `Network`: [B, ..., C] and [B] -> [B, ..., out_channels]."""
         self._check_levels(x_t.shape[1:-1])
         emb = keep_rows(self.embedding(t, cond, 4 * self.channels, self.channels))
         h = patchify(beside(x_t, cond, self.image_channels), self.patch_size)
@@ -194,14 +193,13 @@ class UNet(Network):
         if not set(self.attention_levels) <= set(range(levels)):
             raise ValueError(
                 f"model.unet.attention_levels={tuple(self.attention_levels)} must be some of the "
-                f"{levels} levels of model.unet.channel_mults={tuple(self.channel_mults)}, which "
-                f"are counted from 0, that of full size, to {levels - 1}"
+                f"{levels} levels of model.unet.channel_mults={tuple(self.channel_mults)}: 0 (full "
+                f"size) to {levels - 1}"
             )
         factor = self.patch_size * 2 ** (levels - 1)
         if any(size % factor for size in sizes):
             raise ValueError(
-                f"size {'x'.join(map(str, sizes))} cannot be halved {levels - 1} times after "
-                f"patches of model.unet.patch_size={self.patch_size}, as the {levels} levels of "
-                f"model.unet.channel_mults={tuple(self.channel_mults)} ask: all sides must be "
-                f"multiples of {factor}"
+                f"all sides of size {'x'.join(map(str, sizes))} must be multiples of {factor}: the "
+                f"{levels} levels of model.unet.channel_mults={tuple(self.channel_mults)} halve "
+                f"them {levels - 1} times after patches of model.unet.patch_size={self.patch_size}"
             )

@@ -1,6 +1,6 @@
-"""DINOv2's vision transformers (Oquab et al. 2024), whose class token is a feature of an image.
+"""DINOv2's vision transformers (Oquab et al. 2024), whose class token is an image feature.
 
-Modules are named as in the published weights, `dinov2_vits14_pretrain.pth` and its kin; registers
+Modules are named as in the published weights, `dinov2_vits14_pretrain.pth` and similar; registers
 are those of Darcet et al. 2024.
 """
 
@@ -13,7 +13,7 @@ from diffusion_jax.models.attention import attention
 from diffusion_jax.models.layers import Conv, LayerNorm, dense, zeros
 from diffusion_jax.types import Array
 
-GRID = 37  # patches along a side of the images of 518 pixels that the positions were trained for
+GRID = 37  # patches per side of the 518-pixel images for which the positions were trained
 
 
 class TransformerBlock(nn.Module):
@@ -35,17 +35,17 @@ class TransformerBlock(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """The encoder, frozen."""
+    """The frozen encoder."""
 
-    hidden_size: int = 384  # width of a token
+    hidden_size: int = 384  # token width
     depth: int = 12  # number of blocks
-    num_heads: int = 6  # heads of the attention
-    registers: int = 0  # tokens that belong to no patch, besides the class token
+    num_heads: int = 6  # attention heads
+    registers: int = 0  # register tokens, in addition to the class token
     patch_size: int = 14  # side of a patch, in pixels
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[None, Array]:
-        """Images [B, H, W, 3], normalised, to no logits and the class token [B, hidden_size].
+        """Normalised images [B, H, W, 3] to None (no logits) and the class token [B, hidden_size].
 
         Height and width are multiples of the patch size.
         """
@@ -67,10 +67,10 @@ class VisionTransformer(nn.Module):
 
 
 def resize_positions(grid: Array, height: int, width: int, antialias: bool) -> Array:
-    """The embedding of positions [M, N, C] on a grid of another size: [height, width, C].
+    """Resizes position embeddings [M, N, C] to another grid: [height, width, C].
 
-    Bicubic as in DINOv2's code: with antialiasing for the networks with registers; for the others
-    without, and as if there were a tenth of a patch more.
+    Bicubic as in DINOv2's code: with antialiasing for networks with registers; for the others
+    without, and with a scale computed for a tenth of a patch more.
     """
     if grid.shape[:2] == (height, width):
         return grid
@@ -81,10 +81,10 @@ def resize_positions(grid: Array, height: int, width: int, antialias: bool) -> A
 
 
 def cubic_weights(source: int, target: int) -> np.ndarray:
-    """What each of `source` points gives to each of `target`: float32 [target, source].
+    """Interpolation weights from `source` to `target` points: float32 [target, source].
 
-    Torch's bicubic interpolation, by a scale of (target + 0.1) / source: cubic convolution (Keys
-    1981) with a = -0.75, the outermost points repeated.
+    Torch's bicubic interpolation with a scale of (target + 0.1) / source: cubic convolution (Keys
+    1981) with a = -0.75, repeating the outermost points.
     """
     a = -0.75
     places = (np.arange(target) + 0.5) * source / (target + 0.1) - 0.5

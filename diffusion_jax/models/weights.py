@@ -1,8 +1,7 @@
-"""Published weights without torch: safetensors, and its own two formats of files.
+"""Reading published weights without torch: safetensors and torch's two file formats.
 
-A `.pth` file is a pickle, and a pickle may call anything. Of what such a file asks for, the readers
-here know tensors, their storages and ordered dicts, and refuse all else: a pickle that can only
-build arrays.
+A `.pth` file is a pickle, which could run arbitrary code. The unpickler here builds tensors, their
+storages and ordered dicts, and refuses everything else.
 """
 
 import hashlib
@@ -39,15 +38,15 @@ LEAVES = {
     **{"kernel": "weight", "scale": "weight", "embedding": "weight"},
     **{"mean": "running_mean", "var": "running_var"},
 }
-"""What torch calls the parameters of a layer, by our names, where they differ."""
+"""Torch's names of a layer's parameters, where they differ from ours."""
 
 
 class WeightsError(ValueError):
-    """A file that does not hold the weights asked for: which file, which tensor."""
+    """A file does not hold the requested weights; the message names the file and the tensor."""
 
 
 class _Storage(NamedTuple):
-    """A flat array, filled once its bytes are read; tensors are views of it."""
+    """A flat array, filled when its bytes are read; tensors are views of it."""
 
     values: np.ndarray
 
@@ -58,9 +57,9 @@ class _Storage(NamedTuple):
 def _tensor(
     storage: _Storage, offset: int, shape: Sequence[int], strides: Sequence[int], *_: Any
 ) -> np.ndarray:
-    """A view of a storage, in elements; nothing outside of it is ever looked at.
+    """A view of a storage, in units of elements, checked to lie inside of it.
 
-    Then follow requires_grad and hooks, which an array has not.
+    The remaining arguments are requires_grad and hooks, which arrays do not have.
     """
     flat = storage.values
     if min((offset, *shape, *strides)) < 0:
@@ -74,7 +73,7 @@ def _tensor(
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds ordered dicts, storages, which it keeps by key, and tensors, and nothing else."""
+    """Builds only ordered dicts, storages (kept by key) and tensors."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
@@ -87,7 +86,7 @@ class _Unpickler(pickle.Unpickler):
             return _tensor
         if module == "torch" and name in DTYPES:
             return np.dtype(DTYPES[name])
-        raise WeightsError(f"it asks for {module}.{name}, which is no part of a tensor")
+        raise WeightsError(f"it contains {module}.{name}, which is not part of a tensor")
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, dtype, key, _, size, *view = pid
@@ -97,10 +96,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """A state dict that `torch.save` wrote, or a `.safetensors` file: name to array.
+    """Reads a state dict written by `torch.save`, or a `.safetensors` file: name to array.
 
     Raises:
-        WeightsError: one sentence that names the file, and what in it is no tensor.
+        WeightsError: one sentence that names the file and what is wrong in it.
     """
     kind = "safetensors" if path.suffix == ".safetensors" else "weights that torch.save wrote"
     try:
@@ -110,15 +109,15 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         raise WeightsError(f"{path}: {error}") from error
     except OSError:
         raise
-    except Exception as error:  # whatever files raise that are cut short or foreign
+    except Exception as error:  # truncated or foreign files raise all kinds
         raise WeightsError(
-            f"{path}: no file of {kind}, or one that was cut short "
+            f"{path}: not a file of {kind}, or one that was cut short "
             f"({type(error).__name__}: {error})"
         ) from error
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of such a file, bfloat16 as it is; what numpy has no type for is refused."""
+    """Reads the tensors; bfloat16 is kept, and types that numpy lacks are refused."""
     from safetensors import safe_open
 
     with safe_open(path, "numpy") as file:
@@ -139,7 +138,7 @@ def _read_pickled(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_zip(file: BinaryIO) -> Any:
-    """What was pickled in the entry `*/data.pkl`, with the storages of entries `*/data/KEY`."""
+    """Unpickles `*/data.pkl` and reads the storages `*/data/KEY`."""
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         (pickled,) = (name for name in names if name.endswith("/data.pkl"))
@@ -155,7 +154,7 @@ def _read_zip(file: BinaryIO) -> Any:
 
 
 def _read_legacy(file: BinaryIO) -> Any:
-    """The same of the older format: five pickles, then each storage's size and bytes in turn."""
+    """Reads the older format: five pickles, then size and bytes of each storage."""
     magic, version = _Unpickler(file).load(), _Unpickler(file).load()
     if (magic, version) != (LEGACY_MAGIC, LEGACY_VERSION):
         raise pickle.UnpicklingError("another magic number")
@@ -174,7 +173,7 @@ def _read_legacy(file: BinaryIO) -> Any:
 def load_variables(
     path: Path, template: Any, whose: str, unused: Callable[[str], bool] = lambda name: False
 ) -> Any:
-    """`variables_from` the tensors of a file, with its errors and those of `read_tensors`."""
+    """`variables_from` the tensors of a file; raises its errors and those of `read_tensors`."""
     return variables_from(read_tensors(path), path, template, whose, unused)
 
 
@@ -185,11 +184,11 @@ def variables_from(
     whose: str,
     unused: Callable[[str], bool] = lambda name: False,
 ) -> Any:
-    """The variables of a network whose modules are named as in the file of its published weights.
+    """Variables of a network whose modules are named as in the file of its published weights.
 
-    `template` is a tree of shapes, as `jax.eval_shape` of `net.init` gives it; `path`, and `whose`,
-    the network's name, are for errors. Every tensor of the file is used, but for those that
-    `unused` names, and every shape is checked.
+    `template` is a tree of shapes, as from `jax.eval_shape` of `net.init`; `path` and `whose`, the
+    network's name, are for errors. Every tensor of the file must be used, except those for which
+    `unused` is true, and every shape is checked.
 
     Raises:
         WeightsError: one sentence that names the file and the first tensor that is wrong.
@@ -201,12 +200,12 @@ def variables_from(
         shape = tuple(np.array(leaf.shape, int)[np.argsort(axes)])
         words = f"{path}: {whose} has a tensor {name} {list(map(int, shape))}"
         if name not in tensors:
-            raise WeightsError(f"{words}, which the file has not")
+            raise WeightsError(f"{words}, which the file lacks")
         tensor = tensors[name]
         if tensor.shape != shape:
             raise WeightsError(f"{words}, which in the file is {list(tensor.shape)}")
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
-            raise WeightsError(f"{words}, which in the file is of {tensor.dtype}")
+            raise WeightsError(f"{words}, which in the file has dtype {tensor.dtype}")
         used.add(name)
         return np.ascontiguousarray(tensor.transpose(axes), np.float32)
 
@@ -214,17 +213,17 @@ def variables_from(
     for name, tensor in tensors.items():
         if name not in used and not unused(name):
             raise WeightsError(
-                f"{path}: the file's tensor {name} {list(tensor.shape)} has no place in {whose}"
+                f"{path}: the file's tensor {name} {list(tensor.shape)} is not part of {whose}"
             )
     return variables
 
 
 def published(keys: Any, leaf: Any) -> tuple[str, tuple[int, ...]]:
-    """A variable's name in torch, and which of the tensor's axes are ours in turn.
+    """A variable's name in torch, and the transposition of the tensor's axes to ours.
 
-    Kernels are [D, C, K, K] and [D, C] there, [K, K, C, D] and [C, D] here.
+    Torch's kernels are [D, C, K, K] and [D, C], ours [K, K, C, D] and [C, D].
     """
-    *modules, last = (key.key for key in keys[1:])  # after the name of the collection
+    *modules, last = (key.key for key in keys[1:])  # without the name of the collection
     axes = tuple(range(leaf.ndim))
     if last == "kernel":
         axes = (*axes[2:], 1, 0)
@@ -238,7 +237,7 @@ def file_digest(path: Path) -> str:
 
 
 def packaged_file(package: str, name: str) -> Path | None:
-    """A file of a PyPI package `name==version`, if that is installed; nothing is imported."""
+    """A file of the PyPI package `name==version`, if installed; nothing is imported."""
     try:
         found = metadata.distribution(package.split("==")[0])
     except (metadata.PackageNotFoundError, ValueError):

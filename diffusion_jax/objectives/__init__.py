@@ -1,1 +1,4 @@
-"""Training objectives: each a `LossFn`."""
+"""Training objectives: each is a `LossFn`."""
+
+from diffusion_jax.objectives.gaussian import Error, GaussianLoss
+from diffusion_jax.objectives.parts import Conditioning, Times

@@ -1,4 +1,4 @@
-"""CLIP's objective (Radford et al. 2021): which text of a batch belongs to which picture."""
+"""CLIP's contrastive objective: matches images with their texts (Radford et al. 2021)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,25 +12,25 @@ from diffusion_jax.types import Array, Batch, Cond, Context, Key, Metrics, Param
 
 
 def moved(x: Array, shifts: Array) -> Array:
-    """Pictures `[B, H, W, C]`, each rolled by its own `shifts` `[B, 2]` down and to the right."""
+    """Images `[B, H, W, C]`, each rolled by its own `shifts` `[B, 2]` down and to the right."""
     return jax.vmap(lambda image, shift: jnp.roll(image, shift, axis=(0, 1)))(x, shifts)
 
 
 @dataclasses.dataclass(frozen=True)
 class ContrastiveLoss:
-    """Cross-entropy of the text given the picture and of the picture given the text: a `LossFn`.
+    """Symmetric cross-entropy of texts given images and images given texts: a `LossFn`.
 
     `-(log softmax_j(s <x_i, y_j>)_i + log softmax_j(s <x_j, y_i>)_i) / 2` (Fig. 3, Radford et al.
-    2021), with all of the batch as candidates, over all devices that share it; texts that are equal
-    are none for each other. With gradient accumulation the candidates are those of a microbatch.
+    2021). The candidates are the whole batch over all devices, except other items with the same
+    text. With gradient accumulation they are those of a microbatch.
     """
 
     # the network, `(params, x, cond, dropout_key) -> Likeness`
     apply: Callable[[Params, Array, Cond, Key], Likeness]
-    max_shift: int = 0  # pixels by which pictures are moved at random, at most, in both directions
+    max_shift: int = 0  # largest random shift of the images in pixels, in both directions
 
     def __call__(self, params: Params, batch: Batch, context: Context) -> tuple[Array, Metrics]:
-        """Loss `[B]`, and as metric `accuracy` `[B]`: whether the text ranks first."""
+        """Loss `[B]`, and the metric `accuracy` `[B]`: whether the item's text ranks first."""
         x, cond, index = batch["x"], batch["cond"], batch["index"]
         shift_key, dropout_key = jax.random.split(context.key)
         if self.max_shift:

@@ -1,9 +1,9 @@
 """Squared error of a denoiser at random times: the objective of the Gaussian process.
 
-The squared error of one prediction type is that of another times a function of `t` alone
+The squared errors of two prediction types differ by a factor that depends on `t` alone
 (`prediction.py`), so a network of any type can be trained on the loss of any other. Weightings
-other than "uniform" are stated once, as the weight of `||x_0_hat - x_0||^2`, and are thereby
-right for every prediction type.
+other than "uniform" are defined as the weight of `||x_0_hat - x_0||^2`, and so apply to every
+prediction type.
 """
 
 import dataclasses
@@ -32,14 +32,14 @@ Apply = Callable[..., Array]  # `(params, x_t, time, cond, dropout_key) -> y`
 
 @dataclasses.dataclass(frozen=True)
 class Error:
-    """How the error at a time counts."""
+    """Error function: how the squared error at a time enters the loss."""
 
-    space: Prediction  # prediction type whose plain squared error is taken if `weighting` is None
+    space: Prediction  # prediction type whose unweighted error is used if `weighting` is None
     weighting: Weighting | None = None  # weight of `||x_0_hat - x_0||^2`
     huber: float = 0.0  # `c` of `pseudo_huber`; 0 for the squared error
 
     def __call__(self, process: Gaussian, square: Array, t: Array) -> tuple[Array, Array]:
-        """Loss `[B]`, and the squared error in `space`, of that of the network's output `[B]`."""
+        """Loss `[B]` and squared error in `space` `[B]`, from that of the output, `[B]`."""
         mse = square * self._rescale(process, self.space, t)
         if self.weighting is None:
             return pseudo_huber(mse, self.huber), mse
@@ -48,7 +48,7 @@ class Error:
         return weight * pseudo_huber(of_x_0, self.huber), mse
 
     def _rescale(self, process: Gaussian, space: Prediction, t: Array) -> Array:
-        """Squared error in `space` over that in the network's own prediction type."""
+        """Ratio of the squared error in `space` to that in the network's prediction type."""
         if space is process.prediction:
             return jnp.ones_like(t)
         own = process.prediction.determinant(process.schedule, t)
@@ -60,21 +60,21 @@ class GaussianLoss:
     """Squared error of the network at random times: a `LossFn`."""
 
     apply: Apply  # the network, `(params, x_t, time, cond, dropout_key) -> y`
-    process: Gaussian  # from data to noise
-    codec: Codec  # from items to what is diffused
-    times: Times  # which are looked at
-    error: Error  # how it counts
-    conditioning: Conditioning = PLAIN  # what the network is told
-    # None, or `(params, t) -> u` `[B]`, the log variance of the error at `t`, for `uncertain`
+    process: Gaussian  # the diffusion process
+    codec: Codec  # from data items to the diffused `x_0`
+    times: Times  # distribution of training times
+    error: Error  # error function
+    conditioning: Conditioning = PLAIN  # conditioning in training
+    # None, or `(params, t) -> u` `[B]`: the learned log variance of the error, for `uncertain`
     uncertainty: Callable[[Params, Array], Array] | None = None
-    # number of discrete steps for which the network learns the variance, where it does, from the
-    # variational bound times `vlb_weight` added to the loss (L_hybrid, Eq. 16, Nichol & Dhariwal
-    # 2021); the mean gets no gradient from it.
+    # number of discrete steps if the variance is learned, from the variational bound times
+    # `vlb_weight` added to the loss (L_hybrid, Eq. 16, Nichol & Dhariwal 2021); the mean gets no
+    # gradient from it.
     vlb_steps: int = 0
     vlb_weight: float = 1e-3  # weight of that bound, summed over the steps
 
     def __call__(self, params: Params, batch: Batch, context: Context) -> tuple[Array, Metrics]:
-        """Loss `[B]`, and `t`, `mse` (unweighted, in the loss space) `[B]` as metrics."""
+        """Loss `[B]`, and the metrics `t` and `mse` (unweighted, in the loss space) `[B]`."""
         x, index, process = batch["x"], batch["index"], self.process
         time_key, noise_key, cond_key, dropout_key = jax.random.split(context.key, 4)
         codec_keys = sample_keys(jax.random.fold_in(context.key, 4), index)
@@ -104,9 +104,9 @@ class GaussianLoss:
     def _variational_term(
         self, x_0: Array, x_t: Array, x_0_hat: Array, variance: Array, t: Array
     ) -> Array:
-        """Term of the bound at the step from `t` down, in bits per dimension, `[B]`."""
+        """Term of the bound for the step down from `t`, in bits per dimension, `[B]`."""
         s = jnp.maximum(t - 1 / self.vlb_steps, 0.0)
-        s = jnp.where(s < 0.5 / self.vlb_steps, 0.0, s)  # not left at 1e-8 by rounding
+        s = jnp.where(s < 0.5 / self.vlb_steps, 0.0, s)  # exactly 0 despite rounding
         term = variational_term(
             self.process.schedule, x_0, x_t, x_0_hat, variance, t, s, self.codec.levels
         )

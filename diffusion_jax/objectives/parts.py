@@ -1,4 +1,4 @@
-"""Parts that losses have in common: random times, conditioning, weights, learned uncertainty."""
+"""Shared parts of losses: random times, conditioning, importance weights, learned uncertainty."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -14,19 +14,19 @@ from diffusion_jax.types import Array, Cond, Condition, Key, Params
 
 @dataclasses.dataclass(frozen=True)
 class Times:
-    """Which times a loss is taken at."""
+    """Distribution of the times at which a loss is evaluated."""
 
-    quantile: Quantile  # of their law
-    batch_size: int  # of the global batch, over which they are stratified
-    # None, or `params -> logits` `[K]` of `time_sampling.learned`: how often each time is drawn is
-    # learned too, such that the loss has least variance. Its mean stays what it is, as each sample
-    # is divided by the density with which it was drawn.
+    quantile: Quantile  # quantile function of the distribution
+    batch_size: int  # size of the global batch, over which times are stratified
+    # None, or `params -> logits` `[K]` of `time_sampling.learned`: the density of the times is
+    # learned to minimise the variance of the loss. Its mean is unchanged, as each sample is divided
+    # by its density.
     law: Callable[[Params], Array] | None = None
 
     def draw(self, params: Params, key: Key, index: Array) -> tuple[Array, Array | None]:
-        """Times `[B]` of the samples at the places `index` `[B]` in the batch.
+        """Times `[B]` of the samples at positions `index` `[B]` in the batch.
 
-        Also the log density with which they were drawn, if it is learned, for `importance`.
+        Also the log density of these draws, if it is learned, for `importance`.
         """
         u, log_density = stratified(key, index, self.batch_size), None
         if self.law is not None:
@@ -36,28 +36,28 @@ class Times:
 
 @dataclasses.dataclass(frozen=True)
 class Conditioning:
-    """What a network is told in training."""
+    """Conditioning of a network in training."""
 
-    condition: Condition | None = None  # None, or what makes further conditioning from `x`
-    dropout: float = 0.0  # probability with which all of a sample's conditioning is switched off
-    # further probabilities by part of the conditioning (`conditioning.PARTS`)
+    condition: Condition | None = None  # computes further conditioning from `x`, if given
+    dropout: float = 0.0  # probability of dropping all of a sample's conditioning
+    # further probabilities for parts of the conditioning (`conditioning.PARTS`)
     part_dropout: Mapping[str, float] | None = None
 
     def __call__(self, x: Array, cond: Cond, keys: Array) -> Cond:
-        """The conditioning of items `x` `[B, ...]`, by one key for each of `keys` `[B]`."""
+        """The conditioning of items `x` `[B, ...]`, with one key per sample, `keys` `[B]`."""
         if self.condition is not None:
-            own = fold_in(keys, len(PARTS))  # not `drop`'s
+            own = fold_in(keys, len(PARTS))  # different from the keys of `drop`
             cond = {**cond, **self.condition(x, own)}
         return drop(cond, keys, self.dropout, self.part_dropout)
 
 
-PLAIN = Conditioning()  # what there is in the batch, never off
+PLAIN = Conditioning()  # the batch's conditioning, never dropped
 
 
 def uncertain(loss: Array, u: Array) -> Array:
-    """`loss / exp(u) + u` `[B]`, least where `u` is the log of the loss (EDM2, Karras et al. 2024).
+    """`loss / exp(u) + u` `[B]`, minimal if `u` is the log of the loss (EDM2, Karras et al. 2024).
 
-    Equal weight for all noise levels, whatever their errors are.
+    Gives all noise levels the same weight, whatever their errors are.
     """
     return loss * jnp.exp(-u) + u
 
@@ -65,17 +65,17 @@ def uncertain(loss: Array, u: Array) -> Array:
 def pseudo_huber(square: Array, c: float) -> Array:
     """`sqrt(square + c^2) - c`, or `square` where `c` is 0.
 
-    Sec. 3.3, Song & Dhariwal 2024; per dimension: their `c / sqrt(D)`.
+    Sec. 3.3, Song & Dhariwal 2024, per dimension (their `c / sqrt(D)`).
     """
     return jnp.sqrt(square + c**2) - c if c else square
 
 
 def importance(loss: Array, log_density: Array) -> Array:
-    """`loss / q`, with the gradient of its variance for the law `q` of which `log_density` is.
+    """`loss / q`, with a gradient that lowers its variance for the density `q`.
 
-    The second moment of `loss / q` is the integral of `loss^2 / q`, with the gradient
-    `-E[(loss / q)^2 grad log q]`. Divided by the mean size of the loss it has the loss' own units,
-    so that clipping the whole gradient does not take one for the other.
+    The second moment of `loss / q` is the integral of `loss^2 / q`, with gradient
+    `-E[(loss / q)^2 grad log q]`. It is divided by the mean absolute loss and so has the units of
+    the loss, which keeps gradient clipping balanced between the two.
     """
     ratio = loss * jnp.exp(-jax.lax.stop_gradient(log_density))
     square = jax.lax.stop_gradient(ratio**2 / jnp.mean(jnp.abs(ratio)))

@@ -1,4 +1,4 @@
-"""Weights of the error in `x_0` by noise level: each right for every prediction type."""
+"""Weights of the squared error of `x_0` by noise level, valid for every prediction type."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ Weighting = Callable[[Schedule, Array], Array]
 
 
 def snr(schedule: Schedule, t: Array) -> Array:
-    """`SNR_t`: the plain squared error of the noise (Ho et al. 2020)."""
+    """`SNR_t`: the unweighted squared error of the noise (Ho et al. 2020)."""
     return jnp.exp(schedule.logsnr(t))
 
 
@@ -23,7 +23,7 @@ def truncated_snr(schedule: Schedule, t: Array) -> Array:
 
 
 def min_snr(schedule: Schedule, t: Array, gamma: float = 5.0) -> Array:
-    """`min(SNR_t, gamma)` (Hang et al. 2023), in `x_0` and hence right for `eps` and `v` too."""
+    """`min(SNR_t, gamma)` (Hang et al. 2023), of the error in `x_0`, also for `eps` and `v`."""
     return jnp.minimum(snr(schedule, t), gamma)
 
 
@@ -34,7 +34,7 @@ def vlb(schedule: Schedule, t: Array) -> Array:
 
 
 def p2(schedule: Schedule, t: Array, k: float = 1.0, gamma: float = 1.0) -> Array:
-    """`SNR_t / (k + SNR_t)^gamma` (P2, Choi et al. 2022, who weigh the error of the noise)."""
+    """`SNR_t / (k + SNR_t)^gamma` (P2, Choi et al. 2022, who weight the error of the noise)."""
     ratio = snr(schedule, t)
     return ratio / (k + ratio) ** gamma
 
@@ -47,7 +47,7 @@ def edm(schedule: Schedule, t: Array, sigma_data: float = 0.5) -> Array:
 def sigmoid(schedule: Schedule, t: Array, bias: float = -1.0) -> Array:
     """`sigmoid(bias - logsnr_t)` times the variational bound's weight.
 
-    SiD2 (Hoogeboom et al. 2025; Kingma & Gao 2023): a weight of the noise's error per unit of
+    SiD2 (Hoogeboom et al. 2025; Kingma & Gao 2023): a weight of the noise error per unit of
     logsnr, and hence the same objective for every schedule.
     """
     return jax.nn.sigmoid(bias - schedule.logsnr(t)) * vlb(schedule, t)

@@ -1,4 +1,4 @@
-"""What a config will do, before any time is spent: with its noise levels, and on which devices."""
+"""Analysis of a config before training: its noise levels, its cost, and whether it fits."""
 
 from diffusion_jax.plan.devices import plan_here, plan_topology
 from diffusion_jax.plan.hardware import TopologyError, parse_topology

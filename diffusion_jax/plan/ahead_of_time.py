@@ -1,4 +1,4 @@
-"""The train step compiled for TPUs that are elsewhere, by libtpu, and what the program says."""
+"""Compiles the train step ahead of time for absent TPUs, by libtpu, and reads its statistics."""
 
 import dataclasses
 import importlib.util
@@ -17,21 +17,21 @@ from diffusion_jax.training.parallel import Sharded
 from diffusion_jax.training.writers import silent_stderr
 
 ELSEWHERE = {
-    "TPU_SKIP_MDS_QUERY": "1",  # no metadata server is asked what machine this is
+    "TPU_SKIP_MDS_QUERY": "1",  # do not query a metadata server for this machine's type
     "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no TPU is held, so that several may plan at once
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no TPU is in use, so that several processes may plan
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What the compiler says of each device, in bytes."""
+    """The compiler's statistics for each device, in bytes."""
 
-    arguments: int = 0  # state and batch, as they are padded
-    temporary: int = 0  # gradients, activations and working space
+    arguments: int = 0  # state and batch, with padding
+    temporary: int = 0  # gradients, activations and workspace
     code: int = 0  # the program itself
-    exchanged: int = 0  # sent in a step
-    refused: str = ""  # why there is no program, in the compiler's words; '' if there is one
+    exchanged: int = 0  # sent per step
+    refused: str = ""  # the compiler's error message; '' if it succeeded
 
 
 def has_libtpu() -> bool:
@@ -40,10 +40,10 @@ def has_libtpu() -> bool:
 
 
 def compile_step(program: Program, topology: Topology) -> Compiled:
-    """Compiles the train step for `topology`; nothing is run.
+    """Compiles the train step for `topology` without running it.
 
     Raises:
-        TopologyError: libtpu knows no such slice.
+        TopologyError: libtpu does not support the topology.
     """
     for name, value in ELSEWHERE.items():
         os.environ.setdefault(name, value)
@@ -73,13 +73,13 @@ def compile_step(program: Program, topology: Topology) -> Compiled:
 
 
 def one_line(error: Exception) -> str:
-    """The first sentence of what the compiler says, without its codes."""
+    """The first sentence of a compiler message, without error codes."""
     first = str(error).strip().splitlines()[0]
     return re.sub(r"^(?:[A-Z_]+: |E\d+: |\w+Oom: )+", "", first).split(" HLO module")[0].rstrip(".")
 
 
 COLLECTIVES = {
-    # Bytes that a device sends in a ring of n, over those of the result.
+    # Bytes sent by a device in a ring of n, relative to the size of the result.
     "all-reduce": lambda n: 2 * (n - 1) / n,
     "all-gather": lambda n: (n - 1) / n,
     "reduce-scatter": lambda n: n - 1,
@@ -92,9 +92,9 @@ BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f64": 8, "s64": 8, "u64": 8}
 def exchanged_bytes(hlo: str) -> int:
     """Bytes that each device sends in one run of a compiled program.
 
-    Collectives in the body of a loop count as often as it runs: by the largest number in its
-    condition, which is what a scan compares its counter with. The steps of one that runs beside
-    the computation are several instructions of one channel, and count once.
+    Collectives in a loop body count as often as it runs: the largest number in the loop's
+    condition, with which a scan compares its counter. The parts of an asynchronous collective are
+    several instructions with one channel, and count once.
     """
     block = re.compile(r"^(ENTRY )?%?([\w.\-]+) \([^\n]*\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
     computations = {
@@ -123,7 +123,7 @@ def exchanged_bytes(hlo: str) -> int:
 
 
 def _sent(line: str) -> float:
-    """Bytes that the collective of a line sends, 0 if it has none."""
+    """Bytes sent by the collective in a line, 0 if there is none."""
     kinds = "|".join(COLLECTIVES)
     match = re.search(rf"= (.*?) ({kinds})(-start)?\(", line)
     if not match:
@@ -131,15 +131,15 @@ def _sent(line: str) -> float:
     size, n = 0.0, _group_size(line)
     for dtype, dims in re.findall(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]", match[1]):
         size += BYTES.get(dtype, 4) * math.prod(int(d) for d in dims.split(",") if d)
-    if match[3]:  # what only starts may name its operands before its results
+    if match[3]:  # asynchronous starts may list operands before results
         size *= {"all-gather": n / (n + 1), "collective-permute": 0.5}.get(match[2], 1)
     return size * COLLECTIVES[match[2]](n)
 
 
 def _group_size(line: str) -> int:
-    """Devices that take part in a collective together; at least two if it does not say.
+    """Number of devices in each group of a collective; at least two if it is not given.
 
-    Written as a list, as so many groups of so many, or as axes of a mesh, perhaps parts of them.
+    Written as a list, as (groups, devices), or as axes of a mesh, possibly parts of axes.
     """
     mesh = re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", line)
     if mesh:

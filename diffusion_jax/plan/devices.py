@@ -1,4 +1,4 @@
-"""How a config fits devices, what a step takes on them, and what to change next; in words."""
+"""Memory and time of a config on given devices, and the next change to try, in words."""
 
 import math
 import os
@@ -16,18 +16,18 @@ from diffusion_jax.plan.hardware import GIB, Hardware, Topology, find_hardware
 from diffusion_jax.plan.measured import Steps, matrix_peak
 from diffusion_jax.plan.program import FROZEN, PARTS, Program
 
-# Share of the memory that a program can have: of TPUs what their compiler grants.
+# Usable share of a device's memory; for TPUs, the limit of the compiler.
 USABLE = {"tpu": 15.75 / 16, "gpu": 0.92, "cpu": 0.8}
-PREALLOCATED = 0.75  # share of a GPU's memory that JAX takes unless it is told
-PATIENCE = 60.0  # seconds that a step may take to be measured
+PREALLOCATED = 0.75  # share of a GPU's memory that JAX takes by default
+PATIENCE = 60.0  # longest step in seconds that is measured
 
 
 def plan_topology(config: Config, dataset: Dataset, topology: Topology) -> list[str]:
-    """Lines about a config on devices that are elsewhere.
+    """Lines about a config on devices that need not be present.
 
     Raises:
-        ConfigError: it is not possible on so many devices.
-        TopologyError: libtpu knows no such slice.
+        ConfigError: the config cannot run on that number of devices.
+        TopologyError: libtpu does not support the topology.
     """
     platform = topology.hardware.platform
     program = Program(config, dataset, topology.count, platform)
@@ -38,8 +38,8 @@ def plan_topology(config: Config, dataset: Dataset, topology: Topology) -> list[
         compiled = compile_step(program, topology)
         if not (refused := compiled.refused):
             memory, told = _compiled_memory(program, compiled), "as compiled"
-            # It is compiled for one mesh, whose gradients are summed in the dtype of the
-            # computation; the replicated step sums them in float32.
+            # The program is for one mesh, whose gradients are summed in the compute dtype; the
+            # replicated step sums them in float32.
             if config.parallel.strategy == "sharded":
                 sent, collectives = compiled.exchanged, "collectives as compiled"
     elif platform == "tpu":
@@ -52,10 +52,10 @@ def plan_topology(config: Config, dataset: Dataset, topology: Topology) -> list[
 
 
 def plan_here(config: Config, dataset: Dataset) -> list[str]:
-    """Lines about a config on the devices that are there, with a few steps that are timed."""
+    """Lines about a config on this process's devices, with a few steps that are timed."""
     device, count = jax.local_devices()[0], jax.device_count()
     program = Program(config, dataset, count, jax.default_backend())
-    # The devices of a CPU share its memory and its cores.
+    # CPU devices share memory and cores.
     shared = count if device.platform == "cpu" else 1
     limit = _memory_of(device) * USABLE[device.platform] / shared
     hardware, told = find_hardware(device.device_kind), "estimated from lifetimes"
@@ -71,7 +71,7 @@ def plan_here(config: Config, dataset: Dataset) -> list[str]:
         return [*lines, "no step is timed: it does not fit"]
     expected = 2 * program.step_flops / peak
     if expected > PATIENCE:
-        return [*lines, f"no step is timed: one would take some {_duration(expected)}"]
+        return [*lines, f"no step is timed: one would take about {_duration(expected)}"]
     steps = Steps(program)
     first, times = steps.take(), steps.take_some()
     step = statistics.median(times)
@@ -105,7 +105,7 @@ def _about_network(program: Program) -> str:
 
 
 def _compiled_memory(program: Program, compiled: Compiled) -> dict[str, int]:
-    """Bytes on each device by part, whose sums are the compiler's."""
+    """Bytes on each device by part, with the compiler's total."""
     estimate = program.memory
     state = {name: size for name, size in estimate.items() if name in (*PARTS.values(), FROZEN)}
     gradients = min(estimate["gradients"], compiled.temporary)
@@ -144,15 +144,15 @@ def _size(value: float) -> str:
 
 
 def _peak(program: Program, hardware: Hardware) -> float:
-    """Products of float32 run at half the rate on a GPU (TF32), on a TPU in bfloat16 (XLA)."""
+    """Peak FLOP/s: float32 products run at half the rate on a GPU (TF32), on a TPU in bfloat16."""
     half = program.platform == "gpu" and program.config.model.dtype == "float32"
     return hardware.flops / 2 if half else hardware.flops
 
 
 def roofline(program: Program, topology: Topology, sent: int | None = None) -> dict[str, float]:
-    """Seconds of a step if it were bound by one thing alone (Williams et al. 2009).
+    """Seconds of a step if it were bound by one resource alone (Williams et al. 2009).
 
-    Each device sends so many bytes, `sent`; None: those of rings.
+    `sent` is the number of bytes sent by each device; None: that of rings.
     """
     sent = program.exchanged if sent is None else sent
     return {
@@ -201,7 +201,7 @@ def _duration(value: float) -> str:
 
 
 def _lighter(program: Program, limit: float) -> Iterator[dict[str, Any]]:
-    """Changes that need less memory, the cheapest in time first."""
+    """Changes that need less memory, with the least cost in time first."""
     config = program.config
     key = f"model.{config.model.name}.remat"
     heavier = program.policies[program.policies.index(program.remat) + 1 :]
@@ -222,7 +222,7 @@ def _lighter(program: Program, limit: float) -> Iterator[dict[str, Any]]:
 
 
 def _enough_splits(program: Program, limit: float) -> int:
-    """The least `train.accumulate` that fits, if activations shrink in proportion to it."""
+    """Smallest `train.accumulate` that fits, if activations are inversely proportional to it."""
     held, accumulate = program.memory, program.config.train.accumulate
     rest = sum(held.values()) - held["activations"] + held["gradients"] * (accumulate == 1)
     splits = [2**i for i in range(1, 1 + int(math.log2(max(program.rows, 1))))]
@@ -231,7 +231,7 @@ def _enough_splits(program: Program, limit: float) -> int:
 
 
 def _faster(program: Program, bound: str) -> Iterator[dict[str, Any]]:
-    """Changes that may be faster and need more memory."""
+    """Changes that may be faster but need more memory."""
     config = program.config
     key = f"model.{config.model.name}.remat"
     lighter = program.policies[: program.policies.index(program.remat)]
@@ -252,23 +252,23 @@ def _next_change(
     times: Mapping[str, float],
     limit: float,
 ) -> str:
-    """The first change, by estimates, that would make it fit, or go faster and still fit."""
+    """The first change that, by estimates, makes it fit, or makes it faster and still fits."""
     whole = sum(memory.values())
     bound = max(times, key=times.__getitem__)
     fits = whole <= limit and not refused
-    beyond = whole - sum(program.memory.values())  # the compiler will need it again
+    beyond = whole - sum(program.memory.values())  # what the compiler needs beyond the estimate
     rate = program.config.train.batch_size / times[bound]
     for changes in _faster(program, bound) if fits else _lighter(program, limit):
         other = program.changed(changes)
         try:
             needed = sum(other.memory.values()) + beyond
-        except ConfigError:  # such as a batch that cannot be cut so
+        except ConfigError:  # e.g. a batch that does not divide
             continue
         gain = other.config.train.batch_size / max(roofline(other, topology).values()) / rate
         if needed > 0.95 * limit or (fits and gain < 1.02):
             continue
         told = "estimated"
-        if refused:  # the estimate said otherwise, or might again
+        if refused:  # the estimate was wrong once, so compile
             tried = compile_step(other, topology)
             if tried.refused:
                 continue

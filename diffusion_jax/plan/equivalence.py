@@ -1,8 +1,8 @@
-"""Whether two configs train on the same objective, written differently.
+"""Comparison of the training objectives of two configs.
 
 For a given network `x_0_hat(x_t, logsnr)` every objective here is an integral over noise levels of
 `||x_0_hat - x_0||^2` times a weight times the density of the training times in `logsnr`. Schedule
-and prediction type change how that is written, and the scale of `x_t`, but not what is learned.
+and prediction type change its form and the scale of `x_t`, but not what is learned.
 """
 
 import dataclasses
@@ -24,45 +24,47 @@ from diffusion_jax.system.keys import make_key
 from diffusion_jax.types import Array, Cond, Context, Key, Params
 
 SHAPE = (2, 2)
-LEVELS = 32  # noise levels looked at of each config, evenly in its own training times
+LEVELS = 32  # noise levels per config, uniform in its own training times
 
 
 class Comparison(NamedTuple):
-    """How the gradients of two objectives compare.
+    """Comparison of the gradients of two objectives.
 
-    The `deviation` is within float64's rounding of 0 (below 1e-6, times are found by bisection) for
-    objectives that are the same.
+    For equal objectives `deviation` is 0 up to float64 rounding (below 1e-6, as times are found by
+    bisection).
     """
 
-    factor: float  # the second over the first, as a whole: 1 or not makes no difference to Adam
-    deviation: float  # largest of the second from `factor` times the first, over its largest
+    factor: float  # overall ratio of the second to the first; irrelevant for Adam
+    deviation: float  # largest difference of the second from `factor` times the first, over its max
 
 
 def compare_objectives(first: Config, second: Config) -> Comparison:
     """Compares the gradients of two configs' objectives, noise level by noise level, in float64.
 
-    Both are given one small network in terms of `x_0`, the same data and the same noise. Networks,
+    Both use the same small network for `x_0`, the same data and the same noise. Networks,
     optimizers and conditioning are not compared.
 
     Raises:
-        ConfigError: a config cannot work.
-        ValueError: the training times have no density, or only one learns its uncertainty.
+        ConfigError: a config is invalid.
+        ValueError: training times have no density, or only one config learns its uncertainty.
     """
     with jax.enable_x64(True):
         losses = [_loss(config) for config in (first, second)]
         if first.objective.learned_uncertainty != second.objective.learned_uncertainty:
-            raise ValueError("one of the two divides the loss by its learned size, and changes")
+            raise ValueError("objective.learned_uncertainty must be the same in both configs")
         u = (jnp.arange(LEVELS) + 0.5) / LEVELS
         levels = jax.jit(lambda u: jnp.concatenate([_level(loss, u) for loss in losses]))(u)
         a, b = (np.asarray(jax.jit(partial(_gradients, loss))(levels)) for loss in losses)
     if not np.all(np.isfinite([a, b])):
-        raise ValueError("training times on a table have no density: take another time_sampling")
+        raise ValueError(
+            "training times on a table have no density: use another time_sampling.name"
+        )
     factor = float(np.sum(a * b) / np.sum(a * a))
     return Comparison(factor, float(np.max(np.abs(b - factor * a)) / np.max(np.abs(b))))
 
 
 def _loss(config: Config) -> GaussianLoss:
-    """The objective of a config, for any network."""
+    """The objective of a config, without a network."""
     process, settings = make_process(config), config.objective
     times, error = make_times(config, process.schedule), make_error(config, process)
     return GaussianLoss(
@@ -73,12 +75,12 @@ def _loss(config: Config) -> GaussianLoss:
 
 
 def _level(loss: GaussianLoss, u: Array) -> Array:
-    """`logsnr` of the training time number `u` in (0, 1), falling or rising in `u`."""
+    """`logsnr` of the training time at quantile `u` in (0, 1), monotone in `u`."""
     return loss.process.schedule.logsnr(loss.times.quantile(u))
 
 
 def _density(loss: GaussianLoss, logsnr: Array) -> Array:
-    """Density of the training times in `logsnr`, 0 beyond them, infinite where they are fixed."""
+    """Density of the training times in `logsnr`: 0 outside their range, infinite if fixed."""
     sign = jnp.where(_level(loss, jnp.array(0.75)) > _level(loss, jnp.array(0.25)), -1, 1)
     u = inverse(lambda u: sign * _level(loss, u), sign * logsnr)
     rate = jax.jvp(lambda u: _level(loss, u), (u,), (jnp.ones_like(u),))[1]

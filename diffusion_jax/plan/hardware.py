@@ -1,4 +1,4 @@
-"""Published figures of accelerators, and topologies by name."""
+"""Published specifications of accelerators, and topologies by name."""
 
 import dataclasses
 import math
@@ -11,30 +11,30 @@ GIB = 2**30
 
 
 class TopologyError(ValueError):
-    """A topology that is none: which, and what is allowed."""
+    """An unknown topology; the message names it and what is allowed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Hardware:
-    """One kind of device."""
+    """Specifications of one kind of device."""
 
     platform: str  # "tpu", "gpu" or "cpu"
-    kind: str  # a part of what JAX calls it (`jax.Device.device_kind`)
+    kind: str  # part of its name in JAX (`jax.Device.device_kind`)
     flops: float  # peak of dense bfloat16 products, FLOP/s
     memory: float  # bytes
-    bandwidth: float  # of its memory, bytes/s
-    interconnect: float  # to its neighbours, bytes/s in one direction, over all its links
+    bandwidth: float  # of the memory, bytes/s
+    interconnect: float  # to its neighbours, bytes/s in one direction, over all links
     network: float  # the same beyond `node` devices
-    node: int  # devices that the interconnect joins at most
+    node: int  # largest number of devices joined by the interconnect
 
 
 def _tpu(kind: str, flops: float, gib: int, bandwidth: float, gbit: float, most: int) -> Hardware:
-    """Interconnect in Gbit/s; slices of `most` chips at most."""
+    """Interconnect in Gbit/s; `most` is the number of chips in the largest slice."""
     return Hardware("tpu", kind, flops, gib * GIB, bandwidth, gbit / 8 * 1e9, 0.0, most)
 
 
 def _gpu(kind: str, flops: float, gb: int, bandwidth: float, nvlink: float) -> Hardware:
-    """NVLink as published, both directions together; one network adapter of 400 Gbit/s each."""
+    """NVLink as published, for both directions together; a network adapter of 400 Gbit/s each."""
     return Hardware("gpu", kind, flops, gb * 1e9, bandwidth, nvlink / 2, 50e9, 8)
 
 
@@ -56,24 +56,24 @@ HARDWARE: Mapping[str, Hardware] = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """So many devices of a kind."""
+    """A number of devices of one kind."""
 
-    name: str  # as it was given, such as "v5e:16x16" or "h100:8"
+    name: str  # as given, such as "v5e:16x16" or "h100:8"
     hardware: Hardware
     count: int
 
     @property
     def link(self) -> float:
-        """Bytes/s that a device exchanges with the others, in one direction."""
+        """Bytes/s that a device can send to the others."""
         whole = self.count <= self.hardware.node
         return self.hardware.interconnect if whole else self.hardware.network
 
 
 def parse_topology(name: str) -> Topology:
-    """A topology by its name: a kind, a colon, and a number or a grid of devices.
+    """Parses a topology name: a kind, a colon, and a number or a grid of devices.
 
     Raises:
-        TopologyError: one sentence with the nearest match.
+        TopologyError: it is unknown; one sentence suggests the nearest match.
     """
     kind, _, size = name.lower().partition(":")
     hardware = HARDWARE.get(kind)
@@ -86,12 +86,12 @@ def parse_topology(name: str) -> Topology:
         pattern = "x".join([number] * (3 if cube else 2))
         example = "2x2x1, 4x4x4" if cube else "1x1, 4x4, 16x16"
     if not re.fullmatch(pattern, size):
-        raise _refusal(name, f"{size!r} is no size of {kind}; take such as {example}")
+        raise _refusal(name, f"{size!r} is not a size of {kind}; use e.g. {example}")
     count = math.prod(map(int, size.split("x")))
     if count > most and hardware.platform == "tpu":
-        raise _refusal(name, f"a slice of {kind} has {most} chips at most")
+        raise _refusal(name, f"a slice of {kind} has at most {most} chips")
     if count > most and count % most:
-        raise _refusal(name, f"more than {most} of {kind} come in whole nodes of {most}")
+        raise _refusal(name, f"more than {most} of {kind} must be a multiple of {most}")
     return Topology(f"{kind}:{size}", hardware, count)
 
 
@@ -100,6 +100,6 @@ def _refusal(name: str, why: str) -> TopologyError:
 
 
 def find_hardware(device_kind: str) -> Hardware | None:
-    """The device that JAX calls so; None if it is not in the table."""
+    """The device with this name in JAX; None if it is not in the table."""
     found = [h for h in HARDWARE.values() if h.kind.lower() in device_kind.lower()]
     return max(found, key=lambda h: len(h.kind), default=None)

@@ -1,4 +1,4 @@
-"""What the devices that are there really do: their matrix peak, and a few train steps."""
+"""Measurements on this process's devices: their matrix peak, and a few train steps."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,12 +13,12 @@ from diffusion_jax.system.keys import make_key
 from diffusion_jax.training.state import initial_state
 from diffusion_jax.types import Batch
 
-SECONDS = 5.0  # steps are taken for about so long
-SIDES = {"cpu": 2048}  # of the matrices whose product is timed; 8192 elsewhere
+SECONDS = 5.0  # approximate time spent on timing steps
+SIDES = {"cpu": 2048}  # side of the matrices to multiply; 8192 on other platforms
 
 
 def matrix_peak(dtype: Any, rounds: int = 8) -> float:
-    """FLOP/s of one device in the product of two square matrices: the best of some rounds."""
+    """FLOP/s of one device for the product of two square matrices: the best of some rounds."""
     side = SIDES.get(jax.default_backend(), 8192)
     a, b = (jax.random.normal(make_key(i), (side, side), dtype) for i in (0, 1))
     product = jax.jit(lambda a, b: a @ b)
@@ -41,7 +41,7 @@ def seconds(job: Callable[[], Any]) -> float:
 
 
 class Steps:
-    """Train steps of a config on all devices that are there, timed one by one."""
+    """Train steps of a config on all devices of this process's JAX, timed one by one."""
 
     def __init__(self, program: Program) -> None:
         config, parts = program.config, program.parts
@@ -59,15 +59,15 @@ class Steps:
         self._batch: Batch = {"x": noise.astype(kind.dtype), "cond": cond}
 
     def compile(self) -> None:
-        """Makes the program, or loads it, and keeps to batches of noise: the next is a step alone.
+        """Compiles the step, or loads it from the cache, so that `take` measures steps only.
 
-        Without it the first step does.
+        Otherwise the first step includes compilation. Afterwards only batches of noise are allowed.
         """
         batch = self._parallel.split(self._batch)
         self._step = self._step.lower(self._state, batch, self._key, self._frozen).compile()
 
     def take(self, batches: Iterator[Batch] | None = None) -> float:
-        """Seconds of one step, on the next of `batches`, or again on one of noise."""
+        """Seconds of one step, on the next of `batches`, or on a batch of noise."""
 
         def step() -> None:
             batch = self._parallel.split(self._batch if batches is None else next(batches))
@@ -77,7 +77,7 @@ class Steps:
         return seconds(step)
 
     def take_some(self) -> list[float]:
-        """Seconds of each of 3 to 50 steps, of as many as some seconds allow."""
+        """Seconds of each of 3 to 50 steps, within a time limit of `SECONDS`."""
         began, times = time.perf_counter(), [self.take() for _ in range(3)]
         while len(times) < 50 and time.perf_counter() - began < SECONDS:
             times.append(self.take())

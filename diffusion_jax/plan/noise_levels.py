@@ -1,4 +1,4 @@
-"""What a config will do with its noise levels, before any time is spent; warnings in words."""
+"""Checks of a config's noise levels before training, with warnings in words."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,27 +11,27 @@ from diffusion_jax.from_config import Config, Parts
 from diffusion_jax.from_config.sampling import OPTIMISED
 from diffusion_jax.training.ema import too_young
 
-# Edges in `logsnr` of the bands. Beyond the first, noise is below a third of a grey level.
+# Edges of the bands in `logsnr`. Above the first, noise is below a third of a grey level.
 EDGES = (13.3, 10.0, 7.0, 4.0, 2.0, 0.0, -2.0, -4.0, -7.0, -10.0, -13.3)
 QUANTILES = 20_000
-FLAT = 0.02  # least fall of `logsnr` in a step that does something, over the grid's median
-SEEN = 0.001  # least share of training over that of sampling, for a band with two steps or more
-PRIOR_NATS = 0.05  # most that the prior may not know of an image
-COARSE_END = 0.3  # most noise over signal that the last of many steps may take away at once
+FLAT = 0.02  # smallest change of `logsnr` in a useful step, relative to the grid's median
+SEEN = 0.001  # smallest ratio of training to sampling share, for bands with two or more steps
+PRIOR_NATS = 0.05  # largest acceptable prior KL, in nats per image
+COARSE_END = 0.3  # largest noise over signal that the last of many steps may remove
 
-# Its edges in `logsnr`; shares of training and of sampling, where a step counts at its start.
+# Edges in `logsnr`; shares of training and of sampling, where steps count at their start.
 _Band = tuple[float, float, float, float]
 
 
 class Plan(NamedTuple):
-    """What was found."""
+    """Figures and warnings about noise levels."""
 
-    lines: list[str]  # the figures, ready to print
-    warnings: list[str]  # a sentence for each thing that looks wrong
+    lines: list[str]  # figures, ready to print
+    warnings: list[str]  # a sentence for each likely problem
 
 
 def make_plan(config: Config, parts: Parts, second_moment: float) -> Plan:
-    """Looks at schedule, training times and sampling grid.
+    """Checks schedule, training times and sampling grid.
 
     `second_moment` is the mean of `x_0^2` over images, pixels and channels.
     """
@@ -45,7 +45,7 @@ def make_plan(config: Config, parts: Parts, second_moment: float) -> Plan:
     dimensions = int(np.prod(generator.codec.shape))
     terminal = float(np.exp(np.asarray(schedule.logsnr(jnp.array(1.0)), np.float64)))
     start = float(np.exp(levels[0]))
-    # KL(N(alpha x_0, sigma^2) || N(0, sigma^2)), what the prior does not know of the data.
+    # KL(N(alpha x_0, sigma^2) || N(0, sigma^2)): information about the data that the prior lacks.
     kl = 0.5 * start * second_moment * dimensions
     left = float(np.exp(-levels[-1] / 2))
     bands = [
@@ -65,7 +65,7 @@ def make_plan(config: Config, parts: Parts, second_moment: float) -> Plan:
             lines.append(f"{high:>7g} to {low:>5g} {training:>9.1%} {steps_there:>15}")
     searched = config.sample.grid == OPTIMISED
     if searched:
-        lines.append("sampling steps are those of the uniform grid: yours is still to be searched")
+        lines.append("sampling steps are those of the uniform grid: yours is not yet optimised")
     warnings = [
         *_about_ends(kl, left, times, levels, terminal),
         *([] if searched else _about_steps(config, times, levels)),
@@ -88,27 +88,27 @@ def _about_ends(
         cure = (
             "start at t = 1 (sample.t_max=1, or another sample.grid)"
             if terminal < np.exp(levels[0]) / 2
-            else "schedule.zero_terminal_snr=True or more schedule.shift mends it"
+            else "use schedule.zero_terminal_snr=True or a larger schedule.shift"
         )
         yield (
-            f"x_t at {where} still says {kl:.2g} nats of its image, but samples start from pure "
-            f"noise: brightness and layout will be off; {cure}"
+            f"x_t at {where} still contains {kl:.2g} nats about its image, but samples start from "
+            f"pure noise: brightness and layout will be off; {cure}"
         )
     if left > 1 / 127.5:
-        yield f"samples end with noise {left:.2g} times their signal left in them"
+        yield f"samples end with noise of {left:.2g} times their signal"
     if levels[-2] < -2 * np.log(COARSE_END) and len(levels) > 10:
         yield (
             f"the last step goes from noise {np.exp(-levels[-2] / 2):.2g} times the signal to "
-            "clean at once: take another sample.grid"
+            "clean at once: use another sample.grid"
         )
 
 
 def _about_steps(config: Config, times: np.ndarray, levels: np.ndarray) -> Iterator[str]:
-    """Steps that are left out, and that do nothing: too small, or where no noise can be seen."""
+    """Steps that are omitted, and steps without effect: too small, or with invisible noise."""
     if (left_out := config.sample.steps - len(times) + 1) > 0:
         yield (
-            f"{left_out} of sample.steps={config.sample.steps} are left out: there is noise that "
-            "float32 cannot hold; take another sample.grid"
+            f"{left_out} of sample.steps={config.sample.steps} are left out, as their noise is "
+            "below float32's precision; use another sample.grid"
         )
     fall = np.diff(levels)  # infinite at the ends of some schedules
     flat = fall < FLAT * np.median(fall)
@@ -134,8 +134,8 @@ def _about_training(trained: np.ndarray, bands: Sequence[_Band], steps: int) -> 
     unseen = float(np.mean(trained > EDGES[0] + 4) + np.mean(trained < EDGES[-1] - 4))
     if unseen > 0.1:
         yield (
-            f"{unseen:.0%} of the training is spent where there is next to no noise or next to no "
-            "signal: take another time_sampling for this schedule"
+            f"{unseen:.0%} of the training is spent where there is almost no noise or almost no "
+            "signal: use another time_sampling for this schedule"
         )
 
 

@@ -1,4 +1,4 @@
-"""The train step of a config, traced for devices that need not be there, and what it costs."""
+"""The train step of a config, traced for devices that need not be present, and its cost."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ from diffusion_jax.training.parallel import ROWS, Sharded
 from diffusion_jax.training.state import TrainState, abstract_state
 from diffusion_jax.types import Context
 
-# What the fields of the state are called.
+# Names of the fields of the state in reports.
 PARTS = {"params": "parameters", "ema": "moving averages", "opt_state": "optimizer"}
 FROZEN = "frozen parameters"
 
@@ -31,7 +31,7 @@ def _size(tree: Any) -> int:
 
 
 class _Sizes(Sharded):
-    """`Sharded` over devices that are not there, for the sizes of what lies on each."""
+    """`Sharded` over abstract devices, to compute the sizes of shards."""
 
     def __init__(self, data: int, fsdp: int, model: int) -> None:
         mesh: Any = AbstractMesh((data, fsdp, model), (*ROWS, "model"))
@@ -40,53 +40,53 @@ class _Sizes(Sharded):
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A config on so many devices."""
+    """A config on a number of devices."""
 
     config: Config
-    dataset: Dataset  # its items, or their shape alone
+    dataset: Dataset  # only the shapes of its items are needed
     devices: int
     platform: str  # "cpu", "gpu" or "tpu"
 
     def changed(self, changes: Mapping[str, Any]) -> "Program":
-        """The same with other settings, `{"group.key": value}`."""
+        """The same config with changed settings, `{"group.key": value}`."""
         config = self.config.copy_and_resolve_references()
         config.update_from_flattened_dict(changes)
         other = dataclasses.replace(self, config=config)
         if all(key.startswith("parallel.") for key in changes) and other.rows == self.rows:
-            # The same arrays, cut otherwise: nothing is traced again.
+            # The same arrays with other shardings: nothing is retraced.
             other.__dict__.update(state=self.state, gradient=self.gradient)
         return other
 
     @functools.cached_property
     def parts(self) -> Parts:
-        """What the config means; a ConfigError if it is not possible on so many devices."""
+        """All parts of the config; a ConfigError if it cannot run on these devices."""
         return build(self.config, self.dataset, self.devices)
 
     @functools.cached_property
     def cuts(self) -> tuple[int, int, int]:
-        """Devices along `data`, `fsdp` and `model`."""
+        """Number of devices along `data`, `fsdp` and `model`."""
         return mesh_shape(self.config, self.devices)
 
     @property
     def rows(self) -> int:
-        """Samples of a microbatch on each device."""
+        """Samples per microbatch on each device."""
         data, fsdp, _ = self.cuts
         return int(self.config.train.batch_size // (data * fsdp * self.config.train.accumulate))
 
     @property
     def policies(self) -> list[str]:
-        """What blocks can compute again, the least first."""
+        """Rematerialisation policies of the network, from least to most recomputation."""
         return list(REMAT) if "remat" in self.config.model[self.config.model.name] else ["none"]
 
     @property
     def remat(self) -> str:
-        """What blocks compute again."""
+        """The config's rematerialisation policy."""
         return str(self.config.model[self.config.model.name].get("remat", "none"))
 
     @functools.cached_property
     def state(self) -> TrainState:
         """Shapes of the state."""
-        parts = self.parts  # made before anything is traced
+        parts = self.parts  # must be built before anything is traced
         return abstract_state(parts.task.init, parts.optimizer, parts.averages)
 
     @property
@@ -106,20 +106,20 @@ class Program:
 
     @property
     def parameters(self) -> int:
-        """How many."""
+        """Number of parameters."""
         return sum(math.prod(a.shape) for a in jax.tree.leaves(self.state.params))
 
     @functools.cached_property
     def forward_flops(self) -> int:
-        """Of the network, for one item."""
+        """FLOPs of the network for one item."""
         apply, inputs = self.parts.task.apply, self.parts.task.inputs
-        # Counted as on a TPU: of a fused kernel there is nothing to be seen.
+        # As on a TPU, since products inside fused kernels cannot be counted.
         with computing_on("tpu"):
             return count_flops(lambda params: apply(params, *inputs), self.state.params)
 
     @functools.cached_property
     def gradient(self) -> tuple[int, int, int]:
-        """FLOPs, bytes through memory and peak of memory of the gradient of `rows` samples."""
+        """FLOPs, memory traffic and peak memory (bytes) of the gradient of `rows` samples."""
         key = jax.eval_shape(jax.random.key, 0)
         context = Context(key, self.state.step, self.state.ema, self.frozen)
         args = self.state.params, self.batch(self.rows), context
@@ -134,18 +134,18 @@ class Program:
 
     @functools.cached_property
     def step_flops(self) -> int:
-        """Of a step over the whole batch, with all that it computes again."""
+        """FLOPs of a step over the whole batch, including recomputation."""
         return self.gradient[0] * (self.config.train.batch_size // self.rows)
 
     @functools.cached_property
     def model_flops(self) -> int:
-        """Of a step that computed nothing again, by which utilisation is measured (PaLM, B)."""
+        """FLOPs of a step without recomputation, the basis of utilisation (PaLM, App. B)."""
         if self.remat == "none":
             return self.step_flops
         return self.changed({f"model.{self.config.model.name}.remat": "none"}).step_flops
 
     def bytes_of(self, tree: Any) -> int:
-        """Bytes of a tree, named as the state, on each device."""
+        """Bytes per device of a tree whose names are those of the state."""
         shardings = _Sizes(*self.cuts).shardings(tree)
         return _size(
             jax.tree.map(lambda a, s: a.update(shape=s.shard_shape(a.shape)), tree, shardings)
@@ -153,7 +153,7 @@ class Program:
 
     @functools.cached_property
     def memory(self) -> dict[str, int]:
-        """Bytes on each device by part, estimated without compilation; the whole is their sum."""
+        """Estimated bytes per device by part, without compilation; the total is their sum."""
         rest = "the rest of the state"
         found = dict.fromkeys((*PARTS.values(), rest), 0)
         for name, value in self.state._asdict().items():
@@ -168,9 +168,9 @@ class Program:
         return found
 
     def _copy_bytes(self, whole: int) -> int:
-        """Bytes of the copy of all parameters that XLA makes ahead of the loop over the blocks.
+        """Bytes of the copy of all parameters that XLA makes before the loop over the blocks.
 
-        In half precision, unless they are among the activations as without remat; and gathered.
+        In half precision, unless counted with the activations (without remat); or gathered.
         """
         _, fsdp, model = self.cuts
         if self.config.model.dtype == "float32":
@@ -179,7 +179,7 @@ class Program:
 
     @property
     def traffic(self) -> int:
-        """Bytes through each device's memory in a step."""
+        """Memory traffic of each device in a step, in bytes."""
         _, _, model = self.cuts
         held = self.memory
         state = sum(held[name] for name in PARTS.values()) + held["gradients"]
@@ -187,11 +187,11 @@ class Program:
 
     @property
     def exchanged(self) -> int:
-        """Bytes that each device sends in a step, in rings.
+        """Bytes sent by each device in a step, with rings.
 
-        Gradients are summed over `data`. With `fsdp` parameters are gathered in the forward and in
-        the backward pass and gradients scattered, each once for every microbatch; frozen ones in
-        the forward pass alone. What `model` sends of activations is left out.
+        Gradients are summed over `data`. With `fsdp`, parameters are gathered in the forward and in
+        the backward pass and gradients scattered, each once per microbatch; frozen parameters are
+        gathered in the forward pass only. Communication of activations over `model` is omitted.
         """
         data, fsdp, model = self.cuts
         whole, frozen = _size(self.state.params) // model, _size(self.frozen) // model
@@ -199,7 +199,7 @@ class Program:
         return int(gathered + 2 * whole / fsdp * (data - 1) / data)
 
     def arguments(self, parallel: Sharded) -> tuple[Any, ...]:
-        """Shapes of the step's arguments, laid out over the devices of `parallel`."""
+        """Shapes of the step's arguments, with shardings over the devices of `parallel`."""
 
         def laid(tree: Any, shardings: Any) -> Any:
             return jax.tree.map(lambda a, s: a.update(sharding=s), tree, shardings)

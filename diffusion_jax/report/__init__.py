@@ -1,7 +1,8 @@
-"""What a run found: `result.json`, and `report.md`, a page that a person reads."""
+"""What a run found: `result.json`, and `report.md` and `.html`, a page that a person reads."""
 
 from diffusion_jax.report.curves import plot_curves
-from diffusion_jax.report.figures import suffix
+from diffusion_jax.report.figures import plain, suffix
+from diffusion_jax.report.html import html_of, mend_page
 from diffusion_jax.report.page import (
     has_passport,
     memorises,

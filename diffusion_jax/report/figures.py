@@ -82,9 +82,22 @@ def as_cells(result: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> l
     return [cell(name) if name in result else "" for name in names]
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table; none if it has no rows."""
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> list[str]:
+    """Lines of a Markdown table, below its caption; none if it has no rows."""
     if not rows:
         return []
     first, *others = (f"| {' | '.join(cells)} |" for cells in (heads, *rows))
-    return [first, "|" + "---|" * len(heads), *others]
+    above = [f"*{caption}*", ""] if caption else []
+    return [*above, first, "|" + "---|" * len(heads), *others]
+
+
+def plain(text: str) -> str:
+    """What people or files are called, as Markdown that shows it as it is, on one line."""
+    text = " ".join(text.split())
+    text = re.sub(r"[\\`*\[\]|]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+    return re.sub(r"&(?=#?\w+;)", "&amp;", text).replace("<", "&lt;")
+
+
+def code(text: str) -> str:
+    """The same for what is typed, such as a setting."""
+    return plain(text) if set(text) & set("`|\n") else f"`{text}`"

@@ -1,11 +1,12 @@
-"""`result.json` and `report.md`: what a run found, as a page that a person reads."""
+"""`result.json`, and what a run found as a page that a person reads: `report.md` and `.html`."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusion_jax.report.figures import measured, suffix, table
+from diffusion_jax.report.figures import measured, plain, suffix, table
+from diffusion_jax.report.html import write_page
 from diffusion_jax.report.tables import result_tables
 from diffusion_jax.system.files import read_json, write_whole
 
@@ -61,16 +62,16 @@ def write_report(
     pictures: Sequence[tuple[str, str]],
     how_again: Sequence[str],
 ) -> None:
-    """Writes `report.md`.
+    """Writes a page, such as `report.md`, and the same as HTML (`write_page`).
 
     The result is as in `result.json`, `facts` are rows of the table on how this was made, and
     `how_again` commands that make it again. Pictures are `(file relative to the page, caption)`;
-    those that do not exist are left out.
+    those that do not exist are left out. Facts are Markdown; title and captions are plain text.
     """
-    lines = [f"# {title}", ""]
+    lines = [f"# {plain(title)}", ""]
     for file, caption in pictures:
         if (path.parent / file).exists():
-            lines += [f"![{caption}]({file})", "", f"*{caption}*", ""]
+            lines += [f"![{plain(caption)}]({file})", "", f"*{plain(caption)}*", ""]
     lines += ["## Results", "", result_tables(result), ""]
     result = measured(result)
     lines += _how_to_read(result)
@@ -81,7 +82,7 @@ def write_report(
             lines += [note, ""]
     lines += ["## How it was made", "", *table(("", ""), list(facts.items()))]
     lines += ["", "```", *how_again, "```", ""]
-    write_whole(path, "\n".join(lines).encode())
+    write_page(path, "\n".join(lines))
 
 
 def _how_to_read(result: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -47,7 +47,8 @@ def _samples(result: Result) -> list[str]:
         title, direction = MEANING[kind(name)]
         cells = as_cells(result, (name, f"{name}_heldout"))
         rows.append([f"{title} (`{name}`)", *cells, direction])
-    lines = table(("metric", "samples (95% interval)", "held-out data", ""), rows)
+    heads = "metric", "samples (95% interval)", "held-out data", ""
+    lines = table(heads, rows, "Samples and held-out data, compared with the training data")
     if said := differences(samples, MEASURED):
         lines += ["", "Not all figures of the table are of the same:", ""]
         lines += [f"- {sentence}" for sentence in said]
@@ -64,10 +65,9 @@ def _bits(result: Result) -> list[str]:
             cells = as_cells(result, names)
             rows.append([f"{title} (`bits_{name}`)", *cells, str(cost)])
     heads = (
-        *("bits per dimension (lower is better)", "held-out data (95% interval)"),
-        *("training data", "evaluations per item"),
+        *("estimate", "held-out data (95% interval)", "training data", "evaluations per item"),
     )
-    return table(heads, rows)
+    return table(heads, rows, "Likelihood in bits per dimension; lower is better")
 
 
 def _denoising(result: Result) -> list[str]:
@@ -77,10 +77,9 @@ def _denoising(result: Result) -> list[str]:
         columns = [f"denoising_{one}_t{t:.2f}" for one in ("error_train", "error_heldout", "gap")]
         rows.append([f"t = {t}", *as_cells(result, columns)])
     heads = (
-        *("denoising, squared error per dimension", "training data (95% interval)"),
-        *("held-out data", "held-out / training"),
+        *("noise level", "training data (95% interval)", "held-out data", "held-out / training"),
     )
-    return table(heads, rows)
+    return table(heads, rows, "Denoising: squared error per dimension")
 
 
 def _names(result: Result) -> list[str]:
@@ -96,7 +95,8 @@ def _names(result: Result) -> list[str]:
         passport = result[f"top1_{split}_real"]["passport"]
         chance = ", ".join(f"{share:.1%}" for share in passport["chance"].values())
         rows.append([f"{passport['kind']} (`{split}`)", chance, *as_cells(result, heads)])
-    return table(("names", "by chance", *heads.values()), rows)
+    caption = "How well pictures fit their names, as the judge sees it"
+    return table(("names", "by chance", *heads.values()), rows, caption)
 
 
 def _others(result: Result) -> list[str]:

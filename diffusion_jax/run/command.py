@@ -1,4 +1,4 @@
-"""What `launch.py` calls: one run, its stages and its exit status."""
+"""What the command line calls: one run, its stages and its exit status."""
 
 import contextlib
 import signal
@@ -34,17 +34,20 @@ USER_ERRORS = (
 )
 TRAINING, SAMPLING, EVALUATING = "training", "sampling", "evaluating"
 """What one process at a time does in a workdir: one may train, another sample what it has saved."""
+TRAINS = ("all", "train")
+"""Modes that train."""
 
 
-def run(config: Config, workdir: Path, mode: str, topology: str = "") -> int:
+def run(config: Config, workdir: Path, mode: str, topology: str = "", profile: int = 0) -> int:
     """Does what `mode` says; returns the exit status.
 
     0: done; 2: a mistake of the user's, or a disk that is full or closed, in one line on stderr;
     128 + the number of the signal that ended it: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
 
-    With mode "plan" `topology` names the devices to plan for, those that are there if ''.
+    With mode "plan" `topology` names the devices to plan for, those that are there if ''. Of the
+    training `profile` steps are traced, into the workdir's folder `profile`.
     """
-    return _status(lambda: _run(config, workdir, mode, topology), workdir)
+    return _status(lambda: _run(config, workdir, mode, topology, profile), workdir)
 
 
 def run_abreast(configs: Sequence[Config], workdirs: Sequence[Path]) -> int:
@@ -110,7 +113,9 @@ def _run_abreast(configs: Sequence[Config], workdirs: Sequence[Path]) -> int:
     return 128 + signum if signum else 0
 
 
-def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
+def _run(config: Config, workdir: Path, mode: str, topology: str, profile: int) -> int:
+    if profile and mode not in TRAINS:
+        raise ConfigError(f"--profile={profile} goes with --mode all or train, not {mode}")
     _prepare(workdir)
     if not topology:  # of devices that are elsewhere
         check_devices()
@@ -126,9 +131,9 @@ def _run(config: Config, workdir: Path, mode: str, topology: str) -> int:
     # Refused where there is none, or where the data have changed.
     _ = made.parts.generator if mode == "sample" else made.changes
     draw = chosen(config, made.parts.dataset.kind)
-    if mode in ("all", "train"):
+    if mode in TRAINS:
         with locked(workdir, TRAINING):
-            signum = train(made)
+            signum = train(made, profile)
         if signum:
             print(f"stopped and saved; go on with the same command: {command()}")
             return 128 + signum

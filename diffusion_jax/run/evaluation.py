@@ -25,11 +25,13 @@ CHUNK_BYTES = 256 * 2**20
 
 
 def evaluate(run: Run, again: bool) -> None:
-    """Measures the model by `evaluate.metrics`; writes `result.json` and `report.md`."""
+    """Measures the model by `evaluate.metrics`; writes `result.json` and the report."""
     path, page = run.workdir / "result.json", run.workdir / "report.md"
     lengths = evaluated(run.config)
     passport = _passport(run, lengths)
     if not again and page.exists() and report.has_passport(path, passport):
+        if is_main():
+            report.mend_page(page)
         print(f"evaluated already: {page}")
         return
     state = run.restored_state()
@@ -57,7 +59,7 @@ def evaluate(run: Run, again: bool) -> None:
     _write_report(models[0], result, evaluators, sum(spent))
     report.write_result(path, result)  # last: it says that all is there
     print(report.result_tables(result))
-    print(f"report: {page}")
+    print(f"report: {page} and {report.html_of(page).name}")
 
 
 def _passport(run: Run, lengths: Sequence[str]) -> dict[str, Any]:
@@ -129,7 +131,7 @@ def _listed(names: Sequence[str]) -> str:
 def _write_report(
     model: Trained, result: Result, evaluators: Sequence[Evaluator], seconds: float
 ) -> None:
-    """Writes `report.md` beside the pictures."""
+    """Writes `report.md` and `report.html` beside the pictures."""
     run, config, dataset = model.run, model.run.config, model.run.parts.dataset
     curves = report.plot_curves(run.workdir / "metrics.jsonl", run.workdir / "curves.png")
     noun, num = dataset.kind.noun, len(dataset.splits["train"])
@@ -139,17 +141,16 @@ def _write_report(
         averages = f"by length ({', '.join(lengths)}), in the pictures {averages}"
     where = environment()
     identity = Identity.read(run.workdir)
+    about_data = [
+        f"{config.data.name}, {num:,} training {dataset.kind.words}",
+        f"{dataset.num_classes} classes" + _listed(dataset.class_names),
+        f"fingerprint {dataset.fingerprint}",
+        *(identity.changes if identity else ()),
+        *(f"not as it was trained: {change}" for change in run.changes),
+    ]
     facts = {
-        "data": "; ".join(
-            [
-                f"{config.data.name}, {num:,} training {dataset.kind.words}",
-                f"{dataset.num_classes} classes" + _listed(dataset.class_names),
-                f"fingerprint {dataset.fingerprint}",
-                *(identity.changes if identity else ()),
-                *(f"not as it was trained: {change}" for change in run.changes),
-            ]
-        ),
-        **({"remarks on the data": "; ".join(dataset.notes)} if dataset.notes else {}),
+        "data": report.plain("; ".join(about_data)),
+        "remarks on the data": report.plain("; ".join(dataset.notes)),
         "network": f"{config.model.name}, {run.cost(run.abstract_state())}",
         "training": f"{model.step:,} steps of {config.train.batch_size} {noun}, "
         f"{epochs:,.0f} epochs" + (f", {curves:,.0f} s" if curves else "") + f", EMA {averages}",
@@ -183,4 +184,5 @@ def _write_report(
     pictures += [(f"samples/{file}", words) for each in evaluators for file, words in each.pictures]
     pictures.append(("curves.png", f"Loss in training, and on held-out {noun}"))
     title = f"{run.workdir.name}: {config.data.name}"
+    facts = {name: fact for name, fact in facts.items() if fact}
     report.write_report(run.workdir / "report.md", title, result, facts, pictures, [command()])

@@ -17,7 +17,7 @@ from diffusion_jax.data import Dataset, kept_dataset
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.from_config import Config, ConfigError, Parts, build, sample_average
-from diffusion_jax.from_config.choices import group_of, keyed
+from diffusion_jax.from_config.choices import group_of, keyed, override
 from diffusion_jax.from_config.data import make_dataset
 from diffusion_jax.from_config.identity import (
     Identity,
@@ -35,6 +35,7 @@ from diffusion_jax.generation.grid_search import Found, cached_times, optimise_t
 from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.models.flops import count_flops
 from diffusion_jax.system.arguments import check
+from diffusion_jax.system.command_line import program
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.files import path_of
 from diffusion_jax.system.keys import make_key
@@ -51,7 +52,7 @@ DRAWN = {"num": "[1, inf)", "seed": "[0, 4294967295]", "first": "[0, 2147483648)
 
 def command() -> str:
     """The command line that started this run."""
-    return shown(shlex.join(["python", *sys.argv]))
+    return shown(shlex.join(["python", *program(), *sys.argv[1:]]))
 
 
 class Run:
@@ -242,6 +243,15 @@ class Trained:
         """
         return self.generator or self.run.parts.generator  # which says why there is none
 
+    def replace(self, **parts: Any) -> "Trained":
+        """The same model with other fields of its `Generator`, such as sampler, times or guidance.
+
+        Raises:
+            ConfigError: the network draws nothing.
+            TypeError: there is no such field.
+        """
+        return dataclasses.replace(self, generator=dataclasses.replace(self.draws, **parts))
+
     def draw(
         self,
         num: int = 1,
@@ -353,7 +363,13 @@ class Trained:
 
 
 def open_run(
-    folder: str | Path, *, step: int = -1, average: str = "", what: str = "", parts: Any = None
+    folder: str | Path,
+    *,
+    step: int = -1,
+    average: str = "",
+    what: str = "",
+    parts: Any = None,
+    **sample: Any,
 ) -> Trained:
     """The model that was trained in a folder.
 
@@ -363,20 +379,23 @@ def open_run(
         average: of the parameters, as `sample.ema`; '': as configured.
         what: setting that asks for it, for messages.
         parts: of a run of the same data, which is not loaded again.
+        sample: settings of `config.sample` in place of the run's own, such as `sampler="unipc"`,
+            `steps=10`, `guidance_scale=3` or `guidance={"interval": (0.2, 0.7)}`.
 
     Raises:
-        ConfigError: there is no such run.
+        ConfigError: there is no such run, or a setting is not possible.
         CheckpointError: there is no such checkpoint.
     """
     what, folder = what or f"open_run({str(folder)!r})", path_of(folder)
     config = read_config(folder, what)
     try:
-        sample = config.sample
-        sample.checkpoint, sample.ema = step, average or sample.ema
-        sample.guidance.worse = sample.guidance.likeness.judge = ""
-        if sample.get("start", "normal") not in STARTS:
-            sample.start = "normal"  # the picture need not be there any more
-        sample.grid = "uniform" if sample.grid == OPTIMISED else sample.grid
+        own = config.sample
+        own.checkpoint, own.ema = step, average or own.ema
+        own.guidance.worse = own.guidance.likeness.judge = ""
+        if own.get("start", "normal") not in STARTS:
+            own.start = "normal"  # the picture need not be there any more
+        own.grid = "uniform" if own.grid == OPTIMISED else own.grid
+        override(own, sample, "sample")
         dataset = parts.dataset if parts else data_to_draw(config, folder)
         run = Run(config, folder, build(config, dataset))
     except (AttributeError, KeyError) as error:

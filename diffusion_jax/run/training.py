@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,7 +12,8 @@ from clu import parameter_overview
 
 from diffusion_jax.data import Record, train_batches
 from diffusion_jax.evaluation.heldout import HeldoutLoss
-from diffusion_jax.from_config import make_step
+from diffusion_jax.from_config import ConfigError, make_step
+from diffusion_jax.from_config.choices import keyed
 from diffusion_jax.from_config.identity import (
     Identity,
     check_workdir,
@@ -24,16 +26,29 @@ from diffusion_jax.run.planning import print_notes, print_plan
 from diffusion_jax.run.sampling import draw_grid
 from diffusion_jax.run.trained import Run, initial_params
 from diffusion_jax.system.devices import is_main, put
+from diffusion_jax.system.files import in_store
 from diffusion_jax.training import loop
 from diffusion_jax.training.abreast import abreast
 from diffusion_jax.training.state import TrainState, initial_state
+from diffusion_jax.training.trace import WARM_UP
+from diffusion_jax.training.wandb_writer import wandb_writer
 from diffusion_jax.training.writers import make_writer
 from diffusion_jax.types import Params
 
 
-def train(run: Run) -> int:
-    """Trains to the end from the newest checkpoint; the signal that came first, or 0."""
+def train(run: Run, profile: int = 0) -> int:
+    """Trains to the end from the newest checkpoint; the signal that came first, or 0.
+
+    Args:
+        run: what is trained.
+        profile: so many steps are traced.
+
+    Raises:
+        ConfigError: fewer steps are left, or the workdir cannot hold a trace.
+    """
     steps, latest = run.config.train.steps, run.checkpoints.latest()
+    if profile:
+        _check_profile(run, profile, latest or 0)
     if latest is not None and latest >= steps:
         further = f", further than train.steps={steps}" * (latest > steps)
         print(f"training is done: step {latest} is in {run.workdir}{further}")
@@ -45,7 +60,22 @@ def train(run: Run) -> int:
         ready.batches.set_state(data_state)
         ready = ready._replace(state=state)
         print(f"going on from step {int(state.step)}", flush=True)
-    return _loop(run, ready)
+    return _loop(run, ready, (run.workdir / "profile", profile))
+
+
+def _check_profile(run: Run, profile: int, done: int) -> None:
+    """Refuses a trace of more steps than there will be, or one that cannot be written."""
+    if in_store(run.workdir):
+        raise ConfigError(
+            f"--profile={profile}: --workdir={run.workdir} must be a folder on a disk"
+        )
+    steps = run.config.train.steps
+    left = max(0, steps - done - WARM_UP)
+    if profile > left:
+        raise ConfigError(
+            f"--profile={profile}: there are {left} steps to trace: train.steps={steps}, of which "
+            f"{done} are done, without {WARM_UP} to warm up"
+        )
 
 
 def train_abreast(runs: Sequence[Run]) -> int:
@@ -72,6 +102,7 @@ def _prepare(run: Run) -> loop.Ready:
             changes += [f"from step {latest:,} on {', '.join(run.changes)}"]
         data = Record.of(run.parts.dataset)
         write_identity(Identity(config_hash(config), data, changes), run.workdir)
+    writer = _make_writer(run)
     batches = train_batches(
         run.parts.dataset,
         batch_size=config.train.batch_size // count,
@@ -88,11 +119,18 @@ def _prepare(run: Run) -> loop.Ready:
         params,
     )
     frozen = jax.tree.map(put, task.frozen, run.parallel.shardings(task.frozen))
-    writer = make_writer(run.workdir, print)
     actions = _actions(run, writer, frozen)
     return loop.Ready(
         *(state, batches, run.train_key, run.parallel, run.checkpoints, writer, frozen, actions)
     )
+
+
+def _make_writer(run: Run) -> Any:
+    """Where the metrics of a run go; a project of Weights & Biases is one place if it is named."""
+    project, settings = run.config.train.wandb, run.config.to_dict()
+    others = [lambda: wandb_writer(project, run.workdir, settings, print)] if project else []
+    with keyed("train"):
+        return make_writer(run.workdir, print, others)
 
 
 def _actions(run: Run, writer: Any, frozen: Mapping[str, Params]) -> list[tuple[int, loop.Action]]:
@@ -126,7 +164,7 @@ def _actions(run: Run, writer: Any, frozen: Mapping[str, Params]) -> list[tuple[
     ]
 
 
-def _loop(run: Run, ready: loop.Ready) -> int:
+def _loop(run: Run, ready: loop.Ready, traced: tuple[Path, int] | None = None) -> int:
     """`loop.train` with a run's settings; closes what it was given."""
     settings = run.config.train
     every, snapshot = ready.actions[-1]
@@ -146,6 +184,7 @@ def _loop(run: Run, ready: loop.Ready) -> int:
             batch_size=settings.batch_size,
             cadence=cadence,
             stall_seconds=run.config.data.stall_seconds,
+            traced=traced,
         )
 
 

@@ -1,4 +1,4 @@
-"""The probability-flow ODE by a method that chooses its own steps."""
+"""The probability-flow ODE, solved with adaptive step sizes."""
 
 import functools
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from diffusion_jax.samplers.ode import coordinate, norm, slope, straight_step, t
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler, Step
 
-MOST_STEPS = 1000  # of its own in one step; more end in an error, as where the denoiser says NaN
-SMALLEST = 1e-3  # least `u = sigma / (alpha + sigma)` to ask the denoiser at; from there on DDIM
+MOST_STEPS = 1000  # solver steps per sampler step; more raise an error, as with NaN outputs
+SMALLEST = 1e-3  # smallest `u = sigma / (alpha + sigma)` at which to evaluate; DDIM does the rest
 
 
 def velocity(schedule: Schedule, denoise: Denoise, u: Array, y: Array) -> Array:
@@ -26,21 +26,21 @@ def velocity(schedule: Schedule, denoise: Denoise, u: Array, y: Array) -> Array:
 def integrate(
     rate: Callable[[Array, Any], Any], y: Any, start: Array, end: Array, rtol: float, atol: float
 ) -> tuple[Any, Array]:
-    """`y` at `end`, and how many steps it took: `dy/du = rate(u, y)` by Dormand & Prince, 5(4).
+    """Solves `dy/du = rate(u, y)` by Dormand & Prince's 5(4): `y` at `end`, and the step count.
 
-    From `y`, a tree of arrays `[B, ...]`, at `start`, above or below `end`. Of all samples the one
-    with the largest error, the root mean square over its entries, decides, so that the tolerances
-    (`rtol` relative to `y`, `atol` absolute) hold for each, but a sample depends on its batch,
-    within the tolerance. A step asks for the rate 6 times, the first up to 3 times more.
+    `y` is a tree of arrays `[B, ...]` at `start`, which may be above or below `end`. The step size
+    follows the sample with the largest root-mean-square error, so that the tolerances (`rtol`
+    relative to `y`, `atol` absolute) hold for every sample; within them a sample depends on its
+    batch. A step evaluates the rate 6 times, the first one up to 3 times more.
     """
-    import diffrax  # here, as it takes a third of a second, and few runs come by
+    import diffrax  # here: the import takes a third of a second, and few runs need it
 
     def largest(error: Any) -> Array:
         leaves = [e.reshape(len(e), -1) for e in jax.tree.leaves(error)]
         return jnp.sqrt(jnp.max(jnp.stack([jnp.max(jnp.mean(e**2, axis=1)) for e in leaves])))
 
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(jax.jit(lambda u, y, _: rate(u, y))),  # traced once, asked in many places
+        diffrax.ODETerm(jax.jit(lambda u, y, _: rate(u, y))),  # traced once, called in many places
         diffrax.Dopri5(),
         t0=start,
         t1=end,
@@ -54,10 +54,10 @@ def integrate(
 
 @checked(rtol="[0, inf)", atol="(0, inf)")
 def adaptive(schedule: Schedule, rtol: float = 1e-4, atol: float = 1e-4) -> Sampler:
-    """Each step by Dormand and Prince's method of order 5(4), in steps of its own: `integrate`.
+    """Integrates each step by Dormand & Prince's 5(4) with adaptive substeps (`integrate`).
 
-    The equation is that of Sec. 4.3, Song et al. 2021, in their time. What it costs depends on the
-    tolerance: `evaluations` is the least, that of one step of its own.
+    The equation is that of Sec. 4.3, Song et al. 2021, in their time. The cost depends on the
+    tolerances: `evaluations` is the minimum, for a single substep.
     """
 
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:

@@ -16,10 +16,10 @@ from diffusion_jax.types import Array, Denoise, Sampler, Step
 
 
 class State(NamedTuple):
-    """What there is beside the picture."""
+    """Sampler state besides `x_t`."""
 
-    w: Array  # `[B, ...]`, the noise that is not in the picture
-    drawn: Array  # `[]`, whether it has been drawn
+    w: Array  # `[B, ...]`, noise of the velocities, independent of the image's
+    drawn: Array  # `[]`, whether `w` has been drawn
     history: multistep.History  # `x_0_hat` at `t` and before
 
 
@@ -27,19 +27,19 @@ class State(NamedTuple):
 def cld(schedule: Schedule, order: int = 2, gamma: float = 0.04) -> Sampler:
     """DDIM in the space of pixels and velocities (gDDIM, Zhang, Tao & Chen 2023), order 1 or 2.
 
-    As derived in `langevin`, a state is the picture `x_t`, on the scale of any schedule, and a
-    normal `w` independent of it, drawn at the start. With `theta` the angle from `t` to `s`
+    As derived in `langevin`, a state is the image `x_t`, on the scale of any schedule, and a normal
+    `w` independent of it, drawn at the start. With `theta` the angle from `t` to `s`
 
         eps_s = cos(theta) eps_hat - sin(theta) w_t,    x_s = alpha_s x_0_hat + sigma_s eps_s
         w_s = sin(theta) eps_hat + cos(theta) w_t
 
-    which is exact where `x_0_hat` is the same all the way. Order 2 takes for it
+    which is exact if `x_0_hat` is constant over the step. Order 2 replaces it by
 
         D = x_0_hat(t) + h / (2 h_-) (x_0_hat(t) - x_0_hat(t_-))
 
-    in which h and h_- are this step and the last in logsnr, as DPM-Solver++(2M) does; not where one
-    of them is infinite. With the noise of the reverse SDE it would be `ancestral` with the small
-    variance, and in order 2 `sde.dpmpp_sde_multistep`, whatever gamma (see `langevin`).
+    with h and h_- this step and the last in logsnr, as in DPM-Solver++(2M), unless one of them is
+    infinite. With the noise of the reverse SDE the sampler would be `ancestral` with the small
+    variance, and in order 2 `sde.dpmpp_sde_multistep`, for any gamma (see `langevin`).
     """
     process = Langevin(gamma)
 

@@ -9,15 +9,15 @@ from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler, Step
 
-FAR = 30.0  # factor of `sigma / alpha` that is too much for more than DDIM
+FAR = 30.0  # largest decrease of `sigma / alpha` in a step for which more than DDIM is used
 
 
 def far(schedule: Schedule, t: Array, s: Array) -> Array:
-    """Whether a step leaves so little of the noise that only DDIM's is of use.
+    """Whether a step removes so much of the noise that only DDIM's formula is accurate.
 
-    That is exact for given `x_0`. A change in `eps_hat` on the way, or noise that is added as there
-    is at `t`, would count `sigma / alpha` at `t` over that at `s`: the thousands with which cosine
-    schedules begin, or those of the few steps of a coarse grid.
+    DDIM is exact for given `x_0`. Changes of `eps_hat` along the step, or added noise of the size
+    at `t`, would be multiplied by `sigma / alpha` at `t` over that at `s`: thousands at the start
+    of cosine schedules, or in the few steps of a coarse grid.
     """
     (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.scales(t), schedule.scales(s)
     return (sigma_s > 0) & (sigma_t * alpha_s > FAR * sigma_s * alpha_t)

@@ -5,16 +5,16 @@ With `lambda = log(alpha / sigma)` the probability-flow ODE has the exact soluti
     data form:   x_s = (sigma_s / sigma_t) x_t + sigma_s int e^lambda x_0_hat dlambda
     noise form:  x_s = (alpha_s / alpha_t) x_t - alpha_s int e^-lambda eps_hat dlambda
 
-from `lambda_t` to `lambda_s` (Eq. 8, Lu et al. 2022b; Eq. 3.4, Lu et al. 2022a). One is the other
-with `(x_0, alpha, lambda)` and `(eps, sigma, -lambda)` exchanged. With `f` for `x_0_hat` or
-`eps_hat`, `a` for `alpha` or `sigma` and `l` for `lambda` or `-lambda` both say that `x_s` is a
-DDIM step and
+from `lambda_t` to `lambda_s` (Eq. 8, Lu et al. 2022b; Eq. 3.4, Lu et al. 2022a). They are
+the same equation with `(x_0, alpha, lambda)` and `(eps, sigma, -lambda)` exchanged. With `f` for
+`x_0_hat` or `eps_hat`, `a` for `alpha` or `sigma` and `l` for `lambda` or `-lambda`, both forms
+give `x_s` as a DDIM step plus
 
     a_s int_0^h e^(tau - h) (f(l_t + tau) - f(l_t)) dtau,  h = l_s - l_t
 
-added to it. In that integral `f` is a polynomial through past values (multistep) or through values
-on the way (singlestep). Where `l_t` or `l_s` is infinite, as at `sigma_s = 0`, it is left out, and
-in the noise form where the step goes too far for it (`ddim.far`).
+In the integral `f` is a polynomial through past values (multistep) or through values within the
+step (singlestep). It is omitted where `l_t` or `l_s` is infinite, as at `sigma_s = 0`, and in the
+noise form where the step is too long for it (`ddim.far`).
 """
 
 import math
@@ -32,11 +32,11 @@ from diffusion_jax.samplers.ode import straight_step
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler, Step
 
-SERIES = 18  # terms of a power series that are enough for float64 up to argument 1
+SERIES = 18  # terms of the power series, sufficient for float64 up to argument 1
 
 
 class Form(NamedTuple):
-    """The letters `a`, `l` and `f` of this module."""
+    """A data or noise form: the letters `a`, `l` and `f` of this module."""
 
     scale: Callable[[Schedule, Array], Array]  # `(schedule, t) -> a_t`
     sign: int  # `l = sign lambda`
@@ -54,8 +54,8 @@ NOISE = Form(lambda schedule, t: schedule.sigma(t), -1, noise_estimate)
 def phi(z: Array, num: int) -> list[Array]:
     """`phi_1(z) .. phi_num(z)`, `phi_k(z) = sum_n z^n / (n + k)!` (Hochbruck & Ostermann 2010).
 
-    `phi_1 = expm1(z) / z` and `phi_k = z phi_(k+1) + 1 / k!`, downwards from the series for small
-    `z` and upwards for others: neither cancels.
+    `phi_1 = expm1(z) / z` and `phi_k = z phi_(k+1) + 1 / k!`: the recursion runs downwards from
+    the power series for small `z` and upwards otherwise, which avoids cancellation in both cases.
     """
     small = jnp.abs(z) < 1
     series, large = jnp.where(small, z, 0.0), jnp.where(small, 1.0, z)
@@ -77,7 +77,7 @@ def moments(h: Array, num: int) -> list[Array]:
 
 
 def step_size(form: Form, schedule: Schedule, t: Array, s: Array) -> tuple[Array, Array]:
-    """`h = l_s - l_t`, 0 where it is of no use, and whether it is: finite, and not too far."""
+    """`h = l_s - l_t`, or 0 where it is not usable; and whether it is (finite and not `far`)."""
     h = form.node(schedule, s) - form.node(schedule, t)
     useful = jnp.isfinite(h) & (True if form is DATA else ~far(schedule, t, s))
     return jnp.where(useful, h, 0.0), useful
@@ -87,10 +87,10 @@ def step_size(form: Form, schedule: Schedule, t: Array, s: Array) -> tuple[Array
 def dpmpp_multistep(schedule: Schedule, order: int = 2, exact: bool = False) -> Sampler:
     """DPM-Solver++ of order 1 (DDIM), 2 ("2M") or 3 ("3M"), Lu et al. 2022b.
 
-    The polynomial goes through `order` values `x_0_hat`, fewer in the first steps. As published it
-    is not integrated exactly: 2M (Algorithm 2) replaces `int e^(tau - h) tau dtau` by
+    The polynomial goes through the last `order` values of `x_0_hat` (fewer in the first steps). As
+    published its integral is approximate: 2M (Algorithm 2) replaces `int e^(tau - h) tau dtau` by
     `h (1 - e^-h) / 2`, as does the second step of 3M, and 3M (the authors' code, k-diffusion,
-    diffusers) takes half of the quadratic term, with which it is of order two. With `exact` it is.
+    diffusers) halves the quadratic term, which makes it second-order. `exact` integrates exactly.
     """
 
     def integrals(h: Array, known: Array) -> list[Array]:
@@ -108,9 +108,9 @@ def dpmpp_multistep(schedule: Schedule, order: int = 2, exact: bool = False) -> 
 def deis(schedule: Schedule, order: int = 3, polynomial: str = "log_rho") -> Sampler:
     """DEIS: the polynomial through the last `order` values `eps_hat` (Zhang & Chen 2023, Eq. 14).
 
-    There are fewer in the first steps. It is a polynomial in "log_rho", `log(sigma / alpha)`,
+    The first steps use fewer values. The polynomial is in "log_rho", `log(sigma / alpha)`,
     integrated exactly as in diffusers, or in "t" (tAB-DEIS), by quadrature. In `sigma / alpha`
-    (rho-AB) it is `ode.lms`.
+    (rho-AB) the method is `ode.lms`.
     """
     if polynomial == "t":
         return _deis_in_time(schedule, order)
@@ -137,8 +137,8 @@ def _multistep(
 def _deis_in_time(schedule: Schedule, order: int) -> Sampler:
     """tAB-DEIS: `alpha_s int (p(tau) - f_0) drho` with `rho = sigma / alpha` and `p` in time.
 
-    Integrated by parts no derivative is left in it: `int tau^j drho = j int tau^(j-1) (rho_s - rho)
-    dtau`, which Gauss-Legendre quadrature does.
+    Integration by parts removes the derivative of rho: `int tau^j drho = j int tau^(j-1)
+    (rho_s - rho) dtau`, by Gauss-Legendre quadrature.
     """
     points, weights = np.polynomial.legendre.leggauss(16)
 
@@ -162,8 +162,8 @@ def _deis_in_time(schedule: Schedule, order: int) -> Sampler:
 def dpmpp_singlestep(schedule: Schedule, order: int = 2) -> Sampler:
     """DPM-Solver++ of order 2 ("2S", Algorithm 1, Lu et al. 2022b, r = 1/2) or 3 ("3S").
 
-    3S is the authors' code, with values at a third and at two thirds of the step: Algorithm 2 of
-    Lu et al. 2022a in the data form.
+    3S follows the authors' code, with values at one and two thirds of the step: Algorithm 2 of Lu
+    et al. 2022a in the data form.
     """
     return _singlestep(schedule, DATA, order)
 
@@ -175,9 +175,9 @@ def dpm_solver(schedule: Schedule, order: int = 2) -> Sampler:
 
 @checked(order=(2, 3))
 def _singlestep(schedule: Schedule, form: Form, order: int) -> Sampler:
-    """Exponential Runge-Kutta method: each value on the way gives the slope for the next.
+    """Exponential Runge-Kutta method: each intermediate value gives the slope for the next.
 
-    Where `h` is of no use the denoiser is asked at `t` again, and that is left out.
+    Where `h` is not usable, the extra evaluations are at `t` again and have no effect.
     """
 
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
@@ -208,7 +208,7 @@ def _singlestep(schedule: Schedule, form: Form, order: int) -> Sampler:
 
 
 class UniPCState(NamedTuple):
-    """What a step leaves for the corrector of the next."""
+    """Values that a step keeps for the corrector of the next."""
 
     x: Array  # `[B, ...]`, the corrected `x_t`
     t: Array  # `[]`, its time
@@ -219,13 +219,13 @@ class UniPCState(NamedTuple):
 def unipc(schedule: Schedule, order: int = 2, variant: str = "bh2") -> Sampler:
     """UniPC of `order` 1, 2 or 3 in its form for data prediction (Sec. 3, Zhao et al. 2023).
 
-    Before a step, `x_t` is made anew from the `x` before it by the polynomial in `lambda` through
-    the last `order` values `x_0_hat` and that at `x_t`, which the step from `t` needs anyway
-    (UniC); then `x_s` is predicted by the polynomial through the last `order` values (UniP). Both
-    are exponential Adams methods as above, and `B(h)` matters only for polynomials of
-    degree one, whose coefficient is set to 1/2: there `int e^(tau - h) tau dtau` becomes
-    `h B(h) / 2` with `B(h) = h` ("bh1") or `1 - e^-h` ("bh2"). The order of convergence is
-    `order + 1`. Fewer values are used in the first steps, and DDIM in a step to `sigma_s = 0`.
+    UniC corrects `x_t` before each step: it repeats the previous step with the polynomial in
+    `lambda` through the last `order` values `x_0_hat` and the new one at `x_t`, which the next step
+    needs anyway. UniP then predicts `x_s` from the last `order` values. Both are exponential Adams
+    methods as above, and `B(h)` matters only for polynomials of degree one, whose coefficient is
+    set to 1/2: there `int e^(tau - h) tau dtau` becomes `h B(h) / 2` with `B(h) = h` ("bh1") or
+    `1 - e^-h` ("bh2"). The order of convergence is `order + 1`. The first steps use fewer values,
+    and a step to `sigma_s = 0` is DDIM's.
     """
 
     def change(history: History, t: Array, s: Array) -> Array:
@@ -252,7 +252,7 @@ def unipc(schedule: Schedule, order: int = 2, variant: str = "bh2") -> Sampler:
         x_s = straight_step(schedule, x_t, x_0, t, s) + change(history, t, s)
         return x_s, UniPCState(x_t, t.astype(x_t.dtype), history)
 
-    def init(x_T: Array) -> UniPCState:  # time 1 stands for no time: there sigma > 0
+    def init(x_T: Array) -> UniPCState:  # time 1 is a placeholder with sigma > 0
         return UniPCState(x_T, jnp.ones((), x_T.dtype), multistep.empty(x_T, order))
 
     return Sampler(init, step)

@@ -1,4 +1,4 @@
-"""The one loop that runs every sampler: a `lax.scan` over times and keys."""
+"""The loop that runs every sampler: one `lax.scan` over times and keys."""
 
 import jax
 import jax.numpy as jnp
@@ -25,26 +25,26 @@ def sample(
     Args:
         denoiser: the (guided) denoiser.
         sampler: the method.
-        times: `[steps + 1]`, descending; ascending to invert, with a deterministic sampler.
+        times: `[steps + 1]`, descending; ascending for inversion, with a deterministic sampler.
         x_T: `[B, ...]` noise at `times[0]`.
         cond: conditioning, arrays `[B, ...]`.
-        keys: `[B]`, one key per sample: a sample does not depend on what else is in its batch.
-        keep_every: also return every so-many-th state, the first and the last; 0: none.
-        tells_until: whether `cond["until"]` `[B]` is the time that a step goes to: with it DDIM's
-            step can be the exact step of a flow map.
+        keys: `[B]`, one key per sample: a sample does not depend on the rest of its batch.
+        keep_every: also return every n-th state, with the first and the last; 0: none.
+        tells_until: pass the end time of each step as `cond["until"]` `[B]`: with it DDIM's step
+            can be the exact step of a flow map.
 
     Returns:
         The samples `[B, ...]`, and the kept states `[K, B, ...]` or None.
 
     Raises:
-        ValueError: a stochastic sampler is to run from data to noise.
+        ValueError: a stochastic sampler is given ascending times.
     """
     if sampler.stochastic and not isinstance(times, jax.core.Tracer):
         first, last = np.asarray(times)[[0, -1]]
         if first < last:
             raise ValueError(
-                f"a sampler that draws noise cannot run from t = {first:g} up to {last:g}: take a "
-                "deterministic one to invert"
+                f"a sampler that draws noise cannot run from t = {first:g} up to {last:g}: use a "
+                "deterministic sampler for inversion"
             )
     steps = times.shape[0] - 1
     kept = jnp.zeros((-(-steps // keep_every) + 1, *x_T.shape), x_T.dtype) if keep_every else None
@@ -61,7 +61,7 @@ def sample(
 
         x, state = sampler.step(denoise, state, x, t, s, fold_in(keys, i))
         if kept is not None:
-            # Later steps of the same slot overwrite it, up to its last.
+            # Each slot ends up with the last state written to it.
             kept = kept.at[i // keep_every + 1].set(x)
         return (x, state, kept), None
 

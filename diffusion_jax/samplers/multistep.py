@@ -1,13 +1,13 @@
-"""Past values of a denoiser and the polynomial through them: what multistep methods share.
+"""The history of multistep methods: past denoiser values and the polynomial through them.
 
 With nodes `c_0` (now), `c_1`, ... (before) and values `f_0`, `f_1`, ... the polynomial through them
 is, in Newton's form and with `tau = c - c_0`, `tau_j = c_j - c_0`,
 
     p(tau) = f_0 + f[0, 1] tau + f[0, 1, 2] tau (tau - tau_1) + ...
 
-in which `f[0, .., k]` are divided differences. To leave out the last terms is to lower the order:
-so a method starts with fewer values, steps over coordinates that are not finite, and goes no
-further by the last values than they tell.
+where `f[0, .., k]` are divided differences. Omitting the last terms lowers the order: this is how a
+method starts with few values, passes over coordinates that are not finite, and avoids
+extrapolating too far.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ import jax.numpy as jnp
 
 from diffusion_jax.types import Array
 
-REACH = 5.0  # a step of more than so many times the last one is not led by the values before it
+REACH = 5.0  # steps longer than this many times the last one do not use earlier values
 
 
 class History(NamedTuple):
-    """The last values, newest first."""
+    """The last values of a multistep method, newest first."""
 
     nodes: Array  # `[P]`, coordinates of the values
     values: Array  # `[P, B, ...]`
-    known: Array  # `[]`, how many of them, from the newest on, are there and have a finite node
+    known: Array  # `[]`, number of valid values, counted from the newest: those with finite nodes
 
 
 def empty(x_T: Array, size: int) -> History:
@@ -36,7 +36,7 @@ def empty(x_T: Array, size: int) -> History:
 
 
 def push(history: History, node: Array, value: Array) -> History:
-    """Adds the newest value; one at an infinite node cannot be used, nor any before it."""
+    """Adds the newest value; one at an infinite node invalidates itself and all before it."""
     finite = jnp.isfinite(node)
     return History(
         jnp.roll(history.nodes, 1).at[0].set(jnp.where(finite, node, 0.0)),
@@ -48,15 +48,15 @@ def push(history: History, node: Array, value: Array) -> History:
 def correction(history: History, h: Array, moments: Sequence[Array]) -> Array:
     """`int w(tau) (p(tau) - f_0) dtau`, `[B, ...]`, from the moments `int w(tau) tau^j dtau`.
 
-    0 where the step, of length `h`, leads too far. `moments` are one for each place in `history`,
-    the first of them not used.
+    It is 0 where the step length `h` is `too_far`. `moments` has one entry for each value in
+    `history`; the first is not used.
     """
     nodes, table, known = history.nodes, list(history.values), history.known
     led = ~too_far(h, nodes[0] - nodes[1]) if len(nodes) > 1 else False
     total, basis = jnp.zeros_like(table[0]), [1.0]
     for k in range(1, len(nodes)):
         gaps = nodes[:-k] - nodes[k:]
-        # No gap where there is no value, or where a step led nowhere: no difference either.
+        # Equal nodes (empty slots, or steps of length 0) have a difference of 0.
         gaps = jnp.where(gaps == 0, 1.0, gaps)
         table = [(table[j] - table[j + 1]) / gaps[j] for j in range(len(nodes) - k)]
         basis = _times(basis, nodes[k - 1] - nodes[0])
@@ -66,9 +66,9 @@ def correction(history: History, h: Array, moments: Sequence[Array]) -> Array:
 
 
 def too_far(h: Array, before: Array) -> Array:
-    """Whether a step `h` leads too far for what is known by the step `before` it.
+    """Whether a step `h` is too long to extrapolate from values that are `before` apart.
 
-    So does the last one of a schedule with most of its noise levels next to `t = 0`.
+    An example is the last step of a schedule with most of its noise levels next to `t = 0`.
     """
     return jnp.abs(h) > REACH * jnp.abs(before)
 

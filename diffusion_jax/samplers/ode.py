@@ -1,19 +1,19 @@
-"""The probability-flow ODE in coordinates in which it is straight where x_0 is known.
+"""Solvers of the probability-flow ODE, in coordinates where its solution is straight for known x_0.
 
 With a norm `n(alpha, sigma)` of degree one let `y = x / n` and `u = sigma / n`. Then
 
     scaling "ve",   n = alpha:          dy/du = eps_hat            (Eq. 14, Song et al. 2021, DDIM)
     scaling "flow", n = alpha + sigma:  dy/du = eps_hat - x_0_hat  (Eq. 1, Liu et al. 2023)
 
-whatever the schedule: it only says at which times to look. "flow" is finite for all schedules,
+for every schedule, which only sets the times of evaluation. "flow" is finite for all schedules,
 also where `alpha_t = 0`; "ve" is that of Karras et al. 2022 and of k-diffusion, in which a second
-slope is of no use to a step from `sigma / alpha` of many thousands. An Euler step in either is
-`alpha_s x_0_hat + sigma_s eps_hat`, DDIM, so that every method here is a DDIM step and
+slope does not help a step from `sigma / alpha` of many thousands. An Euler step in either is
+`alpha_s x_0_hat + sigma_s eps_hat`, DDIM, so that every method here is a DDIM step plus
 
     n_s (u_s - u_t) (mean slope - slope at t),   n_s (u_s - u_t) = sigma_s - n_s sigma_t / n_t
 
-added to it. In "ve" that is left out where `alpha_t = 0`, and where the step goes too far for it
-(`ddim.far`); no method asks the denoiser at `sigma = 0`.
+In "ve" this term is omitted where `alpha_t = 0`, and where the step is too long for it
+(`ddim.far`); no method evaluates the denoiser at `sigma = 0`.
 """
 
 from typing import Any
@@ -35,11 +35,11 @@ ADAMS_BASHFORTH = (
     (23 / 12, -16 / 12, 5 / 12, 0.0),
     (55 / 24, -59 / 24, 37 / 24, -9 / 24),
 )
-"""Weights of the newest and the older slopes, by order, for equal steps."""
+"""Weights of the slopes, newest first, by order, for equal steps."""
 
 
 def straight_step(schedule: Schedule, x_t: Array, x_0: Array, t: Array, s: Array) -> Array:
-    """`alpha_s x_0 + sigma_s eps_hat`: the flow from `t` to `s` were `x_0` the same all the way."""
+    """`alpha_s x_0 + sigma_s eps_hat`: the exact flow from `t` to `s` for constant `x_0`."""
     return ddim_step(schedule, x_t, x_0, t, s)[0]
 
 
@@ -55,7 +55,7 @@ def slope(schedule: Schedule, scaling: str, x_t: Array, x_0: Array, t: Array) ->
 
 
 def stretch(schedule: Schedule, scaling: str, t: Array, s: Array) -> Array:
-    """`n_s (u_s - u_t)`, and 0 where that is infinite or, in "ve", `far`."""
+    """`n_s (u_s - u_t)`, or 0 where that is infinite or, in "ve", `far`."""
     n_t, n_s = norm(schedule, scaling, t), norm(schedule, scaling, s)
     ratio = n_s / jnp.where(n_t > 0, n_t, 1.0)
     near = (n_t > 0) & (True if scaling == "flow" else ~far(schedule, t, s))
@@ -68,7 +68,7 @@ def coordinate(schedule: Schedule, scaling: str, t: Array) -> Array:
 
 
 def rise(schedule: Schedule, scaling: str, t: Array, s: Array) -> Array:
-    """`u_s - u_t`, and 0 where it is infinite."""
+    """`u_s - u_t`, or 0 where it is infinite."""
     h = coordinate(schedule, scaling, s) - coordinate(schedule, scaling, t)
     return jnp.where(jnp.isfinite(h), h, 0.0)
 
@@ -86,7 +86,7 @@ def time_between(schedule: Schedule, scaling: str, t: Array, s: Array) -> Array:
 
 
 def euler(schedule: Schedule) -> Sampler:
-    """`y_s = y_t + (u_s - u_t) dy/du`: DDIM without noise, in either scaling and direction."""
+    """`y_s = y_t + (u_s - u_t) dy/du`: DDIM without noise, for both scalings and directions."""
     return ddim(schedule)
 
 
@@ -110,9 +110,9 @@ def heun(schedule: Schedule, scaling: str = "flow") -> Sampler:
 
 @checked(scaling=SCALINGS)
 def midpoint(schedule: Schedule, scaling: str = "flow") -> Sampler:
-    """Explicit midpoint method: the slope half way in `u`, also in the step to `sigma_s = 0`.
+    """Explicit midpoint method: the slope at the midpoint in `u`, also for `sigma_s = 0`.
 
-    Half way in `log u` instead, in scaling "ve", it is `exponential.dpm_solver` of order 2.
+    With the midpoint in `log u`, in scaling "ve", it is `exponential.dpm_solver` of order 2.
     """
 
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
@@ -129,9 +129,9 @@ def midpoint(schedule: Schedule, scaling: str = "flow") -> Sampler:
 
 @checked(scaling=SCALINGS)
 def rk4(schedule: Schedule, scaling: str = "flow") -> Sampler:
-    """The classical Runge-Kutta method of order four.
+    """The classical fourth-order Runge-Kutta method.
 
-    The step to `sigma_s = 0` is the midpoint method's: the fourth slope would be at `sigma = 0`.
+    The step to `sigma_s = 0` is the midpoint method's, as the fourth slope would be at `sigma = 0`.
     """
 
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
@@ -168,9 +168,9 @@ def _end_slope(
 def ipndm(schedule: Schedule, order: int = 4) -> Sampler:
     """Improved pseudo numerical method (iPNDM, Zhang & Chen 2023).
 
-    DDIM with `eps_hat` replaced by the Adams-Bashforth mean of the last `order <= 4` of them, and
-    of lower order as long as there are fewer. The weights are those for equal steps in
-    `sigma / alpha`: on other grids the order of convergence is two.
+    DDIM with `eps_hat` replaced by the Adams-Bashforth mean of its last `order <= 4` values; the
+    first steps are of lower order. The weights are those for equal steps in `sigma / alpha`: on
+    other grids the order of convergence is two.
     """
     return _adams_bashforth(schedule, order, heun_first=False)
 
@@ -178,13 +178,13 @@ def ipndm(schedule: Schedule, order: int = 4) -> Sampler:
 def pndm(schedule: Schedule) -> Sampler:
     """Pseudo linear multistep method (PLMS, Eqs. 9-12, Liu et al. 2022) after a step of Heun's.
 
-    As `ipndm` of order 4, but for the first step, which asks the denoiser twice.
+    Same as `ipndm` of order 4, but the first step evaluates the denoiser twice.
     """
     return _adams_bashforth(schedule, 4, heun_first=True)
 
 
 def _adams_bashforth(schedule: Schedule, order: int, heun_first: bool) -> Sampler:
-    """Adams-Bashforth on `eps_hat`, after a step of Heun's or of Euler's."""
+    """Adams-Bashforth on `eps_hat`; the first step is Heun's or Euler's."""
 
     def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0 = denoise(x_t, t).x_0
@@ -210,10 +210,10 @@ def _adams_bashforth(schedule: Schedule, order: int, heun_first: bool) -> Sample
 
 @checked(order=(1, 2, 3, 4), scaling=SCALINGS)
 def lms(schedule: Schedule, order: int = 4, scaling: str = "ve") -> Sampler:
-    """Linear multistep method: the polynomial in `u` through the last `order` slopes, integrated.
+    """Linear multistep method: integrates the polynomial in `u` through the last `order` slopes.
 
     Adams-Bashforth for unequal steps: k-diffusion's `lms`, and DEIS's rho-AB (Zhang & Chen 2023).
-    The order is lower as long as there are fewer slopes.
+    The first steps are of lower order.
     """
 
     def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
@@ -230,12 +230,12 @@ def lms(schedule: Schedule, order: int = 4, scaling: str = "ve") -> Sampler:
 def ghvb(schedule: Schedule, order: int = 2, beta: float = 0.8, scaling: str = "ve") -> Sampler:
     """Generalised heavy-ball momentum of `order` 1 to 4 (GHVB, Sec. 4.2, Wizadwongsa et al. 2023).
 
-    Adams-Bashforth along smoothed slopes `f`: momentum damps what diverges in large steps,
+    Adams-Bashforth on smoothed slopes `f`; the momentum damps divergence in large steps:
 
         v_n = (1 - beta) v_{n-1} + beta f_n,    v_0 = f_0
 
-    `beta` in (0, 1] is the damping, 1 is none. Steps along `v` alone are of first order (heavy
-    ball). But with differences `D v_n = v_n - v_{n-1}`
+    `beta` in (0, 1] is the damping; 1 is no momentum. Steps along `v` alone are of first order
+    (heavy ball). With differences `D v_n = v_n - v_{n-1}`, however,
 
         f_n = v_n + (1 / beta - 1) D v_n
 
@@ -244,10 +244,10 @@ def ghvb(schedule: Schedule, order: int = 2, beta: float = 0.8, scaling: str = "
 
         y_{n+1} = y_n + I_r(v) + (1 / beta - 1) I_{r-1}(D v),    I_0 = 0
 
-    On equal steps, where `I_r = h (1 + D/2 + 5/12 D^2 + 3/8 D^3)` up to `D^{r-1}`, this has the
-    published weights, such as `h ((2 + beta) v_n - (2 - beta) v_{n-1}) / (2 beta)` for r = 2. On
-    others those are of order two at most, these of order r. As in all multistep methods the first
-    steps are of lower order, and so is the error that they make.
+    For equal steps, where `I_r = h (1 + D/2 + 5/12 D^2 + 3/8 D^3)` up to `D^{r-1}`, this has the
+    published weights, such as `h ((2 + beta) v_n - (2 - beta) v_{n-1}) / (2 beta)` for r = 2. For
+    unequal steps the published weights are of order two at most, these of order r. As in all
+    multistep methods the first steps are of lower order, and so is their error.
     """
 
     def integral(history: History, h: Array) -> Array:

@@ -1,7 +1,7 @@
-"""Going back up to more noise: Restart (Xu et al. 2023), and jumps for any method that needs them.
+"""Restart sampling: time grids that go back up to more noise (Xu et al. 2023).
 
-A time grid that goes up again is all that a jump needs. `restart` gives any sampler the step up,
-and `restart_times` makes the grid.
+`restart` adds the steps upwards to any sampler, and `restart_times` makes the grid. Other methods
+with jumps can use the same parts.
 """
 
 from typing import Any
@@ -16,10 +16,10 @@ from diffusion_jax.types import Array, Denoise, Sampler, Step
 
 
 def restart(schedule: Schedule, sampler: Sampler) -> Sampler:
-    """`sampler` along a grid that goes up in places: there it adds noise, exactly, and starts anew.
+    """Lets `sampler` run on a grid with ascending steps, which add exact noise and reset its state.
 
-    Steps up, `s > t`, call no denoiser: the grid of Restart costs its steps down (Alg. 2, Xu et
-    al. 2023).
+    Ascending steps, `s > t`, do not evaluate the denoiser: Restart costs its descending steps only
+    (Alg. 2, Xu et al. 2023).
     """
 
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
@@ -39,10 +39,10 @@ def restart(schedule: Schedule, sampler: Sampler) -> Sampler:
 def restart_times(
     times: np.ndarray, low: float, high: float, repeats: int, steps: int
 ) -> np.ndarray:
-    """The grid `times` with `repeats` runs of `steps` steps from `high` down to `low` put in.
+    """The grid `times` with `repeats` inserted passes of `steps` steps from `high` down to `low`.
 
-    They start and end at the entries nearest to `high` and `low`, as published, and are spaced as
-    `times` is between those. For several intervals insert the lowest first.
+    Passes start and end at the entries nearest to `high` and `low`, as published, and are spaced
+    like `times` between those. For several intervals insert the lowest first.
 
     Raises:
         ValueError: the interval is empty on this grid.

@@ -1,11 +1,11 @@
-"""Stochastic samplers: ancestral, of the reverse SDE, EDM's, and predictor with corrector.
+"""Stochastic samplers: ancestral, reverse SDE, EDM's churn, predictor-corrector.
 
 The forward process takes `x_s` to `x_t`, `t > s`, by `x_t = r x_s + sqrt(V) z` with
 
     r = alpha_t / alpha_s,    V = sigma_t^2 - r^2 sigma_s^2 = sigma_t^2 (1 - SNR_t / SNR_s)
 
-`V` is the upper of the two `reverse_variances`, finite for every schedule, also from `alpha_t = 0`
-where the SDE's own rates `f = alpha' / alpha` and `g^2` are infinite.
+`V` is the upper of the two `reverse_variances`. It is finite for every schedule, also from
+`alpha_t = 0`, where the SDE's own rates `f = alpha' / alpha` and `g^2` are infinite.
 """
 
 import math
@@ -34,11 +34,11 @@ def ancestral(schedule: Schedule, variance: str = "large") -> Sampler:
     """`x_s ~ N(mu(x_t, x_0_hat), Sigma)`: Eq. 11 (Ho et al. 2020) in terms of `x_0_hat`.
 
     `mu` is the mean of `q(x_s | x_t, x_0_hat)`; `Sigma` is its variance ("small"), DDPM's beta
-    ("large", the upper bound; not in steps that are `far`), or between them as the network says
+    ("large", the upper bound; not in steps that are `far`), or in between as the network predicts
     ("learned", Eq. 15, Nichol & Dhariwal 2021). No noise is added in a step to `sigma_s = 0`.
 
     Raises:
-        ValueError: `variance` is "learned" and the denoiser gives none.
+        ValueError: `variance` is "learned" and the denoiser returns none.
     """
 
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
@@ -46,7 +46,7 @@ def ancestral(schedule: Schedule, variance: str = "large") -> Sampler:
         small, large = reverse_variances(schedule, t, s)
         if variance == "learned":
             if fraction is None:
-                raise ValueError("variance 'learned' needs a network that learned one")
+                raise ValueError("variance='learned' needs a network with a learned variance")
             std = jnp.exp(0.5 * learned_log_variance(schedule, fraction, t, s))
         else:
             taken = jnp.where(far(schedule, t, s), small, large) if variance == "large" else small
@@ -59,14 +59,14 @@ def ancestral(schedule: Schedule, variance: str = "large") -> Sampler:
 
 
 def euler_ancestral(schedule: Schedule, eta: float = 1.0) -> Sampler:
-    """Euler ancestral of k-diffusion: the same as DDIM with `eta`, on every schedule.
+    """Euler ancestral of k-diffusion: identical to DDIM with `eta`, on every schedule.
 
-    In units of `sigma / alpha` it goes by the ODE's Euler step to `down`, then adds noise `up`:
+    In units of `sigma / alpha` it takes the ODE's Euler step to `down`, then adds noise `up`:
 
         up^2 = eta^2 sigma_s^2 (sigma_t^2 - sigma_s^2) / sigma_t^2,    down^2 = sigma_s^2 - up^2
         y_s = y_t + (down - sigma_t) eps_hat + up z = x_0_hat + down eps_hat + up z
 
-    and `alpha_s up` is DDIM's `std`, `y_t` being `x_0_hat + sigma_t eps_hat`.
+    and `alpha_s up` is DDIM's `std`, with `y_t = x_0_hat + sigma_t eps_hat`.
     """
     return ddim(schedule, eta)
 
@@ -79,10 +79,10 @@ def euler_maruyama(schedule: Schedule, noise: float = 1.0) -> Sampler:
 
         x_s = (2 - r) x_t - (1 + noise^2) / 2 V eps_hat / sigma_t + noise sqrt(V) z
 
-    Euler-Maruyama's step but for terms of second order in the step: there `r - 1` and `V` would be
+    This is Euler-Maruyama up to terms of second order in the step: there `r - 1` and `V` would be
     `f dt` and `g^2 dt`, which are infinite at `alpha_t = 0`. A step to `sigma_s = 0` ends in
-    `x_0_hat`, without noise (Tweedie, App. G there), and one that is `far` is DDIM's, with noise as
-    `eta`.
+    `x_0_hat`, without noise (Tweedie, App. G there), and a step that is `far` is DDIM's with
+    `eta = noise`.
     """
 
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
@@ -111,7 +111,7 @@ def churn(
     s_max: float = 50.0,
     s_noise: float = 1.003,
 ) -> Sampler:
-    """A bit more noise before each of `steps` steps of Heun's method.
+    """EDM's stochastic sampler: noise is added before each of `steps` Heun steps.
 
     With `k = sigma / alpha` and `y = x / alpha`,
 
@@ -119,8 +119,8 @@ def churn(
         k_h = (1 + g) k_t,    y_h = y_t + s_noise sqrt(k_h^2 - k_t^2) z
         y_s = y_h + (k_s - k_h) (eps_hat(y_h, k_h) + eps_hat(y_s', k_s)) / 2
 
-    where `y_s'` has `eps_hat(y_h, k_h)` for both. The level `k_h` is the schedule's at some time,
-    at most its highest. A step to `sigma_s = 0` or from `alpha_t = 0` is Euler's.
+    where `y_s'` is the Euler step, with `eps_hat(y_h, k_h)` for both slopes. `k_h` is limited to
+    the schedule's highest level. A step to `sigma_s = 0` or from `alpha_t = 0` is Euler's.
     """
     most = min(s_churn / steps, 2**0.5 - 1)
 
@@ -138,16 +138,16 @@ def churn(
 
 @checked(order=(1, 2))
 def dpmpp_sde_multistep(schedule: Schedule, order: int = 2) -> Sampler:
-    """SDE-DPM-Solver++(2M) (Lu et al. 2022, DPM-Solver++, App.): `x_0_hat` extrapolated.
+    """SDE-DPM-Solver++(2M) (Lu et al. 2022, DPM-Solver++, App.): extrapolates `x_0_hat`.
 
-    With `lambda = logsnr / 2`, `h = lambda_s - lambda_t` and `h_-` the step before,
+    With `lambda = logsnr / 2`, `h = lambda_s - lambda_t` and `h_-` the previous step,
 
         D = x_0_hat(t) + h / (2 h_-) (x_0_hat(t) - x_0_hat(t_-))
         x_s = (sigma_s / sigma_t) e^-h x_t + alpha_s (1 - e^-2h) D + sigma_s sqrt(1 - e^-2h) z
 
     which is a draw from `q(x_s | x_t, x_0 = D)`. Order 1, `D = x_0_hat(t)`, is ancestral sampling
-    with the small variance; so is any step from or to an infinite `lambda`, the first, and one that
-    leads too far (`multistep.too_far`).
+    with the small variance; so are the first step, steps from or to an infinite `lambda`, and
+    steps that are too long to extrapolate (`multistep.too_far`).
     """
 
     def init(x_T: Array) -> tuple[Array, Array]:
@@ -171,9 +171,9 @@ def dpmpp_sde(schedule: Schedule, eta: float = 1.0) -> Sampler:
     """DPM-Solver++ SDE of k-diffusion (singlestep, `r = 1/2`): the midpoint rule around DDIM.
 
     A DDIM step with `eta` to the time `u` halfway in `logsnr`, then one over the whole step from
-    `x_t` with `x_0_hat(x_u, u)` for `x_0_hat`. The noises of the two belong to one Brownian path
-    in `logsnr`, so they have correlation `sqrt(1/2)`: independent ones would leave order 1.
-    From `alpha_t = 0`, and to `sigma_s = 0`, it is DDIM's step.
+    `x_t` with `x_0_hat(x_u, u)` for `x_0_hat`. The noise of both is from one Brownian path in
+    `logsnr`, with correlation `sqrt(1/2)`: independent noise would reduce the order to 1. Steps
+    from `alpha_t = 0` and to `sigma_s = 0` are DDIM's.
     """
 
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
@@ -195,16 +195,16 @@ def dpmpp_sde(schedule: Schedule, eta: float = 1.0) -> Sampler:
 def predictor_corrector(
     schedule: Schedule, predictor: Sampler, corrector_steps: int = 1, snr: float = 0.16
 ) -> Sampler:
-    """After each step of `predictor`, Langevin steps at `s` (Alg. 2-3, Song et al. 2021, SDE).
+    """Adds Langevin steps at `s` after each step of `predictor` (Alg. 2-3, Song et al. 2021, SDE).
 
     With `z` normal and score `g = -eps_hat / sigma_s`,
 
         x <- x + e g + sqrt(2 e) z,    e = 2 (snr |z| / |g|)^2 = 2 (snr sigma_s)^2
 
-    Published is the first form of `e` (App. G), with norms averaged over the batch, times
-    `1 - beta` for VP. In the second `|z|` and `|eps_hat|` have the norm of noise: then a sample
-    does not depend on its batch, and `e` not on `x`, which would change the law that is kept.
-    There is no corrector where `sigma_s = 0`.
+    The published `e` is the first form (App. G), with norms averaged over the batch, times
+    `1 - beta` for VP. The second form takes `|z|` and `|eps_hat|` as the norm of noise, so that
+    samples do not depend on their batch, and `e` not on `x`, which would change the stationary
+    distribution. There is no corrector where `sigma_s = 0`.
     """
 
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:

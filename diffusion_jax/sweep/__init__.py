@@ -1,3 +1,3 @@
-"""Ablations: many runs of a config, each with other values, and a report on what differs."""
+"""Ablations: many runs of a config with different values, and a report that compares them."""
 
 from diffusion_jax.sweep.design import Sweep

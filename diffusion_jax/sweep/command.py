@@ -1,4 +1,4 @@
-"""What `launch.py --sweep` calls: all runs of a sweep, and the report on them."""
+"""`--sweep`: all runs of a sweep, and the report on them."""
 
 import re
 import signal
@@ -27,16 +27,16 @@ from diffusion_jax.system.runtime import visible_gpus
 class Options:
     """How a sweep is run."""
 
-    workers: int = 0  # processes at a time; 0: one per GPU, or one per core of a CPU
-    together: str = "auto"  # whether one program trains runs of other seeds; auto: on GPUs
+    workers: int = 0  # number of concurrent processes; 0: one per GPU, or one per CPU core
+    together: str = "auto"  # train runs that differ in their seed in one program; auto: on GPUs
     part: str = "0/1"  # I/N: the I-th of N parts of the units, from 0, for N hosts
-    submit: str = ""  # settings of submitit, to run them as jobs of a cluster
-    max_runs: int = MOST_RUNS  # more are refused
-    unit: int | None = None  # the one unit that this process does; None: it runs them all
+    submit: str = ""  # settings of submitit, to run the units as jobs of a cluster
+    max_runs: int = MOST_RUNS  # larger sweeps are refused
+    unit: int | None = None  # number of the unit for this process; None: run all units
 
 
 def default_folder(words: str, config: str) -> Path:
-    """Where a sweep lives if nothing is said."""
+    """Folder of a sweep, by default."""
     path = Path(words)
     if path.suffix == ".py":
         config = path.parent.name if path.stem == "sweep" else path.stem
@@ -44,10 +44,10 @@ def default_folder(words: str, config: str) -> Path:
 
 
 def run_sweep(words: str, config: Config, folder: Path, options: Options) -> int:
-    """Does the runs of a sweep that are not done, and writes the report; returns the exit status.
+    """Runs all runs of a sweep that are not done, and writes the report; returns the exit status.
 
-    0: all are done; 1: some failed, and the report says which; 2: a mistake of the user's, before
-    any run began; 130: Ctrl-C, after which the same command goes on. SIGTERM exits with 143.
+    0: all are done; 1: some failed, which the report lists; 2: a user error, found before any run
+    began; 130: Ctrl-C, after which the same command continues. SIGTERM exits with 143.
     """
     try:
         return _run_sweep(words, config, folder, options)
@@ -56,7 +56,7 @@ def run_sweep(words: str, config: Config, folder: Path, options: Options) -> int
     except OSError as error:
         message = f"{error.filename or folder}: {error.strerror or error}"
     except KeyboardInterrupt:
-        print("stopped and saved; go on with the same command", file=sys.stderr)
+        print("stopped and saved; continue with the same command", file=sys.stderr)
         return 128 + signal.SIGINT
     print(f"error: {message}", file=sys.stderr)
     return 2
@@ -71,7 +71,7 @@ def _run_sweep(words: str, config: Config, folder: Path, options: Options) -> in
         if options.unit not in numbered:
             raise ConfigError(f"--unit={options.unit} must be one of 0 to {len(numbered) - 1}")
         return work(numbered[options.unit], folder)
-    jax.config.update("jax_platforms", "cpu")  # this process leaves the devices to the others
+    jax.config.update("jax_platforms", "cpu")  # leave the devices to the runs' processes
     mine = _part(numbered, options.part)
     _run_units(mine, folder, sweep, options)
     done = [run for run in runs if finished(folder, run)]
@@ -87,7 +87,7 @@ def _run_sweep(words: str, config: Config, folder: Path, options: Options) -> in
 
 
 def _part(numbered: Mapping[int, Sequence[Run]], part: str) -> dict[int, Sequence[Run]]:
-    """The units of one host."""
+    """The units of this host."""
     match = re.fullmatch(r"(\d+)/(\d+)", part)
     if not match or int(match[1]) >= int(match[2]):
         raise ConfigError(f"--part={part} must be I/N, the I-th of N parts, from 0/N to N-1/N")
@@ -97,7 +97,7 @@ def _part(numbered: Mapping[int, Sequence[Run]], part: str) -> dict[int, Sequenc
 def _run_units(
     mine: Mapping[int, Sequence[Run]], folder: Path, sweep: Sweep, options: Options
 ) -> None:
-    """Runs the units that are not done, all checked beforehand."""
+    """Runs the units that are not done, after checking all of them."""
     todo = [run for unit in mine.values() for run in unit if not finished(folder, run)]
     left = [n for n, unit in mine.items() if any(run in todo for run in unit)]
     if not left:
@@ -127,7 +127,7 @@ def _run_units(
 
 
 def last_line(log: Path) -> str:
-    """Why a process failed, as its output says."""
+    """The reason of a failure, from the process's output."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     wrong = [line for line in lines if re.match(r"error:|\w*(Error|Exception)\b", line)]
-    return (wrong or lines or ["without a word"])[-1]
+    return (wrong or lines or ["no output"])[-1]

@@ -1,4 +1,4 @@
-"""From a sweep's words to its runs, all of them checked before any time is spent."""
+"""From the definition of a sweep to its runs, all checked before any time is spent."""
 
 import copy
 import functools
@@ -24,13 +24,13 @@ LONGEST_NAME = 100
 
 @dataclass(frozen=True)
 class Sweep:
-    """An ablation, as a file's `get_sweep()` returns it."""
+    """An ablation, as returned by a file's `get_sweep()`."""
 
     runs: str | Sequence[Mapping[str, Any]]  # an expression (`expression.expand`), or overrides
-    question: str = ""  # what it is to find out; stands at the head of the report
-    hypothesis: str = ""  # what was expected beforehand
-    fixed: Mapping[str, Any] = field(default_factory=dict)  # overrides that all runs share
-    # that ranks settings: a name in `result.json`, or how it begins; the held-out loss where a run
+    question: str = ""  # the question to answer, shown at the top of the report
+    hypothesis: str = ""  # the expected answer
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # overrides of all runs
+    # figure that ranks settings: a name in `result.json`, or a prefix; the held-out loss if a run
     # has none
     metric: str = "frechet"
 
@@ -40,13 +40,13 @@ class Run:
     """One run of a sweep."""
 
     name: str  # of its folder, from its overrides
-    setting: str  # in words, those overrides that runs with other seeds share
+    setting: str  # its overrides in words, without the seed
     overrides: Overrides
     config: Config
 
 
 def load(words: str) -> Sweep:
-    """The sweep of a file, or of an expression; a ConfigError if the file is not there or bad."""
+    """Loads a sweep from a file or an expression; a ConfigError if the file is unusable."""
     if not words.endswith(".py"):
         return Sweep(words)
     path = path_of(words)
@@ -63,8 +63,8 @@ def make_runs(sweep: Sweep, config: Config, most: int = MOST_RUNS) -> list[Run]:
     """The runs of a sweep over a config.
 
     Raises:
-        ConfigError: a key is unknown, a value is not of its type, there are no runs, two are the
-            same, or there are more than `most`.
+        ConfigError: a key is unknown, a value has the wrong type, there are no runs, two are equal,
+            or there are more than `most`.
     """
     if isinstance(sweep.runs, str):
         own = expand(sweep.runs, most)
@@ -86,14 +86,14 @@ def make_runs(sweep: Sweep, config: Config, most: int = MOST_RUNS) -> list[Run]:
 
 
 def check(runs: Iterable[Run], devices: int | None) -> list[dict[str, str]]:
-    """Builds the parts of every run, over data that is loaded once for those that share it.
+    """Builds the parts of every run; runs with the same data share the loaded data set.
 
-    Each of them will have so many `devices`; None: those that are there. The figures that are
-    `expected` of each are returned.
+    Each run will have `devices` devices; None: those of this process's JAX. Returns the `expected`
+    figures of each.
 
     Raises:
-        ConfigError: one is not possible; its name is said.
-        DataError: as for a run on its own.
+        ConfigError: a run is not possible; the message names it.
+        DataError: as for a single run.
     """
     datasets: dict[str, Any] = {}
     figures = []
@@ -108,7 +108,7 @@ def check(runs: Iterable[Run], devices: int | None) -> list[dict[str, str]]:
 
 
 def _changed(config: Config, overrides: Overrides) -> Config:
-    """A copy of a config with other values."""
+    """A copy of a config with overrides."""
     changed = copy.deepcopy(config)
     for key, value in overrides.items():
         if wrong := unknown_key(changed, key):
@@ -124,7 +124,7 @@ def _changed(config: Config, overrides: Overrides) -> Config:
 
 
 def _short(runs: Sequence[Overrides]) -> dict[str, str]:
-    """The last word of each key, where no other key has the same."""
+    """A short name for each key: its last part, if that is unique."""
     last = {key: key.rpartition(".")[2] for run in runs for key in run}
     counts = Counter(last.values())
     return {key: word if counts[word] == 1 else key for key, word in last.items()}
@@ -138,7 +138,7 @@ def _in_words(overrides: Overrides, short: Mapping[str, str], comma: str) -> str
 
 
 def _names(words: Sequence[str]) -> list[str]:
-    """A folder's name for each run: `prediction=eps,seed=0`; numbered where these are alike."""
+    """A folder name for each run, such as `prediction=eps,seed=0`; numbered if not unique."""
     names = [re.sub(r"[^\w.=,+-]+", "_", each) for each in words]
     if len(set(names)) == len(names) and max(map(len, names)) <= LONGEST_NAME:
         return names

@@ -1,4 +1,4 @@
-"""The processes of a sweep: several at a time, each on its own cores or device."""
+"""Concurrent processes of a sweep, each with its own cores or device."""
 
 import os
 import signal
@@ -12,19 +12,20 @@ from typing import Any
 from diffusion_jax.from_config import ConfigError
 from diffusion_jax.sweep.expression import value_of
 from diffusion_jax.sweep.work import CORES, LEASH
+from diffusion_jax.system.command_line import program
 from diffusion_jax.system.runtime import visible_gpus
 from diffusion_jax.system.signals import heard, leave_terminal
 
-ROOM = 3 * 2**30  # bytes of memory left free for each run on a CPU
+ROOM = 3 * 2**30  # bytes of free memory required for each run on a CPU
 POLL_SECONDS = 0.5
 
-Place = Mapping[str, str]  # where a process runs, as additions to its environment say
+Place = Mapping[str, str]  # resources of a process, as additions to its environment
 
 
 def places(workers: int, units: int) -> list[Place]:
-    """Places for so many processes at a time, one of which has all devices.
+    """Places for `workers` concurrent processes; a single one has all devices.
 
-    With `workers` 0 one per GPU, or one per core of a CPU that has the memory: a small network
+    With 0 workers, one per GPU, or one per CPU core if the memory suffices: a small network
     computes on one core nearly as fast as on many.
     """
     gpus = visible_gpus()
@@ -43,7 +44,7 @@ def places(workers: int, units: int) -> list[Place]:
 
 
 class Submitted:
-    """A unit that a cluster's scheduler runs, through submitit."""
+    """A unit run by a cluster's scheduler, through submitit."""
 
     def __init__(self, job: Any) -> None:
         self._job = job
@@ -53,7 +54,7 @@ class Submitted:
             return None
         try:
             status: int = self._job.result()
-        except Exception as error:  # whatever the scheduler or the node failed at
+        except Exception as error:  # any failure of the scheduler or the node
             print(f"job {self._job.job_id}: {error}", file=sys.stderr)
             return 1
         return status
@@ -63,14 +64,14 @@ class Submitted:
 
 
 Process = subprocess.Popen[bytes] | Submitted
-Start = Callable[[int, Place, Path], Process]  # starts a unit at a place, with a file for output
+Start = Callable[[int, Place, Path], Process]  # starts a unit at a place, with a log file
 
 
 def start_here(unit: int, place: Place, log: Path) -> Process:
-    """Starts this command again for one unit; it ends with this process.
+    """Runs this command again for one unit; the process ends with this one.
 
-    A terminal's signals reach this process alone, which passes them on: twice would end a run that
-    is saving.
+    Only this process receives a terminal's signals, and passes them on: receiving them twice would
+    end a run that is saving.
     """
     environment = {**os.environ, **place, LEASH: "1"}
     with log.open("a") as file:
@@ -85,17 +86,17 @@ def start_here(unit: int, place: Place, log: Path) -> Process:
 
 
 def _command(unit: int) -> list[str]:
-    return [sys.executable, *sys.argv, f"--unit={unit}"]
+    return [sys.executable, *program(), *sys.argv[1:], f"--unit={unit}"]
 
 
 def submitter(settings: str, folder: Path) -> Start:
-    """Starts units as jobs of a cluster, with a folder for the scheduler's files.
+    """Starts units as jobs of a cluster; `folder` is for the scheduler's files.
 
-    Its settings are `name=value,...` for submitit's `AutoExecutor.update_parameters`, such as
-    `slurm_partition=gpu,gpus_per_node=1,timeout_min=240`; `cluster=local` stays here.
+    `settings` are `name=value,...` for submitit's `AutoExecutor.update_parameters`, such as
+    `slurm_partition=gpu,gpus_per_node=1,timeout_min=240`; `cluster=local` uses this machine.
 
     Raises:
-        ConfigError: submitit is not installed, or does not know a setting.
+        ConfigError: submitit is not installed, or a setting is unknown.
     """
     try:
         import submitit
@@ -116,7 +117,7 @@ def submitter(settings: str, folder: Path) -> Start:
 
 
 def _run(command: Sequence[str], log: Path) -> int:
-    """In the cluster's job: one unit."""
+    """Runs one unit inside a job of the cluster."""
     with log.open("a") as file:
         return subprocess.run(command, stdout=file, stderr=file).returncode
 
@@ -128,11 +129,11 @@ def execute(
     log: Callable[[int], Path],
     tell: Callable[[Mapping[int, int | None]], None],
 ) -> Mapping[int, int | None]:
-    """Runs units until none is left, whatever becomes of each; their exit statuses.
+    """Runs all units, continuing after failures, and returns their exit statuses.
 
-    As many run at a time as there are places; `tell` is called now and then with the statuses of
+    As many run concurrently as there are places; `tell` is called regularly with the statuses of
     those that have begun, None while they run. Ctrl-C, SIGTERM and SIGHUP are passed on, and all
-    that run are waited for.
+    running units are waited for.
     """
     queue, free = list(waiting), list(where)
     running: dict[int, tuple[Process, Place]] = {}

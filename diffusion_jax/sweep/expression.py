@@ -1,4 +1,4 @@
-"""What a sweep's expression says: grids, lists, zipped and random values."""
+"""Parser of sweep expressions: grids, lists, zipped and random values."""
 
 import ast
 import hashlib
@@ -12,7 +12,7 @@ import numpy as np
 
 from diffusion_jax.from_config import ConfigError
 
-Overrides = dict[str, Any]  # values by keys of the config: `{"objective.prediction": "eps"}`
+Overrides = dict[str, Any]  # values by config key: `{"objective.prediction": "eps"}`
 
 DRAWS: Mapping[str, Callable[[np.random.Generator, float, float, int], np.ndarray]] = {
     "uniform": lambda rng, low, high, n: rng.uniform(low, high, n),
@@ -23,17 +23,17 @@ DRAW = re.compile(rf"({'|'.join(DRAWS)})\((.*)\)")
 
 
 def expand(expression: str, most: int) -> list[Overrides]:
-    """The runs that an expression stands for, in order.
+    """The runs of an expression, in order.
 
-    `key=a,b; key2=c,d` is the grid of all combinations, with the last key fastest. `key=a,b &
-    key2=c,d` is zipped: a with c, b with d. `key=a | key2=b` are alternatives, a list of runs.
-    `&` binds closest, then `|`, then `;`. `key=log_uniform(1e-4, 1e-2, 8)`, `uniform` and
-    `integers` (both ends included) are eight random values, the same for the same words; zipped,
-    they are a random search.
+    `key=a,b; key2=c,d` is the grid of all combinations; the last key varies fastest. `key=a,b &
+    key2=c,d` is zipped: a with c, b with d. `key=a | key2=b` is a list of runs. `&` binds most
+    tightly, then `|`, then `;`. `key=log_uniform(1e-4, 1e-2, 8)`, `uniform` and `integers` (both
+    ends included) are eight random values, fixed by the text of the expression; zipped, they are a
+    random search.
 
     Raises:
-        ConfigError: a part is not `key=values`, has no values, or is zipped with more or fewer; or
-            there are more than `most` runs, which are then not made.
+        ConfigError: a part is not `key=values`, has no values, or is zipped with a different
+            number of values; or there are more than `most` runs, which are not created.
     """
     factors = [
         [run for alternative in split(factor, "|") for run in _zipped(alternative)]
@@ -44,11 +44,11 @@ def expand(expression: str, most: int) -> list[Overrides]:
 
 
 def check_number(runs: int, most: int) -> None:
-    """Raises a ConfigError if there are none, or more than are allowed."""
+    """Raises a ConfigError if there are no runs, or more than allowed."""
     if not runs:
         raise ConfigError("--sweep: there are no runs in it: the grid is empty")
     if runs > most:
-        how = f"if all are meant, say so by --max_runs={runs}"
+        how = f"to run them all, set --max_runs={runs}"
         raise ConfigError(f"--sweep: {runs:,} runs are more than {most}; {how}")
 
 
@@ -57,7 +57,7 @@ def _zipped(text: str) -> list[Overrides]:
     axes = [_axis(part) for part in split(text, "&")]
     if len({len(values) for _, values in axes}) > 1:
         lengths = ", ".join(f"{key} has {len(values)}" for key, values in axes)
-        raise ConfigError(f"--sweep: zipped keys need as many values each: {lengths} in {text!r}")
+        raise ConfigError(f"--sweep: zipped keys need equally many values: {lengths} in {text!r}")
     columns = ([{key: value} for value in values] for key, values in axes)
     return [_joined(parts, text) for parts in zip(*columns, strict=True)]
 
@@ -76,7 +76,7 @@ def _axis(text: str) -> tuple[str, list[Any]]:
 
 
 def _draw(text: str, name: str, arguments: str) -> list[Any]:
-    """Random values that depend on the words alone, so that a sweep can go on."""
+    """Random values that depend only on the expression, so that a sweep can be continued."""
     try:
         low, high, n = (float(part) for part in arguments.split(","))
         if n < 1 or n != int(n) or low > high or (name == "log_uniform" and low <= 0):
@@ -93,17 +93,17 @@ def _draw(text: str, name: str, arguments: str) -> list[Any]:
 
 
 def _joined(parts: Iterable[Overrides], text: str) -> Overrides:
-    """One run of several parts, none of which says again what another one said."""
+    """Merges parts of a run; a ConfigError if two set the same key."""
     run: Overrides = {}
     for part in parts:
         for key in part.keys() & run.keys():
-            raise ConfigError(f"--sweep: {key} is said twice in {text.strip()!r}")
+            raise ConfigError(f"--sweep: {key} is set twice in {text.strip()!r}")
         run |= part
     return run
 
 
 def value_of(text: str) -> Any:
-    """A number, tuple, bool or quoted string as in Python; else the text itself."""
+    """A number, tuple, bool or quoted string as in Python; otherwise the text itself."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -111,7 +111,7 @@ def value_of(text: str) -> Any:
 
 
 def split(text: str, mark: str) -> list[str]:
-    """The parts between the marks that stand outside of brackets and quotes, without empty ones."""
+    """Splits at marks outside of brackets and quotes, and drops empty parts."""
     depth, quote, parts = 0, "", [""]
     for char in text:
         if char == mark and not depth and not quote:

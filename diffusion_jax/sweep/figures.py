@@ -1,4 +1,4 @@
-"""Pictures of a sweep: its metric, its curves, what it costs, and samples of the same noise."""
+"""Plots of a sweep: metric, training curves, cost, and samples from the same noise."""
 
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,12 @@ from PIL import Image
 
 from diffusion_jax.sweep.results import Settings, mean_of, sign_of, values
 
-IMAGES = 10  # samples of each setting
-MOST_SETTINGS = 20  # settings that a figure shows
+IMAGES = 10  # samples per setting
+MOST_SETTINGS = 20  # largest number of settings in a plot
 
 
 def draw_all(settings: Settings, metric: str, folder: Path) -> list[tuple[str, str]]:
-    """Draws the pictures; `(file in folder, caption)` of each that could be drawn."""
+    """Draws the plots; returns `(file in folder, caption)` of those that were possible."""
     some = dict(list(settings.items())[:MOST_SETTINGS])
     drawn = {"curves.png": _curves(some), "samples.png": _samples(some)}
     if metric:
@@ -35,7 +35,7 @@ def _axes(height: float) -> tuple[Any, Any]:
 
 
 def _metric(settings: Settings, metric: str) -> tuple[Any, str]:
-    """Points for seeds, lines for intervals, a broken line for real images."""
+    """Points for seeds, lines for intervals, a dashed line for real images."""
     figure, axes = _axes(1.2 + 0.35 * len(settings))
     for row, founds in enumerate(settings.values()):
         mean, low, high = mean_of(founds, metric)
@@ -52,7 +52,7 @@ def _metric(settings: Settings, metric: str) -> tuple[Any, str]:
 
 
 def _pareto(settings: Settings, metric: str) -> tuple[Any, str]:
-    """Points for settings, and a line through those that none beats at the same cost or less."""
+    """Points for settings, and a line through the Pareto front."""
     figure, axes = _axes(4)
     points = []
     for title, founds in settings.items():
@@ -67,13 +67,13 @@ def _pareto(settings: Settings, metric: str) -> tuple[Any, str]:
     axes.set(xlabel="seconds of training", ylabel=metric)
     figure.legend(loc="outside right upper", fontsize="small")
     return figure, (
-        f"{metric} over what a run's training cost, compilation included (several at a time share "
-        "the machine); dotted: what no other setting beats for less"
+        f"{metric} against the seconds of a run's training, compilation included (concurrent runs "
+        "share the machine); dotted: settings that no other beats in less time"
     )
 
 
 def _curves(settings: Settings) -> tuple[Any, str]:
-    """Means over seeds of the held-out loss, or of that of training where there is none."""
+    """Held-out loss, or training loss if there is none: means over seeds."""
     everything = [found for founds in settings.values() for found in founds]
     heldout = all(any("heldout/loss" in row for row in found.rows) for found in everything)
     key, what = ("heldout/loss", "on held-out images") if heldout else ("loss", "in training")
@@ -88,12 +88,12 @@ def _curves(settings: Settings) -> tuple[Any, str]:
     figure.legend(loc="outside right upper", fontsize="small")
     return figure, (
         f"Loss {what}, mean over seeds. Losses of different predictions, loss spaces or weightings "
-        "are different quantities"
+        "cannot be compared"
     )
 
 
 def _samples(settings: Settings) -> tuple[Any, str]:
-    """A row of samples for each setting, of one seed and the same noise; None if there are none."""
+    """A row of samples for each setting, with the same seed and noise; None if there are none."""
     rows = {}
     for title, founds in settings.items():
         paths = sorted((founds[0].folder / "samples" / "images").glob("*.png"))[:IMAGES]
@@ -113,4 +113,4 @@ def _samples(settings: Settings) -> tuple[Any, str]:
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     seed = next(iter(settings.values()))[0].run.config.seed
-    return figure, f"Samples of the same noise, side by side; runs of seed {seed}"
+    return figure, f"Samples from the same noise; runs of seed {seed}"

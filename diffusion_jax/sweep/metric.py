@@ -1,4 +1,4 @@
-"""The figure that settings are ranked by: the one asked for, or one that all runs have."""
+"""The figure that ranks settings: the requested metric, or another that all runs have."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,30 +11,30 @@ from diffusion_jax.report.figures import measured
 from diffusion_jax.system.command_line import suggest
 
 HELDOUT, TRAINING = "heldout/loss", "loss"
-"""Names in `metrics.jsonl`: what settings are ranked by where the metric is left out."""
+"""Names in `metrics.jsonl`: the ranking if the metric is missing."""
 
 Figures = Mapping[str, Mapping[str, Any]]  # as in `result.json`
 
 
 def expected(config: Config, dataset: Dataset) -> dict[str, str]:
-    """How the names of figures begin that a run may have, and why it has not; '' where it has."""
+    """Name prefixes of a run's figures, and why they will be missing; '' for those expected."""
     noun, every, steps = dataset.kind.noun, config.train.heldout_every, config.train.steps
     why = "" if len(dataset.splits["heldout"]) else f"there are no held-out {noun}"
     if not 0 < every <= steps:
-        why = f"train.heldout_every={every} asks for none in {steps:,} steps"
+        why = f"train.heldout_every={every} gives none in {steps:,} steps"
     return {**figures_of(config, dataset), HELDOUT: why, TRAINING: ""}
 
 
 def foretold(metric: str, runs: Sequence[Mapping[str, str]]) -> str:
-    """What to say before runs that have what is `expected` of them; '' if all have the metric.
+    """Message before runs with these `expected` figures; '' if all have the metric.
 
     Raises:
-        ConfigError: there is no such figure.
+        ConfigError: the metric is unknown.
     """
     name = re.sub("^fd", "frechet", metric)
     if not any(_alike(name, figure) for run in runs for figure in run):
         known = dict.fromkeys(figure for run in runs for figure in run)
-        raise ConfigError(f"--sweep: metric={metric!r} is no figure{suggest(metric, known)}")
+        raise ConfigError(f"--sweep: metric={metric!r} is not a figure{suggest(metric, known)}")
     why = _lacking(name, runs)
     if not why:
         return ""
@@ -43,7 +43,7 @@ def foretold(metric: str, runs: Sequence[Mapping[str, str]]) -> str:
 
 
 def _lacking(name: str, runs: Sequence[Mapping[str, str]]) -> str:
-    """Why one of the runs has no figure of that name, or that begins so; '' if all have one."""
+    """Why a run lacks the figure with this name or prefix; '' if all have one."""
     each = [[why for figure, why in run.items() if _alike(name, figure)] for run in runs]
     return next((reasons[0] for reasons in each if "" not in reasons), "")
 
@@ -53,12 +53,12 @@ def _alike(name: str, figure: str) -> bool:
 
 
 def _names(metric: str) -> tuple[str, ...]:
-    """What a metric is called: a Frechet distance in other features than the data's own is `fd`."""
+    """Names of a metric: Frechet distances in features other than the data's own are `fd`."""
     return metric, metric.replace("frechet", "fd")
 
 
 def metric_named(metric: str, runs: Sequence[Figures]) -> str:
-    """The figure that all runs have to rank them by: of that name, or that begins so, or a loss.
+    """The figure of all runs that ranks them: with this name or prefix, or a loss.
 
     '' if there is none.
     """
@@ -72,9 +72,9 @@ def metric_named(metric: str, runs: Sequence[Figures]) -> str:
 
 
 def instead_of(metric: str, chosen: str, left_out: Mapping[str, str]) -> str:
-    """What to say where settings are ranked by another figure than was asked for; '' if not.
+    """Message if settings are ranked by another figure than requested; '' if not.
 
-    `left_out` has why figures of a run are left out.
+    `left_out` gives the reasons why figures of a run are missing.
     """
     if any(chosen.startswith(name) for name in _names(metric)):
         return ""
@@ -83,20 +83,20 @@ def instead_of(metric: str, chosen: str, left_out: Mapping[str, str]) -> str:
     )
     why = next(reasons, "not all runs have it")
     return (
-        f"**{metric} is left out**: {why}. Settings are ranked by `{chosen}`, as logged last; of "
-        "another prediction, loss space or weighting it is another quantity."
+        f"**{metric} is left out**: {why}. Settings are ranked by the last logged `{chosen}`, "
+        "which cannot be compared between predictions, loss spaces or weightings."
     )
 
 
 def metrics_in(runs: Sequence[Figures]) -> list[str]:
-    """Names that all results have, without those of held-out images that stand beside others."""
+    """Names that all results have, without reference figures of held-out images."""
     common = [name for name in runs[0] if all(name in run for run in runs)]
     beside = {f"{name}_heldout" for name in common}
     return [name for name in common if name not in beside]
 
 
 def figures_in(result: Figures, rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """What a run measured, and the last loss that it logged, which has no interval."""
+    """The figures of a run, and its last logged loss, which has no interval."""
     found: dict[str, Any] = measured(result)
     name = HELDOUT if any(HELDOUT in row for row in rows) else TRAINING
     for value in [row[name] for row in rows if name in row][-1:]:

@@ -1,16 +1,14 @@
 """The report on a sweep: `report.md`, the same as one HTML file, and all figures as JSON."""
 
-import base64
 import json
 import math
-import mimetypes
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from diffusion_jax.metrics.paired import Difference
-from diffusion_jax.report.figures import MEANING, kind, table
+from diffusion_jax.report.figures import MEANING, code, kind, plain, table
+from diffusion_jax.report.html import write_page
 from diffusion_jax.report.passports import differences
 from diffusion_jax.run.trained import command
 from diffusion_jax.sweep.design import Run, Sweep
@@ -27,11 +25,6 @@ from diffusion_jax.sweep.results import (
 )
 from diffusion_jax.system.files import read_json, write_whole
 
-STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto;
-padding: 0 1em } table { border-collapse: collapse; display: block; overflow-x: auto }
-th, td { border: 1px solid #ccc; padding: .3em .6em; text-align: left } img { max-width: 100% }
-code { background: #f2f2f2 } pre { background: #f2f2f2; padding: .6em; overflow-x: auto }"""
-
 
 def write_reports(sweep: Sweep, runs: Sequence[Run], done: Sequence[Run], folder: Path) -> None:
     """Writes `report.md`, `report.html` and `results.json`, over the runs that are done."""
@@ -39,29 +32,28 @@ def write_reports(sweep: Sweep, runs: Sequence[Run], done: Sequence[Run], folder
     everything = [found for founds in settings.values() for found in founds]
     metrics = metrics_in([found.result for found in everything])
     metric = metric_named(sweep.metric, [found.result for found in everything])
-    lines = [f"# {folder.name.replace('_', ' ')}", ""]
+    lines = [f"# {plain(folder.name.replace('_', ' '))}", ""]
     lines += [f"**Question.** {sweep.question}", ""] * bool(sweep.question)
     lines += [f"**Hypothesis.** {sweep.hypothesis}", ""] * bool(sweep.hypothesis)
     lines += ["## Result", ""]
     if missing := [run.name for run in runs if run not in done]:
-        lines += [f"**Not done: {len(missing)} of {len(runs)} runs**: {', '.join(missing)}.", ""]
+        names = plain(", ".join(missing))
+        lines += [f"**Not done: {len(missing)} of {len(runs)} runs**: {names}.", ""]
     left_out = {name: why for found in everything for name, why in found.left_out.items()}
     if said := metric and instead_of(sweep.metric, metric, left_out):
         lines += [said, ""]
     if metric:
         lines += [*_verdict(settings, metric), "", *_ranking(settings, metric), ""]
     for file, caption in draw_all(settings, metric, folder):
-        lines += [f"![{caption}]({file})", "", f"*{caption}*", ""]
+        lines += [f"![{plain(caption)}]({file})", "", f"*{plain(caption)}*", ""]
     rows = [
         [f"`{name}`", *(_interval(*mean_of(founds, name)) for founds in settings.values())]
         for name in metrics
     ]
-    lines += ["## All metrics", "", *table(["metric", *settings], rows), ""]
+    lines += ["## All metrics", "", *table(["metric", *map(plain, settings)], rows), ""]
     lines += [*_passports(everything, metrics), "", *_how(sweep, everything)]
-    text = "\n".join(lines)
-    write_whole(folder / "report.html", _as_html(text, folder).encode())
     write_whole(folder / "results.json", _as_json(sweep, everything).encode())
-    write_whole(folder / "report.md", text.encode())
+    write_page(folder / "report.md", "\n".join(lines))
 
 
 def _verdict(settings: Settings, metric: str) -> list[str]:
@@ -71,7 +63,7 @@ def _verdict(settings: Settings, metric: str) -> list[str]:
     best, second = ranked(settings, metric)[:2]
     gap = difference(settings[second], settings[best], metric)
     figure = _interval(*mean_of(settings[best], metric))
-    line = f"By `{metric}` the best is **{best}**: {figure}. The next is {second}"
+    line = f"By `{metric}` the best is **{plain(best)}**: {figure}. The next is {plain(second)}"
     if gap is None:
         return [f"{line}, of other seeds."]
     return [f"{line}; the difference, {_interval(*gap[:3])}, paired by seed, is {_told(gap)}."]
@@ -93,20 +85,24 @@ def _ranking(settings: Settings, metric: str) -> list[str]:
     title, direction = MEANING.get(kind(metric), (metric, ""))
     heads = (
         *("setting", "seeds", f"{title} (`{metric}`; {direction})"),
-        *(f"minus that of {first}, by seed", ""),
+        *(f"minus that of {plain(first)}, by seed", ""),
     )
     rows = []
     for name in ranked(settings, metric):
         gap = None if name == first else difference(settings[name], founds, metric)
         figure = _interval(*mean_of(settings[name], metric))
         cells = [_interval(*gap[:3]), _told(gap)] if gap else ["", ""]
-        rows.append([name, str(len(settings[name])), figure, *cells])
+        rows.append([plain(name), str(len(settings[name])), figure, *cells])
     if entry := founds[0].result.get(f"{metric}_heldout"):
         floor = _interval(entry["value"], entry["low"], entry["high"])
         rows.append([f"{entry['n']:,} held-out real images", "", floor, "", "the floor"])
     alone = all(len(founds) == 1 for founds in settings.values())
     of = "samples of the one run" if alone else "seeds, by Student's t"
-    return [*table(heads, rows), "", f"Intervals are of 95%, over {of}."]
+    return [
+        *table(heads, rows, "Settings, the best first"),
+        "",
+        f"Intervals are of 95%, over {of}.",
+    ]
 
 
 def _passports(everything: Sequence[Found], metrics: Sequence[str]) -> list[str]:
@@ -121,19 +117,19 @@ def _passports(everything: Sequence[Found], metrics: Sequence[str]) -> list[str]
     said = []
     for sentence, names in sentences.items():
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        said.append(f"- {sentence} (of {', '.join(names[:3])}{more})")
+        said.append(f"- {plain(sentence)} (of {', '.join(names[:3])}{more})")
     return ["**Measured differently**, by their passports:", "", *said]
 
 
 def _how(sweep: Sweep, everything: Sequence[Found]) -> list[str]:
     lines = ["## How it was made", "", "```", command(), "```", ""]
     if sweep.fixed:
-        fixed = ", ".join(f"`{key}={value}`" for key, value in sweep.fixed.items())
+        fixed = ", ".join(code(f"{key}={value}") for key, value in sweep.fixed.items())
         lines += [f"In all runs: {fixed}.", ""]
     rows = [
         [
             f"[{found.run.name}]({found.folder.name}/report.md)",
-            " ".join(f"`{key}={value}`" for key, value in found.run.overrides.items()),
+            " ".join(code(f"{key}={value}") for key, value in found.run.overrides.items()),
             f"{found.run.config.train.steps:,}",
             f"{found.train_seconds:,.0f}",
             f"{found.seconds:,.0f}",
@@ -190,22 +186,3 @@ def _as_json(sweep: Sweep, everything: Sequence[Found]) -> str:
 def _short(value: float) -> float | None:
     """Six digits of a number; None of one that is not known."""
     return float(f"{value:.6g}") if math.isfinite(value) else None
-
-
-def _as_html(text: str, folder: Path) -> str:
-    """The page as one file, pictures in it."""
-    import markdown
-
-    def inlined(match: re.Match[str]) -> str:
-        path = folder / match[1]
-        kind = mimetypes.guess_type(path.name)[0]
-        return f'src="data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"'
-
-    body = markdown.markdown(text, extensions=["tables", "fenced_code"])
-    body = re.sub(r'src="([^":]+)"', inlined, body)
-    title = text.partition("\n")[0].removeprefix("# ")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>{title}</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
-    )

@@ -1,4 +1,4 @@
-"""What the runs of a sweep found, by setting and seed."""
+"""Results of a sweep's runs, by setting and seed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,26 +18,26 @@ from diffusion_jax.sweep.work import seconds
 
 @dataclass(frozen=True)
 class Found:
-    """One finished run."""
+    """Results of one finished run."""
 
     run: Run
     result: Mapping[str, Mapping[str, Any]]  # its figures, as in `result.json`
-    left_out: Mapping[str, str]  # why others are
+    left_out: Mapping[str, str]  # reasons for missing figures
     rows: Sequence[Mapping[str, float]]  # of its `metrics.jsonl`
-    seconds: float  # that it took in all
+    seconds: float  # total time
     folder: Path
 
     @property
     def train_seconds(self) -> float:
-        """Spent in training, in all attempts."""
+        """Seconds of training, over all attempts."""
         return sum(row.get("train_seconds", 0.0) for row in self.rows)
 
 
-Settings = Mapping[str, Sequence[Found]]  # by the title of their setting, in order of their seeds
+Settings = Mapping[str, Sequence[Found]]  # by the title of the setting, in order of the seeds
 
 
 def collect(runs: Sequence[Run], folder: Path) -> Settings:
-    """What finished runs left in the folder of a sweep."""
+    """Results of finished runs in the folder of a sweep."""
     settings: dict[str, list[Found]] = {run.setting: [] for run in runs}
     for run in sorted(runs, key=lambda run: run.config.seed):
         where = folder / run.name
@@ -47,14 +47,14 @@ def collect(runs: Sequence[Run], folder: Path) -> Settings:
 
 
 def headline(folder: Path, metric: str) -> str:
-    """The figure of a finished run that the sweep is about."""
+    """The sweep's metric of a finished run."""
     result = _left_in(folder)[0]
     name = metric_named(metric, [result])
     return f"{name} {result[name]['value']:.4g}" if name else f"no metric {metric!r}"
 
 
 def _left_in(folder: Path) -> tuple[dict[str, Any], dict[str, str], list[dict[str, float]]]:
-    """The figures that a run left in its folder, why others are left out, and what it logged."""
+    """Figures in a run's folder, reasons for missing ones, and logged rows."""
     result, log = read_result(folder / "result.json") or {}, folder / "metrics.jsonl"
     rows = read_rows(log) if log.is_file() else []
     left_out = {name: entry["left_out"] for name, entry in result.items() if "left_out" in entry}
@@ -62,7 +62,7 @@ def _left_in(folder: Path) -> tuple[dict[str, Any], dict[str, str], list[dict[st
 
 
 def sign_of(metric: str) -> int:
-    """1 where lower is better, -1 where higher is, 0 where neither is meant."""
+    """1 if lower is better, -1 if higher is, 0 if neither."""
     if metric.startswith(("bits", "denoising_error")):
         return 1
     direction = MEANING.get(kind(metric), ("", ""))[1].split()
@@ -75,7 +75,7 @@ def values(founds: Sequence[Found], metric: str) -> np.ndarray:
 
 
 def mean_of(founds: Sequence[Found], metric: str) -> tuple[float, float, float]:
-    """Mean and 95% interval over seeds; with one seed the interval of its run, over samples."""
+    """Mean and 95% interval over seeds; with one seed, the run's interval over samples."""
     if len(founds) == 1:
         entry = founds[0].result[metric]
         return entry["value"], entry["low"], entry["high"]
@@ -83,7 +83,7 @@ def mean_of(founds: Sequence[Found], metric: str) -> tuple[float, float, float]:
 
 
 def difference(a: Sequence[Found], b: Sequence[Found], metric: str) -> Difference | None:
-    """`a - b` over the seeds that both have; None if there are none."""
+    """`a - b` over the common seeds; None if there are none."""
     others = {found.run.config.seed: found for found in b}
     mine = [found for found in a if found.run.config.seed in others]
     theirs = [others[found.run.config.seed] for found in mine]
@@ -91,6 +91,6 @@ def difference(a: Sequence[Found], b: Sequence[Found], metric: str) -> Differenc
 
 
 def ranked(settings: Mapping[str, Sequence[Found]], metric: str) -> list[str]:
-    """Titles, the best first; as they are where neither direction is meant."""
+    """Titles, best first; unsorted if neither direction is better."""
     means = {title: values(founds, metric).mean() for title, founds in settings.items()}
     return sorted(means, key=lambda title: sign_of(metric) * means[title])

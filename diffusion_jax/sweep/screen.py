@@ -1,4 +1,4 @@
-"""All runs of a sweep on one screen: a table on a terminal, a line for every change elsewhere."""
+"""Progress of all runs of a sweep: a table on a terminal, otherwise a line for every change."""
 
 import contextlib
 import sys
@@ -15,12 +15,12 @@ from diffusion_jax.sweep.design import Run
 from diffusion_jax.sweep.results import headline
 from diffusion_jax.sweep.work import finished, seconds, step_of
 
-LINES = 30  # runs that the table shows; those that are done are left out first
+LINES = 30  # largest number of rows; done and waiting runs are hidden first
 REFRESH_SECONDS = 1.0
 
 
 class Screen:
-    """Shows how far the runs of each unit are, and of those that are done the metric."""
+    """Shows the progress of each unit's runs, and the metric of finished ones."""
 
     def __init__(
         self, units: Mapping[int, Sequence[Run]], folder: Path, at_once: int, metric: str
@@ -35,7 +35,7 @@ class Screen:
         return self._live or contextlib.nullcontext()
 
     def tell(self, statuses: Mapping[int, int | None]) -> None:
-        """Shows the runs, given the statuses of the units that have begun, None while they run."""
+        """Updates from the statuses of the units that have begun, None while they run."""
         ended = any(status is not None for status in statuses.values())
         if time.monotonic() < self._next and not ended:
             return
@@ -60,12 +60,12 @@ class Screen:
             return "waiting"
         if status is None:
             step, steps = step_of(self._folder, run), run.config.train.steps
-            doing = f"step {step:,} of {steps:,}" if step < steps else "sampling and measuring"
+            doing = f"step {step:,} of {steps:,}" if step < steps else "sampling and evaluating"
             return f"running, {doing}"
         return f"failed with status {status}"
 
     def _left(self, rows: Sequence[tuple[Run, str]]) -> str:
-        """How many are done, and about how long the others will take."""
+        """Number of runs that are done, and an estimate of the time left."""
         done = [run for run, state in rows if state.startswith("done")]
         if not done:
             return ""

@@ -1,4 +1,4 @@
-"""What one process of a sweep does, and how another one sees how far it is."""
+"""The work of one process of a sweep, and how other processes follow its progress."""
 
 import contextlib
 import json
@@ -21,12 +21,12 @@ from diffusion_jax.system.files import read_json, write_whole
 from diffusion_jax.system.lock import locked
 
 FINISHED = "finished.json"
-CORES = "DIFFUSION_JAX_CORES"  # in the environment of a process that keeps to these cores
-LEASH = "DIFFUSION_JAX_LEASH"  # of one that ends when its standard input does, with its parent
+CORES = "DIFFUSION_JAX_CORES"  # environment variable: CPU cores that the process may use
+LEASH = "DIFFUSION_JAX_LEASH"  # environment variable: end when standard input closes
 
 
 def units(runs: Sequence[Run], together: bool) -> list[list[Run]]:
-    """The runs that one process does, those that differ in their seeds alone if `together`."""
+    """Groups runs by process: alone, or with those that differ only in the seed (`together`)."""
     if not together:
         return [[run] for run in runs]
     found: dict[str, list[Run]] = {}
@@ -36,24 +36,24 @@ def units(runs: Sequence[Run], together: bool) -> list[list[Run]]:
 
 
 def work(runs: Sequence[Run], folder: Path) -> int:
-    """Does the runs of a unit; the first exit status that is not 0.
+    """Runs the runs of a unit; returns the first exit status that is not 0.
 
-    Those that have not begun are trained abreast if there are several.
+    Several runs that have not begun are trained together in one program.
     """
     if cores := os.environ.get(CORES):
-        os.sched_setaffinity(0, map(int, cores.split(",")))  # before JAX starts its threads
+        os.sched_setaffinity(0, map(int, cores.split(",")))  # before JAX starts threads
     if os.environ.get(LEASH):
         threading.Thread(target=_end_with_parent, daemon=True).start()
     left = [run for run in runs if not finished(folder, run)]
     with contextlib.ExitStack() as stack:
         for run in left:
-            # One may still be saving its last step.
+            # A previous process may still be saving its last step.
             stack.enter_context(locked(folder / run.name, TRAINING, wait=True))
         new = [run for run in left if not list((folder / run.name).glob("checkpoints/*"))]
         began, status = time.monotonic(), 0
         if len(new) > 1:
             status = run_abreast([run.config for run in new], [folder / run.name for run in new])
-            if status > 2:  # it was asked to stop; after a failure each is tried on its own
+            if status > 2:  # stopped on request; after a failure each run is tried alone
                 return status
         together = time.monotonic() - began
         shares = {run: together / len(new) for run in new}
@@ -72,7 +72,7 @@ def _work_one(run: Run, folder: Path, before: float) -> int:
 
 
 def finished(folder: Path, run: Run) -> bool:
-    """Whether a run is done to the end with all of its settings, and its result is there."""
+    """Whether a run with these settings is done, and its result is there."""
     left = _left_by(folder, run)
     if left is None or left["config"] != _config(run):
         return False
@@ -80,7 +80,7 @@ def finished(folder: Path, run: Run) -> bool:
 
 
 def seconds(folder: Path, run: Run) -> float:
-    """How long a finished run took, in the process that ended it."""
+    """Seconds that a finished run took, in the process that finished it."""
     left = _left_by(folder, run)
     return left["seconds"] if left else 0.0
 
@@ -89,7 +89,7 @@ def _left_by(folder: Path, run: Run) -> Any:
     def parse(saved: Any) -> dict[str, Any]:
         return {"seconds": float(saved["seconds"]), "config": saved["config"]}
 
-    return read_json(folder / run.name / FINISHED, parse, "the run is looked through again")
+    return read_json(folder / run.name / FINISHED, parse, "the run is checked again")
 
 
 def step_of(folder: Path, run: Run) -> int:
@@ -100,11 +100,11 @@ def step_of(folder: Path, run: Run) -> int:
 
 
 def _config(run: Run) -> Any:
-    """All settings, as JSON gives them back."""
+    """All settings, as read back from JSON."""
     return json.loads(json.dumps(run.config.to_dict()))
 
 
 def _end_with_parent() -> None:
-    """Ends as by SIGTERM, saving, when the process that started this one is gone."""
+    """Sends SIGTERM to this process, which then saves, when its parent is gone."""
     os.read(sys.stdin.fileno(), 1)
     os.kill(os.getpid(), signal.SIGTERM)

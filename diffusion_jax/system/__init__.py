@@ -1,1 +1,1 @@
-"""Files, devices, processes, caches, and settings of JAX."""
+"""Files, devices, processes, caches, and JAX settings."""

@@ -1,4 +1,4 @@
-"""Functions and dataclasses that refuse wrong arguments themselves."""
+"""Argument checks for functions and dataclasses."""
 
 import functools
 import inspect
@@ -12,9 +12,9 @@ Made = TypeVar("Made", bound=Callable[..., Any])
 def checked(**allowed: str | tuple[object, ...]) -> Callable[[Made], Made]:
     """Makes a function or a dataclass raise a ValueError such as `order=7 must be 1, 2 or 3`.
 
-    Of an argument its choices are given, or an interval such as "(0, 1]", whose ends may be other
-    arguments; one that is annotated as an int is a whole number. Arrays, which may be traced, are
-    not looked at.
+    The allowed values of an argument are choices, or an interval such as "(0, 1]", whose ends may
+    be other arguments; arguments annotated as int must be whole numbers. Arrays, which may be
+    traced, are not checked.
     """
 
     def decorated(made: Any) -> Any:
@@ -38,9 +38,9 @@ def checked(**allowed: str | tuple[object, ...]) -> Callable[[Made], Made]:
 
 
 def check(made: Any, /, **values: Any) -> None:
-    """Raises the ValueError that `made` raises where these of its arguments are wrong.
+    """Checks arguments of `made`, and raises the ValueError that it would raise.
 
-    `made` may also be what `checked` is told of the values.
+    `made` may also be the allowed values themselves, as given to `checked`.
     """
     allowed = getattr(made, "allowed", made)
     for name in [name for name in allowed if name in values]:

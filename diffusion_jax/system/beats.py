@@ -1,7 +1,7 @@
-"""One process at a time in a folder of an object store, where no kernel takes a lock back.
+"""A lock on a folder in an object store, where the kernel cannot release a dead process's lock.
 
-An object that is created but once says who holds the folder. Its holder writes it anew every
-`BEAT_SECONDS`: one that stays as it is for `PATIENCE_SECONDS` is of a process that was killed.
+The lock is an object that only one process can create. Its holder rewrites it every
+`BEAT_SECONDS`: if it does not change for `PATIENCE_SECONDS`, its holder was killed.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from diffusion_jax.system.stores import StorePath
 BEAT_SECONDS = 10.0
 PATIENCE_SECONDS = 30.0
 LOOK_SECONDS = 1.0
-RACE_SECONDS = 2.0  # two that find the same lock left over see within it who came last
+RACE_SECONDS = 2.0  # after taking over a stale lock, wait this long for others that do the same
 
 
 @contextlib.contextmanager
 def beating(path: StorePath, about: Mapping[str, Any]) -> Iterator[Any]:
-    """Yields None while this process holds the lock at `path`, else what its holder says of itself.
+    """Yields None while this process holds the lock at `path`, else the holder's description.
 
-    `about` is what this one says, its `host` and `process` among it.
+    `about` is the description of this process, with its `host` and `process`.
     """
     own = {**about, "token": uuid.uuid4().hex}
     if holder := _take(path, own):
@@ -41,14 +41,14 @@ def beating(path: StorePath, about: Mapping[str, Any]) -> Iterator[Any]:
     finally:
         ended.set()
         thread.join()
-        if _is_of(path, own):
+        if _is_held_by(path, own):
             path.unlink(missing_ok=True)
 
 
 def _take(path: StorePath, own: Mapping[str, Any]) -> Any:
-    """Takes the lock, also one that was left over; None, or its holder."""
+    """Takes the lock, also a stale one; returns None, or the holder."""
     left_over = False
-    while not path.create(_words(own, 0)):
+    while not path.create(_encoded(own, 0)):
         seen, since = _read(path), time.monotonic()
         while seen and not _is_gone(seen, own) and time.monotonic() - since < PATIENCE_SECONDS:
             time.sleep(LOOK_SECONDS)
@@ -61,16 +61,16 @@ def _take(path: StorePath, own: Mapping[str, Any]) -> Any:
             path.unlink(missing_ok=True)
     if left_over:
         time.sleep(RACE_SECONDS)
-        if not _is_of(path, own):
+        if not _is_held_by(path, own):
             return _read(path)
     return None
 
 
 def _is_gone(seen: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
-    """Whether a holder was a process of this machine that has ended, or had this one's number."""
+    """Whether the holder was a process of this machine that has ended, or had this one's id."""
     if seen.get("host") != own["host"]:
         return False
-    if seen.get("process") == own["process"]:  # as in a container that was started again
+    if seen.get("process") == own["process"]:  # e.g. in a restarted container
         return True
     try:
         os.kill(int(seen["process"]), 0)
@@ -84,21 +84,21 @@ def _is_gone(seen: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
 def _beat(path: StorePath, own: Mapping[str, Any], ended: threading.Event) -> None:
     number = 0
     while not ended.wait(BEAT_SECONDS):
-        with contextlib.suppress(OSError):  # the next one may come through
-            if not _is_of(path, own):
-                print(f"error: another process has taken {path}; this one ends", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the next write may succeed
+            if not _is_held_by(path, own):
+                print(f"error: another process has taken {path}; stopping", file=sys.stderr)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             number += 1
-            path.write_bytes(_words(own, number))
+            path.write_bytes(_encoded(own, number))
 
 
-def _words(own: Mapping[str, Any], beat: int) -> bytes:
+def _encoded(own: Mapping[str, Any], beat: int) -> bytes:
     return json.dumps({**own, "beat": beat}).encode()
 
 
 def _read(path: StorePath) -> Any:
-    """What the lock says; None if it is not there."""
+    """Contents of the lock; None if it does not exist."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -107,5 +107,5 @@ def _read(path: StorePath) -> Any:
         return {"damaged": True}
 
 
-def _is_of(path: StorePath, own: Mapping[str, Any]) -> bool:
+def _is_held_by(path: StorePath, own: Mapping[str, Any]) -> bool:
     return (_read(path) or {}).get("token") == own["token"]

@@ -1,4 +1,4 @@
-"""What took long to compute, kept on disk."""
+"""Cache on disk for results that take long to compute."""
 
 import functools
 import hashlib
@@ -16,9 +16,9 @@ from diffusion_jax.system.files import written_whole
 Result = TypeVar("Result")
 DAMAGED = (
     *(FileNotFoundError, ValueError, EOFError, KeyError, zipfile.BadZipFile),
-    *(AttributeError, TypeError, tokenize.TokenError),  # of msgpack, JSON and NumPy's headers
+    *(AttributeError, TypeError, tokenize.TokenError),  # from msgpack, JSON and NumPy headers
 )
-"""What reading a file raises that is not there, was cut off or changed."""
+"""Exceptions raised when reading a missing, truncated or changed file."""
 
 
 def cached(
@@ -28,12 +28,12 @@ def cached(
     read: Callable[[Path], Result],
     write: Callable[[Path], None],
 ) -> Result:
-    """What `read` finds in the file of `key`, which `write` makes if it is not there and whole.
+    """Reads a result with `read` from the file of `key`, after `write` has made it if necessary.
 
-    All processes of a run call it together, and all write if one has to: they may compute together.
-    The key tells this result from all others; `folder` is where such files are kept, with a
-    `suffix`. `read` raises one of `DAMAGED` for a file that is not whole; `write` computes the
-    result and writes it to a path.
+    All processes of a run call this together, and all write if one has to, so that they can compute
+    together. `key` identifies the result; `folder` contains such files, with a `suffix`. `read`
+    raises one of `DAMAGED` for an incomplete file; `write` computes the result and writes it to a
+    path.
     """
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}{suffix}"
     try:
@@ -50,12 +50,12 @@ def cached(
 def cached_outputs(
     folder: Path, key: str, encode: Callable[[np.ndarray], np.ndarray], num: int, chunk: int = 1024
 ) -> np.ndarray:
-    """The outputs of an encoder for `num` inputs, 1 or more, `cached` as they are made.
+    """The outputs of an encoder for `num` >= 1 inputs, `cached`.
 
-    They are read through a memory map, so that neither latents nor features of a large data set
-    need to fit in memory: `[num, ...]`, not to be written to. The key tells this encoder (its
-    weights) and these inputs from all others. `encode` is `indices [chunk] -> outputs [chunk, ...]`
-    of one shape and type; the indices after the last input begin again at the first of their chunk.
+    They are read through a read-only memory map `[num, ...]`, so that latents or features of a
+    large data set need not fit in memory. `key` identifies the encoder (its weights) and the
+    inputs. `encode` is `indices [chunk] -> outputs [chunk, ...]` with a fixed shape and dtype; the
+    last chunk is filled up by repeating its indices from the first.
     """
 
     def write(path: Path) -> None:

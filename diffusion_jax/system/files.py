@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and stay when the machine goes down.
+"""Files that are written completely or not at all, and survive a power failure.
 
 A path is a `pathlib.Path`, or one of an object store with the same methods (`system/stores.py`).
 """
@@ -21,34 +21,34 @@ import jax
 
 from diffusion_jax.system.stores import StorePath, store_path
 
-REWRITE_SECONDS = 10  # between two writes of a growing object; a store allows one per second
+REWRITE_SECONDS = 10  # minimum time between rewrites of an object; stores allow one per second
 STAMPED = 2**16  # bytes at the beginning of a file
-WAITING = 32  # files of a store that are read at once: the time goes in waiting
+WAITING = 32  # files of a store that are read concurrently: most of the time is latency
 Result = TypeVar("Result")
-_told: set[Path] = set()
+File = TypeVar("File")
+_warned: set[Path] = set()
 
 
 def path_of(text: str | os.PathLike[str]) -> Path:
-    """What a person wrote as a path: `~` is the home, `gs://` and `s3://` are object stores.
+    """Parses a path given by a user: `~` is the home, `gs://` and `s3://` are object stores.
 
     Raises:
-        StoreError: a scheme that is not known, or no bucket.
+        StoreError: an unknown scheme, or a missing bucket.
     """
-    local = os.path.expanduser(text)  # as it is where there is no home
+    local = os.path.expanduser(text)  # unchanged if there is no home
     return cast(Path, store_path(local) or Path(local))
 
 
 def in_store(path: object) -> TypeGuard[StorePath]:
-    """Whether a path is of an object store, which has no folders and appends to nothing."""
+    """Whether a path is in an object store, which has no folders and cannot append."""
     return isinstance(path, StorePath)
 
 
 @contextlib.contextmanager
 def written_whole(path: Path, lasting: bool = True) -> Iterator[Path]:
-    """Yields a file on this machine to write to, which becomes `path` at the end, if it comes.
+    """Yields a local file to write to, which becomes `path` at the end unless an error occurs.
 
-    With `lasting` false a loss of power may leave nothing of it: for many files that can be made
-    again.
+    With `lasting` false it may be lost in a power failure: for many files that can be made again.
     """
     if in_store(path):
         with temporary_folder() as folder:
@@ -57,14 +57,14 @@ def written_whole(path: Path, lasting: bool = True) -> Iterator[Path]:
             path.upload(part)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own: several processes may write the same.
+    # A unique name, as several processes may write the same file.
     part = path.with_name(f"{path.name}.{jax.process_index()}-{os.getpid()}.part")
     try:
         yield part
         if lasting:
             sync(part)
         part.replace(path)
-    except BaseException:  # the disk is full, or someone stops it
+    except BaseException:  # e.g. a full disk, or an interrupt
         part.unlink(missing_ok=True)
         raise
     if lasting:
@@ -72,7 +72,7 @@ def written_whole(path: Path, lasting: bool = True) -> Iterator[Path]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes `data` so that whoever stops it leaves no half of it at `path`."""
+    """Writes `data` so that an interruption never leaves a part of it at `path`."""
     if in_store(path):
         path.write_bytes(data)
         return
@@ -81,11 +81,11 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 class Lines:
-    """Whole lines at the end of a file; `flush` returns when they are there."""
+    """Appends whole lines to a file; `flush` returns when they are written."""
 
     def __init__(self, path: Path) -> None:
         if path.exists() and not (text := path.read_bytes()).endswith(b"\n"):
-            os.truncate(path, text.rfind(b"\n") + 1)  # a line that a full disk cut off
+            os.truncate(path, text.rfind(b"\n") + 1)  # a partial line, from a full disk
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, line: str) -> None:
@@ -100,7 +100,7 @@ class Lines:
 
 
 class StoredLines:
-    """The same of an object of a store, which is written anew, every `REWRITE_SECONDS` at most."""
+    """The same for an object, which is rewritten, at most every `REWRITE_SECONDS`."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._written = path, time.monotonic()
@@ -121,29 +121,29 @@ class StoredLines:
 
 
 def appending(path: Path) -> Lines | StoredLines:
-    """The file at `path`, to write further lines to."""
+    """Opens the file at `path` for appending lines."""
     return StoredLines(path) if in_store(path) else Lines(path)
 
 
 def read_json(path: Path, parse: Callable[[Any], Result], remedy: str) -> Result | None:
-    """What `parse` makes of a JSON file; None if it is not there or, which is said once, damaged.
+    """Reads a JSON file with `parse`; None if it is missing or damaged, which prints a warning.
 
-    `parse` raises a KeyError, a TypeError, an AttributeError or a ValueError where a part of it is
-    missing; `remedy` is what is done about that.
+    `parse` raises a KeyError, a TypeError, an AttributeError or a ValueError for invalid contents;
+    `remedy` tells what happens then. The warning is printed once per file.
     """
     try:
         return parse(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
     except (AttributeError, KeyError, TypeError, ValueError):
-        if path not in _told:
+        if path not in _warned:
             print(f"warning: {path} is damaged: {remedy}", file=sys.stderr, flush=True)
-        _told.add(path)
+        _warned.add(path)
         return None
 
 
 def sync(path: Path) -> None:
-    """Returns when a file's bytes, or a folder's entries, are on the disk; those of a store are."""
+    """Returns when a file's bytes, or a folder's entries, are on the disk; no-op for stores."""
     if in_store(path):
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -154,7 +154,7 @@ def sync(path: Path) -> None:
 
 
 def remove_tree(path: Path, missing_ok: bool = False) -> None:
-    """Removes a folder with all that is in it."""
+    """Deletes a folder and its contents."""
     if in_store(path):
         path.rmtree(missing_ok)
     else:
@@ -163,7 +163,7 @@ def remove_tree(path: Path, missing_ok: bool = False) -> None:
 
 @contextlib.contextmanager
 def local_copy(path: Path) -> Iterator[Path]:
-    """The file or folder itself, or for one of a store a copy on this machine, for the time."""
+    """The file or folder itself, or a temporary local copy of one in a store."""
     if not in_store(path):
         yield path
         return
@@ -174,8 +174,8 @@ def local_copy(path: Path) -> Iterator[Path]:
 
 
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder on this machine; what processes that were killed left of theirs is removed first."""
-    prefix = f"diffusion_jax-{platform.node()}-"  # containers may share the place, not the name
+    """A temporary local folder; first removes those of processes that were killed."""
+    prefix = f"diffusion_jax-{platform.node()}-"  # containers may share the folder, not the name
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
         owner = left.name.removeprefix(prefix).partition("-")[0]
         if owner.isdecimal() and not _is_running(int(owner)):
@@ -188,7 +188,7 @@ def _is_running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's
+    except PermissionError:  # another user's process
         pass
     return True
 
@@ -202,9 +202,9 @@ def files_below(folder: Path) -> list[str]:
 
 
 def checksums(folder: Path, names: Sequence[str]) -> list[str]:
-    """For each file below a folder its digest and size, "DIGEST BYTES"; '' for one not to be read.
+    """Digest and size of each file below a folder, "DIGEST BYTES"; '' if it cannot be read.
 
-    The SHA-256 of what is read here; of a store the checksum that it keeps, from one listing.
+    The SHA-256 of local files; for a store its own checksums, from one listing.
     """
     if in_store(folder):
         found = folder.below()
@@ -217,14 +217,19 @@ def checksums(folder: Path, names: Sequence[str]) -> list[str]:
         except OSError:
             return ""
 
-    with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock to the others
+    with ThreadPoolExecutor() as pool:  # hashing releases the GIL
         return list(pool.map(entry, names))
 
 
-def stamps(folder: Path, names: Sequence[str]) -> list[tuple[int, str]]:
-    """For each file below a folder what tells it from others, and a copy of it does not change.
+def stamp_of(data: bytes, size: int) -> tuple[int, str]:
+    """The stamp of a file of so many bytes, that begins with `data`."""
+    return size, hashlib.sha256(data[:STAMPED]).hexdigest()
 
-    Its size, and the SHA-256 of its first `STAMPED` bytes.
+
+def stamps(folder: Path, names: Sequence[str]) -> list[tuple[int, str]]:
+    """A fingerprint of each file below a folder, which copying does not change.
+
+    Its size and the SHA-256 of its first `STAMPED` bytes.
     """
     sizes = {name: of.size for name, of in folder.below().items()} if in_store(folder) else {}
 
@@ -235,20 +240,20 @@ def stamps(folder: Path, names: Sequence[str]) -> list[tuple[int, str]]:
         else:
             with path.open("rb") as file:
                 size, head = path.stat().st_size, file.read(STAMPED)
-        return size, hashlib.sha256(head).hexdigest()
+        return stamp_of(head, size)
 
     with ThreadPoolExecutor(readers(folder)) as pool:
         return list(pool.map(stamp, names))
 
 
-def each_file(function: Callable[[Path], Any], paths: Sequence[Path]) -> list[Any]:
-    """What a function returns for each file: in turn, those of a store at once."""
-    if not any(map(in_store, paths)):
-        return [function(path) for path in paths]
+def each_file(function: Callable[[File], Result], files: Sequence[File]) -> list[Result]:
+    """Applies a function to each file: sequentially, or concurrently if they are in a store."""
+    if not any(map(in_store, files)):
+        return [function(file) for file in files]
     with ThreadPoolExecutor(WAITING) as pool:
-        return list(pool.map(function, paths))
+        return list(pool.map(function, files))
 
 
 def readers(folder: Path) -> int:
-    """Threads by which many files of a folder are read: one for each core, more of a store."""
+    """Number of threads for reading many files: one per core, more for a store."""
     return WAITING if in_store(folder) else os.cpu_count() or 1

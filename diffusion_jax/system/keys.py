@@ -1,4 +1,4 @@
-"""The generator of random numbers."""
+"""PRNG keys, all of one generator."""
 
 from typing import Any
 
@@ -14,20 +14,20 @@ GENERATOR = "threefry2x32"
 def make_key(seed: Any) -> Key:
     """The typed key of a seed, an integer below 2^32, traced or not.
 
-    Of one generator, whatever `JAX_DEFAULT_PRNG_IMPL` is: a run would end in other numbers by
-    another, and with "rbg" or "unsafe_rbg", which do not draw a batch key by key, sample i would
-    depend on its batch.
+    The generator is fixed, whatever `JAX_DEFAULT_PRNG_IMPL` is: another one would change the
+    numbers of a run, and with "rbg" or "unsafe_rbg", which do not draw a batch key by key, sample i
+    would depend on its batch.
 
     Raises:
-        ValueError: JAX would cut the seed to 32 bits, and give the key of another one.
+        ValueError: the seed does not fit in 32 bits; JAX would truncate it to another one.
     """
     return jax.random.key(seed, impl=GENERATOR)
 
 
 def settle_generator() -> None:
-    """Whatever the environment says: for keys that libraries make, such as optax's for its noise.
+    """Sets JAX's default generator too, for keys made by libraries, such as optax's for its noise.
 
-    `JAX_THREEFRY_PARTITIONABLE` changes the bits of all keys.
+    Also sets `JAX_THREEFRY_PARTITIONABLE`, which changes the bits of all keys.
     """
     jax.config.update("jax_default_prng_impl", GENERATOR)
     jax.config.update("jax_threefry_partitionable", True)

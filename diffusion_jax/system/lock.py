@@ -1,4 +1,4 @@
-"""One process at a time in a folder: a lock that the kernel takes back when its holder dies."""
+"""A lock on a folder for one process, released by the kernel when its holder dies."""
 
 import contextlib
 import errno
@@ -21,34 +21,34 @@ from diffusion_jax.system.devices import gather, is_main
 from diffusion_jax.system.stores import StorePath
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-"""Of file systems that lock nothing."""
-LOOKS, LOOK_SECONDS = 20, 0.05  # at what a holder says of itself, which it writes at once
+"""Errors of file systems without locks."""
+LOOKS, LOOK_SECONDS = 20, 0.05  # attempts to read the holder's description, written at once
 ANOTHER = "another process"
 _held: set[Path] = set()
 
 
 class LockedError(RuntimeError):
-    """Another process is at work there."""
+    """Another process holds the lock."""
 
 
 @contextlib.contextmanager
 def locked(folder: Path, doing: str, wait: bool = False) -> Iterator[None]:
-    """Within it no other process is `doing` the same in `folder`, which is made.
+    """Allows no other process to be `doing` the same in `folder`, which is created.
 
-    By a POSIX lock on a file there that stays and says who holds it: `fcntl.lockf` and not
-    `flock`, as it also holds between the machines of a network file system, and no child that was
-    forked keeps it. In an object store it is an object that is written again and again (`beating`).
-    Of several processes of a run the first one locks. Within a lock that this process holds it is a
-    no-op; on a file system without locks too, which is said.
+    Uses a POSIX lock on a permanent file that describes the holder: `fcntl.lockf` instead of
+    `flock`, as it also holds between the machines of a network file system and is not inherited by
+    forked children. In an object store the lock is an object that is rewritten (`beating`). Of a
+    run's processes the first one takes the lock. It is a no-op if this process already holds it,
+    and, with a warning, on file systems without locks.
 
     Raises:
-        LockedError: another process holds it, which is named; with `wait` it is waited for.
+        LockedError: another process holds it, which is named; with `wait`, waits instead.
     """
     path = (folder / f".{doing}.lock").absolute()
     if path in _held:
         yield
         return
-    # Alone, JAX is not asked: that would start it before its settings are made.
+    # Without other processes JAX is not queried: that would start it before its settings are made.
     together = jax.distributed.is_initialized()
     holder = ""
     with contextlib.ExitStack() as stack:
@@ -57,7 +57,7 @@ def locked(folder: Path, doing: str, wait: bool = False) -> Iterator[None]:
         main = not together or is_main()
         if main and isinstance(path, StorePath):
             found = stack.enter_context(beating(path, about))
-            holder = "" if found is None else _words(found) or ANOTHER
+            holder = "" if found is None else _description(found) or ANOTHER
         elif main:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(FileIO(path, "a+"))
@@ -77,7 +77,7 @@ def locked(folder: Path, doing: str, wait: bool = False) -> Iterator[None]:
 
 
 def _take(file: FileIO, about: Mapping[str, Any], folder: Path, doing: str, wait: bool) -> str:
-    """Locks a file; who holds it if that cannot be."""
+    """Locks a file; returns the holder if another process has it."""
     try:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,29 +90,29 @@ def _take(file: FileIO, about: Mapping[str, Any], folder: Path, doing: str, wait
         if error.errno not in NO_LOCKS:
             raise
         print(
-            f"warning: {folder}: its file system has no locks ({error.strerror}): that no other "
-            f"process is {doing} there is not known",
+            f"warning: {folder}: its file system has no locks ({error.strerror}), so another "
+            f"process may be {doing} there",
             file=sys.stderr,
         )
-    with contextlib.suppress(OSError):  # the disk is full: it is locked all the same
+    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
         file.truncate(0)
         file.write(json.dumps(about).encode())
     return ""
 
 
 def _holder(file: FileIO) -> str:
-    """What the holder of a locked file has written there, in words."""
+    """The description that the holder of a locked file has written there."""
     for _ in range(LOOKS):
         file.seek(0)
         with contextlib.suppress(ValueError):
-            if words := _words(json.loads(file.read())):
+            if words := _description(json.loads(file.read())):
                 return words
         time.sleep(LOOK_SECONDS)
     return ANOTHER
 
 
-def _words(about: Any) -> str:
-    """What a holder says of itself, '' if it is damaged."""
+def _description(about: Any) -> str:
+    """A holder's description in words, '' if it is damaged."""
     try:
         return f"process {about['process']} on {about['host']} (since {about['since']})"
     except (KeyError, TypeError):

@@ -1,23 +1,30 @@
-"""Pictures that a person looks at: grids, strips and animations of uint8 images."""
+"""Image files for viewing: grids, strips and animations of uint8 images."""
 
 import io
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from diffusion_jax.system.files import written_whole
 
-WORDS = 190  # pixels beside a row of images, for its caption
-MIN_TILE = 48  # pixels: smaller images are enlarged, by whole factors, without smoothing
+
+class Readable(Protocol):
+    """A path, or another holder of the bytes of a file."""
+
+    def read_bytes(self) -> bytes: ...
+
+
+WORDS = 190  # pixels for the caption next to a row of images
+MIN_TILE = 48  # pixels: smaller images are enlarged by whole factors, without smoothing
 
 
 def tile(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
-    """Images uint8 `[N, H, W, C]` in rows of `columns`, on white, each enlarged alike."""
+    """Arranges images uint8 `[N, H, W, C]` in rows of `columns` on white, equally enlarged."""
     n, h, w, c = images.shape
     factor = max(1, -(-MIN_TILE // min(h, w)))
     images = images.repeat(factor, axis=1).repeat(factor, axis=2)
@@ -33,12 +40,12 @@ def tile(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
 def captioned(
     images: np.ndarray, captions: Sequence[str], columns: int, marked: Sequence[bool] = ()
 ) -> np.ndarray:
-    """A row of `columns` images for each caption, which stands on the left; uint8 `[H, W, C]`.
+    """Rows of `columns` images, each with a caption on the left; uint8 `[H, W, C]`.
 
-    Of images uint8 `[len(captions) * columns, H, W, C]`, row after row. Captions are plain text:
-    long ones are cut to the room, and those of `marked` rows are set in red.
+    From images uint8 `[len(captions) * columns, H, W, C]`, row by row. Captions are plain text:
+    long ones are cut, and those of `marked` rows are red.
     """
-    from matplotlib import font_manager  # with fonts that have more than Latin letters
+    from matplotlib import font_manager  # its fonts have more than Latin letters
 
     sheet = tile(images, columns)
     height = (len(sheet) - 1) // len(captions)
@@ -60,15 +67,15 @@ def as_image(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
-def opened(path: Path) -> Image.Image:
-    """The picture in a file, which need not be on this machine; read, not yet decoded."""
-    return Image.open(io.BytesIO(path.read_bytes()))
+def opened(file: Readable) -> Image.Image:
+    """Opens the image in a file, local or in a store; read, but not yet decoded."""
+    return Image.open(io.BytesIO(file.read_bytes()))
 
 
 def save_png(path: Path, array: np.ndarray, made_by: Mapping[str, Any]) -> None:
-    """Writes uint8 `[H, W, C]`, with `made_by` as JSON in the PNG's text chunk of that name.
+    """Writes uint8 `[H, W, C]` as PNG, with `made_by` as JSON in the text chunk of that name.
 
-    Whole or not at all, since `read_made_by` is asked whether it is there.
+    Atomic, since `read_made_by` decides whether the file is there.
     """
     info = PngImagePlugin.PngInfo()
     info.add_text("made_by", json.dumps(made_by))
@@ -77,7 +84,7 @@ def save_png(path: Path, array: np.ndarray, made_by: Mapping[str, Any]) -> None:
 
 
 def read_made_by(path: Path) -> dict[str, Any] | None:
-    """What `save_png` was told of the picture at `path`; None if it is not there, or not whole."""
+    """The `made_by` of the image at `path`; None if it is missing or incomplete."""
     try:
         with opened(path) as image:
             image.load()
@@ -88,7 +95,7 @@ def read_made_by(path: Path) -> dict[str, Any] | None:
 
 
 def save_gif(path: Path, frames: Sequence[np.ndarray], milliseconds: int = 120) -> None:
-    """An animation of frames uint8 `[H, W, C]`; the last one stays for two seconds."""
+    """Writes an animation of frames uint8 `[H, W, C]`; the last one stays for two seconds."""
     pictures = [as_image(frame) for frame in frames]
     durations = [milliseconds] * (len(pictures) - 1) + [2000]
     several = {"save_all": True, "append_images": pictures[1:], "duration": durations, "loop": 0}

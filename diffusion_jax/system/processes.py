@@ -1,4 +1,4 @@
-"""Several processes as one run: how they find each other, and that none outlives another."""
+"""Multi-process runs: how processes connect, and how all end when one is lost."""
 
 import contextlib
 import os
@@ -16,15 +16,15 @@ from jax.experimental import multihost_utils
 from diffusion_jax.system.runtime import tune_cpu_allocator
 from diffusion_jax.system.signals import STATUSES
 
-LOST = 75  # exit status where another process was lost: EX_TEMPFAIL, to be tried again
-HEARTBEAT_SECONDS = 30  # a machine that is silent for so long is given up by JAX itself
+LOST = 75  # exit status if another process was lost: EX_TEMPFAIL, to be restarted
+HEARTBEAT_SECONDS = 30  # time of silence after which JAX itself gives up a machine
 CONNECT_SECONDS = 60
 GRACE_SECONDS = 2
 _GOODBYE = b"."
 
 
 class ProcessesError(ValueError):
-    """The processes cannot be brought together."""
+    """The processes cannot be connected."""
 
 
 @contextlib.contextmanager
@@ -34,31 +34,31 @@ def joined(
     process_id: int | None = None,
     multihost: bool = False,
 ) -> Iterator[None]:
-    """Within it the processes of a run are one; a no-op for a process on its own.
+    """Connects the processes of a run; a no-op for a single process.
 
-    Started from the arguments if they are given, else from what SLURM, GKE or Open MPI left in the
-    environment. Only process 0 prints. If another process ends before its time, this one ends too,
-    with a line that says so and the status `LOST`.
+    From the arguments if given, else from the environment variables of SLURM, GKE or Open MPI. Only
+    process 0 prints. If another process ends early, this one ends too, with a message and the
+    status `LOST`.
 
     Args:
-        coordinator: `host:port` of process 0, where it listens.
-        num_processes: how many there are.
-        process_id: which of them this is, from 0.
-        multihost: let JAX find all this out, as on the hosts of a TPU slice.
+        coordinator: `host:port` of process 0, which listens there.
+        num_processes: number of processes.
+        process_id: number of this process, from 0.
+        multihost: let JAX find out all this, as on the hosts of a TPU slice.
 
     Raises:
-        ProcessesError: the arguments are not complete, or the others were not found.
+        ProcessesError: the arguments are incomplete, or the others were not found.
     """
     given = (coordinator, num_processes, process_id)
     if any(value is not None for value in given):
         if None in given:
             raise ProcessesError(
-                "--coordinator, --num_processes and --process_id belong together: give all three"
+                "--coordinator, --num_processes and --process_id must be given together"
             )
         if not 0 <= (process_id or 0) < (num_processes or 0):
             raise ProcessesError(
-                f"--num_processes={num_processes} with --process_id={process_id}: processes are "
-                "numbered from 0, and there is one at least"
+                f"--process_id={process_id} must be in [0, num_processes) with "
+                f"--num_processes={num_processes}"
             )
     elif not (multihost or in_a_cluster(os.environ)):
         yield
@@ -67,8 +67,8 @@ def joined(
     try:
         jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (RuntimeError, ValueError, TypeError) as error:
-        raise ProcessesError(f"the processes did not come together: {error}") from error
-    tune_cpu_allocator()  # while there is time
+        raise ProcessesError(f"the processes could not be connected: {error}") from error
+    tune_cpu_allocator()  # before JAX starts its threads
     if jax.process_count() == 1:
         yield
         return
@@ -82,27 +82,27 @@ def joined(
     except SystemExit as end:
         if end.code not in (None, *STATUSES):
             sys.stderr.flush()
-            os._exit(end.code if isinstance(end.code, int) else 1)  # waits for no other
+            os._exit(end.code if isinstance(end.code, int) else 1)  # without waiting for others
         watch.goodbye()
         raise
     except Exception:
-        time.sleep(GRACE_SECONDS)  # where a process was lost the watch ends this one meanwhile
+        time.sleep(GRACE_SECONDS)  # if a process was lost, the watch ends this one meanwhile
         raise
     watch.goodbye()
 
 
 def in_a_cluster(environment: Mapping[str, str]) -> bool:
-    """Whether SLURM (`srun`), GKE or Open MPI started this process beside others."""
+    """Whether SLURM (`srun`), GKE or Open MPI started this process with others."""
     counts = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
     hosts = environment.get("TPU_WORKER_HOSTNAMES", "")
     return "," in hosts or any(int(environment.get(name, 1)) > 1 for name in counts)
 
 
 class _Watch:
-    """A connection from every process to process 0, which breaks at once where one of them dies.
+    """A connection from every process to process 0, which breaks at once if one of them dies.
 
-    JAX itself notices after `HEARTBEAT_SECONDS`, and ends with a stack trace; collectives hang
-    until then.
+    JAX itself notices only after `HEARTBEAT_SECONDS`, with a stack trace; collectives hang until
+    then.
     """
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ class _Watch:
             self.lost(f"process {number} is gone")
 
     def lost(self, why: str) -> None:
-        """Ends this process, and by that all that are left, without waiting for any."""
+        """Ends this process, and thereby all others, without waiting for any."""
         print(
             f"error: process {self.number} of {self._count}: {why}; all end. Start "
             "them again with the same commands to go on from the newest checkpoint",
@@ -157,7 +157,7 @@ class _Watch:
         os._exit(LOST)
 
     def goodbye(self) -> None:
-        """Says that this process ends well."""
+        """Announces that this process ends normally."""
         self._ended = True
         for peer in self._peers:
             with contextlib.suppress(OSError):
@@ -165,10 +165,10 @@ class _Watch:
 
 
 def _own_address() -> str:
-    """The address under which other machines see this one; no packet is sent."""
+    """The address of this machine for others; no packet is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # a network for documentation: the default route
+            probe.connect(("192.0.2.1", 9))  # reserved for documentation: the default route
         except OSError:
             return "127.0.0.1"
         return str(probe.getsockname()[0])

@@ -1,4 +1,4 @@
-"""Process-level settings, to be made before the first JAX computation, and the user's cache."""
+"""Process-level settings, made before the first JAX computation, and the user's cache."""
 
 import atexit
 import ctypes
@@ -21,22 +21,22 @@ from diffusion_jax.system.files import in_store, temporary_folder
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
-CACHED_SECONDS = 0.1  # least time of compilation for which a program is kept
+CACHED_SECONDS = 0.1  # shortest compilation time for which a program is cached
 
 
 def tune_cpu_allocator() -> bool:
-    """Let glibc keep the memory that XLA frees on the CPU, instead of faulting it in at each step.
+    """Lets glibc keep the memory that XLA frees on a CPU, to avoid page faults in every step.
 
     By default malloc maps every large buffer anew and unmaps it after use, so that a training step
-    of a U-Net takes some 400,000 page faults; with this next to none. The price is that memory is
-    not handed back to the system before the process ends. Call it before JAX starts its threads.
-    Only the main arena can hold large buffers, and threads with arenas of their own would map
-    theirs again; but one arena for all makes them wait for each other, and the step of a small
-    network half as long again. Two serve both: the second takes the small buffers of the workers.
+    of a U-Net takes some 400,000 page faults; with this setting almost none. In return, memory is
+    not released to the system before the process ends. Call it before JAX starts its threads. Only
+    the main arena can keep large buffers, and threads with their own arenas would map theirs again;
+    but with a single arena threads wait for each other, and the step of a small network takes half
+    as long again. Two arenas serve both: the second has the small buffers of the workers.
 
     Returns:
-        Whether the settings were made: False off Linux, under another C library, or where JAX has
-        an accelerator to compute on.
+        Whether the settings were made: False outside of Linux, with another C library, or with an
+        accelerator.
     """
     accelerated = entry_points(group="jax_plugins") or find_spec("libtpu")
     if accelerated or sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
@@ -53,10 +53,10 @@ def cache_dir() -> Path:
 
 
 def settle_caches(workdir: Path) -> None:
-    """Puts caches into the workdir, with one warning, where the user's folder cannot be written.
+    """Moves caches to the workdir, with one warning, if the user's folder cannot be written to.
 
-    For this process and those that it starts. Where the workdir is in an object store, or cannot
-    be written either, they go to a folder for the time of the process.
+    For this process and those that it starts. If the workdir is in an object store, or cannot be
+    written to either, caches go to a temporary folder of the process.
     """
     wrong = unwritable(cache_dir())
     if wrong:
@@ -71,11 +71,11 @@ def settle_caches(workdir: Path) -> None:
 
 
 def unwritable(folder: Path) -> str:
-    """Why no file can be made in a folder, which is made if it is not there; '' if one can."""
+    """Why a folder, which is created if missing, cannot be written to; '' if it can."""
     if folder.parts[0] == "~":
         return "there is no home"
     try:
-        str(folder).encode()  # JAX and TensorStore take no others
+        str(folder).encode()  # JAX and TensorStore need UTF-8
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"\0")
@@ -94,13 +94,13 @@ def _folder_of_process() -> str:
 
 
 def enable_compilation_cache() -> None:
-    """Keeps compiled programs, so that the same run starts faster the next time."""
+    """Caches compiled programs, so that the same run starts faster the next time."""
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", CACHED_SECONDS)
 
 
 def visible_gpus() -> list[str]:
-    """Names of the NVIDIA GPUs that JAX would use, without starting it: they stay free."""
+    """Names of the NVIDIA GPUs that JAX would use, found without starting JAX."""
     if not entry_points(group="jax_plugins"):
         return []
     if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
@@ -109,7 +109,7 @@ def visible_gpus() -> list[str]:
 
 
 def _commit() -> str:
-    """Of the code that runs; "unknown" without git, or where this is no clone."""
+    """Commit of the running code; "unknown" without git or a clone."""
     try:
         git = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"],
@@ -124,7 +124,7 @@ def _commit() -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, device and commit that a run ran on."""
+    """Versions, device and commit of a run."""
     names = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets")
     device = jax.devices()[0]
     return {

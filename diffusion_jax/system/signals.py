@@ -1,4 +1,4 @@
-"""Signals by which a person, a scheduler and a terminal that closes ask a run to end."""
+"""Signals that ask a run to stop: from a person, a scheduler or a closing terminal."""
 
 import contextlib
 import os
@@ -12,17 +12,17 @@ from jax.experimental import multihost_utils
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STATUSES = (0, *(128 + signum for signum in SIGNALS))
-"""Exit statuses of a process that did all that it was asked to, or was asked to stop."""
+"""Exit statuses of a process that has finished, or was asked to stop."""
 
 
 def heard() -> list[int]:
-    """`SIGNALS`, without that of a closed terminal where nohup said so."""
+    """`SIGNALS`, without SIGHUP under nohup."""
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return [each for each in SIGNALS if not (ignored and each == signal.SIGHUP)]
 
 
 def leave_terminal() -> None:
-    """Lets output go nowhere that went to a terminal: one that is closed would fail every print."""
+    """Redirects output from the terminal to nowhere: prints to a closed one would fail."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         with contextlib.suppress(OSError):  # closed already
@@ -33,13 +33,13 @@ def leave_terminal() -> None:
 
 @contextlib.contextmanager
 def stop_signal() -> Iterator[Callable[[int], int]]:
-    """Notes the first of `SIGNALS`, so that the step at hand is finished and saved.
+    """Records the first of `SIGNALS`, so that the current step is finished and saved.
 
-    Of several processes any one may get it; JAX then makes out a step at which all of them stop.
+    With several processes any one may receive it; JAX then finds a step at which all can stop.
 
     Yields:
-        What returns, given the number of steps taken, the number of that signal, 0 before it came.
-        A second one ends the process.
+        A function from the number of steps taken to the number of that signal, or 0 before it
+        arrives. A second signal ends the process.
     """
     several, mine = jax.process_count() > 1, heard()
     came: list[int] = []
@@ -50,16 +50,16 @@ def stop_signal() -> Iterator[Callable[[int], int]]:
             signal.signal(each, signal.SIG_DFL)
         if signum == signal.SIGHUP:
             leave_terminal()
-            signal.signal(signum, signal.SIG_IGN)  # the shell and the kernel both send it
+            signal.signal(signum, signal.SIG_IGN)  # both the shell and the kernel send it
         name = signal.Signals(signum).name
-        start = "\n" * os.isatty(2)  # there it stands behind a bar, and ^C
+        start = "\n" * os.isatty(2)  # after a progress bar and ^C
         # Not by print, which the signal may have interrupted.
         os.write(2, f"{start}{name}: saving after this step; a second ends at once\n".encode())
 
     def pass_on(signum: int, frame: Any) -> None:
         if signum == signal.SIGHUP:
             leave_terminal()
-        os.kill(os.getpid(), signal.SIGTERM)  # for which JAX has a handler that tells the others
+        os.kill(os.getpid(), signal.SIGTERM)  # JAX's handler of SIGTERM tells the other processes
 
     def stopped(step: int) -> int:
         if several and not came and multihost_utils.reached_preemption_sync_point(step):

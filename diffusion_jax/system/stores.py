@@ -1,7 +1,7 @@
-"""Paths of object stores, `gs://bucket/name` and `s3://bucket/name`, by etils.epath and fsspec.
+"""Paths in object stores, `gs://bucket/name` and `s3://bucket/name`, by etils.epath and fsspec.
 
-A store has no folders, only names with slashes; an object appears whole or not at all, and nothing
-can be appended to it. Its client package is needed only where such a path is used.
+A store has no folders, only names with slashes; an object is written completely or not at all, and
+cannot be appended to. Its client package is only needed when such a path is used.
 """
 
 import contextlib
@@ -18,16 +18,16 @@ import fsspec
 from etils.epath import gpath
 
 CLIENTS = {"gs": "gcsfs", "s3": "s3fs"}
-"""By scheme, the packages that reach the stores."""
+"""Client packages by scheme."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class StoreError(OSError):
-    """A store that cannot be reached, or does not allow it."""
+    """A store cannot be reached, or denies access."""
 
 
 class Entry(NamedTuple):
-    """What a store says of an object."""
+    """Size and checksum of an object."""
 
     size: int
     checksum: str
@@ -38,24 +38,24 @@ class Entry(NamedTuple):
 
 
 def store_path(text: str) -> "StorePath | None":
-    """The path of a store that a text is; None for one without a scheme.
+    """Parses a path in a store; None if the text has no scheme.
 
     Raises:
-        StoreError: its scheme is not known, or it names no bucket.
+        StoreError: the scheme is unknown, or the bucket is missing.
     """
-    found = re.match(r"([A-Za-z][\w+.-]+):/+", text)  # pathlib makes one slash of two
+    found = re.match(r"([A-Za-z][\w+.-]+):/+", text)  # pathlib merges slashes
     if not found:
         return None
     scheme, rest = found[1], text[found.end() :]
     if scheme not in CLIENTS or not rest:
         known = " and ".join(f"{name}://BUCKET/NAME" for name in CLIENTS)
-        raise StoreError(errno.EINVAL, f"object stores are given as {known}", text)
+        raise StoreError(errno.EINVAL, f"paths of object stores must be {known}", text)
     return StorePath(f"{scheme}://{rest}")
 
 
 @contextlib.contextmanager
-def _told(path: Any) -> Iterator[None]:
-    """Whatever a client raises, as one line that names the path."""
+def _one_line_error(path: Any) -> Iterator[None]:
+    """Turns any exception of a client into one line that names the path."""
     try:
         yield
     except FileNotFoundError as error:
@@ -68,10 +68,10 @@ def _told(path: Any) -> Iterator[None]:
         raise StoreError(errno.EIO, why, str(path)) from error
 
 
-def _told_of(method: F) -> F:
+def _one_line_errors(method: F) -> F:
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with _told(self):
+        with _one_line_error(self):
             return method(self, *args, **kwargs)
 
     return call  # type: ignore[return-value]
@@ -79,9 +79,9 @@ def _told_of(method: F) -> F:
 
 @functools.cache
 def _client(scheme: str) -> Any:
-    """The store's file system, which remembers nothing: TensorStore and others write there too."""
-    # Also of clients that Orbax makes. Without these Google's asks the control interface for the
-    # kind of every bucket, and epath takes TensorFlow for a client.
+    """The store's file system, without caching: TensorStore and others write there too."""
+    # Also for clients made by Orbax. Without these settings Google's client queries the control
+    # interface for the type of every bucket, and epath takes TensorFlow as its client.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     os.environ["EPATH_USE_TF"] = "0"
     fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False
@@ -94,11 +94,11 @@ def _client(scheme: str) -> Any:
 
 
 class StorePath(gpath.PosixGPath):
-    """A path of an object store with the methods of `pathlib.Path`; Orbax takes it as it is."""
+    """A path in an object store with the methods of `pathlib.Path`; Orbax accepts it too."""
 
     @property
     def client(self) -> Any:
-        """The file system of fsspec."""
+        """The fsspec file system."""
         try:
             return _client(str(self).partition(":")[0])
         except StoreError as error:
@@ -116,22 +116,22 @@ class StorePath(gpath.PosixGPath):
     def expanduser(self) -> "StorePath":
         return self
 
-    @_told_of
+    @_one_line_errors
     def exists(self) -> bool:
         return bool(self.client.exists(str(self)))
 
-    @_told_of
+    @_one_line_errors
     def is_dir(self) -> bool:
         return bool(self.client.isdir(str(self)))
 
-    @_told_of
+    @_one_line_errors
     def is_file(self) -> bool:
         return bool(self.client.isfile(str(self)))
 
     def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
-        """Nothing: names need no folders."""
+        """Does nothing: names need no folders."""
 
-    @_told_of
+    @_one_line_errors
     def iterdir(self) -> Iterator["StorePath"]:
         try:
             found = self.client.ls(str(self), detail=False)
@@ -139,19 +139,19 @@ class StorePath(gpath.PosixGPath):
             return iter(())
         return iter([self / PurePosixPath(name).name for name in found])
 
-    @_told_of
+    @_one_line_errors
     def glob(self, pattern: str) -> Iterator["StorePath"]:
         found = self.client.glob(f"{glob.escape(str(self))}/{pattern}")
         scheme = str(self).partition("://")[0]
         return iter([type(self)(f"{scheme}://{name}") for name in found])
 
     def rglob(self, pattern: str) -> Iterator["StorePath"]:
-        """Objects below, at any depth, whose names match; no folders, as there are none."""
+        """Objects below, at any depth, whose names match."""
         return (self / name for name in self.below() if PurePosixPath(name).match(pattern))
 
-    @_told_of
+    @_one_line_errors
     def below(self) -> Mapping[str, Entry]:
-        """All objects below by relative name, in order, from one listing."""
+        """All objects below by relative name, sorted, from one listing."""
         root = self.client._strip_protocol(str(self)).rstrip("/") + "/"
         found = self.client.find(root, detail=True)
         return {
@@ -160,33 +160,33 @@ class StorePath(gpath.PosixGPath):
             if name != root.rstrip("/")
         }
 
-    @_told_of
+    @_one_line_errors
     def open(self, mode: str = "r", **options: Any) -> Any:
-        """A file object; what is written appears at its end, also of a block that raises."""
+        """A file object; writes appear when it is closed, even after an exception."""
         return self.client.open(str(self), mode, **options)
 
-    @_told_of
+    @_one_line_errors
     def read_bytes(self) -> bytes:
         data: bytes = self.client.cat_file(str(self))
         return data
 
-    @_told_of
+    @_one_line_errors
     def head(self, count: int) -> bytes:
-        """The first bytes, of an object that has some."""
+        """The first bytes of an object that is not empty."""
         data: bytes = self.client.cat_file(str(self), start=0, end=count)
         return data
 
     def read_text(self, encoding: str | None = None) -> str:
         return self.read_bytes().decode(encoding or "utf-8")
 
-    @_told_of
+    @_one_line_errors
     def write_bytes(self, data: bytes) -> int:
         self.client.pipe_file(str(self), data)
         return len(data)
 
-    @_told_of
+    @_one_line_errors
     def create(self, data: bytes) -> bool:
-        """Writes it if there is no such object; whether there was none. One of several does."""
+        """Creates an object if there is none; returns whether it did. Only one process can."""
         try:
             self.client.pipe_file(str(self), data, mode="create")
         except FileExistsError:
@@ -196,24 +196,24 @@ class StorePath(gpath.PosixGPath):
     def write_text(self, data: str, encoding: str | None = None, errors: str | None = None) -> int:
         return self.write_bytes(data.encode(encoding or "utf-8"))
 
-    @_told_of
+    @_one_line_errors
     def unlink(self, missing_ok: bool = False) -> None:
         if not missing_ok or self.exists():
             self.client.rm_file(str(self))
 
-    @_told_of
+    @_one_line_errors
     def rmtree(self, missing_ok: bool = False) -> None:
         if not missing_ok or self.exists():
             self.client.rm(str(self), recursive=True)
 
-    @_told_of
+    @_one_line_errors
     def upload(self, path: Path) -> None:
-        """Copies a file, or a folder with all that is in it, from this machine to here."""
+        """Copies a local file, or a folder with its contents, to this path."""
         files = [one for one in sorted(path.rglob("*")) if one.is_file()] or [path]
         names = [str(self / one.relative_to(path)) for one in files]
         self.client.put(list(map(str, files)), names)
 
-    @_told_of
+    @_one_line_errors
     def download(self, path: Path) -> None:
         """Copies the object, or all objects below, to this machine."""
         names = list(self.below())
@@ -224,5 +224,5 @@ class StorePath(gpath.PosixGPath):
 
 
 def _checksum(info: Mapping[str, Any]) -> str:
-    """Of an object's contents, as the store keeps it."""
+    """The store's checksum of an object's contents."""
     return str(info.get("crc32c") or info.get("ETag", "")).strip('"')

@@ -1,4 +1,4 @@
-"""Texts as what networks read: tokens, and what frozen encoders say of them."""
+"""Texts: tokens, and features from frozen encoders."""
 
 from diffusion_jax.text.cache import embed_all
 from diffusion_jax.text.encoder import TextEncoder, load_encoder

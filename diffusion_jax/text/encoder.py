@@ -1,4 +1,4 @@
-"""Frozen encoders of texts, with published weights."""
+"""Frozen text encoders with published weights."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -25,32 +25,32 @@ UNUSED = {
     "minilm": ("pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"),
     "clip": (*VISION, "text_model.embeddings.position_ids"),
 }
-"""What tensors of a file begin with that the encoder does without."""
+"""Prefixes of tensors in published files that the encoders do not use."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TextEncoder:
-    """A frozen network that reads texts."""
+    """A frozen text encoder."""
 
     name: str  # of the network
     digest: str  # short hash of its weights
-    tokeniser: Tokeniser  # what makes tokens of texts
-    length: int  # L, tokens of a text, at most; longer ones are cut
-    width: int  # D, of a token's features
-    pooled_width: int  # P, of a text's vector
-    # whether texts are filled up to L with their last token, as CLIP was trained: then all L rows
-    # of features count. Else the rows after the last token are exactly zero.
+    tokeniser: Tokeniser
+    length: int  # L, largest number of tokens; longer texts are cut
+    width: int  # D, width of token features
+    pooled_width: int  # P, width of the text embedding
+    # whether texts are padded to L with their last token, as in CLIP's training: then all L rows of
+    # features are used. Otherwise the rows after the last token are exactly zero.
     pads: bool
-    # jitted; variables and tokens int32 [B, L] to features [B, L, D] and vectors [B, P]
+    # jitted; variables and tokens int32 [B, L] to features [B, L, D] and embeddings [B, P]
     forward: Callable[[Any, Array], tuple[Array, Array]]
     variables: Any  # of the network
-    # texts at a time. Always so many, so that there is one program, and a text's features are the
-    # same whatever it is encoded with.
+    # fixed number of texts per call, so that there is one program, and a text's features do not
+    # depend on the other texts
     batch_size: int = BATCH_SIZE
 
     @property
     def identity(self) -> str:
-        """What tells it from all others, for caches and passports."""
+        """Unique description of the encoder, for caches and passports."""
         return f"{self.name} {self.digest}, tokens {self.tokeniser.digest}, {self.length} at most"
 
     def tokens(self, texts: Sequence[str]) -> Tokens:
@@ -75,16 +75,16 @@ class TextEncoder:
 def load_encoder(
     net: Bert | TextTower, path: Path, tokeniser: Tokeniser, length: int
 ) -> TextEncoder:
-    """MiniLM (sentence-transformers' all-MiniLM-L6-v2) or CLIP's text tower from its weights.
+    """MiniLM (sentence-transformers' all-MiniLM-L6-v2) or CLIP's text encoder from its weights.
 
-    `net` is of their sizes; `end` and `projection` of CLIP are set here. CLIP's may lie in the file
-    alone or with the picture's, named as in `CLIPTextModel` or `CLIPModel`; it fills texts up. They
-    are projected into the space of pictures if the file can do that: that of Stable Diffusion v1-5
-    cannot, and gives the last layer's features of the last token. The tokeniser is of the same
-    folder.
+    `net` has their sizes; `end` and `projection` of CLIP are set here. A CLIP file may hold the
+    text encoder alone or both, named as in `CLIPTextModel` or `CLIPModel`; CLIP pads texts. Texts
+    are projected to the space of images if the file has the projection: that of Stable Diffusion
+    v1-5 has none, and gives the last layer's features of the last token. `tokeniser` is the one
+    published with the weights.
 
     Raises:
-        WeightsError: one sentence on the first tensor of the file that is not as it must be.
+        WeightsError: one sentence on the first tensor of the file that is wrong.
     """
     tensors, name = read_tensors(path), "minilm"
     if isinstance(net, TextTower):
@@ -101,7 +101,7 @@ def load_encoder(
         )
 
     def forward(variables: Any, tokens: Array) -> tuple[Array, Array]:
-        # The same on a GPU or TPU, which by default multiply with fewer digits.
+        # For equal results on GPUs and TPUs, whose default precision of products is lower.
         with jax.default_matmul_precision("float32"):
             outputs: Any = net.apply(variables, tokens)
         return outputs

@@ -1,4 +1,4 @@
-"""From texts to the arrays that condition a network, however it reads them."""
+"""Conversion of texts to the conditioning of a network."""
 
 import dataclasses
 import functools
@@ -15,16 +15,16 @@ from diffusion_jax.types import Embed
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """What becomes of texts before a network gets them."""
+    """Converts texts to conditioning arrays."""
 
-    # frozen, its features are what the network reads; None for tokens that are bytes, which a part
-    # of the network reads
+    # frozen text encoder, whose features are the conditioning; None for byte tokens, which an
+    # encoder inside the network takes
     encoder: TextEncoder | None
-    length: int  # tokens of a text at most
+    length: int  # largest number of tokens in a text
 
     @property
     def identity(self) -> str:
-        """What tells it from other readers."""
+        """Unique description of the reader."""
         return self.encoder.identity if self.encoder else f"bytes, {self.length} at most"
 
     @property
@@ -44,14 +44,14 @@ class Reader:
         return {"tokens": byte_tokens(texts, self.length).ids}
 
     def cut(self, texts: Sequence[str]) -> np.ndarray:
-        """Which texts are too long and end early: bool `[N]`."""
+        """Which texts are too long and were cut: bool `[N]`."""
         made = self.encoder.tokens(texts) if self.encoder else byte_tokens(texts, self.length)
         return made.cut
 
     def embed_all(self, texts: Sequence[str], folder: Path, say: Callable[[str], None]) -> Embed:
-        """The same for all texts, 1 or more, of a data set, by their numbers.
+        """The conditioning of all texts (at least one) of a data set, by their numbers.
 
-        They are kept in `folder` if it took long; `say` is told before they are made.
+        Results that took long are cached in `folder`; `say` is called before they are computed.
         """
         if self.encoder:
             return embed_all(self.encoder, texts, folder, say)

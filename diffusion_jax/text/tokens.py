@@ -1,4 +1,4 @@
-"""Texts as tokens: by the published files of a tokeniser, or as bytes. A text is plain text."""
+"""Tokens of plain texts, from a published tokeniser or as bytes."""
 
 import contextlib
 import dataclasses
@@ -14,20 +14,20 @@ from diffusion_jax.models.weights import WeightsError
 from diffusion_jax.system.files import local_copy
 
 BYTE_START, BYTE_END, BYTE_VOCABULARY = 256, 257, 258
-"""Of `byte_tokens`: what begins and ends a text, and the number of tokens."""
-NONE = -1  # where there is no token
+"""Start and end tokens of `byte_tokens`, and the number of tokens."""
+NONE = -1  # padding
 CLIP_END = "<|endoftext|>"
 
 
 class Tokens(NamedTuple):
     """Texts as tokens."""
 
-    ids: np.ndarray  # int32 [N, L]; a text begins and ends with a token of its own, `NONE` follows
-    cut: np.ndarray  # bool [N], whether a text is too long: it ends early, but with its last token
+    ids: np.ndarray  # int32 [N, L]: a start token, the text, an end token, then `NONE`
+    cut: np.ndarray  # bool [N], whether a text was cut because it was too long; the end token stays
 
 
 def pad(sequences: Sequence[Sequence[int]], length: int) -> Tokens:
-    """Sequences of tokens as rows of `length`; of too long ones the last token is kept."""
+    """Pads or cuts token sequences to rows of `length`; if cut, the last token is kept."""
     ids, cut = np.full((len(sequences), length), NONE, np.int32), np.zeros(len(sequences), bool)
     for row, sequence in enumerate(sequences):
         cut[row] = len(sequence) > length
@@ -37,14 +37,14 @@ def pad(sequences: Sequence[Sequence[int]], length: int) -> Tokens:
 
 
 def utf8(text: str) -> bytes:
-    """The text's bytes; halves of surrogate pairs, which have none, become question marks."""
+    """The text in UTF-8; unpaired surrogates, which it cannot encode, become question marks."""
     return text.encode("utf-8", "replace")
 
 
 def byte_tokens(texts: Sequence[str], length: int) -> Tokens:
-    """Texts as their bytes in UTF-8 between two tokens, L = `length` tokens at most, 3 or more.
+    """UTF-8 bytes of texts between start and end tokens, `length` >= 3 tokens in all at most.
 
-    Any Unicode will do, and no character is cut in two.
+    Any Unicode is allowed, and no character is cut in two.
     """
     room = length - 2
     whole = [utf8(text) for text in texts]
@@ -58,7 +58,7 @@ class Tokeniser:
     """A published tokeniser."""
 
     digest: str  # short hash of its files
-    rules: Any  # what the library `tokenizers` made of them, without padding and truncation
+    rules: Any  # tokeniser of the library `tokenizers`, without padding and truncation
 
     @property
     def vocabulary(self) -> int:
@@ -72,12 +72,12 @@ class Tokeniser:
 
     def __call__(self, texts: Sequence[str], length: int) -> Tokens:
         """Tokens of texts, at most `length` of each."""
-        # One by one: in parallel the library warns of every process that is forked later.
+        # One by one: after parallel use the library warns at every fork.
         return pad([self.rules.encode(utf8(text).decode()).ids for text in texts], length)
 
 
 def load_tokeniser(path: Path) -> Tokeniser:
-    """The tokeniser of a `tokenizer.json`, or of CLIP's `vocab.json` with `merges.txt` beside it.
+    """Loads a `tokenizer.json`, or CLIP's `vocab.json` with `merges.txt` in the same folder.
 
     Raises:
         WeightsError: one sentence that names the file and what is wrong with it.
@@ -89,7 +89,7 @@ def load_tokeniser(path: Path) -> Tokeniser:
     digest = hashlib.sha256()
     for file in files:
         if not file.is_file():
-            raise WeightsError(f"{file}: no such file, which a tokeniser needs")
+            raise WeightsError(f"{file}: no such file, which the tokeniser needs")
         digest.update(file.read_bytes())
     try:
         with contextlib.ExitStack() as stack:
@@ -98,19 +98,20 @@ def load_tokeniser(path: Path) -> Tokeniser:
         rules.no_padding()
         rules.no_truncation()
         empty = rules.encode("").ids
-    except Exception as error:  # the library raises no kind of its own
-        raise WeightsError(f"{path}: no tokeniser that can be read ({error})") from error
+    except Exception as error:  # the library has no exception class of its own
+        raise WeightsError(f"{path}: not a readable tokeniser ({error})") from error
     if len(empty) != 2:
-        wrong = f"makes {len(empty)} tokens of an empty text, not the 2 that begin and end it"
+        wrong = f"makes {len(empty)} tokens of an empty text, not the 2 of start and end"
         raise WeightsError(f"{path}: this tokeniser {wrong}")
     return Tokeniser(digest.hexdigest()[:12], rules)
 
 
 def clip_rules(vocabulary: Path, merges: Path) -> Any:
-    """CLIP's byte-pair encoding from its two files, as `tokenizer.json` of OpenAI's CLIP has it.
+    """CLIP's byte-pair encoding from its two files, as in OpenAI's `tokenizer.json`.
 
-    Composed (NFC), white space made single, lower case; then letters, single digits, English
-    endings with an apostrophe and all else are encoded apart (`clip/simple_tokenizer.py`).
+    Texts are normalised (NFC), with single spaces and in lower case; then letters, single digits,
+    English endings with an apostrophe and the rest are encoded separately
+    (`clip/simple_tokenizer.py`).
     """
     from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
     from tokenizers.processors import RobertaProcessing

@@ -1,12 +1,13 @@
-"""Runs of one config but for their seeds, trained by one program: everything has a leading axis."""
+"""Training several seeds of one config in one program: every array has a leading axis of runs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.training.each import Each
 from diffusion_jax.training.loop import Action, Ready
 from diffusion_jax.training.parallel import Replicated, with_index
 from diffusion_jax.training.state import TrainState
@@ -14,20 +15,20 @@ from diffusion_jax.types import Batch
 
 
 def stack(trees: Sequence[Any]) -> Any:
-    """One tree of arrays `[S, ...]` of S trees."""
+    """Stacks S trees into one tree of arrays `[S, ...]`."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def part(tree: Any, i: int) -> Any:
-    """Number `i` of what `stack` made."""
+    """Tree number `i` of a stack."""
     return jax.tree.map(lambda a: a[i], tree)
 
 
 class Abreast(Replicated):
-    """The train step mapped over the runs, on one device; a small network leaves it idle else.
+    """Maps the train step over runs on one device, which a small network would leave idle.
 
-    A step takes as long as that of a batch as much larger, and gives what each would on its own,
-    to the order of float sums.
+    A step takes as long as one with a batch larger by the number of runs, and gives each run the
+    result that it would have alone, up to the order of float sums.
     """
 
     def __init__(self) -> None:
@@ -40,24 +41,14 @@ class Abreast(Replicated):
         return jax.jit(jax.vmap(step, in_axes=(0, 0, 0, None)), donate_argnums=0)
 
     def split(self, batch: Batch) -> Batch:
-        """Batches `[S, B, ...]` with each sample's place in its own."""
+        """Batches `[S, B, ...]`, with each sample's position in its own batch."""
         runs = len(batch["x"])
         index = with_index({"x": batch["x"][0]}, 0)["index"]
         return {**batch, "index": np.broadcast_to(index, (runs, len(index)))}
 
 
-class _Each:
-    """Calls of its methods are calls of each object's, and give a list."""
-
-    def __init__(self, each: Sequence[Any]) -> None:
-        self._each = each
-
-    def __getattr__(self, name: str) -> Callable[..., list[Any]]:
-        return lambda *args: [getattr(one, name)(*args) for one in self._each]
-
-
-class AbreastBatches(_Each):
-    """The batches of several runs, stacked; their states are a list."""
+class AbreastBatches(Each):
+    """The batches of several runs, stacked; their iterator states are a list."""
 
     def __next__(self) -> Batch:
         return jax.tree.map(lambda *arrays: np.stack(arrays), *map(next, self._each))
@@ -66,8 +57,8 @@ class AbreastBatches(_Each):
         return "; ".join(batches.describe(index) for batches in self._each)
 
 
-class AbreastCheckpoints(_Each):
-    """What `loop.train` asks of checkpoints, of each run's own."""
+class AbreastCheckpoints(Each):
+    """The checkpoints of several runs, with the interface that `loop.train` uses."""
 
     def save(
         self, step: int, states: TrainState, data_states: Sequence[Any], metrics: Mapping[str, Any]
@@ -80,8 +71,8 @@ class AbreastCheckpoints(_Each):
         return self._each[0].latest()
 
 
-class AbreastWriter(_Each):
-    """Writes number i of each metric `[S]` by writer i, and of times each run's share."""
+class AbreastWriter(Each):
+    """Writes entry i of each metric `[S]` with writer i, and times over the number of runs."""
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         for i, writer in enumerate(self._each):
@@ -92,7 +83,7 @@ class AbreastWriter(_Each):
 
 
 def abreast(runs: Sequence[Ready]) -> Ready:
-    """All of the runs as one, whose actions are each done on each run's own state."""
+    """Combines runs into one; each action is called on each run's own state."""
     states, batches, keys, _, checkpoints, writers, frozen, actions = zip(*runs, strict=True)
 
     def each(*actions: Action) -> Action:

@@ -1,9 +1,9 @@
-"""Checkpoints: Orbax, asynchronous, of everything that training carries, with checksums.
+"""Checkpoints: asynchronous, by Orbax, of the whole training state, with checksums.
 
-A checkpoint counts as saved once its manifest is written: after Orbax has renamed its folder from
-the temporary name to that of the step, and before an older checkpoint is removed for it. In an
-object store nothing is renamed: all files have their final names at once, and the manifest alone
-says that they are complete.
+A checkpoint is complete once its manifest is written: after Orbax has renamed its folder from the
+temporary name to that of the step, and before an older checkpoint is deleted in its favour. In an
+object store nothing is renamed: files have their final names from the start, and only the manifest
+marks them as complete.
 """
 
 import contextlib
@@ -31,38 +31,38 @@ from diffusion_jax.system.files import (
 )
 from diffusion_jax.training.manifest import MANIFEST, find_damage, write_manifest
 
-METRIC = "heldout/loss"  # what `keep_best` goes by; less is better
+METRIC = "heldout/loss"  # lowest is best for `keep_best`
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that was asked for is not there or damaged, or one could not be written."""
+    """A requested checkpoint is missing or damaged, or one could not be written."""
 
 
-class _Sealed:
-    """Of a temporary path of Orbax's: the folder has a manifest once it is all there."""
+class _WithManifest:
+    """Mixin for Orbax's temporary paths: writes the manifest when the folder is complete."""
 
     async def finalize(self) -> None:
         await super().finalize()  # type: ignore[misc]
         folder = path_of(self.get_final())  # type: ignore[attr-defined]
-        if folder.name.isdigit():  # the parts in it pass through here too
+        if folder.name.isdigit():  # parts of a checkpoint are finalised here too
             write_manifest(folder)
 
 
-class _Renamed(_Sealed, ocp.path.atomicity.AtomicRenameTemporaryPath):
-    """A folder on a disk: renamed at the end."""
+class _Renamed(_WithManifest, ocp.path.atomicity.AtomicRenameTemporaryPath):
+    """A folder on a disk, renamed at the end."""
 
 
-class _Written(_Sealed, ocp.path.atomicity.CommitFileTemporaryPath):
-    """A folder in a store that TensorStore writes to: at its final place from the start."""
+class _InPlace(_WithManifest, ocp.path.atomicity.CommitFileTemporaryPath):
+    """A folder in a store that TensorStore can write to, at its final path from the start."""
 
 
 class _Staged(ocp.path.atomicity.AtomicRenameTemporaryPath):
-    """A folder in another store: written on this machine, and copied there at the end."""
+    """A folder in another store, written on this machine and uploaded at the end."""
 
     @classmethod
     def from_final(cls, final_path: Any, **options: Any) -> Any:
         found = super().from_final(final_path, **options)
-        if in_store(final_path):  # not a part, whose place is here already
+        if in_store(final_path):  # parts of a checkpoint already have a local path
             found._holder = temporary_folder()
             found._tmp_path = epath.Path(found._holder.name) / found._tmp_path.name
         return found
@@ -79,28 +79,28 @@ class _Staged(ocp.path.atomicity.AtomicRenameTemporaryPath):
         self._holder.cleanup()
 
 
-class _Uploaded(_Sealed, _Staged):
-    """Such a folder, with a manifest."""
+class _StagedWithManifest(_WithManifest, _Staged):
+    """A staged folder with a manifest."""
 
 
 class _Manager(ocp.CheckpointManager):
-    """Leaves it to the loop to ask whether the processes are to stop: JAX counts the questions."""
+    """Leaves preemption checks to the train loop: JAX counts the calls on every process."""
 
     def reached_preemption(self, step: int) -> bool:
         return False
 
 
 class Checkpoints:
-    """The checkpoints of a run, by the number of training steps taken.
+    """The checkpoints of a run, by number of training steps.
 
-    With several processes all of them must make the same calls. Only reads its folder until `open`
-    or the first `save`, so that one process can sample what another one trains.
+    With several processes all of them must make the same calls. The folder is only read until
+    `open` or the first `save`, so that one process can sample while another one trains.
 
     Args:
-        folder: of all checkpoints of the run.
-        keep_last: so many of the newest are kept; None: all.
-        keep_every: those of steps divisible by it are kept for ever; 0: none.
-        keep_best: so many with the least `METRIC` are kept besides, of those that have one.
+        folder: folder of all checkpoints of the run.
+        keep_last: number of newest checkpoints to keep; None: all.
+        keep_every: also keep those at multiples of this step; 0: none.
+        keep_best: also keep this many with the lowest `METRIC`, of those that have one.
     """
 
     def __init__(
@@ -108,24 +108,24 @@ class Checkpoints:
     ) -> None:
         self._folder = folder.absolute()
         every = [EveryNSteps(keep_every)] if keep_every else []
-        best = BestN(  # sorted in reverse, the least is the best
+        best = BestN(  # sorted in reverse: the lowest is the best
             get_metric_fn=_loss, reverse=True, n=keep_best, keep_checkpoints_without_metrics=False
         )
         self._policies = [LatestN(keep_last), *every, best]
-        # TensorStore writes to Google's store, and Orbax knows no other.
+        # TensorStore can write to Google's store; Orbax cannot write to others.
         self._direct = not in_store(folder) or str(folder).startswith("gs://")
-        written = _Written if in_store(folder) else _Renamed
-        self._temporary_path = written if self._direct else _Uploaded
+        written = _InPlace if in_store(folder) else _Renamed
+        self._temporary_path = written if self._direct else _StagedWithManifest
         self._begun: set[int] = set()
         self._damage: dict[int, str | None] = {}
-        self._told: set[int] = set()
+        self._reported: set[int] = set()
 
     @functools.cached_property
     def _manager(self) -> _Manager:
-        """Its making removes what was not finished or is damaged."""
+        """The manager; creating it deletes unfinished and damaged checkpoints."""
         if jax.process_index() == 0 and self._folder.exists():
             for path in list(self._folder.iterdir()):
-                # At once, as a full disk wants it; Orbax would do it in the background.
+                # Now, as the disk may be full; Orbax would delete it in the background.
                 if path.name.endswith(ocp.path.atomicity_types.TMP_DIR_SUFFIX):
                     remove_tree(path)
                 elif path.name.isdigit() and not (path / MANIFEST).exists():
@@ -138,16 +138,16 @@ class Checkpoints:
         _drop_late_failures()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(self._policies),
-            best_fn=_loss,  # only with it are metrics written
+            best_fn=_loss,  # required for metrics to be written
             temporary_path_class=self._temporary_path,
             enable_async_checkpointing=True,
         )
         return _Manager(self._folder, options=options)
 
     def open(self) -> None:
-        """Makes ready for saving: removes what was not finished, and what is known to be damaged.
+        """Prepares for saving: deletes unfinished checkpoints and those known to be damaged.
 
-        Raises a CheckpointError if the folder cannot be written.
+        Raises a CheckpointError if the folder cannot be written to.
         """
         if jax.process_count() > 1 and not self._direct:
             raise CheckpointError(
@@ -156,31 +156,31 @@ class Checkpoints:
             )
         with self._errors("no checkpoint can be written"):
             if not self._direct:
-                temporary_folder().cleanup()  # there is a place for them on this machine
+                temporary_folder().cleanup()  # fails if this machine has no space for them
             self._manager.reload()
 
     def steps(self) -> list[int]:
-        """Steps saved, in order; whether they are sound is seen when they are used."""
+        """Saved steps in order; their checksums are verified on use."""
         found = self._folder.glob(f"*/{MANIFEST}")
         return sorted(int(path.parent.name) for path in found if path.parent.name.isdigit())
 
     def latest(self) -> int | None:
-        """Newest step whose files are what was written, None if none was saved.
+        """Newest undamaged step; None if none was saved.
 
-        Says in one line which newer ones are damaged; `open` removes these.
+        Prints a line for each newer one that is damaged; `open` deletes these.
 
         Raises:
-            CheckpointError: there are checkpoints, but all are damaged.
+            CheckpointError: all checkpoints are damaged.
         """
         bad: dict[int, str] = {}
         for step in reversed(self.steps()):
             if damage := self._find_damage(step):
                 bad[step] = damage
                 continue
-            for other in bad.keys() - self._told:
+            for other in bad.keys() - self._reported:
                 wrong = f"checkpoint of step {other} is damaged (file {bad[other]})"
                 _say(f"{wrong}: going on from step {step}")
-            self._told |= bad.keys()
+            self._reported |= bad.keys()
             return step
         if bad:
             which = ", ".join(f"{file} of step {step}" for step, file in bad.items())
@@ -193,18 +193,18 @@ class Checkpoints:
     def save(
         self, step: int, state: Any, data_state: dict[str, Any], metrics: Mapping[str, float] = {}
     ) -> None:
-        """Starts to save a pytree of arrays and the data iterator's state.
+        """Starts to save a pytree of arrays and the state of the data iterator.
 
-        A no-op if that step is saved already, or being saved.
+        Does nothing if that step is saved or being saved already.
 
         Args:
-            step: training steps taken.
-            state: of any structure; it is copied before this returns.
-            data_state: what can be written as JSON.
-            metrics: what was measured; `METRIC` decides on `keep_best`.
+            step: number of training steps taken.
+            state: any pytree of arrays; it is copied before this returns.
+            data_state: JSON-serialisable.
+            metrics: measured values; `METRIC` is used by `keep_best`.
 
         Raises:
-            CheckpointError: this one, or the one before, could not be written.
+            CheckpointError: this or the previous checkpoint could not be written.
         """
         self.wait()
         if step in self._begun:
@@ -216,7 +216,7 @@ class Checkpoints:
                 self._manager.delete(step)
                 del self._damage[step]
             items = ocp.args.Composite(
-                # Within something, as Orbax would not take an array alone.
+                # In a list, as Orbax does not accept a bare array.
                 state=ocp.args.StandardSave([state]),
                 data=ocp.args.JsonSave(data_state),
             )
@@ -225,15 +225,15 @@ class Checkpoints:
             self._begun.add(step)
 
     def restore(self, template: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
-        """State and data state at `step` (None: the newest sound one), shaped like `template`.
+        """State and data state at `step` (None: the newest undamaged one), shaped like `template`.
 
         Args:
-            template: pytree of arrays or `jax.ShapeDtypeStruct`s. An array comes back with its
-                `sharding`, whatever it was saved with; on one device where there is none.
-            step: no other one is taken in its place.
+            template: pytree of arrays or `jax.ShapeDtypeStruct`s. Arrays are restored with its
+                `sharding`, whatever they were saved with; without one, on one device.
+            step: the exact step; no other is used instead.
 
         Raises:
-            CheckpointError: there is none, or not that one, or it is damaged or shaped otherwise.
+            CheckpointError: there is no such checkpoint, it is damaged, or shapes differ.
         """
         step, steps = self.latest() if step is None else step, self.steps()
         if step not in steps:
@@ -258,7 +258,7 @@ class Checkpoints:
         return state, restored["data"]
 
     def _check_shapes(self, folder: Path, step: int, template: Any) -> None:
-        """Raises a CheckpointError where those of the checkpoint in `folder` are others."""
+        """Raises a CheckpointError if the shapes in `folder` differ from the template's."""
         saved = _shapes(ocp.StandardCheckpointHandler().metadata(folder / "state").tree)
         asked = _shapes([template])
         for name in dict.fromkeys((*asked, *saved)):
@@ -270,19 +270,19 @@ class Checkpoints:
                 )
 
     def check(self) -> None:
-        """Raises the CheckpointError of a write that has failed meanwhile; waits for none."""
+        """Raises the CheckpointError of a write that has failed; does not wait."""
         if self._begun and not self._manager.is_saving_in_progress():
             self.wait()
 
     def wait(self) -> None:
-        """Waits for what is still being written; a CheckpointError if it could not be."""
+        """Waits for pending writes; raises a CheckpointError if one failed."""
         if self._begun:
             with self._errors(f"the checkpoint of step {max(self._begun)} could not be written"):
                 self._manager.wait_until_finished()
 
     @contextlib.contextmanager
     def _errors(self, what: str) -> Iterator[None]:
-        """Whatever Orbax and TensorStore raise, as one line."""
+        """Turns errors of Orbax and TensorStore into one-line CheckpointErrors."""
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
@@ -294,7 +294,7 @@ class Checkpoints:
             raise CheckpointError(f"{what} in {self._folder}: {reason}; {left}") from error
 
     def _find_damage(self, step: int) -> str | None:
-        """A damaged file of that checkpoint, looked for once, and by one process for all."""
+        """Name of a damaged file of that checkpoint; verified once, by one process for all."""
         if step not in self._damage:
             damage = find_damage(self._folder / str(step)) if jax.process_index() == 0 else None
             if jax.process_count() > 1:
@@ -305,13 +305,13 @@ class Checkpoints:
 
 
 def _loss(metrics: Mapping[str, float]) -> float:
-    """The metric, or worse than any: NaN has no order."""
+    """The metric; NaN, which has no order, counts as worst."""
     loss = metrics.get(METRIC, np.inf)
     return float(np.nan_to_num(loss, nan=np.inf, posinf=np.inf))
 
 
 def _shapes(tree: Any) -> dict[str, str]:
-    """Of `[tree]` the shape of each leaf in words, by its name; of a key that of its data."""
+    """Shapes of the leaves of `[tree]` in words, by name; for keys, of their data."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
 
@@ -324,7 +324,7 @@ def _shapes(tree: Any) -> dict[str, str]:
 
 
 def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Shape, type and place of a leaf."""
+    """Shape, dtype and sharding of a leaf."""
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -333,9 +333,9 @@ def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
 
 @functools.cache
 def _drop_late_failures() -> None:
-    """Keeps Python from printing those failed writes that come after Orbax has raised the first.
+    """Silences failed writes that end after Orbax has raised the error of the first one.
 
-    They find its event loop closed, and nobody is left to raise that to.
+    They find its event loop closed, and Python would print them as unraisable.
     """
     before = sys.unraisablehook
 

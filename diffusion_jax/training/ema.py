@@ -1,18 +1,18 @@
-"""Averages of the parameters over the steps of training, and any length of them afterwards.
+"""Moving averages of the parameters in training, and averages of other lengths afterwards.
 
-After step `t` an average goes a part `rate(t)` of its way to the parameters:
+At step `t` an average moves towards the parameters by a fraction `rate(t)`:
 `ema = beta ema + (1 - beta) params`, with `beta = 1 - rate(t)`. Two profiles:
 
 - `Exponential`, the usual one.
-- `Power`, of EDM2 (Karras et al. 2024, Section 3.1): the weight of step `t` among `n` goes as
-  `t^gamma`, so that the average reaches back over the same share of training at any time. Its
+- `Power`, of EDM2 (Karras et al. 2024, Section 3.1): the weight of step `t` among `n` is
+  proportional to `t^gamma`, so that the average always covers the same share of training. Its
   `length` (their sigma_rel) is the standard deviation of that profile, as a share of training.
 
-Any power-function average follows, nearly, from stored ones (`post_hoc_weights`; their Section 3.2
-and Appendix C). Approximate there, but for rounding, is the profile alone, and its error is given:
+Any power-function average can be approximated from stored ones (`post_hoc_weights`; their Section
+3.2 and Appendix C). Apart from rounding only the profile is approximate, and its error is given:
 the recursion in steps is exact, since its weights `(t/n)^(gamma+1) - ((t-1)/n)^(gamma+1)` are the
-integrals over each step of the continuous profile, of which the inner products are taken. None of
-it is of the initial parameters, as `beta(1) = 0`.
+integrals over each step of the continuous profile, from which the inner products are computed. The
+initial parameters have no weight, as `beta(1) = 0`.
 """
 
 import dataclasses
@@ -26,20 +26,20 @@ import numpy as np
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Key, Params
 
-EXPONENTIAL = "exponential"  # its name among others; those of a length have that as their name
-PARAMETERS = "params"  # name that stands for no average: the parameters as they are
+EXPONENTIAL = "exponential"  # name of the exponential average; others are named by their length
+PARAMETERS = "params"  # name for no averaging: the parameters themselves
 LONGEST = 12**-0.5  # length of the plain mean over all steps (gamma 0); every `Power` is shorter
-YOUNG = 0.01  # most of an average that may be left of the initial parameters
-DEPENDENT = 1e-10  # share of the largest singular value; smaller are left out: snapshots too close
+YOUNG = 0.01  # warn if the initial parameters have more than this weight in an average
+DEPENDENT = 1e-10  # relative cutoff of singular values, for snapshots that are too similar
 
 
 @dataclasses.dataclass(frozen=True)
 @checked(decay="[0, 1)")
 class Exponential:
-    """`beta = decay`, with `warmup` at most `(1 + t) / (10 + t)`.
+    """`beta = decay`, and with `warmup` at most `(1 + t) / (10 + t)`.
 
-    That keeps the initial parameters from lingering: after `n` steps the average reaches back over
-    the last `n / 10` or so, until `decay` limits it.
+    Warm-up removes the initial parameters quickly: after `n` steps the average covers about the
+    last `n / 10`, until `decay` limits it.
     """
 
     decay: float
@@ -75,7 +75,7 @@ Average = Exponential | Power
 def update_averages(
     averages: Mapping[str, Average], ema: Mapping[str, Params], params: Params, step: Array
 ) -> dict[str, Params]:
-    """The averages `ema`, by name, after `step` (the first is 1) led to `params`."""
+    """Updates the averages `ema`, by name, with `params` after `step`, counted from 1."""
 
     def moved(old: Params, rate: Array) -> Params:
         return jax.tree.map(lambda a, b: a + rate * (b - a), old, params)
@@ -84,7 +84,7 @@ def update_averages(
 
 
 def too_young(averages: Mapping[str, Average], steps: int) -> list[str]:
-    """A sentence for each average that is not yet fit to sample from after so many steps."""
+    """A warning for each average that should not be sampled from yet after this many steps."""
     return [
         f"the EMA ({average}) is too young after {steps:,} steps: {left:.0%} of it is still the "
         "initial parameters. Train longer, or with a lower ema.decay or with ema.warmup=True"
@@ -94,15 +94,15 @@ def too_young(averages: Mapping[str, Average], steps: int) -> list[str]:
 
 
 def start_weight(average: Average, steps: int) -> float:
-    """Weight that the initial parameters have after so many steps: the product of all `beta`."""
+    """Weight of the initial parameters after this many steps: the product of all `beta`."""
     rates = np.asarray(average.rate(jnp.arange(1, steps + 1)), np.float64)
     return float(np.prod(1 - rates))
 
 
 def never_moved(ema: Params, init: Callable[[Key], Params], key: Key) -> bool:
-    """Whether an average is still `init(key)`, up to rounding.
+    """Whether an average still equals `init(key)`, up to rounding.
 
-    One array is compared first, and no other is computed: nearly always, it did move.
+    Compares one array first, which nearly always suffices, as the average has moved.
     """
 
     def compare(key: Key, arrays: list[Array]) -> list[Array]:
@@ -111,7 +111,7 @@ def never_moved(ema: Params, init: Callable[[Key], Params], key: Key) -> bool:
         return [size(a - b) <= 1e-6 * size(b) for a, b in pairs]
 
     arrays = jax.tree.leaves(ema)
-    light = {"xla_backend_optimization_level": 1}  # most of the work is to compile it
+    light = {"xla_backend_optimization_level": 1}  # most of the time is compilation
     compare = jax.jit(compare, compiler_options=light)
     return all(all(compare(key, some)) for some in (arrays[:1], arrays))
 
@@ -125,7 +125,7 @@ def exponent(length: float) -> float:
 def inner_products(
     a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
-    """Integrals over time of the products of power-function profiles (Eq. 151), in closed form.
+    """Inner products over time of power-function profiles (Eq. 151), in closed form.
 
     Per step, `[N, M]`, of gammas and numbers of steps, `[N]` each in `a` and `[M]` in `b`.
     """
@@ -138,19 +138,19 @@ def inner_products(
 
 
 class PostHoc(NamedTuple):
-    """How an average follows from stored ones."""
+    """An average as a combination of stored ones."""
 
-    weights: np.ndarray  # of each, `[snapshots, lengths]`; their sum is 1
-    error: float  # norm of what is wrong with the profile over that of the profile (L2 over time)
+    weights: np.ndarray  # `[snapshots, lengths]`, with sum 1
+    error: float  # relative error of the profile (L2 norm over time)
 
 
 def post_hoc_weights(
     length: float, step: int, lengths: Sequence[float], steps: Sequence[int]
 ) -> PostHoc:
-    """The combination of stored averages nearest to one of `length` at `step` (Algorithm 3).
+    """The combination of stored averages closest to one of `length` at `step` (Algorithm 3).
 
-    By least squares between profiles, in float64, scaled to a sum of 1 as in EDM2's code. Each
-    snapshot has averages of all `lengths`, at one of `steps`, up to `step`.
+    Least squares between profiles, in float64, normalised to a sum of 1 as in EDM2's code. Each
+    snapshot, at one of `steps` up to `step`, has averages of all `lengths`.
     """
     gammas = np.array([exponent(one) for one in lengths])
     there = (np.tile(gammas, len(steps)), np.repeat(np.asarray(steps, np.float64), len(lengths)))

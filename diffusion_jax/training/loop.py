@@ -5,11 +5,13 @@ import functools
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from diffusion_jax.system.memory import device_memory
 from diffusion_jax.system.signals import stop_signal
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.parallel import Parallel
@@ -17,6 +19,7 @@ from diffusion_jax.training.progress import Progress
 from diffusion_jax.training.stalls import StallWatch
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.training.step import TrainStep
+from diffusion_jax.training.trace import Trace
 from diffusion_jax.types import Key, Params
 
 Action = Callable[[int, TrainState], Mapping[str, float]]
@@ -69,6 +72,7 @@ def train(
     frozen: Mapping[str, Params] = {},
     actions: Sequence[tuple[int, Action]] = (),
     stall_seconds: float = 60.0,
+    traced: tuple[Path, int] | None = None,
 ) -> int:
     """Trains from `state.step` to `cadence.steps`, over all devices.
 
@@ -87,6 +91,7 @@ def train(
         frozen: one copy of the parameters that are not trained, by name; they are not saved.
         actions: `(every_steps, action)`, for sample grids and held-out loss.
         stall_seconds: without a batch, until that is said.
+        traced: folder for a trace and how many steps it is of, if one is asked for.
 
     Returns:
         The signal that ended it early, 0 if none did. The state has been saved.
@@ -100,6 +105,7 @@ def train(
     placed, keys = parallel.place((state, key))
     frozen = parallel.place(frozen, donated=False)
     progress = Progress(cadence.steps, start, batch_size)
+    trace = Trace(*(traced or (Path(), 0)), start, progress.say)
     window: list[Mapping[str, Any]] = []
     unread: deque[tuple[int, Any]] = deque()
     measured: dict[str, float] = {}
@@ -119,6 +125,7 @@ def train(
             **{name: np.mean([row[name] for row in sound or rows], 0) for name in rows[0]},
             "skipped": skipped,
             "images_per_second": batch_size * len(window) / (now - clock),
+            **device_memory(),
             "train_seconds": now - told,  # a killed run has said all but the last of them
         }
         window.clear()
@@ -153,13 +160,21 @@ def train(
             measured.update(scalars)
         clock += time.monotonic() - before  # the logged rate is that of training alone
 
+    def trace_at(step: int) -> None:
+        nonlocal clock
+        before = time.monotonic()
+        if trace.at(step, placed):
+            clock += time.monotonic() - before
+
     hooks = [(cadence.log_every, log)]
     hooks += [(every, functools.partial(apart, action)) for every, action in actions]
     hooks += [(cadence.checkpoint_every, save)]  # with what was measured at this step
     with stop_signal() as stopped, StallWatch(batches, stall_seconds) as watched:
         step = start
         while step < cadence.steps and not stopped(step):
-            placed, metrics = step_fn(placed, parallel.split(next(watched)), keys, frozen)
+            trace_at(step)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
+                placed, metrics = step_fn(placed, parallel.split(next(watched)), keys, frozen)
             step += 1
             window.append(metrics)
             unread.append((step, metrics["skipped"]))
@@ -169,6 +184,7 @@ def train(
             for hook in due:
                 hook(step)
         check_skipped(0)
+        trace.close(step)
         if window:
             log(step)
         save(step)

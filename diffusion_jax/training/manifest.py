@@ -1,4 +1,4 @@
-"""The manifest of a folder: size and checksum of every file, and SHA-256 of the manifest itself."""
+"""The manifest of a folder: sizes and checksums of all files, and the manifest's own SHA-256."""
 
 import hashlib
 from pathlib import Path
@@ -9,7 +9,7 @@ MANIFEST = "manifest.txt"
 
 
 def write_manifest(folder: Path) -> None:
-    """Writes the manifest of all files in `folder`, after they have reached the disk."""
+    """Writes the manifest of all files in `folder`, after syncing them to disk."""
     for path in [*folder.rglob("*"), folder, folder.parent]:
         sync(path)
     names = files_below(folder)
@@ -19,9 +19,9 @@ def write_manifest(folder: Path) -> None:
 
 
 def find_damage(folder: Path) -> str | None:
-    """Name of the first file that is not what the manifest says; None if all are sound.
+    """Name of the first file that differs from the manifest; None if there is none.
 
-    Files that the manifest does not name are not looked at.
+    Files that are not in the manifest are ignored.
     """
     try:
         head, _, body = (folder / MANIFEST).read_bytes().partition(b"\n")

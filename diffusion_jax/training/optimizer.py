@@ -1,4 +1,4 @@
-"""Optimizers by their optax names, with warm-up, decay, clipping, and settings by group."""
+"""Optimizers by their optax names, with warm-up, decay, clipping, and settings per group."""
 
 import inspect
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from diffusion_jax.types import Params
 
 DECAYS = ("constant", "linear", "cosine")
 RATES = ("learning_rate", "scaling")
-"""Arguments that are the learning rate; the second is that of Polyak's step size."""
+"""Names of learning-rate arguments; the second is the step size of Polyak's method."""
 
 
 @checked(learning_rate="[0, inf)", warmup_steps="[0, inf)", decay=DECAYS)
@@ -43,30 +43,30 @@ def make_optimizer(
     groups: Mapping[str, optax.GradientTransformation] = {},
     **options: Any,
 ) -> optax.GradientTransformation:
-    """`optax.<name>(schedule, **options)` behind clipping by the global norm (0: none).
+    """`optax.<name>(schedule, **options)`, preceded by clipping of the global norm (0: none).
 
-    For `make_train_step`, which gives it what it asks for.
+    For `make_train_step`, which supplies extra arguments that an optimizer needs.
 
     Args:
-        name: of a function of optax or optax.contrib.
+        name: name of a function of optax or optax.contrib.
         schedule: learning rate by step.
         clip_norm: largest norm of the whole gradient, over all groups.
-        groups: for groups of the parameters' top level, such as the players of a loss with two,
-            the optimizers that they have in place of this one.
-        options: of that function.
+        groups: optimizers used instead of this one for groups of the parameters' top level, such
+            as the two players of an adversarial loss.
+        options: options of that function.
 
     Raises:
         AttributeError: neither optax nor optax.contrib has that name.
         TypeError: it does not take these options.
-        ValueError: it is no optimizer; when its state is made, the parameters have no such
-            group.
+        ValueError: it is not an optimizer; or, when its state is created, the parameters have no
+            such group.
     """
     factory = getattr(optax, name, None) or getattr(optax.contrib, name)
     taken = inspect.signature(factory).parameters
     rate = next((each for each in RATES if each in taken), None)
     if rate is None or name.startswith("scale_by_"):
-        raise ValueError(f"name={name!r} is no optimizer, but a part of some or something else")
-    if "Callable" not in str(taken[rate].annotation):  # a number, not a schedule of them
+        raise ValueError(f"name={name!r} is not an optimizer, but a part of one or something else")
+    if "Callable" not in str(taken[rate].annotation):  # accepts a number, not a schedule
         factory = optax.inject_hyperparams(factory)
     optimizer = factory(**{rate: schedule}, **options)
 
@@ -82,7 +82,7 @@ def make_optimizer(
 
 
 def check_optimizer(optimizer: optax.GradientTransformation, params: Params) -> None:
-    """Raises a ValueError if it cannot update parameters of these shapes with what it is given."""
+    """Raises a ValueError if the optimizer cannot update parameters of these shapes."""
     value_fn = lambda params, obj_fn=None: optax.tree.norm(params)  # noqa: E731
 
     def updates(params: Params) -> Params:
@@ -94,16 +94,16 @@ def check_optimizer(optimizer: optax.GradientTransformation, params: Params) -> 
         found = jax.tree.leaves(jax.eval_shape(updates, params))
         if [leaf.shape for leaf in found] != [leaf.shape for leaf in jax.tree.leaves(params)]:
             raise ValueError("its updates are not shaped like the gradient of a batch")
-    except Exception as error:  # whatever someone else's code raises where it is traced
+    except Exception as error:  # third-party code may raise anything while traced
         line = str(error).partition("\n")[0]
         raise ValueError(f"it cannot be used for this network: {line}") from error
 
 
 def evaluation_params(opt_state: optax.OptState, params: Params) -> Params:
-    """The parameters to draw and to measure with: those that are trained, for most optimizers.
+    """The parameters for sampling and evaluation: for most optimizers the trained ones.
 
-    Schedule-free ones train at `y = (1 - b1) z + b1 x` and are good at x (Eq. 2, Defazio et al.
-    2024).
+    Schedule-free optimizers train at `y = (1 - b1) z + b1 x` and are evaluated at x (Eq. 2, Defazio
+    et al. 2024).
     """
     free = lambda node: isinstance(node, ScheduleFreeState)  # noqa: E731
     other = lambda node: isinstance(node, optax.MaskedNode)  # noqa: E731

@@ -1,4 +1,4 @@
-"""How a train step runs over the devices: replicated and pmapped, or sharded over a named mesh."""
+"""Running a train step on several devices: replicated by pmap, or sharded over a named mesh."""
 
 import re
 from collections.abc import Sequence
@@ -14,29 +14,29 @@ from diffusion_jax.models.layout import rows_over
 from diffusion_jax.system.devices import AXIS, all_devices, everywhere, put
 from diffusion_jax.types import Batch
 
-ROWS = ("data", "fsdp")  # axes of the mesh over which the batch is cut
-# How the last axes of a parameter are cut, by the first pattern in its name, with which the names
-# of its arrays in optimizer and averages end. An axis that cannot be cut evenly stays whole.
+ROWS = ("data", "fsdp")  # mesh axes over which the batch is sharded
+# Sharding of the last axes of a parameter, by the first pattern that matches its name; the names of
+# its optimizer state and averages end in the same name. Axes that do not divide evenly stay whole.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    # Into a wider space, and out of it again: the products between need no communication over
-    # `model` but one sum (Shoeybi et al. 2019, section 3).
+    # Projections up and down again: between them only one sum is communicated over `model`
+    # (Shoeybi et al. 2019, section 3).
     (r"/(qkv|mlp_0|conv_0|emb|time_0|modulation|modulation_out)/kernel$", ("fsdp", "model")),
     (r"/(out|mlp_1|conv_1|time_1|skip)/kernel$", ("model", "fsdp")),
     (r"/(qkv|mlp_0|conv_0|emb|time_0|modulation|modulation_out)/bias$", ("model",)),
-    (r"/(bias|scale|embedding)$", (None,)),  # small, and wanted whole
+    (r"/(bias|scale|embedding)$", (None,)),  # small, and needed whole
     (r"", (None, "fsdp")),
 )
 
 
 class Replicated:
-    """Every device has all parameters and its part of the batch.
+    """Every device has all parameters and a part of the batch.
 
-    On one device the step is jitted as it is: a pmap there would add a copy of the state to every
-    step, a sixth of the time of a small network's step on a CPU.
+    On one device the step is only jitted: pmap would add a copy of the state to every step, a sixth
+    of the time of a small network's step on a CPU.
 
     Attributes:
-        axis_name: what a step averages gradients over; None on one device.
-        share: which of how many shares of every batch this process reads.
+        axis_name: mapped axis over which a step averages gradients; None on one device.
+        share: (index, number) of this process's share of every batch.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Replicated:
         self.share = jax.process_index(), jax.process_count()
 
     def shardings(self, tree: Any) -> Any:
-        """Where one copy of every array of `tree` is made or restored: everywhere."""
+        """Shardings for making or restoring one copy of every array: replicated."""
         target = everywhere(all_devices())
         return jax.tree.map(lambda _: target, tree)
 
@@ -56,10 +56,10 @@ class Replicated:
         return jax.pmap(step, axis_name=self.axis_name, donate_argnums=0)
 
     def place(self, tree: Any, donated: bool = True) -> Any:
-        """A copy of every array on each device, from one that this process has whole.
+        """Copies every array, which this process has whole, to each device.
 
-        Sharded as `jax.pmap` returns its results: else the step would compile twice. On one device
-        arrays that are there already and will not be `donated` are not copied.
+        Sharded like the results of `jax.pmap`, to avoid a second compilation of the step. On one
+        device, arrays that are already there and will not be `donated` are not copied.
         """
         if self.axis_name is None:
             return jax.device_put(tree, self._devices[0], may_alias=not donated)
@@ -73,7 +73,7 @@ class Replicated:
         return jax.tree.map(place_one, tree)
 
     def fetch(self, tree: Any) -> Any:
-        """One copy of everything, which outlives the donation of what it was taken from."""
+        """One copy of every array, which stays valid when the original is donated."""
         if self.axis_name is None:
             return _copy(tree)
 
@@ -85,14 +85,14 @@ class Replicated:
         return jax.tree.map(fetch_one, tree)
 
     def read(self, metrics: Any) -> Any:
-        """Metrics as NumPy; the same on all devices."""
+        """Metrics as NumPy arrays; they are equal on all devices."""
         metrics = jax.device_get(metrics)
         return metrics if self.axis_name is None else jax.tree.map(lambda a: a[0], metrics)
 
     def split(self, batch: Batch) -> Batch:
-        """A share `[B, ...]` of a batch, this process's, cut for its devices.
+        """Splits this process's share `[B, ...]` of a batch over its devices.
 
-        Each sample's place in the whole batch is added as `index`.
+        Adds each sample's position in the global batch as `index`.
         """
         batch = with_index(batch, self.share[0])
         if self.axis_name is None:
@@ -102,20 +102,20 @@ class Replicated:
 
 
 class Sharded:
-    """Parameters, optimizer and averages are cut over the devices, as is the batch.
+    """Parameters, optimizer state and averages are sharded over the devices, as is the batch.
 
-    The program is that of one device; XLA cuts it by where its arguments lie. With `fsdp` and
-    `model` both 1 every device has all parameters.
+    The program is that of one device; XLA partitions it by the shardings of its arguments. With
+    `fsdp` and `model` both 1 every device has all parameters.
 
     Args:
-        fsdp: devices over which parameters are cut, and gathered where they are used (ZeRO-3,
-            Rajbhandari et al. 2020); the batch is cut over them too.
-        model: devices over which parameters and activations are cut, sharing their samples.
-        devices: all of the processes' by default; those of a topology can be compiled for.
+        fsdp: devices over which parameters are sharded, and gathered for use (ZeRO-3, Rajbhandari
+            et al. 2020); the batch is sharded over them too.
+        model: devices over which parameters and activations are sharded, with the same samples.
+        devices: those of all processes by default; a topology's can be compiled for.
 
     Attributes:
-        axis_name: None: the step takes its means over whole batches.
-        mesh: with axes `data`, `fsdp`, `model`; `data` has the devices that are left.
+        axis_name: None: the step averages over whole batches.
+        mesh: with axes `data`, `fsdp`, `model`; `data` has the remaining devices.
         share: as for `Replicated`; processes whose devices share samples have the same.
     """
 
@@ -124,15 +124,15 @@ class Sharded:
     def __init__(self, fsdp: int, model: int, devices: Sequence[Any] | None = None) -> None:
         devices = jax.devices() if devices is None else devices
         shape = (len(devices) // (fsdp * model), fsdp, model)
-        # An axis of a slice may be shared by two of the mesh: 16 x 16 chips hold fsdp=4.
+        # A mesh axis may share a physical one with another: 16 x 16 chips allow fsdp=4.
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
         self.mesh = Mesh(grid, (*ROWS, "model"))
         self._rows = NamedSharding(self.mesh, PartitionSpec(ROWS))
         self.share = self._share()
 
     def _share(self) -> tuple[int, int]:
-        """Processes in the order of the first rows that they hold; equal rows, equal share."""
-        held: dict[int, list[int]] = {}  # blocks of rows by process, ascending
+        """Shares in the order of the processes' first rows; equal rows have an equal share."""
+        held: dict[int, list[int]] = {}  # row blocks by process, ascending
         for block, devices in enumerate(self.mesh.devices.reshape(-1, self.mesh.shape["model"])):
             for process in {device.process_index for device in devices}:
                 held.setdefault(process, []).append(block)
@@ -140,12 +140,12 @@ class Sharded:
         return shares.index(held.get(jax.process_index(), held[min(held)])), len(shares)
 
     def shardings(self, tree: Any) -> Any:
-        """Where every array of `tree` lies, by `RULES`."""
+        """Sharding of every array of `tree`, by `RULES`."""
 
         def sharding(path: Any, leaf: Any) -> NamedSharding:
             name = "/" + jax.tree_util.keystr(path, simple=True, separator="/")
             axes = next(axes for pattern, axes in RULES if re.search(pattern, name))
-            axes = (*[None] * leaf.ndim, *axes)[len(axes) :]  # for the last axes; others stay whole
+            axes = (*[None] * leaf.ndim, *axes)[len(axes) :]  # aligned to the last axes
             even = (
                 axis if axis and size % self.mesh.shape[axis] == 0 else None
                 for axis, size in zip(axes, leaf.shape, strict=True)
@@ -166,20 +166,20 @@ class Sharded:
         return jax.jit(pinned, donate_argnums=0)
 
     def place(self, tree: Any, donated: bool = True) -> Any:
-        """`tree` laid out as `shardings` says; what lies so already is not copied."""
+        """`tree` with its `shardings`; arrays that have them already are not copied."""
         return jax.tree.map(put, tree, self.shardings(tree))
 
     def fetch(self, tree: Any) -> Any:
-        """The same arrays; on a CPU copies, where what reads them reads the donated memory."""
+        """The same arrays; copies on a CPU, where readers would see the donated memory."""
         cpu = self.mesh.devices.flat[0].platform == "cpu"
         return _copy(tree) if cpu else tree
 
     def read(self, metrics: Any) -> Any:
-        """Metrics as NumPy."""
+        """Metrics as NumPy arrays."""
         return jax.device_get(metrics)
 
     def split(self, batch: Batch) -> Batch:
-        """A share `[B, ...]` of a batch, this process's, as its part of the mesh's arrays."""
+        """Makes global arrays from this process's share `[B, ...]` of a batch."""
         mine, shares = self.share
 
         def split_one(array: np.ndarray) -> jax.Array:
@@ -206,6 +206,6 @@ def _copy(tree: Any) -> Any:
 
 
 def with_index(batch: Batch, share: int) -> Batch:
-    """A share of a batch, with each sample's place in the whole batch as `index`."""
+    """A share of a batch, with each sample's position in the global batch as `index`."""
     size = len(batch["x"])
     return {**batch, "index": np.arange(share * size, (share + 1) * size)}

@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffusion_jax.system.devices import is_main
+from diffusion_jax.system.memory import memory_words
 
 
 class Progress:
@@ -26,18 +27,20 @@ class Progress:
         self._bar.update()
 
     def report(self, step: int, scalars: Mapping[str, Any]) -> None:
-        """Shows the newest `loss` and, in plain lines, rate and time left."""
-        loss = float(np.mean(scalars["loss"]))
+        """Shows the newest `loss`, the memory and, in plain lines, rate and time left."""
+        loss, memory = float(np.mean(scalars["loss"])), memory_words(scalars)
         if not self._bar.disable:
             images = self._images * (self._bar.format_dict["rate"] or 0)
-            self._bar.set_postfix_str(f"loss {loss:.4f}, {images:,.0f} images/s")
+            self._bar.set_postfix_str(
+                ", ".join(filter(None, [f"loss {loss:.4f}", f"{images:,.0f} images/s", memory]))
+            )
             return
         seconds = time.monotonic() - self._start
         rate = (step - self._done) / seconds
         left = tqdm.format_interval((self._total - step) / rate)
         print(
             f"step {step}/{self._total}  loss {loss:.4f}  {rate:.1f} steps/s  "
-            f"{rate * self._images:,.0f} images/s  {left} left",
+            f"{rate * self._images:,.0f} images/s  {left} left" + f"  {memory}" * bool(memory),
             flush=True,
         )
 

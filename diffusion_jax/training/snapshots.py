@@ -1,4 +1,4 @@
-"""Power-function averages stored in training, from which any length is made afterwards."""
+"""Snapshots of power-function averages, from which averages of any length are made later."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,11 +20,11 @@ from diffusion_jax.training.optimizer import evaluation_params
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.types import Array, Params
 
-POOR = 0.1  # largest error of a profile that is not warned of
+POOR = 0.1  # relative error of a profile above which to warn
 
 
 class Snapshots:
-    """Those `averages` of the state that are power functions, stored by training steps taken."""
+    """Snapshots of the power functions among `averages`, by number of training steps."""
 
     def __init__(self, folder: Path, averages: Mapping[str, Average]) -> None:
         self._checkpoints = Checkpoints(folder, None)
@@ -36,41 +36,41 @@ class Snapshots:
         self._checkpoints.wait()  # so that a later checkpoint has all snapshots before it
 
     def unfit(self, name: str, step: int) -> list[str]:
-        """What makes an average a bad one to sample from at a step, in sentences."""
+        """Warnings about sampling from an average at a step."""
         found = too_young({n: a for n, a in self._averages.items() if n == name}, step)
         steps, combination = self.plan(name, step)
         if combination is not None and combination.error > POOR:
             found.append(
-                f"EMA length {name} is poorly met by averages of {len(steps)} steps: its profile "
-                f"is {combination.error:.0%} off. Train with a smaller ema.snapshot_every, or with "
-                "a length nearer to it among ema.lengths"
+                f"EMA length {name} is poorly approximated from averages of {len(steps)} steps: "
+                f"its profile is off by {combination.error:.0%}. Train with a smaller "
+                "ema.snapshot_every, or with a closer length among ema.lengths"
             )
         return found
 
     def passport(self, name: str, step: int) -> dict[str, Any]:
-        """What a figure measured with a length says of it."""
+        """Passport entries of a figure measured with a length."""
         combination = self.plan(name, step)[1]
         error = 0.0 if combination is None else combination.error
         return {"ema": self.describe(name), "length": float(name), "profile_error": error}
 
     def describe(self, name: str) -> str:
-        """What samples were drawn with, in words: `name` as in `average`."""
+        """Description of an average for reports; `name` as in `average`."""
         if name == PARAMETERS:
             return "none"
         return str(self._averages.get(name, f"length {name}, post-hoc"))
 
     def plan(self, name: str, step: int) -> tuple[list[int], PostHoc | None]:
-        """Steps of the averages that are combined, and how; no combination if it is tracked."""
+        """Steps and weights of the averages to combine; None instead of weights if tracked."""
         if name == PARAMETERS or name in self._averages:
             return [step], None
         steps = [*(s for s in self._checkpoints.steps() if s < step), step]
         return steps, post_hoc_weights(float(name), step, list(self._lengths.values()), steps)
 
     def average(self, state: TrainState, name: str) -> Params:
-        """Parameters of a name: `PARAMETERS`, that of a tracked average, or any length.
+        """Parameters by name: `PARAMETERS`, a tracked average, or any length.
 
-        A length that is not tracked is made of the snapshots before the state's step and of the
-        state's own averages. Its arrays lie as those of the state do.
+        A length that is not tracked is combined from the snapshots before the state's step and the
+        state's own averages. Its arrays have the same sharding as the state's.
 
         Raises:
             CheckpointError: a snapshot cannot be read.
@@ -93,6 +93,6 @@ class Snapshots:
 
 @jax.jit
 def _add(total: Params | None, weight: Array, params: Params) -> Params:
-    """`total + weight params`; None is nothing yet."""
+    """`total + weight params`; None counts as 0."""
     part = jax.tree.map(lambda a: weight * a, params)
     return part if total is None else jax.tree.map(jnp.add, total, part)

@@ -1,4 +1,4 @@
-"""A data pipeline that stands still is reported, not waited for in silence."""
+"""Warnings about a stalled data pipeline."""
 
 import sys
 import threading
@@ -8,13 +8,13 @@ from typing import Any
 
 
 class StallWatch:
-    """Says on stderr that a batch does not come, after `seconds` and whenever that time doubles.
+    """Warns on stderr when no batch arrives for `seconds`, and again each time this doubles.
 
-    A thread looks at the clock; a step costs two assignments.
+    A thread watches the clock; a step costs two assignments.
 
     Args:
-        batches: what `next` is asked of.
-        seconds: without a batch, until the first line.
+        batches: the iterator of batches.
+        seconds: time without a batch before the first warning.
     """
 
     def __init__(self, batches: Iterator[Any], seconds: float) -> None:

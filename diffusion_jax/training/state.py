@@ -1,4 +1,4 @@
-"""What training carries from step to step."""
+"""The training state."""
 
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
@@ -11,19 +11,19 @@ from diffusion_jax.types import Array, Key, Params
 
 
 class TrainState(NamedTuple):
-    """A pytree: what training is at."""
+    """All values that change from step to step, as a pytree."""
 
     step: Array  # number of steps taken
     params: Params
     ema: dict[str, Params]  # averages of the parameters, by name
     opt_state: optax.OptState
-    skipped: Array  # steps that left the parameters as they were, since the last sound one
+    skipped: Array  # number of skipped steps in a row, up to now
 
 
 def create_state(
     params: Params, optimizer: optax.GradientTransformation, averages: Collection[str]
 ) -> TrainState:
-    """State before the first step, with an average by each of these names: a copy to begin with."""
+    """State before the first step, with an average by each of these names, equal to `params`."""
     ema = {name: jax.tree.map(jnp.copy, params) for name in averages}
     step, skipped = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
     return TrainState(step, params, ema, optimizer.init(params), skipped)
@@ -34,7 +34,7 @@ def abstract_state(
     optimizer: optax.GradientTransformation,
     averages: Collection[str],
 ) -> TrainState:
-    """Shapes and types of the state; nothing is computed."""
+    """Shapes and dtypes of the state; nothing is computed."""
     key = jax.eval_shape(jax.random.key, 0)
     return jax.eval_shape(lambda key: create_state(init(key), optimizer, averages), key)
 
@@ -47,12 +47,12 @@ def initial_state(
     shardings: Callable[[TrainState], Any] | None = None,
     params: Params | None = None,
 ) -> TrainState:
-    """State before the first step, with parameters `init(key)`, laid out as `shardings` says.
+    """State before the first step, with parameters `init(key)` and the given `shardings`.
 
-    With `params` these take their place.
+    `params` replace the initial ones, if given.
 
-    Compiled whole: step by step, every shape of a parameter would be a program of its own. And
-    lightly: it runs once, and LLVM's later passes take most of the time over the random bits.
+    Compiled as one program: otherwise every parameter shape would be one of its own. With little
+    optimisation: it runs once, and LLVM's later passes spend most of the time on the random bits.
     """
     create = jax.jit(
         lambda key, params: create_state(

@@ -1,4 +1,4 @@
-"""The one train step: loss, gradient mean over devices, update if it is sound, moving averages."""
+"""The train step: loss, gradient mean over devices, guarded update, moving averages."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,19 +23,19 @@ def make_train_step(
     axis_name: str | None = None,
     max_grad_norm: float = 0.0,
 ) -> TrainStep:
-    """A pure `(state, batch, key, frozen) -> (state, metrics)`; the loss is injected.
+    """A pure `(state, batch, key, frozen) -> (state, metrics)` for any loss.
 
-    A step whose loss or gradient is not finite, or whose gradient is too large, leaves parameters
-    and optimizer as they were; the metric `skipped` counts how many in a row did so, with this one.
+    A step whose loss or gradient is not finite, or whose gradient is too large, is skipped: it does
+    not change parameters and optimizer. The metric `skipped` counts skipped steps in a row.
 
     Args:
         loss_fn: any objective.
-        optimizer: any optax transformation; those that ask for it are given the loss (`value`), the
+        optimizer: any optax transformation; those that need it receive the loss (`value`), the
             gradient (`grad`) and the loss as a function of the parameters (`value_fn`, `obj_fn`).
-        averages: those of the state, by name: of `evaluation_params`.
-        accumulate: microbatches whose gradients are averaged into one update.
+        averages: averages of the state, by name, of `evaluation_params`.
+        accumulate: number of microbatches whose gradients are averaged for one update.
         axis_name: mapped axis over which gradients and metrics are averaged.
-        max_grad_norm: norm of the largest gradient that is taken; 0 is no limit.
+        max_grad_norm: largest gradient norm that is not skipped; 0 is no limit.
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
@@ -46,7 +46,7 @@ def make_train_step(
     gradient_of = jax.grad(mean_loss, has_aux=True)
 
     def microbatches(batch: Batch) -> Batch:
-        # Every n-th sample, so that each device has as much of a microbatch as of the batch.
+        # Every n-th sample, so that each device has the same share of a microbatch as of the batch.
         return jax.tree.map(lambda a: a.reshape(-1, accumulate, *a.shape[1:]).swapaxes(0, 1), batch)
 
     def gradient(params: Params, batch: Batch, context: Context) -> tuple[Params, Metrics]:
@@ -65,8 +65,8 @@ def make_train_step(
         return jax.tree.map(lambda a: a / accumulate, total)
 
     def value(params: Params, batch: Batch, context: Context) -> Array:
-        """The loss of other parameters: for line searches and Hessians."""
-        if axis_name:  # of equal ones, for the transpose: the mean of the devices' gradients
+        """The loss at other parameters, for line searches and Hessians."""
+        if axis_name:  # the mean of equal values, whose transpose averages the gradients
             params = jax.lax.pmean(params, axis_name)
         micros = microbatches(batch)
         loss = jax.lax.map(lambda micro: mean_loss(params, micro, context)[0], micros).mean()
@@ -84,7 +84,7 @@ def make_train_step(
         sound = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
         if max_grad_norm:
             sound &= norm <= max_grad_norm
-        # A line search hands on to it what else it was given.
+        # A line search passes its other extra arguments on to it.
         value_fn = lambda params, obj_fn=None: value(params, batch, context)  # noqa: E731
         given = {"value": metrics["loss"], "grad": grads, "value_fn": value_fn, "obj_fn": value_fn}
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **given)
@@ -94,7 +94,7 @@ def make_train_step(
         new = TrainState(step, params, state.ema, opt_state, skipped)
         old = state._replace(step=step, skipped=skipped)
         kept = jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, old)
-        # Also of parameters that stayed: weights of the averages go by the number of steps.
+        # Also for skipped steps: the weights of the averages depend on the number of steps.
         params = evaluation_params(kept.opt_state, kept.params)
         ema = update_averages(averages, state.ema, params, step)
         return kept._replace(ema=ema), metrics | {"grad_norm": norm, "skipped": skipped}

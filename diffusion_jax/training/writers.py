@@ -4,12 +4,13 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.files import appending, in_store
+from diffusion_jax.training.each import Each
 
 
 class NoWriter:
@@ -82,23 +83,28 @@ def silent_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def make_writer(workdir: Path, say: Callable[[str], None]) -> Any:
-    """A clu `MetricWriter` to `metrics.jsonl` and TensorBoard's events, or to the first alone.
+def make_writer(
+    workdir: Path,
+    say: Callable[[str], None],
+    others: Sequence[Callable[[], Any]] = (),
+) -> Any:
+    """A clu `MetricWriter` to `metrics.jsonl`, TensorBoard's events if it can, and to `others`.
 
-    Only the main process writes.
+    Only the main process writes, and makes the others.
     """
     has_tensorflow = hide_accelerators_from_tensorflow()  # in all processes, if it is imported
     if not is_main():
         return NoWriter()
-    jsonl = JsonlWriter(workdir / "metrics.jsonl")
+    writers = [make() for make in others]
+    writers.append(JsonlWriter(workdir / "metrics.jsonl"))
     why = "" if has_tensorflow else "TensorFlow is not installed"
     if in_store(workdir):
         why = "the workdir is in an object store"
     if why:
         say(f"{why}: metrics go to metrics.jsonl only, not to TensorBoard")
-        return jsonl
+        return Each(writers)
     from clu import metric_writers
     from tensorflow import errors
 
-    events = OSErrorWriter(metric_writers.SummaryWriter(str(workdir)), errors.OpError)
-    return metric_writers.MultiWriter([jsonl, events])
+    events = metric_writers.SummaryWriter(str(workdir))
+    return Each([*writers, OSErrorWriter(events, errors.OpError)])

@@ -1,4 +1,4 @@
-"""Does any mutated command, config, run or folder end in a stack trace? By the real launch.py.
+"""Checks that no faulty command, config, run or folder ends in a stack trace of launch.py.
 
 PYTHONPATH=. python experiments/faults/mutate.py --num 300 --workdir /tmp/faults
 """
@@ -28,8 +28,8 @@ from PIL import Image
 from configs import default
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 90  # a command that is not done by then is asked to stop, and has as long to do so
-MEMORY = 24 * 2**30  # bytes of address space; what asks for more finds the memory full
+SECONDS = 90  # time limit of a command; afterwards it is asked to stop, within the same time
+MEMORY = 24 * 2**30  # bytes of address space; larger allocations fail
 SMALL = {
     "model.name": "dit",
     "model.dit.hidden_size": 16,
@@ -49,7 +49,7 @@ SMALL = {
     "evaluate.num_samples": 20,
     "evaluate.denoising_images": 8,
 }
-"""Settings of the commands before they are mutated: some seconds of digits."""
+"""Settings of the commands before mutation: some seconds of training on digits."""
 VALUES: dict[type, tuple[str, ...]] = {
     int: ("-1", "0", "1", "2", "3", "5", "7", "64", "1000", "abc", "4294967296"),
     float: ("-1", "-0.1", "0", "1e-30", "0.1", "0.5", "0.9", "1", "1.5", "30", "1e30", "nan"),
@@ -57,35 +57,35 @@ VALUES: dict[type, tuple[str, ...]] = {
     str: ("", "nonsense", "a,b", "1", "/dev/null", "é☃", "..", "~nobody/x", "a=b@c", "../no/run@7"),
     tuple: ("()", "(1,)", "0,0", "1.5,2", "-1,1", "a,b", "nan,1", "(0.1, 0.2)", "1,2,3,4", ""),
 }
-"""What a key of the config is set to in place of its default, by the type of that."""
+"""Faulty values for config keys, by the type of their default."""
 MODES = ("all", "train", "sample", "evaluate", "plan")
 NAMES = (
     *("cosine", "flow", "edm", "ddpm", "eps", "v", "heun", "ancestral", "karras", "unet", "mlp"),
     *("low_resolution", "masked", "bytes", "spiral", "digits", "none", "lion", "lbfgs", "sharded"),
     *("optimised", "plus_plus", "laplace", "field", "likelihood", "names", "judge"),
 )
-"""Names of parts, which are asked for where they belong and where they do not."""
+"""Names of parts, used in their own and in wrong places."""
 
-Case = tuple[str, list[str]]  # what was done, and the arguments of launch.py
+Case = tuple[str, list[str]]  # description of the fault, and the arguments of launch.py
 
 
 def settings(more: dict[str, Any]) -> list[str]:
-    """The flags of the small settings, with `more` of them."""
+    """The flags of the small settings, updated with `more`."""
     return [f"--config.{key}={value}" for key, value in {**SMALL, **more}.items()]
 
 
 def command(workdir: Path, more: dict[str, Any], *flags: str, config: str = "") -> list[str]:
-    """The arguments of a command that is small."""
+    """The arguments of a fast command."""
     file = config or "configs/digits.py"
     return ["--config", file, f"--workdir={workdir}", *settings(more), *flags]
 
 
 def mutated_settings(rng: random.Random, folder: Path) -> Case:
-    """One to three keys with values that they were not made for."""
+    """One to three config keys with faulty values."""
     keys = {
         key: value
         for key, value in flatten_dict(default.get_config().to_dict(), sep=".").items()
-        if key not in ("parallel.strategy", "data.num_workers")  # of other machines, and slow
+        if key not in ("parallel.strategy", "data.num_workers")  # need other machines, and slow
     }
     more = {}
     for key in rng.sample(sorted(keys), rng.choice((1, 1, 2, 3))):
@@ -96,7 +96,7 @@ def mutated_settings(rng: random.Random, folder: Path) -> Case:
 
 
 def mutated_flags(rng: random.Random, folder: Path) -> Case:
-    """Flags in places where they do not belong, with files that are not what they say."""
+    """Misplaced flags, and files of the wrong kind."""
     (folder / "text.png").write_text("no picture")
     (folder / "empty").touch()
     (folder / "latin.txt").write_bytes("caf\xe9\n".encode("latin-1"))
@@ -148,7 +148,7 @@ def mutated_config(rng: random.Random, folder: Path) -> Case:
 
 
 def damage(rng: random.Random, paths: Sequence[Path]) -> str:
-    """Cuts, empties, spoils, removes or replaces one of the files."""
+    """Truncates, empties, corrupts, deletes or replaces one of the files."""
     path = rng.choice(paths)
     how = rng.choice(("cut", "emptied", "spoilt", "removed", "replaced by a folder"))
     data = path.read_bytes()
@@ -162,7 +162,7 @@ def damage(rng: random.Random, paths: Sequence[Path]) -> str:
 
 
 def damaged_run(rng: random.Random, folder: Path) -> Case:
-    """A run some of whose files are not what they were."""
+    """A run with damaged files."""
     shutil.copytree(folder.parent / "run", folder / "run")
     files = sorted(path for path in (folder / "run").rglob("*") if path.is_file())
     several = range(rng.choice((1, 1, 2)))
@@ -173,7 +173,7 @@ def damaged_run(rng: random.Random, folder: Path) -> Case:
 
 
 def changed_folder(rng: random.Random, folder: Path) -> Case:
-    """A folder of pictures that was trained on, changed under its run."""
+    """A folder of images that changed after training on it."""
     shutil.copytree(folder.parent / "pictures_run", folder / "run")
     shutil.copytree(folder.parent / "pictures", folder / "pictures")
     pictures = folder / "pictures"
@@ -201,7 +201,7 @@ def changed_folder(rng: random.Random, folder: Path) -> Case:
 
 
 def strange_folder(rng: random.Random, folder: Path) -> Case:
-    """A folder of few, odd or no pictures, and the whole job on it."""
+    """A run on a folder with few, odd or no images."""
     pictures = folder / "pictures"
     write_pictures(pictures, rng.choice((1, 2, 3, 7, 20)), rng.choice((1, 2)), rng)
     files = sorted(path for path in pictures.rglob("*") if path.is_file())
@@ -219,16 +219,16 @@ KINDS: tuple[tuple[Callable[[random.Random, Path], Case], int], ...] = (
     *((mutated_settings, 9), (mutated_flags, 3), (mutated_config, 1)),
     *((damaged_run, 4), (changed_folder, 2), (strange_folder, 1)),
 )
-"""With how many of twenty are of each kind."""
+"""Number of cases of each kind in twenty."""
 
 
 def folder_of(pictures: Path) -> dict[str, Any]:
-    """Settings of a folder of pictures as the data."""
+    """Settings for a folder of images as the data."""
     return {"data.name": "folder", "data.dir": pictures, "data.image_size": 8}
 
 
 def write_pictures(folder: Path, num: int, classes: int, rng: random.Random) -> None:
-    """So many pictures in so many classes."""
+    """Writes `num` images in `classes` classes."""
     for i in range(num):
         path = folder / "ab"[i % classes] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -237,7 +237,7 @@ def write_pictures(folder: Path, num: int, classes: int, rng: random.Random) -> 
 
 
 def launch(arguments: Sequence[str], cache: Path, log: Path) -> None:
-    """In a process that has imported all: what `python launch.py` does."""
+    """`python launch.py` in a process that has already imported everything."""
     os.setpgrp()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -253,7 +253,7 @@ def launch(arguments: Sequence[str], cache: Path, log: Path) -> None:
 
 
 def run(arguments: Sequence[str], cache: Path, log: Path) -> tuple[int | None, float]:
-    """Exit status, None for what did not stop when asked to, and seconds."""
+    """Exit status (None if it did not stop when asked) and seconds."""
     context = multiprocessing.get_context("forkserver")
     process = context.Process(target=launch, args=(arguments, cache, log))
     began = time.monotonic()
@@ -270,7 +270,7 @@ def run(arguments: Sequence[str], cache: Path, log: Path) -> tuple[int | None, f
 
 
 def outcome(status: int | None, log: str) -> str:
-    """What became of a command."""
+    """The result of a command, in words."""
     last = (log.strip().splitlines() or [""])[-1]
     if "Traceback" in log:
         return "stack trace"
@@ -287,7 +287,7 @@ BAD = ("stack trace", "did not stop", "ended without a line")
 
 
 def main() -> None:
-    """Runs the commands, and prints what became of them."""
+    """Runs the commands and prints their results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)

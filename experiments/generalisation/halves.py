@@ -1,8 +1,8 @@
-"""Whether two networks that share no training image draw the same pictures from the same noise.
+"""Compares the samples of two networks without common training images, from the same noise.
 
-Trains pairs of unconditional networks on disjoint sets of N digits each, draws samples of the same
-noise with both, and measures how alike these are, and how alike each is to the nearest image that
-its network was trained on. Runs that are done are not repeated. See README.md.
+Trains pairs of unconditional networks on disjoint sets of N digits each, samples from both with the
+same noise, and measures how similar their samples are to each other and to the nearest training
+images. Finished runs are not repeated. See README.md.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from diffusion_jax.metrics.similarity import cosines
 from diffusion_jax.system.pictures import save_png, tile
 
 HALF = 721
-"""Training images of scikit-learn's digits, over two."""
+"""Half the number of scikit-learn's training digits."""
 SIZES = (8, 32, 128, 360, 721)
 SAMPLES = 500
 COPIED = 0.95
-"""Cosine to a training image from which on a sample is called a copy."""
+"""Cosine to a training image above which a sample is called a copy."""
 
 
 def config_of(size: int, first: int, seed: int, steps: int) -> Config:
@@ -43,7 +43,7 @@ def config_of(size: int, first: int, seed: int, steps: int) -> Config:
 
 
 def drawn(config: Config, workdir: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Samples of a network, trained if it is not yet, and the images that it was trained on."""
+    """Samples of a network, which is trained if necessary, and its training images."""
     if status := run.run(config, workdir, "train"):
         raise SystemExit(status)
     model = run.open_run(workdir)
@@ -70,7 +70,7 @@ def mean(values: np.ndarray) -> list[float]:
 
 
 def compare(size: int, seed: int, steps: int, folder: Path) -> tuple[dict, np.ndarray]:
-    """Figures of a pair, and rows of pictures: both networks' samples and what is nearest."""
+    """Figures of a pair, and rows of images: both networks' samples and their nearest images."""
     pairs = []
     for half, first in enumerate((0, HALF)):
         config = config_of(size, first, seed, steps)
@@ -94,7 +94,7 @@ def compare(size: int, seed: int, steps: int, folder: Path) -> tuple[dict, np.nd
 
 
 def draw_curve(rows: list[dict], out: Path) -> None:
-    """The curves over the number of training images."""
+    """Plots the results against the number of training images."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -113,7 +113,7 @@ def draw_curve(rows: list[dict], out: Path) -> None:
 
 
 def main() -> None:
-    """Run all pairs; write results and pictures beside this file."""
+    """Runs all pairs; writes results and images next to this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, default=1500)

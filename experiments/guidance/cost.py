@@ -1,9 +1,9 @@
-"""What guidance costs: seconds of sampling with it over seconds without, in turns, in one run.
+"""Cost of guidance: time of sampling with guidance relative to without, interleaved in one run.
 
     PYTHONPATH=. python experiments/guidance/cost.py
 
-Of a network with weights as they are at the start of training: time does not depend on them. "Two
-calls" is what classifier-free guidance costs where its halves are not one batch.
+The network has its initial weights, on which time does not depend. "Two calls" evaluates the two
+halves of classifier-free guidance separately.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
 
 def two_calls(denoise: Denoiser, request: Request, times: Array) -> Denoiser:
-    """Classifier-free guidance as it is often written."""
+    """Classifier-free guidance in its common form, with two calls."""
 
     def guided(x_t: Array, t: Array, cond: Cond) -> Denoised:
         own, none = denoise(x_t, t, cond), denoise(x_t, t, unconditional(cond))
@@ -35,8 +35,8 @@ def two_calls(denoise: Denoiser, request: Request, times: Array) -> Denoiser:
 
 
 def times_of(config: Config, images: int, rounds: int) -> dict[str, np.ndarray]:
-    """Seconds `[rounds]` of sampling with each setting; all of them in each round."""
-    # Of the steps' times t = 1, 1 - 1 / steps, ... two fifths lie within.
+    """Seconds `[rounds]` of sampling with each setting; each round has all of them."""
+    # Two fifths of the times t = 1, 1 - 1 / steps, ... are inside the interval.
     low, high = 0.3 + 0.5 / config.sample.steps, 0.7 + 0.5 / config.sample.steps
     settings: dict[str, dict[str, Any]] = {
         "none": {},
@@ -69,7 +69,7 @@ def times_of(config: Config, images: int, rounds: int) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    """Time all settings, round after round."""
+    """Times all settings, round by round."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="digits")
     parser.add_argument("--images", type=int, default=64)

@@ -1,9 +1,9 @@
-"""Which law each guidance samples, and which one it aims at, where both are known exactly.
+"""Distributions sampled by each kind of guidance, compared with exact target distributions.
 
     PYTHONPATH=. python experiments/guidance/laws.py
 
-The data lies along one direction of 16 as a mixture of two classes that overlap; along all others
-it is noise. The denoisers are exact, so that all error is the guidance's own. See README.md.
+The data are a mixture of two overlapping classes along one direction of 16, and noise along all
+others. The denoisers are exact, so that all error is due to guidance. See README.md.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from diffusion_jax.types import Array, Cond, Denoised, Denoiser, Key, Sampler
 from tests.oracles import GaussianMixture
 
 DIM, SIDE, BLUR = 16, 0.2, 0.25
-"""Dimensions, spread of the data across its direction, and that of the worse model."""
+"""Dimensions, spread of the data across its direction, and extra spread of the worse model."""
 ALONG = np.random.default_rng(0).normal(size=DIM)
 ALONG /= np.linalg.norm(ALONG)
 PLACES, SPREADS = np.array([-0.9, 0.2, 0.5, 1.4]), np.array([0.15, 0.3, 0.15, 0.3])
@@ -42,7 +42,7 @@ Z_GRID = np.linspace(-4, 4, 8001)
 
 
 def mixture(of: int | None = None, blur: float = 0.0) -> GaussianMixture:
-    """The law, or that of one class; as a worse model has it, with more noise."""
+    """The data distribution, or that of one class; for a worse model, with more noise."""
     kept = [k for k in range(4) if of in (None, CLASS[k])]
     across = np.eye(DIM) - np.outer(ALONG, ALONG)
     covs = [
@@ -70,13 +70,13 @@ def tilted(scale: float, away: np.ndarray) -> np.ndarray:
 
 
 def wasserstein(z: np.ndarray, cdf: np.ndarray) -> float:
-    """Of the places `z` `[N]` from a law on `Z_GRID`: the integral of |F_N - F|."""
+    """Wasserstein distance of points `z` `[N]` from a distribution: integral of |F_N - F|."""
     found = np.searchsorted(np.sort(z), Z_GRID, side="right") / len(z)
     return float(np.trapezoid(np.abs(found - cdf), Z_GRID))
 
 
 def denoiser() -> Denoiser:
-    """Exact, given the class (label 0) or not (-1)."""
+    """The exact denoiser, given the class (label 0) or not (-1)."""
     given, free = mixture(0).denoiser(SCHEDULE), mixture().denoiser(SCHEDULE)
 
     def denoise(x_t: Array, t: Array, cond: Cond) -> Denoised:
@@ -93,17 +93,17 @@ def log_probability(x: Array, alpha: Array, sigma: Array) -> Array:
 
 
 def noisy_classifier(x_t: Array, t: Array, cond: Cond, x_0: Array) -> Array:
-    """A classifier of noisy data, exact."""
+    """The exact classifier of noisy data."""
     return log_probability(x_t, SCHEDULE.alpha(t), SCHEDULE.sigma(t))
 
 
 def clean_classifier(x_t: Array, t: Array, cond: Cond, x_0: Array) -> Array:
-    """A classifier of clean data, exact, which is asked of the mean."""
+    """The exact classifier of clean data, applied to the mean."""
     return log_probability(x_0, jnp.ones_like(t), jnp.zeros_like(t))
 
 
 def guidances() -> dict[str, tuple[Callable[[float], Denoiser], np.ndarray]]:
-    """By name: from a scale to a denoiser, and the density that it leads away from."""
+    """By name: a function from scale to denoiser, and the density to guide away from."""
     own = denoiser()
     worse = mixture(0, BLUR).denoiser(SCHEDULE)
 
@@ -140,7 +140,7 @@ def guidances() -> dict[str, tuple[Callable[[float], Denoiser], np.ndarray]]:
 def drawer(
     make: Callable[[float], Denoiser], steps: int, method: Callable[..., Sampler] = heun
 ) -> Callable[[float, int, int], tuple[np.ndarray, float]]:
-    """`(scale, number, seed)` -> places along the direction [N], and the spread across it."""
+    """`(scale, number, seed)` -> positions along the direction [N], and the spread across it."""
     times = jnp.linspace(1, 0, steps + 1)
 
     @functools.partial(jax.jit, static_argnums=2)
@@ -160,7 +160,7 @@ def drawer(
 
 
 def mean(values: np.ndarray | list[float]) -> list[float]:
-    """Mean over seeds, and half of its 95% interval (normal: of many samples each)."""
+    """Mean over seeds, and half of its 95% interval (normal, as there are many samples each)."""
     return [float(np.mean(values)), float(Z * np.std(values, ddof=1) / len(values) ** 0.5)]
 
 
@@ -184,7 +184,7 @@ def against_tilted_laws(num: int, steps: int, seeds: int) -> list[dict]:
 
 
 def plus_plus(num: int, steps: int) -> list[dict]:
-    """CFG++ aims at no tilted law; which one it comes nearest to."""
+    """CFG++: the scale of the tilted distribution that its samples are closest to."""
     times = jnp.linspace(1, 0, steps + 1)
     laws = {w: tilted(w, density()) for w in np.arange(0.0, 100.1, 0.5)}
 
@@ -203,17 +203,17 @@ def plus_plus(num: int, steps: int) -> list[dict]:
 
 
 def of_components(kept: list[tuple[int, int]]) -> GaussianMixture:
-    """Of the 16 pairs of places, as many as are `kept`, alike in weight: a law of the plane."""
+    """A uniform mixture of those of the 16 pairs of positions that are `kept`, in the plane."""
     means = np.array([[PLACES[i], PLACES[j]] for i, j in kept])
     covs = np.array([np.diag([SPREADS[i], SPREADS[j]]) ** 2 for i, j in kept])
     return GaussianMixture(np.full(len(kept), 1 / len(kept)), means, covs)
 
 
 def compositions(num: int, steps: int, seeds: int) -> list[dict]:
-    """AND of two conditions: of different coordinates, and of the same one.
+    """AND of two conditions: on different coordinates, and on the same one.
 
-    The first tells the first coordinate to be one of two places. The second tells that of the
-    second coordinate, which is independent, or that of the first as well.
+    The first restricts the first coordinate to two positions. The second restricts the second
+    coordinate, which is independent, or the first one too.
     """
     pairs = [(i, j) for i in range(4) for j in range(4)]
     rows = []
@@ -242,7 +242,7 @@ def compositions(num: int, steps: int, seeds: int) -> list[dict]:
             keys = jax.random.split(key, num)
             return sample(both, heun(SCHEDULE), times, x_T, on(1), keys)[0]
 
-        # The product of the conditional laws over the law, coordinate by coordinate.
+        # Product of the conditional densities over the unconditional one, by coordinate.
         one, two, all_of = (along(kept) for kept in ((0, 1), (1, 2), (0, 1, 2, 3)))
         law = [one, two] if axis else [one * two / all_of, all_of]
         cdfs = [np.cumsum(p) / np.sum(p) for p in law]
@@ -261,7 +261,7 @@ def compositions(num: int, steps: int, seeds: int) -> list[dict]:
 
 
 def along(kept: tuple[int, ...]) -> np.ndarray:
-    """Density on `Z_GRID` of one coordinate that is at one of the places `kept`."""
+    """Density on `Z_GRID` of one coordinate with positions `kept`."""
     var = SPREADS**2
     each = np.exp(-((Z_GRID[:, None] - PLACES) ** 2) / (2 * var)) / np.sqrt(2 * np.pi * var)
     return each[:, list(kept)].mean(1)
@@ -272,7 +272,7 @@ RADIUS = 0.1
 
 
 def flocks(size: int, groups: int, steps: int) -> list[dict]:
-    """Modes of eight that a group covers, and what its members' law loses by it."""
+    """Number of eight modes that a group covers, and the change of the samples' distribution."""
     angles = 2 * np.pi * np.arange(8) / 8
     means = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     law = GaussianMixture(WEIGHTS, means, np.tile(RADIUS**2 * np.eye(2), (8, 1, 1)))
@@ -312,7 +312,7 @@ def flocks(size: int, groups: int, steps: int) -> list[dict]:
 
 
 def main() -> None:
-    """Run all; write the results beside this file."""
+    """Runs everything; writes the results next to this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num", type=int, default=20_000)
     parser.add_argument("--steps", type=int, default=60)

@@ -1,7 +1,7 @@
-"""What the scale and the interval of classifier-free guidance do to digits.
+"""Effect of the scale and the interval of classifier-free guidance on digits.
 
-Trains the quick start with each seed, draws the same noise with every setting of guidance and
-measures the samples. Runs that are done are not repeated. See README.md.
+Trains the quick start with each seed, samples from the same noise with every guidance setting and
+evaluates the samples. Finished runs are not repeated. See README.md.
 """
 
 import argparse
@@ -26,7 +26,7 @@ METRICS = ("frechet", "accuracy", "precision", "recall", "coverage")
 
 
 def figures(config: Config, workdir: Path) -> dict[str, float]:
-    """What evaluation finds of the samples with a config's guidance."""
+    """Evaluation of samples with a config's guidance."""
     if status := run.run(config, workdir, "evaluate"):
         raise SystemExit(status)
     found = json.loads((workdir / "result.json").read_text())
@@ -34,7 +34,7 @@ def figures(config: Config, workdir: Path) -> dict[str, float]:
 
 
 def measure(seed: int, folder: Path) -> list[dict]:
-    """A row for each setting, of one training."""
+    """A row for each setting, for one training."""
     config = digits.get_config()
     config.seed = seed
     config.evaluate.metrics = "distances"
@@ -54,7 +54,7 @@ def measure(seed: int, folder: Path) -> list[dict]:
 
 
 def draw(rows: list[dict], out: Path) -> None:
-    """Quality against diversity, a line for each interval, the mean over seeds."""
+    """Plots quality against diversity: a line for each interval, means over seeds."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -76,7 +76,7 @@ def draw(rows: list[dict], out: Path) -> None:
 
 
 def main() -> None:
-    """Run all; write results and figure beside this file."""
+    """Runs everything; writes results and plot next to this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workdir", type=Path, default=Path("runs/guidance"))

@@ -1,9 +1,9 @@
-"""How often the 95% intervals of the metrics contain what they claim to, where that is known.
+"""How often the 95% intervals of the metrics contain the true value, on known distributions.
 
     PYTHONPATH=. python experiments/intervals/simulate.py
 
-Features are drawn of laws that are known; the truth is a closed form, or the mean over as many
-independent draws as `--draws` says, whose own error is far below the intervals'.
+Features are drawn from known distributions; the true value is a closed form, or the mean over
+`--draws` independent draws, whose own error is far below the width of the intervals.
 """
 
 import argparse
@@ -33,12 +33,12 @@ QUANTILE = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Law:
-    """A mixture of `CLASSES` normal laws around fixed centres, as features are by class.
+    """A mixture of `CLASSES` normal distributions around fixed centres, like features of classes.
 
     Attributes:
-        dim: of the features.
-        shift: of all, along every axis.
-        scale: of the spread within a class; 1 is that of the real images.
+        dim: dimension of the features.
+        shift: shift of all features, along every axis.
+        scale: spread within a class; 1 is that of the real images.
     """
 
     dim: int
@@ -46,7 +46,7 @@ class Law:
     scale: float = 1.0
 
     def centres(self) -> np.ndarray:
-        """`[CLASSES, dim]`."""
+        """Centres `[CLASSES, dim]`."""
         return np.random.default_rng(5).normal(size=(CLASSES, self.dim)) + self.shift
 
     def draw(self, rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
@@ -55,7 +55,7 @@ class Law:
         return (self.centres()[labels] + self.scale * noise).astype(np.float32)
 
     def moments(self) -> Moments:
-        """Of the law, all classes being as likely."""
+        """Moments of the distribution, with equally likely classes."""
         centres = self.centres()
         within = self.scale**2 * np.diag(np.linspace(0.3, 1.2, self.dim) ** 2)
         return Moments(centres.mean(0), np.cov(centres.T, bias=True) + within)
@@ -63,7 +63,7 @@ class Law:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """A model, the real images, and how many there are of each; `labelled`: of fixed labels."""
+    """A model, the real images, and their numbers; `labelled`: with fixed labels."""
 
     model: Law
     num: int
@@ -72,12 +72,12 @@ class Setting:
     num_heldout: int = 300
 
     def labels(self, rng: np.random.Generator, num: int) -> np.ndarray:
-        """Labels `[num]`: as many of each class, or at random."""
+        """Labels `[num]`: equally many of each class, or random."""
         return np.arange(num) % CLASSES if self.labelled else rng.integers(CLASSES, size=num)
 
 
 class Simulation:
-    """One reference set, and as many sets of samples as are asked for."""
+    """One reference set, and any number of sets of samples."""
 
     def __init__(self, setting: Setting, seed: int = 0) -> None:
         self.setting, self.rng = setting, np.random.default_rng(seed)
@@ -90,7 +90,7 @@ class Simulation:
         return self.real.draw(self.rng, self.rng.integers(CLASSES, size=num))
 
     def draw(self) -> dict[str, Estimate]:
-        """All metrics of new samples; of recall and coverage with new reference images too."""
+        """All metrics of new samples; recall and coverage with new reference images too."""
         s, rng = self.setting, self.rng
         labels = s.labels(rng, s.num)
         x, given = s.model.draw(rng, labels), labels if s.labelled else None
@@ -105,7 +105,7 @@ class Simulation:
         return {name: estimate for name, estimate in found.items() if estimate is not None}
 
     def truths(self, values: dict[str, np.ndarray], many: int) -> dict[str, float]:
-        """What the intervals are of, given `values` of many draws, and by `many` samples."""
+        """True values, given `values` of many draws, or from `many` samples."""
         s = self.setting
         x = s.model.draw(self.rng, s.labels(self.rng, many))
         near = nearest_distances(x[: many // 10], self.reference.features)
@@ -130,9 +130,9 @@ SETTINGS = {
 def coverages(
     setting: Setting, repeats: int, draws: int, many: int = 200_000, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """`{"metric": (truth, share of the intervals that contain it)}`.
+    """`{"metric": (true value, share of the intervals that contain it)}`.
 
-    The truths are of all `draws`, `repeats` of which have their intervals looked at.
+    The true values are from all `draws`; intervals are computed for `repeats` of these.
     """
     simulation = Simulation(setting, seed)
     found = [simulation.draw() for _ in range(max(draws, repeats))]

@@ -1,4 +1,4 @@
-"""The same with five seeds; in the workdir of the three, it goes on from there."""
+"""`sweep.py` with five seeds; it extends the sweep in the same workdir."""
 
 import dataclasses
 

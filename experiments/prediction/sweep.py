@@ -1,14 +1,14 @@
-"""Which prediction, with which weighting, draws the best digits."""
+"""Sweep over predictions and weightings of noise levels."""
 
 from diffusion_jax.sweep import Sweep
 
 
 def get_sweep() -> Sweep:
-    """Nine settings, three seeds; half as many steps as the quick start."""
+    """Nine settings, three seeds; half of the quick start's steps."""
     return Sweep(
         "objective.prediction=eps,x0,v; objective.weighting=uniform,min_snr,sigmoid; seed=0,1,2",
         question=(
-            "Which prediction (eps, x_0, v) with which weighting of noise levels gives the least "
+            "Which prediction (eps, x_0, v) with which weighting of noise levels gives the lowest "
             "Frechet distance on scikit-learn's digits after 1,000 steps?"
         ),
         hypothesis=(

@@ -1,6 +1,6 @@
-"""Every sampler at few and many evaluations, ours beside those of diffusers and k-diffusion.
+"""Compares all samplers with those of diffusers and k-diffusion, at few and many evaluations.
 
-See README.md. Adds to `results.json` beside itself as it goes.
+See README.md. Adds to `results.json` next to this file as it goes.
 """
 
 import argparse
@@ -42,7 +42,7 @@ HERE = pathlib.Path(__file__).parent
 EVALUATIONS = (4, 5, 6, 8, 10, 20, 50)
 REFERENCE_STEPS = 1000
 SCREENED = 128
-"""Samples on which grids, and the settings of others, are compared to pick the best."""
+"""Number of samples for choosing the best grid, and the best settings of other packages."""
 VARIANTS = {
     "ddim, eta 1": ("ddim", {"eta": 1.0}),
     "dpmpp_multistep, order 3": ("dpmpp_multistep", {"order": 3}),
@@ -63,16 +63,16 @@ METHODS = {
     **RESTARTED,
 }
 TOLERANCES = (1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4)
-"""Relative and absolute, of `adaptive`, which chooses its number of evaluations."""
+"""Relative and absolute tolerances of `adaptive`, which set its number of evaluations."""
 OPTIMISED, ITERATIONS, SEARCHED = 2, 60, 256
-"""Methods at each number of evaluations whose grid is optimised, how long, on how many samples."""
+"""Number of methods whose grid is optimised, iterations, and number of samples."""
 EXTRA = {"pndm": 1}
-"""Evaluations of the first step beyond those of the others."""
+"""Additional evaluations of a method's first step."""
 KEY = make_key(0)
 
 
 class Bench:
-    """One problem: its denoiser, its noise, and what the exact solution makes of that."""
+    """One problem: its denoiser, its noise, and the exact solution."""
 
     def __init__(self, problem: Problem, num: int):
         self.problem, self.num = problem, num
@@ -88,7 +88,7 @@ class Bench:
         self.exact = np.asarray(self.program(heun(problem.schedule))(times, *self.inputs()))
 
     def inputs(self, rows: Any = slice(None)) -> tuple:
-        """Noise, conditioning and keys of some samples."""
+        """Noise, conditioning and keys of a subset of the samples."""
         return self.noise[rows], {k: v[rows] for k, v in self.cond.items()}, self.keys[rows]
 
     def program(self, sampler: Sampler) -> Callable[..., Array]:
@@ -101,7 +101,7 @@ class Bench:
         return jax.jit(run)
 
     def rms(self, samples: np.ndarray, rows: Any = slice(None)) -> float:
-        """Root mean square distance per dimension from the exact samples."""
+        """Root-mean-square distance per dimension from the exact samples."""
         return float(np.sqrt(np.mean((samples - self.exact[rows]) ** 2)))
 
     def figures(self, samples: np.ndarray) -> dict[str, Interval]:
@@ -114,7 +114,7 @@ class Bench:
         }
 
     def numpy_denoiser(self, rows: Any) -> Callable[[np.ndarray, float], np.ndarray]:
-        """For others: `(x_t of variance 1, noise over signal) -> x_0_hat` of these samples."""
+        """For other packages: `(x_t of variance 1, noise over signal) -> x_0_hat`."""
         schedule = self.problem.schedule
         _, cond, _ = self.inputs(rows)
 
@@ -131,7 +131,7 @@ class Bench:
 
 
 def config_of(method: str, steps: int) -> Config:
-    """The config of a method that takes so many steps, those of a jump among them."""
+    """The config of a method with this many steps, including those of a jump."""
     config = default.get_config()
     config.sample.sampler, settings = METHODS[method]
     if settings:
@@ -145,7 +145,7 @@ def config_of(method: str, steps: int) -> Config:
 
 
 def sampler_of(method: str, steps: int, bench: Bench) -> Sampler:
-    """The sampler that a config would make."""
+    """The sampler made from a config."""
     return make_sampler(config_of(method, steps), bench.problem.schedule)
 
 
@@ -156,14 +156,14 @@ def grids_of(method: str, steps: int, bench: Bench) -> dict[str, Array]:
     for name in (*GRIDS, "karras, sigma_min 0.03"):
         config.sample.grid = name.split(",")[0]
         config.sample.karras.sigma_min = sigma_min if name in GRIDS else 0.03
-        with contextlib.suppress(ConfigError):  # no two times near enough to the ends of a jump
+        with contextlib.suppress(ConfigError):  # too few times near the ends of a jump
             found[name] = make_grid(config, bench.problem.schedule)
-    del found["trailing"]  # uniform, rounded
+    del found["trailing"]  # equals uniform, rounded
     return found
 
 
 def ours(bench: Bench, say: Callable[..., None]) -> None:
-    """All samplers, each on the grid that is best for it, and the best ones on optimised grids."""
+    """All samplers, each on its best grid, and the best ones on optimised grids."""
     for evaluations in EVALUATIONS:
         best: list[tuple[float, str, dict[str, Array]]] = []
         for method in METHODS:
@@ -176,7 +176,7 @@ def ours(bench: Bench, say: Callable[..., None]) -> None:
             run, grids, rows = bench.program(sampler), grids_of(method, steps, bench), bench.few
             errors = {}
             for name, times in grids.items():
-                # A stochastic sampler has no exact counterpart: by its law, on all samples.
+                # Stochastic samplers have no exact solution: Frechet distance, on all samples.
                 if sampler.stochastic:
                     x = np.asarray(run(times, *bench.inputs()))
                     errors[name] = bench.problem.frechet(x, 0)[0]
@@ -209,7 +209,7 @@ def ours(bench: Bench, say: Callable[..., None]) -> None:
 
 
 def ours_adaptive(bench: Bench, say: Callable[..., None]) -> None:
-    """The sampler that chooses its own steps, at several tolerances."""
+    """The adaptive sampler, at several tolerances."""
     plain, calls = bench.denoiser, 0
 
     def count() -> None:
@@ -241,7 +241,7 @@ def record(
     stochastic: bool,
     **more: Any,
 ) -> None:
-    """Measures all samples of one method on one grid."""
+    """Records the figures of all samples of one method on one grid."""
     jax.block_until_ready(run(times, *bench.inputs()))
     began = time.monotonic()
     samples = np.asarray(run(times, *bench.inputs()))
@@ -254,7 +254,7 @@ def record(
 
 
 def theirs(bench: Bench, say: Callable[..., None]) -> None:
-    """Each of their methods with the settings that are best for it."""
+    """Each method of the other packages with its best settings."""
     from experiments.samplers.theirs import TABLE, all_runs
 
     schedule = bench.problem.schedule

@@ -1,6 +1,6 @@
-"""Every sampler on every schedule and grid, from one step to a thousand, with an exact denoiser.
+"""All samplers on all schedules and grids, from one step to a thousand, with an exact denoiser.
 
-See README.md. Writes `edges.json` beside itself, and prints the tables.
+See README.md. Writes `edges.json` next to this file, and prints the tables.
 """
 
 import argparse
@@ -34,9 +34,9 @@ LAW = Law(np.array([[-0.7], [0.1], [0.6]]), np.arange(3), 0.1, ("left", "middle"
 SHIFTED = ("flow", "cosine", "edm")
 ZERO_SNR = ("ddpm", "scaled_linear", "ve")
 NEAR = {1: 1.25, 2: 1.25, 3: 1.25, 10: 0.87, 50: 0.25, 1000: 0.2}
-"""By the number of steps: the largest distance from the law, in its standard deviations, that is
-near. One point in the middle is 0.87 away. Or else twice that of DDIM on the same times, whose
-steps are exact where `x_0` is known, and which adds nothing to what the times leave open."""
+"""Largest accepted distance from the exact distribution, in its standard deviations, by number of
+steps. A single point in the middle has 0.87. Alternatively twice that of DDIM on the same times,
+which is exact for known `x_0`, so that its error is due to the times alone."""
 
 
 def schedules() -> dict[str, dict[str, Any]]:
@@ -48,7 +48,7 @@ def schedules() -> dict[str, dict[str, Any]]:
 
 
 def config_of(sampler: str, schedule: dict[str, Any], grid: str, steps: int) -> Config:
-    """A config that draws so."""
+    """A config with these settings."""
     config = default.get_config()
     config.schedule.update(schedule)
     config.sample.update({"sampler": sampler, "grid": grid, "steps": steps})
@@ -56,7 +56,7 @@ def config_of(sampler: str, schedule: dict[str, Any], grid: str, steps: int) -> 
 
 
 def without_pauses(sampler: Sampler) -> Sampler:
-    """`sampler`, to which a step that leads nowhere is none: one program does for few and many."""
+    """`sampler` without the effect of steps of length 0, so that one program serves all steps."""
 
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         return jax.lax.cond(
@@ -69,7 +69,7 @@ def without_pauses(sampler: Sampler) -> Sampler:
 
 
 def program(sampler: Sampler, schedule: Schedule) -> Any:
-    """`times -> samples [NUM, 1]`, from noise at the quantiles of its law."""
+    """`times -> samples [NUM, 1]`, from noise at the quantiles of its distribution."""
     quantiles = norm.ppf((np.arange(NUM) + 0.5) / NUM)[:, None].astype(np.float32)
     denoiser, method = exact_denoiser(LAW, schedule), without_pauses(sampler)
 
@@ -83,14 +83,14 @@ def program(sampler: Sampler, schedule: Schedule) -> Any:
 
 @functools.cache
 def exact_quantiles() -> np.ndarray:
-    """Of the law, `[NUM]`, where samples that have it lie in order."""
+    """Quantiles `[NUM]` of the exact distribution, the positions of ideal samples in order."""
     places = np.linspace(-2, 2, 40_001)
     heights = norm.cdf((places[:, None] - LAW.means[:, 0]) / LAW.std).mean(axis=1)
     return np.interp((np.arange(NUM) + 0.5) / NUM, heights, places)
 
 
 def distance(x: np.ndarray) -> float:
-    """Wasserstein distance, `W_1`, of samples `[NUM, 1]` from the law over its std; inf for NaN."""
+    """Wasserstein distance `W_1` of samples `[NUM, 1]` over the data's std; inf for NaN."""
     if not np.isfinite(x).all():
         return np.inf
     exact = exact_quantiles()
@@ -101,7 +101,7 @@ def distance(x: np.ndarray) -> float:
 def grids_of(
     schedule: dict[str, Any], steps: Sequence[int]
 ) -> tuple[dict[str, dict[int, np.ndarray]], dict[str, str]]:
-    """Times by grid and number of steps, and what is said of those that are refused."""
+    """Times by grid and number of steps, and the error messages of refused ones."""
     times: dict[str, dict[int, np.ndarray]] = {grid: {} for grid in GRIDS}
     refused = {}
     for grid in GRIDS:
@@ -120,13 +120,13 @@ def look(
     times: Mapping[str, Mapping[int, np.ndarray]],
     steps: Sequence[int],
 ) -> dict[str, list[float | None]]:
-    """Distances by grid, one for each of `steps`; None where there are no times."""
+    """Distances by grid, one for each of `steps`; None where times are refused."""
     programs: dict[int, Any] = {}
 
     def at(grid: str, num: int) -> float | None:
         if num not in times[grid]:
             return None
-        own = num if sampler == "churn" else 0  # which is told the number of steps
+        own = num if sampler == "churn" else 0  # which depends on the number of steps
         if own not in programs:
             config = config_of(sampler, schedule, grid, num)
             made = make_schedule(config)
@@ -139,12 +139,12 @@ def look(
 
 
 def is_near(far: float, ddim: float, steps: int) -> bool:
-    """Whether a distance is one of samples near the law."""
+    """Whether a distance is accepted."""
     return far <= max(NEAR[steps], 2 * ddim)
 
 
 def tables(result: dict[str, Any]) -> list[str]:
-    """Markdown: the largest distances of each sampler; what is not near, and what is refused."""
+    """Markdown tables: largest distances of each sampler, failures, and refused settings."""
     steps, all_of_it = result["steps"], result["distances"]
     rows, beyond = [], []
     for sampler, by_schedule in all_of_it.items():
@@ -186,7 +186,7 @@ def tables(result: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Looks at what is asked for, adds it to what there is and prints it all."""
+    """Runs the selected cases, adds them to earlier results and prints everything."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--samplers", default=",".join(SAMPLERS))
     parser.add_argument("--schedules", default=";".join(schedules()))

@@ -1,4 +1,4 @@
-"""`results.json` as tables in Markdown, on stdout, and as `pareto.png`."""
+"""Turns `results.json` into Markdown tables, on stdout, and `pareto.png`."""
 
 import json
 import pathlib
@@ -15,11 +15,11 @@ HERE = pathlib.Path(__file__).parent
 Row = dict[str, Any]
 PACKAGES = {"ours": "C0", "ours, optimised grid": "C3", "diffusers": "C1", "k-diffusion": "C2"}
 ADAPTIVE = "ours, adaptive"
-"""Not among the others in tables: it takes as many evaluations as its tolerance asks for."""
+"""Not in the common tables, as its tolerance sets the number of evaluations."""
 
 
 def family(row: Row) -> str:
-    """Package, and how the grid was found."""
+    """Package, and whether the grid was optimised."""
     if row["method"] == "adaptive":
         return ADAPTIVE
     return "ours, optimised grid" if row["grid"] == "optimised" else row["package"]
@@ -37,7 +37,7 @@ def with_interval(interval: Sequence[float]) -> str:
 
 
 def cell(row: Row | None, figure: str) -> str:
-    """A figure with its interval, and whose it is."""
+    """A figure with its interval, and its method."""
     return f"{with_interval(row[figure])} {row['method']}" if row else ""
 
 
@@ -56,7 +56,7 @@ def table_of_best(rows: list[Row], figure: str) -> list[str]:
 
 
 def table_of_all(rows: list[Row], figure: str) -> list[str]:
-    """Each of our methods at each number of evaluations, on the best grid that was not searched."""
+    """Each of our methods at each number of evaluations, on its best grid without optimisation."""
     rows = [r for r in rows if family(r) == "ours" and figure in r]
     numbers = sorted({r["evaluations"] for r in rows})
     lines = [
@@ -72,7 +72,7 @@ def table_of_all(rows: list[Row], figure: str) -> list[str]:
 
 
 def table_of_adaptive(rows: list[Row]) -> list[str]:
-    """What tolerances cost and reach."""
+    """Cost and error by tolerance."""
     lines = ["| | evaluations | RMS distance | Frechet distance |", "|---|---|---|---|"]
     for row in (r for r in rows if family(r) == ADAPTIVE):
         figures = " | ".join(with_interval(row[figure]) for figure in ("rms", "frechet"))
@@ -81,7 +81,7 @@ def table_of_adaptive(rows: list[Row]) -> list[str]:
 
 
 def draw(rows: list[Row], out: pathlib.Path) -> None:
-    """Error over evaluations: all methods, and the best of each family as a line."""
+    """Plots errors against evaluations: all methods, and a line through each family's best."""
     problems = list(dict.fromkeys(r["problem"] for r in rows))
     figure, axes = pyplot.subplots(
         2, len(problems), figsize=(6 * len(problems), 8), layout="constrained", squeeze=False
@@ -109,7 +109,7 @@ def draw(rows: list[Row], out: pathlib.Path) -> None:
 
 
 def main() -> None:
-    """Reads, prints, draws."""
+    """Reads, prints, plots."""
     rows = json.loads((HERE / "results.json").read_text())
     for problem in dict.fromkeys(r["problem"] for r in rows):
         mine = [r for r in rows if r["problem"] == problem]

@@ -1,4 +1,4 @@
-"""What is sampled: digits by a trained network, and a mixture by its exact denoiser."""
+"""The problems to sample: digits by a trained network, and a mixture by its exact denoiser."""
 
 import functools
 import pathlib
@@ -29,14 +29,14 @@ BOOTSTRAP = 200
 
 
 class Problem(NamedTuple):
-    """A law to sample from.
+    """A distribution to sample from.
 
     Attributes:
-        generator: its sampler and times are to be replaced.
-        params: of the network.
-        cond: conditioning of the N samples, which are the same for all methods.
+        generator: its sampler and times are replaced.
+        params: parameters of the network.
+        cond: conditioning of the N samples, the same for all methods.
         frechet: `(samples [N, ...], resamplings) -> (value, low, high)`; without resamplings the
-            interval is no interval.
+            interval is empty.
     """
 
     generator: Generator
@@ -46,12 +46,12 @@ class Problem(NamedTuple):
 
     @property
     def schedule(self) -> Schedule:
-        """Of the noise."""
+        """The noise schedule."""
         return gaussian(self.generator.process).schedule
 
 
 def digits_problem(workdir: pathlib.Path, num: int) -> Problem:
-    """The network that `configs/digits.py` left in `workdir`."""
+    """The network of `configs/digits.py` in `workdir`."""
     model = run.open_run(workdir)
     dataset = model.run.parts.dataset
     images, labels = dataset.arrays("train")
@@ -67,7 +67,7 @@ def digits_problem(workdir: pathlib.Path, num: int) -> Problem:
 
 
 def mixture_problem() -> Problem:
-    """Three components in the plane (`tests/oracles.py`) on the schedule of digits."""
+    """Three components in the plane (`tests/oracles.py`), on the schedule of the digits."""
     mixture, schedule = three_components(), Cosine()
     exact, prediction = mixture.denoiser(schedule), PREDICTIONS["v"]
 

@@ -1,4 +1,4 @@
-"""Schedulers of diffusers and samplers of k-diffusion, with a denoiser that is given to them."""
+"""Schedulers of diffusers and samplers of k-diffusion, for a given denoiser."""
 
 import functools
 import importlib.util
@@ -11,8 +11,8 @@ import diffusers
 import numpy as np
 import torch
 
-# The package itself imports training code (wandb, clip, ...), its `utils` torchvision; its samplers
-# use neither.
+# The package itself imports training code (wandb, clip, ...), and its `utils` torchvision; its
+# samplers need neither.
 _spec, _package = importlib.util.find_spec("k_diffusion"), types.ModuleType("k_diffusion")
 if _spec is None or _spec.submodule_search_locations is None:
     raise ImportError("k_diffusion is not installed: see requirements.txt", name="k_diffusion")
@@ -24,11 +24,11 @@ from k_diffusion import sampling as k_sampling  # noqa: E402
 
 TABLE = 1000
 REFUSALS = (ValueError, TypeError, IndexError, RuntimeError, AssertionError)
-"""Of settings or numbers of steps that a scheduler cannot do."""
+"""Exceptions for settings or numbers of steps that a scheduler does not support."""
 Denoise = Callable[[np.ndarray, float], np.ndarray]
-"""`(x_t, ratio) -> x_0_hat` for `x_t` of variance 1 with noise over signal of `ratio`."""
+"""`(x_t, ratio) -> x_0_hat` for `x_t` of variance 1 with noise over signal `ratio`."""
 Job = Callable[..., tuple[np.ndarray, int]]
-"""`(denoise, x) -> samples` and the evaluations that they took."""
+"""`(denoise, x) -> samples` and the number of evaluations."""
 
 
 class Counted:
@@ -45,19 +45,19 @@ class Counted:
 def run_diffusers(
     denoise: Denoise, ratios: np.ndarray, x: np.ndarray, steps: int, name: str, config: dict
 ) -> tuple[np.ndarray, int]:
-    """Samples of a scheduler, and the evaluations that it took.
+    """Samples of a scheduler, and its number of evaluations.
 
     Args:
         denoise: the denoiser.
-        ratios: noise over signal at `i / TABLE`, `i = 1 .. TABLE`, of the schedule.
+        ratios: noise over signal of the schedule at `i / TABLE`, `i = 1 .. TABLE`.
         x: standard normal noise.
         steps: `num_inference_steps`.
-        name: of the class.
+        name: name of the class.
         config: its settings.
     """
     counted = Counted(denoise)
     bars = np.concatenate([[1.0], 1 / (1 + ratios**2)])
-    if name == "IPNDMScheduler":  # has a schedule of its own, cosine
+    if name == "IPNDMScheduler":  # always uses its own cosine schedule
         scheduler = diffusers.IPNDMScheduler()
     else:
         scheduler = getattr(diffusers, name)(
@@ -69,7 +69,7 @@ def run_diffusers(
     for timestep in scheduler.timesteps:
         if name == "IPNDMScheduler":
             ratio = float(np.tan(np.clip(float(timestep), 0, 1 - 1e-5) * np.pi / 2))
-        else:  # a timestep may lie between two entries
+        else:  # timesteps may lie between two entries
             at = np.interp(float(timestep), np.arange(TABLE), np.log(ratios))
             ratio = float(np.exp(at))
         seen = scale(x_t, timestep)
@@ -84,7 +84,7 @@ def run_diffusers(
 def run_k_diffusion(
     denoise: Denoise, sigmas: np.ndarray, x: np.ndarray, name: str, arguments: dict
 ) -> tuple[np.ndarray, int]:
-    """Samples on the noise levels `sigmas` (with alpha = 1), and the evaluations that it took."""
+    """Samples on the noise levels `sigmas` (with alpha = 1), and the number of evaluations."""
     counted = Counted(denoise)
 
     def model(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -141,7 +141,7 @@ K_DIFFUSION: dict[str, dict] = {
 
 
 def k_grids(steps: int, high: float) -> dict[str, np.ndarray]:
-    """k-diffusion's noise levels, `[steps + 1]`, the last 0; `high` the most there is."""
+    """k-diffusion's noise levels `[steps + 1]`, ending in 0; `high` is the largest available."""
     low, high = 0.002, min(80.0, high)
     return {
         "karras": k_sampling.get_sigmas_karras(steps, low, high).numpy(),
@@ -154,9 +154,9 @@ def k_grids(steps: int, high: float) -> dict[str, np.ndarray]:
 def all_runs(
     denoise: Denoise, ratios: np.ndarray, x: np.ndarray, evaluations: int
 ) -> Iterator[tuple[str, str, str, np.ndarray, Callable[..., np.ndarray]]]:
-    """All that take exactly so many evaluations, with every grid that they offer.
+    """All methods with exactly this many evaluations, with every grid that they offer.
 
-    A step may cost one or two or three, and the last one fewer: all numbers of steps are tried.
+    As steps cost one to three evaluations, and the last one fewer, all numbers of steps are tried.
 
     Yields:
         Package, method, settings in words, its samples from `x`, and `(denoise, x) -> samples`.

@@ -1,7 +1,7 @@
-"""Time our networks beside their eager PyTorch twins, in rounds that alternate.
+"""Times our networks and their eager PyTorch counterparts in alternating rounds.
 
-Two processes take turns on the same cores, so that what disturbs the machine disturbs both, and
-the ratio of the two times of one round is the observation. See README.md for how to run it.
+Two processes alternate on the same cores, so that disturbances affect both, and the ratio of the
+two times of one round is the observation. See README.md for how to run it.
 """
 
 import argparse
@@ -15,7 +15,7 @@ HERE = pathlib.Path(__file__).parent
 
 
 class Worker:
-    """A process that times one round of the job named on each line it is sent."""
+    """A process that times one round of the job named on each input line."""
 
     def __init__(self, python: str, script: str, network: str):
         self.process = subprocess.Popen(
@@ -26,7 +26,7 @@ class Worker:
         )
 
     def seconds(self, job: str) -> float:
-        """Seconds that the next round of `job` takes."""
+        """Seconds of the next round of `job`."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(job + "\n")
@@ -37,14 +37,14 @@ class Worker:
         return float(json.loads(line))
 
     def close(self) -> None:
-        """End the process."""
+        """Ends the process."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()
 
 
 def describe(name: str, values: list[float]) -> str:
-    """The median with its interval of 95% from order statistics (Hahn & Meeker, section 5.2)."""
+    """The median with its 95% interval from order statistics (Hahn & Meeker, section 5.2)."""
     ordered, n = sorted(values), len(values)
     margin = 0.98 * n**0.5
     low = ordered[max(0, int(n / 2 - margin))]
@@ -53,7 +53,7 @@ def describe(name: str, values: list[float]) -> str:
 
 
 def compare(network: str, rounds: int, warmup: int, ours: str, theirs: str) -> list[str]:
-    """Rows of the table for one network."""
+    """Table rows for one network."""
     workers = {
         "ours": Worker(ours, "ours.py", network),
         "theirs": Worker(theirs, "theirs.py", network),
@@ -93,7 +93,7 @@ def compare(network: str, rounds: int, warmup: int, ours: str, theirs: str) -> l
 
 
 def main() -> None:
-    """Print the table."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", default=["unet", "dit"])
     parser.add_argument("--rounds", type=int, default=20)

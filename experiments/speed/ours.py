@@ -1,6 +1,6 @@
-"""Our side of the comparison: a worker that times one round for each line it reads.
+"""Our side of the comparison: a worker that times one round for each input line.
 
-Alone (`bench.py --ours-only` runs it so), it prints images/s and FLOP/s instead.
+Alone (as in `bench.py --ours-only`) it prints images/s and FLOP/s instead.
 """
 
 import argparse
@@ -31,7 +31,7 @@ SAMPLING_STEPS = 10
 
 
 def network(name: str, dtype: Any) -> Any:
-    """The two networks of the comparison; bench.py tells their sizes."""
+    """The two networks of the comparison; bench.py prints their sizes."""
     if name == "unet":
         return UNet(64, (1, 2, 2), 2, (1,), num_heads=4, dropout=0.0, dtype=dtype)
     return DiT(patch_size=4, hidden_size=384, depth=12, num_heads=6, unroll=12, dtype=dtype)
@@ -83,7 +83,7 @@ def seconds(job: Callable[[], None]) -> float:
 
 
 def main() -> None:
-    """Serve rounds to bench.py, or report on ours alone."""
+    """Serves bench.py, or reports on our side alone."""
     parser = argparse.ArgumentParser()
     parser.add_argument("network", choices=["unet", "dit"])
     parser.add_argument("--batch", type=int, default=32)

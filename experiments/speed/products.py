@@ -1,7 +1,7 @@
-"""Time the gradient of a kernel, the library's beside ours (`models/layers.py`), on this CPU.
+"""Times the gradients of kernels on this CPU: the library's and ours (`models/products.py`).
 
-Prints GFLOP/s of the fastest of some runs that take turns. Both sides read and write arrays that
-element-wise operations make and take, as they do in a network.
+Prints GFLOP/s of the fastest of some interleaved runs. As in a network, inputs come from and
+outputs go to element-wise operations.
 """
 
 import functools
@@ -37,7 +37,7 @@ PRODUCTS = [  # positions of an image, channels in, channels out
 def rates(
     products: Sequence[Callable[..., jax.Array]], x: jax.Array, kernel: jax.Array
 ) -> list[float]:
-    """GFLOP/s of the forward pass of the first product, then of the kernel's gradient of each."""
+    """GFLOP/s of the first product's forward pass, and of each product's kernel gradient."""
 
     def gradient(product: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
         def of_kernel(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
@@ -61,7 +61,7 @@ def _finish(job: Callable[..., jax.Array], *arrays: jax.Array) -> None:
 
 
 def main() -> None:
-    """Print the table."""
+    """Prints the table."""
     print("| product | forward | gradient, library | gradient, ours |\n|---|---|---|---|")
     key = make_key(0)
     cases: list[tuple[str, list[Callable[..., jax.Array]], tuple, tuple]] = [

@@ -1,12 +1,12 @@
-"""How fast this machine trains and samples networks of published sizes, on synthetic data.
+"""Training and sampling speed of networks of published sizes on this machine, with synthetic data.
 
     train dit_xl2 | adm64    a training step: time, share of the measured matrix peak, and with
-                             batches from the input pipeline instead of one that is there
-    start dit_xl2 | adm64    from nothing to the first step, and to its end: with the cache of
-                             compiled programs empty and then filled
+                             batches from the input pipeline instead of a fixed one
+    start dit_xl2 | adm64    time until the first step is ready, and until its end: with an empty
+                             and then a filled compilation cache
     sample                   steps per second of a U-Net of Stable Diffusion v1-5's shape, guided
-    depth                    how long DiT-XL/2's step takes to compile at depths 7, 14 and 28;
-                             with --topology v5e:1x1 for a TPU, by libtpu
+    depth                    compilation time of DiT-XL/2's step at depths 7, 14 and 28; with
+                             --topology v5e:1x1 for a TPU, by libtpu
 
 On a CPU the networks are smaller (`REDUCED`) and in float32. See README.md.
 """
@@ -81,7 +81,7 @@ SAMPLING_STEPS = 50
 
 
 def program(network: str, batch: int, changes: dict[str, Any] | None = None) -> Program:
-    """The config of a network on what is there; `batch` 0 is that of the table."""
+    """A network's config on the available devices; `batch` 0 selects the table's."""
     module, sizes = NETWORKS[network]
     config = module.get_config()
     config.update_from_flattened_dict(sizes)
@@ -94,7 +94,7 @@ def program(network: str, batch: int, changes: dict[str, Any] | None = None) -> 
 
 
 def train(network: str, batch: int, rounds: int) -> None:
-    """Prints the time of a step with and without the input pipeline, in turns."""
+    """Prints the time of a step with and without the input pipeline, interleaved."""
     found = program(network, batch)
     size, dtype = found.config.train.batch_size, jnp.dtype(found.config.model.dtype)
     rng = np.random.default_rng(0)
@@ -106,10 +106,10 @@ def train(network: str, batch: int, rounds: int) -> None:
         f"{network}: {found.parameters:,} parameters, batch {size}, {dtype}, "
         f"{jax.devices()[0].device_kind}"
     )
-    cores = found.devices if found.platform == "cpu" else 1  # they share one machine
+    cores = found.devices if found.platform == "cpu" else 1  # CPU devices share one machine
     steps, batches = Steps(found), train_batches(dataset, batch_size=size, seed=0, flip=True)
     print(f"  the first step took {steps.take():.1f} s, compilation included", flush=True)
-    steps.take(batches)  # the pipeline starts
+    steps.take(batches)  # starts the pipeline
     rows = []
     for _ in range(rounds):
         peak = matrix_peak(dtype, rounds=2) * found.devices / cores
@@ -127,12 +127,12 @@ def train(network: str, batch: int, rounds: int) -> None:
 
 
 def start(network: str, batch: int, rounds: int) -> None:
-    """Prints the seconds until a new process can take its first step, and until it has."""
+    """Prints the seconds until a new process is ready for its first step, and until its end."""
     found = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as cache:
             found.append([_first_step(network, batch, cache) for _ in ("empty", "filled")])
-    times = np.array(found)  # [round, empty or filled, reached or taken]
+    times = np.array(found)  # [round, empty or filled, ready or taken]
     for i, name in enumerate(("reached", "taken")):
         empty, filled = times[:, :, i].T
         print(describe(f"{network} first step {name}, empty cache, s", list(empty)))
@@ -152,7 +152,7 @@ def _first_step(network: str, batch: int, cache: str) -> tuple[float, float]:
 
 
 def first(network: str, batch: int) -> None:
-    """Takes the first step and ends; a line before and after it."""
+    """Takes the first step and ends; prints a line before and after it."""
     enable_compilation_cache()
     steps = Steps(program(network, batch))
     steps.compile()
@@ -185,7 +185,7 @@ def guided_sampling(rounds: int) -> None:
     params = jax.tree.map(lambda a: 0.02 * rng.standard_normal(a.shape, np.float32), shapes)
     with computing_on("tpu"):
         flops = count_flops(net.apply, params, x, jnp.zeros(1), cond)
-    # Sampling reads all weights at every step: in half precision half as long.
+    # Sampling reads all weights at every step: half precision takes half the time.
     dtype = jnp.float32 if cpu else jnp.bfloat16
     params = jax.tree.map(lambda a: jnp.asarray(a, dtype), params)
     steps = SAMPLING_STEPS // 10 if cpu else SAMPLING_STEPS
@@ -214,7 +214,7 @@ def guided_sampling(rounds: int) -> None:
 
 
 def depth(topology: str, depths: list[int]) -> None:
-    """Prints how long the step takes to lower and compile at several depths."""
+    """Prints the time to lower and compile the step at several depths."""
     for blocks in depths:
         changes = {**DIT_XL2, "model.dit.depth": blocks, "model.dit.unroll": 1}
         if topology:
@@ -226,7 +226,7 @@ def depth(topology: str, depths: list[int]) -> None:
         steps = None if topology else Steps(found)
         found.state  # noqa: B018  traced before the clock runs
         began = time.process_time()
-        if steps:  # the first, which compiles, less the second
+        if steps:  # the first, which compiles, minus the second
             wall = steps.take() - steps.take()
         else:
             wall = seconds(functools.partial(compile_step, found, target))
@@ -238,7 +238,7 @@ def depth(topology: str, depths: list[int]) -> None:
 
 
 def main() -> None:
-    """Run one of them."""
+    """Runs the selected measurement."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

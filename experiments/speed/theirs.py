@@ -1,4 +1,4 @@
-"""The PyTorch side: a worker that times one round, eager, for each line it reads."""
+"""The PyTorch side: a worker that times one eager round for each input line."""
 
 import argparse
 import json
@@ -39,7 +39,7 @@ class Block(nn.Module):
 
 
 class DiT(nn.Module):
-    """The twin of our DiT: patches of 4, width 384, 12 blocks, 6 heads."""
+    """The counterpart of our DiT: patches of 4, width 384, 12 blocks, 6 heads."""
 
     def __init__(self, dim: int = 384, depth: int = 12, heads: int = 6, patch: int = 4):
         super().__init__()
@@ -68,7 +68,7 @@ class DiT(nn.Module):
 
 
 def network(name: str) -> nn.Module:
-    """The twins of ours.py's networks, with as many parameters."""
+    """The counterparts of ours.py's networks, with equally many parameters."""
     if name == "dit":
         return DiT()
     return UNet2DModel(
@@ -82,7 +82,7 @@ def network(name: str) -> nn.Module:
 
 
 def main() -> None:
-    """Serve rounds to bench.py."""
+    """Serves bench.py."""
     parser = argparse.ArgumentParser()
     parser.add_argument("network", choices=["unet", "dit"])
     parser.add_argument("--batch", type=int, default=32)

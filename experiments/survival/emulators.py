@@ -1,4 +1,4 @@
-"""Object stores on this machine, as Google's and Amazon's answer: from PyPI, in a process each.
+"""Emulators of Google's and Amazon's object stores, from PyPI, in separate processes.
 
 pip install -r experiments/survival/requirements.txt
 """
@@ -27,7 +27,7 @@ def missing(scheme: str) -> list[str]:
 
 @contextlib.contextmanager
 def emulated(scheme: str) -> Iterator[dict[str, str]]:
-    """A store with an empty bucket `BUCKET`; yields what its clients need in their environment."""
+    """A store with an empty bucket `BUCKET`; yields environment variables for its clients."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
@@ -67,7 +67,7 @@ AMAZON = {
 
 
 def _google(port: int) -> None:
-    """Google's, with the preconditions and the header that TensorStore relies on."""
+    """Google's store, with the preconditions and the header that TensorStore relies on."""
     from http.server import HTTPServer
 
     from gcp_storage_emulator import server
@@ -103,7 +103,7 @@ def _google(port: int) -> None:
         (route, {method: own.get(handler, handler) for method, handler in handlers.items()})
         for route, handlers in server.HANDLERS
     ]
-    HTTPServer.request_queue_size = 1024  # a client opens many connections at once
+    HTTPServer.request_queue_size = 1024  # clients open many connections at once
     server.create_server("127.0.0.1", port, in_memory=True, default_bucket=BUCKET).run()
 
 

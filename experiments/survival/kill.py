@@ -1,4 +1,4 @@
-"""Does a run that is killed again and again end in the same bits? By the real command line.
+"""Compares a run that is killed repeatedly with an undisturbed one, by the real command line.
 
 PYTHONPATH=. python experiments/survival/kill.py --kills 200 --workdir /tmp/survival
 """
@@ -39,7 +39,7 @@ SMALL = {
 
 
 class Process(Protocol):
-    """What is killed: a `subprocess.Popen`, or what looks like one."""
+    """The process to kill: a `subprocess.Popen`, or an object with its interface."""
 
     pid: int
 
@@ -51,7 +51,7 @@ class Process(Protocol):
 
 
 def wait_for_write(process: Process, folder: Path) -> None:
-    """Waits until what the last kill left is gone, and a checkpoint is being written."""
+    """Waits until leftovers of the last kill are gone and a checkpoint is being written."""
     for there in (False, True):
         while there != bool(list(folder.glob("*.orbax-checkpoint-tmp"))):
             assert process.poll() is None, "it ended before it was killed"
@@ -61,14 +61,14 @@ def wait_for_write(process: Process, folder: Path) -> None:
 def kill_often(
     start: Callable[[], Process], folder: Path, kills: int, seed: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Kills what `start` starts, every second time while a checkpoint is being written.
+    """Kills the processes that `start` starts, every second time while a checkpoint is written.
 
-    The other times at any moment between its start and a little after its first checkpoint. Checks
-    after every kill that the newest checkpoint is sound, and not older than it was.
+    Otherwise at any moment between its start and shortly after its first checkpoint. Checks after
+    every kill that the newest checkpoint is undamaged, and not older than before.
 
     Yields:
-        Of every kill: its `number`, the `seconds` since the start, the `newest` step, whether one
-        was being written (`writing`) and how many folders lie there `unfinished`.
+        For every kill: its `number`, the `seconds` since the start, the `newest` step, whether a
+        checkpoint was being written (`writing`) and the number of `unfinished` folders.
     """
     rng = random.Random(seed)
     began = time.monotonic()
@@ -81,7 +81,7 @@ def kill_often(
             began, process = time.monotonic(), start()
         if number % 2:
             wait_for_write(process, folder)
-            # The machine may be quicker than it was: a run that ends is killed no more.
+            # The machine may be faster than before: a run that has ended is not killed again.
             to_first_write = min(to_first_write, time.monotonic() - began)
             time.sleep(rng.uniform(0, 0.05 * to_first_write))
         else:
@@ -106,7 +106,7 @@ def kill_often(
 
 
 def carried(config: Any, workdir: Path) -> list[np.ndarray]:
-    """All that training carries at the end of a run, and the next batch."""
+    """The final training state of a run, and the next batch."""
     made = run.Run(config, workdir, from_config.build(config))
     state, data = made.checkpoints.restore(made.abstract_state(), config.train.steps)
     batches = train_batches(
@@ -121,14 +121,14 @@ def carried(config: Any, workdir: Path) -> list[np.ndarray]:
 
 
 def assert_same_bits(one: list[np.ndarray], other: list[np.ndarray]) -> None:
-    """Holds them to each other, by bytes: NaN is itself, and 0 is not -0."""
+    """Compares byte by byte: NaN equals itself, and 0 does not equal -0."""
     bits = [[(a.shape, a.dtype, a.tobytes()) for a in arrays] for arrays in (one, other)]
     different = sum(x != y for x, y in zip(*bits, strict=True))
     assert not different, f"{different} of {len(one)} arrays differ"
 
 
 def main() -> None:
-    """Kills, finishes, compares; a line of JSON for every kill in `kills.jsonl`."""
+    """Kills, finishes, compares; writes a line of JSON for every kill to `kills.jsonl`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no kill after these")

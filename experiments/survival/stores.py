@@ -1,4 +1,4 @@
-"""Does a run in an object store, killed and resumed, end in the same bits? Beside one on a disk.
+"""Compares a run in an object store, killed and resumed, with an undisturbed one on a disk.
 
 PYTHONPATH=. python experiments/survival/stores.py --workdir /tmp/stores
 """
@@ -51,12 +51,12 @@ def make_data(folder: Path) -> None:
 
 
 def settings_of(data: Path, steps: int) -> dict[str, Any]:
-    """Of a run of so many steps on such data."""
+    """Settings of a run with this many steps on this data."""
     return {**SMALL, "data.dir": str(data), "train.steps": steps}
 
 
 def start(workdir: Path, settings: dict[str, Any], mode: str, log: Path) -> subprocess.Popen:
-    """The real command line, in a process of its own."""
+    """Starts the real command line in a separate process."""
     command = [sys.executable, "launch.py", "--config", "configs/digits.py", "--mode", mode]
     command += [f"--workdir={workdir}", *(f"--config.{k}={v}" for k, v in settings.items())]
     with log.open("a") as file:
@@ -64,9 +64,9 @@ def start(workdir: Path, settings: dict[str, Any], mode: str, log: Path) -> subp
 
 
 def kill(workdir: Path, settings: dict[str, Any], kills: int, log: Path) -> list[int]:
-    """Kills a training so often, at a moment after its next checkpoint; the newest step after each.
+    """Kills a training repeatedly, shortly after its next checkpoint; the newest step after each.
 
-    Checks each time that the newest is sound, and not older than it was.
+    Checks each time that the newest checkpoint is undamaged, and not older than before.
     """
     rng, newest = random.Random(0), [0]
     for _ in range(kills):
@@ -85,7 +85,7 @@ def kill(workdir: Path, settings: dict[str, Any], kills: int, log: Path) -> list
 
 
 def left_by(workdir: Path, settings: dict[str, Any]) -> tuple[list[np.ndarray], Any, list[int]]:
-    """All that training carries, the figures, and the steps that were logged."""
+    """The final training state, the figures, and the logged steps."""
     config = digits.get_config()
     config.update_from_flattened_dict(settings)
     arrays = carried(config, workdir)
@@ -100,7 +100,7 @@ def left_by(workdir: Path, settings: dict[str, Any]) -> tuple[list[np.ndarray], 
 
 
 def compare(scheme: str, folder: Path, steps: int, kills: int) -> dict[str, Any]:
-    """Kills, resumes, samples and evaluates in a store, and holds it to the same on a disk."""
+    """Kills, resumes, samples and evaluates in a store, and compares it with a disk."""
     log, local = folder / f"{scheme}.log", folder / "local"
     bucket = path_of(f"{scheme}://{BUCKET}")
     (bucket / "data").upload(folder / "data")  # type: ignore[attr-defined]
@@ -117,7 +117,7 @@ def compare(scheme: str, folder: Path, steps: int, kills: int) -> dict[str, Any]
 
 
 def time_checkpoints(folder: Path, numbers: int, repeats: int) -> list[tuple[float, float]]:
-    """Seconds until `save` returns and until it is there, for each of several checkpoints."""
+    """Seconds until `save` returns and until the manifest is written, for several checkpoints."""
     state = {f"p{i}": jnp.arange(numbers // 10, dtype=jnp.float32) + i for i in range(10)}
     checkpoints, found = Checkpoints(folder), []
     checkpoints.open()
@@ -128,11 +128,11 @@ def time_checkpoints(folder: Path, numbers: int, repeats: int) -> list[tuple[flo
         checkpoints.wait()
         found.append((returned, time.monotonic() - began))
     remove_tree(folder)
-    return found[1:]  # the first also imports and connects
+    return found[1:]  # the first one includes imports and connecting
 
 
 def main() -> None:
-    """A line of JSON for each store, also in `stores.jsonl`."""
+    """Prints a line of JSON for each store, and writes it to `stores.jsonl`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=60)

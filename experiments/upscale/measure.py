@@ -1,7 +1,7 @@
-"""How near enlarged held-out emoji are to the true ones, beside bicubic and Lanczos.
+"""Error of upscaled held-out emoji, compared with bicubic and Lanczos interpolation.
 
-One picture of each held-out concept, chosen at random, is averaged down from 64 to 32 pixels and
-enlarged again, by samples of the network of a run and by Pillow. See README.md.
+One image of each held-out concept, chosen at random, is averaged down from 64 to 32 pixels and
+upscaled again, by samples of a run's network and by Pillow. See README.md.
 """
 
 import argparse
@@ -20,24 +20,24 @@ from diffusion_jax.run import Trained
 from diffusion_jax.system.pictures import save_png, tile
 
 SAMPLES = 4
-"""Of each picture; their mean is what an estimate of least squared error would be."""
+"""Number of samples per image, whose mean approximates a least-squares estimate."""
 SHOWN = 8
 
 
 def psnr(images: np.ndarray, originals: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio in dB of each picture, both uint8 `[N, ...]`."""
+    """Peak signal-to-noise ratio in dB of each image, both uint8 `[N, ...]`."""
     square = (images.astype(np.float64) - originals).reshape(len(images), -1) ** 2
     return 10 * np.log10(255**2 / np.maximum(square.mean(1), 1e-3))
 
 
 def inconsistency(images: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """Mean squared error, on [-1, 1], of each picture averaged down again to what was given."""
+    """Mean squared error on [-1, 1] between each image, averaged down again, and its input."""
     again = np.asarray(average_down(jnp.asarray(to_float(images)), images.shape[1] // low.shape[1]))
     return ((again - to_float(low)) ** 2).reshape(len(low), -1).mean(1)
 
 
 def enlarged(low: np.ndarray, factor: int, method: Image.Resampling) -> np.ndarray:
-    """Pictures uint8 `[N, H, W, 3]` by Pillow."""
+    """Images uint8 `[N, H, W, 3]` resized by Pillow."""
     size = low.shape[2] * factor, low.shape[1] * factor
     return np.stack([np.asarray(Image.fromarray(one).resize(size, method)) for one in low])
 
@@ -49,7 +49,7 @@ def interval(values: np.ndarray) -> dict[str, float]:
 
 
 def measure(model: Trained, num: int) -> tuple[dict, np.ndarray]:
-    """Figures of `num` pictures, and some of these: enlarged in each way, and the original."""
+    """Figures of `num` images, and some of these: upscaled in each way, and the original."""
     split = model.run.parts.dataset.splits["heldout"]
     factor = model.run.config.image_condition.low_resolution.factor
     assert split.captions is not None
@@ -86,7 +86,7 @@ def measure(model: Trained, num: int) -> tuple[dict, np.ndarray]:
 
 
 def main() -> None:
-    """Measures the newest checkpoint of a run; writes results and picture beside this file."""
+    """Measures the newest checkpoint of a run; writes results and images next to this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workdir", type=Path, default=Path("runs/emoji_upscale"))
     parser.add_argument("--num", type=int, default=200)

@@ -1,4 +1,4 @@
-"""The spaces that are diffused."""
+"""Codecs: mappings of data items to the space of diffusion."""
 
 import jax
 import numpy as np

@@ -383,7 +383,7 @@ def save(path, shape=(8, 8), colour=(255, 0, 0), mode="RGB", **options):
 
 
 def names_of(split):
-    return {split.source.names[i] for i in range(len(split))}
+    return {split.source.pictures.names[i] for i in range(len(split))}
 
 
 def test_a_folder_with_classes(tmp_path):

@@ -1,4 +1,4 @@
-"""Folders as people have them: links, splits, captions, names, runs inside."""
+"""Image folders as users have them: links, splits, captions, names, runs inside."""
 
 import io
 import json
@@ -28,7 +28,7 @@ def load(folder, **settings):
 
 
 def names_of(dataset, split):
-    return set(dataset.splits[split].source.names)
+    return set(dataset.splits[split].source.pictures.names)
 
 
 def sizes(dataset):
@@ -40,7 +40,7 @@ def captions(dataset):
     return {
         name: split.captions.of_image(row)
         for split in dataset.splits.values()
-        for row, name in enumerate(split.source.names)
+        for row, name in enumerate(split.source.pictures.names)
     }
 
 
@@ -237,7 +237,9 @@ def test_texts_beside_some_images_only_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"or an empty one, beside 2\.png \(2 images have none\)"):
         load(tmp_path)
     (tmp_path / "0.txt").write_bytes("Bär".encode("latin-1"))
-    with pytest.raises(DataError, match=r"0\.txt cannot be read: it is no text in UTF-8 at byte 1"):
+    with pytest.raises(
+        DataError, match=r"0\.txt cannot be read: it is not text in UTF-8 at byte 1"
+    ):
         load(tmp_path)
     assert sum(sizes(load(tmp_path, caption_key="none"))) == 4
 

@@ -1,4 +1,4 @@
-"""A folder of an object store is read as one on a disk."""
+"""A folder in an object store is read like one on a disk."""
 
 from pathlib import Path
 

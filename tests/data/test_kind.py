@@ -1,4 +1,4 @@
-"""What an item of a data set is: stored and decoded, mirrored, written and shown."""
+"""Kinds of data items: storing and decoding, mirroring, writing and showing."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Odd files, wherever a picture is read."""
+"""Odd image files, in all places where images are read."""
 
 import os
 import struct

@@ -1,4 +1,4 @@
-"""Points in the plane: the law as its table says, samples as pure functions of their numbers."""
+"""Points in the plane: their distribution, and samples as pure functions of their numbers."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What a run keeps of its data: what has changed is named, and samples need no items."""
+"""A run's record of its data: changes are named, and sampling needs no items."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Processes that read data: none dies before the main process, and none outlives it."""
+"""Worker processes that read data: none dies before the main process, and none outlives it."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What networks make of labels, texts, vectors and pictures, any of which may be missing."""
+"""Conditioning of networks on labels, texts, vectors and images, any of which may be missing."""
 
 import zlib
 

@@ -1,6 +1,6 @@
-"""CLD: its moments, score and flow against its equations in (x, v), and the sampler against these.
+"""CLD: moments, score and flow compared with the equations in (x, v), and the sampler with these.
 
-What is compared with is made from the SDE's own matrices, in a time with beta and M, by `solve_ivp`
+The references are computed from the SDE's own matrices, in a time with beta and M, by `solve_ivp`
 and 2 x 2 algebra in NumPy.
 """
 

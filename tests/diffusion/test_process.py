@@ -1,4 +1,4 @@
-"""The Gaussian process: its noise, and what a network is given and told."""
+"""The Gaussian process: its noise, and the inputs of the network."""
 
 import jax
 import jax.numpy as jnp
@@ -114,7 +114,7 @@ def test_log_noise_of_edms_own_schedule_is_that_of_sigma(x64):
 def test_methods_of_the_gaussian_process_refuse_any_other():
     own = process("flow")
     assert gaussian(own) is own
-    with pytest.raises(ValueError, match="of the Gaussian process, not of"):
+    with pytest.raises(ValueError, match="needs the Gaussian process, not"):
         gaussian(object())
 
 

@@ -1,4 +1,4 @@
-"""Statistical tests here have fixed keys and a false-alarm rate of 1e-6 each."""
+"""Distributions of training times; statistical tests have fixed keys, false alarms 1e-6 each."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Wrong settings of schedules, laws of time and grids are refused where they are made."""
+"""Invalid settings of schedules, training times and grids are refused on construction."""
 
 import numpy as np
 import pytest

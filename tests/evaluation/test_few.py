@@ -1,4 +1,4 @@
-"""Few items: each figure is measured from the numbers on that define it, or says which it lacks."""
+"""Small data sets: each figure is measured if it is defined, or the report says what is missing."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The field, its divergence, basins and distances, where all of them are known."""
+"""The learned field, its divergence, basins and distances, where all of them are known."""
 
 import jax
 import jax.numpy as jnp

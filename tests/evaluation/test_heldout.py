@@ -1,4 +1,4 @@
-"""The loss on held-out images, of a loss that says what it was given."""
+"""The held-out loss, with a loss that returns its inputs."""
 
 import jax
 import jax.numpy as jnp

@@ -1,6 +1,6 @@
-"""The published networks against their published code, from the images to the features.
+"""Published networks compared with their published code, from images to features.
 
-What that code says stands in `reference/extractors.npz`, made by `reference/make_extractors.py`.
+The results of that code are in `reference/extractors.npz`, made by `reference/make_extractors.py`.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The config layer puts the key in front of what a part says of a wrong setting."""
+"""Errors of parts about a wrong setting get the config key as prefix."""
 
 import re
 

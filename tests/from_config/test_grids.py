@@ -1,4 +1,4 @@
-"""Times that cannot be sampled at are refused before anything is drawn, or left out."""
+"""Times that cannot be sampled at are refused before sampling, or left out."""
 
 import re
 
@@ -35,22 +35,22 @@ def test_no_step_is_left_out_elsewhere(schedule: str) -> None:
     [
         (
             {"sample__grid": "leading", "sample__steps": 1},
-            "sample.grid='leading' with sample.steps=1 and sample.t_max=1.0 starts from noise "
-            "alone at t = 0.001, where there should be 6.4e+02 times more signal than noise; take "
-            "more steps, another grid or a larger sample.t_max",
+            "sample.grid='leading' with sample.steps=1 and sample.t_max=1.0 starts from pure noise "
+            "at t = 0.001, where the schedule has 6.4e+02 times more signal than noise; use more "
+            "steps, another grid or a larger sample.t_max",
         ),
         (
             {"schedule__name": "edm", "schedule__edm__rho": 20.0, "sample__t_max": 0.005},
-            "starts from noise alone at t = 0.005, where there should be inf times more signal",
+            "starts from pure noise at t = 0.005, where the schedule has inf times more signal",
         ),
         (
             {"sample__t_max": 0.05},
-            "sample.grid='uniform' with sample.steps=4 and sample.t_max=0.05 starts from noise "
-            "alone at t = 0.05, where there should be 13 times more signal than noise; take",
+            "sample.grid='uniform' with sample.steps=4 and sample.t_max=0.05 starts from pure "
+            "noise at t = 0.05, where the schedule has 13 times more signal than noise; use",
         ),
         (
             {"schedule__name": "edm", "schedule__edm__sigma_max": 0.05},
-            "starts from noise alone at t = 1, where there should be 20 times more signal than",
+            "starts from pure noise at t = 1, where the schedule has 20 times more signal than",
         ),
     ],
 )

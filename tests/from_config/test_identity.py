@@ -1,4 +1,4 @@
-"""Whose workdir it is: which settings may change, and what becomes of damaged files."""
+"""Identity of a workdir: settings that may change, and damaged files."""
 
 import json
 from pathlib import Path
@@ -76,9 +76,8 @@ def test_where_the_learning_rate_decays_another_length_is_refused(
         changed = tiny(**decays, **{"train.steps": steps})
         with pytest.raises(ConfigError) as error:
             check_workdir(changed, tmp_path)
-        assert f"train.steps=20, where its learning rate comes to 0 ({named}): {steps} are" in str(
-            error.value
-        )
+        said = f"train.steps=20, at which its learning rate reaches 0 ({named}): train.steps="
+        assert f"{said}{steps} is" in str(error.value)
         assert f"--config.train.init_from={tmp_path}" in str(error.value)
         changed.seed = 1
         with pytest.raises(
@@ -112,7 +111,7 @@ def test_a_damaged_config_is_written_again_where_it_is_known_to_be_this_one(
     write(tmp_path, tiny(), random_dataset())
     whole = (tmp_path / "config.json").read_bytes()
     (tmp_path / "config.json").write_bytes(damaged.encode(errors="surrogateescape"))
-    with pytest.raises(ConfigError, match="whether it was of this config cannot be told") as error:
+    with pytest.raises(ConfigError, match="it is not known whether it was of this config") as error:
         check_workdir(tiny(seed=1), tmp_path)
     assert "\n" not in str(error.value)
     check_workdir(tiny(), tmp_path)
@@ -146,13 +145,15 @@ def test_changed_data_are_refused_unless_that_is_allowed(
     others = Record.of(random_dataset())
     others = Identity("", Record(**{**vars(others), "fingerprint": "other"}), [])
     write_identity(others, tmp_path)
-    with pytest.raises(ConfigError, match=r"other contents or names\. --config\.data\.allow_ch"):
+    with pytest.raises(
+        ConfigError, match=r"names\. To continue anyway, set --config\.data\.allow_ch"
+    ):
         check_data(tiny(), random_dataset(), tmp_path)
     changed = check_data(tiny(**{"data.allow_changes": True}), random_dataset(), tmp_path)
     assert changed == ["as many images as before, with other contents or names"]
     assert "warning: the data of " in capsys.readouterr().err
     write(tmp_path, tiny(), random_dataset(num_classes=9))
-    with pytest.raises(ConfigError, match=r"new: class '9'.* it still draws \(--mode sample\)"):
+    with pytest.raises(ConfigError, match=r"new: class '9'.* --mode sample still works"):
         check_data(tiny(**{"data.allow_changes": True}), random_dataset(), tmp_path)
 
 

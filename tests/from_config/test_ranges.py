@@ -1,4 +1,4 @@
-"""Every number of the config: which values are refused, by the key, before any time is spent."""
+"""Ranges of all numbers in the config: refusals name the key, before any time is spent."""
 
 import math
 import re
@@ -107,7 +107,7 @@ def test_bad_numbers_are_refused_by_their_key(group):
         ("evaluate.metrics", "distence", "='distence' is not known: did you mean 'distances'"),
         ("model.unet.channels", 1, "=1 must lie in [2, inf)"),
         ("model.unet.num_heads", 3, "cannot be split into heads evenly: change"),
-        ("model.unet.patch_size", 3, "cannot be halved 1 times after patches of"),
+        ("model.unet.patch_size", 3, "halve them 1 times after patches of"),
     ],
 )
 def test_bad_tuples_and_words_are_refused_by_their_key(key, value, says):

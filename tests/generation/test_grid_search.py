@@ -1,4 +1,4 @@
-"""Search of the sampling times, on the mixture with three components."""
+"""Optimisation of the sampling times, on a mixture with three components."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Variants of a picture and pictures between two, with exact denoisers and small runs."""
+"""Variants of an image and interpolations, with exact denoisers and small runs."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What each guidance adds to a denoiser, against closed forms and the formulas of its authors."""
+"""All kinds of guidance, compared with closed forms and their published formulas."""
 
 import functools
 import itertools
@@ -370,7 +370,7 @@ def test_a_sample_depends_on_its_group_only():
 
 
 @pytest.mark.parametrize(
-    ("size", "says"), [(1, "size=1 must lie in"), (4, "6 samples cannot be cut")]
+    ("size", "says"), [(1, "size=1 must lie in"), (4, "6 samples must be a multiple of size=4")]
 )
 def test_groups_that_cannot_be_are_refused(size, says):
     exact, schedule = three_components().denoiser(SCHEDULES["cosine"]), SCHEDULES["cosine"]

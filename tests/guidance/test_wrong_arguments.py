@@ -1,4 +1,4 @@
-"""Wrong settings of guidance are refused where it is made; scales may be traced."""
+"""Invalid settings of guidance are refused on construction; scales may be traced."""
 
 import jax
 import pytest

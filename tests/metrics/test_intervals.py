@@ -1,6 +1,6 @@
-"""The 95% intervals contain what they claim to, in a simulation where that is known.
+"""The 95% intervals contain the true values, in simulations where these are known.
 
-A small form of `experiments/intervals`, whose table has more laws and sizes.
+A small version of `experiments/intervals`, whose table has more distributions and sizes.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Attention differentiated forwards: by kernels that have a JVP, and correctly."""
+"""Forward-mode derivatives of attention: kernels with a JVP are used, and are correct."""
 
 import jax
 import jax.numpy as jnp

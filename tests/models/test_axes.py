@@ -117,7 +117,7 @@ def test_a_dit_of_one_axis_tells_the_places_apart():
     assert np.abs(moved - np.roll(y, 2, axis=1)).max() > 1e-3
     with pytest.raises(ValueError, match=r"size 13 .*model.dit.patch_size=2"):
         random_params(net, draw(2, 13, 3), T, {})
-    with pytest.raises(ValueError, match="no vectors: use 'mlp'"):
+    with pytest.raises(ValueError, match="use 'mlp' for vectors"):
         random_params(net, draw(2, 2), T, {})
     with pytest.raises(ValueError, match=r"model.dit.hidden_size=16 must be a multiple of 6"):
         random_params(net, draw(2, 2, 2, 2, 3), T, {})

@@ -1,4 +1,4 @@
-"""The network for points."""
+"""The network for points in the plane."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The networks: sizes as published, exact gradients, conditioning, clear refusals."""
+"""Networks: published sizes, exact gradients, conditioning, clear errors."""
 
 import itertools
 import math
@@ -360,9 +360,9 @@ def test_dropout_is_on_in_training_only():
 @pytest.mark.parametrize(
     ("net", "size", "message"),
     [
-        (UNet(**SMALL), 9, r"9x8.*model.unet.channel_mults=\(1, 2\).*multiples of 2"),
-        (UNet(), 12, r"12x8.*4 levels.*multiples of 8"),
-        (UNet(**SMALL, patch_size=4), 12, r"12x8.*model.unet.patch_size=4.*multiples of 8"),
+        (UNet(**SMALL), 9, r"9x8.*multiples of 2:.*model.unet.channel_mults=\(1, 2\)"),
+        (UNet(), 12, r"12x8.*multiples of 8:.*4 levels"),
+        (UNet(**SMALL, patch_size=4), 12, r"12x8.*multiples of 8:.*model.unet.patch_size=4"),
         (UNet(8, (1, 2), 1, (0, 2)), 8, r"model.unet.attention_levels=\(0, 2\).*2 levels.* to 1"),
         (UNet(8, (1, 2), 1, (-1,)), 8, r"model.unet.attention_levels=\(-1,\)"),
         (UNet(**SMALL, num_heads=3), 8, r"model.unet.num_heads=3"),

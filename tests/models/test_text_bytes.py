@@ -1,4 +1,4 @@
-"""Texts as bytes, and the tower that is trained on them from scratch."""
+"""Byte tokens, and the text encoder that is trained on them from scratch."""
 
 import jax
 import jax.numpy as jnp

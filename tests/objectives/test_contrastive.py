@@ -1,4 +1,4 @@
-"""CLIP's objective against its closed forms, and retrieval by counting."""
+"""CLIP's objective compared with closed forms, and retrieval with counting."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Configs that say the same objective in different words, and some that only look like it."""
+"""Configs with the same objective in different forms, and some that only look alike."""
 
 import functools
 

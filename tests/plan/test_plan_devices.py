@@ -1,4 +1,4 @@
-"""What `--mode plan` says of devices: figures by hand, the compiler's, and plain refusals."""
+"""`--mode plan` on devices: figures by hand, the compiler's figures, and errors."""
 
 import dataclasses
 import importlib.util
@@ -55,12 +55,12 @@ def test_topologies_by_name():
     [
         ("v5:16x16", "did you mean 'v5"),
         ("h10:8", "did you mean 'h100'"),
-        ("v5e:16", "'16' is no size of v5e; take such as 1x1, 4x4, 16x16"),
-        ("v5p:4x4", "take such as 2x2x1"),
-        ("v5e:32x32", "256 chips at most"),
-        ("h100", "'' is no size"),
-        ("h100:0", "'0' is no size"),
-        ("h100:12", "whole nodes of 8"),
+        ("v5e:16", "'16' is not a size of v5e; use e.g. 1x1, 4x4, 16x16"),
+        ("v5p:4x4", "use e.g. 2x2x1"),
+        ("v5e:32x32", "at most 256 chips"),
+        ("h100", "'' is not a size"),
+        ("h100:0", "'0' is not a size"),
+        ("h100:12", "must be a multiple of 8"),
     ],
 )
 def test_topologies_that_are_none_are_refused_in_one_line(name, says):

@@ -1,9 +1,9 @@
-"""What published code makes of known weights and images: makes `extractors.npz` and two `.pth`.
+"""Features of known weights and images by published code: makes `extractors.npz` and two `.pth`.
 
-Run it in an environment of `requirements.txt`, with the extractors' packages that it names; it
-writes beside itself. Only `test_weights.py` and `test_pretrained.py` read the result. Weights are
-drawn by the names that they have in the published files, as `drawn` says here and in the test, so
-that they need not be stored; their names and shapes are.
+Run it in an environment with `requirements.txt`, including the extractors' packages; it writes next
+to itself. Only `test_weights.py` and `test_pretrained.py` use the result. Weights are random,
+seeded by their names in the published files (`drawn` here and in the test), so that only names and
+shapes need to be stored.
 """
 
 import json
@@ -27,7 +27,7 @@ FIDELITY = ["2048", "logits_unbiased", "logits"]
 
 
 def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The weight `name` of a published file: of a size that keeps activations near 1."""
+    """A random weight for the `name` in a published file, scaled to keep activations near 1."""
     x = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape, np.float32)
     if name.endswith("running_var"):
         return np.exp(0.2 * x)
@@ -37,7 +37,7 @@ def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    """A state dict of drawn weights; counters stay 0."""
+    """A state dict of random weights; counters stay 0."""
     return {
         name: torch.tensor(drawn(name, shape), dtype=torch.float32)
         if not name.endswith("num_batches_tracked")
@@ -54,7 +54,7 @@ def shapes_of(net: torch.nn.Module) -> dict[str, tuple[int, ...]]:
 def inception(images: torch.Tensor) -> tuple[dict[str, tuple[int, ...]], list[np.ndarray]]:
     """torch-fidelity's extractor, from a file to features and logits with and without a bias."""
     load = torch.nn.Module.load_state_dict
-    torch.nn.Module.load_state_dict = lambda self, state: None  # before its shapes can be asked for
+    torch.nn.Module.load_state_dict = lambda self, state: None  # otherwise shapes are checked first
     with tempfile.NamedTemporaryFile() as file:
         torch.save({}, file.name)
         net = FeatureExtractorInceptionV3("inception", FIDELITY, file.name)
@@ -74,7 +74,7 @@ def efficientnet(x: torch.Tensor, path: str = "") -> tuple[dict, list[np.ndarray
 
 
 def dinov2(x: torch.Tensor, registers: int, **sizes: int) -> tuple[dict, np.ndarray]:
-    """DINOv2's own network as its hub makes it, of another size: features."""
+    """DINOv2's own network, from its hub, with another size: features."""
     net = DinoVisionTransformer(
         img_size=518,
         patch_size=14,
@@ -109,7 +109,7 @@ def write_files() -> None:
 
 @torch.no_grad()
 def main() -> None:
-    """Write the images, what the networks say, and the names and shapes of their weights."""
+    """Writes the images, the networks' outputs, and the names and shapes of their weights."""
     images = np.random.default_rng(0).integers(0, 256, (2, 20, 24, 3), np.uint8)
     images[1] = images[1, :5, :6].repeat(4, 0).repeat(4, 1) // 3  # dark, and in patches
     x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())

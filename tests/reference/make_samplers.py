@@ -1,12 +1,12 @@
 """Trajectories of published samplers with a known denoiser: makes `samplers.npz`.
 
-Run it in an environment of `requirements.txt`; it writes beside itself. Only `test_parity.py`
-reads the result, which says of every trajectory the states `x`, the `times` or `sigmas` between
-which it stepped, and the `noise` it drew.
+Run it in an environment with `requirements.txt`; it writes next to itself. Only `test_parity.py`
+uses the result, which has for every trajectory the states `x`, the `times` or `sigmas` of its
+steps, and the `noise`.
 
-The denoiser is the exact one of `oracles.three_components`, written anew below. Everything is in
-float64: diffusers' tables and some of its states are float32, which leaves errors of 3e-7 to 2e-5,
-so that while one of its schedulers runs `float32` means `float64` in that module.
+The denoiser is the exact one of `oracles.three_components`, rewritten below. Everything is in
+float64: diffusers' tables and some of its states are float32, with errors of 3e-7 to 2e-5, so that
+`float32` is replaced by `float64` in the module of a scheduler while it runs.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ import diffusers
 import numpy as np
 import torch
 
-# The package itself imports training code (wandb, clip, ...), its `utils` torchvision; its samplers
-# use neither.
+# The package itself imports training code (wandb, clip, ...), and its `utils` torchvision; its
+# samplers need neither.
 _package = types.ModuleType("k_diffusion")
 _package.__path__ = list(importlib.util.find_spec("k_diffusion").submodule_search_locations)
 sys.modules["k_diffusion"] = _package
@@ -74,7 +74,7 @@ class InDouble:
 
 
 class Noise:
-    """Draws normal noise and remembers it."""
+    """Draws normal noise and records it."""
 
     def __init__(self) -> None:
         self._rng, self.drawn = np.random.default_rng(1), []
@@ -85,12 +85,12 @@ class Noise:
 
 
 def start() -> torch.Tensor:
-    """The noise that every run starts from, `[NUM, 2]`, of standard deviation 1."""
+    """The initial noise of every run, `[NUM, 2]`, with standard deviation 1."""
     return torch.from_numpy(np.random.default_rng(0).normal(size=(NUM, 2)))
 
 
 def doubled(scheduler_class: type, noise: Noise) -> contextlib.AbstractContextManager:
-    """While this lasts the class' module works in float64 and draws its noise from `noise`."""
+    """Context: the class' module works in float64 and takes its noise from `noise`."""
     module = sys.modules[scheduler_class.__module__]
     names = {"torch": InDouble(torch), "np": InDouble(np), "randn_tensor": noise}
     return mock.patch.multiple(module, **{k: v for k, v in names.items() if hasattr(module, k)})
@@ -106,16 +106,16 @@ def follow(
 ) -> tuple[list[float], np.ndarray]:
     """The timesteps visited, and the states there and at the end, `[steps + 1, NUM, 2]`.
 
-    States are those that the network sees, whatever the scheduler keeps. Where it visits a
-    timestep twice, the first is a trial point (Heun, PNDM), and only the last counts.
+    States are the network's inputs, whatever the scheduler stores. Where it visits a timestep
+    twice, the first visit is a trial point (Heun, PNDM), and only the last one counts.
 
     Args:
-        scheduler: one of diffusers', its timesteps set.
-        timesteps: those to visit.
-        x: the first state, as the scheduler keeps it.
+        scheduler: one of diffusers', with its timesteps set.
+        timesteps: the timesteps to visit.
+        x: the first state, as stored by the scheduler.
         level: `timestep -> (alpha, sigma)`.
-        output: `(x_t, x_0, eps, alpha, sigma) ->` what the scheduler expects of a network.
-        extra: more arguments of the scheduler's `step`.
+        output: `(x_t, x_0, eps, alpha, sigma) ->` the network output that the scheduler expects.
+        extra: further arguments of the scheduler's `step`.
     """
     scale, states = getattr(scheduler, "scale_model_input", lambda x, timestep: x), {}
     for timestep in timesteps:
@@ -141,7 +141,7 @@ def run_table(name: str, eta: float | None = None, **config: object) -> dict:
             scheduler.timesteps,
             start() / (table[scheduler.timesteps[0].long()] ** 0.5 if keeps_alpha_1 else 1.0),
             lambda timestep: (table[timestep.long()] ** 0.5, (1 - table[timestep.long()]) ** 0.5),
-            # The second half is for the variance, in [-1, 1].
+            # The second half is the variance, in [-1, 1].
             (lambda x_t, x_0, eps, *_: torch.cat([eps, torch.cos(x_t)], dim=1))
             if config.get("variance_type") == "learned_range"
             else (lambda x_t, x_0, eps, *_: eps),
@@ -155,7 +155,7 @@ def run_table(name: str, eta: float | None = None, **config: object) -> dict:
 def run_cosine(name: str) -> dict:
     """A scheduler of diffusers that has its own schedule, `cos(pi t / 2)` and `sin(pi t / 2)`.
 
-    From its second time on: at the first alpha is 0, and it takes x_0_hat for 0 there.
+    From its second time on: at the first one alpha is 0, and x_0_hat is taken as 0.
     """
     scheduler_class = getattr(diffusers, name)
     with doubled(scheduler_class, Noise()):
@@ -213,7 +213,7 @@ def run_k_diffusion(name: str, **arguments: object) -> dict:
         arguments["noise_sampler"] = noise
 
     def keep(seen: dict) -> None:
-        """The state of a step; what is handed here is raised to `sigma_hat` already (churn)."""
+        """The state of a step; the argument is already at `sigma_hat` (churn)."""
         raised = float((seen["sigma_hat"] ** 2 - seen["sigma"] ** 2) ** 0.5)
         raised *= arguments.get("s_noise", 1.0)
         states.append(seen["x"].numpy() - (raised * noise.drawn[-1] if raised else 0.0))
@@ -243,7 +243,7 @@ def run_k_solver(name: str) -> dict:
     return {"x": torch.stack(x).numpy(), "sigmas": sigmas.numpy()}
 
 
-# Spacing "leading" for DDPM: only there does it add no noise in its last step, from timestep 0.
+# Spacing "leading" for DDPM: others add noise in the last step, from timestep 0.
 DDPM = {"name": "DDPMScheduler", "clip_sample": False, "timestep_spacing": "leading"}
 DDIM = {"name": "DDIMScheduler", "clip_sample": False}
 DPM = {"name": "DPMSolverMultistepScheduler"}
@@ -271,7 +271,7 @@ RUNS: dict[str, tuple[Callable[..., dict], dict]] = {
     "flow_heun": (run_flow, {"name": "FlowMatchHeunDiscreteScheduler"}),
     "scaled_ddim": (run_table, {**DDIM, **SCALED, "eta": 0.0}),
     "scaled_dpmpp_2m": (run_table, {**DPM, **SCALED}),
-    # From 15 steps on the multistep schedulers lower their order in the step to sigma = 0 alone.
+    # From 15 steps on, multistep schedulers lower their order only in the step to sigma = 0.
     "dpmpp_2m": (run_table, {**DPM, "solver_order": 2}),
     "dpmpp_2m_heun": (run_table, {**DPM, "solver_order": 2, "solver_type": "heun"}),
     "dpmpp_3m": (run_table, {**DPM, "solver_order": 3}),

@@ -1,9 +1,9 @@
-"""What published code makes of texts: makes `text.npz`, which only `test_text.py` reads.
+"""Tokens and features of texts by published code: makes `text.npz`, used by `test_text.py` only.
 
-Run it in an environment of `requirements.txt`, with the packages that it names for this script; it
-writes beside itself. MiniLM has its real weights, from its package. CLIP's are drawn by the names
-that they have in the published files, as `drawn` says in `make_extractors.py` and in the test, and
-are read from such a file; so are the words of its tokeniser, which are made up.
+Run it in an environment with `requirements.txt`, including the packages for this script; it writes
+next to itself. MiniLM has its real weights, from its package. CLIP's are random, seeded by their
+names in the published files (`drawn` in `make_extractors.py` and in the test), and read from such a
+file; so is its tokeniser, with made-up words.
 """
 
 import json
@@ -48,7 +48,7 @@ MERGES = [
 
 
 def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The same in `make_extractors.py`."""
+    """Same as in `make_extractors.py`."""
     x = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape, np.float32)
     if name.endswith("weight"):
         return x * np.float32(np.sqrt(2 / np.prod(shape[1:]))) if len(shape) > 1 else 1 + 0.1 * x
@@ -56,13 +56,13 @@ def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def byte_characters() -> list[str]:
-    """The characters that stand for bytes in byte-level encodings, in CLIP's order."""
+    """The characters that represent bytes in byte-level encodings, in CLIP's order."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     return [chr(n) for n in plain] + [chr(256 + n) for n in range(256 - len(plain))]
 
 
 def write_tokeniser(folder: pathlib.Path) -> CLIPTokenizer:
-    """`vocab.json` and `merges.txt` of a few made-up words, and what reads them."""
+    """Writes `vocab.json` and `merges.txt` with a few made-up words; returns their tokeniser."""
     characters = byte_characters()
     words = [*characters, *(c + "</w>" for c in characters)]
     words += [merge.replace(" ", "") for merge in MERGES]
@@ -74,7 +74,7 @@ def write_tokeniser(folder: pathlib.Path) -> CLIPTokenizer:
 
 
 def write_model(folder: pathlib.Path, activation: str, projected: bool, vocabulary: int) -> list:
-    """A file with the published names and drawn weights; returns names and shapes."""
+    """Writes a file with the published names and random weights; returns names and shapes."""
     config = CLIPTextConfig(
         vocab_size=vocabulary,
         hidden_size=WIDTH,
@@ -108,7 +108,7 @@ def write_model(folder: pathlib.Path, activation: str, projected: bool, vocabula
 
 
 def ragged(rows: list[list[int]]) -> dict[str, np.ndarray]:
-    """Rows of tokens end to end, and how long each is."""
+    """Rows of tokens, concatenated, and their lengths."""
     return {
         "ids": np.concatenate([np.array(row, np.int32) for row in rows]),
         "lengths": np.array([len(row) for row in rows], np.int32),
@@ -117,7 +117,7 @@ def ragged(rows: list[list[int]]) -> dict[str, np.ndarray]:
 
 @torch.no_grad()
 def main() -> None:
-    """Write tokens, features and vectors, and the files of the made-up tokeniser."""
+    """Writes tokens, features and embeddings, and the files of the made-up tokeniser."""
     found: dict[str, np.ndarray] = {}
     minilm = load_model("cpu")
     minilm.max_seq_length = 16

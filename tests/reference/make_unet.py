@@ -1,8 +1,8 @@
-"""What diffusers' text-conditioned U-Net makes of known weights and inputs: makes `unet.npz`.
+"""Outputs of diffusers' text-conditioned U-Net for known weights and inputs: makes `unet.npz`.
 
-Run it in an environment of `requirements.txt`; it writes beside itself. Only `test_models.py` reads
-the result. Every weight is drawn from a generator of its own, seeded by the name that it has in
-this package, so that the weights need not be stored; `drawn` says how, here and in the test.
+Run it in an environment with `requirements.txt`; it writes next to itself. Only `test_models.py`
+uses the result. Every weight has its own generator, seeded by its name in this package (`drawn`
+here and in the test), so that weights need not be stored.
 """
 
 import pathlib
@@ -43,7 +43,7 @@ NAMES = [
     (r"\.transformer_blocks\.0\.ff\.net\.2", lambda m: "/mlp_1"),
     (r"_attention\.(norm|proj_in|proj_out)", lambda m: f"_attention/{m[1]}"),
 ]
-"""From diffusers' names to ours, in turn."""
+"""Replacements from diffusers' names to ours, applied in order."""
 
 
 def our_name(name: str, value: torch.Tensor) -> str:
@@ -68,7 +68,7 @@ def transposed(values: torch.Tensor) -> tuple[int, ...]:
 
 
 def main() -> None:
-    """Write the inputs and what the network says."""
+    """Writes the inputs and the network's outputs."""
     net = UNet2DConditionModel(
         sample_size=8,
         in_channels=4,

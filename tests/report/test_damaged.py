@@ -1,4 +1,4 @@
-"""Results, metrics and pictures that are not whole are no results, and are named."""
+"""Damaged results, metrics and images do not count, and are named."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What figures of one table do not have in common; moments that others have computed."""
+"""Differences between the passports of one table, and moments computed by others."""
 
 from pathlib import Path
 

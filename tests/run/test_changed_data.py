@@ -1,4 +1,4 @@
-"""Data that changed under a run, or are gone: what goes on, what is refused, what is drawn."""
+"""Data that changed under a run or are missing: what continues, what is refused."""
 
 import json
 import shutil
@@ -100,7 +100,7 @@ def test_pictures_that_were_added_are_said_and_may_be_allowed(
     assert run.run(settings(place), place / "run", "train") == 2
     error = capsys.readouterr().err
     assert "train images (" in error
-    assert "--config.data.allow_changes=True goes on all the same" in error
+    assert "To continue anyway, set --config.data.allow_changes=True" in error
     allowed = settings(place, data__allow_changes=True)
     assert run.run(allowed, place / "run", "all") == 0
     captured = capsys.readouterr()

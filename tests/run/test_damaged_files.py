@@ -1,4 +1,4 @@
-"""Files that a crash or a person left damaged are named, and made again."""
+"""Damaged files, from a crash or a user, are named and rewritten."""
 
 import json
 import shutil
@@ -42,6 +42,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "samples/images": shutil.rmtree,
     "samples": shutil.rmtree,
     "report.md": lambda path: path.unlink(),
+    "report.html": lambda path: path.unlink(),
 }
 
 
@@ -69,7 +70,9 @@ def test_it_is_named_and_made_again(
     assert run.run(tiny(**CONFIG, **again), workdir, "all") == 0
     captured = capsys.readouterr()
     named = [line for line in captured.err.splitlines() if str(workdir / name) in line]
-    assert len(named) == (name not in ("samples", "report.md"))  # which are not damaged
+    assert len(named) == (
+        name not in ("samples", "report.md", "report.html")
+    )  # which are not damaged
     assert "training is done" in captured.out
     after = {path.relative_to(workdir) for path in workdir.rglob("*")}
     assert {path.relative_to(whole) for path in whole.rglob("*")} <= after

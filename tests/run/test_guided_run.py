@@ -1,4 +1,4 @@
-"""Guidance as configs ask for it: what reaches the samples, and what is refused."""
+"""Guidance settings of a config: their effect on samples, and refusals."""
 
 import re
 from pathlib import Path
@@ -75,7 +75,10 @@ def test_a_worse_model_that_is_the_same_is_no_guidance(trained: Path) -> None:
     [
         ({"guidance__worse": "nowhere"}, "sample.guidance.worse='nowhere': there is no run in"),
         ({"guidance__worse": "@x"}, "sample.guidance.worse='@x': 'x' is not the step"),
-        ({"guidance__worse": "@2", "guidance_scale": 1.0}, "is of no use at sample.guidance_sc"),
+        (
+            {"guidance__worse": "@2", "guidance_scale": 1.0},
+            "needs guidance, which is off at sample.guidance_sc",
+        ),
         ({"negative": "a", "guidance_scale": 1.0}, "sample.negative='a' needs guidance"),
         (
             {"guidance__interval": (0.6, 0.3)},

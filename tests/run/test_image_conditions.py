@@ -1,4 +1,4 @@
-"""What networks are given of pictures: by closed forms, within the loss, and by a small run."""
+"""Image conditioning: closed forms, its place in the loss, and a small run."""
 
 import json
 import re
@@ -270,7 +270,7 @@ def test_a_masked_picture_comes_with_its_own_label() -> None:
             r"least=0.7 must lie in \(0, most\] with most=0.6",
         ),
         ({"name": "masked", "file": "a.png"}, "name is 'masked', not 'low_resolution'"),
-        ({"name": "none", "file": "a.png"}, "upscale.image='a.png' needs a network that was"),
+        ({"name": "none", "file": "a.png"}, "upscale.image='a.png' needs a network trained"),
     ],
 )
 def test_what_cannot_be_given_is_refused(changes: dict[str, Any], says: str) -> None:

@@ -1,4 +1,4 @@
-"""`kill -9` at any moment costs nothing but time: the run ends in the same bits."""
+"""`kill -9` at any moment costs only time: the run ends bit-identical."""
 
 import sys
 from pathlib import Path

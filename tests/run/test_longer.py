@@ -1,4 +1,4 @@
-"""A training that is made longer, or starts from the parameters of another run."""
+"""Training that is extended, or initialised from another run's parameters."""
 
 import json
 import re

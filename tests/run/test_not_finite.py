@@ -1,4 +1,4 @@
-"""Samples that are not finite are counted and named, and none of them becomes a picture."""
+"""Samples that are not finite are counted and named, and are not written as images."""
 
 from collections.abc import Callable
 from pathlib import Path

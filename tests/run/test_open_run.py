@@ -1,17 +1,22 @@
-"""A trained model from Python: the samples of the command line, and one clear error."""
+"""A trained model in Python: the same samples as on the command line, and clear errors."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 import diffusion_jax
 from diffusion_jax import from_config, run
+from diffusion_jax.diffusion import time_grids
 from diffusion_jax.from_config import ConfigError
+from diffusion_jax.generation import Guidance, Request
+from diffusion_jax.samplers.ode import heun
 from diffusion_jax.training.checkpoint import CheckpointError
+from diffusion_jax.types import Denoised
 from tests.runs import TEXT, captioned_dataset, tiny
 
 pytestmark = pytest.mark.slow
@@ -82,6 +87,38 @@ def test_steps_and_averages_can_be_chosen(trained: Path) -> None:
         run.open_run(trained, step=7)
 
 
+def test_settings_of_sampling_can_be_others(trained: Path) -> None:
+    others = {"sampler": "unipc", "steps": 3, "guidance": {"interval": (0.2, 0.7)}}
+    flat = {"sampler": "unipc", "steps": 3, "guidance__interval": (0.2, 0.7)}
+    np.testing.assert_array_equal(
+        run.open_run(trained, guidance_scale=3, **others).draw(5),
+        written(trained, sample__guidance_scale=3, **{f"sample__{k}": v for k, v in flat.items()}),
+    )
+    for asked, says in (
+        ({"stepz": 3}, "sample.stepz is not known.*steps"),
+        ({"guidance": {"interva": 1}}, "sample.guidance.interva is not known.*interval"),
+        ({"steps": "ten"}, "sample.steps='ten' must be of type int"),
+        ({"sampler": "unipcc"}, "sample.sampler='unipcc' is not known.*unipc"),
+        ({"steps": 0}, "sample.steps=0 must"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            run.open_run(trained, **asked)
+
+
+def test_parts_of_the_generator_can_be_others(trained: Path) -> None:
+    model = run.open_run(trained, sampler="ddim", steps=4)
+    schedule = model.draws.process.schedule
+    other = model.replace(sampler=heun(schedule), times=time_grids.uniform(2))
+    expected = run.open_run(trained, sampler="heun", steps=2).draw(5)
+    np.testing.assert_array_equal(other.draw(5), expected)
+    assert not np.array_equal(model.draw(5), expected)
+
+    def black(denoiser: Any, request: Request, times: Any) -> Any:
+        return lambda x_t, t, cond: Denoised(-jnp.ones_like(x_t))
+
+    assert not model.replace(guidance=Guidance(black)).draw(5).any()
+
+
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
@@ -114,9 +151,7 @@ def test_a_network_that_draws_nothing_says_so(tmp_path: Path, monkeypatch: Any) 
     assert run.run(tiny(**{**TEXT, **clip}), tmp_path, "train") == 0
     model = run.open_run(tmp_path)
     for asked in ({}, {"prompts": "black"}):
-        with pytest.raises(
-            ConfigError, match="compares pictures with texts and draws none: it has"
-        ):
+        with pytest.raises(ConfigError, match="compares images with texts and draws none: use"):
             model.draw(1, **asked)
     assert model.as_judge().texts(["black", "white"]).shape[0] == 2
 

@@ -1,4 +1,4 @@
-"""The main job on a small network: what it leaves; that it can be stopped, resumed, repeated."""
+"""The whole command with a small network: its outputs, stopping, resuming, repeating."""
 
 import dataclasses
 import importlib
@@ -52,7 +52,7 @@ def test_the_whole_job_and_what_it_leaves(tmp_path: Path, capsys: pytest.Capture
     assert run.run(tiny(**whole), tmp_path / "run", "all") == 0
     names = {p.name for p in (tmp_path / "run").iterdir()}
     assert {"config.json", "checkpoints", "metrics.jsonl", "samples", "result.json"} <= names
-    assert {"report.md", "curves.png"} <= names
+    assert {"report.md", "report.html", "curves.png"} <= names
     samples = {p.name for p in (tmp_path / "run/samples").iterdir()}
     pictures = {"grid.png", "trajectory.png", "denoise.gif", "closest.png"}
     assert pictures | {"step_00000003.png"} <= samples
@@ -397,7 +397,7 @@ BAD = {
     "sample.labels": ("11", "classes from 0 to 9"),
     "sample.checkpoint": (5, "no checkpoint of step 5"),
     "sample.ancestral.variance": ("learned", "objective.learned_variance"),
-    "model.unet.channel_mults": ((1, 1, 1, 1, 1), "8x8 cannot be halved 4 times"),
+    "model.unet.channel_mults": ((1, 1, 1, 1, 1), "all sides of size 8x8 must be multiples of 16"),
     "train.steps": (0, "train.steps=0 must lie in [1, inf)"),
     "train.keep_every": (-1, "train.keep_every=-1 must lie in [0, inf)"),
     "data.stall_seconds": (0.0, "data.stall_seconds=0.0 must lie in (0, inf)"),
@@ -405,7 +405,7 @@ BAD = {
     "ema.decay": (1.0, "ema.decay=1.0 must lie in [0, 1)"),
     "ema.lengths": ((0.1, 0.3), "ema.lengths=0.3 must lie in (0, 0.288"),
     "ema.snapshot_every": (5, "of the averages that ema.lengths gives"),
-    "sample.ema": ("0.07", "no snapshots to make it of: train with ema.lengths=0.05,0.1"),
+    "sample.ema": ("0.07", "no snapshots to compute it from: train with ema.lengths=0.05,0.1"),
     "data.in_memory": ("sometimes", "Known: auto, always, never"),
 }
 
@@ -432,9 +432,12 @@ def test_bad_settings_end_in_one_line(
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"schedule__name": "ddpm", "sample__steps": 1001}, "is more than the 1000 of schedule"),
+        (
+            {"schedule__name": "ddpm", "sample__steps": 1001},
+            "must be at most 1000, the number of steps of schedule",
+        ),
         ({"sample__grid": "trailing", "sample__steps": 1001}, "more than the 1000 of the table"),
-        ({"schedule__name": "laplace", "sample__grid": "karras"}, "does not fall at step"),
+        ({"schedule__name": "laplace", "sample__grid": "karras"}, "must decrease, but at step"),
         (
             {"sample__sampler": "heun", "sample.heun.scaling": "edm"},
             "sample.heun.scaling='edm' must be 've' or 'flow'",
@@ -579,7 +582,10 @@ def test_a_loss_that_is_not_finite_ends_the_run(
         (["--config", "configs/digits.py", "--config.train.steps=many"], "invalid literal"),
         (["--config", "configs/digits.py", "--config.ema.lengths=0.05,0.3"], "ema.lengths=0.3"),
         (["--config", "configs/digits.py", "--mode", "smaple"], "all|train|sample|evaluate"),
-        (["--config", "configs/digits.py", "--config=README.md"], "README.md: is no Python file"),
+        (
+            ["--config", "configs/digits.py", "--config=README.md"],
+            "README.md: is not a Python file",
+        ),
         (
             ["--config", "configs/digits.py", "--config=x.py"],
             "--config=x.py: there is no such file",

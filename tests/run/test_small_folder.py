@@ -1,4 +1,4 @@
-"""The whole job on folders of few pictures: it ends well, and the report says what is left out."""
+"""The whole command on folders of few images: it ends well, and reports what is left out."""
 
 import json
 import re

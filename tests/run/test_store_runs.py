@@ -1,4 +1,4 @@
-"""A run in an object store that is killed and goes on ends in the bits of one on a disk."""
+"""A run in an object store, killed and resumed, ends bit-identical to one on a disk."""
 
 import os
 from pathlib import Path

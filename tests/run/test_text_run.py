@@ -1,4 +1,4 @@
-"""A run whose network reads texts: what it is trained on, asked for, and refuses."""
+"""A run with a text-conditional network: training, prompts, and refusals."""
 
 import json
 import re
@@ -111,19 +111,19 @@ def test_prompts_and_what_guides_reach_the_samples(
          "needs a network with a text input"),
         ({"text__name": "none", "sample__negative": "a", "sample__guidance_scale": 2.0}, True,
          "sample.negative=a needs a network with a text input"),
-        ({}, False, "text.name='bytes' reads captions, and data.name='colours' has none"),
+        ({}, False, "text.name='bytes' needs captions, and data.name='colours' has none"),
         ({"sample__negative": "grey"}, True, "sample.negative='grey' needs guidance"),
         ({"model__name": "dual_encoder"}, True,
-         "'gaussian' and model.name='dual_encoder' do not go together"),
+         "'gaussian' does not support model.name='dual_encoder'"),
         ({"evaluate__metrics": "names"}, True,
-         "evaluate.metrics: 'names' needs evaluate.names.judge, its folder"),
+         "evaluate.metrics: 'names' needs evaluate.names.judge, the folder"),
         ({"evaluate__metrics": "names", "evaluate__names__judge": "x",
           "image_condition__name": "masked"}, True,
-         "evaluate.metrics: 'names' measures pictures drawn from names alone, while image_con"),
+         "evaluate.metrics: 'names' needs images sampled from names alone, not image_con"),
         ({"evaluate__metrics": "name"}, True, "evaluate.metrics='name' is not known: did you"),
         ({"evaluate__names__judge": "nowhere"}, True, "names.judge='nowhere': there is no run in"),
         ({"model__name": "dual_encoder", "objective__name": "contrastive", "text__name": "none"},
-         True, "model.name='dual_encoder' reads texts"),
+         True, "model.name='dual_encoder' needs texts"),
         ({"text__name": "byte"}, True, "text.name='byte' is not known: did you mean 'bytes'"),
     ],
 )  # fmt: skip

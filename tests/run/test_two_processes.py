@@ -1,4 +1,4 @@
-"""Of two trainings in one workdir one is refused; one that is killed leaves no lock."""
+"""A second training in the same workdir is refused; a killed one leaves no lock."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is said of pictures follows from what was drawn."""
+"""Captions of images match their prompts and labels."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Exponential integrators: their order, published steps, the ends of every schedule."""
+"""Exponential integrators: order, published steps, and both ends of every schedule."""
 
 import functools
 import math

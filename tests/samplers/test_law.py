@@ -1,10 +1,9 @@
-"""Every sampler x every schedule, and every prediction: the law that samples end in is the data's.
+"""Every sampler x every schedule, and every prediction: samples follow the data distribution.
 
-A sampler knows a schedule by its values only, so it is compiled once, for tables that any schedules
-are put in, and runs on all of them side by side with the same noise. A row of its batch holds
-problems in 1, 2 and 64 dimensions, as samplers treat entries one by one. Start and end are exactly
-`t = 1` and `t = 0`, where alpha and sigma may be 0; between them the steps are those of Karras et
-al. 2022.
+A sampler uses a schedule only through its values, so it is compiled once, for tables of values, and
+runs on several schedules at once with the same noise. A row of its batch holds problems in 1, 2 and
+64 dimensions, as samplers treat entries separately. Start and end are exactly `t = 1` and `t = 0`,
+where alpha and sigma may be 0; the steps between are those of Karras et al. 2022.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""GHVB: published weights on equal steps, its order, its limits, the law it ends in."""
+"""GHVB: published weights for equal steps, its order, its limits, its final distribution."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Solvers of the probability-flow ODE: their order, published steps, the ends of every schedule."""
+"""Solvers of the probability-flow ODE: order, published steps, both ends of every schedule."""
 
 import functools
 

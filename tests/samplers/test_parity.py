@@ -1,6 +1,6 @@
-"""Whole trajectories against diffusers and k-diffusion, given the same denoiser and noise.
+"""Whole trajectories compared with diffusers and k-diffusion, for the same denoiser and noise.
 
-Their states are in `reference/samplers.npz`, which `reference/make_samplers.py` made.
+Their states are in `reference/samplers.npz`, made by `reference/make_samplers.py`.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Ancestral sampling and DDIM against their published steps, and the loop for all samplers."""
+"""Ancestral sampling and DDIM compared with their published steps, and the sampling loop."""
 
 import functools
 

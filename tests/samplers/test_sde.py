@@ -1,4 +1,4 @@
-"""Stochastic samplers and Restart: steps against published formulas, order in law, final law."""
+"""Stochastic samplers and Restart: published steps, weak order, final distribution."""
 
 import itertools
 

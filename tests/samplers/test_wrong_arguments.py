@@ -1,4 +1,4 @@
-"""Wrong settings of samplers are refused where they are made, before anything runs."""
+"""Invalid settings of samplers are refused on construction."""
 
 import jax
 import jax.numpy as jnp

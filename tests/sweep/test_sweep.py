@@ -1,4 +1,4 @@
-"""Sweeps: what their words mean, that their runs are done once and whole, and what is reported."""
+"""Sweeps: their expressions, complete runs that are not repeated, and the report."""
 
 import dataclasses
 import importlib
@@ -68,7 +68,7 @@ def test_random_values_are_those_of_their_words():
         (";", "grid is empty"),
         ("seed", "'seed' is not key=value"),
         ("seed=0,0", "two runs are the same"),
-        ("seed=0; seed=1", "seed is said twice"),
+        ("seed=0; seed=1", "seed is set twice"),
         ("seed=0 & train.steps=1,2", "seed has 1, train.steps has 2"),
         ("train.steps=many", "train.steps='many' is not of the type of its default, 6"),
         ("optimizer.learning_rate=log_uniform(0,1,3)", "above 0 for log_uniform"),
@@ -269,6 +269,7 @@ def test_a_sweep_goes_on_where_it_stopped_and_ends_in_a_report(tmp_path, monkeyp
     html = (folder / "report.html").read_text()
     assert html.count("data:image/png;base64,") == 4
     assert not re.search(r'(src|href)="(https?:|//)', html)
+    assert all(f'href="{r.name}/report.html"' in html for r in runs)
     results = json.loads((folder / "results.json").read_text())
     assert [r["overrides"] for r in results["runs"]] == [
         {"sample.seed": a, "seed": b} for a in (1, 2) for b in (0, 1)
@@ -319,6 +320,7 @@ def test_a_report_without_the_config_of_a_run(tmp_path, capsys):
     (where / "config.json").write_text("{")
     report.write_reports(load("seed=0"), [only], [only], tmp_path)
     assert "**1**" in (tmp_path / "report.md").read_text()
+    assert "<caption>Settings, the best first</caption>" in (tmp_path / "report.html").read_text()
     assert "config.json is damaged: its versions are not known" in capsys.readouterr().err
 
 
@@ -459,7 +461,7 @@ def test_a_metric_that_no_run_has_is_refused(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(command, "load", lambda words: Sweep("seed=0,1", metric="frechte"))
     assert command.run_sweep("", tiny(), tmp_path / "sweep", command.Options()) == 2
     assert re.search(
-        "metric='frechte' is no figure: did you mean 'frechet'", capsys.readouterr().err
+        "metric='frechte' is not a figure: did you mean 'frechet'", capsys.readouterr().err
     )
     assert not (tmp_path / "sweep").exists()
 
@@ -482,7 +484,7 @@ def test_settings_are_ranked_by_the_held_out_loss_where_the_metric_is_left_out(
     assert said.index("ranked by 'heldout/loss'") < said.index("done in")
     assert "heldout/loss 0.5" in said
     text = (tmp_path / "sweep" / "report.md").read_text()
-    assert "**frechet is left out**: noise has no classes. Settings are ranked by `hel" in text
+    assert "**frechet is left out**: noise has no classes. Settings are ranked by the last" in text
     assert "By `heldout/loss` the best is **steps=5**: **0.25**" in text
     assert "](metric.png)" in text
     results = json.loads((tmp_path / "sweep" / "results.json").read_text())

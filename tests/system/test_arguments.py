@@ -1,4 +1,4 @@
-"""What `checked` refuses, and how it says so."""
+"""Refusals by `checked`, and their messages."""
 
 import dataclasses
 import re
@@ -110,7 +110,8 @@ def test_dataclasses_and_what_derives_from_them():
 def test_processes_are_numbered_from_0(count, number):
     with (
         pytest.raises(
-            ProcessesError, match=f"^--num_processes={count} with --process_id={number}:"
+            ProcessesError,
+            match=f"^--process_id={number} must be in .* with --num_processes={count}$",
         ),
         joined("localhost:1", count, number),
     ):

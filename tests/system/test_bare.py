@@ -1,4 +1,4 @@
-"""Machines without git, without a home or a cache that can be written, and with old locales."""
+"""Machines without git, without a home or a writable cache, and with old locales."""
 
 import io
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tensorflow_datasets.core import constants
 
-import launch
+from diffusion_jax.cli import main
 from diffusion_jax.data import load_dataset
 from diffusion_jax.run import run
 from diffusion_jax.system import runtime
@@ -112,7 +112,7 @@ def test_any_text_can_be_printed(monkeypatch) -> None:
     ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", ascii_only)
     monkeypatch.setattr(sys, "stderr", None)  # closed, as by `2>&-`
-    launch._open_streams()
+    main._open_streams()
     print("é → 字", flush=True)
     assert ascii_only.buffer.getvalue() == rb"\xe9 \u2192 \u5b57" + b"\n"
     print("nowhere", file=sys.stderr)

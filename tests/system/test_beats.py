@@ -1,4 +1,4 @@
-"""A lock in a store: one process holds it, and one that was killed does not keep it."""
+"""A lock in a store: one process holds it, and it is released if that is killed."""
 
 import json
 import os

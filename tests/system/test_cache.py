@@ -1,4 +1,4 @@
-"""Outputs of frozen encoders are computed once, and read from disk after."""
+"""Outputs of frozen encoders are computed once and cached."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Keys are of one generator, whatever JAX is told; the others draw a batch as one."""
+"""All keys have one generator, whatever JAX's default; others would draw a batch as one."""
 
 import re
 from pathlib import Path

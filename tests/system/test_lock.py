@@ -1,4 +1,4 @@
-"""A lock is held by one process, says by whom, and does not outlive it."""
+"""A lock is held by one process, names it, and does not outlive it."""
 
 import errno
 import fcntl

@@ -1,4 +1,4 @@
-"""Several processes, through `jax.distributed` on loopback, are one run."""
+"""Several processes form one run, through `jax.distributed` on loopback."""
 
 import os
 import signal
@@ -112,7 +112,7 @@ def test_whose_cluster_it_is() -> None:
 
 def test_flags_that_belong_together() -> None:
     with (
-        pytest.raises(processes.ProcessesError, match="give all three"),
+        pytest.raises(processes.ProcessesError, match="must be given together"),
         processes.joined(num_processes=2),
     ):
         pass

@@ -1,4 +1,4 @@
-"""Paths of object stores have the methods of `pathlib.Path`; nothing there is seen half written."""
+"""Paths in object stores have the methods of `pathlib.Path`, and writes are atomic."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def test_pathlib_may_have_made_one_slash_of_two(text: str | Path) -> None:
 
 @pytest.mark.parametrize("text", ["az://bucket/run", "GS://bucket/run", "gs://", "file:///tmp"])
 def test_other_stores_are_refused(text: str) -> None:
-    with pytest.raises(OSError, match="stores are given as gs://BUCKET/NAME and s3://BUCKET/NAME"):
+    with pytest.raises(OSError, match="stores must be gs://BUCKET/NAME and s3://BUCKET/NAME"):
         path_of(text)
 
 

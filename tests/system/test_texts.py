@@ -1,4 +1,4 @@
-"""Texts and names of files as people have them."""
+"""Text files and file names as users have them."""
 
 import os
 from pathlib import Path
@@ -25,10 +25,10 @@ def test_utf_16_of_either_order_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ("Bär".encode("latin-1"), "it is no text in UTF-8 at byte 1; save it as UTF-8"),
-        ("\ufeffab".encode("utf-16-le") + b"c", "no text in UTF-16 at byte 6"),
-        ("cat".encode("utf-16-le"), "nor in UTF-16 with its mark; save it as UTF-8"),
-        (b"PK\3\4\0\0", "it is no text"),
+        ("Bär".encode("latin-1"), "it is not text in UTF-8 at byte 1; save it as UTF-8"),
+        ("\ufeffab".encode("utf-16-le") + b"c", "not text in UTF-16 at byte 6"),
+        ("cat".encode("utf-16-le"), "or UTF-16 with its mark; save it as UTF-8"),
+        (b"PK\3\4\0\0", "it is not text"),
     ],
 )
 def test_what_is_no_text_is_one_sentence(tmp_path, data, words):

@@ -1,6 +1,6 @@
-"""Texts as tokens and as features, against the published code.
+"""Tokens and features of texts, compared with the published code.
 
-What that code says stands in `reference/text.npz`, made by `reference/make_text.py`.
+The results of that code are in `reference/text.npz`, made by `reference/make_text.py`.
 """
 
 import json
@@ -99,10 +99,10 @@ def test_half_a_surrogate_pair_is_a_question_mark(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("tokenizer.json", "{", r"tokenizer\.json: no tokeniser that can be read"),
-        ("tokenizer.json", "<html>", r"tokenizer\.json: no tokeniser that can be read"),
-        ("vocab.json", '{"a": 0}', r"vocab\.json: no tokeniser that can be read"),
-        ("merges.txt", None, r"merges\.txt: no such file, which a tokeniser needs"),
+        ("tokenizer.json", "{", r"tokenizer\.json: not a readable tokeniser"),
+        ("tokenizer.json", "<html>", r"tokenizer\.json: not a readable tokeniser"),
+        ("vocab.json", '{"a": 0}', r"vocab\.json: not a readable tokeniser"),
+        ("merges.txt", None, r"merges\.txt: no such file, which the tokeniser needs"),
     ],
 )
 def test_what_is_no_tokeniser_is_refused(tmp_path, name, content, says):
@@ -162,15 +162,15 @@ FIRST = "text_model.encoder.layers.0.mlp.fc1.weight"
     ("changes", "says"),
     [
         ({FIRST: np.zeros((96, 32), np.float32)}, r"\[128, 32\], which in the file is \[96, 32\]"),
-        ({FIRST: None}, r"layers\.0\.mlp\.fc1\.weight \[128, 32\], which the file has not"),
-        ({FIRST: np.zeros((128, 32), np.int32)}, "which in the file is of int32"),
+        ({FIRST: None}, r"layers\.0\.mlp\.fc1\.weight \[128, 32\], which the file lacks"),
+        ({FIRST: np.zeros((128, 32), np.int32)}, "which in the file has dtype int32"),
         (
             {"text_model.encoder.layers.2.mlp.fc1.bias": np.zeros(128, np.float32)},
-            r"layers\.2\.mlp\.fc1\.bias \[128\] has no place in clip",
+            r"layers\.2\.mlp\.fc1\.bias \[128\] is not part of clip",
         ),
         (
             {"text_projection.weight": np.zeros((), np.float32)},
-            r"text_projection\.weight \[\] has no place in clip",
+            r"text_projection\.weight \[\] is not part of clip",
         ),
     ],
 )
@@ -205,7 +205,7 @@ def test_files_that_are_no_safetensors_are_refused(tmp_path):
     whole = path.read_bytes()
     for content in (b"", b"<html>not found</html>", whole[:100], whole[:-1], b"PK" + whole):
         path.write_bytes(content)
-        with pytest.raises(WeightsError, match=r"no file of safetensors.* cut short") as caught:
+        with pytest.raises(WeightsError, match=r"not a file of safetensors.* cut short") as caught:
             read_tensors(path)
         assert str(caught.value).startswith(f"{path}: ")
         assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Checkpoints: which are kept, what is noticed when they are damaged, what a full disk does."""
+"""Checkpoints: which are kept, detection of damage, and full disks."""
 
 import gc
 import resource

@@ -1,4 +1,4 @@
-"""Losses that need more than parameters and a batch, against the same recursion in NumPy."""
+"""Losses that use the whole `Context`, compared with the same recursion in NumPy."""
 
 import itertools
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Averages of the parameters: closed forms, EDM2's figures, and lengths made after training."""
+"""Parameter averages: closed forms, EDM2's figures, and lengths computed after training."""
 
 import json
 import re
@@ -244,7 +244,7 @@ def test_lengths_are_made_of_what_is_on_disk(trajectory: TrainState, tmp_path: P
     assert snapshots.describe("0.07") == "length 0.07, post-hoc"
     assert combination.error < 0.01
     assert not snapshots.unfit("0.07", 1700)
-    assert "poorly met by averages of 9 steps" in snapshots.unfit("0.01", 1700)[0]
+    assert "poorly approximated from averages of 9 steps" in snapshots.unfit("0.01", 1700)[0]
 
 
 def test_averages_that_are_not_fit_to_sample_from() -> None:
@@ -274,7 +274,7 @@ def test_averages_that_are_not_fit_to_sample_from() -> None:
         ({"ema__lengths": (0.1, 0.10)}, "has a length twice"),
         ({"ema__lengths": (0.1,), "ema__snapshot_every": -1}, "ema.snapshot_every=-1 must be 0"),
         ({"sample__ema": "parms"}, "allowed is '', 'params' or a length"),
-        ({"evaluate__ema_lengths": (0.1,)}, "evaluate.ema_lengths asks for EMA length 0.1"),
+        ({"evaluate__ema_lengths": (0.1,)}, "evaluate.ema_lengths needs EMA length 0.1"),
     ],
 )
 def test_bad_lengths(settings: dict, says: str) -> None:
@@ -327,7 +327,9 @@ def test_a_run_with_lengths(
         assert "has never moved" not in capsys.readouterr().err
     swept = tiny(**{"ema": config.ema, "evaluate__ema_lengths": (0.2, 0.05), **quiet})
     assert run.run(swept, tmp_path, "evaluate") == 0
-    assert "EMA length 0.2 is poorly met by averages of 3 steps" in capsys.readouterr().err
+    assert (
+        "EMA length 0.2 is poorly approximated from averages of 3 steps" in capsys.readouterr().err
+    )
     result = json.loads((tmp_path / "result.json").read_text())
     for name in ("frechet_noise_cnn", "nearest_training_distance"):
         for length, words in ((0.05, "length 0.05"), (0.2, "length 0.2, post-hoc")):

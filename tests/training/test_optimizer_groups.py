@@ -1,4 +1,4 @@
-"""Groups of the parameters may have optimizers of their own."""
+"""Groups of parameters with their own optimizers."""
 
 import importlib
 
@@ -65,7 +65,10 @@ def test_a_group_has_the_common_settings_but_for_its_own() -> None:
         ({"critic": {"rate": 1.0}}, r"optimizer.groups.critic='rate' is not known"),
         ({"critic": {"clip_norm": 1.0}}, r"optimizer.groups.critic='clip_norm' is not known"),
         ({"critic": {"learning_rate": -1.0}}, r"optimizer.groups.critic.learning_rate=-1.0 must"),
-        ({"critic": {"name": "sdg"}}, r"optimizer.groups.critic.name='sdg' is no .*; close: sgd"),
+        (
+            {"critic": {"name": "sdg"}},
+            r"optimizer.groups.critic.name='sdg' is not .*similar: sgd",
+        ),
     ],
 )
 def test_what_is_no_group_or_no_setting_of_one_is_refused(groups: dict, says: str) -> None:

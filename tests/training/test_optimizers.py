@@ -1,4 +1,4 @@
-"""Every optimizer of optax is given what it asks for, or refused by name."""
+"""Every optimizer of optax receives the arguments that it needs, or is refused by name."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""Layouts over eight (virtual) devices: all of them train the network of one device."""
+"""Layouts over eight virtual devices: all train the same network as a single device."""
 
 from pathlib import Path
 from typing import Any

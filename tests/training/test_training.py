@@ -1,4 +1,4 @@
-"""The train step and what it is made of, on problems with a known answer."""
+"""The train step and its parts, on problems with a known answer."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""Wrong averages and schedules of the learning rate are refused where they are made."""
+"""Invalid averages and learning rate schedules are refused on construction."""
 
 import optax
 import pytest

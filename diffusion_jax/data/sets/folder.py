@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -11,10 +10,17 @@ from diffusion_jax.data.captions import Captions
 from diffusion_jax.data.dataset import NO_CAPTIONS, Dataset, Options, Split
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.images import Images, Look, look_at, suffixes
+from diffusion_jax.data.sets.checked import (
+    check_sizes,
+    common_shape,
+    held_out,
+    look_at_all,
+    on_skipped,
+)
 from diffusion_jax.data.sets.folder_captions import read_captions
 from diffusion_jax.data.sets.folder_files import Listing, list_files, some
 from diffusion_jax.data.sets.folder_splits import split_folders
-from diffusion_jax.data.sources import FileSource, content_hash, draw
+from diffusion_jax.data.sources import Files, PictureSource, content_hash
 from diffusion_jax.system.files import path_of, readers, stamps
 from diffusion_jax.system.texts import shown
 
@@ -46,31 +52,24 @@ def load_folder(options: Options) -> Dataset:
         raise DataError(_no_image(data_dir, listing, skipped))
     parts, within, of_splits = _parts(list(looks), options, listing)
     names = list(within)
-    shapes = sorted({looks[name][:2] for name in names})
-    if not size and len(shapes) > 1:
-        raise DataError(
-            "data.image_size=0 keeps images as stored, but the folder has heights and widths "
-            f"from {shapes[0]} to {shapes[-1]}; give the side in pixels to resize and crop to."
-        )
+    shape = common_shape([looks[name] for name in names], options)
     texts, of_texts = read_captions(root, listing.files, names, options.caption_key)
     classes = {} if texts else _classes(within, data_dir)
     number = {name: i for i, name in enumerate(sorted(set(classes.values())))}
-    channels = options.channels or (1 if all(looks[name].grey for name in names) else 3)
-    shape = *((size, size) if size else shapes[0]), channels
     splits = {}
     for key, part in parts.items():
         labels = [number[classes[name]] if classes else 0 for name in part]
-        source = FileSource(root, part, np.array(labels, np.int32), size, shape)
+        source = PictureSource(Files(root, part), np.array(labels, np.int32), size, shape)
         splits[key] = Split(source, Captions.of([texts[n] for n in part]) if texts else None)
     files = [(name, *stamp) for name, stamp in zip(names, stamps(root, names), strict=True)]
     notes = (
-        *(*listing.notes, *_on_skipped(skipped), *_on_empty(listing, looks), *of_splits),
+        *(*listing.notes, *on_skipped(skipped), *_on_empty(listing, looks), *of_splits),
         *(*of_texts, *_on_folders(within, bool(texts), data_dir)),
     )
     class_names, kind = tuple(map(shown, number)), Images(shape)
     return Dataset(
         *(options.name, kind, splits, class_names, tuple(map(shown, skipped))),
-        fingerprint=content_hash(repr((files, len(parts["train"]))), size, channels),
+        fingerprint=content_hash(repr((files, len(parts["train"]))), size, shape[-1]),
         notes=notes,
     )
 
@@ -84,17 +83,7 @@ def _look_at_all(root: Path, listing: Listing, size: int) -> tuple[dict[str, Loo
         for name, why in listing.others.items()
         if name.endswith("/") or PurePosixPath(name).suffix.lower() in ends
     }
-
-    def look(name: str) -> Look | str:
-        try:
-            return look_at(root / name, size)
-        except DataError as error:
-            return str(error).rpartition(" cannot be read: ")[2]
-
-    with ThreadPoolExecutor(readers(root)) as pool:
-        found = list(zip(names, pool.map(look, names), strict=True))
-    looks = {name: one for name, one in found if isinstance(one, Look)}
-    wrong = {name: one for name, one in found if isinstance(one, str)}
+    looks, wrong = look_at_all(names, lambda name: look_at(root / name, size), readers(root))
     return looks, dict(sorted((others | wrong).items()))
 
 
@@ -102,7 +91,7 @@ def _no_image(data_dir: str, listing: Listing, skipped: dict[str, str]) -> str:
     """What to say of a folder without a readable image."""
     ends = Counter(PurePosixPath(n).suffix.lower() for n in listing.files)
     there = [f"{end or 'no suffix'} ({num:,})" for end, num in ends.most_common()]
-    why = [*_on_skipped(skipped), *listing.notes]
+    why = [*on_skipped(skipped), *listing.notes]
     if there and not skipped:
         why.append(f"its files end in {some(there)}")
     return (
@@ -121,30 +110,19 @@ def _parts(
         parts = {key: [n for n in names if n.startswith(f"{tops[key]}/")] for key in tops}
     else:
         inside = [n for n in names if tops["train"] == "." or n.startswith(f"{tops['train']}/")]
-        parts = _split(inside, options.heldout_fraction)
+        held = held_out(inside, options.heldout_fraction)
+        parts = {
+            key: [name for name, out in zip(inside, held, strict=True) if out == (key == "heldout")]
+            for key in tops
+        }
     train, heldout = parts["train"], parts["heldout"]
-    if not train or (not heldout and options.heldout_fraction):
-        raise DataError(
-            f"data.dir='{shown(options.data_dir)}' leaves {len(train)} images to train on and "
-            f"{len(heldout)} held out (data.heldout_fraction={options.heldout_fraction}); neither "
-            "may be 0."
-        )
+    check_sizes(len(train), len(heldout), options)
     within = {
         name: PurePosixPath(name).relative_to(tops[key]).parts
         for key, part in parts.items()
         for name in part
     }
     return parts, within, [*notes, *_check_shared(listing, train, heldout)]
-
-
-def _split(names: list[str], fraction: float) -> dict[str, list[str]]:
-    """Holds out names by a draw of each; at least the lowest if `fraction` > 0."""
-    draws = {name: draw(name) for name in names}
-    bar = max(fraction, np.nextafter(min(draws.values()), 1)) if fraction else 0.0
-    return {
-        "train": [name for name in names if draws[name] >= bar],
-        "heldout": [name for name in names if draws[name] < bar],
-    }
 
 
 def _check_shared(listing: Listing, train: Sequence[str], heldout: Sequence[str]) -> list[str]:
@@ -171,11 +149,6 @@ def _classes(within: dict[str, tuple[str, ...]], data_dir: str) -> dict[str, str
             f"{shown(flat[0])} for one; put every image into a sub-folder, its class, or none."
         )
     return {name: parts[0] for name, parts in within.items()}
-
-
-def _on_skipped(skipped: dict[str, str]) -> list[str]:
-    few = [f"{shown(name)} ({why})" for name, why in skipped.items()]
-    return [f"skipped {len(few)} unreadable files: {some(few)}"] if few else []
 
 
 def _on_empty(listing: Listing, looks: dict[str, Look]) -> list[str]:

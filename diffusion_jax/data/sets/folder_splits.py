@@ -46,7 +46,7 @@ def split_folders(
         if name != default:
             asked.append(key)
             found[key] = _asked(key, options, names, folders, left_out)
-        elif match := _usual(key, folders):
+        elif match := usual(key, folders):
             found[key] = match
     if "heldout" in asked and "train" not in found:
         _asked("train", options, names, folders, left_out)
@@ -82,10 +82,10 @@ def split_folders(
     return found, notes
 
 
-def _usual(key: str, folders: Iterable[str]) -> str:
-    """The folder that has a usual name of a split, as preferred; '' if none has."""
-    names = {name.casefold(): name for name in sorted(folders)}  # of equal ones the lower-case one
-    return next((names[usual] for usual in USUAL[key] if usual in names), "")
+def usual(key: str, names: Iterable[str]) -> str:
+    """The one that has a usual name of a split, as preferred; '' if none has."""
+    known = {name.casefold(): name for name in sorted(names)}  # of equal ones the lower-case one
+    return next((known[name] for name in USUAL[key] if name in known), "")
 
 
 def _asked(
@@ -111,7 +111,7 @@ def _check_below(names: Sequence[str], data_dir: str) -> None:
         if len(parts) > 2:
             below.setdefault(parts[0], set()).add(parts[1])
     for folder, inner in below.items():
-        pair = [_usual(key, inner) for key in USUAL]
+        pair = [usual(key, inner) for key in USUAL]
         if all(pair):
             alone = all(name.startswith(f"{folder}/") for name in names)
             place = f"{shown(data_dir).rstrip('/')}/{shown(folder)}"

@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 from diffusion_jax.data.dataset import Dataset, Options, Split, empty_dataset
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.images import Images
+from diffusion_jax.data.sets.checked import Slice, check_overlap, trained_on
 from diffusion_jax.data.sets.digits import Digits, Grey
 from diffusion_jax.data.sets.emoji import Emoji, EmojiConfig
 from diffusion_jax.data.sets.fashion_mnist import DEBIAN_DIR, FashionMnist, IdxConfig, idx_files
@@ -52,7 +53,7 @@ def load_tfds(options: Options, others: Sequence[str] = ()) -> Dataset:
             records = _records(builder, name, f"{key}_split", split)
             captions = read_captions(builder, split, path, name) if path else None
             splits[key] = Split(RecordSource(records, size, bool(class_names)), captions)
-        notes = _check_overlap(builder.info.splits, options)
+        notes = check_overlap(options, *(_parts(builder.info.splits, s) for s in asked.values()))
         # With its first image TFDS recommends another decoder.
         kind = Images(splits["train"].gather(np.arange(1))[0].shape[1:])
     info = builder.info
@@ -83,7 +84,7 @@ def describe_tfds(options: Options, others: Sequence[str] = ()) -> Dataset | Non
 
 def _builder(options: Options, others: Sequence[str]) -> Any:
     if options.train_split == options.heldout_split:
-        raise _trained_on(options)  # before anything is downloaded
+        raise trained_on(options)  # before anything is downloaded
     name, manual_dir = options.name, options.manual_dir
     directory = os.path.expanduser(options.data_dir) or None
     for key, given in (("dir", directory), ("manual_dir", manual_dir)):
@@ -198,35 +199,12 @@ def _records(builder: Any, name: str, key: str, split: str) -> Any:
         ) from error
 
 
-def _check_overlap(known: Any, options: Options) -> tuple[str, ...]:
-    """A note on items of both splits; a DataError if these are all that is held out."""
-    train, heldout = (_parts(known, s) for s in (options.train_split, options.heldout_split))
-    shared = sum(
-        max(0, min(end, last) - max(start, first))
-        for name, start, end in train
-        for other, first, last in heldout
-        if name == other
-    )
-    held = sum(end - start for _, start, end in heldout)
-    if shared >= held:
-        raise _trained_on(options)
-    asked = f"data.heldout_split='{options.heldout_split}'"
-    note = f"{shared:,} of the {held:,} items of {asked} are trained on, too"
-    return (note,) if shared else ()
-
-
-def _trained_on(options: Options) -> DataError:
-    return DataError(
-        f"data.heldout_split='{options.heldout_split}' is all trained on, as part of "
-        f"data.train_split='{options.train_split}'; hold out another split, or a slice, such as "
-        "data.train_split=train[:90%] with data.heldout_split=train[90%:]."
-    )
-
-
-def _parts(known: Any, split: str) -> list[tuple[str, int, int]]:
-    """The names, starts and ends of what makes up a split, of those that are known."""
+def _parts(known: Any, split: str) -> list[Slice]:
+    """What makes up a split, of those that are known."""
     absolute = tfds.core.ReadInstruction.from_spec(split).to_absolute(known)
-    return [(p.splitname, p.from_ or 0, p.to or known[p.splitname].num_examples) for p in absolute]
+    return [
+        Slice(p.splitname, p.from_ or 0, p.to or known[p.splitname].num_examples) for p in absolute
+    ]
 
 
 @contextlib.contextmanager

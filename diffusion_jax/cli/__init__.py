@@ -1,0 +1,1 @@
+"""The command line: its flags, its `--help`, and what they start."""
