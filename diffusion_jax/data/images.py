@@ -93,7 +93,7 @@ class Images(Kind):
             folder / f"{number:06d}.png": (image, about)
             for number, image, about in zip(index, items, made_by, strict=True)
         }
-        each_file(lambda path: save_png(path, *whose[path]), list(whose))
+        each_file(lambda path: save_png(path, *whose[path]), list(whose), "writing images")
 
     def sheet(
         self,

@@ -14,6 +14,7 @@ from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.images import Picture, read_image, resize_array
 from diffusion_jax.data.kind import Kind
 from diffusion_jax.system.files import each_file
+from diffusion_jax.system.progress import tracked
 from diffusion_jax.system.texts import shown
 
 CHUNK = 256  # items read at once when a whole source is
@@ -123,7 +124,8 @@ def read_all(source: Source, kind: Kind, count: int) -> ArraySource:
         items[rows], labels[rows] = source.gather(rows)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(read, range(0, count, CHUNK)))
+        starts = range(0, count, CHUNK)
+        list(tracked(pool.map(read, starts), "decoding", len(starts)))
     return ArraySource(items, labels)
 
 

@@ -73,7 +73,8 @@ class Bits(Evaluator):
                 continue
             each = chosen(model, split, self.num)
             whole = model.params, dict(model.frozen), make_key(model.seed)
-            found = in_batches(program, whole, each, model.batch_size)
+            doing = f"likelihood, {SPLITS[split]}"
+            found = in_batches(program, whole, each, model.batch_size, doing)
             evaluations = 6 * found.pop("solver_steps").max() + 3
             cost: dict[str, dict[str, Any]] = {
                 "ode": {"evaluations": f"{evaluations}, each with {self.probes} derivative(s)"},

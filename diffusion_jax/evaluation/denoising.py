@@ -71,7 +71,8 @@ def _errors(model: Model, split: str, num: int) -> np.ndarray:
         return jax.lax.map(errors, (jnp.arange(len(TIMES)), jnp.asarray(TIMES))).T
 
     whole = model.params, dict(model.frozen), make_key(model.seed)
-    return in_batches(program, whole, chosen(model, split, num), model.batch_size)
+    each, doing = chosen(model, split, num), f"denoising errors, {SPLITS[split]}"
+    return in_batches(program, whole, each, model.batch_size, doing)
 
 
 def ratio(a: np.ndarray, b: np.ndarray) -> Estimate | str:

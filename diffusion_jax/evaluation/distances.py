@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffusion_jax.data import DataError, Dataset
-from diffusion_jax.evaluation.extractor import Extractor
+from diffusion_jax.evaluation.extractor import FEATURES, Extractor
 from diffusion_jax.evaluation.model import Chunk, Evaluator, Model, Result, entry
 from diffusion_jax.evaluation.references import Statistics, cached_moments
 from diffusion_jax.metrics import estimates
@@ -23,8 +23,10 @@ from diffusion_jax.metrics.estimates import (
 )
 from diffusion_jax.metrics.frechet import Moments, moments
 from diffusion_jax.metrics.intervals import Estimate, bootstrap, too_few, wilson
+from diffusion_jax.metrics.neighbours import CHUNK as BLOCK
 from diffusion_jax.metrics.neighbours import closest_pairs, memorised, two_nearest
 from diffusion_jax.system.cache import cached_outputs
+from diffusion_jax.system.progress import stage, tracked
 
 CHUNK = 1024  # items read, looked at and dropped at once
 # Too near to a training item: nearer than so many held-out items are, or so much nearer than to the
@@ -129,16 +131,19 @@ class Distances(Evaluator):
                 )
         else:
             key, num = f"{extractor.digest} {extractor.preprocessing} {self._train}", len(train)
-            features = cached_outputs(
-                cache, key, lambda rows: extractor(train.gather(rows)[0])[1], num, CHUNK
-            )
+            with stage(FEATURES, num):
+                features = cached_outputs(
+                    cache, key, lambda rows: extractor(train.gather(rows)[0])[1], num, CHUNK
+                )
             if num > 1:
                 self._moments = cached_moments(cache, key, lambda: moments(features))
-            self._set = prepare(np.asarray(features[self._seen], np.float32), labels)
+            with stage("neighbours of training items", 1):
+                self._set = prepare(np.asarray(features[self._seen], np.float32), labels)
             self._of = {"n_reference": num}
         rows = some(len(held))
         chunks = (held.gather(rows[i : i + CHUNK]) for i in range(0, len(rows), CHUNK))
-        self._heldout = self._look(chunks) if len(held) else None
+        with stage(FEATURES, len(rows)):
+            self._heldout = self._look(chunks) if len(held) else None
 
     def of_data(self, passport: Mapping[str, Any]) -> Result:
         """The measures of held-out items, under names that end in `_heldout`."""
@@ -168,7 +173,11 @@ class Distances(Evaluator):
         for items, labels in chunks:
             look = self._extractor
             logits, features = (None, None) if isinstance(look, str) else look(items)
-            distances, nearest = two_nearest(self._entries(items), self._flat)
+            flat = self._entries(items)
+            blocks = [flat[start : start + BLOCK] for start in range(0, len(flat), BLOCK)]
+            each = tracked(blocks, "nearest training items", len(blocks))
+            near = [two_nearest(block, self._flat) for block in each]
+            distances, nearest = (np.concatenate(column) for column in zip(*near, strict=True))
             parts.append((logits, features, labels, distances))
             for i, number, distance in closest_pairs(distances[:, 0], nearest[:, 0], CLOSEST):
                 train = self._split.gather(self._seen[[number]])[0][0]
@@ -214,7 +223,8 @@ class Distances(Evaluator):
             "reference": self._reference,
         }
         groups: list[tuple[Found, int, dict[str, Any]]]
-        groups = [(moment_estimates(features, labels, self._moments), n, self._of)]
+        with stage("Frechet distance", 1):
+            groups = [(moment_estimates(features, labels, self._moments), n, self._of)]
         if found.logits is not None:
             by_class = class_estimates(found.logits, labels)
             if not look.own_classes:
@@ -223,8 +233,10 @@ class Distances(Evaluator):
         if self._set is not None:
             rows = some(n)
             few = None if labels is None else labels[rows]
-            sets = set_estimates(features[rows], few, self._set)
-            sets |= variety_estimates(features[rows], few, self._set)
+            with stage("distances between sets", 1):
+                sets = set_estimates(features[rows], few, self._set)
+            with stage("precision, recall, density, coverage", 1):
+                sets |= variety_estimates(features[rows], few, self._set)
             groups.append((sets, len(rows), {"n_reference": len(self._seen)}))
         result: Result = {}
         for group, num, more in groups:

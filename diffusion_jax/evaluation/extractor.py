@@ -1,5 +1,6 @@
 """What looks at pictures, and the data set's own: a classifier trained on its training split."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -18,6 +19,7 @@ from diffusion_jax.objectives.contrastive import moved
 from diffusion_jax.system.cache import cached
 from diffusion_jax.system.devices import in_batches
 from diffusion_jax.system.keys import make_key
+from diffusion_jax.system.progress import stage
 from diffusion_jax.training.ema import EXPONENTIAL, Exponential
 from diffusion_jax.training.optimizer import learning_rate_schedule
 from diffusion_jax.training.state import create_state
@@ -26,6 +28,7 @@ from diffusion_jax.types import Array, Batch, Context, Metrics, Params
 
 STEPS, BATCH_SIZE, LEARNING_RATE, MAX_SHIFT = 1500, 128, 2e-3, 1
 CHUNK = 1024
+FEATURES = "features"  # of a stage
 CLASSES, EXAMPLES = 2, 5  # classes, and training images of each, that there is something to learn
 LOOKED_AT = 1024  # labels that are looked at where reading one is decoding an image
 
@@ -43,7 +46,8 @@ class Extractor:
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
         """Logits `[N, K]`, or None, and features `[N, D]` of uint8 images `[N, H, W, C]`."""
-        return in_batches(lambda _, images: self.forward(images), (), images, self.batch_size)
+        program = lambda _, images: self.forward(images)  # noqa: E731
+        return in_batches(program, (), images, self.batch_size, FEATURES)
 
 
 def entries(kind: Kind) -> Extractor:
@@ -102,8 +106,17 @@ def fit(net: Classifier, dataset: Dataset) -> Params:
     loss_fn = functools.partial(cross_entropy, net)
     step_fn = jax.jit(make_train_step(loss_fn, optimizer, averages), donate_argnums=0)
     batches = train_batches(dataset, batch_size=BATCH_SIZE, seed=0)
-    for _ in range(STEPS):
-        state, _ = step_fn(state, next(batches), make_key(1), {})
+    metrics: Metrics = {}
+    with stage("training a classifier", STEPS) as progress:
+        for step in range(STEPS):
+            before, first = (
+                metrics,
+                contextlib.nullcontext() if step else progress.apart("compiling"),
+            )
+            with first:
+                state, metrics = step_fn(state, next(batches), make_key(1), {})
+            jax.block_until_ready(before)  # what is counted is computed, but for one step
+            progress.advance()
     batches.close()
     return jax.device_get(state.ema[EXPONENTIAL])
 

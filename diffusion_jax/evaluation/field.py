@@ -29,6 +29,7 @@ from diffusion_jax.report import fields
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.system.keys import make_key
+from diffusion_jax.system.progress import stage
 from diffusion_jax.types import Array, Cond, Denoiser
 
 TIMES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  # of measured distances from the exact score
@@ -134,14 +135,17 @@ class LearnedField(Evaluator):
 
             conds: dict[str, Any] = {"": {}} | ({"_label": {"label": labels}} if parts else {})
             for suffix, cond in conds.items():
-                squares = looked["learned"].run(errors, looked["exact"].made_of, x_0, cond)
+                with stage("errors of the field", 1):
+                    squares = looked["learned"].run(errors, looked["exact"].made_of, x_0, cond)
                 for t, each in zip(TIMES, squares, strict=True):
                     found = entry(root_mean_square(each), len(x_0), model.passport, t=t)
                     result[f"field_error{suffix}_t{t:.2f}"] = found
         if dims == 2:
             model.folder.mkdir(parents=True, exist_ok=True)
-            _draw_fields(looked, schedule, x_0, labels, model)
-        ends = _follow_particles(looked, schedule, x_0, labels, model)
+            with stage("pictures of the field", 1):
+                _draw_fields(looked, schedule, x_0, labels, model)
+        with stage("particles", 1):
+            ends = _follow_particles(looked, schedule, x_0, labels, model)
         if law and parts:
             agreement = wilson(float((ends["learned"] == ends["exact"]).mean()), PARTICLES)
             result["basin_agreement"] = entry(agreement, PARTICLES, model.passport)

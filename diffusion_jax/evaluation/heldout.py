@@ -57,7 +57,8 @@ class HeldoutLoss:
         found = []
         for number, batch in enumerate(self._batches):
             context = Context(make_key(number), state.step, state.ema, frozen)
-            found.append(in_batches(self._program, (params, context), batch, self._size))
+            whole = params, context
+            found.append(in_batches(self._program, whole, batch, self._size, "held-out loss"))
         if not found:
             return {}
         columns = jax.tree.map(lambda *parts: np.concatenate(parts), *found)

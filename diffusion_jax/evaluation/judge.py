@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.data import Kind
-from diffusion_jax.evaluation.extractor import Extractor
+from diffusion_jax.evaluation.extractor import FEATURES, Extractor
 from diffusion_jax.models.dual_encoder import Likeness
 from diffusion_jax.system.devices import in_batches
+from diffusion_jax.text.encoder import ENCODING
 from diffusion_jax.types import Array, Cond, Params
 
 
@@ -48,11 +49,13 @@ class Judge:
 
     def images(self, images: np.ndarray) -> np.ndarray:
         """Unit vectors float32 `[N, E]` of uint8 pictures `[N, H, W, C]`."""
-        return in_batches(self._look, self.params, self.kind.decode(images), self.batch_size)
+        x = self.kind.decode(images)
+        return in_batches(self._look, self.params, x, self.batch_size, FEATURES)
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors float32 `[N, E]` of texts; 0 of one without a word."""
-        return in_batches(self._read, self.params, self.read(texts), self.batch_size)
+        cond = self.read(texts)
+        return in_batches(self._read, self.params, cond, self.batch_size, ENCODING)
 
     @property
     def extractor(self) -> Extractor:

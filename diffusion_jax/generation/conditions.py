@@ -153,7 +153,8 @@ class Conditions:
             return found
         x = self.dataset.kind.decode(self._split(split).gather(rows)[0])
         each = x, np.asarray(rows, np.int32)
-        return found | in_batches(self._of_pictures, make_key(SEED), each, self.batch_size)
+        key, size = make_key(SEED), self.batch_size
+        return found | in_batches(self._of_pictures, key, each, size, "conditioning")
 
     def labels(self, index: np.ndarray) -> np.ndarray | None:
         """Labels asked of the samples number `index`, or of the pictures that they are given.

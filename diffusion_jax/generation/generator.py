@@ -133,7 +133,7 @@ class Generator:
             final, kept = self._jitted(params, key, batch, keep_every=keep_every)
             return final, None if kept is None else kept.swapaxes(0, 1)
 
-        x, kept = in_batches(draw, whole, (index, filled), batch_size, group)
+        x, kept = in_batches(draw, whole, (index, filled), batch_size, "sampling", group)
         return x[:num], None if kept is None else kept[:num].swapaxes(0, 1)
 
 

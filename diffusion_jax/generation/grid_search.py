@@ -20,6 +20,7 @@ from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.system.cache import cached
+from diffusion_jax.system.progress import stage, tracked
 from diffusion_jax.types import Array, Key, Params
 
 REFERENCE_STEPS = 250  # of Heun's method, two evaluations each, that stand for the exact solution
@@ -61,7 +62,10 @@ def optimise_times(
         sampler=heun(gaussian(generator.process).schedule),
         times=jnp.linspace(first, last, REFERENCE_STEPS + 1),
     )
-    exact = jax.jit(fine.draw)(params, key, request)[0]
+    with stage("exact samples to search with", 1) as progress:
+        with progress.apart("compiling"):
+            exact = jax.jit(fine.draw)(params, key, request)[0]
+        jax.block_until_ready(exact)
     # Only the states between the steps are kept for the backward pass.
     lean = dataclasses.replace(generator, apply=jax.checkpoint(generator.apply))
 
@@ -82,15 +86,18 @@ def optimise_times(
 
     objective = jax.jit(jax.value_and_grad(lambda logs: jnp.log(error(from_logs(logs)))))
     plain = jax.jit(error)
-    errors = {name: float(plain(times)) for name, times in starts.items()}
+    grids = tracked(starts.items(), "comparing grids", len(starts))
+    errors = {name: float(plain(times)) for name, times in grids}
     best = min(errors, key=lambda name: errors[name] if np.isfinite(errors[name]) else np.inf)
-    found = minimize(
-        lambda logs: tuple(np.asarray(v, np.float64) for v in objective(jnp.asarray(logs))),
-        np.asarray(logs_of(starts[best]), np.float64),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": iterations},
-    )
+    with stage("searching the times", iterations) as progress:
+        found = minimize(
+            lambda logs: tuple(np.asarray(v, np.float64) for v in objective(jnp.asarray(logs))),
+            np.asarray(logs_of(starts[best]), np.float64),
+            jac=True,
+            method="L-BFGS-B",
+            callback=lambda _: progress.advance(),
+            options={"maxiter": iterations},
+        )
     times = from_logs(jnp.asarray(found.x))
     if found.fun < np.log(errors[best]):
         return Found(times, float(np.exp(found.fun)), errors)

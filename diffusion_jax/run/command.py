@@ -20,6 +20,7 @@ from diffusion_jax.run.planning import plan
 from diffusion_jax.run.trained import Run, command, data_to_draw
 from diffusion_jax.run.training import train, train_abreast
 from diffusion_jax.run.variations import chosen
+from diffusion_jax.system import progress
 from diffusion_jax.system.devices import DevicesError, check_devices
 from diffusion_jax.system.keys import settle_generator
 from diffusion_jax.system.lock import LockedError, locked
@@ -61,7 +62,8 @@ def run_abreast(configs: Sequence[Config], workdirs: Sequence[Path]) -> int:
 def _status(job: Callable[[], int], workdir: Path) -> int:
     """What a job returns, or the status of its failure, said in one line."""
     try:
-        return job()
+        with progress.shown():
+            return job()
     except USER_ERRORS as error:
         message = str(error)
     except OSError as error:

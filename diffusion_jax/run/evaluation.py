@@ -16,6 +16,7 @@ from diffusion_jax.from_config.identity import Identity
 from diffusion_jax.run.sampling import caption
 from diffusion_jax.run.trained import Run, Trained, command, open_judge
 from diffusion_jax.system.devices import is_main
+from diffusion_jax.system.progress import stage
 from diffusion_jax.system.runtime import cache_dir, environment
 
 LISTED = 10
@@ -117,7 +118,8 @@ def samples(trained: Trained, spent: list[float]) -> Iterator[Chunk]:
     for start, end in zip(starts, [*starts[1:], len(index)], strict=True):
         began, part = time.monotonic(), slice(start, end)
         of = {name: value[part] for name, value in cond.items()}
-        items, _ = trained.items(settings.seed, index[part], of)
+        with stage("sampling", len(index), start):
+            items, _ = trained.items(settings.seed, index[part], of)
         spent.append(time.monotonic() - began)
         yield items, None if labels is None else labels[part]
 

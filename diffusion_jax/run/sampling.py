@@ -15,6 +15,7 @@ from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.files import each_file, remove_tree
 from diffusion_jax.system.pictures import read_made_by, save_gif, save_png
+from diffusion_jax.system.progress import stage
 
 COLUMNS = 10
 TRIPLES = 4
@@ -143,9 +144,10 @@ def sample(run: Run, again: bool) -> None:
     def part(rows: slice) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         return index[rows], {name: value[rows] for name, value in cond.items()}
 
-    items, states = model.items(sample.seed, *part(slice(shown)), keep=keep)
-    if len(index) > shown:
-        items = np.concatenate([items, model.items(sample.seed, *part(slice(shown, None)))[0]])
+    with stage("sampling", len(index)):
+        items, states = model.items(sample.seed, *part(slice(shown)), keep=keep)
+        if len(index) > shown:
+            items = np.concatenate([items, model.items(sample.seed, *part(slice(shown, None)))[0]])
     if not is_main():
         return
     assert states is not None
@@ -166,7 +168,7 @@ def _damaged(folder: Path) -> Path | None:
     """The first file of drawn samples that is not there or not whole."""
     animation, images = folder / "denoise.gif", folder / "images"
     pictures = [folder / "grid.png", folder / "trajectory.png", *sorted(images.glob("*.png"))]
-    passports = zip(pictures, each_file(read_made_by, pictures), strict=True)
+    passports = zip(pictures, each_file(read_made_by, pictures, "looking at images"), strict=True)
     found = [path for path, passport in passports if passport is None]
     found += [path for path in (animation, images) if not path.exists()]
     return next(iter(found), None)

@@ -22,6 +22,7 @@ from diffusion_jax.system.devices import in_batches, is_main
 from diffusion_jax.system.files import path_of
 from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.pictures import save_gif, save_png
+from diffusion_jax.system.progress import tracked
 
 ROWS = 4
 """Ways from one text to another, each of noise of its own."""
@@ -56,7 +57,7 @@ def vary(run: Run) -> None:
     key = make_key(asked.seed)
     whole = model.params, key, kind.decode(original), request.scale, dict(model.frozen)
     each = request._replace(scale=None, frozen={})
-    items = model.encoded(in_batches(program, whole, each, asked.batch_size), index)
+    items = model.encoded(in_batches(program, whole, each, asked.batch_size, "sampling"), index)
     if not is_main():
         return
     about = {**run.span(index, cond), "vary": settings.to_dict()}
@@ -139,7 +140,8 @@ def interpolate(run: Run) -> None:
 
     key, rows = make_key(asked.seed), max(1, min(asked.num_images, ROWS))
     numbers = asked.first_index + np.arange(2 * rows).reshape(rows, 2)
-    found = np.concatenate([program(model.params, key, pair) for pair in numbers])
+    pairs = tracked(numbers, "sampling", rows)
+    found = np.concatenate([np.asarray(program(model.params, key, pair)) for pair in pairs])
     items = model.encoded(found, np.repeat(numbers[:, 0], asked.frames))
     items = items.reshape(rows, asked.frames, *kind.shape)
     if not is_main():

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from diffusion_jax.system.progress import stage
 from diffusion_jax.system.stores import StorePath
 
 BEAT_SECONDS = 10.0
@@ -50,12 +51,15 @@ def _take(path: StorePath, own: Mapping[str, Any]) -> Any:
     left_over = False
     while not path.create(_encoded(own, 0)):
         seen, since = _read(path), time.monotonic()
-        while seen and not _is_gone(seen, own) and time.monotonic() - since < PATIENCE_SECONDS:
-            time.sleep(LOOK_SECONDS)
-            if (now := _read(path)) != seen:
-                if now:
-                    return now
-                seen = now
+        doing = f"waiting for a sign of process {seen.get('process')}" if seen else ""
+        with stage(doing, int(PATIENCE_SECONDS)) as progress:
+            while seen and not _is_gone(seen, own) and time.monotonic() - since < PATIENCE_SECONDS:
+                time.sleep(LOOK_SECONDS)
+                progress.advance(int(LOOK_SECONDS))
+                if (now := _read(path)) != seen:
+                    if now:
+                        return now
+                    seen = now
         if seen:
             left_over = True
             path.unlink(missing_ok=True)

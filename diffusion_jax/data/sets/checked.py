@@ -11,6 +11,7 @@ from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.images import Look
 from diffusion_jax.data.sets.folder_files import some
 from diffusion_jax.data.sources import draw
+from diffusion_jax.system.progress import tracked
 from diffusion_jax.system.texts import shown
 
 N = TypeVar("N")
@@ -32,7 +33,8 @@ def look_at_all(
             return None, str(error).rpartition(" cannot be read: ")[2]
 
     with ThreadPoolExecutor(threads) as pool:
-        all_found = list(zip(names, pool.map(found, names), strict=True))
+        each = tracked(pool.map(found, names), "reading images", len(names))
+        all_found = list(zip(names, each, strict=True))
     looks = {name: one for name, (one, _) in all_found if one is not None}
     return looks, {name: why for name, (one, why) in all_found if one is None}
 

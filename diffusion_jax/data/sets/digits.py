@@ -2,12 +2,14 @@
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
+
+from diffusion_jax.system.progress import tracked
 
 
 def png(image: np.ndarray) -> io.BytesIO:
@@ -37,9 +39,10 @@ class Grey(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ig
         )
 
     def _generate_examples(
-        self, examples: Iterable[tuple[np.ndarray, int]]
+        self, examples: Sequence[tuple[np.ndarray, int]]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, (image, label) in enumerate(examples):
+        each = tracked(examples, "preparing", len(examples))
+        for index, (image, label) in enumerate(each):
             yield index, {"image": png(image), "label": label}
 
 

@@ -28,6 +28,7 @@ from diffusion_jax.data.sets.emoji_names import (
 )
 from diffusion_jax.data.sets.emoji_pictures import STYLES, Style
 from diffusion_jax.data.sources import content_hash, draw
+from diffusion_jax.system.progress import tracked
 
 DEFAULT_SIZE = 32
 TEST_SHARE = 0.1  # of the concepts
@@ -114,7 +115,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: i
     def _generate_examples(
         self, examples: list[Example], names: Names, keywords: dict[str, tuple[str, ...]]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        for key, style, concept, image in examples:
+        for key, style, concept, image in tracked(examples, "preparing", len(examples)):
             base = key_of("-".join(code for code in key.split("-") if code not in TONES))
             words = (*keywords.get(base, ()), *names.keywords.get(base, ()))
             name = describe(names.names[key], key)
@@ -141,7 +142,8 @@ def _read(config: EmojiConfig, names: Names) -> list[Example]:
         return Example(key, style, names.concept(key), image)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [example for example in pool.map(read, found) if example.image.min() < 255]
+        drawn = tracked(pool.map(read, found), "drawing emoji", len(found))
+        return [example for example in drawn if example.image.min() < 255]
 
 
 def drop_unclear_lines(examples: list[Example]) -> list[Example]:

@@ -82,6 +82,6 @@ class FashionMnist(Grey, skip_registration=True):  # type: ignore[call-arg]
         folder, splits = Path(self.builder_config.folder), {}
         for name, prefix in PREFIXES.items():
             images, labels = (read_idx(folder / f"{prefix}-{kind}") for kind in KINDS)
-            examples = zip(images, labels.tolist(), strict=True)
+            examples = list(zip(images, labels.tolist(), strict=True))
             splits[name] = self._generate_examples(examples)
         return splits
