@@ -99,7 +99,7 @@ class Bench:
         labels = np.full(num, -1) if labels is None else labels
         each = np.asarray(x, np.float32), np.arange(num), _label(labels), [*map(_label, others)]
         whole = self.model.params, jnp.asarray(times, jnp.float32), scale
-        x_0, kept = in_batches(self._program(sampler, keep), whole, each, BATCH)
+        x_0, kept = in_batches(self._program(sampler, keep), whole, each, BATCH, "sampling")
         return x_0, None if kept is None else kept.swapaxes(0, 1)
 
     @functools.cache  # noqa: B019  # one compilation for all times of a number
@@ -134,7 +134,7 @@ class Bench:
     def denoised(self, x_t: np.ndarray, t: float) -> np.ndarray:
         """`x_0_hat` `[N, ...]` of states `x_t`, of no label."""
         found: np.ndarray = in_batches(
-            self._denoise, (self.model.params, jnp.float32(t)), np.asarray(x_t), BATCH
+            self._denoise, (self.model.params, jnp.float32(t)), np.asarray(x_t), BATCH, "denoising"
         )
         return found
 
