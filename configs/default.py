@@ -237,6 +237,11 @@ def get_config() -> ConfigDict:
     # Samples compared with the exact solution, and gradient steps; the result is cached
     c.sample.optimised = ConfigDict({"images": 256, "iterations": 60})
     c.sample.t_max = 1.0  # time at which sampling starts; < 1 for eps or score with schedule flow
+    # Initial state: normal (noise, as in training) | uniform (noise with that mean and variance) |
+    # the path of an image, used as if it were noise: shifted and scaled to that mean and variance.
+    # No noise is added to it (sample.vary does that): with a deterministic sampler, samples with
+    # the same label or prompt are all the same.
+    c.sample.start = "normal"
     c.sample.guidance_scale = 1.0  # of classifier-free guidance; 1 is off
     c.sample.guidance = ConfigDict()
     c.sample.guidance.interval = (0.0, 1.0)  # times t at which guidance is on

@@ -15,6 +15,7 @@ from diffusion_jax.from_config.images import make_image_condition
 from diffusion_jax.from_config.network import check_network, make_network, nothing
 from diffusion_jax.from_config.process import make_error, make_process, make_times
 from diffusion_jax.from_config.sampling import make_grid, make_sampler
+from diffusion_jax.from_config.starts import make_start
 from diffusion_jax.from_config.task import Task
 from diffusion_jax.from_config.text import make_reader
 from diffusion_jax.generation.generator import Generator
@@ -40,6 +41,7 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
         reader = make_reader(config, dataset)
         given = make_image_condition(config, schedule, kind.shape)
         network = make_network(config, dataset, reader, given)
+        start = make_start(config, kind)
         t = jnp.zeros(1)
         inputs = jnp.zeros((1, *codec.shape)), t, nothing(dataset, reader, given)
         model = Applied(network, inputs)
@@ -68,7 +70,7 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
             inputs,
             loss(model.train, Conditioning(given.train, *dropout)),
             loss(model.heldout, PLAIN),
-            Generator(model, process, codec, sampler, grid, guide()),
+            Generator(model, process, codec, sampler, grid, guide(), start=start),
             guide=guide,
             quantile=times.quantile,
             reader=reader,

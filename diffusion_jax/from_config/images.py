@@ -1,14 +1,19 @@
-"""Image conditioning of a network, selected by `image_condition`."""
+"""Images that a config names, and image conditioning, selected by `image_condition`."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from diffusion_jax.data import DataError, Kind, open_image
+from diffusion_jax.data.images import MODES
 from diffusion_jax.diffusion.image_conditions import LowResolution, Masked, nothing_given
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, keyed
 from diffusion_jax.system.arguments import check
+from diffusion_jax.system.files import path_of
 from diffusion_jax.types import Condition
 
 NAMES = ("none", "low_resolution", "masked")
@@ -53,3 +58,31 @@ def make_image_condition(
             check({"noise": "[0, max_noise]"}, noise=upscale.noise, max_noise=settings.max_noise)
         sample = LowResolution(schedule, settings.factor, upscale.noise, upscale.noise)
     return ImageCondition(train, sample, none)
+
+
+def opened(key: str, file: str, kind: Kind, factor: int = 1) -> np.ndarray:
+    """The picture that the setting `key` names, uint8 [H, W, C] as images of a kind, or smaller.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    height, width, channels = kind.shape
+    with named(key):
+        return open_image(path_of(file), (height // factor, width // factor, channels))
+
+
+@contextlib.contextmanager
+def named(key: str) -> Iterator[None]:
+    """Turns a DataError on a picture into a ConfigError on the setting that names it."""
+    try:
+        yield
+    except DataError as error:
+        raise ConfigError(f"{key}: {error}") from error
+
+
+def check_images(key: str, file: str, kind: Kind) -> None:
+    """Refuses a picture `file`, that the setting `key` names, for data of another kind."""
+    if len(kind.shape) != 3 or kind.shape[-1] not in MODES:
+        raise ConfigError(
+            f"{key}={file!r} goes with images, grey or in colour, and these data are {kind.words}"
+        )

@@ -11,6 +11,7 @@ import numpy as np
 from diffusion_jax.codecs.codec import Codec
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.diffusion.process import Process
+from diffusion_jax.generation.starts import NORMAL, Start
 from diffusion_jax.guidance.extrapolation import classifier_free
 from diffusion_jax.samplers.loop import sample
 from diffusion_jax.system.devices import in_batches
@@ -63,6 +64,7 @@ class Generator:
     guidance: Guidance = CLASSIFIER_FREE  # makes of the denoiser what the sampler sees
     # whether the network is told the time a step goes to, `cond["until"]`
     tells_until: bool = False
+    start: Start = NORMAL  # what `x_T` is
 
     def denoiser(self, params: Params) -> Denoiser:
         """The network with these parameters, without guidance and clipping."""
@@ -76,7 +78,7 @@ class Generator:
         And every `keep_every`-th state, decoded, `[K, B, ...]` or None.
         """
         keys, step_keys = self.keys(key, request.index)
-        x_T = self.process.prior(keys, self.codec.shape, self.times[0])
+        x_T = self.start.draw(self.process, keys, self.codec.shape, self.times[0])
         x_0, kept = self.go_on(params, x_T, step_keys, request, keep_every)
         decode = functools.partial(self.codec.decode, request.frozen)
         return decode(x_0), None if kept is None else jax.lax.map(decode, kept)

@@ -28,6 +28,7 @@ from diffusion_jax.from_config.identity import (
 )
 from diffusion_jax.from_config.parts import make_parallel
 from diffusion_jax.from_config.sampling import OPTIMISED, grids_to_start_from
+from diffusion_jax.from_config.starts import STARTS
 from diffusion_jax.generation.conditions import Asked, Conditions
 from diffusion_jax.generation.generator import Generator, Request, check_finite
 from diffusion_jax.generation.grid_search import Found, cached_times, optimise_times
@@ -172,6 +173,8 @@ class Run:
             given["given"] = f"{picture} of {self.conditions.shown} pictures"
         if picture == "low_resolution":
             given["noise"] = sample.upscale.noise
+        if generator and generator.start.words:
+            given["start"] = generator.start.words
         if self.judge:
             given["judge"] = self.judge.words
         if reader or self.judge:
@@ -389,6 +392,8 @@ def open_run(
         own = config.sample
         own.checkpoint, own.ema = step, average or own.ema
         own.guidance.worse = own.guidance.likeness.judge = ""
+        if own.get("start", "normal") not in STARTS:
+            own.start = "normal"  # the picture need not be there any more
         own.grid = "uniform" if own.grid == OPTIMISED else own.grid
         override(own, sample, "sample")
         dataset = parts.dataset if parts else data_to_draw(config, folder)

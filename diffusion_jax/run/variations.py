@@ -1,18 +1,18 @@
 """The stages that draw of a picture, varied or enlarged, or from one text to another."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.data import DataError, Kind, open_image
-from diffusion_jax.data.images import MODES, look_at
+from diffusion_jax.data import Kind
+from diffusion_jax.data.images import look_at
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.diffusion.image_conditions import LowResolution
 from diffusion_jax.from_config import Config, ConfigError
+from diffusion_jax.from_config.images import check_images, named, opened
 from diffusion_jax.generation.conditions import SEED
 from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.generation.variations import between, inverted, renoised
@@ -29,26 +29,6 @@ ROWS = 4
 WAYS = {"noise": renoised, "inversion": inverted}
 COLUMNS = {"variants": 8, "upscaled": 5}
 """By the name of the sheet."""
-
-
-def opened(key: str, file: str, kind: Kind, factor: int = 1) -> np.ndarray:
-    """The picture that the setting `key` names, uint8 [H, W, C] as images of a kind, or smaller.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    height, width, channels = kind.shape
-    with named(key):
-        return open_image(path_of(file), (height // factor, width // factor, channels))
-
-
-@contextlib.contextmanager
-def named(key: str) -> Iterator[None]:
-    """Turns a DataError on a picture into a ConfigError on the setting that names it."""
-    try:
-        yield
-    except DataError as error:
-        raise ConfigError(f"{key}: {error}") from error
 
 
 def vary(run: Run) -> None:
@@ -186,11 +166,7 @@ def _check(asked: Config, kind: Kind) -> None:
         raise ConfigError(f"sample.interpolate={tuple(asked.interpolate)} must be two texts")
     for key, file in (("vary", asked.vary.image), ("upscale", asked.upscale.image)):
         if file:
-            if len(kind.shape) != 3 or kind.shape[-1] not in MODES:
-                raise ConfigError(
-                    f"sample.{key}.image={file!r} goes with images, grey or in colour, and these "
-                    f"data are {kind.words}"
-                )
+            check_images(f"sample.{key}.image", file, kind)
             with named(f"sample.{key}.image"):
                 look_at(path_of(file), 0)
 

@@ -1,0 +1,56 @@
+"""What `x_T` is: noise of the process, noise of another law, or a picture taken for noise."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.diffusion.process import Process, gaussian
+from diffusion_jax.types import Array
+
+
+class Start(NamedTuple):
+    """Where sampling starts."""
+
+    # `(process, keys [B], shape, t []) -> x_T [B, *shape]` at time `t`, each from its own key
+    draw: Callable[[Process, Array, tuple[int, ...], Array], Array]
+    words: str = ""  # of the passports of samples; '' for the process's own noise
+
+
+def _prior(process: Process, keys: Array, shape: tuple[int, ...], t: Array) -> Array:
+    return process.prior(keys, shape, t)
+
+
+NORMAL = Start(_prior)
+"""The noise of the process itself."""
+
+
+def _uniform(process: Process, keys: Array, shape: tuple[int, ...], t: Array) -> Array:
+    width = 3**0.5 * gaussian(process).schedule.sigma(t)
+    return width * jax.vmap(lambda key: jax.random.uniform(key, shape, minval=-1.0))(keys)
+
+
+UNIFORM = Start(_uniform, "uniform")
+"""Uniform on `+-sqrt(3) sigma_T`, whose mean and variance are those of the normal noise."""
+
+
+def picture(x_0: Array, words: str) -> Start:
+    """The picture `x_0` `[*shape]` itself, taken for noise: `sigma_T (x_0 - mean) / std`.
+
+    Mean and standard deviation are those of all its entries, so that it has the mean and the
+    variance of noise; nothing is drawn. SDEdit adds noise to a picture, and starts where the
+    schedule has as much of it (`variations.renoised`).
+
+    Raises:
+        ValueError: all of its entries are the same.
+    """
+    if jnp.ptp(x_0) == 0:
+        raise ValueError("all its pixels are the same, and noise has a variance")
+    standardised = (x_0 - jnp.mean(x_0)) / jnp.std(x_0)
+
+    def draw(process: Process, keys: Array, shape: tuple[int, ...], t: Array) -> Array:
+        x_T = gaussian(process).schedule.sigma(t) * standardised
+        return jnp.broadcast_to(x_T, (len(keys), *shape))
+
+    return Start(draw, words)
