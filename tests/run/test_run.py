@@ -649,7 +649,7 @@ def test_what_jax_refuses_is_said_in_one_line(
 def test_a_full_device_is_said_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    def full(made: object) -> None:
+    def full(*made: object) -> None:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes\n")
 
     monkeypatch.setattr(run.command, "train", full)
