@@ -7,6 +7,7 @@ that begins with the comment `# Not run: ...` is left out. Training is shortened
 that stand in front of those of the command itself. The status is 1 if a block has failed.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -93,7 +94,7 @@ def run(block: Block, clone: Path) -> bool:
     else:
         text = shortened(block.text) if block.language == "bash" else block.text
         command, given = [*RUN[block.language], text], None
-    env = {"PATH": f"{clone}/.venv/bin:/usr/local/bin:/usr/bin:/bin", "HOME": str(Path.home())}
+    env = {**os.environ, "PATH": f"{clone}/.venv/bin:{os.environ['PATH']}"}
     try:
         done = subprocess.run(
             command, cwd=clone, env=env, input=given, text=True, capture_output=True, timeout=LIMIT
