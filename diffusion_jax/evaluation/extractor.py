@@ -115,7 +115,7 @@ def fit(net: Classifier, dataset: Dataset) -> Params:
             )
             with first:
                 state, metrics = step_fn(state, next(batches), make_key(1), {})
-            jax.block_until_ready(before)  # at most one step ahead of the progress shown
+            jax.block_until_ready(before)  # counted steps are finished, except the last
             progress.advance()
     batches.close()
     return jax.device_get(state.ema[EXPONENTIAL])

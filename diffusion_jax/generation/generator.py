@@ -58,7 +58,7 @@ class Generator:
 
     apply: Callable[..., Array]  # the network, `(params, x_t, time, cond) -> y`
     process: Process  # from data to noise
-    codec: Codec  # from what is diffused to items
+    codec: Codec  # from diffused arrays to items
     sampler: Sampler
     times: Array  # `[steps + 1]` times, descending
     guidance: Guidance = CLASSIFIER_FREE  # applied to the denoiser before the sampler

@@ -147,7 +147,7 @@ def _actions(run: Run, writer: Any, frozen: Mapping[str, Params]) -> list[tuple[
         path = run.workdir / "samples" / f"step_{step:08d}.png"
         try:
             writer.write_images(step, {"samples": draw_grid(run.preview(state), path)[None]})
-        except SamplingError as error:  # training goes on: later samples may be finite
+        except SamplingError as error:  # training continues: later samples may be finite
             if is_main():
                 print(f"warning: no {path.name}: {error}", file=sys.stderr)
         return {}

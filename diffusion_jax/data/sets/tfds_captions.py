@@ -18,8 +18,8 @@ CHUNK = 1024  # records read at once
 def find_captions(features: Mapping[str, Any], name: str, key: str) -> str:
     """The path of the captions in a builder's features, such as `captions/text`; '' for none.
 
-    `key` is `data.caption_key`, a feature or a path; '' looks for the usual names, and
-    `NO_CAPTIONS` for none. The name of the set is for the message.
+    `key` is `data.caption_key`, a feature or a path; '' finds the usual names, `NO_CAPTIONS` gives
+    ''. `name`, of the set, is for the message.
 
     Raises:
         DataError: `key` is not a text.

@@ -154,7 +154,7 @@ def _not_prepared(name: str, error: Exception) -> DataError:
 
 
 def _hide_accelerators() -> None:
-    """Keeps TensorFlow, which most of TFDS's builders import, off the memory that JAX needs."""
+    """Keeps TensorFlow, which most TFDS builders import, from using the accelerators."""
     # Fails once TensorFlow has started a device; then it is too late.
     with contextlib.suppress(ImportError, RuntimeError):
         import tensorflow as tf
