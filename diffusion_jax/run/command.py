@@ -42,7 +42,7 @@ TRAINS = ("all", "train")
 def run(config: Config, workdir: Path, mode: str, topology: str = "", profile: int = 0) -> int:
     """Runs the stages of `mode`; returns the exit status.
 
-    0: done; 2: a user's mistake, or a disk that is full or not writable, in one line on stderr;
+    0: done; 2: a user's mistake, or a disk that is full or inaccessible, in one line on stderr;
     128 + the number of the signal that ended it: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
 
     With mode "plan" `topology` names the devices to plan for; '': the present ones. `profile`
@@ -130,7 +130,7 @@ def _run(config: Config, workdir: Path, mode: str, topology: str, profile: int) 
     check_workdir(config, workdir)
     dataset = data_to_draw(config, workdir) if mode == "sample" else None
     made = Run(config, workdir, build(config, dataset))
-    # Raises if there is no generator, or the data have changed.
+    # Raises if there is no generator, or the data have changed and that is not allowed.
     _ = made.parts.generator if mode == "sample" else made.changes
     draw = chosen(config, made.parts.dataset.kind)
     if mode in TRAINS:
