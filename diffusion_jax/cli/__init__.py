@@ -1,1 +1,1 @@
-"""The command line: its flags, its `--help`, and what they start."""
+"""The command line: its flags, `--help`, and entry point."""

@@ -1,4 +1,4 @@
-"""The flags of the command line, and the groups that `--help` shows them in."""
+"""The flags of the command line, and their groups in `--help`."""
 
 from absl import flags
 from ml_collections import config_flags
@@ -96,7 +96,7 @@ GROUPS = {
         "multihost": "",
     },
 }
-"""Flags with the form of their values, under the headings of `--help`."""
+"""Flags with the form of their values, by heading of `--help`."""
 SETTINGS = {
     "negative": "negative",
     "strip": "strip",

@@ -1,4 +1,4 @@
-"""What `--help` prints."""
+"""The text of `--help`."""
 
 from absl import flags
 
@@ -16,7 +16,7 @@ FOOT = "The same command goes on where it was stopped. --helpfull lists the flag
 
 
 def help_text() -> str:
-    """The flags in their groups, each in a line."""
+    """The flags in their groups, one per line."""
     parts = [HEAD.format(program=" ".join(["python", *program()]))]
     for heading, group in GROUPS.items():
         rows = [(f"--{name} {form}", _words(name)) for name, form in group.items()]
@@ -27,5 +27,5 @@ def help_text() -> str:
 
 
 def _words(name: str) -> str:
-    """The help of a flag, without what absl adds: `<choices>: ` or `; repeat this option`."""
+    """The help of a flag, without absl's additions: `<choices>: ` or `; repeat this option`."""
     return (flags.FLAGS[name].help or "").rpartition(">: ")[2].partition(";\n")[0]

@@ -35,28 +35,28 @@ from diffusion_jax.cli.flags import (
 from diffusion_jax.cli.help import help_text
 from diffusion_jax.system.command_line import check_command_line
 
-VARIANTS = 4  # pictures of a prompt, where not told otherwise
+VARIANTS = 4  # default number of images per prompt
 HELP = {"--help", "-help", "-h", "--helpshort"}
 
 
 def start() -> None:
-    """Does what the command line asks for, and ends the process."""
-    # A config in any folder imports configs/default.py of the clone that is installed in place.
+    """Runs the command line, and ends the process."""
+    # A config in any folder imports configs/default.py of the clone, an editable install.
     sys.path.append(str(Path(__file__).resolve().parents[2]))
     try:
         app.run(main, flags_parser=parse)
-    except KeyboardInterrupt:  # where no part that can say more of it has begun
+    except KeyboardInterrupt:  # before a stage that reports more has begun
         print("interrupted", file=sys.stderr)
         sys.exit(130)
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses the flags and loads the config; a mistake in them is one line."""
+    """Parses the flags and loads the config; a mistake ends the process in one line."""
     _open_streams()
     if HELP & set(argv[1:]):
         print(help_text())
         sys.exit()
-    # No shell expands the `~` of --config=~/FILE.
+    # Shells do not expand the `~` of --config=~/FILE.
     argv = [
         f"--config={os.path.expanduser(a[9:])}" if a.startswith("--config=~") else a for a in argv
     ]
@@ -65,13 +65,13 @@ def parse(argv: list[str]) -> list[str]:
         if CONFIG.value is None:
             raise flags.Error("which config? e.g. --config configs/digits.py")
         len(CONFIG.value)  # a file that could not be loaded fails at its first use
-    except Exception as error:  # a config file is someone's own code
+    except Exception as error:  # a config file may contain any code
         sys.exit(f"error: {check_command_line(argv) or ' '.join(str(error).split())}")
     return rest
 
 
 def _open_streams() -> None:
-    """Makes stdout and stderr take any text, whatever the locale, and where they are closed."""
+    """Makes stdout and stderr accept any text, in every locale and when they are closed."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> None:
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     try:
         import jax  # noqa: F401
-    except ValueError as error:  # JAX reads the environment when it is imported
+    except ValueError as error:  # JAX reads the environment on import
         sys.exit(f"error: {error}")
     if SWEEP.value is not None:
         sys.exit(_sweep(SWEEP.value, name))
@@ -113,7 +113,7 @@ def _workdir(default: Path) -> Path:
 
 
 def _shortcuts(rest: list[str]) -> None:
-    """Flags that stand for settings of the config."""
+    """Applies the flags that stand for settings of the config."""
     sample = CONFIG.value.sample
     prompts = list(PROMPT.value or ())
     if PROMPTS.value is not None:
@@ -136,7 +136,7 @@ def _shortcuts(rest: list[str]) -> None:
 
 
 def _check_texts(texts: list[str]) -> None:
-    """Ends in one line if a text, or the name of a run, came in another encoding than UTF-8."""
+    """Ends the process in one line if a text, or the name of a run, is not UTF-8."""
     from diffusion_jax.system.texts import shown
 
     if wrong := [shown(text) for text in texts if shown(text) != text]:
@@ -144,7 +144,7 @@ def _check_texts(texts: list[str]) -> None:
 
 
 def _prompts_in(file: str) -> list[str]:
-    """The lines of a file that are not empty; a file without any ends in one line."""
+    """The non-empty lines of a file; without any, the process ends in one line."""
     from diffusion_jax.system.files import path_of
     from diffusion_jax.system.texts import read_text
 

@@ -1,4 +1,4 @@
-"""Data sets, and the batches that training and evaluation draw from them."""
+"""Data sets, and the stream of training batches."""
 
 from diffusion_jax.data.batches import train_batches
 from diffusion_jax.data.captions import Captions

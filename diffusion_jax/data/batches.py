@@ -1,4 +1,4 @@
-"""The endless stream of training batches that is drawn from a data set."""
+"""The endless stream of training batches of a data set."""
 
 import functools
 import multiprocessing
@@ -27,13 +27,13 @@ from diffusion_jax.types import Embed
 
 @functools.lru_cache(maxsize=4)
 def epoch_order(seed: int, epoch: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The order of one epoch, its coin flips and its draws, a pure function of its arguments.
+    """Order, coin flips and random numbers of one epoch, a pure function of the arguments.
 
-    Raw Philox bits are used because NumPy fixes them for good, unlike its `permutation`.
+    Raw Philox bits are used because NumPy guarantees them, unlike its `permutation`.
 
     Returns:
-        A permutation of `size` indices; for each place in it a fair bool, and a uniform uint64
-        below 2**32 that is independent of it: other bits of the same word.
+        A permutation of `size` indices; for each position in it a fair bool, and an independent
+        uniform uint64 below 2**32, from other bits of the same word.
     """
     bits = np.random.Philox(np.random.SeedSequence((seed, epoch))).random_raw(2 * size)
     words = bits[size:]
@@ -45,9 +45,9 @@ def epoch_order(seed: int, epoch: int, size: int) -> tuple[np.ndarray, np.ndarra
 class _Batches:
     """Random access to the endless stream of training batches of one process.
 
-    All epochs in a row are one sequence of images, cut into global batches; each process has its
-    own slice of every global batch. A batch thus depends on its index alone, and the global batch
-    not on how many processes share it.
+    All epochs are concatenated to one sequence of items, split into global batches; each process
+    has its own slice of every global batch. So a batch depends on its index alone, and the global
+    batch does not depend on the number of processes.
     """
 
     split: Split
@@ -75,7 +75,7 @@ class _Batches:
         return {"x": self.kind.decode(items), "cond": cond}
 
     def places(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of the items `start` to `stop` of the stream: indices, flips and draws."""
+        """Indices, flips and random numbers of the items `start` to `stop` of the stream."""
         size = len(self.split)
         parts = []
         for epoch in range(start // size, (stop - 1) // size + 1):
@@ -88,8 +88,8 @@ class _Batches:
 class _BatchIterator(grain.DatasetIterator):
     """Iterates over `_Batches` with prefetch; its state is the index of the next batch.
 
-    Grain's own state depends on the number of workers. A batch is a function of its index, so
-    this one restores exactly whatever the workers, and discards what was prefetched.
+    Grain's own state depends on the number of workers. As a batch is a function of its index,
+    this state is exact for any number of workers; prefetched batches are discarded.
     """
 
     def __init__(self, batches: _Batches, read: grain.ReadOptions, num_workers: int):
@@ -122,17 +122,17 @@ class _BatchIterator(grain.DatasetIterator):
             return next(self._inner)
         if not flags.FLAGS.is_parsed():  # Grain reads its flags to start workers
             flags.FLAGS.mark_as_parsed()
-        # Of memory that Python takes back at the end, the batch at hand among it.
+        # For shared memory that Python frees at exit, such as the current batch.
         sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
         workers = grain.MultiprocessingOptions(self._num_workers)
         self._inner = iter(stream.mp_prefetch(workers, _end_with_main))
-        # Workers come with the first batch, and are deaf as the thread is that starts them: they
-        # shall not die of a Ctrl-C or a scheduler's signal while the main process saves.
+        # Workers start with the first batch and inherit the thread's blocked signals: a Ctrl-C or a
+        # scheduler's signal must not end them while the main process saves.
         with ThreadPoolExecutor(1, initializer=_hear_no_signal) as thread:
             return thread.submit(next, self._inner).result()
 
     def describe(self, index: int) -> str:
-        """Which items batch number `index` of all processes has, in words."""
+        """The items of global batch number `index`, in words."""
         size = self._batches.batch_size * self._batches.process_count
         rows, *_ = self._batches.places(index * size, (index + 1) * size)
         named = ", ".join(map(str, rows[:5])) + (", ..." if size > 5 else "")
@@ -144,7 +144,7 @@ class _BatchIterator(grain.DatasetIterator):
         return {"next_index": self._next_index}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes on from a state of `get_state`."""
+        """Resumes from a state of `get_state`."""
         self._stop()
         self._next_index = int(state["next_index"])
 
@@ -161,12 +161,12 @@ class _BatchIterator(grain.DatasetIterator):
 
 def _hear_no_signal() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    resource_tracker.ensure_running()  # which lets some of them in again
+    resource_tracker.ensure_running()  # which unblocks some of them
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def _end_with_main(worker: int, workers: int) -> None:
-    """Ends a worker when the main process is gone, however that ended."""
+    """Ends a worker when the main process has ended, for whatever reason."""
 
     def watch() -> None:
         main = multiprocessing.parent_process()
@@ -193,29 +193,29 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.DatasetIterator:
-    """Endless training batches; every item is seen once per epoch, in an order of its own.
+    """Endless training batches; each epoch has every item once, in a new random order.
 
     Args:
         dataset: from `load_dataset`.
         batch_size: items per batch of this process.
         seed: of the orders and flips, 0 or more. The same for all processes.
-        flip: mirror each image left to right half of the time.
-        num_workers: processes that decode images; sets in memory need none and start none.
+        flip: mirror each image left to right with probability 1/2.
+        num_workers: processes that decode images; for sets in memory none are started.
         prefetch: batches made ahead, for sets on disk by as many threads; 0 makes each on demand.
-        embed: turns caption numbers int32 [B], one drawn for each item from its texts, into arrays
-            [B, ...] for `cond`; it must be picklable for worker processes. Which text is drawn
-            depends on the seed, epoch and place alone.
-        process_index: which of `process_count` processes this is.
-        process_count: processes that share the data; no two see the same image in an epoch.
+        embed: turns caption numbers int32 [B], a random one for each item, into arrays [B, ...] for
+            `cond`; it must be picklable for worker processes. The random text depends only on
+            seed, epoch and position.
+        process_index: of this process, below `process_count`.
+        process_count: processes that share the data; in an epoch no two have the same item.
 
     Returns:
-        An iterator of `{'x': float32 [B, *shape], 'cond': {'label': int32 [B]}}`,
-        without `label` for sets without classes and with what `embed` returns beside it. Its
-        `get_state()` is `{'next_index': int}`.
+        An iterator of `{'x': float32 [B, *shape], 'cond': {'label': int32 [B]}}`, without `label`
+        for sets without classes, and with the output of `embed` in `cond`. Its `get_state()` is
+        `{'next_index': int}`.
 
     Raises:
         ValueError: a number is out of range.
-        DataError: `embed` is given for a set without captions, or `flip` for no images.
+        DataError: `embed` for a set without captions, or `flip` for items that are not images.
     """
     split = dataset.splits["train"]
     if embed and split.captions is None:

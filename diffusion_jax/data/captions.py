@@ -1,4 +1,4 @@
-"""The texts of a data set's images: which each image has, and which one a batch is given."""
+"""The texts of a data set's images, and the choice of one for each image of a batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ DRAW_BITS = 32
 
 @dataclass(frozen=True, eq=False)
 class Captions:
-    """What is written about the N images of one split."""
+    """Texts of the N images of one split."""
 
     texts: tuple[str, ...]  # all distinct texts
     ids: np.ndarray  # int32, the numbers of texts of the first image, then of the second and so on
     # int64 [N + 1]; image i has `ids[offsets[i] : offsets[i + 1]]`, at least one, its plain name
     # first
     offsets: np.ndarray
-    concepts: tuple[str, ...] = ()  # what each image shows [N]; empty for sets that do not say
-    styles: tuple[str, ...] = ()  # how each image shows it [N]; empty for sets that do not say
+    concepts: tuple[str, ...] = ()  # the subject of each image [N]; empty if not known
+    styles: tuple[str, ...] = ()  # the style of each image [N]; empty if not known
 
     @classmethod
     def of(
@@ -47,9 +47,9 @@ class Captions:
         return found
 
     def draw(self, rows: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        """The number int32 [B] of one text of each of the images `rows` [B], all as likely.
+        """The number int32 [B] of a random text of each of the images `rows` [B], all as likely.
 
-        `draws` are uint64 [B] below 2**32, uniform.
+        `draws` are uniform uint64 [B] below 2**32.
         """
         starts, ends = self.offsets[rows], self.offsets[np.asarray(rows) + 1]
         places = (draws * (ends - starts).astype(np.uint64)) >> np.uint64(DRAW_BITS)

@@ -11,44 +11,43 @@ from diffusion_jax.data.sources import ArraySource, Items, Source, read_all
 from diffusion_jax.system.arguments import checked
 
 NO_CAPTIONS = "none"
-"""The `caption_key` of those who want none."""
+"""The `caption_key` for no captions."""
 
 
 @dataclass(frozen=True)
 @checked(image_size="[0, inf)", heldout_fraction="[0, 1)", channels=(0, 1, 3))
 class Options:
-    """Which data set is asked for, and how it is read."""
+    """The requested data set, and how to read it."""
 
     # `digits`, `fashion_mnist`, `emoji`, points, `folder`, `huggingface`, or any image set of TFDS,
     # as `set[/config][:version]`
     name: str
     # for `folder`, the folder of images; for `huggingface`, a folder or the name of a set on the
-    # hub, `owner/set[:config]`; else where prepared sets are kept, '' being TFDS's default
+    # hub, `owner/set[:config]`; else the folder of prepared sets, '' being TFDS's default
     data_dir: str = ""
-    # folder of files that the user fetched, for TFDS sets that ask for them, for `fashion_mnist`
-    # and for more styles of `emoji`; '' is none
+    # folder of manually downloaded files, for TFDS sets that need them, for `fashion_mnist` and for
+    # more styles of `emoji`; '' is none
     manual_dir: str = ""
-    # side in pixels to which images are resized (shorter side, antialiased) and cropped (centre); 0
-    # keeps them as stored, and they must be alike. `emoji` are drawn at this side, 0 being 32.
+    # side in pixels to which images are resized (shorter side, antialiased) and cropped (centre);
+    # 0: as stored, all of one size. `emoji` are rendered at this side, 0 being 32.
     image_size: int = 0
-    # split (name or slice, `train[:90%]`), or sub-folder; those of `folder` and `huggingface` may
-    # have another of the usual names instead of these
+    # split (name or slice, `train[:90%]`), or sub-folder; for `folder` and `huggingface` other
+    # usual names are found instead of these defaults
     train_split: str = "train"
     heldout_split: str = "test"
-    heldout_fraction: float = 0.1  # in [0, 1); what is held out where there is no such split
-    # where a folder's metadata or a set has its captions; '' finds the usual names, 'none' has them
-    # left alone
+    heldout_fraction: float = 0.1  # in [0, 1); held out if there is no such split
+    # field of the captions in a folder's metadata or a set; '' finds the usual names, 'none'
+    # ignores captions
     caption_key: str = ""
     image_key: str = ""  # for `huggingface`, the column of the images; '' finds the usual names
-    label_key: str = ""  # and that of the classes; 'none' has them left alone
-    channels: int = (
-        0  # of images in files and tables: 1 is grey, 3 colour; 0: 1 if all of them are grey
-    )
+    label_key: str = ""  # and that of the classes; 'none' ignores them
+    # of images in files and tables: 1 is grey, 3 colour; 0: 1 if all of them are grey, else 3
+    channels: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Items that belong together."""
+    """Items of one split, with their texts if there are any."""
 
     source: Source  # random access to them
     captions: Captions | None = None  # their texts; None for sets without
@@ -60,30 +59,29 @@ class Split:
         return self.source.gather(rows, draws)
 
     def names(self, rows: np.ndarray) -> list[str]:
-        """The plainest text of each of the items `rows`, of sets with captions."""
+        """The plain name of each of the items `rows`, for sets with captions."""
         assert self.captions is not None
         return [self.captions.texts[number] for number in self.captions.first(rows)]
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set with the items to train on and those held out."""
+    """A data set with training and held-out items."""
 
-    name: str  # as it was asked for
+    name: str  # as requested
     kind: Kind  # of its items
     splits: Mapping[str, Split]  # "train", and "heldout", never trained on, which a folder may lack
     class_names: tuple[str, ...] = ()  # empty for sets without classes
     skipped: tuple[str, ...] = ()  # relative paths of files that could not be read
-    # tells this data from any other, to key caches of what was computed from it: a hash of what the
-    # files are, wherever they lie, and of the captions
+    # identifies the data, as key of caches: a hash of the files' content, wherever they are, and of
+    # the captions
     fingerprint: str = ""
-    # a sentence each on how the data were taken, where another way was as likely, and on what of
-    # them is left out
+    # sentences on how the data were read where there was a choice, and on items that are left out
     notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
-        """0 for sets without classes."""
+        """Number of classes; 0 for sets without."""
         return len(self.class_names)
 
     @property
@@ -100,7 +98,7 @@ class Dataset:
 
 
 def empty_dataset(name: str, kind: Kind, class_names: tuple[str, ...], captioned: bool) -> Dataset:
-    """A data set of which only that much is known; its captions are empty, if it has any."""
+    """A data set without items, such as one that is only described; captions are empty, if any."""
     none = ArraySource(np.empty((0, *kind.shape), kind.stored), np.empty(0, np.int32))
     split = Split(none, Captions.of([]) if captioned else None)
     return Dataset(name, kind, {"train": split, "heldout": split}, class_names)

@@ -1,4 +1,4 @@
-"""Images: pictures on disk to uint8 arrays of one shape, and uint8 to floats and back."""
+"""Images: from files to uint8 arrays of one shape, and from uint8 to floats and back."""
 
 import contextlib
 import warnings
@@ -17,9 +17,9 @@ from diffusion_jax.system.pictures import captioned, opened, save_png, tile
 from diffusion_jax.system.stores import StoreError
 from diffusion_jax.system.texts import shown
 
-MAX_PIXELS = 2**28  # of a picture that is read: 1 GiB once decoded
-Image.MAX_IMAGE_PIXELS = None  # that limit holds, and not Pillow's, which large photographs exceed
-# On parts of a file that are not looked at; they name no file.
+MAX_PIXELS = 2**28  # of an image to read: 1 GiB once decoded
+Image.MAX_IMAGE_PIXELS = None  # replaced by that limit: large photographs exceed Pillow's
+# These are about parts of a file that are not used, and do not name the file.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 ORIENTATION = 0x0112  # in EXIF
 UPRIGHT = {
@@ -31,28 +31,28 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""How a picture is turned, by its orientation in EXIF."""
+"""The transposition that turns an image upright, by its orientation in EXIF."""
 MODES = {1: "L", 3: "RGB"}
-"""Of Pillow, by the number of channels."""
+"""Modes of Pillow by number of channels."""
 FORMATS = (
     *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "PSD"),
     *("QOI", "SGI", "TGA", "TIFF", "WEBP"),
 )
-"""Of pictures made of pixels, as people keep them; not pages, films and drawings."""
+"""Common formats of pixel images; not documents, films and vector graphics."""
 
 
 def suffixes() -> frozenset[str]:
-    """What names of files in `FORMATS` end in, such as `.png`, of those that Pillow reads here."""
-    known = Image.registered_extensions()  # makes Pillow look for its parts
-    readable = {*Image.OPEN, "MPO"}  # MPO is found out by the reader of JPEG
+    """Suffixes of file names, such as `.png`, of those `FORMATS` that this Pillow can read."""
+    known = Image.registered_extensions()  # makes Pillow load its plugins
+    readable = {*Image.OPEN, "MPO"}  # MPO is detected by the reader of JPEG
     return frozenset(end for end, name in known.items() if name in FORMATS and name in readable)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture as the bytes of a file that is none: one in a table."""
+    """An encoded image that is not a file of its own, such as one in a table."""
 
-    place: str  # of it, for messages
+    place: str  # where it is stored, for messages
     data: bytes
 
     def __str__(self) -> str:
@@ -63,7 +63,7 @@ class Encoded:
 
 
 Picture = Path | Encoded
-"""What pictures are read from; a path may be of an object store."""
+"""An encoded image; a path may be in an object store."""
 
 
 class Images(Kind):
@@ -81,14 +81,14 @@ class Images(Kind):
         return to_uint8(x)
 
     def mirrored(self, items: np.ndarray, coins: np.ndarray) -> np.ndarray:
-        """Left to right."""
+        """Mirrors items left to right where `coins` are true."""
         items[coins] = items[coins, :, ::-1]
         return items
 
     def save(
         self, folder: Path, index: np.ndarray, items: np.ndarray, made_by: Sequence[Mapping]
     ) -> None:
-        """A PNG each."""
+        """Writes one PNG per item."""
         whose = {
             folder / f"{number:06d}.png": (image, about)
             for number, image, about in zip(index, items, made_by, strict=True)
@@ -102,7 +102,7 @@ class Images(Kind):
         texts: Sequence[str] = (),
         marked: Sequence[bool] = (),
     ) -> np.ndarray:
-        """Row after row, each behind its text."""
+        """Rows of images, each row behind its text."""
         return captioned(items, texts, columns, marked) if len(texts) else tile(items, columns)
 
     def strip(self, states: np.ndarray, columns: int) -> np.ndarray:
@@ -129,7 +129,7 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     """Resizes the shorter side to `size` pixels with antialiasing and crops the centre square.
 
     Raises:
-        ValueError: of so long and thin a picture, that would be more than `MAX_PIXELS`.
+        ValueError: resized, so long and thin an image would exceed `MAX_PIXELS`.
     """
     width, height = image.size
     if (width, height) == (size, size):
@@ -159,10 +159,10 @@ def resize_array(image: np.ndarray, size: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def open_picture(picture: Picture) -> Iterator[Image.Image]:
-    """A picture, to be read in a block. All pictures of people are opened here.
+    """Context: an opened image. All images of users are opened here.
 
     Raises:
-        DataError: `FILE cannot be read: why`, of the file and of all that fails in the block.
+        DataError: `FILE cannot be read: why`, for the file and for all errors in the block.
     """
     try:
         if not isinstance(picture, Encoded):
@@ -178,7 +178,7 @@ def open_picture(picture: Picture) -> Iterator[Image.Image]:
         raise
     except Exception as error:  # Pillow raises almost anything for a broken file
         reason = getattr(error, "strerror", None) or str(error) or "it is damaged"
-        if isinstance(error, UnidentifiedImageError):  # its message has the path
+        if isinstance(error, UnidentifiedImageError):  # its message contains the path
             reason = "it is no picture" if picture.read_bytes() else "it is empty"
         if isinstance(error, MemoryError):
             reason = "it does not fit in memory"
@@ -186,18 +186,18 @@ def open_picture(picture: Picture) -> Iterator[Image.Image]:
 
 
 def _check_file(path: Path) -> None:
-    """Raises a ValueError for what is there and no file: a pipe waits for ever."""
+    """Raises a ValueError if the path exists but is not a file: a pipe would wait forever."""
     if not in_store(path) and path.exists() and not path.is_file():
         raise ValueError("it is a folder" if path.is_dir() else "it is not a file")
 
 
 def converted(image: Image.Image, channels: int = 3) -> Image.Image:
-    """Turns a picture upright and into RGB or, of 1 channel, grey; alpha is laid on white.
+    """Turns an image upright and into RGB, or grey for 1 channel; alpha is blended with white.
 
     Raises:
-        ValueError: for 32-bit pixels, whose range no file states.
+        ValueError: for 32-bit pixels, whose range is not in the file.
     """
-    image.load()  # TIFF is turned by that
+    image.load()  # this turns TIFF
     turn, wide = _turn(image), image.format == "PPM" and image.mode == "I"
     if image.mode in ("I", "F") and not wide:
         raise ValueError(f"pixels of mode {image.mode} have no known range")
@@ -213,15 +213,15 @@ def converted(image: Image.Image, channels: int = 3) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """How a loaded picture is turned; EXIF that cannot be read turns none, as in viewers."""
+    """The transposition of a loaded image; None if EXIF cannot be read, as in viewers."""
     try:
         return UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # from `struct`, or of a value that is no number
+    except Exception:  # from `struct`, or for a value that is not a number
         return None
 
 
 def read_image(picture: Picture, size: int, channels: int = 3) -> np.ndarray:
-    """Reads a picture as uint8 [H, W, C], or [size, size, C] if `size` is not 0.
+    """Reads an image as uint8 [H, W, C], or [size, size, C] if `size` is not 0.
 
     Raises:
         DataError: the file cannot be read.
@@ -233,7 +233,7 @@ def read_image(picture: Picture, size: int, channels: int = 3) -> np.ndarray:
 
 
 def open_image(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Reads a picture as uint8 of a `shape` [H, W, C], resized and cropped, grey where C is 1.
+    """Reads an image as uint8 of a `shape` [H, W, C], resized and cropped, grey if C is 1.
 
     Raises:
         DataError: the file cannot be read.
@@ -245,18 +245,18 @@ def open_image(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 class Look(NamedTuple):
-    """What a picture is, once upright."""
+    """Properties of an image turned upright."""
 
     height: int
     width: int
-    grey: bool  # whether it has no colour, nor transparency that another picture may have
+    grey: bool  # whether it has no colour; False for palettes, RGBA and such
 
 
 def look_at(picture: Picture, size: int) -> Look:
-    """Decodes all of a picture, and sees that it can be resized to `size`, if that is not 0.
+    """Decodes a whole image, and checks that it can be resized to `size`, if that is not 0.
 
-    A header alone does not show that a file was cut short. JPEG is decoded at an eighth of its
-    size, which reads every byte at a fraction of the time.
+    A header alone does not reveal a truncated file. JPEG is decoded at an eighth of its size, which
+    reads every byte in a fraction of the time.
 
     Raises:
         DataError: the file cannot be read.
@@ -265,7 +265,7 @@ def look_at(picture: Picture, size: int) -> Look:
         width, height = image.size
         image.draft(None, (1, 1))
         image.load()
-        if _turn(image) in map(UPRIGHT.get, (5, 6, 7, 8)):  # which lie on their side
+        if _turn(image) in map(UPRIGHT.get, (5, 6, 7, 8)):  # rotations by 90 degrees
             width, height = height, width
         pixel = image.crop((0, 0, 1, 1))
         pixel.format = image.format
@@ -276,7 +276,7 @@ def look_at(picture: Picture, size: int) -> Look:
 
 
 def _is_grey(image: Image.Image) -> bool:
-    """Whether a picture is grey, also where it is stored as RGB."""
+    """Whether an image is grey, even if it is stored as RGB."""
     if image.mode != "RGB":
         return image.mode in ("1", "L", "LA", "I") or image.mode.startswith("I;16")
     few = image.resize((16, 16), Image.Resampling.NEAREST)  # nearly always enough to see colour

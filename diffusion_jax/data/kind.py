@@ -1,4 +1,4 @@
-"""What an item of a data set is: its shape, how it is stored, how it is written and shown."""
+"""Kinds of items of data sets: their shape, how they are stored, written and shown."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,17 +12,17 @@ from diffusion_jax.data.errors import DataError
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A kind of data. Items are stored as they are in files, and are `x` as networks have them."""
+    """A kind of data: items as stored in files, and as inputs `x` of networks."""
 
     shape: tuple[int, ...]  # of one item, as stored and as `x`
     noun: ClassVar[str] = "items"  # plural, for messages and reports
     stored: ClassVar[type] = np.float32  # dtype as stored
     dtype: ClassVar[type] = np.float32  # of `x`
-    # number of values that an entry of `x` can have, evenly over [-1, 1]; 0 for continuous data
+    # number of values of an entry of `x`, evenly spaced in [-1, 1]; 0 for continuous data
     levels: ClassVar[int] = 0
     limit: ClassVar[float | None] = None  # largest absolute value of an entry of `x`, or None
-    shown: ClassVar[int] = 100  # items at most on a sheet of samples
-    placed: ClassVar[bool] = True  # whether each has a place of its own there
+    shown: ClassVar[int] = 100  # maximum number of items on a sheet of samples
+    placed: ClassVar[bool] = True  # whether a sheet is a grid with one cell per item
 
     @property
     def words(self) -> str:
@@ -38,7 +38,7 @@ class Kind:
         return np.asarray(x, self.stored)
 
     def mirrored(self, items: np.ndarray, coins: np.ndarray) -> np.ndarray:
-        """Stored items `[B, ...]`, mirrored where `coins` `[B]` says so.
+        """Stored items `[B, ...]`, mirrored where `coins` `[B]` are true.
 
         Raises:
             DataError: items of this kind cannot be mirrored.
@@ -48,7 +48,7 @@ class Kind:
     def save(
         self, folder: Path, index: np.ndarray, items: np.ndarray, made_by: Sequence[Mapping]
     ) -> None:
-        """Writes items number `index` `[N]`, each with its `made_by`, into an empty folder."""
+        """Writes items number `index` `[N]`, each with its passport in `made_by`, to a folder."""
         raise NotImplementedError
 
     def sheet(
@@ -58,16 +58,15 @@ class Kind:
         texts: Sequence[str] = (),
         marked: Sequence[bool] = (),
     ) -> np.ndarray:
-        """A picture of items `[N, ...]` as stored, uint8 `[H, W, C]`, with a text for each row.
+        """An image of items `[N, ...]` as stored, uint8 `[H, W, C]`, with a text for each row.
 
-        Where items are `placed` there are `columns` in a row; the texts of rows that are `marked`
-        stand out.
+        Items that are `placed` are in rows of `columns`; texts of `marked` rows are highlighted.
         """
         raise NotImplementedError
 
     def strip(self, states: np.ndarray, columns: int) -> np.ndarray:
-        """A picture of how at most `columns` items came about, uint8 `[H, W, C]`.
+        """An image of how at most `columns` items are sampled, uint8 `[H, W, C]`.
 
-        Of states `[K, N, ...]` as stored, from noise to items.
+        From states `[K, N, ...]` as stored, from noise to items.
         """
         raise NotImplementedError

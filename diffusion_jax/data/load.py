@@ -14,19 +14,19 @@ from diffusion_jax.data.sets.points import POINTS, load_points
 from diffusion_jax.data.sets.tfds_sets import describe_tfds, load_tfds
 from diffusion_jax.data.sources import ArraySource, content_hash
 
-MEMORY_LIMIT = 2 * 2**30  # bytes of items up to which a set is held in memory unless told
+MEMORY_LIMIT = 2 * 2**30  # bytes of items up to which sets are held in memory by default
 READERS: dict[str, Callable[[Options], Dataset]] = {
     "folder": load_folder,
     "huggingface": load_huggingface,
     **dict.fromkeys(POINTS, load_points),
 }
-"""By name, those of sets that are not TFDS's; with sources as they are on disk."""
+"""Readers of data sets that are not in TFDS, by name; they return sources on disk."""
 
 
 def load_dataset(name: str, *, memory: bool | None = None, **options: Any) -> Dataset:
     """Loads a data set by its name and the other fields of `Options`, preparing it on first use.
 
-    `memory` is whether all items are decoded now and held in memory; None does so up to 2 GiB.
+    `memory`: whether all items are decoded now and held in memory; None: up to 2 GiB.
 
     Raises:
         DataError: one sentence on which setting is wrong and what is allowed.
@@ -37,7 +37,7 @@ def load_dataset(name: str, *, memory: bool | None = None, **options: Any) -> Da
     if memory is None:
         memory = sum(map(len, found.splits.values())) * item <= MEMORY_LIMIT
     splits = {
-        # Of an empty source nothing on disk would tell the shape.
+        # Empty sources, too: on disk their shape would be unknown.
         key: replace(split, source=ArraySource(*found.arrays(key)))
         if not split.source.resident and (memory or not len(split))
         else split

@@ -1,4 +1,4 @@
-"""What a run keeps of its data: to tell whether they have changed, and to draw without them."""
+"""A run's record of its data: to detect changes, and to sample without the data."""
 
 import dataclasses
 import functools
@@ -11,14 +11,14 @@ from diffusion_jax.data.kind import Kind
 from diffusion_jax.data.sets.points import Points
 
 KINDS: dict[str, type[Kind]] = {kind.noun: kind for kind in (Images, Points)}
-NAMED = 5  # classes at most that a sentence names
+NAMED = 5  # classes named in a sentence, at most
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """Data as they were when a training began."""
+    """Properties of the data when a training began."""
 
-    name: str  # as they were asked for
+    name: str  # as requested
     noun: str  # of the kind
     shape: tuple[int, ...]  # of an item
     class_names: tuple[str, ...]
@@ -28,7 +28,7 @@ class Record:
 
     @classmethod
     def of(cls, dataset: Dataset) -> "Record":
-        """That of a data set."""
+        """The record of a data set."""
         kind, sizes = dataset.kind, {name: len(split) for name, split in dataset.splits.items()}
         return cls(
             *(dataset.name, kind.noun, kind.shape, dataset.class_names, dataset.captioned),
@@ -37,28 +37,28 @@ class Record:
 
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> "Record":
-        """That of which `saved` is `dataclasses.asdict`, from JSON.
+        """The record from `saved`, its `dataclasses.asdict`, from JSON.
 
         Raises:
-            KeyError, TypeError: it is not.
+            KeyError, TypeError: `saved` is not one.
         """
         tuples = {name: tuple(saved[name]) for name in ("shape", "class_names")}
         found = cls(**{**saved, **tuples})
-        _ = found.kind  # which is one that there is
+        _ = found.kind  # raises for an unknown one
         return found
 
     @property
     def kind(self) -> Kind:
-        """What an item is."""
+        """The kind of the items."""
         return KINDS[self.noun](self.shape)
 
     def fits(self, other: "Record") -> bool:
-        """Whether a network for one is, by its shapes, a network for the other."""
+        """Whether a network for one fits the other, by kind, shape and number of classes."""
         mine, theirs = ((r.noun, r.shape, len(r.class_names)) for r in (self, other))
         return mine == theirs
 
     def changes(self, now: "Record") -> list[str]:
-        """In which ways the data are others `now`, a phrase for each."""
+        """A phrase for each difference of the data `now`."""
         phrases = []
         if (self.noun, self.shape) != (now.noun, now.shape):
             phrases.append(f"{now.kind.words} ({self.kind.words} before)")
@@ -79,20 +79,20 @@ class Record:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class KeptDataset(Dataset):
-    """Data that are loaded when an item is asked for: to draw, most networks need none."""
+    """A data set that is loaded when an item is read: most networks sample without any."""
 
     captioned: bool = False
 
 
 def kept_dataset(record: Record, load: Callable[[], Dataset]) -> KeptDataset:
-    """A data set as a record has it, whose items `load` gives when they are asked for."""
+    """A data set from its record; `load` loads its items when one is read."""
     splits = _Splits(load)
     about = record.name, record.kind, splits, record.class_names
     return KeptDataset(*about, fingerprint=record.fingerprint, captioned=record.captioned)
 
 
 class _Splits(Mapping[str, Split]):
-    """The splits of what `load` gives."""
+    """The splits of the data set that `load` returns."""
 
     def __init__(self, load: Callable[[], Dataset]) -> None:
         self._load = load

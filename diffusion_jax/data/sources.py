@@ -17,14 +17,14 @@ from diffusion_jax.system.files import each_file
 from diffusion_jax.system.progress import tracked
 from diffusion_jax.system.texts import shown
 
-CHUNK = 256  # items read at once when a whole source is
+CHUNK = 256  # items read at a time of a whole source
 Items = tuple[np.ndarray, np.ndarray]  # As stored [B, *shape], and labels int32 [B]
 
 
 class Source(Protocol):
-    """Random access to labelled items of one kind; labels are 0 where there are none."""
+    """Random access to labelled items of one kind; labels are 0 if there are none."""
 
-    resident: ClassVar[bool]  # whether reading needs no file: no threads or processes read ahead
+    resident: ClassVar[bool]  # whether items are in memory: then nothing is read ahead
 
     def __len__(self) -> int:
         """The number of items."""
@@ -32,8 +32,8 @@ class Source(Protocol):
     def gather(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Items:
         """Reads items `rows` [B].
 
-        `draws`, uint64 [B] below 2**32, uniform, pick the part of a long item that is read, or the
-        variant; None is always the same one.
+        `draws`, uniform uint64 [B] below 2**32, select the part of a long item, or the variant;
+        None is always the same one.
         """
 
 
@@ -53,17 +53,17 @@ class ArraySource:
 
 
 class Pictures(Protocol):
-    """Encoded pictures, by their numbers."""
+    """Encoded images, by number."""
 
     def of(self, rows: np.ndarray) -> Sequence[Picture]:
-        """Those of numbers `rows` [B]."""
+        """The images number `rows` [B]."""
 
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Pictures in files of their own."""
+    """Images, one file each."""
 
-    root: Path  # folder that `names` are relative to
+    root: Path  # folder to which `names` are relative
     names: Sequence[str]  # relative paths [N]
 
     def of(self, rows: np.ndarray) -> Sequence[Picture]:
@@ -72,10 +72,10 @@ class Files:
 
 @dataclass(frozen=True, eq=False)
 class PictureSource:
-    """Pictures decoded on access, as uint8 [H, W, C]."""
+    """Images decoded on access, as uint8 [H, W, C]."""
 
     pictures: Pictures
-    labels: np.ndarray  # class of each picture, int32 [N]
+    labels: np.ndarray  # class of each image, int32 [N]
     size: int  # side in pixels of the square that images are resized and cropped to; 0 as stored
     shape: tuple[int, ...]  # of all of them
     resident: ClassVar[bool] = False
@@ -101,7 +101,7 @@ class RecordSource:
 
     records: Any  # what `tfds.core.DatasetBuilder.as_data_source` returns for one split
     size: int  # side in pixels of the square that images are resized and cropped to; 0 as stored
-    labelled: bool  # whether the records hold a class `label`
+    labelled: bool  # whether the records have a class `label`
     resident: ClassVar[bool] = False
 
     def __len__(self) -> int:
@@ -142,6 +142,6 @@ def content_hash(*parts: Any) -> str:
 
 
 def draw(*words: str) -> float:
-    """A number in [0, 1) that depends on the words alone."""
+    """A pseudorandom number in [0, 1) that depends on the words alone."""
     digest = hashlib.sha256(" ".join(words).encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

@@ -1,1 +1,1 @@
-"""How good a model is: extractors, judges, likelihood, and the figures made with them."""
+"""Evaluation of trained models: feature extractors, image-text models, likelihoods, metrics."""

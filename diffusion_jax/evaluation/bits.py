@@ -1,4 +1,4 @@
-"""Bits per dimension of held-out items, and of training items beside them, in three ways."""
+"""Bits per dimension of held-out and of training items, by three estimates."""
 
 import dataclasses
 from typing import Any
@@ -24,24 +24,24 @@ from diffusion_jax.system.keys import make_key
 
 @dataclasses.dataclass(frozen=True)
 class Bits(Evaluator):
-    """Of the model without guidance and clipping, given the items' own conditioning.
+    """Bits per dimension under the model, without guidance and clipping, of conditioned items.
 
-    Of continuous data it is the density's, and there is no bound of the ancestral sampler.
+    For continuous data they are those of a density, without a bound of the ancestral sampler.
     """
 
-    num: int  # items of each split, as far as there are so many
-    probes: int  # of Hutchinson's estimate, for each item
-    noise_levels: int  # at which the bound in continuous time is taken, for each item
+    num: int  # items of each split, at most
+    probes: int  # of Hutchinson's estimate, per item
+    noise_levels: int  # per item, at which the continuous-time bound is evaluated
     variance: str  # of the ancestral sampler
 
     def __call__(self, model: Model) -> Result:
-        """`bits_ode_heldout`, `bits_bound_...`, `bits_ancestral_...`, and of `train`.
+        """`bits_ode_heldout`, `bits_bound_...`, `bits_ancestral_...`, and the same of `train`.
 
-        Of each split from `LEAST` items on.
+        A split needs `LEAST` items or more.
         """
         generator = model.draws
         schedule, codec = gaussian(generator.process).schedule, generator.codec
-        times = jnp.unique(generator.times)[::-1]  # Restart goes over some of them again
+        times = jnp.unique(generator.times)[::-1]  # Restart visits some of them repeatedly
         size, levels = int(np.prod(codec.shape)), codec.levels
 
         @jax.jit
@@ -82,7 +82,7 @@ class Bits(Evaluator):
                 "ancestral": {"evaluations": len(times) - 1, "variance": self.variance},
             }
             if self.probes > 1 and np.isfinite(found["ode"]).all():
-                # Of the mean over items, by the probes alone: the interval has it.
+                # Of the mean over items, due to the probes alone; the interval includes it.
                 error = np.sqrt(found["ode"].var(1, ddof=1).mean() / found["ode"].size)
                 cost["ode"]["hutchinson_standard_error"] = float(error)
             about = f"{model.dataset.name} {split} {model.dataset.fingerprint}"

@@ -1,4 +1,4 @@
-"""Whether a network denoises items that it never saw as well as those that it was trained on."""
+"""Denoising errors of held-out items compared with those of training items."""
 
 import dataclasses
 from typing import Any
@@ -20,17 +20,17 @@ TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 class Denoising(Evaluator):
     """Squared errors of `x_0_hat` per dimension, of training and of held-out items, by `t`.
 
-    A network that has learned the law of the data has the same of both; one that has learned its
-    training items denoises these better. Given the items' own conditioning, without guidance.
+    They are equal for a network that has learned the distribution of the data; one that has
+    memorised training items denoises these better. With the items' conditioning, unguided.
     """
 
-    num: int  # items of each split, at random without replacement, as far as there are so many
+    num: int  # items of each split, at most, at random without replacement
 
     def __call__(self, model: Model) -> Result:
         """`denoising_error_train_t0.10`, `..._heldout_...` and their ratio, `denoising_gap_t0.10`.
 
-        Of each of `TIMES`, held-out over training. Intervals are over items, with this network
-        given.
+        For each of `TIMES`; the ratio is held-out / training. Intervals are over items, for this
+        network.
         """
         result: Result = {}
         about = {"reference": f"{model.dataset.name} {model.dataset.fingerprint}"}
@@ -67,7 +67,7 @@ def _errors(model: Model, split: str, num: int) -> np.ndarray:
             x_0_hat = denoise(generator.process.corrupt(x_0, t, keys), t, cond).x_0
             return jnp.mean((x_0_hat - x_0) ** 2, axis=tuple(range(1, x_0.ndim)))
 
-        # In a loop, so that the network is compiled once.
+        # A loop, so that the network is compiled once.
         return jax.lax.map(errors, (jnp.arange(len(TIMES)), jnp.asarray(TIMES))).T
 
     whole = model.params, dict(model.frozen), make_key(model.seed)
@@ -79,7 +79,7 @@ def ratio(a: np.ndarray, b: np.ndarray) -> Estimate | str:
     """`mean a / mean b` of two independent samples of values `[N]`, `[M]`, 0 or more.
 
     The interval is that of the difference of the means' logarithms, whose variances are the
-    relative ones of the means (delta method). Where a mean is 0 there is none, and it is said.
+    relative ones of the means (delta method). A string explains why if a mean is 0.
     """
     means = float(np.mean(a)), float(np.mean(b))
     if not all(means):

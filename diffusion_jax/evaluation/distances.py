@@ -1,4 +1,4 @@
-"""How near samples are to the data, in features: with what real items reach beside it."""
+"""Distances of samples to the data, in features, and the same of held-out items."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -28,18 +28,18 @@ from diffusion_jax.metrics.neighbours import closest_pairs, memorised, two_neare
 from diffusion_jax.system.cache import cached_outputs
 from diffusion_jax.system.progress import stage, tracked
 
-CHUNK = 1024  # items read, looked at and dropped at once
-# Too near to a training item: nearer than so many held-out items are, or so much nearer than to the
-# next one (Yoon et al. 2023).
+CHUNK = 1024  # items in memory at a time
+# Too near to a training item: nearer than this quantile of held-out items, or than this ratio times
+# the distance to the next one (Yoon et al. 2023).
 QUANTILE, RATIO = 0.05, 1 / 3
 LEAST = {
     **{name: (*least, 0) for name, least in estimates.LEAST.items()},
     "nearest_training_distance": (2, 1, 0),
-    "memorised_share": (2, 1, round(1 / QUANTILE)),  # that quantile is of as many at least
+    "memorised_share": (2, 1, round(1 / QUANTILE)),  # items that this quantile needs
     "copied_share": (2, 2, 0),
 }
-"""From how many samples, training items and held-out items each figure is defined."""
-CLOSEST = 10  # samples that are shown beside the training item that they are nearest to
+"""The smallest numbers of samples, training items and held-out items that each metric needs."""
+CLOSEST = 10  # samples shown with their nearest training items
 
 
 def lacking(
@@ -51,15 +51,15 @@ def lacking(
     of: str = "",
     num_features: int = 0,
 ) -> str:
-    """Why a figure is left out, '' if it is not.
+    """Why a metric is left out, '' if it is not.
 
     Args:
         name: of `LEAST`.
         noun: of the data.
-        num: items that are measured.
-        reference: training items.
-        heldout: held-out ones.
-        of: what is measured; '' for samples.
+        num: of measured items.
+        reference: number of training items.
+        heldout: number of held-out items.
+        of: the measured items, in words; '' for samples.
         num_features: of the extractor.
     """
     least = LEAST[name]
@@ -70,29 +70,29 @@ def lacking(
 
 
 class Features(NamedTuple):
-    """What is kept of items."""
+    """Features of items, their distances to training items, and the closest pairs."""
 
     logits: np.ndarray | None  # `[N, K]`
     features: np.ndarray | None  # `[N, D]`
-    labels: np.ndarray | None  # that were asked for
-    distances: np.ndarray  # `[N, 2]` to the nearest two of the training items that are looked at
+    labels: np.ndarray | None  # requested
+    distances: np.ndarray  # `[N, 2]` to the nearest two of the training items used
     closest: list[tuple[float, np.ndarray, np.ndarray]]  # distance, item, training item
 
 
 class Distances(Evaluator):
-    """Samples against a data set, of which all that is needed is prepared once.
+    """Compares samples with a data set, whose features are computed once.
 
     Args:
-        dataset: whose training items are the reference.
-        extractor: in whose features they are compared; or why there is none, and only the distance
-            to the training items is measured.
+        dataset: its training items are the reference.
+        extractor: of the features compared; or why there is none: then only distances to training
+            items are measured.
         bootstrap_repeats: resamplings for the intervals of that distance.
-        cache: where features and moments of the training images are kept.
+        cache: folder of cached features and moments of the training images.
         statistics: moments of another reference set in the extractor's features: the Frechet
-            distance is taken to them, and nothing that would need the images themselves.
+            distance is to them, and metrics that need the images themselves are not computed.
 
     Raises:
-        DataError: these moments are not of such features, or there is no extractor.
+        DataError: the moments are of other features, or given without an extractor.
     """
 
     def __init__(
@@ -146,16 +146,16 @@ class Distances(Evaluator):
             self._heldout = self._look(chunks) if len(held) else None
 
     def of_data(self, passport: Mapping[str, Any]) -> Result:
-        """The measures of held-out items, under names that end in `_heldout`."""
+        """Metrics of held-out items, under names that end in `_heldout`."""
         if self._heldout is None:
             return {}
         found = self._measures(self._heldout, passport, of=f"held-out {self._dataset.kind.noun}")
         return {f"{name}_heldout": entry for name, entry in found.items()}
 
     def __call__(self, model: Model) -> Result:
-        """The measures of its samples, of which no more than a chunk is held at a time.
+        """Metrics of the model's samples, of which one chunk is in memory at a time.
 
-        Those nearest to a training item are shown beside it, in `closest.png`.
+        Samples closest to a training item are shown next to it in `closest.png`.
         """
         found = self._look(model.samples())
         items = np.stack([one[place] for place in (1, 2) for one in found.closest])
@@ -188,7 +188,7 @@ class Distances(Evaluator):
         return Features._make([*joined, closest])
 
     def _measures(self, found: Features, passport: Mapping[str, Any], of: str = "") -> Result:
-        """All figures of items, which are samples, or `of` the data."""
+        """All metrics of items: of samples, or `of` the data."""
         look, n, num = self._extractor, len(found.distances), len(self._seen)
         if isinstance(look, str):
             result = {} if of else {name: entry(look, n, passport) for name in estimates.LEAST}
@@ -214,7 +214,7 @@ class Distances(Evaluator):
     def _in_features(
         self, look: Extractor, found: Features, passport: Mapping[str, Any], of: str
     ) -> Result:
-        """Figures in the features of the extractor."""
+        """Metrics in the features of the extractor."""
         n, features, labels = len(found.distances), found.features, found.labels
         assert features is not None
         about = {
@@ -228,7 +228,7 @@ class Distances(Evaluator):
         if found.logits is not None:
             by_class = class_estimates(found.logits, labels)
             if not look.own_classes:
-                by_class.pop("accuracy", None)  # other classes than were asked for
+                by_class.pop("accuracy", None)  # not the requested classes
             groups.append((by_class, n, {}))
         if self._set is not None:
             rows = some(n)

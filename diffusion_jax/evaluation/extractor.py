@@ -1,4 +1,4 @@
-"""What looks at pictures, and the data set's own: a classifier trained on its training split."""
+"""Feature extractors of images, and a classifier trained on the data set itself as one."""
 
 import contextlib
 import dataclasses
@@ -28,19 +28,19 @@ from diffusion_jax.types import Array, Batch, Context, Metrics, Params
 
 STEPS, BATCH_SIZE, LEARNING_RATE, MAX_SHIFT = 1500, 128, 2e-3, 1
 CHUNK = 1024
-FEATURES = "features"  # of a stage
-CLASSES, EXAMPLES = 2, 5  # classes, and training images of each, that there is something to learn
-LOOKED_AT = 1024  # labels that are looked at where reading one is decoding an image
+FEATURES = "features"  # name of a stage
+CLASSES, EXAMPLES = 2, 5  # classes, and training images of each, that a classifier needs
+LOOKED_AT = 1024  # labels that are read if reading one decodes an image
 
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """A frozen network as a measure of pictures."""
+    """A frozen network that computes features, and maybe class logits, of images."""
 
-    name: str  # what metrics made with it are named after, `<data set>_cnn` for a data set's own
+    name: str  # suffix of its metrics' names, `<data set>_cnn` for the data set's own classifier
     digest: str  # short hash of its weights, for passports
-    preprocessing: str  # what is done to the images first, and in which type, for passports
-    forward: Callable[[Array], tuple[Array | None, Array]]  # of a batch, as `__call__`
+    preprocessing: str  # of images, in words, with the type, for passports
+    forward: Callable[[Array], tuple[Array | None, Array]]  # as `__call__`, of a batch
     own_classes: bool = True  # whether its classes are those of the data set
     batch_size: int = CHUNK  # images at a time
 
@@ -59,7 +59,7 @@ def entries(kind: Kind) -> Extractor:
 def unlearnable(dataset: Dataset) -> str:
     """Why a classifier cannot learn the classes of a data set; '' if it can.
 
-    Of sets that are only described, or large and on disk, it is taken that it can, if there are
+    Sets that are only described, or large and on disk, are assumed to be learnable if they have
     classes.
     """
     if not dataset.num_classes:
@@ -115,7 +115,7 @@ def fit(net: Classifier, dataset: Dataset) -> Params:
             )
             with first:
                 state, metrics = step_fn(state, next(batches), make_key(1), {})
-            jax.block_until_ready(before)  # what is counted is computed, but for one step
+            jax.block_until_ready(before)  # counted steps are finished, except the last
             progress.advance()
     batches.close()
     return jax.device_get(state.ema[EXPONENTIAL])

@@ -1,12 +1,12 @@
-"""The vector field that a network has learned, in few dimensions, beside the exact one.
+"""The vector field learned by a network, in few dimensions, compared with the exact one.
 
-The field is the score of the noisy data, which a denoiser states as (Tweedie's formula)
+The field is the score of the noisy data, computed from a denoiser by Tweedie's formula
 
     s(x, t) = (alpha_t x_0_hat(x, t) - x) / sigma_t^2
 
-and which is drawn in units of the noise: `sigma_t s = -eps_hat`, and `sigma_t^2 div s`. The latter
+and plotted in units of the noise: `sigma_t s = -eps_hat`, and `sigma_t^2 div s`. The latter
 is `-D + (alpha_t / sigma_t)^2 tr Cov(x_0 | x_t)` for D dimensions: -D where the field leads to a
-point, -D + 1 where it leads to a curve, above 0 where paths part.
+point, -D + 1 where it leads to a curve, above 0 where paths diverge.
 """
 
 from collections.abc import Callable
@@ -32,30 +32,30 @@ from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.progress import stage
 from diffusion_jax.types import Array, Cond, Denoiser
 
-TIMES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  # of measured distances from the exact score
-DRAWN = (0.05, 0.1, 0.2, 0.5)  # of the pictures
+TIMES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  # at which distances from the exact score are measured
+DRAWN = (0.05, 0.1, 0.2, 0.5)  # times of the plots
 MOST_DIMS = 3
-POINTS = 4096  # of the data that noise is added to
-MOST_PARTS = 4  # conditions that the field is drawn under
-GRID = 80  # places per axis at which the field is drawn and from which paths start
-BASIN = 2.5  # they start within so many standard deviations of the noise
+POINTS = 4096  # data points to which noise is added
+MOST_PARTS = 4  # conditions for which the field is plotted
+GRID = 80  # points per axis at which the field is plotted and paths start
+BASIN = 2.5  # paths start within this many standard deviations of the noise
 PARTICLES = 1000
-FRAMES = 32  # of the animation, or a few more
+FRAMES = 32  # of the animation, approximately
 
 
 class Field(NamedTuple):
-    """A denoiser as `make(made_of)`: compiled programs are handed the arrays as an argument."""
+    """A denoiser as `make(made_of)`, so that compiled programs take its arrays as an argument."""
 
     make: Callable[[Any], Denoiser]
     made_of: Any
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """`function(denoiser, *args)`, compiled; arrays of NumPy."""
+        """`function(denoiser, *args)`, compiled; NumPy arrays."""
         program = jax.jit(lambda made_of, *args: function(self.make(made_of), *args))
         return jax.device_get(program(self.made_of, *args))
 
 
-Looked = dict[str, Field]  # `learned`, and `exact` where the law of the data is known
+Looked = dict[str, Field]  # `learned`, and `exact` if the distribution of the data is known
 
 
 def score_and_divergence(
@@ -77,7 +77,7 @@ def score_errors(
 ) -> Array:
     """`sigma_t^2 |s_hat - s|^2 / D` at noisy data, `[T, N]` for `TIMES` and `x_0` `[N, D]`.
 
-    That is the squared distance per dimension of `eps_hat` from the best possible one.
+    This is the squared distance per dimension of `eps_hat` from the exact one.
     """
 
     def at(numbered: tuple[Array, Array]) -> Array:
@@ -97,7 +97,7 @@ def root_mean_square(squares: np.ndarray) -> Estimate:
 
 
 class LearnedField(Evaluator):
-    """Measures a learned field in up to `MOST_DIMS` dimensions, and draws it in two."""
+    """Measures a learned field in up to `MOST_DIMS` dimensions, and plots it in two."""
 
     pictures = (
         ("field.png", "The field by noise level: learned, exact, divergence, norm, distance"),
@@ -107,13 +107,13 @@ class LearnedField(Evaluator):
     )
 
     def __call__(self, model: Model) -> Result:
-        """Of data whose law is not known there are pictures alone, and no result.
+        """Errors of the field, and plots; plots alone if the data's distribution is not known.
 
         Returns:
             `field_error_t0.10`: root mean square of `sigma_t (s_hat - s)` per dimension, the error
-            of `eps_hat`, over noisy data of a time, without a condition; `field_error_label_t0.10`
-            given each point's own label. `basin_agreement`: the share of particles that the learned
-            and the exact field lead to the same part.
+            of `eps_hat`, over noisy data at one time, without a condition;
+            `field_error_label_t0.10` given each point's own label. `basin_agreement`: the share of
+            particles that the learned and the exact field lead to the same part.
 
         Raises:
             ValueError: there are more than three dimensions.
@@ -155,7 +155,7 @@ class LearnedField(Evaluator):
 def _follow_particles(
     looked: Looked, schedule: Schedule, x_0: np.ndarray, labels: np.ndarray, model: Model
 ) -> dict[str, np.ndarray]:
-    """The part `[PARTICLES]` that each comes to in each field; `basins.png`, `particles.gif`."""
+    """The part `[PARTICLES]` that each reaches in each field; `basins.png`, `particles.gif`."""
     times = model.draws.times
     keys = sample_keys(make_key(model.seed), jnp.arange(PARTICLES + GRID**2))
     starts = schedule.sigma(times[0]) * sample_noise(keys[:PARTICLES], x_0.shape[1:])
@@ -165,7 +165,7 @@ def _follow_particles(
     every = max(1, (len(times) - 1) // FRAMES)
 
     def follow(denoise: Denoiser, times: Array, x_T: Array) -> Any:
-        """The probability-flow ODE by Heun's method, which draws nothing of the keys."""
+        """The probability-flow ODE by Heun's method, which does not use the keys."""
         return sample(denoise, heun(schedule), times, x_T, {}, keys[: len(x_T)], every)
 
     walked = {name: one.run(follow, times, starts) for name, one in looked.items()}
@@ -185,7 +185,7 @@ def _follow_particles(
 
 
 def _grid(half: float) -> np.ndarray:
-    """Places float32 `[GRID^2, 2]` of the plane from `-half` to `half`, in rows upwards."""
+    """Points float32 `[GRID^2, 2]` of the plane from `-half` to `half`, in rows upwards."""
     y, x = np.meshgrid(*[np.linspace(-half, half, GRID, dtype=np.float32)] * 2, indexing="ij")
     return np.stack([x.ravel(), y.ravel()], axis=1)
 
@@ -193,7 +193,7 @@ def _grid(half: float) -> np.ndarray:
 def _draw_fields(
     looked: Looked, schedule: Schedule, x_0: np.ndarray, labels: np.ndarray, model: Model
 ) -> None:
-    """`field.png`, and `conditions.png` where there are parts."""
+    """`field.png`, and `conditions.png` if the data have parts."""
     parts = model.dataset.class_names
     alphas, sigmas = (np.asarray(scale) for scale in schedule.scales(jnp.asarray(DRAWN)))
     halves = alphas * float(np.abs(x_0).max()) + 1.25 * sigmas
@@ -209,7 +209,7 @@ def _draw_fields(
 
         return jax.lax.map(at, asked)
 
-    # Each level under each of the conditions, in one loop.
+    # Each level with each of the conditions, in one loop.
     num, per_level = len(given), partial(np.repeat, repeats=len(given), axis=0)
     asked = (
         per_level(np.stack([_grid(half) for half in halves])),

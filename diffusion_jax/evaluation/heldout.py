@@ -18,13 +18,13 @@ MAX_BATCHES = 8
 
 
 class HeldoutLoss:
-    """Mean error on the same held-out items, times and noise whenever it is called.
+    """Mean loss on held-out items; each call uses the same items, times and noise.
 
     Args:
         loss: without dropout.
         dataset: without held-out items the result is empty.
-        cond_of: their conditioning.
-        size: items in a batch, the last filled up.
+        cond_of: conditioning of its items.
+        size: items in a batch; the last batch is filled up.
     """
 
     def __init__(self, loss: LossFn, dataset: Dataset, cond_of: CondOf, size: int) -> None:
@@ -50,8 +50,8 @@ class HeldoutLoss:
         """Means as `heldout/NAME`, and of `mse` in each tenth of `t`, `_tX` with its middle X.
 
         Args:
-            params: the parameters to measure, such as an average of the state.
-            state: one copy of it; the loss is given its step and averages.
+            params: to measure, such as an average of the state.
+            state: one copy of it; its step and averages are inputs of the loss.
             frozen: parameters that are not trained, by name.
         """
         found = []

@@ -1,4 +1,4 @@
-"""A trained dual encoder as a judge of pictures: how near they are to texts."""
+"""A trained dual encoder as judge: measures how near images are to texts."""
 
 import dataclasses
 import functools
@@ -21,17 +21,17 @@ from diffusion_jax.types import Array, Cond, Params
 class Judge:
     """A frozen dual encoder."""
 
-    name: str  # what metrics made with it are named after
-    words: str  # what tells it from all others, for passports
+    name: str  # part of the names of its metrics
+    words: str  # that identify it, for passports
     apply: Callable[[Params, Array, Cond], Likeness]  # the network, of `(params, x, cond)`
     params: Params  # of the network
     read: Callable[[Sequence[str]], dict[str, np.ndarray]]  # N texts to conditioning `[N, ...]`
     none: Mapping[str, np.ndarray]  # conditioning of one sample, `[1, ...]`, off
-    kind: Kind  # of the pictures
-    batch_size: int = 256  # pictures or texts at a time
+    kind: Kind  # of the images
+    batch_size: int = 256  # images or texts at a time
 
     def look(self, params: Params, x: Array) -> Likeness:
-        """What the network says of pictures `[B, H, W, C]` in [-1, 1], without texts."""
+        """Output of the network for images `[B, H, W, C]` in [-1, 1], without texts."""
         cond = {name: jnp.repeat(value, len(x), axis=0) for name, value in self.none.items()}
         return self.apply(params, x, cond)
 
@@ -48,18 +48,18 @@ class Judge:
         return jax.jit(texts)
 
     def images(self, images: np.ndarray) -> np.ndarray:
-        """Unit vectors float32 `[N, E]` of uint8 pictures `[N, H, W, C]`."""
+        """Unit embeddings float32 `[N, E]` of uint8 images `[N, H, W, C]`."""
         x = self.kind.decode(images)
         return in_batches(self._look, self.params, x, self.batch_size, FEATURES)
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors float32 `[N, E]` of texts; 0 of one without a word."""
+        """Unit embeddings float32 `[N, E]` of texts; 0 for a text without words."""
         cond = self.read(texts)
         return in_batches(self._read, self.params, cond, self.batch_size, ENCODING)
 
     @property
     def extractor(self) -> Extractor:
-        """Its vectors of pictures as features in which samples are compared."""
+        """Its embeddings of images as features, to compare samples."""
 
         def forward(images: Array) -> tuple[None, Array]:
             return None, self._look(self.params, images / 127.5 - 1.0)

@@ -1,4 +1,4 @@
-"""How likely data are under a diffusion model: `-log p(x_0)` in nats, per example `[B]`.
+"""Likelihood of data under a diffusion model: `-log p(x_0)` in nats, per example `[B]`.
 
 | function            | what it estimates                                | data                  |
 |---------------------|--------------------------------------------------|-----------------------|
@@ -6,9 +6,9 @@
 | `variational_bound` | an upper bound in continuous time                | either                |
 | `ancestral_bound`   | an upper bound of ancestral sampling in steps    | in levels             |
 
-The three are of different models that share a denoiser: none bounds another, but where the
-denoiser is exact. All take a `Denoiser` and the schedule it was made for, data `x_0` `[B, ...]`,
-its conditioning, and `keys` `[B]`, one per sample, for all that is drawn; the prior is
+The three are of different models that share a denoiser: none bounds another, unless the denoiser
+is exact. All take a `Denoiser` and the schedule it was made for, data `x_0` `[B, ...]`, its
+conditioning, and `keys` `[B]`, one per sample, for all random numbers; the prior is
 `N(0, sigma_1^2)`, that of `sample`.
 """
 
@@ -27,7 +27,7 @@ from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
 
 class OdeLikelihood(NamedTuple):
-    """What `ode_nll` finds."""
+    """Result of `ode_nll`."""
 
     nll: Array  # `[B]`, mean over the probes
     by_probe: Array  # `[B, probes]`, each an unbiased estimate, independent given the example
@@ -39,7 +39,7 @@ class Bound(NamedTuple):
 
     prior: Array  # `KL(q(x_T | x_0) || p(x_T))`, `[B]`
     diffusion: Array  # of the steps between, `[B]`
-    reconstruction: Array  # `-log p(x_0 | x_t)` at the least noise, `[B]`
+    reconstruction: Array  # `-log p(x_0 | x_t)` at the lowest noise level, `[B]`
 
     @property
     def total(self) -> Array:
@@ -58,9 +58,9 @@ def bits_per_dimension(nats: Array, dimensions: int, levels: int = 0) -> Array:
 
 
 def dequantise(x: Array, keys: Array, levels: int) -> Array:
-    """Data in `levels`, each spread evenly over its bin (Theis et al. 2016); 0: as they are.
+    """Data in `levels` with uniform noise over each bin (Theis et al. 2016); 0: unchanged.
 
-    The bins of -1 and 1 are as wide as the others: of 256 levels results lie in
+    The bins of -1 and 1 are as wide as the others: with 256 levels results are in
     [-1 - 1/255, 1 + 1/255).
     """
     if not levels:
@@ -80,21 +80,21 @@ def ode_nll(
     rtol: float = 1e-4,
     atol: float = 1e-4,
 ) -> OdeLikelihood:
-    """By the probability-flow ODE (Sec. 4.3 and App. D.2, Song et al. 2021).
+    """Likelihood by the probability-flow ODE (Sec. 4.3 and App. D.2, Song et al. 2021).
 
     In `y = x_t / n_t`, `u = sigma_t / n_t` with `n = alpha + sigma`, where `dy/du = eps_hat -
     x_0_hat` for every schedule, densities change by `d log p / du = -div dy/du` along a path. The
     divergence is `E v . J v` over probes `v` of random signs (Hutchinson 1989; Grathwohl et al.
-    2019), the same all along.
+    2019), the same along the whole path.
 
-    The density is that of `x_t / alpha_t = y / (1 - u)` at the least noise, data with that little
-    noise in them, taken at `x_0` itself.
+    The density is that of `x_t / alpha_t = y / (1 - u)` at the lowest noise level, of data with
+    that little noise, evaluated at `x_0` itself.
 
-    Args (those of all are above):
-        schedule: only its ends matter, and at which times the denoiser is asked.
-        x_0: continuous data `[B, ...]`, or data in 256 levels made so by `dequantise`.
+    Args (the common ones are above):
+        schedule: only its ends matter, and the times at which the denoiser is evaluated.
+        x_0: continuous data `[B, ...]`, or data in 256 levels after `dequantise`.
         probes: their number for each example.
-        least: `sigma / alpha` from which the path starts; the schedule's, where it ends before.
+        least: `sigma / alpha` at which the path starts; the schedule's lowest, if that is higher.
         rtol: relative tolerance of `integrate`, for the log density per dimension.
         atol: absolute tolerance, likewise.
     """
@@ -130,21 +130,21 @@ def variational_bound(
     logsnr_min: float = -13.3,
     logsnr_max: float = 13.3,
 ) -> Bound:
-    """In continuous time (Eqs. 11 and 15-18, Kingma et al. 2021).
+    """The bound in continuous time (Eqs. 11 and 15-18, Kingma et al. 2021).
 
     The diffusion part is `1/2 int SNR ||x_0 - x_0_hat||^2 dlogsnr` between two noise levels, at
-    levels spread evenly over the range, one random offset for each example. With the exact
-    denoiser the mean of the bound of continuous data is the entropy of the data with the least
-    noise in them, plus `KL(q(x_T) || p(x_T))`.
+    evenly spaced levels with one random offset for each example. With the exact denoiser the mean
+    of the bound of continuous data is the entropy of the data with the lowest level of noise, plus
+    `KL(q(x_T) || p(x_T))`.
 
-    Args (those of all are above):
-        levels: in how many levels data are: then the decoder is `p(x_0 | x_t)` proportional to
-            `q(x_t | x_0)` over all levels, of each dimension (Eq. 14 there), and the bound that of
-            a probability. With 0 it is `N(x_t / alpha_t, sigma_t^2 / alpha_t^2)`, whose part is
-            known, and the bound that of a density.
+    Args (the common ones are above):
+        levels: number of levels of the data: then the decoder is `p(x_0 | x_t)` proportional to
+            `q(x_t | x_0)` over all levels, of each dimension (Eq. 14 there), and the bound is of a
+            probability. With 0 it is `N(x_t / alpha_t, sigma_t^2 / alpha_t^2)`, whose part is
+            known, and the bound is of a density.
         samples: calls of the denoiser.
-        logsnr_min: most noise, where the prior is; the schedule's, where it ends before.
-        logsnr_max: least noise, likewise.
+        logsnr_min: of the prior; the schedule's smallest, if that is larger.
+        logsnr_max: of the reconstruction; the schedule's largest, if that is smaller.
     """
     last, first = schedule.logsnr(jnp.array([1.0, 0.0]))
     low, high = jnp.maximum(last, logsnr_min), jnp.minimum(first, logsnr_max)
@@ -179,20 +179,20 @@ def ancestral_bound(
     variance: str,
     levels: int,
 ) -> Bound:
-    """In discrete time, of `samplers.sde.ancestral` along `times` (Eq. 5, Ho et al. 2020).
+    """The bound in discrete time of `samplers.sde.ancestral` along `times` (Eq. 5, Ho et al. 2020).
 
-    Every step counts, with one draw of noise each. The last is a normal law's probability of a
-    level's bin (Eq. 13 there), so that data are in 256 levels; continuous data have no such bound,
-    as the sampler adds no noise in its last step.
+    All steps are summed, with one draw of noise each. The last term is the probability of a level's
+    bin under a normal distribution (Eq. 13 there), so data must be in levels; continuous data have
+    no such bound, as the sampler adds no noise in its last step.
 
-    Args (those of all are above):
+    Args (the common ones are above):
         times: `[steps + 1]`, descending to 0, two steps or more.
         x_0: data `[B, ...]` in `levels` on [-1, 1].
         variance: as for `samplers.sde.ancestral`.
         levels: 2 or more.
 
     Raises:
-        ValueError: `variance` is "learned" and the denoiser gives none.
+        ValueError: `variance` is "learned" and the denoiser predicts none.
     """
 
     def body(_: None, step: tuple[Array, Array, Array]) -> tuple[None, Array]:
@@ -212,11 +212,11 @@ def ancestral_bound(
 
 
 def log_level_probability(x: Array, noise: Array, std: Array, levels: int) -> Array:
-    """`log p` of the level `x` given `x + std noise`, all being as likely, `[B, ...]`.
+    """`log p` of the level `x` given `x + std noise`, with a uniform prior of levels, `[B, ...]`.
 
     Eq. 14, Kingma et al. 2021. Another level, `g` standard deviations above `x`, is
-    `exp(g noise - g^2 / 2)` times as likely. The levels are summed one by one: all at once would
-    take so many times the memory of `x`.
+    `exp(g noise - g^2 / 2)` times as likely. Levels are summed one by one: all at once would take
+    `levels` times the memory of `x`.
     """
     index = jnp.round((x + 1) * (levels - 1) / 2)
 
@@ -228,7 +228,7 @@ def log_level_probability(x: Array, noise: Array, std: Array, levels: int) -> Ar
 
 
 def _sum(x: Array) -> Array:
-    """Over an example, `[B, ...]` -> `[B]`."""
+    """Sum over each example, `[B, ...]` -> `[B]`."""
     return jnp.sum(x, axis=range(1, x.ndim))
 
 

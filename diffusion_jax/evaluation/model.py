@@ -1,4 +1,4 @@
-"""What measures a trained model, and what it is given of that."""
+"""Interface of evaluators: the model that they measure, and the entries of their results."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,24 +15,24 @@ from diffusion_jax.system.pictures import save_png
 from diffusion_jax.types import Params
 
 Result = dict[str, dict[str, Any]]
-"""`{"name": {"value", "low", "high", "n", "passport"}}`; of a figure that is left out the first
-three are None, and `left_out` says why."""
+"""`{"name": {"value", "low", "high", "n", "passport"}}`; for a metric that is left out the first
+three are None, and `left_out` explains why."""
 Chunk = tuple[np.ndarray, np.ndarray | None]
-"""Items as stored `[n, ...]`, and the labels `[n]` that were asked for or None."""
+"""Items as stored `[n, ...]`, and their requested labels `[n]` or None."""
 
 SPLITS = {"heldout": "held-out", "train": "training"}  # in words
-LEAST = 2  # items whose mean has an interval
+LEAST = 2  # items that an interval of a mean needs
 
 
 def entry(found: Sequence[float] | str, num: int, passport: Mapping[str, Any], **more: Any) -> Any:
-    """One of a result, of `num` items.
+    """An entry of a result.
 
     Args:
-        found: `(value, low, high)`, or why the figure is left out. So are those that are not
-            finite.
-        num: of how many items.
+        found: `(value, low, high)`, or why the metric is left out. Values that are not finite are
+            left out, too.
+        num: of items.
         passport: of the result.
-        more: of the passport of this one alone.
+        more: fields of the passport of this entry alone.
     """
     if not isinstance(found, str) and not np.isfinite(found).all():
         found = "not finite"
@@ -44,21 +44,21 @@ def entry(found: Sequence[float] | str, num: int, passport: Mapping[str, Any], *
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A trained model as evaluators see it."""
+    """A trained model, as evaluators receive it."""
 
     dataset: Dataset  # that it was trained on
-    generator: Generator | None  # None for networks that draw nothing
+    generator: Generator | None  # None for networks that cannot sample
     params: Params  # of its network
-    frozen: Mapping[str, Params]  # parameters of further networks, of its codec among them
+    frozen: Mapping[str, Params]  # parameters of further networks, such as its codec
     cond_of: CondOf  # conditioning of items of the data set
     read: Callable[[Sequence[str]], Mapping[str, np.ndarray]]  # texts to conditioning
     # `(index [n], cond) -> items` as stored, with the seed of the evaluation.
     draw: Callable[[np.ndarray, Mapping[str, np.ndarray]], np.ndarray]
-    samples: Callable[[], Iterable[Chunk]]  # those that are to be measured
+    samples: Callable[[], Iterable[Chunk]]  # to measure
     passport: Mapping[str, Any]  # how samples are made
-    seed: int  # of all that is drawn to measure
+    seed: int  # of all random numbers of the measurement
     batch_size: int  # items at a time
-    folder: Path  # for pictures
+    folder: Path  # for images
 
     @property
     def draws(self) -> Generator:
@@ -67,14 +67,14 @@ class Model:
         return self.generator
 
     def show(self, file: str, picture: np.ndarray, **about: Any) -> None:
-        """Leaves a picture `[H, W, C]` in the folder, with the passport and what it is `about`."""
+        """Saves an image `[H, W, C]` in the folder, with the passport and the fields of `about`."""
         if is_main():
             self.folder.mkdir(parents=True, exist_ok=True)
             save_png(self.folder / file, picture, {**self.passport, **about})
 
 
 def chosen(model: Model, split: str, num: int) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Up to `num` items of a split, at random: as `x` `[n, ...]`, their places, conditioning."""
+    """Up to `num` random items of a split: as `x` `[n, ...]`, numbers `[n]`, conditioning."""
     source = model.dataset.splits[split]
     rows = np.random.default_rng(model.seed).permutation(len(source))[:num]
     items, labels = source.gather(rows)
@@ -83,7 +83,7 @@ def chosen(model: Model, split: str, num: int) -> tuple[np.ndarray, np.ndarray, 
 
 
 def count(dataset: Dataset, split: str, num: int) -> tuple[str, int, int]:
-    """Of items of a split, up to `num`: what they are, how many, and `LEAST`; for `too_few`."""
+    """Arguments of `too_few` for up to `num` items of a split: words, their number, `LEAST`."""
     what = f"{SPLITS[split]} {dataset.kind.noun}"
     return what, min(len(dataset.splits[split]), num), LEAST
 
@@ -91,13 +91,13 @@ def count(dataset: Dataset, split: str, num: int) -> tuple[str, int, int]:
 class Evaluator:
     """One way to measure models."""
 
-    # Files that it leaves in the model's folder, with a caption each, for the report.
+    # Files that it saves in the model's folder, with captions, for the report.
     pictures: Sequence[tuple[str, str]] = ()
 
     def __call__(self, model: Model) -> Result:
-        """What it finds of a model."""
+        """Metrics of a model."""
         raise NotImplementedError
 
     def of_data(self, passport: Mapping[str, Any]) -> Result:
-        """What it finds of the data alone, whatever the model."""
+        """Metrics of the data alone, independent of the model."""
         return {}

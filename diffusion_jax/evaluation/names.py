@@ -1,4 +1,4 @@
-"""How well samples fit their names: of what was seen in training, and of what was not."""
+"""How well samples match their names: for concepts seen in training, and for unseen ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,20 +11,20 @@ from diffusion_jax.evaluation.model import Evaluator, Model, Result, entry
 from diffusion_jax.metrics.intervals import too_few
 from diffusion_jax.metrics.retrieval import LEAST, TOP, text_estimates
 
-SHOWN = 16  # names of a split whose real picture and sample are shown
+SHOWN = 16  # names of a split whose real image and sample are shown
 
 
 class Names(NamedTuple):
-    """Names of one split, one of each concept, with a picture that has it."""
+    """Names of one split, one of each concept, each with an image of that name."""
 
-    split: str  # where they are from
-    kind: str  # what training has seen of them, in words
+    split: str  # of the data set
+    kind: str  # which of them training has seen, in words
     texts: list[str]
     items: np.ndarray  # as stored, one for each text
 
 
 def names_of(splits: Mapping[str, Split], num: int) -> list[Names]:
-    """Names of the training items, the first of the splits, and of others: up to `num` of each."""
+    """Up to `num` names of each split; the first split is that of the training items."""
     captions = [split.captions for split in splits.values() if split.captions is not None]
     rows = [  # the first item of each concept, in random order
         np.random.default_rng(0).permutation(np.unique(_concepts(each), return_index=True)[1])
@@ -50,13 +50,13 @@ def names_of(splits: Mapping[str, Split], num: int) -> list[Names]:
 
 
 def _concepts(captions: Captions) -> list[str]:
-    """What each item shows; where that is not known, its name."""
+    """The concept of each item; its name if that is not known."""
     rows = np.arange(len(captions))
     return list(captions.concepts) or [captions.texts[i] for i in captions.first(rows)]
 
 
 class NamesFound(Evaluator):
-    """Retrieval and CLIP score of real items and, if the model draws, of a sample for each name."""
+    """Retrieval and CLIP score of real items and, if the model can sample, of a sample per name."""
 
     def __init__(self, judge: Judge, splits: Sequence[Names]) -> None:
         self._judge, self._splits = judge, splits

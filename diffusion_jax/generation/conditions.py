@@ -1,4 +1,4 @@
-"""What samples are asked to show, and what items of the data set are given with."""
+"""Conditioning of samples as configured, and of items of the data set."""
 
 import dataclasses
 import functools
@@ -19,49 +19,49 @@ from diffusion_jax.system.runtime import cache_dir
 from diffusion_jax.text import Reader
 from diffusion_jax.types import Condition, Embed, Params
 
-NAMES = 25  # held-out names that are drawn where no prompt is given
-SEED = 0  # of masks and of added noise: a picture's are the same whenever it is given
-TOWARDS = "towards"  # beside what the network is given: texts as the judge of guidance has them
+NAMES = 25  # held-out names that are prompts if none are configured
+SEED = 0  # of masks and added noise: always the same for an image
+TOWARDS = "towards"  # key of text embeddings for the judge of guidance, not for the network
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What samples are asked to show."""
+    """Labels and texts requested for samples."""
 
     labels: str = "all"  # as for `cycle_labels`
-    prompts: Sequence[str] = ()  # taken in turn; names of held-out items if there are none
+    prompts: Sequence[str] = ()  # used in turn; names of held-out items if there are none
     negative: str = ""  # that guidance leads away from; '' is none
-    compose: Sequence[str] = ()  # further texts, all of which guidance heeds
+    compose: Sequence[str] = ()  # further texts that guidance combines with the prompt
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Conditions:
-    """Labels, texts and pictures: of samples by their numbers, of items by their rows.
+    """Labels, texts and image conditions: of samples by number, of items by row.
 
-    A part of a picture is given of held-out ones in turn, of training ones if none are held out.
+    Samples' image conditions are from held-out items in turn, else from training items.
     """
 
     dataset: Dataset
-    reader: Reader | None  # None for a network that reads no texts
-    condition: Condition | None  # from items to what samples are given of them, if anything
-    towards: Callable[[Sequence[str]], np.ndarray] | None  # texts as the judge of guidance has them
+    reader: Reader | None  # None for a network without texts
+    condition: Condition | None  # from items to image conditions, if there are any
+    towards: Callable[[Sequence[str]], np.ndarray] | None  # texts' embeddings by guidance's judge
     wanted: Asked  # of samples
     batch_size: int  # items at a time
 
     @property
     def given(self) -> bool:
-        """Whether samples are given a part of a picture."""
+        """Whether samples are conditioned on images."""
         return self.condition is not None
 
     @property
     def shown(self) -> str:
-        """The split of which pictures are given."""
+        """The split whose images condition samples."""
         return "heldout" if len(self._split("heldout")) else "train"
 
     def cond(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Conditioning of the samples number `index`, as configured.
 
-        Of those that are given pictures it is all that belongs to these, but for what is asked for.
+        With image conditions, it is that of the images' items, except for requested parts.
         """
         if not self.given:
             return self.asked(index)
@@ -73,8 +73,8 @@ class Conditions:
     def as_trained(self, num: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
         """Conditioning of `num` samples to compare with the training data; their labels, if any.
 
-        Labels are in the proportions of the training data, texts those of training items at random;
-        samples that are given items have what belongs to these.
+        Labels have the proportions of the training data, texts are those of random training items;
+        with image conditions, both are those of the images' items.
         """
         split, cond = self._split("train"), self.cond(np.arange(num))
         if self.texts and not self.given and not self.wanted.prompts:
@@ -88,16 +88,16 @@ class Conditions:
         return cond, cond["label"]
 
     def asked(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        """Labels and texts that the samples number `index` are asked to show."""
+        """Conditioning on labels and texts requested for the samples number `index`."""
         found = as_cond(self.labels(index))
         texts = self.prompts(index)
         return found if texts is None else {**found, **self.read(texts)}
 
     def prompts(self, index: np.ndarray) -> list[str] | None:
-        """Texts that samples number `index` are asked to show; None if the network reads none.
+        """Texts requested for the samples number `index`; None for a network without texts.
 
-        Those that are configured, in turn, or else the names of the pictures that they are given,
-        or the first names of held-out images.
+        The configured ones in turn, or else the names of their image conditions, or the first names
+        of held-out images.
         """
         if (self.reader or self.towards) and self.given and not self.wanted.prompts:
             return self._split(self.shown).names(self._rows(index))
@@ -106,7 +106,7 @@ class Conditions:
 
     @functools.cached_property
     def texts(self) -> list[str]:
-        """What is asked for in words: as configured, or names of held-out images."""
+        """The distinct prompts: as configured, or names of held-out images."""
         if self.reader is None and not self.towards:
             return []
         if self.wanted.prompts:
@@ -122,10 +122,10 @@ class Conditions:
         return self.dataset.splits[name]
 
     def read(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Conditioning on texts, `[N, ...]`; one without a word is none, as in training."""
+        """Conditioning on texts, `[N, ...]`; a text without words is none, as in training."""
         reader, distinct = self.reader, list(dict.fromkeys(texts))
         found = reader(distinct) if reader else {}
-        # Those that fill texts up were trained on the empty text.
+        # Encoders that pad texts were trained with the empty text.
         if reader and not (reader.encoder and reader.encoder.pads):
             blank = np.array([not text.strip() for text in distinct])
             for array in found.values():
@@ -135,16 +135,16 @@ class Conditions:
         rows = [distinct.index(text) for text in texts]
         return {name: array[rows] for name, array in found.items()}
 
-    @functools.cache  # noqa: B019  # a run lives as long as the process
+    @functools.cache  # noqa: B019  # a run exists as long as the process
     def embed(self, split: str) -> Embed | None:
-        """What the captions of "train" or "heldout" become; None if the network reads none."""
+        """Embedding of the captions of "train" or "heldout"; None for a network without texts."""
         captions = self._split(split).captions
         if self.reader is None or captions is None:
             return None
         return self.reader.embed_all(captions.texts, cache_dir() / "texts", print)
 
     def cond_of(self, split: str, rows: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-        """Conditioning of items of the data set: their labels, their names, part of themselves."""
+        """Conditioning of items of the data set: labels, names, image conditions."""
         found = by_label(self.dataset.num_classes)(split, rows, labels)
         embed, captions = self.embed(split), self._split(split).captions
         if embed is not None and captions is not None:
@@ -157,10 +157,10 @@ class Conditions:
         return found | in_batches(self._of_pictures, key, each, size, "conditioning")
 
     def labels(self, index: np.ndarray) -> np.ndarray | None:
-        """Labels asked of the samples number `index`, or of the pictures that they are given.
+        """Labels requested for the samples number `index`, or those of their image conditions.
 
         Raises:
-            ValueError: one of them is not one of the classes.
+            ValueError: a label is not one of the classes.
         """
         if self.given and self.dataset.num_classes and self.wanted.labels == "all":
             return self._split(self.shown).gather(self._rows(index))[1]
@@ -173,7 +173,7 @@ class Conditions:
         scale: float,
         frozen: Mapping[str, Params],
     ) -> Request:
-        """Samples number `index` with their conditioning, and what guidance needs besides."""
+        """Samples number `index` with their conditioning, and further inputs of guidance."""
 
         def of_all(text: str) -> Any:
             found = self.read([text] * len(index))
@@ -189,11 +189,11 @@ class Conditions:
         return Request(index.astype(np.int32), cond, np.float32(scale), given, frozen)
 
     def around(self, index: np.ndarray, given: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Each sample between what it was given and the original: as stored, `[3 N, H, W, C]`.
+        """Each sample between its image condition and the original: as stored, `[3 N, H, W, C]`.
 
         Args:
             index: numbers of the samples `[N]`.
-            given: their `cond['image']`, of which the first channels are the picture.
+            given: their `cond['image']`, whose first channels are the image.
             items: the samples as stored, `[N, H, W, C]`.
         """
         originals, _ = self._split(self.shown).gather(self._rows(index))
@@ -201,12 +201,12 @@ class Conditions:
         return np.stack([shown, items, originals], 1).reshape(-1, *items.shape[1:])
 
     def _rows(self, index: np.ndarray) -> np.ndarray:
-        """The pictures that samples number `index` are given a part of."""
+        """Rows of the images that condition samples number `index`."""
         return (index % len(self._split(self.shown))).astype(np.int32)
 
     @functools.cached_property
     def _of_pictures(self) -> Any:
-        """From a key, and pictures with their rows, to what is given of them."""
+        """From a key, and images with their rows, to image conditions."""
         condition = self.condition
         assert condition is not None
         return jax.jit(lambda key, each: dict(condition(each[0], sample_keys(key, each[1]))))

@@ -1,4 +1,4 @@
-"""From a seed to samples: one jitted program per generator, over all devices."""
+"""Samples from a seed, by one jitted program per generator, over all devices."""
 
 import dataclasses
 import functools
@@ -20,28 +20,28 @@ from diffusion_jax.types import Array, Denoiser, Key, Params, Sampler
 
 
 class SamplingError(Exception):
-    """Samples that were drawn are none."""
+    """Samples are not finite."""
 
 
 class Request(NamedTuple):
-    """Which samples are asked for; arrays of JAX or NumPy."""
+    """The samples to make; arrays of JAX or NumPy."""
 
-    index: Any  # int32 `[B]`, their numbers; with a key they pick the noise
+    index: Any  # int32 `[B]`, their numbers; with a key they determine the noise
     cond: Mapping[str, Any]  # their conditioning, arrays `[B, ...]`
     scale: Any = 1.0  # guidance scale; 1 is off
-    # what guidance needs of each sample besides, trees of arrays `[B, ...]` by name
+    # further inputs of guidance for each sample, trees of arrays `[B, ...]` by name
     given: Mapping[str, Any] = {}
-    # parameters of further networks by name: of the codec, and those that guide
+    # parameters of further networks by name: of the codec, and of those that guide
     frozen: Mapping[str, Params] = {}
 
 
 class Guidance(NamedTuple):
-    """From the denoiser of a network to the one that is sampled."""
+    """Makes the denoiser to sample with from that of the network."""
 
     # `(denoiser, request, times [steps + 1]) -> denoiser`
     guide: Callable[[Denoiser, Request, Array], Denoiser]
     needs: tuple[str, ...] = ()  # names that a request must have in `given` or in `frozen`
-    group: int = 1  # so many samples in a row see each other
+    group: int = 1  # this many consecutive samples influence each other
 
 
 def _classifier_free(denoise: Denoiser, request: Request, times: Array) -> Denoiser:
@@ -54,17 +54,17 @@ CLASSIFIER_FREE = Guidance(_classifier_free)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Generator:
-    """What turns parameters, a key and indices into samples."""
+    """Turns parameters, a key and indices into samples."""
 
     apply: Callable[..., Array]  # the network, `(params, x_t, time, cond) -> y`
     process: Process  # from data to noise
-    codec: Codec  # from what is diffused to items
-    sampler: Sampler  # the method
+    codec: Codec  # from diffused arrays to items
+    sampler: Sampler
     times: Array  # `[steps + 1]` times, descending
-    guidance: Guidance = CLASSIFIER_FREE  # makes of the denoiser what the sampler sees
-    # whether the network is told the time a step goes to, `cond["until"]`
+    guidance: Guidance = CLASSIFIER_FREE  # applied to the denoiser before the sampler
+    # whether the time to which a step goes is an input of the network, `cond["until"]`
     tells_until: bool = False
-    start: Start = NORMAL  # what `x_T` is
+    start: Start = NORMAL  # distribution of `x_T`
 
     def denoiser(self, params: Params) -> Denoiser:
         """The network with these parameters, without guidance and clipping."""
@@ -73,7 +73,7 @@ class Generator:
     def draw(
         self, params: Params, key: Key, request: Request, keep_every: int = 0
     ) -> tuple[Array, Array | None]:
-        """Items of `key` `[B, ...]`, each the same whatever the others.
+        """Items `[B, ...]` from `key`, each independent of the others in the batch.
 
         And every `keep_every`-th state, decoded, `[K, B, ...]` or None.
         """
@@ -84,14 +84,14 @@ class Generator:
         return decode(x_0), None if kept is None else jax.lax.map(decode, kept)
 
     def keys(self, key: Key, index: Array) -> tuple[Array, Array]:
-        """For the noise to start from, and for the steps: one of each for each sample, `[B]`."""
+        """Keys of the initial noise `[B]` and of the steps `[B]`, one of each per sample."""
         noise, steps = (sample_keys(k, index) for k in jax.random.split(key))
         return noise, steps
 
     def go_on(
         self, params: Params, x: Array, keys: Array, request: Request, keep_every: int = 0
     ) -> tuple[Array, Array | None]:
-        """From `x` `[B, *shape]` at the first of the times along all of them, not decoded.
+        """Samples from `x` `[B, *shape]` at the first of the times along all of them, not decoded.
 
         Raises:
             ValueError: the request lacks something that guidance needs.
@@ -112,10 +112,10 @@ class Generator:
     def __call__(
         self, params: Params, seed: int, request: Request, *, batch_size: int, keep_every: int = 0
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Items of `seed`, float32 `[N, ...]`, in batches split over the devices.
+        """Items from `seed`, float32 `[N, ...]`, in batches sharded over the devices.
 
-        Also the kept states `[K, N, ...]` or None, as for `draw`. At most `batch_size` are made at
-        once; smaller jobs are one batch. Where samples see each other, the last group is filled up
+        Also states `[K, N, ...]` or None, as for `draw`. At most `batch_size` are sampled at once;
+        smaller requests are one batch. If samples influence each other, the last group is filled up
         with the next numbers.
         """
         index, group = request.index, self.guidance.group
@@ -142,8 +142,8 @@ def check_finite(
 ) -> None:
     """Raises a SamplingError if samples `x` `[N, ...]` with the numbers `index` are not finite.
 
-    As pictures they would pass for black ones. The message says `of` what they are and why that may
-    be: the `params` of the network are not finite, or else one of the `causes`.
+    Saved as images they would just be black. The message names what they are `of`, and the cause:
+    `params` of the network that are not finite, or else possibly one of the `causes`.
     """
     bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
     if not bad.any():

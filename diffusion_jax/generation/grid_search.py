@@ -1,9 +1,9 @@
-"""The time grid that is best for one network, one sampler and one number of steps, by search.
+"""Search for the best time grid for a network, a sampler and a number of steps.
 
-With few steps the grid matters as much as the solver (Sabour et al. 2024; Xue et al. 2024). Here
-it is found by what it is for: from the same noise, the samples in few steps are to be those of the
-probability-flow ODE solved finely. Their distance is differentiable in the times, through sampler
-and network.
+With few steps the grid matters as much as the solver (Sabour et al. 2024; Xue et al. 2024). The
+search minimises the distance of samples in few steps from those of a fine solution of the
+probability-flow ODE from the same noise, which is differentiable in the times, through sampler and
+network.
 """
 
 import dataclasses
@@ -23,16 +23,16 @@ from diffusion_jax.system.cache import cached
 from diffusion_jax.system.progress import stage, tracked
 from diffusion_jax.types import Array, Key, Params
 
-REFERENCE_STEPS = 250  # of Heun's method, two evaluations each, that stand for the exact solution
-SKIPPED = 0.01  # least part of the way left out at first; of none the search could not see the use
+REFERENCE_STEPS = 250  # of Heun's method, two evaluations each, taken as the exact solution
+SKIPPED = 0.01  # smallest share of the range skipped at first; at 0 it would have no gradient
 
 
 class Found(NamedTuple):
-    """What a search found."""
+    """Result of a search."""
 
     times: Array  # `[steps + 1]`, descending
     error: float  # root mean square distance, per dimension, of its samples from the exact ones
-    starts: dict[str, float]  # that of each grid tried at the start
+    starts: dict[str, float]  # error of each grid tried at the start
 
 
 def optimise_times(
@@ -45,14 +45,13 @@ def optimise_times(
 ) -> Found:
     """Searches from the best of several grids, by L-BFGS in the logs of the steps.
 
-    Where sampling starts is searched for too: with few steps it pays to leave out the noisiest
-    times, and to take their small share of the image for noise. The sampler is deterministic; the
-    times of the generator end where those searched for end, and start where the exact solution
-    starts. Samples of `request` are compared. `starts` are grids `[steps + 1]` by name; each of the
-    `iterations` of L-BFGS costs about one gradient.
+    The first time is searched for, too: with few steps it helps to skip the noisiest times and to
+    treat their small share of the image as noise. The generator's first time is that of the exact
+    solution, its last time that of the searched grid. Samples of `request` are compared. `starts`
+    are grids `[steps + 1]` by name; each of the `iterations` of L-BFGS costs about one gradient.
 
     Raises:
-        ValueError: the sampler is stochastic, so that there is no exact sample to come near to.
+        ValueError: the sampler is stochastic, so that no exact sample exists to compare with.
     """
     if generator.sampler.stochastic:
         raise ValueError("only the grid of a deterministic sampler can be optimised")
@@ -66,17 +65,17 @@ def optimise_times(
         with progress.apart("compiling"):
             exact = jax.jit(fine.draw)(params, key, request)[0]
         jax.block_until_ready(exact)
-    # Only the states between the steps are kept for the backward pass.
+    # Only the states between the steps are stored for the backward pass.
     lean = dataclasses.replace(generator, apply=jax.checkpoint(generator.apply))
 
-    from scipy.optimize import minimize  # here, as it is slow to import, and few runs come by
+    from scipy.optimize import minimize  # here, as it is slow to import and rarely needed
 
     def error(times: Array) -> Array:
         x_0, _ = dataclasses.replace(lean, times=times).draw(params, key, request)
         return jnp.sqrt(jnp.mean((x_0 - exact) ** 2))
 
     def from_logs(logs: Array) -> Array:
-        """Times from the parts of the way: before the start, and of each step."""
+        """Times from the logs of the shares of the range: before the start, and of each step."""
         times = first + (last - first) * jnp.cumsum(jax.nn.softmax(logs))
         return times.at[-1].set(last)
 
@@ -101,16 +100,16 @@ def optimise_times(
     times = from_logs(jnp.asarray(found.x))
     if found.fun < np.log(errors[best]):
         return Found(times, float(np.exp(found.fun)), errors)
-    return Found(starts[best], errors[best], errors)  # where a gradient is not finite
+    return Found(starts[best], errors[best], errors)  # if a gradient is not finite
 
 
 def cached_times(
     folder: Path, made_by: Mapping[str, Any], search: Callable[[], Found], say: Callable[[str], Any]
 ) -> Array:
-    """The times of an earlier search with the same `made_by`, or of a new one, which is kept.
+    """The cached times of an earlier search with the same `made_by`, or those of a new one.
 
-    A search, which depends on `made_by` alone, leaves one JSON file in `folder`; `say` is told what
-    it found.
+    A search, which depends on `made_by` alone, saves one JSON file in `folder` and reports its
+    result to `say`.
     """
 
     def read(path: Path) -> Array:

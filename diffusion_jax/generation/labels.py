@@ -11,7 +11,7 @@ def as_cond(labels: np.ndarray | None) -> dict[str, np.ndarray]:
 
 
 CondOf = Callable[[str, np.ndarray, np.ndarray], dict[str, np.ndarray]]
-"""`(split, rows [N], labels [N])` of images of a data set to their conditioning; the split is
+"""`(split, rows [N], labels [N])` of items of a data set to their conditioning; the split is
 "train" or "heldout"."""
 
 

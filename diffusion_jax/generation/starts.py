@@ -1,4 +1,4 @@
-"""What `x_T` is: noise of the process, noise of another law, or a picture taken for noise."""
+"""Choices of `x_T`: noise of the process, noise of another distribution, or an image."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from diffusion_jax.types import Array
 
 
 class Start(NamedTuple):
-    """Where sampling starts."""
+    """The distribution of `x_T`, from which sampling starts."""
 
     # `(process, keys [B], shape, t []) -> x_T [B, *shape]` at time `t`, each from its own key
     draw: Callable[[Process, Array, tuple[int, ...], Array], Array]
-    words: str = ""  # of the passports of samples; '' for the process's own noise
+    words: str = ""  # for the passports of samples; '' for the process's own noise
 
 
 def _prior(process: Process, keys: Array, shape: tuple[int, ...], t: Array) -> Array:
@@ -36,14 +36,14 @@ UNIFORM = Start(_uniform, "uniform")
 
 
 def picture(x_0: Array, words: str) -> Start:
-    """The picture `x_0` `[*shape]` itself, taken for noise: `sigma_T (x_0 - mean) / std`.
+    """The image `x_0` `[*shape]` itself in place of noise: `sigma_T (x_0 - mean) / std`.
 
-    Mean and standard deviation are those of all its entries, so that it has the mean and the
-    variance of noise; nothing is drawn. SDEdit adds noise to a picture, and starts where the
-    schedule has as much of it (`variations.renoised`).
+    Mean and standard deviation are those of all its entries, so that it has the mean and variance
+    of the noise; it is not random. SDEdit instead adds noise to an image and starts where the
+    schedule has that much noise (`variations.renoised`).
 
     Raises:
-        ValueError: all of its entries are the same.
+        ValueError: all entries are the same.
     """
     if jnp.ptp(x_0) == 0:
         raise ValueError("all its pixels are the same, and noise has a variance")

@@ -1,8 +1,8 @@
-"""Variants of one item, and items between two texts: sampling from other noise than fresh.
+"""Variants of one item, and interpolation between two conditions, by the choice of the noise.
 
-All take a `generator`, the `params` of its network and the `key` of the noise, and give samples
-`[B, *shape]`, not decoded. Variants are those of a `request` of `B`, made from an item `x_0`
-`[*shape]`, encoded.
+All functions take a `generator`, the `params` of its network and the `key` of the noise, and return
+samples `[B, *shape]`, not decoded. Variants of an encoded item `x_0` `[*shape]` are made for a
+`request` of `B` samples.
 """
 
 import dataclasses
@@ -16,19 +16,19 @@ from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.types import Array, Key, Params
 
-INVERSION_STEPS = 200  # of Heun's method, two evaluations each, from picture to noise and back
-FIRST = 1e-3  # time at which a picture is taken for a state of the process: its noise is not seen
+INVERSION_STEPS = 200  # of Heun's method, two evaluations each, from image to noise and back
+FIRST = 1e-3  # time at which an image is taken as a state of the process: its noise is invisible
 
 
 def renoised(
     generator: Generator, params: Params, key: Key, request: Request, x_0: Array, strength: float
 ) -> Array:
-    """Samples that begin at a picture with noise: SDEdit (Meng et al. 2022).
+    """Samples that start from an image with added noise: SDEdit (Meng et al. 2022).
 
-    Args (those of all are above):
-        generator: whose last times are taken, from `strength` of the way on.
-        strength: in (0, 1], where on the way sampling begins; 1 leaves nothing of the picture but
-            what the schedule leaves there.
+    Args (the common ones are above):
+        generator: samples start at `strength` times its first time and follow its later times.
+        strength: in (0, 1]; 1 leaves nothing of the image except what the schedule leaves at the
+            first time.
     """
     times = np.asarray(generator.times)
     start = np.float32(strength * times[0])
@@ -43,16 +43,16 @@ def renoised(
 def inverted(
     generator: Generator, params: Params, key: Key, request: Request, x_0: Array, strength: float
 ) -> Array:
-    """Samples from the noise that a picture comes from, turned towards other noise.
+    """Samples from the noise of an image, rotated towards random noise.
 
-    The probability-flow ODE is solved from the picture to its noise (DDIM inversion, Song et al.
+    The probability-flow ODE is solved from the image to its noise (DDIM inversion, Song et al.
     2021, section 4.3, with Heun's method), and back from `cos(a) x_T + sin(a) sigma_T eps` with
     `a = strength pi / 2`.
 
-    Args (those of all are above):
-        generator: its sampler and times are not used, but for where they begin.
-        request: its guidance holds both ways, and much of it cannot be solved backwards.
-        strength: in [0, 1]; 0 gives the picture back, but for the error of the solver.
+    Args (the common ones are above):
+        generator: of its sampler and times only the first time is used.
+        request: its guidance is applied both ways; strong guidance cannot be inverted.
+        strength: in [0, 1]; 0 reproduces the image up to the error of the solver.
     """
     schedule = gaussian(generator.process).schedule
     noise_keys, keys = generator.keys(key, request.index)
@@ -69,12 +69,12 @@ def inverted(
 def between(
     generator: Generator, params: Params, key: Key, ends: tuple[Request, Request], shares: Array
 ) -> Array:
-    """Samples on the way from one to another: spherical in noise, linear in conditioning.
+    """Samples between two others: spherical interpolation of noise, linear of conditioning.
 
-    Args (those of all are above):
-        ends: one sample each, whose conditioning is floats `[1, ...]`; the same number twice keeps
-            the noise. Guidance is that of the first, for `B` samples.
-        shares: `[B]` in [0, 1], how far from the first.
+    Args (the common ones are above):
+        ends: of one sample each, with conditioning of floats `[1, ...]`; equal numbers have the
+            same noise. Guidance is that of the first, for `B` samples.
+        shares: `[B]` in [0, 1] of the way from the first to the second.
     """
     first, last = ends
     noise_keys, keys = generator.keys(key, jnp.concatenate([first.index, last.index]))

@@ -1,4 +1,4 @@
-"""What a run found: `result.json`, and `report.md` and `.html`, a page that a person reads."""
+"""Results of a run: `result.json`, and the pages `report.md` and `report.html`."""
 
 from diffusion_jax.report.curves import plot_curves
 from diffusion_jax.report.figures import plain, suffix

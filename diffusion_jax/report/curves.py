@@ -9,10 +9,10 @@ from diffusion_jax.system.files import written_whole
 
 
 def plot_curves(metrics: Path, out: Path) -> float:
-    """Draws the loss over steps and the held-out error by noise level; seconds spent in training.
+    """Plots the loss over steps and the held-out error by noise level; returns training seconds.
 
     No PNG `out` is written if nothing was logged; `metrics`, a run's `metrics.jsonl`, may be
-    missing, as where only checkpoints were copied.
+    missing, e.g. if only checkpoints were copied.
     """
     rows = read_rows(metrics) if metrics.is_file() else []
     rows = list({(row["step"], tuple(sorted(row))): row for row in rows}.values())
@@ -24,7 +24,7 @@ def plot_curves(metrics: Path, out: Path) -> float:
 
 
 def read_rows(metrics: Path) -> list[dict[str, float]]:
-    """What was logged, in order, without lines that are damaged, of which it is said."""
+    """The logged rows in order; damaged lines are left out with a warning."""
     rows, damaged = [], 0
     for line in metrics.read_bytes().splitlines():
         try:
@@ -56,7 +56,7 @@ def _draw(
     left.set(xlabel="step", ylabel="loss", yscale=scale)
     left.legend()
     if by_level:
-        for row in heldout[:: -max(1, len(heldout) // 4)][::-1]:  # some, and the last
+        for row in heldout[:: -max(1, len(heldout) // 4)][::-1]:  # about 4, including the last
             levels = [
                 (float(k.removeprefix(prefix)), v) for k, v in row.items() if k.startswith(prefix)
             ]

@@ -1,4 +1,4 @@
-"""Pictures of fields in the plane, of their basins, and of particles that follow them."""
+"""Plots of vector fields in the plane, of their basins, and of particles that follow them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from diffusion_jax.system.files import written_whole
 from diffusion_jax.system.pictures import save_gif, tile
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7f6a00", "#666666")
-"""Of the parts of the data, in turn: told apart by all eyes (Okabe & Ito 2008)."""
+"""Of the parts of the data, in turn: distinct for the colour-blind, too (Okabe & Ito 2008)."""
 ARROWS = 20  # per axis
 HALF_LENGTH = 0.2  # norm of an arrow of half the full length
 POINTS = 1500  # of a cloud, at most
@@ -19,14 +19,14 @@ SIDE = 320  # pixels of a frame of the animation
 
 
 class Panel(NamedTuple):
-    """One square of a sheet: the plane from `-half` to `half` on both axes."""
+    """One panel of a sheet: the plane from `-half` to `half` on both axes."""
 
-    title: str  # above it
-    # on a grid of R x R places, rows upwards: vectors `[R^2, 2]`, numbers `[R^2]`, parts of the
+    title: str
+    # on a grid of R x R points, rows upwards: vectors `[R^2, 2]`, numbers `[R^2]`, parts of the
     # data int `[R^2]`; or None
     values: np.ndarray | None = None
     half: float = 1.0  # half of the side
-    # of numbers, the name of the colours and what lies at their ends
+    # for numbers: the name of the colour map and the values at its ends
     heat: tuple[str, float, float] = ("viridis", 0.0, 1.0)
     cloud: np.ndarray | None = None  # points `[N, 2]` or None
     labels: np.ndarray | None = None  # int `[N]`, the part of each
@@ -93,10 +93,10 @@ def animate(
     x_0: np.ndarray,
     times: np.ndarray,
 ) -> None:
-    """Particles on their way from noise to data, side by side for each field, as a GIF.
+    """Writes a GIF of particles on their way from noise to data, one panel per field.
 
-    Their places `[K, N, 2]` by name of the field at `times` `[K]`, coloured by the part of the data
-    that each comes to (`ends`), and in grey the data `x_0` `[M, 2]`.
+    `paths` are their positions `[K, N, 2]` at `times` `[K]`, by name of the field, coloured by the
+    part of the data that each reaches (`ends`). The data `x_0` `[M, 2]` are grey.
     """
     reach = 1.05 * max(
         float(np.abs(x_0).max()), *(np.quantile(np.abs(p), 0.99) for p in paths.values())

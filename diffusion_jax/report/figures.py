@@ -1,4 +1,4 @@
-"""What the figures of a result are called, how they are read, and how they look in a cell."""
+"""Titles and explanations of the metrics of a result, and their formatting in tables."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,50 +28,50 @@ MEANING = {
     "heldout/loss": ("loss on held-out data", "lower is better"),
     "loss": ("loss in training", "lower is better"),
 }
-"""By what the name of a figure begins with: a title, and how to read it."""
-MEANING |= {  # in other features than those of the data set's own classifier
+"""By the beginning of a metric's name: a title, and how to read it."""
+MEANING |= {  # in features other than those of the data set's own classifier
     name.replace("frechet", "fd"): MEANING[name] for name in ("frechet", "frechet_infinite")
 }
 BY_LENGTH = (
     *("frechet", "frechet_infinite", "fd", "fd_infinite", "kernel", "accuracy", "precision"),
     *("recall", "coverage", "nearest_training_distance", "memorised_share"),
 )
-"""Columns of the table of EMA lengths; `result.json` has all."""
+"""Metrics in the table of EMA lengths; `result.json` has all."""
 SHARES = (
     *("accuracy", "precision", "recall", "coverage", "memorised_share", "copied_share"),
     *("top1", "top5"),
 )
 MEASURED = ("n", "n_reference", "n_heldout", "quantile", "extractor", "preprocessing")
-"""Fields of passports in which the metrics of one table differ by what they are."""
+"""Fields of passports that differ between metrics of one table by their nature."""
 
 
 def kind(name: str) -> str:
-    """The key of `MEANING` that a figure's name begins with, '' for those of other tables."""
+    """The key of `MEANING` that a metric's name begins with, '' for metrics of other tables."""
     return max((key for key in MEANING if f"{name}_".startswith(f"{key}_")), key=len, default="")
 
 
 def suffix(entry: Mapping[str, Any]) -> str:
-    """What the name of a figure ends in where several EMA lengths are measured."""
+    """The suffix of a metric's name if several EMA lengths are measured."""
     return f"_length{entry['passport']['length']}" if "length" in entry["passport"] else ""
 
 
 def measured(result: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The figures of a result that are not left out."""
+    """The metrics of a result that are not left out."""
     return {name: entry for name, entry in result.items() if "left_out" not in entry}
 
 
 def left_out(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A line for each reason for which figures of a result are left out, with their names."""
+    """A line for each reason why metrics of a result are left out, with their names."""
     names: dict[str, dict[str, None]] = {}
     for name, entry in result.items():
         if "left_out" in entry:
-            short = re.sub(r"_t\d\.\d+", "", name)  # once for all noise levels
+            short = re.sub(r"_t\d\.\d+", "", name)  # one name for all noise levels
             names.setdefault(entry["left_out"], {})[f"`{short}`"] = None
     return [f"- {', '.join(those)}: {why}." for why, those in names.items()]
 
 
 def as_cells(result: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> list[str]:
-    """Values with their intervals and numbers, for cells of a table; '' for those not there."""
+    """Values with intervals and numbers of items, for cells of a table; '' for missing ones."""
 
     def cell(name: str) -> str:
         entry = result[name]
@@ -92,12 +92,12 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = ""
 
 
 def plain(text: str) -> str:
-    """What people or files are called, as Markdown that shows it as it is, on one line."""
+    """Escapes plain text, such as names, for Markdown, on one line."""
     text = " ".join(text.split())
     text = re.sub(r"[\\`*\[\]|]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
     return re.sub(r"&(?=#?\w+;)", "&amp;", text).replace("<", "&lt;")
 
 
 def code(text: str) -> str:
-    """The same for what is typed, such as a setting."""
+    """The same for code, such as a setting."""
     return plain(text) if set(text) & set("`|\n") else f"`{text}`"

@@ -1,4 +1,4 @@
-"""A page of Markdown as one HTML file that needs no other: its pictures are in it."""
+"""Converts a page of Markdown to one self-contained HTML file with embedded images."""
 
 import base64
 import contextlib
@@ -12,13 +12,13 @@ from xml.etree.ElementTree import Element
 from diffusion_jax.system.files import write_whole
 from diffusion_jax.system.pictures import opened
 
-SMALL = 720  # pixels across, up to which the pixels of a picture are shown as squares
-TINY = 360  # pixels across, up to which a picture is enlarged, by a whole factor
+SMALL = 720  # width in pixels up to which the pixels of an image are shown as squares
+TINY = 360  # width in pixels up to which an image is enlarged, by an integer factor
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 P = TypeVar("P", bound=PurePath)
 BLOCKS = {"figure": "pictures", "table": "wide"}
-"""Classes of the blocks that hold these."""
-BOUND = "\u00a0"  # a space at which no line ends
+"""Classes of the blocks that contain these elements."""
+BOUND = "\u00a0"  # a space without line break
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #59636e; --line: #d8dee4;
   --page: #fff; --card: #f6f8fa; --link: #0969da }
@@ -59,17 +59,17 @@ pre code { padding: 0; font-size: 1em; overflow-wrap: normal }
 
 
 def write_page(page: Path, text: str) -> None:
-    """Writes Markdown, and the same as HTML beside it (`html_of`).
+    """Writes Markdown, and the same as HTML next to it (`html_of`).
 
-    Pictures and links are relative to the page. Links to other such pages lead to their HTML, where
-    that is there.
+    Images and links are relative to the page. Links to other such pages lead to their HTML if it
+    exists.
     """
     write_whole(html_of(page), as_html(text, page.parent).encode())
     write_whole(page, text.encode())
 
 
 def mend_page(page: Path) -> None:
-    """Writes the HTML of a page that is there, if it is not."""
+    """Writes the HTML of an existing page if it is missing."""
     if not html_of(page).exists():
         text = page.read_text(encoding="utf-8")
         write_whole(html_of(page), as_html(text, page.parent).encode())
@@ -81,16 +81,16 @@ def html_of(page: P) -> P:
 
 
 def as_html(text: str, folder: Path) -> str:
-    """HTML of Markdown, in which HTML has no meaning; its pictures lie in `folder`.
+    """Converts Markdown to HTML; HTML in it is plain text. Its images are in `folder`.
 
-    A paragraph in italics below a picture or above a table is its caption.
+    A paragraph in italics below an image or above a table is its caption.
     """
     import markdown
 
     converter = markdown.Markdown(extensions=["tables", "fenced_code"])
     converter.preprocessors.deregister("html_block")
     converter.inlinePatterns.deregister("html")
-    # After links, pictures and italics were found, and before what was escaped is put back.
+    # After links, images and italics are parsed, and before escaped characters are restored.
     converter.treeprocessors.register(_Page(folder), "page", 5)
     body = converter.convert(text)
     title = re.search(r"<h1>(.*?)</h1>", body)
@@ -104,7 +104,7 @@ def as_html(text: str, folder: Path) -> str:
 
 
 class _Page:
-    """Makes a page of the elements that Markdown was turned into."""
+    """Tree processor: embeds images, sets links and captions, wraps images and tables."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -121,7 +121,7 @@ class _Page:
                     first.append(_taken(root, second, "figcaption"))
             elif second.tag == "table" and _holds(first, "em"):
                 second.insert(0, _taken(root, first, "caption"))
-        for number in root.iterfind(".//td/strong"):  # its interval is not broken
+        for number in root.iterfind(".//td/strong"):  # no line break in its interval
             number.tail = (number.tail or "").replace(" to ", f"{BOUND}to{BOUND}")
             number.tail = number.tail.replace(" = ", f"{BOUND}={BOUND}")
         for element in list(root):
@@ -129,13 +129,13 @@ class _Page:
                 _enclose(root, element)
 
     def _inline(self, picture: Element) -> None:
-        """Puts the bytes of a picture in place of its path."""
+        """Replaces the path of an image by its bytes."""
         path = self._folder / picture.get("src", "")
         if not path.exists():  # removed since the page was written
             return
         data, kind = path.read_bytes(), mimetypes.guess_type(path.name)[0]
         picture.set("src", f"data:{kind};base64,{base64.b64encode(data).decode()}")
-        with contextlib.suppress(OSError):  # it is damaged, as the browser will show
+        with contextlib.suppress(OSError):  # damaged, as the browser will show
             width, height = opened(path).size
             factor = max(1, TINY // width)
             picture.set("width", str(width * factor))
@@ -144,7 +144,7 @@ class _Page:
                 picture.set("class", "pixels")
 
     def _linked(self, target: str) -> str:
-        """Where a link leads from a browser: of another page to its HTML, where that is there."""
+        """The target of a link: for another page its HTML, if that exists."""
         if not target.endswith(".md") or ":" in target:
             return target
         page = html_of(PurePosixPath(target))
@@ -152,14 +152,14 @@ class _Page:
 
 
 def _taken(root: Element, paragraph: Element, tag: str) -> Element:
-    """What is alone in a paragraph, which is removed, as another kind of element."""
+    """The only element of a paragraph, with another tag; the paragraph is removed."""
     root.remove(paragraph)
     paragraph[0].tag = tag
     return paragraph[0]
 
 
 def _enclose(root: Element, element: Element) -> None:
-    """Puts an element into a block: pictures that follow each other into one, each table alone."""
+    """Puts an element into a block: consecutive images into one, each table into its own."""
     at, name = list(root).index(element), BLOCKS[element.tag]
     block = root[at - 1] if at else None
     if block is None or element.tag == "table" or block.get("class") != name:
@@ -170,7 +170,7 @@ def _enclose(root: Element, element: Element) -> None:
 
 
 def _holds(element: Element, tag: str) -> bool:
-    """Whether a paragraph holds nothing but one element of a kind."""
+    """Whether an element is a paragraph with a single child, of this tag, and no text."""
     inner = list(element)
     alone = element.tag == "p" and len(inner) == 1 and inner[0].tag == tag
     return alone and not ((element.text or "") + (inner[0].tail or "")).strip()

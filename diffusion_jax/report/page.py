@@ -1,4 +1,4 @@
-"""`result.json`, and what a run found as a page that a person reads: `report.md` and `.html`."""
+"""Writes and reads `result.json`, and writes `report.md` and `report.html`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ NOTES = {
     "point's own label. The divergence is -2 where the field leads to a point, -1 to a curve, "
     "above 0 where paths part.",
 }
-"""By what the names of figures begin with: how they are read."""
+"""By the beginning of metrics' names: how to read them."""
 MEMORISED = (
     "**Samples are copies of training data**: more of them than of held-out data are too "
     "near to one, and much nearer to it than to the next. See the nearest pairs above."
@@ -37,7 +37,7 @@ def write_result(path: Path, result: Mapping[str, Any]) -> None:
 
 
 def read_result(path: Path) -> dict[str, dict[str, Any]] | None:
-    """What `write_result` wrote; None if it is not there, or damaged."""
+    """What `write_result` wrote; None if it is missing or damaged."""
 
     def parse(saved: Any) -> dict[str, dict[str, Any]]:
         fields = ("value", "low", "high", "n", "passport")
@@ -47,7 +47,7 @@ def read_result(path: Path) -> dict[str, dict[str, Any]] | None:
 
 
 def has_passport(path: Path, passport: Mapping[str, Any]) -> bool:
-    """Whether `result.json` is there, and is of samples with that passport."""
+    """Whether `result.json` exists and all its passports contain `passport`."""
     result = read_result(path)
     if result is None:
         return False
@@ -64,9 +64,9 @@ def write_report(
 ) -> None:
     """Writes a page, such as `report.md`, and the same as HTML (`write_page`).
 
-    The result is as in `result.json`, `facts` are rows of the table on how this was made, and
-    `how_again` commands that make it again. Pictures are `(file relative to the page, caption)`;
-    those that do not exist are left out. Facts are Markdown; title and captions are plain text.
+    The result is as in `result.json`, `facts` are rows of the table "How it was made", and
+    `how_again` are commands that reproduce it. Pictures are `(file relative to the page, caption)`;
+    missing files are left out. Facts are Markdown; title and captions are plain text.
     """
     lines = [f"# {plain(title)}", ""]
     for file, caption in pictures:
@@ -127,10 +127,10 @@ def _how_to_read(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def memorises(result: Mapping[str, Mapping[str, Any]]) -> bool | None:
-    """Whether samples are copies of training data; None where it was not measured.
+    """Whether samples are copies of training data; None if that was not measured.
 
-    That is so where more of them than of held-out data are too near to one, both by the distance
-    alone and by how much nearer than to the next, beyond all intervals.
+    They are if more samples than held-out items are too near to a training item, both by distance
+    and relative to the next nearest one, beyond all intervals.
     """
     names = "memorised_share", "copied_share", "copied_share_heldout"
     if any(name not in result for name in names):

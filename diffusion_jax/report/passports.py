@@ -1,4 +1,4 @@
-"""Whether figures may stand in one table: what their passports say differently."""
+"""Whether metrics can be compared in one table: differences between their passports."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -7,12 +7,12 @@ NOT_SAID = "not said"
 
 
 def differences(entries: Mapping[str, Mapping[str, Any]], but: Collection[str] = ()) -> list[str]:
-    """What figures that are to be compared do not have in common, a sentence for each field.
+    """A sentence for each field in which the passports of metrics to be compared differ.
 
     Such as `steps differs: 25 in a, b; 50 in c`. The entries are `{"name": {"n", "passport", ...}}`
-    as in `result.json`, by what the table calls them, such as the runs that are its rows. `n`
-    counts as a field of the passport; so does one that only some of them have. Fields of `but` are
-    meant to differ, such as the `config` in a table of configs.
+    as in `result.json`, by their names in the table, such as the runs that are its rows. `n` counts
+    as a field of the passport; a field that only some entries have counts as different. Fields of
+    `but` are meant to differ, such as the `config` in a table of configs.
     """
     passports = {name: {"n": e.get("n"), **e["passport"]} for name, e in entries.items()}
     fields = dict.fromkeys(field for passport in passports.values() for field in passport)

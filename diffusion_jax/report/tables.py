@@ -1,4 +1,4 @@
-"""Tables of `report.md`: samples beside real data, names, noise levels, EMA lengths."""
+"""Tables of `report.md`: samples compared with real data, names, noise levels, EMA lengths."""
 
 import re
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ NAMES = {"top1": "name found", "top5": "among the five nearest", "clip_score": "
 
 
 def result_tables(result: Result) -> str:
-    """Markdown: each metric of the samples beside that of real data; likelihoods, if measured.
+    """Markdown: each metric of the samples next to that of real data; likelihoods, if measured.
 
-    Where several EMA lengths were measured, a row for each. Figures that are left out come last.
+    If several EMA lengths were measured, a row for each. Metrics that are left out come last.
     """
     sections = (_samples, _bits, _denoising, _names, _others)
     there, by_length = measured(result), any(suffix(entry) for entry in result.values())
@@ -71,7 +71,7 @@ def _bits(result: Result) -> list[str]:
 
 
 def _denoising(result: Result) -> list[str]:
-    """A row for each noise level at which the network was asked to denoise."""
+    """A row for each noise level at which denoising was measured."""
     rows, times = [], [e["passport"]["t"] for n, e in result.items() if n.startswith("denoising_")]
     for t in dict.fromkeys(times):
         columns = [f"denoising_{one}_t{t:.2f}" for one in ("error_train", "error_heldout", "gap")]
@@ -83,7 +83,7 @@ def _denoising(result: Result) -> list[str]:
 
 
 def _names(result: Result) -> list[str]:
-    """A row for each split of names: how often the judge finds the name by the picture."""
+    """A row for each split of names: how often the judge finds the name from the image."""
     heads, rows = {}, []
     for split in re.findall("^top1_(.+)_real$", "\n".join(result), re.MULTILINE):
         heads = {
@@ -100,7 +100,7 @@ def _names(result: Result) -> list[str]:
 
 
 def _others(result: Result) -> list[str]:
-    """A row for each figure that no other table has."""
+    """A row for each metric that is in no other table."""
     elsewhere = ("bits_", "denoising_", *(f"{name}_" for name in NAMES))
     names = [name for name in result if not kind(name) and not name.startswith(elsewhere)]
     rows = [[f"`{name}`", *as_cells(result, [name])] for name in names]
@@ -108,7 +108,7 @@ def _others(result: Result) -> list[str]:
 
 
 def _by_length(result: Result) -> list[list[str]]:
-    """Tables with a row for each EMA length, and what the intervals tell."""
+    """Tables with a row for each EMA length, and which length is best, if resolved."""
     metrics: dict[str, dict[float, Mapping[str, Any]]] = {}
     for name, entry in result.items():
         if suffix(entry):
@@ -150,7 +150,7 @@ def _length_table(
 
 
 def _best(name: str, entries: Mapping[float, Mapping[str, Any]], title: str) -> str:
-    """Which length is best, if its interval lies apart from all others; '' if none is meant."""
+    """A sentence on the best length, if the intervals resolve it; '' if the metric has no best."""
     direction = title.rsplit("; ", 1)[1].split()[0]
     if direction not in ("lower", "higher") or len(entries) < 2:
         return ""

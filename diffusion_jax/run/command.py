@@ -1,4 +1,4 @@
-"""What the command line calls: one run, its stages and its exit status."""
+"""Entry points of the command line: the stages of one run, and its exit status."""
 
 import contextlib
 import signal
@@ -34,33 +34,33 @@ USER_ERRORS = (
     *(CheckpointError, DevicesError, LockedError, SamplingError, TrainingError, TopologyError),
 )
 TRAINING, SAMPLING, EVALUATING = "training", "sampling", "evaluating"
-"""What one process at a time does in a workdir: one may train, another sample what it has saved."""
+"""Locks of a workdir, one process each: one may train while another samples its checkpoints."""
 TRAINS = ("all", "train")
 """Modes that train."""
 
 
 def run(config: Config, workdir: Path, mode: str, topology: str = "", profile: int = 0) -> int:
-    """Does what `mode` says; returns the exit status.
+    """Runs the stages of `mode`; returns the exit status.
 
-    0: done; 2: a mistake of the user's, or a disk that is full or closed, in one line on stderr;
+    0: done; 2: a user's mistake, or a disk that is full or inaccessible, in one line on stderr;
     128 + the number of the signal that ended it: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
 
-    With mode "plan" `topology` names the devices to plan for, those that are there if ''. Of the
-    training `profile` steps are traced, into the workdir's folder `profile`.
+    With mode "plan" `topology` names the devices to plan for; '': the present ones. `profile`
+    training steps are traced, to the folder `profile` of the workdir.
     """
     return _status(lambda: _run(config, workdir, mode, topology, profile), workdir)
 
 
 def run_abreast(configs: Sequence[Config], workdirs: Sequence[Path]) -> int:
-    """Trains runs that differ in their seeds alone by one program; returns the exit status.
+    """Trains runs that differ only in their seeds in one program; returns the exit status.
 
-    Each is left in its workdir as if it had been trained on its own.
+    Each workdir is the same as if its run had been trained alone.
     """
     return _status(lambda: _run_abreast(configs, workdirs), workdirs[0])
 
 
 def _status(job: Callable[[], int], workdir: Path) -> int:
-    """What a job returns, or the status of its failure, said in one line."""
+    """The exit status of a job; a failure is printed in one line."""
     try:
         with progress.shown():
             return job()
@@ -76,7 +76,7 @@ def _status(job: Callable[[], int], workdir: Path) -> int:
             f"the devices' memory is full ({line}): lower train.batch_size or sample.batch_size, "
             "or raise train.accumulate; --mode plan says what is needed"
         )
-    except KeyboardInterrupt:  # outside of training, which ends by itself
+    except KeyboardInterrupt:  # outside of training, which handles it
         print("interrupted; what is missing is made by the same command", file=sys.stderr)
         return 128 + signal.SIGINT
     print(f"error: {message}", file=sys.stderr)
@@ -84,7 +84,7 @@ def _status(job: Callable[[], int], workdir: Path) -> int:
 
 
 def _prepare(workdir: Path) -> None:
-    logging.set_verbosity(logging.FATAL)  # Orbax tells of all it writes, and logs what it raises
+    logging.set_verbosity(logging.FATAL)  # Orbax logs all it writes, and what it raises
     tune_cpu_allocator()
     try:
         str(workdir).encode()
@@ -119,7 +119,7 @@ def _run(config: Config, workdir: Path, mode: str, topology: str, profile: int) 
     if profile and mode not in TRAINS:
         raise ConfigError(f"--profile={profile} goes with --mode all or train, not {mode}")
     _prepare(workdir)
-    if not topology:  # of devices that are elsewhere
+    if not topology:  # which names devices that are elsewhere
         check_devices()
     if mode == "plan":
         plan(config, topology)
@@ -130,7 +130,7 @@ def _run(config: Config, workdir: Path, mode: str, topology: str, profile: int) 
     check_workdir(config, workdir)
     dataset = data_to_draw(config, workdir) if mode == "sample" else None
     made = Run(config, workdir, build(config, dataset))
-    # Refused where there is none, or where the data have changed.
+    # Raises if there is no generator, or the data have changed and that is not allowed.
     _ = made.parts.generator if mode == "sample" else made.changes
     draw = chosen(config, made.parts.dataset.kind)
     if mode in TRAINS:

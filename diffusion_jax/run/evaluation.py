@@ -20,9 +20,9 @@ from diffusion_jax.system.progress import stage
 from diffusion_jax.system.runtime import cache_dir, environment
 
 LISTED = 10
-"""Classes that a report names."""
+"""Classes named in a report, at most."""
 CHUNK_BYTES = 256 * 2**20
-"""Entries of samples that are drawn, looked at and dropped at once."""
+"""Entries of samples that are in memory at a time."""
 
 
 def evaluate(run: Run, again: bool) -> None:
@@ -58,13 +58,13 @@ def evaluate(run: Run, again: bool) -> None:
     for evaluator in evaluators:
         result |= evaluator.of_data(passport)
     _write_report(models[0], result, evaluators, sum(spent))
-    report.write_result(path, result)  # last: it says that all is there
+    report.write_result(path, result)  # last: it marks the evaluation as complete
     print(report.result_tables(result))
     print(f"report: {page} and {report.html_of(page).name}")
 
 
 def _passport(run: Run, lengths: Sequence[str]) -> dict[str, Any]:
-    """How samples are made, and which settings they are measured by."""
+    """How samples are made, and with which settings they are measured."""
     settings = run.config.evaluate
     statistics = statistics_of(run.config)
     extractor = f"{settings.extractor} {settings.weights}".strip()
@@ -81,14 +81,14 @@ def _passport(run: Run, lengths: Sequence[str]) -> dict[str, Any]:
     passport = run.made_by(run.step_to_use(), settings.seed)
     for name in metrics_of(run.config):
         passport |= asked.get(name, {})
-    if lengths:  # each figure says its own
+    if lengths:  # each metric has its own
         del passport["ema"]
         passport["ema_lengths"] = [float(length) for length in lengths]
     return passport
 
 
 def _model(trained: Trained, passport: Mapping[str, Any], spent: list[float]) -> Model:
-    """The model as evaluators see it; seconds of drawing go to `spent`."""
+    """The model for evaluators; seconds of sampling are appended to `spent`."""
     run, seed = trained.run, trained.run.config.evaluate.seed
     return Model(
         run.parts.dataset,
@@ -107,11 +107,11 @@ def _model(trained: Trained, passport: Mapping[str, Any], spent: list[float]) ->
 
 
 def samples(trained: Trained, spent: list[float]) -> Iterator[Chunk]:
-    """`evaluate.num_samples` samples in chunks, with the labels that they were asked for."""
+    """`evaluate.num_samples` samples in chunks, with their requested labels."""
     run, settings = trained.run, trained.run.config.evaluate
     index = np.arange(settings.num_samples)
     cond, labels = run.conditions.as_trained(len(index), settings.seed)
-    size = run.config.sample.batch_size  # a chunk is of whole batches, and none is smaller
+    size = run.config.sample.batch_size  # a chunk is one or more whole batches
     item = int(np.prod(run.parts.dataset.kind.shape))
     chunk = max(CHUNK_BYTES // (item * size), 1) * size
     starts = [start for start in range(0, len(index), chunk) if len(index) - start >= size] or [0]
@@ -133,7 +133,7 @@ def _listed(names: Sequence[str]) -> str:
 def _write_report(
     model: Trained, result: Result, evaluators: Sequence[Evaluator], seconds: float
 ) -> None:
-    """Writes `report.md` and `report.html` beside the pictures."""
+    """Writes `report.md` and `report.html` to the workdir, which has their images."""
     run, config, dataset = model.run, model.run.config, model.run.parts.dataset
     curves = report.plot_curves(run.workdir / "metrics.jsonl", run.workdir / "curves.png")
     noun, num = dataset.kind.noun, len(dataset.splits["train"])

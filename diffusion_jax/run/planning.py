@@ -1,4 +1,4 @@
-"""What is said of a config before any time is spent on it."""
+"""The mode `plan`: checks of a config before it is trained."""
 
 import sys
 
@@ -10,11 +10,11 @@ from diffusion_jax.from_config import Config, Parts, build, planned_dataset
 from diffusion_jax.plan import make_plan, parse_topology, plan_here, plan_topology
 
 MOMENT_ITEMS = 1000
-"""Training items over which the mean square of the data is taken."""
+"""Training items for the mean square of the data."""
 
 
 def plan(config: Config, topology: str) -> None:
-    """Prints what is said of the noise levels, where the data is there, and of the devices."""
+    """Prints the plan of the noise levels, if the data are present, and that of the devices."""
     target = parse_topology(topology) if topology else None
     if target:
         jax.config.update("jax_platforms", "cpu")  # the devices are elsewhere
@@ -30,13 +30,13 @@ def plan(config: Config, topology: str) -> None:
 
 
 def print_notes(dataset: Dataset) -> None:
-    """Prints how the data were taken, where it could be otherwise."""
+    """Prints how the data were read, where there was a choice."""
     for note in dataset.notes:
         print(f"{dataset.name}: {note}")
 
 
 def print_plan(config: Config, parts: Parts, only_warnings: bool = False) -> None:
-    """Prints what is said of the noise levels, if there are any; warnings go to stderr."""
+    """Prints the plan of the noise levels, if there are any; warnings go to stderr."""
     if parts.task.quantile is None:
         return
     items, _ = parts.dataset.arrays("train", MOMENT_ITEMS)

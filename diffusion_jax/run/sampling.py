@@ -1,4 +1,4 @@
-"""The stage that draws samples."""
+"""The stage that samples."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,17 +19,17 @@ from diffusion_jax.system.progress import stage
 
 COLUMNS = 10
 TRIPLES = 4
-"""Samples of a row, where each stands between two pictures."""
+"""Samples in a row if each is between two images."""
 
 
 def _shown(model: Trained) -> int:
-    """Samples at most in a grid during training, and in the animation, as whole groups."""
+    """Maximum number of samples in training's grids and in the animation, in whole groups."""
     group = model.draws.guidance.group
     return max(model.run.parts.dataset.kind.shown // group, 1) * group
 
 
 def draw_grid(model: Trained, path: Path) -> np.ndarray:
-    """Draws the first `Kind.shown` samples at most, saves them as a grid and returns it."""
+    """Makes the first samples, `Kind.shown` at most, saves them as a grid and returns it."""
     sample = model.run.config.sample
     index = sample.first_index + np.arange(min(sample.num_images, _shown(model)))
     cond = model.run.conditions.cond(index)
@@ -47,10 +47,10 @@ def draw_grid(model: Trained, path: Path) -> np.ndarray:
 def sheet_of(
     run: Run, items: np.ndarray, index: np.ndarray, cond: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-    """Samples number `index` as one picture: with texts a row for each, of its variants.
+    """Samples number `index` as one image: with texts, one row of samples for each text.
 
-    In red are texts that no training item has, if the data are there. Samples that are given
-    pictures stand each between what it was given and the original.
+    Texts that no training item has are red, if the data are present. A sample with an image
+    condition is between that and the original.
     """
     conditions, dataset = run.conditions, run.parts.dataset
     if conditions.given:
@@ -59,7 +59,7 @@ def sheet_of(
     texts = conditions.texts
     if not texts:
         return dataset.kind.sheet(items, COLUMNS)
-    number = index % len(texts)  # of the text that each is asked to show
+    number = index % len(texts)  # of each sample's text
     rows, counts = np.unique(number, return_counts=True)
     white = dataset.kind.encode(np.ones(items.shape[1:]))
     columns = int(np.max(counts))
@@ -79,7 +79,7 @@ def sheet_of(
 
 
 def caption(run: Run, step: int) -> str:
-    """What is on `grid.png`, by its passport, in words; '' if it is not there."""
+    """Describes `grid.png` from its passport; '' if the file is missing."""
     found = read_made_by(run.workdir / "samples" / "grid.png")
     if found is None:
         return ""
@@ -104,7 +104,7 @@ def caption(run: Run, step: int) -> str:
 
 
 def _classes(labels: np.ndarray, dataset: Dataset) -> str:
-    """Which classes samples on a sheet are asked to show."""
+    """The requested classes of samples on a sheet, in words."""
     asked = list(dict.fromkeys(labels.tolist()))
     if asked == [-1]:
         return "of no class"
@@ -119,7 +119,7 @@ def _classes(labels: np.ndarray, dataset: Dataset) -> str:
 
 
 def sample(run: Run, again: bool) -> None:
-    """Draws `sample.num_images`; single items, a grid, a strip and an animation."""
+    """Makes `sample.num_images` samples: single items, a grid, a strip and an animation."""
     folder, sample, kind = run.workdir / "samples", run.config.sample, run.parts.dataset.kind
     index = sample.first_index + np.arange(sample.num_images)
     cond = run.conditions.cond(index)
@@ -159,13 +159,13 @@ def sample(run: Run, again: bool) -> None:
     span = {**made_by, **run.span(index, cond)}
     save_png(folder / "trajectory.png", kind.strip(states, COLUMNS), span)
     save_gif(folder / "denoise.gif", [kind.sheet(state, COLUMNS) for state in states])
-    # Last: it says that all of them are there.
+    # Last: it marks the samples as complete.
     save_png(folder / "grid.png", sheet_of(run, items, index, cond), span)
     print(f"{len(index)} samples of step {model.step} are in {folder}")
 
 
 def _damaged(folder: Path) -> Path | None:
-    """The first file of drawn samples that is not there or not whole."""
+    """The first file of the samples that is missing or damaged; None if there is none."""
     animation, images = folder / "denoise.gif", folder / "images"
     pictures = [folder / "grid.png", folder / "trajectory.png", *sorted(images.glob("*.png"))]
     passports = zip(pictures, each_file(read_made_by, pictures, "looking at images"), strict=True)
@@ -182,9 +182,9 @@ def save_items(
     made_by: Mapping[str, Any],
     of_each: Mapping[str, Sequence[Any]],
 ) -> None:
-    """Writes single samples into a folder of their own, in place of those that were there.
+    """Writes single samples to a folder, whose former content is removed.
 
-    Each comes with what all are `made_by`, its number, and its own of what `of_each` lists.
+    The passport of each is `made_by`, its number, and its own values of `of_each`.
     """
     remove_tree(folder, missing_ok=True)
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A run in its folder, and the model that it has trained."""
+"""A run in its folder, and its trained model."""
 
 import dataclasses
 import functools
@@ -47,7 +47,7 @@ from diffusion_jax.training.state import TrainState, abstract_state
 from diffusion_jax.types import Array, Key, Params
 
 DRAWN = {"num": "[1, inf)", "seed": "[0, 4294967295]", "first": "[0, 2147483648)"}
-"""What the numbers of `Trained.draw` may be."""
+"""Allowed arguments of `Trained.draw`."""
 
 
 def command() -> str:
@@ -56,17 +56,17 @@ def command() -> str:
 
 
 class Run:
-    """A config in a folder: what is trained there, and what all stages ask of it.
+    """A config in a folder: the training there, and what all stages need.
 
     Raises:
-        ConfigError: the judge that it names is none, or is for other data.
+        ConfigError: its judge is not a dual encoder, or is for other data.
 
     Attributes:
-        judge: of guidance by likeness, if the config asks for one.
-        conditions: what samples are asked to show.
-        generator: from parameters to samples; None for a network that draws nothing.
-        frozen: parameters that a request needs besides those of the network.
-        average: name of the average that samples are drawn with.
+        judge: of guidance by likeness, if configured.
+        conditions: conditioning of samples.
+        generator: from parameters to samples; None for a network that cannot sample.
+        frozen: parameters that a request needs in addition to those of the network.
+        average: name of the average of parameters to sample with.
     """
 
     def __init__(self, config: Config, workdir: Path, parts: Parts) -> None:
@@ -81,7 +81,7 @@ class Run:
             sample.batch_size,
         )
         with keyed("sample"):
-            self.conditions.labels(np.arange(1))  # refuses bad ones before any time is spent
+            self.conditions.labels(np.arange(1))  # raises early if they are wrong
         self.init_key, self.train_key = jax.random.split(make_key(config.seed))
         kept = config.train
         self.checkpoints = Checkpoints(
@@ -96,25 +96,25 @@ class Run:
             self.frozen["judge"] = self.judge.params
 
     def _guided(self, generator: Generator, worse: "Trained | None" = None) -> Generator:
-        """The generator, guided by the models that there are."""
+        """The generator, guided by the configured models."""
         guide, look = self.parts.task.guide, self.judge.look if self.judge else None
-        assert guide is not None  # where there is a generator
+        assert guide is not None  # as there is a generator
         guidance = guide(worse.draws.denoiser if worse else None, look)
         return dataclasses.replace(generator, guidance=guidance)
 
     @functools.cached_property
     def changes(self) -> list[str]:
-        """How its data have changed since it was trained, if it was.
+        """How the data have changed since the training, if there was one.
 
         Raises:
-            ConfigError: that is not allowed.
+            ConfigError: they have, and that is not allowed.
         """
         if self.checkpoints.latest() is None:
             return []
         return check_data(self.config, self.parts.dataset, self.workdir)
 
     def abstract_state(self) -> TrainState:
-        """Shapes and types of the state, and where it lies."""
+        """Shapes, types and sharding of the state."""
         parts = self.parts
         shapes = abstract_state(parts.task.init, parts.optimizer, parts.averages)
         return jax.tree.map(
@@ -132,14 +132,14 @@ class Run:
         return state
 
     def preview(self, state: TrainState) -> "Trained":
-        """The model at a step of training, without a worse model and without a search of times."""
+        """The model at a step of training, without worse model and search of times."""
         params = self.snapshots.average(state, self.average)
         return Trained(self, params, int(state.step), self.average, self.generator, self.frozen)
 
     def trained(self, state: TrainState | None = None, average: str = "") -> "Trained":
-        """The model at a state, that of the checkpoint if None, all as configured.
+        """The configured model at a state, by default that of the checkpoint.
 
-        Averages unfit to sample from are warned of; the grid is searched for if so configured.
+        Warns of averages unfit to sample with; searches for the best time grid if configured.
         """
         state = self.restored_state() if state is None else state
         average = average or self.average
@@ -164,7 +164,7 @@ class Run:
         return found
 
     def made_by(self, step: int | None, seed: int, average: str = "") -> dict[str, Any]:
-        """What determines a sample, but for its number and label."""
+        """All that determines a sample, except its number and label."""
         sample, generator = self.config.sample, self.generator
         limit = generator.codec.limit if generator else None
         reader, picture = self.parts.task.reader, self.config.image_condition.name
@@ -210,7 +210,7 @@ class Run:
         }
 
     def span(self, index: np.ndarray, cond: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """What a picture of many samples says of their numbers and, if they had any, labels."""
+        """Passport of an image of many samples: their numbers and, if they have any, labels."""
         labels = {"labels": self.config.sample.labels} if "label" in cond else {}
         return {**labels, "index": [int(index[0]), int(index[-1])]}
 
@@ -225,14 +225,14 @@ class Run:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trained:
-    """A trained model: parameters at a step and an average, and how it draws."""
+    """A trained model: averaged parameters at a step, and how to sample."""
 
     run: Run  # that trained it
     params: Params
     step: int  # of training
-    average: str  # name of the average that `params` are
-    generator: Generator | None  # None for a network that draws nothing
-    frozen: Mapping[str, Params]  # that a request needs besides
+    average: str  # its name
+    generator: Generator | None  # None for a network that cannot sample
+    frozen: Mapping[str, Params]  # further parameters that a request needs
 
     @property
     def draws(self) -> Generator:
@@ -241,13 +241,13 @@ class Trained:
         Raises:
             ConfigError: there is none.
         """
-        return self.generator or self.run.parts.generator  # which says why there is none
+        return self.generator or self.run.parts.generator  # whose error explains why there is none
 
     def replace(self, **parts: Any) -> "Trained":
         """The same model with other fields of its `Generator`, such as sampler, times or guidance.
 
         Raises:
-            ConfigError: the network draws nothing.
+            ConfigError: the network cannot sample.
             TypeError: there is no such field.
         """
         return dataclasses.replace(self, generator=dataclasses.replace(self.draws, **parts))
@@ -264,16 +264,16 @@ class Trained:
         """Samples as stored, such as images uint8 `[num, H, W, C]`.
 
         Args:
-            num: of samples; number i is the same whatever their number.
-            labels: one for all or one for each, in turn; None: as configured.
+            num: of samples; sample i does not depend on it.
+            labels: one for all, or several used in turn; None: as configured.
             prompts: texts, likewise.
             seed: of the noise.
             first: number of the first sample.
 
         Raises:
-            ConfigError: the network draws none, reads no texts, or knows no such class.
+            ConfigError: the network cannot sample, takes no texts, or has no such class.
             SamplingError: some are not finite.
-            ValueError: a number cannot be.
+            ValueError: a number is out of range.
         """
         check(DRAWN, num=num, seed=seed, first=first)
         index, classes = first + np.arange(num), self.run.parts.dataset.num_classes
@@ -293,7 +293,7 @@ class Trained:
     def items(
         self, seed: int, index: np.ndarray, cond: Mapping[str, np.ndarray], keep: int = 0
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Samples number `index` of `seed` as stored, and kept states `[K, N, ...]`.
+        """Samples number `index` of `seed` as stored, and every `keep`-th state `[K, N, ...]`.
 
         Raises:
             SamplingError: some are not finite.
@@ -304,10 +304,10 @@ class Trained:
         return items, None if states is None else encode(states)
 
     def encoded(self, x: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """Samples `x` `[N, ...]`, drawn with the numbers `index` `[N]`, as stored.
+        """Samples `x` `[N, ...]` with the numbers `index` `[N]`, as stored.
 
         Raises:
-            SamplingError: some are not finite: as stored they would look like pictures.
+            SamplingError: some are not finite, which stored images would not show.
         """
         sample = self.run.config.sample
         named = [name for name in ("guidance_scale", "t_max") if sample[name] != 1]
@@ -322,14 +322,14 @@ class Trained:
         return self.run.conditions.request(index, cond, scale, self.frozen)
 
     def made_by(self, seed: int) -> dict[str, Any]:
-        """What determines a sample, but for its number and label."""
+        """All that determines a sample, except its number and label."""
         return self.run.made_by(self.step, seed, self.average)
 
     def as_judge(self) -> Judge:
-        """What it says of the likeness of pictures and texts.
+        """The model as a judge of the likeness of images and texts.
 
         Raises:
-            ConfigError: it compares none.
+            ConfigError: it is not a dual encoder.
         """
         run, task = self.run, self.run.parts.task
         if task.likeness is None:
@@ -342,7 +342,7 @@ class Trained:
         )
 
     def best_times(self) -> Array:
-        """The times that are best for these parameters, searched for once."""
+        """The best time grid for these parameters, searched for once."""
         run, settings = self.run, self.run.config.sample
         index = np.arange(settings.optimised.images)
         made_by = {**self.made_by(run.config.seed), "labels": settings.labels}
@@ -377,9 +377,9 @@ def open_run(
         folder: of the run.
         step: of a checkpoint; -1: the newest.
         average: of the parameters, as `sample.ema`; '': as configured.
-        what: setting that asks for it, for messages.
-        parts: of a run of the same data, which is not loaded again.
-        sample: settings of `config.sample` in place of the run's own, such as `sampler="unipc"`,
+        what: setting that names the run, for messages.
+        parts: of a run with the same data, which are not loaded again.
+        sample: settings of `config.sample` that replace the run's own, such as `sampler="unipc"`,
             `steps=10`, `guidance_scale=3` or `guidance={"interval": (0.2, 0.7)}`.
 
     Raises:
@@ -393,7 +393,7 @@ def open_run(
         own.checkpoint, own.ema = step, average or own.ema
         own.guidance.worse = own.guidance.likeness.judge = ""
         if own.get("start", "normal") not in STARTS:
-            own.start = "normal"  # the picture need not be there any more
+            own.start = "normal"  # the image may be gone
         own.grid = "uniform" if own.grid == OPTIMISED else own.grid
         override(own, sample, "sample")
         dataset = parts.dataset if parts else data_to_draw(config, folder)
@@ -404,9 +404,9 @@ def open_run(
 
 
 def data_to_draw(config: Config, workdir: Path) -> Dataset | None:
-    """The data of the run in `workdir` as it kept them; None if it has not.
+    """The data of the run in `workdir` as recorded there; None without a record.
 
-    They are loaded when something asks for an item; it is said how they have changed.
+    They are loaded when an item is first read, with a warning if they have changed.
     """
     identity = Identity.read(workdir)
     if identity is None:
@@ -421,10 +421,10 @@ def data_to_draw(config: Config, workdir: Path) -> Dataset | None:
 
 
 def initial_params(words: str, init: Callable[[Key], Params]) -> Params:
-    """The parameters that `train.init_from` names, FOLDER@STEP, by the average that it draws with.
+    """The parameters of `train.init_from`, FOLDER@STEP, in the average which that run samples with.
 
     Raises:
-        ConfigError: there are none, or they are not those of a network that starts as `init`.
+        ConfigError: there are none, or their names or shapes are not those of `init`.
     """
     what = f"train.init_from={words!r}"
     folder, step = folder_and_step(words, "train.init_from")
@@ -441,10 +441,10 @@ def initial_params(words: str, init: Callable[[Key], Params]) -> Params:
 
 
 def open_judge(group: str, config: Config, parts: Parts) -> Judge | None:
-    """The dual encoder in the folder `judge` of a group of settings; None where that is ''.
+    """The dual encoder in the folder `judge` of a group of settings; None if that is ''.
 
     Raises:
-        ConfigError: there is none, or it is for other data than `parts`.
+        ConfigError: there is none, or it is for other data than the config's.
     """
     folder = group_of(config, group).judge
     if not folder:
@@ -467,7 +467,7 @@ def worse_model(run: Run) -> Trained:
     """The model that `sample.guidance.worse` names, FOLDER@STEP.
 
     Raises:
-        ConfigError: there is none, or it does not go with the run.
+        ConfigError: there is none, or its schedule or shape differ from the run's.
     """
     words: str = run.config.sample.guidance.worse
     folder, step = folder_and_step(words, "sample.guidance.worse")

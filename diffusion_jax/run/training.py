@@ -37,14 +37,14 @@ from diffusion_jax.types import Params
 
 
 def train(run: Run, profile: int = 0) -> int:
-    """Trains to the end from the newest checkpoint; the signal that came first, or 0.
+    """Trains to the end from the newest checkpoint; returns the signal that ended it, or 0.
 
     Args:
-        run: what is trained.
-        profile: so many steps are traced.
+        run: to train.
+        profile: number of steps to trace.
 
     Raises:
-        ConfigError: fewer steps are left, or the workdir cannot hold a trace.
+        ConfigError: fewer steps than `profile` are left, or the workdir cannot hold a trace.
     """
     steps, latest = run.config.train.steps, run.checkpoints.latest()
     if profile:
@@ -64,7 +64,7 @@ def train(run: Run, profile: int = 0) -> int:
 
 
 def _check_profile(run: Run, profile: int, done: int) -> None:
-    """Refuses a trace of more steps than there will be, or one that cannot be written."""
+    """Raises a ConfigError for a trace of more steps than are left, or that cannot be written."""
     if in_store(run.workdir):
         raise ConfigError(
             f"--profile={profile}: --workdir={run.workdir} must be a folder on a disk"
@@ -79,21 +79,21 @@ def _check_profile(run: Run, profile: int, done: int) -> None:
 
 
 def train_abreast(runs: Sequence[Run]) -> int:
-    """Trains runs that differ in their seeds alone by one program, from the start; as `train`."""
+    """Trains runs that differ only in their seeds in one program, from the start; as `train`."""
     each = [_prepare(run) for run in runs]
     _tell(runs[0], each[0].state)
     return _loop(runs[0], abreast(each))
 
 
 def _prepare(run: Run) -> loop.Ready:
-    """Makes the workdir ready for a training from the start, and what that needs."""
+    """Prepares the workdir, and returns all that a training from the start needs."""
     config, task, (index, count) = run.config, run.parts.task, run.parallel.share
-    check_workdir(config, run.workdir)  # again: another process may have been here meanwhile
+    check_workdir(config, run.workdir)  # again: another process may have changed it
     latest, params = run.checkpoints.latest(), None
     if latest is None and config.train.init_from:
         params = initial_params(config.train.init_from, task.init)
         print(f"starting from the parameters of {config.train.init_from}")
-    run.checkpoints.open()  # which may make room on a full disk
+    run.checkpoints.open()  # which may free space on a full disk
     if is_main():
         write_config(config, run.workdir)
         before = Identity.read(run.workdir) if latest is not None else None
@@ -126,7 +126,7 @@ def _prepare(run: Run) -> loop.Ready:
 
 
 def _make_writer(run: Run) -> Any:
-    """Where the metrics of a run go; a project of Weights & Biases is one place if it is named."""
+    """Writer of the metrics of a run, also to Weights & Biases if a project is configured."""
     project, settings = run.config.train.wandb, run.config.to_dict()
     others = [lambda: wandb_writer(project, run.workdir, settings, print)] if project else []
     with keyed("train"):
@@ -134,7 +134,7 @@ def _make_writer(run: Run) -> Any:
 
 
 def _actions(run: Run, writer: Any, frozen: Mapping[str, Params]) -> list[tuple[int, loop.Action]]:
-    """What is done now and then, and how often."""
+    """Periodic actions of the training: number of steps between two, and the function."""
     config, parts = run.config, run.parts
     heldout = HeldoutLoss(
         parts.task.heldout_loss, parts.dataset, run.conditions.cond_of, config.train.batch_size
@@ -147,13 +147,13 @@ def _actions(run: Run, writer: Any, frozen: Mapping[str, Params]) -> list[tuple[
         path = run.workdir / "samples" / f"step_{step:08d}.png"
         try:
             writer.write_images(step, {"samples": draw_grid(run.preview(state), path)[None]})
-        except SamplingError as error:  # the training may be sound, or become so
+        except SamplingError as error:  # training continues: later samples may be finite
             if is_main():
                 print(f"warning: no {path.name}: {error}", file=sys.stderr)
         return {}
 
     def snapshot(step: int, state: TrainState) -> dict[str, float]:
-        if step < config.train.steps:  # the last checkpoint has the last averages
+        if step < config.train.steps:  # the last checkpoint contains the last averages
             run.snapshots.save(step, state)
         return {}
 
@@ -165,12 +165,12 @@ def _actions(run: Run, writer: Any, frozen: Mapping[str, Params]) -> list[tuple[
 
 
 def _loop(run: Run, ready: loop.Ready, traced: tuple[Path, int] | None = None) -> int:
-    """`loop.train` with a run's settings; closes what it was given."""
+    """`loop.train` with a run's settings; closes batches, writer and checkpoints at the end."""
     settings = run.config.train
     every, snapshot = ready.actions[-1]
     start = int(np.min(ready.state.step))
     if every and start and start % every == 0:
-        snapshot(start, ready.state)  # a run that was killed may have saved the checkpoint alone
+        snapshot(start, ready.state)  # a killed run may have saved only the checkpoint
     cadence = loop.Cadence(
         *(settings.steps, settings.log_every, settings.checkpoint_every, settings.max_skipped)
     )

@@ -1,4 +1,4 @@
-"""The stages that draw of a picture, varied or enlarged, or from one text to another."""
+"""The stages that vary or upscale an image, or interpolate between two texts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,14 +25,14 @@ from diffusion_jax.system.pictures import save_gif, save_png
 from diffusion_jax.system.progress import tracked
 
 ROWS = 4
-"""Ways from one text to another, each of noise of its own."""
+"""Rows of an interpolation at most, each with its own noise."""
 WAYS = {"noise": renoised, "inversion": inverted}
 COLUMNS = {"variants": 8, "upscaled": 5}
-"""By the name of the sheet."""
+"""By name of the sheet."""
 
 
 def vary(run: Run) -> None:
-    """Draws `sample.num_images` variants of a picture: `variants.png`, the picture first."""
+    """Makes `sample.num_images` variants of an image: `variants.png`, with the image first."""
     asked, settings, kind = run.config.sample, run.config.sample.vary, run.parts.dataset.kind
     original = opened("sample.vary.image", settings.image, kind)
     model = run.trained()
@@ -65,13 +65,13 @@ def vary(run: Run) -> None:
 
 
 def upscale(run: Run) -> None:
-    """Draws `sample.num_images` enlarged pictures of one: `upscaled.png`, that one first.
+    """Makes `sample.num_images` upscaled versions of an image: `upscaled.png`, with it first.
 
-    Of a label or a text only if `sample.labels` or `sample.prompts` say so.
+    Labels and texts are conditions only if set in `sample.labels` or `sample.prompts`.
     """
     asked, conditions, kind = run.config.sample, run.conditions, run.parts.dataset.kind
     condition = run.parts.task.condition
-    assert isinstance(condition, LowResolution)  # others are refused before
+    assert isinstance(condition, LowResolution)  # others were refused before
     factor = condition.factor
     low = opened("sample.upscale.image", asked.upscale.image, kind, factor)
     model = run.trained()
@@ -103,7 +103,7 @@ def upscale(run: Run) -> None:
 def _save(
     model: Trained, name: str, picture: np.ndarray, items: np.ndarray, about: dict[str, Any]
 ) -> None:
-    """Writes a sheet of samples behind the picture that they were made of."""
+    """Writes a sheet of the original image, followed by the samples made from it."""
     path = model.run.workdir / "samples" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     all_of_them = np.concatenate([picture[None], items])
@@ -113,7 +113,7 @@ def _save(
 
 
 def interpolate(run: Run) -> None:
-    """Draws rows of samples from one text to another: `interpolation.png` and `.gif`."""
+    """Makes rows of samples from one text to another: `interpolation.png` and `.gif`."""
     asked, kind = run.config.sample, run.parts.dataset.kind
     reader = run.parts.task.reader
     if reader is None or reader.encoder is None:
@@ -159,7 +159,7 @@ def interpolate(run: Run) -> None:
 
 
 def _check(asked: Config, kind: Kind) -> None:
-    """Refuses settings of `sample` that cannot be drawn, and pictures that cannot be used."""
+    """Raises a ConfigError for impossible settings of `sample`, and for unusable images."""
     if asked.vary.image and asked.vary.by == "noise" and not asked.vary.strength:
         raise ConfigError("sample.vary.strength=0.0 must be above 0 with sample.vary.by='noise'")
     if asked.interpolate and len(asked.interpolate) != 2:
@@ -172,10 +172,10 @@ def _check(asked: Config, kind: Kind) -> None:
 
 
 def chosen(config: Config, kind: Kind) -> Callable[[Run, bool], None]:
-    """What a config asks to be drawn: samples, or a picture varied or enlarged, or ways.
+    """The sampling stage that a config selects: `sample`, `vary`, `upscale` or `interpolate`.
 
     Raises:
-        ConfigError: it cannot be, which is found out now, and not after a training.
+        ConfigError: its settings are impossible; called before a training, not after it.
     """
     asked = config.sample
     ways = [

@@ -1,4 +1,4 @@
-"""The report on a sweep: `report.md`, the same as one HTML file, and all figures as JSON."""
+"""The report on a sweep: `report.md`, the same as one HTML file, and all metrics as JSON."""
 
 import json
 import math
@@ -27,7 +27,7 @@ from diffusion_jax.system.files import read_json, write_whole
 
 
 def write_reports(sweep: Sweep, runs: Sequence[Run], done: Sequence[Run], folder: Path) -> None:
-    """Writes `report.md`, `report.html` and `results.json`, over the runs that are done."""
+    """Writes `report.md`, `report.html` and `results.json` for the finished runs."""
     settings = collect(done, folder)
     everything = [found for founds in settings.values() for found in founds]
     metrics = metrics_in([found.result for found in everything])
@@ -57,7 +57,7 @@ def write_reports(sweep: Sweep, runs: Sequence[Run], done: Sequence[Run], folder
 
 
 def _verdict(settings: Settings, metric: str) -> list[str]:
-    """Which setting is best, and whether so many seeds tell it from the next."""
+    """Which setting is best, and whether the seeds resolve its difference from the next."""
     if len(settings) < 2 or not sign_of(metric):
         return []
     best, second = ranked(settings, metric)[:2]
@@ -70,7 +70,7 @@ def _verdict(settings: Settings, metric: str) -> list[str]:
 
 
 def _told(gap: Difference) -> str:
-    """Whether the seeds resolve a difference, and how many would."""
+    """Whether the seeds resolve a difference, and how many seeds would."""
     if gap.seeds == 1:
         return "**not resolved: one seed** says nothing about others"
     if gap.resolved:
@@ -80,7 +80,7 @@ def _told(gap: Difference) -> str:
 
 
 def _ranking(settings: Settings, metric: str) -> list[str]:
-    """A row for each setting, the best first, each against the first of the sweep."""
+    """A row for each setting, the best first, each compared with the first of the sweep."""
     first, founds = next(iter(settings.items()))
     title, direction = MEANING.get(kind(metric), (metric, ""))
     heads = (
@@ -106,7 +106,7 @@ def _ranking(settings: Settings, metric: str) -> list[str]:
 
 
 def _passports(everything: Sequence[Found], metrics: Sequence[str]) -> list[str]:
-    """What differs in how the runs were measured, but for their configs and checkpoints."""
+    """Differences between the runs' passports, other than configs and checkpoints."""
     sentences: dict[str, list[str]] = {}
     for metric in metrics:
         entries = {found.run.name: found.result[metric] for found in everything}
@@ -145,7 +145,7 @@ def _how(sweep: Sweep, everything: Sequence[Found]) -> list[str]:
 
 
 def _made_on(saved: Any) -> str:
-    """What a run ran on, by its `config.json`."""
+    """Device, commit and versions of a run, from its `config.json`."""
     versions = ", ".join(f"{name} {v}" for name, v in saved["versions"].items())
     return f"On {saved['device']}; commit {saved['commit']}; {versions}."
 
@@ -157,7 +157,7 @@ def _interval(mean: float, low: float, high: float) -> str:
 
 
 def _as_json(sweep: Sweep, everything: Sequence[Found]) -> str:
-    """What the report's figures are made of; small enough to keep beside a paper."""
+    """The data of the report's plots and tables; small enough to publish with a paper."""
     runs = [
         {
             "name": found.run.name,
@@ -184,5 +184,5 @@ def _as_json(sweep: Sweep, everything: Sequence[Found]) -> str:
 
 
 def _short(value: float) -> float | None:
-    """Six digits of a number; None of one that is not known."""
+    """A number rounded to six digits; None if it is not finite."""
     return float(f"{value:.6g}") if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The devices of all processes as one: what lies where, and which process speaks and writes."""
+"""The devices of all processes: meshes, sharding of arrays, and which process prints."""
 
 import contextlib
 import math
@@ -16,14 +16,14 @@ AXIS = "devices"
 
 
 class DevicesError(RuntimeError):
-    """JAX cannot use the devices that it was told to."""
+    """JAX cannot use the requested devices."""
 
 
 def check_devices() -> None:
-    """Raises a DevicesError, with what there is, if JAX cannot start."""
+    """Raises a DevicesError, which names the available devices, if JAX cannot start."""
     try:
         jax.devices()
-    except (AssertionError, RuntimeError) as error:  # by an assertion where CUDA is not installed
+    except (AssertionError, RuntimeError) as error:  # an assertion if CUDA is not installed
         asked = jax.config.jax_platforms
         why = str(error).partition("\n")[0].partition(" (set JAX_PLATFORMS")[0] or "not installed"
         there = "none"
@@ -40,17 +40,17 @@ def is_main() -> bool:
 
 
 def all_devices() -> Mesh:
-    """The devices of all processes, in a row."""
+    """The devices of all processes, as a mesh of one axis."""
     return Mesh(np.array(jax.devices()), (AXIS,))
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:
-    """A copy on every device."""
+    """Sharding with a copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def put(array: Any, sharding: Sharding) -> Any:
-    """An array that is the same in all processes, laid out as `sharding` says."""
+    """Shards an array that is the same in all processes."""
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
     if isinstance(array, jax.Array):
@@ -64,7 +64,7 @@ def put(array: Any, sharding: Sharding) -> Any:
 
 
 def mesh_of(tree: Any) -> Mesh:
-    """The mesh of all devices over which arrays of `tree` lie, if any do; else a row of them."""
+    """The mesh of all devices over which arrays of `tree` are sharded; else `all_devices`."""
     for leaf in jax.tree.leaves(tree):
         mesh = getattr(getattr(leaf, "sharding", None), "mesh", None)
         if isinstance(mesh, Mesh) and mesh.size == jax.device_count():
@@ -73,7 +73,7 @@ def mesh_of(tree: Any) -> Mesh:
 
 
 def lies_over(array: Any, mesh: Mesh) -> bool:
-    """Whether an array lies on the devices of `mesh`, whole or in parts."""
+    """Whether an array is on the devices of `mesh`, replicated or sharded."""
     return isinstance(array, jax.Array) and array.sharding.device_set == set(mesh.devices.flat)
 
 
@@ -92,15 +92,15 @@ def in_batches(
     doing: str,
     group: int = 1,
 ) -> Any:
-    """`program(whole, each)` in batches split over the devices of all processes.
+    """`program(whole, each)` in batches sharded over the devices of all processes.
 
     Args:
-        program: jitted; gives a tree of `[B, ...]`.
-        whole: tree of what all batches need; what is cut over all devices stays so.
+        program: jitted; returns a tree of `[B, ...]`.
+        whole: tree of inputs of all batches; arrays sharded over all devices stay so.
         each: tree of `[N, ...]`, the same in all processes.
-        batch_size: at most so many at once; smaller jobs are one batch.
-        doing: what it does, for a `stage` of progress.
-        group: batches are multiples of this, of which `N` is one too.
+        batch_size: maximum per batch; smaller jobs are one batch.
+        doing: name of the `stage` of progress.
+        group: batch sizes are multiples of this; so is `N`.
 
     Returns:
         The tree of `[N, ...]`, NumPy, in all processes.
@@ -114,10 +114,10 @@ def in_batches(
     found = []
     with stage(doing, num) as progress:
         for start in range(0, num, batch_size):
-            # The last batch is filled up, so that there is one shape and one program.
+            # The last batch is filled up, so that one compiled program serves all.
             rows = np.arange(start, start + batch_size) % num
             batch = jax.tree.map(lambda array, rows=rows: put(array[rows], split), each)
-            # The first call compiles, and returns before all is computed.
+            # The first call compiles, and returns before its results are computed.
             first = contextlib.nullcontext() if start else progress.apart("compiling")
             with first:
                 outputs = program(whole, batch)

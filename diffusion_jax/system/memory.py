@@ -1,4 +1,4 @@
-"""How much memory the devices use."""
+"""Memory use of the devices."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,14 +11,14 @@ NAMES = {
     "device_memory_peak_gib": "peak_bytes_in_use",
     "device_memory_limit_gib": "bytes_limit",
 }
-"""What is logged, and what JAX calls it."""
+"""Names in the log, and those of JAX."""
 
 
 def device_memory() -> dict[str, float]:
     """Memory of this process's fullest device, in GiB.
 
-    In use, the most that was since the process began, and how much JAX may use; what the devices do
-    not tell is left out, on a CPU everything.
+    In use, the peak since the process began, and the limit of JAX. Values that the devices do not
+    report are left out: on CPUs all.
     """
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     fullest = max(stats, key=lambda one: one.get("peak_bytes_in_use", 0))
@@ -26,7 +26,7 @@ def device_memory() -> dict[str, float]:
 
 
 def memory_words(scalars: Mapping[str, Any]) -> str:
-    """`peak of limit` in words, such as "12.3 of 80 GiB"; '' if it is not known."""
+    """`peak of limit` in words, such as "12.3 of 80 GiB"; '' if unknown."""
     peak, limit = (scalars.get(f"device_memory_{name}_gib") for name in ("peak", "limit"))
     if peak is None:
         return ""

@@ -1,13 +1,13 @@
-"""Progress of work that takes long: a bar on a terminal, a plain line now and then elsewhere.
+"""Progress of long work: a bar on a terminal, occasional plain lines elsewhere.
 
 Silent unless switched on, by `run.run` or in a notebook:
 
     with shown():
         open_run("runs/digits").draw(2000)
 
-Counts are made on the host, between two calls of a compiled program. There is no callback within a
-program: that would change it, and keep it out of the cache of compiled programs. During a call the
-clock goes on, and the time left falls.
+Items are counted on the host, between calls of a compiled program. Programs have no callbacks,
+which would change them and prevent caching of the compiled program. During a call the elapsed time
+grows and the time left decreases.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ import jax
 from tqdm import tqdm
 
 Item = TypeVar("Item")
-DRAW_SECONDS = 0.2  # between two drawings of a bar, and before the first
-LINE_SECONDS = 10.0  # before the first plain line, and at least between two
-SPACING = 0.1  # of the time so far, at least between two plain lines: few in a long log
-SIZE = {"ncols": 80, "nrows": 24}  # of a terminal that does not tell it
-RECENT_SECONDS = 60.0  # over which the rate is taken
-MARK_SECONDS = 0.5  # between two counts that are kept for the rate
+DRAW_SECONDS = 0.2  # between two updates of a bar, and before the first
+LINE_SECONDS = 10.0  # before the first plain line, and minimum between two
+SPACING = 0.1  # minimum between two plain lines as a share of the elapsed time, for short logs
+SIZE = {"ncols": 80, "nrows": 24}  # of a terminal whose size is unknown
+RECENT_SECONDS = 60.0  # over which the rate is averaged
+MARK_SECONDS = 0.5  # between two counts stored for the rate
 
 
 class Display(Protocol):
@@ -44,20 +44,20 @@ class Display(Protocol):
 
 
 class Stage:
-    """Work of which `done` of `total` items are done; silent without a display.
+    """Progress of work on `total` items, of which `done` are done; silent without a display.
 
     Args:
         doing: the work, such as "sampling".
         total: number of items.
         done: number of items that were done before.
-        display: a thread calls it, so that it goes on while the main thread waits.
+        display: called by a thread, so that it is updated while the main thread waits.
     """
 
     def __init__(
         self, doing: str, total: int, done: int = 0, display: Display | None = None
     ) -> None:
         self.doing, self.total, self.done = doing, total, min(done, total)
-        self.note = ""  # shown beside the count
+        self.note = ""  # shown next to the count
         self._apart = False
         self._began = self._noted = time.monotonic()
         self._marks = [(self._began, self.done)]  # replaced whole: a thread reads it
@@ -119,7 +119,7 @@ class Stage:
 
 
 class _Drawn(tqdm):  # type: ignore[type-arg, unused-ignore]
-    """A bar of tqdm that is drawn as its stage is."""
+    """A bar of tqdm that shows a stage."""
 
     monitor_interval = 0  # no thread of its own
 
@@ -150,7 +150,7 @@ class _Drawn(tqdm):  # type: ignore[type-arg, unused-ignore]
 
 
 class Bar:
-    """On a terminal: count, time so far, time left and rate; cleared at the end but for `leave`."""
+    """On a terminal: count, elapsed time, time left and rate; cleared at the end unless `leave`."""
 
     seconds = DRAW_SECONDS
 
@@ -165,14 +165,14 @@ class Bar:
             self._bar.refresh()
 
     def close(self, stage: Stage) -> None:
-        if self._leave and self._bar is None:  # it took less than a drawing
+        if self._leave and self._bar is None:  # it ended before the first update
             self.show(stage)
         if self._bar is not None:
             self._bar.close()
 
 
 class Lines:
-    """In a log: "sampling: 1,024 of 2,000, 00:12 left"; nothing of what takes seconds."""
+    """In a log: "sampling: 1,024 of 2,000, 00:12 left"; nothing for work of a few seconds."""
 
     seconds = 0.5
 
@@ -206,8 +206,8 @@ _current: ContextVar[Stage | None] = ContextVar("current", default=None)
 
 @contextlib.contextmanager
 def shown() -> Iterator[None]:
-    """Within it stages are shown on stderr, by the first of several processes."""
-    # Alone, JAX is not asked: that would start it before its settings are made.
+    """Context: stages are shown on stderr, by the main process."""
+    # A single process does not query JAX, which would start it before it is configured.
     main = not jax.distributed.is_initialized() or jax.process_index() == 0
     token = _stream.set(sys.stderr if main else None)
     try:
@@ -225,9 +225,9 @@ def _begin(doing: str, total: int, done: int = 0) -> Stage:
 
 @contextlib.contextmanager
 def stage(doing: str, total: int, done: int = 0) -> Iterator[Stage]:
-    """Shows work on `total` items, of which `done` were done before; `advance` counts them.
+    """Context: shows work on `total` items, of which `done` were done before; see `advance`.
 
-    Within a stage of the same name it is that one: many small calls are shown as one.
+    Within a stage of the same name it is that stage: many small calls are shown as one.
     """
     outer = _current.get()
     if outer is not None and outer.doing == doing:
@@ -243,7 +243,7 @@ def stage(doing: str, total: int, done: int = 0) -> Iterator[Stage]:
 
 
 def tracked(items: Iterable[Item], doing: str, total: int) -> Iterator[Item]:
-    """The items, `total` in number, each counted when the next one is asked for."""
+    """Iterates over `total` items, each counted when the next one is requested."""
     made = _begin(doing, total)
     try:
         for item in items:

@@ -1,4 +1,4 @@
-"""Embeddings of a data set's texts by a frozen encoder: computed once, kept on disk."""
+"""Embeddings of a data set's texts by a frozen encoder: computed once, cached on disk."""
 
 import dataclasses
 import functools
@@ -18,23 +18,22 @@ CHUNK = 1024  # texts between two writes
 
 @dataclasses.dataclass(frozen=True)
 class TextTable:
-    """Embedded texts by their numbers, read from a file when they are asked for.
+    """Embeddings of texts by number, read from a file on access.
 
-    It may be pickled, for processes that load data: each opens the file for itself.
+    It can be pickled for processes that load data: each opens the file itself.
     """
 
-    # of the file: int64 [N + 1] as `.npy`, where the numbers of each text begin and the last ones
-    # end; then these, float32, of a text the features [D] of each token that is there and its
-    # vector [P]
+    # content: int64 [N + 1] as `.npy`, offsets of the texts' values; then these values, float32,
+    # of each text the features [D] of its tokens without padding, and its pooled embedding [P]
     path: Path
     length: int  # L, tokens of a text, at most
     width: int  # D
     pooled_width: int  # P
 
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Texts `ids` int [B]: `text` float32 [B, L, D] and `pooled` float32 [B, P].
+        """Embeddings of texts `ids` int [B]: `text` float32 [B, L, D], `pooled` float32 [B, P].
 
-        -1 is no text: zeros, as after the last token of a text.
+        -1 is no text: zeros, like padding.
         """
         starts, numbers = self.arrays
         text = np.zeros((len(ids), self.length, self.width), np.float32)
@@ -64,11 +63,11 @@ def embed_all(
     folder: Path,
     say: Callable[[str], None] = lambda line: None,
 ) -> TextTable:
-    """All texts of a data set, embedded; read from `folder` if they were before.
+    """Embeddings of all texts of a data set, cached in `folder`.
 
-    They are 1 or more, which differ; they and the identity of the frozen encoder tell the file from
-    all others. Only tokens that are there are kept: float32, 4 D bytes a token. `say` is told
-    before the encoder runs, which for many texts takes minutes.
+    The texts, at least one, are distinct; they and the identity of the frozen encoder identify the
+    file. Padding is not stored: float32, 4 D bytes a token. `say` gets a line before the encoder
+    runs, which takes minutes for many texts.
     """
 
     def read(path: Path) -> TextTable:

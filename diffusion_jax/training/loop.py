@@ -1,4 +1,4 @@
-"""The one training loop, whatever the objective."""
+"""The training loop of all objectives."""
 
 import dataclasses
 import functools
@@ -23,20 +23,20 @@ from diffusion_jax.training.trace import Trace
 from diffusion_jax.types import Key, Params
 
 Action = Callable[[int, TrainState], Mapping[str, float]]
-"""Something done now and then with the step and one copy of the state; returns what it measured."""
+"""A periodic action on the step and one copy of the state; returns measured scalars."""
 
 
 NOT_SOUND = "loss or gradient not finite, or larger than train.max_grad_norm"
 IN_FLIGHT = 2
-"""Steps that are given to the devices before it is read whether the first of them was sound."""
+"""Steps dispatched to the devices before it is read whether the first of them was skipped."""
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
 
 class Ready(NamedTuple):
-    """Arguments of `train` that are of one run, or of several abreast."""
+    """Arguments of `train` for one run, or for several runs trained together."""
 
     state: TrainState
     batches: Any
@@ -55,7 +55,7 @@ class Cadence:
     steps: int  # of the whole run
     log_every: int  # between two logs
     checkpoint_every: int  # between two checkpoints; 0: at the end only
-    max_skipped: int  # so many skipped steps in a row end the run
+    max_skipped: int  # consecutive skipped steps that end the run
 
 
 def train(
@@ -76,13 +76,13 @@ def train(
 ) -> int:
     """Trains from `state.step` to `cadence.steps`, over all devices.
 
-    Several runs abreast (`training/abreast.py`) have a leading axis in the state and metrics.
+    Several runs trained together (`training/abreast.py`) have a leading axis in state and metrics.
 
     Args:
-        train_step: with its means over `parallel.axis_name`.
+        train_step: with means over `parallel.axis_name`.
         state: one copy of it.
         batches: a Grain iterator of `{'x', 'cond'}` of `batch_size`, with `get_state`.
-        key: base key of the run; the step folds its number in.
+        key: base key of the run; each step folds in its number.
         parallel: how the step runs over the devices.
         batch_size: images per step, a multiple of the number of devices.
         cadence: how long, and how often to log and to save.
@@ -90,14 +90,14 @@ def train(
         writer: a clu `MetricWriter`.
         frozen: one copy of the parameters that are not trained, by name; they are not saved.
         actions: `(every_steps, action)`, for sample grids and held-out loss.
-        stall_seconds: without a batch, until that is said.
-        traced: folder for a trace and how many steps it is of, if one is asked for.
+        stall_seconds: warn after this time without a new batch.
+        traced: folder and number of steps of a trace; None for no trace.
 
     Returns:
         The signal that ended it early, 0 if none did. The state has been saved.
 
     Raises:
-        TrainingError: too many steps in a row were not sound, or all of the run.
+        TrainingError: too many steps in a row were skipped, or all of the run.
         CheckpointError: a checkpoint could not be written.
     """
     step_fn = parallel.compile(train_step)
@@ -126,7 +126,7 @@ def train(
             "skipped": skipped,
             "images_per_second": batch_size * len(window) / (now - clock),
             **device_memory(),
-            "train_seconds": now - told,  # a killed run has said all but the last of them
+            "train_seconds": now - told,  # a killed run loses only the last part
         }
         window.clear()
         told = clock = now
@@ -134,7 +134,7 @@ def train(
         progress.report(step, scalars)
 
     def check_skipped(most: int) -> None:
-        """Ends the run at too many skipped steps in a row; leaves at most so many steps unread."""
+        """Ends the run at too many skipped steps in a row; leaves at most `most` steps unread."""
         while len(unread) > most:
             step, skipped = unread.popleft()
             count = int(np.max(parallel.read(skipped)))
@@ -147,7 +147,7 @@ def train(
                 )
 
     def save(step: int) -> None:
-        writer.flush()  # whoever goes on from here finds the rows before it
+        writer.flush()  # a run resumed from here has all rows before it
         checkpoints.save(step, parallel.fetch(placed), batches.get_state(), measured)
         measured.clear()  # a later checkpoint needs a measurement of its own
 

@@ -1,4 +1,4 @@
-"""What a person sees of training: a bar on a terminal, plain lines elsewhere."""
+"""Progress of training: a bar on a terminal, plain lines elsewhere."""
 
 import contextlib
 import sys
@@ -15,7 +15,7 @@ from diffusion_jax.system.progress import Bar, Stage
 
 
 class Progress:
-    """Rate and time left of a run of `total` steps, `done` of them before."""
+    """Shows rate and time left of a run of `total` steps, of which `done` were done before."""
 
     def __init__(self, total: int, done: int, images_per_step: int) -> None:
         self._total, self._images = total, images_per_step

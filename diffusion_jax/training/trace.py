@@ -1,4 +1,4 @@
-"""A trace of some steps of training: what computes when, for Perfetto and TensorBoard."""
+"""A trace of some training steps: when each operation runs, for Perfetto and TensorBoard."""
 
 import sys
 from collections.abc import Callable
@@ -9,18 +9,18 @@ import jax
 
 from diffusion_jax.system.devices import is_main
 
-WARM_UP = 3  # steps before those that are traced: they compile, allocate and fill the queue
+WARM_UP = 3  # steps before the traced ones: they compile, allocate and fill the queue
 
 
 class Trace:
-    """Traces steps with `jax.profiler`, on process 0: a trace of all would be as many of the same.
+    """Traces steps with `jax.profiler`, on process 0 only, as all processes do the same.
 
-    It changes nothing of what is computed, and a failure of the profiler ends no training.
+    It does not change the computation, and a failure of the profiler does not end the training.
 
     Args:
-        folder: where to; TensorBoard finds it there, or in a folder above.
-        steps: how many; 0: none.
-        start: step that the training starts from.
+        folder: of the trace; TensorBoard finds it there, or in a folder above.
+        steps: number of steps; 0: none.
+        start: step from which the training starts.
         say: prints a line.
     """
 
@@ -31,11 +31,11 @@ class Trace:
         self._began: int | None = None
 
     def at(self, step: int, pending: Any) -> bool:
-        """Begins or ends the trace if it is time; whether it was.
+        """Begins or ends the trace if it is due; returns whether it did.
 
         Args:
             step: steps done.
-            pending: arrays that the devices still work on, waited for before.
+            pending: arrays still being computed, waited for before.
         """
         if step == self._first:
             jax.block_until_ready(pending)
@@ -48,7 +48,7 @@ class Trace:
         return True
 
     def close(self, step: int) -> None:
-        """Writes the trace, if one was begun and not ended, of the steps up to `step`."""
+        """Writes the trace of the steps up to `step`, if one was begun and not ended."""
         if self._began is not None:
             self._try(self._end, step)
 

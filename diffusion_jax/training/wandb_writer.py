@@ -1,4 +1,4 @@
-"""Metrics and pictures to Weights & Biases, for those who ask for it."""
+"""Optional writer of metrics and images to Weights & Biases."""
 
 import json
 import secrets
@@ -13,23 +13,23 @@ from diffusion_jax.training.writers import NoWriter
 
 IDENTITY = "wandb.json"
 SETTINGS = {
-    "console": "off",  # it would take stdout and stderr, with the bar
+    "console": "off",  # it would capture stdout and stderr, including the bar
     "silent": True,
-    "finish_timeout": 60,  # seconds for what is left to be sent; no limit by default
+    "finish_timeout": 60,  # seconds to send the rest; no limit by default
 }
 
 
 class WandbWriter(NoWriter):
-    """A `MetricWriter` to a run of Weights & Biases, whose failures end no training.
+    """A `MetricWriter` to a run of Weights & Biases, whose failures do not end the training.
 
     Args:
-        run: as `wandb.init` gives it.
-        image: makes a picture for it of uint8 `[H, W, C]`.
+        run: from `wandb.init`.
+        image: makes its images from uint8 `[H, W, C]`.
     """
 
     def __init__(self, run: Any, image: Callable[[Any], Any]) -> None:
         self._run, self._image = run, image
-        # Steps that are trained again after a kill are logged again: its own count only grows.
+        # Steps repeated after a kill are logged again, but W&B's own step can only increase.
         self._try(lambda run: run.define_metric("step"))
         self._try(lambda run: run.define_metric("*", step_metric="step"))
 
@@ -49,12 +49,12 @@ class WandbWriter(NoWriter):
         self._try(lambda run: run.finish())
 
     def _try(self, action: Callable[[Any], Any]) -> None:
-        """Calls `action` with the run; the first failure is said, and is the end of logging."""
+        """Calls `action` with the run; the first failure prints a warning and ends the logging."""
         if self._run is None:
             return
         try:
             action(self._run)
-        except Exception as error:  # of a service that is elsewhere: it may be any
+        except Exception as error:  # any error of a remote service
             self._run = None
             _warn(error)
 
@@ -62,11 +62,11 @@ class WandbWriter(NoWriter):
 def wandb_writer(
     project: str, workdir: Path, config: Mapping[str, Any], say: Callable[[str], None]
 ) -> Any:
-    """Begins a run of a project, or goes on with that of `workdir`.
+    """Begins a run of a project, or resumes that of `workdir`.
 
     Args:
         project: of Weights & Biases.
-        workdir: folder of the run, whose name it has; W&B's id of it is kept there.
+        workdir: folder of the run, which has its name; W&B's id is stored there.
         config: the settings.
         say: prints a line.
 
@@ -87,11 +87,11 @@ def wandb_writer(
             name=workdir.name,
             dir=cache_dir() if in_store(workdir) else workdir,
             config=dict(config),
-            allow_val_change=True,  # of settings that may change between two commands
-            reinit="create_new",  # a process may train several runs abreast
+            allow_val_change=True,  # settings may change between two commands
+            reinit="create_new",  # a process may train several runs together
             settings=SETTINGS,
         )
-    except Exception as error:  # there is no network, no key, no such project
+    except Exception as error:  # no network, no key, or no such project
         if known:
             _warn(error)
             return NoWriter()

@@ -1,4 +1,4 @@
-"""Where metrics go: `metrics.jsonl` always, TensorBoard (through clu) where TensorFlow is there."""
+"""Writers of metrics: `metrics.jsonl`, and TensorBoard (by clu) if TensorFlow is installed."""
 
 import contextlib
 import json
@@ -14,14 +14,14 @@ from diffusion_jax.training.each import Each
 
 
 class NoWriter:
-    """A `MetricWriter` of which nothing remains."""
+    """A `MetricWriter` that writes nothing."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *args, **kwargs: None
 
 
 class JsonlWriter(NoWriter):
-    """One line of JSON for every `write_scalars`, and nothing of pictures."""
+    """Writes one line of JSON for every `write_scalars`, and no images."""
 
     def __init__(self, path: Path) -> None:
         self._file = appending(path)
@@ -39,7 +39,7 @@ class JsonlWriter(NoWriter):
 
 
 class OSErrorWriter:
-    """A writer whose failures are OSErrors, like those of the files beside it."""
+    """A writer whose failures are raised as OSErrors, like those of other files."""
 
     def __init__(self, writer: Any, failure: type[Exception]) -> None:
         self._writer, self._failure = writer, failure
@@ -58,9 +58,9 @@ class OSErrorWriter:
 
 
 def hide_accelerators_from_tensorflow() -> bool:
-    """Imports TensorFlow, on the CPU only; False if it is not installed."""
+    """Imports TensorFlow for the CPU only; returns False if it is not installed."""
     try:
-        with silent_stderr():  # it tells of CPU features there, whatever its log level
+        with silent_stderr():  # it prints CPU features there at every log level
             import tensorflow as tf
             from clu import metric_writers  # noqa: F401
     except ImportError:
@@ -72,7 +72,7 @@ def hide_accelerators_from_tensorflow() -> bool:
 
 @contextlib.contextmanager
 def silent_stderr() -> Iterator[None]:
-    """Drops what is written to the file descriptor of stderr, also by compiled code."""
+    """Drops all output to the file descriptor of stderr, including that of compiled code."""
     kept = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -88,7 +88,7 @@ def make_writer(
     say: Callable[[str], None],
     others: Sequence[Callable[[], Any]] = (),
 ) -> Any:
-    """A clu `MetricWriter` to `metrics.jsonl`, TensorBoard's events if it can, and to `others`.
+    """A clu `MetricWriter` to `metrics.jsonl`, to TensorBoard if possible, and to `others`.
 
     Only the main process writes, and makes the others.
     """

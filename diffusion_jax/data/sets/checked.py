@@ -1,4 +1,4 @@
-"""What all sets of pictures that people bring have in common: how they are looked at and split."""
+"""Checks and splits of images, shared by all readers of users' own data sets."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +21,9 @@ Found = TypeVar("Found")
 def look_at_all(
     names: Sequence[N], look: Callable[[N], Found], threads: int
 ) -> tuple[dict[N, Found], dict[N, str]]:
-    """What `look` finds of each picture, and why it finds nothing of others.
+    """Result of `look` for each image, and the reasons why others cannot be read.
 
-    It raises a DataError, as `open_picture` does, for one that cannot be read.
+    For an unreadable image `look` raises a DataError, as `open_picture` does.
     """
 
     def found(name: N) -> tuple[Found | None, str]:
@@ -40,7 +40,7 @@ def look_at_all(
 
 
 def common_shape(looks: Iterable[Look], options: Options) -> tuple[int, ...]:
-    """The shape [H, W, C] that all pictures are read in; C is 1 if all of them are grey.
+    """The shape [H, W, C] of all images when read; C is 1 if all of them are grey.
 
     Raises:
         DataError: they differ in size, and `image_size` is 0.
@@ -57,9 +57,9 @@ def common_shape(looks: Iterable[Look], options: Options) -> tuple[int, ...]:
 
 
 def held_out(names: Sequence[str], fraction: float) -> np.ndarray:
-    """Whether each of some names is held out, bool [N]: by a draw of it, whatever the others are.
+    """Whether each name is held out, bool [N]: by a hash of it, independent of other names.
 
-    At least the lowest is if `fraction` is above 0.
+    If `fraction` is above 0, at least the name with the lowest hash is held out.
     """
     draws = np.array([draw(name) for name in names])
     bar = max(fraction, np.nextafter(draws.min(), 1)) if fraction and len(names) else 0.0
@@ -67,7 +67,7 @@ def held_out(names: Sequence[str], fraction: float) -> np.ndarray:
 
 
 def check_sizes(train: int, heldout: int, options: Options) -> None:
-    """Raises a DataError where too few images are left to train on or to hold out."""
+    """Raises a DataError if too few images are left to train on or to hold out."""
     if not train or (not heldout and options.heldout_fraction):
         raise DataError(
             f"data.dir='{shown(options.data_dir)}' leaves {train} images to train on and "
@@ -77,7 +77,7 @@ def check_sizes(train: int, heldout: int, options: Options) -> None:
 
 
 class Slice(NamedTuple):
-    """Items of a split that follow each other."""
+    """Consecutive items of a split."""
 
     split: str
     start: int
@@ -87,7 +87,7 @@ class Slice(NamedTuple):
 def check_overlap(
     options: Options, train: Sequence[Slice], heldout: Sequence[Slice]
 ) -> tuple[str, ...]:
-    """A note on items of both splits; a DataError if these are all that is held out."""
+    """A note on items that are in both splits; a DataError if these are all held-out items."""
     shared = sum(
         max(0, min(one.stop, other.stop) - max(one.start, other.start))
         for one in train
@@ -103,7 +103,7 @@ def check_overlap(
 
 
 def trained_on(options: Options) -> DataError:
-    """That nothing is held out."""
+    """The error if nothing is held out."""
     return DataError(
         f"data.heldout_split='{options.heldout_split}' is all trained on, as part of "
         f"data.train_split='{options.train_split}'; hold out another split, or a slice, such as "
@@ -112,6 +112,6 @@ def trained_on(options: Options) -> DataError:
 
 
 def on_skipped(skipped: Mapping[str, str], noun: str = "files") -> list[str]:
-    """A note on pictures that cannot be read, by name: why."""
+    """A note on unreadable images, from their names and the reasons."""
     few = [f"{shown(name)} ({why})" for name, why in skipped.items()]
     return [f"skipped {len(few)} unreadable {noun}: {some(few)}"] if few else []

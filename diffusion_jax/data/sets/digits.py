@@ -13,7 +13,7 @@ from diffusion_jax.system.progress import tracked
 
 
 def png(image: np.ndarray) -> io.BytesIO:
-    """Encodes uint8 [H, W] as PNG; handed an array, TFDS would encode it with TensorFlow."""
+    """Encodes uint8 [H, W] as PNG; TFDS would encode an array with TensorFlow."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     file.seek(0)
@@ -21,10 +21,10 @@ def png(image: np.ndarray) -> io.BytesIO:
 
 
 class Grey(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Grey images with classes, which are prepared with neither a network nor TensorFlow."""
+    """Grey images with classes, prepared without internet access and without TensorFlow."""
 
     VERSION = tfds.core.Version("1.0.0")
-    code_path = None  # no checksum files lie beside this module
+    code_path = None  # this module has no files of checksums
     about: ClassVar[str]
     side: ClassVar[int]
     classes: ClassVar[list[str]]

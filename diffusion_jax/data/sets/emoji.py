@@ -1,7 +1,7 @@
-"""Emoji with their names as a TFDS builder: pictures to make from texts, without a network.
+"""Emoji with their names as a TFDS builder: small images with texts, without internet access.
 
-What is held out is decided by concepts. `test` has concepts that training never shows, in no skin
-tone, gender or style; `combination` has concepts and styles that training shows, but not together.
+Concepts are held out. `test` has concepts that are not in `train` in any skin tone, gender or
+style; `combination` has concepts and styles that are in `train`, but not together.
 """
 
 import logging
@@ -32,7 +32,7 @@ from diffusion_jax.system.progress import tracked
 
 DEFAULT_SIZE = 32
 TEST_SHARE = 0.1  # of the concepts
-COMBINATION_SHARE = 0.05  # of the pairs of a concept of training and a style
+COMBINATION_SHARE = 0.05  # of the pairs of a training concept and a style
 TRAIN, TEST, COMBINATION = "train", "test", "combination"
 ABOUT = """Emoji and their names, keywords and styles, split by concept.
 
@@ -46,7 +46,7 @@ from emoji-datasource (MIT); `fluent` is Microsoft's Fluent Emoji, MIT; keywords
 
 @dataclass(kw_only=True)
 class EmojiConfig(tfds.core.BuilderConfig):
-    """Which pictures at which side, named by the versions and sizes of what they are made from."""
+    """Styles and size of the images, named by the versions of their sources and the size."""
 
     size: int
     packages: dict[str, Path]
@@ -54,12 +54,12 @@ class EmojiConfig(tfds.core.BuilderConfig):
 
     @classmethod
     def of(cls, manual_dir: str, image_size: int) -> "EmojiConfig":
-        """The styles that pip gives, and those of npm packages below `manual_dir`; '' for none.
+        """The styles in packages of pip, and those in npm packages below `manual_dir`, unless ''.
 
-        Pictures have a side of `image_size` pixels; 0 is 32.
+        Images have a side of `image_size` pixels; 0 is 32.
 
         Raises:
-            DataError: packages of pip are missing, or `manual_dir` has none of npm.
+            DataError: packages of pip are missing, or `manual_dir` has no npm packages.
         """
         size = image_size or DEFAULT_SIZE
         packages = emoji_pictures.npm_packages(manual_dir) if manual_dir else {}
@@ -75,7 +75,7 @@ class EmojiConfig(tfds.core.BuilderConfig):
 
 
 class Example(NamedTuple):
-    """A picture uint8 [S, S, 3] and what is known of it."""
+    """An image uint8 [S, S, 3] and its attributes."""
 
     key: str
     style: Style
@@ -84,10 +84,10 @@ class Example(NamedTuple):
 
 
 class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Square colour pictures with captions, a concept and a style each, from an `EmojiConfig`."""
+    """Square colour images, each with captions, a concept and a style, from an `EmojiConfig`."""
 
     VERSION = tfds.core.Version("1.0.1")
-    code_path = None  # no checksum files lie beside this module
+    code_path = None  # this module has no files of checksums
 
     def _info(self) -> tfds.core.DatasetInfo:
         size, text = self.builder_config.size, tfds.features.Text()
@@ -129,7 +129,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: i
 
 
 def _read(config: EmojiConfig, names: Names) -> list[Example]:
-    """All pictures of all styles; blank ones are left out."""
+    """All images of all styles; blank ones are left out."""
     found = [
         (key, style, path)
         for style in config.styles
@@ -147,10 +147,10 @@ def _read(config: EmojiConfig, names: Names) -> list[Example]:
 
 
 def drop_unclear_lines(examples: list[Example]) -> list[Example]:
-    """Leaves out line drawings that lost what their name says.
+    """Leaves out line drawings that do not show what their name says.
 
-    These are the ones that several emoji have, such as all hearts, and those that are the same in
-    colour. Of one concept the first stays.
+    These are drawings that several emoji share, such as all hearts, and those that are the same in
+    colour. The first one of a concept stays.
     """
     concepts: dict[bytes, set[str]] = {}
     first: dict[bytes, Example] = {}
@@ -168,10 +168,10 @@ def drop_unclear_lines(examples: list[Example]) -> list[Example]:
 
 
 def split(examples: list[Example]) -> dict[str, list[Example]]:
-    """Splits by hashes of concepts and styles, so that added pictures move no others.
+    """Splits by hashes of concepts and styles, so that new images do not move others.
 
-    The one exception is a picture of a concept in a style that is held out, where no other style
-    has the concept: it stays in `train`. Pictures equal to one of `train` are left out elsewhere.
+    One exception: an image of a concept in a held-out style stays in `train` if no other style has
+    the concept. Images equal to one of `train` are left out of other splits.
     """
     styles: dict[str, set[str]] = {}
     for example in examples:
@@ -192,6 +192,6 @@ def split(examples: list[Example]) -> dict[str, list[Example]]:
 
 
 def held_style(concept: str) -> str | None:
-    """The style, of all that there are, in which training does not show a concept; at most one."""
+    """The style in which a concept is held out, at most one, of all known styles; else None."""
     drawn = (s.name for s in STYLES if draw("pair", concept, s.name) < COMBINATION_SHARE)
     return next(drawn, None)

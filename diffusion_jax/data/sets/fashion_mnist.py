@@ -1,7 +1,7 @@
-"""Fashion-MNIST as a TFDS builder over local idx files: no network, no TensorFlow.
+"""Fashion-MNIST as a TFDS builder for local idx files: no internet access, no TensorFlow.
 
-TFDS's own builder refuses the files of the Debian package `dataset-fashion-mnist`, which hold the
-same data compressed anew, because their checksums differ.
+TFDS's own builder rejects the files of the Debian package `dataset-fashion-mnist`, which contain
+the same data compressed again, because their checksums differ.
 """
 
 import gzip
@@ -31,10 +31,10 @@ def idx_files(folder: Path) -> list[Path]:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Reads a gzipped idx file of bytes as uint8 of the shape it states.
+    """Reads a gzipped idx file of bytes as uint8 of the shape in its header.
 
     Raises:
-        DataError: if the file is not a whole idx file of bytes.
+        DataError: the file is not a complete idx file of bytes.
     """
     try:
         content = gzip.decompress(path.read_bytes())
@@ -51,10 +51,10 @@ def read_idx(path: Path) -> np.ndarray:
 
 @dataclass(kw_only=True)
 class IdxConfig(tfds.core.BuilderConfig):
-    """Where the four idx.gz files lie.
+    """The folder of the four idx.gz files.
 
-    It is named by their content: what is prepared is kept under that name, so that other files
-    are never answered with the old pictures.
+    Its name is a hash of their content, under which the prepared set is stored, so that other files
+    are prepared anew.
     """
 
     folder: str
@@ -67,7 +67,7 @@ class IdxConfig(tfds.core.BuilderConfig):
 
 
 class FashionMnist(Grey, skip_registration=True):  # type: ignore[call-arg]
-    """Grey 28x28 pictures of clothes in 10 classes, from an `IdxConfig`.
+    """Grey 28x28 images of clothes in 10 classes, from an `IdxConfig`.
 
     The features are those of TFDS's `fashion_mnist`.
     """

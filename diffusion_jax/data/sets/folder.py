@@ -28,17 +28,17 @@ from diffusion_jax.system.texts import shown
 def load_folder(options: Options) -> Dataset:
     """Finds and checks the images of a folder, and splits them.
 
-    Sub-folders with the usual names of splits are the splits, or those named `train_split` and
-    `heldout_split` (`split_folders`). Otherwise `heldout_fraction` of the files, and at least one,
-    is held out by a hash of their relative paths, so that adding files moves no others. Below that,
-    the first sub-folder is the class; images without sub-folders have none. With metadata, or a
-    text beside each, the images have captions (`read_captions`) and no classes. They have one
+    Sub-folders with usual names of splits are the splits, or those named `train_split` and
+    `heldout_split` (`split_folders`). Otherwise `heldout_fraction` of the files, at least one, is
+    held out by a hash of relative paths, so that new files do not move others. Below a split the
+    first sub-folder is the class; without sub-folders there are no classes. With metadata, or a
+    text file next to each, images have captions (`read_captions`) and no classes. They have one
     channel if all of them are grey.
 
     Raises:
-        DataError: if there are no readable images, they differ in size with `image_size` 0, only
-            some lie in sub-folders, a split that was asked for is not there, left empty, or made of
-            the other's files; and as `read_captions`.
+        DataError: there are no readable images, they differ in size with `image_size` 0, only some
+            are in sub-folders, a requested split is missing, empty, or consists of the other's
+            files; and as `read_captions`.
     """
     data_dir, size, root = shown(options.data_dir), options.image_size, path_of(options.data_dir)
     if not options.data_dir or not root.is_dir():
@@ -75,7 +75,7 @@ def load_folder(options: Options) -> Dataset:
 
 
 def _look_at_all(root: Path, listing: Listing, size: int) -> tuple[dict[str, Look], dict[str, str]]:
-    """What all images are that decode, by relative path, and why others do not."""
+    """The `Look` of each readable image by relative path, and why others cannot be read."""
     ends = suffixes()
     names = [name for name in listing.files if PurePosixPath(name).suffix.lower() in ends]
     others = {
@@ -88,7 +88,7 @@ def _look_at_all(root: Path, listing: Listing, size: int) -> tuple[dict[str, Loo
 
 
 def _no_image(data_dir: str, listing: Listing, skipped: dict[str, str]) -> str:
-    """What to say of a folder without a readable image."""
+    """The message for a folder without a readable image."""
     ends = Counter(PurePosixPath(n).suffix.lower() for n in listing.files)
     there = [f"{end or 'no suffix'} ({num:,})" for end, num in ends.most_common()]
     why = [*on_skipped(skipped), *listing.notes]
@@ -103,7 +103,7 @@ def _no_image(data_dir: str, listing: Listing, skipped: dict[str, str]) -> str:
 def _parts(
     names: list[str], options: Options, listing: Listing
 ) -> tuple[dict[str, list[str]], dict[str, tuple[str, ...]], list[str]]:
-    """The images of each split, the path of each of these within it, and notes on them."""
+    """The images of each split, the path of each image within its split, and notes."""
     folders, notes = split_folders(names, options, "; ".join(listing.notes))
     tops = {key: folders.get(key, folders.get("train", ".")) for key in ("train", "heldout")}
     if len(folders) == 2:
@@ -126,7 +126,7 @@ def _parts(
 
 
 def _check_shared(listing: Listing, train: Sequence[str], heldout: Sequence[str]) -> list[str]:
-    """A note on files that links lead to from both splits; a DataError if that is all of one."""
+    """A note on files linked from both splits; a DataError if a split has no others."""
     known = {listing.files[name] for name in train}
     shared = [name for name in heldout if listing.files[name] in known]
     if heldout and len(shared) == len(heldout):
@@ -139,7 +139,7 @@ def _check_shared(listing: Listing, train: Sequence[str], heldout: Sequence[str]
 
 
 def _classes(within: dict[str, tuple[str, ...]], data_dir: str) -> dict[str, str]:
-    """The class of each name, its first sub-folder; none where all lie in no sub-folder."""
+    """The class of each name, its first sub-folder; empty if no image is in a sub-folder."""
     flat = [name for name, parts in within.items() if len(parts) == 1]
     if len(flat) == len(within):
         return {}
@@ -158,7 +158,7 @@ def _on_empty(listing: Listing, looks: dict[str, Look]) -> list[str]:
 
 
 def _on_folders(within: dict[str, tuple[str, ...]], texts: bool, data_dir: str) -> list[str]:
-    """What sub-folders are not, where they could be thought to be classes."""
+    """Notes on sub-folders that could be mistaken for classes."""
     first, second = (
         sorted({parts[n] for parts in within.values() if len(parts) > n + 1}) for n in (0, 1)
     )

@@ -1,4 +1,4 @@
-"""The texts of a folder's images: from metadata, as in Hugging Face's imagefolder, or beside them.
+"""Captions of a folder's images: from metadata, as in Hugging Face's imagefolder, or text files.
 
 Metadata is a `metadata.jsonl`, `.csv`, `.tsv` or `.parquet` in the folder or below it: each line
 has the `file_name` of an image, relative to that file, and a text or a list of texts. Otherwise the
@@ -33,12 +33,12 @@ Texts = dict[str, tuple[str, ...]]  # of images, by relative path
 class Line(NamedTuple):
     """A line of metadata."""
 
-    place: str  # of it, for messages
+    place: str  # file and line, for messages
     record: dict[Any, Any]
 
 
 class Names:
-    """Names of files, found as file systems of all kinds mean them."""
+    """Names of files, found despite differences between file systems."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = names
@@ -51,13 +51,13 @@ class Names:
         return found
 
     def find(self, name: str) -> str | None:
-        """The file of that name; else the only one that differs in case, slashes or accents."""
+        """The file of that name; else the only one that differs just in case, slashes, accents."""
         alike = self._alike.get(_loose(name), [])
         return name if name in alike else alike[0] if len(alike) == 1 else None
 
 
 def _loose(name: str) -> str:
-    """Of names that differ in case, in slashes or in how accents are encoded, the same."""
+    """A normal form of names that differ only in case, slashes or the encoding of accents."""
     path = PurePosixPath(name.replace("\\", "/")).as_posix()
     return unicodedata.normalize("NFC", path).casefold()
 
@@ -65,17 +65,17 @@ def _loose(name: str) -> str:
 def read_captions(
     root: Path, files: Iterable[str], images: Sequence[str], key: str
 ) -> tuple[Texts, list[str]]:
-    """The texts of all of some images, or of none if there are none, and notes on their source.
+    """The texts of all images, or of none if there are no texts, and notes on their source.
 
     Args:
-        root: folder that names are relative to.
+        root: folder to which names are relative.
         files: all files below it.
         images: those that need texts.
         key: of the texts in metadata; '' finds the usual ones, `NO_CAPTIONS` reads none.
 
     Raises:
-        DataError: naming file and line, for what is not as in the head of this module, an image
-            that is not there or has two lines of JSON, and an image without a text.
+        DataError: naming file and line, if the format is not that in the head of this module, an
+            image is missing or has two lines of JSON, or has no text.
     """
     if key == NO_CAPTIONS:
         return {}, []
@@ -108,15 +108,15 @@ def read_captions(
 def _from_metadata(
     root: Path, files: Sequence[str], known: Names, key: str
 ) -> tuple[Texts, set[str]]:
-    """The texts in metadata, and which files these are."""
+    """The texts in metadata, and the files that have them."""
     used = set(_metadata(files))
     texts: Texts = {}
     places: dict[str, str] = {}
     for file in sorted(used):
-        listed = file.endswith(".jsonl")  # has lists for several texts of an image
+        listed = file.endswith(".jsonl")  # several texts of an image are a list there
         for place, record in READERS[PurePosixPath(file).suffix](root / file):
             if not listed and "file_name" not in record:
-                used.remove(file)  # of something else
+                used.remove(file)  # about something else
                 break
             try:
                 name, said = _entry(record, key, PurePosixPath(file).parent, root, known)
@@ -135,7 +135,7 @@ def _from_metadata(
 def _from_beside(
     root: Path, files: Sequence[str], known: Names, images: Sequence[str]
 ) -> tuple[Texts, set[str]]:
-    """The texts in `NAME.txt` beside images, or `NAME.png.txt`, and which files these are."""
+    """The texts in `NAME.txt` or `NAME.png.txt` next to images, and the files that have them."""
     if not any(file.lower().endswith(BESIDE) for file in files):
         return {}, set()
     found = {}
@@ -154,7 +154,7 @@ def _may_be_captions(file: str) -> bool:
 
 
 def _metadata(files: Sequence[str]) -> Iterable[str]:
-    """The files of metadata; of several in a folder, that of the first of the formats."""
+    """The files of metadata; of several in a folder only the one of the preferred format."""
     found: dict[str, str] = {}
     for suffix in READERS:
         for file in files:
@@ -167,7 +167,7 @@ def _metadata(files: Sequence[str]) -> Iterable[str]:
 def _entry(
     record: dict[Any, Any], key: str, folder: PurePosixPath, root: Path, known: Names
 ) -> tuple[str, tuple[str, ...]]:
-    """The file and the texts of a line; raises a ValueError to be said after its place."""
+    """The file and the texts of a line; raises a ValueError whose message follows its place."""
     file = record.get("file_name")
     if not isinstance(file, str) or not file:
         raise ValueError(f" has no `file_name`, only {', '.join(map(str, record)) or 'nothing'}.")
@@ -203,7 +203,7 @@ def _read(path: Path) -> str:
 
 
 def _of_json(path: Path) -> Iterator[Line]:
-    for number, line in enumerate(_read(path).split("\n"), 1):  # splitlines would cut inside texts
+    for number, line in enumerate(_read(path).split("\n"), 1):  # splitlines splits inside texts
         if not line.strip():
             continue
         place = f"{shown(path)} line {number}"
@@ -217,7 +217,7 @@ def _of_json(path: Path) -> Iterator[Line]:
 
 
 def _of_table(path: Path) -> Iterator[Line]:
-    """Of columns between commas, semicolons (as some spreadsheets write them) or tabs."""
+    """Lines of a table with commas, semicolons (as from some spreadsheets) or tabs."""
     text = _read(path)
     head = text.partition("\n")[0]
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
@@ -253,10 +253,10 @@ READERS: dict[str, Callable[[Path], Iterator[Line]]] = {
     ".tsv": _of_table,
     ".parquet": _of_parquet,
 }
-"""Of metadata, by suffix; where a folder has several, the first is read."""
+"""Readers of metadata by suffix, in order of preference."""
 
 
 def _lines(path: Path) -> tuple[str, ...]:
-    """The texts of a file, one a line."""
+    """The texts of a file, one per line."""
     lines = (line.strip() for line in _read(path).split("\n"))
     return tuple(dict.fromkeys(line for line in lines if line))

@@ -1,4 +1,4 @@
-"""Which files lie below a folder: by links too, but hidden ones and what runs left there."""
+"""Lists the files below a folder, following links, without hidden files and outputs of runs."""
 
 import os
 import stat
@@ -10,31 +10,31 @@ from diffusion_jax.system.files import files_below, in_store
 from diffusion_jax.system.texts import shown
 
 HIDDEN = (".", "__MACOSX", "@eaDir")
-"""What names of files and folders begin with that no person put there."""
+"""Beginnings of the names of hidden and system files and folders."""
 OF_A_RUN = (
     *("checkpoints", "samples", "snapshots", "grids", "curves.png"),
     *("config.json", "metrics.jsonl", "result.json"),
     *("results.json", "samples.png", "metric.png", "cost.png"),
 )
-"""Names of what runs and sweeps write."""
+"""Names of files that runs and sweeps write."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies below a folder, by paths relative to it."""
+    """The content of a folder, by paths relative to it."""
 
-    # In the order of their paths, and which file each really is: device and number.
+    # In the order of their paths, with the identity of each file: device and inode.
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
-    folders: list[str] = field(default_factory=list)  # but for the folder itself, and runs
-    others: dict[str, str] = field(default_factory=dict)  # what is no file, with `/` a folder: why
-    notes: list[str] = field(default_factory=list)  # on what is left out, a sentence each
+    folders: list[str] = field(default_factory=list)  # except the folder itself, and runs
+    others: dict[str, str] = field(default_factory=dict)  # not files, or with `/` folders: why
+    notes: list[str] = field(default_factory=list)  # sentences on what is left out
 
 
 def list_files(root: Path) -> Listing:
     """All files below a folder, links to files and folders followed.
 
-    A folder that links lead to twice, or from within itself, is listed once: where it really is, if
-    that is below `root`.
+    A folder that is linked twice, or from within itself, is listed once: at its real place if that
+    is below `root`.
     """
     if in_store(root):
         return Listing({name: (0, i) for i, name in enumerate(files_below(root)) if _seen(name)})
@@ -48,7 +48,7 @@ def list_files(root: Path) -> Listing:
         found.others[relative(error.filename) + "/"] = str(error.strerror)
 
     waiting = [str(root)]
-    for start in waiting:  # grows by the links that are found
+    for start in waiting:  # grows as links are found
         for folder, inner, names in os.walk(start, onerror=unreadable):
             where, about = relative(folder), os.stat(folder)
             if (first := known.setdefault((about.st_dev, about.st_ino), where)) != where:
@@ -77,12 +77,12 @@ def list_files(root: Path) -> Listing:
 
 
 def _seen(name: str) -> bool:
-    """Whether neither a file of a store nor what it lies in is hidden."""
+    """Whether neither a file of a store nor a folder above it is hidden."""
     return not any(part.startswith(HIDDEN) for part in name.split("/"))
 
 
 def _is_of_a_run(folders: Sequence[str], files: Sequence[str]) -> bool:
-    """Whether a run or a sweep writes into the folder that holds these."""
+    """Whether the folder with these is that of a run or a sweep."""
     beside = {"checkpoints", "metrics.jsonl", "result.json"}
     run = "config.json" in files and not beside.isdisjoint([*folders, *files])
     return run or {"results.json", "report.html"} <= set(files)
@@ -102,6 +102,6 @@ def _add(found: Listing, name: str, path: str) -> None:
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
-    """Up to so many of some names, and how many more there are."""
+    """Up to `most` of the names, and the number of others, in words."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(shown, names[:most])) + more

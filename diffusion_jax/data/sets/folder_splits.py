@@ -1,4 +1,4 @@
-"""Which sub-folders of a folder are its splits."""
+"""Finds the sub-folders of a folder that are its splits."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,15 +17,15 @@ USUAL = {
         *("heldout", "held_out", "holdout"),
     ),
 }
-"""Names of splits, in any case, those that are preferred first."""
+"""Usual names of splits, in any case, in order of preference."""
 
 
 def split_folders(
     names: Sequence[str], options: Options, left_out: str
 ) -> tuple[dict[str, str], list[str]]:
-    """The sub-folders to train on and to hold out, and notes on what was chosen.
+    """The sub-folders to train on and to hold out, and notes on the choice.
 
-    They have the names that the options give, or where these are the defaults, usual ones.
+    They have the names in the options, or usual names if these are the defaults.
 
     Args:
         names: relative paths of the images.
@@ -33,11 +33,11 @@ def split_folders(
         left_out: of the folder, for messages.
 
     Returns:
-        Paths under "train" and "heldout"; the second may be missing, and both.
+        Paths under "train" and "heldout"; the second, or both, may be missing.
 
     Raises:
-        DataError: a split that was asked for is not there, or both are one, or they are found below
-            the sub-folders that would be classes.
+        DataError: a requested split is missing, or both are the same, or they are found below the
+            sub-folders that would be classes.
     """
     folders = list(dict.fromkeys(name.split("/")[0] for name in names if "/" in name))
     found, asked = {}, []
@@ -83,7 +83,7 @@ def split_folders(
 
 
 def usual(key: str, names: Iterable[str]) -> str:
-    """The one that has a usual name of a split, as preferred; '' if none has."""
+    """The preferred name that is usual for a split; '' if there is none."""
     known = {name.casefold(): name for name in sorted(names)}  # of equal ones the lower-case one
     return next((known[name] for name in USUAL[key] if name in known), "")
 
@@ -91,7 +91,7 @@ def usual(key: str, names: Iterable[str]) -> str:
 def _asked(
     key: str, options: Options, names: Sequence[str], folders: Sequence[str], left_out: str
 ) -> str:
-    """The sub-folder that the options give for a split; a DataError if it holds no image."""
+    """The sub-folder that the options name for a split; a DataError if it has no image."""
     name: str = getattr(options, f"{key}_split")
     folder = PurePosixPath(name).as_posix()
     if not any(one.startswith(f"{folder}/") for one in names):
@@ -104,7 +104,7 @@ def _asked(
 
 
 def _check_below(names: Sequence[str], data_dir: str) -> None:
-    """Raises a DataError if splits lie below what would be classes, or below a single folder."""
+    """Raises a DataError if splits are below sub-folders (classes), or below a single one."""
     below: dict[str, set[str]] = {}
     for name in names:
         parts = name.split("/")

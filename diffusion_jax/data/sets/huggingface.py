@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face's `datasets`: from a folder, or by their name on the hub."""
+"""Data sets of Hugging Face's `datasets`: from a folder, or by name on the hub."""
 
 import dataclasses
 import functools
@@ -29,23 +29,22 @@ from diffusion_jax.system.files import readers, stamp_of
 from diffusion_jax.system.texts import shown
 
 Looks = dict[tuple[str, int], tuple[Look, tuple[int, str]]]
-"""By place and row, what a picture is, and the stamp of its bytes."""
+"""By place and row, the `Look` of an image and the stamp of its bytes."""
 
 
 def load_huggingface(options: Options) -> Dataset:
-    """Opens a set of `datasets`, looks at its pictures, and splits it.
+    """Opens a set of `datasets`, checks its images, and splits it.
 
     `data_dir` is a folder that `save_to_disk` wrote or that `load_dataset` reads (Parquet and Arrow
-    files, pictures with metadata), or a name on the hub; with `:config` at its end that
-    configuration of several. The splits are those named `train_split` and `heldout_split`, or
-    slices of them such as `train[:90%]`; or those with other usual names of splits; or of a set
-    with only one, `heldout_fraction` of its rows is held out, by a hash of their numbers. The
-    columns are found as `huggingface_columns` says. Pictures are read as those of folders are.
+    files, images with metadata), or a name on the hub; `:config` at its end selects one of several
+    configurations. The splits are those named `train_split` and `heldout_split`, or slices of them
+    such as `train[:90%]`; or those with other usual names; if there is only one, `heldout_fraction`
+    of its rows is held out, by a hash of their numbers. Columns are found by `huggingface_columns`.
+    Images are read like those of folders.
 
     Raises:
-        DataError: `datasets` is not installed; it is no such folder or set; a split or a column
-            that was asked for is not there; or an image lacks its class or its caption; and as
-            `load_folder`.
+        DataError: `datasets` is not installed; there is no such folder or set; a requested split or
+            column is missing; an image lacks its class or its caption; and as `load_folder`.
     """
     parts, notes = find_parts(open_tables(options), options)
     features, size = parts["train"].table.features, options.image_size
@@ -91,7 +90,7 @@ def load_huggingface(options: Options) -> Dataset:
 
 
 def _look_at_all(parts: Mapping[str, Part], column: str, size: int) -> tuple[Looks, dict[str, str]]:
-    """What all pictures are that decode, and why others do not, by `PLACE row NUMBER`."""
+    """The `Look` of each readable image, and why others are not, by `PLACE row NUMBER`."""
     looks: Looks = {}
     skipped: dict[str, str] = {}
     for part in parts.values():

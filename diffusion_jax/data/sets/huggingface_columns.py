@@ -1,6 +1,6 @@
-"""Which columns of a table of Hugging Face's `datasets` are its pictures, classes and captions.
+"""Finds the columns of images, classes and captions in a table of Hugging Face's `datasets`.
 
-Of several the one with a usual name, or the one that `data.image_key`, `data.label_key` or
+Of several, the one with a usual name is used, or the one that `data.image_key`, `data.label_key` or
 `data.caption_key` names.
 """
 
@@ -18,11 +18,11 @@ from diffusion_jax.system.texts import shown
 
 IMAGE_KEYS = ("image", "img", "picture", "photo", "png", "jpg", "jpeg", "webp")
 LABEL_KEYS = ("label", "labels", "class", "category")
-"""The usual names, those that are preferred first."""
+"""The usual names, in order of preference."""
 
 
 def image_key(features: Mapping[str, Any], options: Options) -> tuple[str, list[str]]:
-    """The column of the pictures, and a note if there are others.
+    """The column of the images, and a note if there are others.
 
     Raises:
         DataError: there is none, or none of several has a usual name.
@@ -51,9 +51,9 @@ def image_key(features: Mapping[str, Any], options: Options) -> tuple[str, list[
 
 
 def _is_image(key: str, feature: Any) -> bool:
-    """Whether a column is of pictures: by its feature, or by how tables without features have them.
+    """Whether a column has images, by its feature, or by its format in tables without features.
 
-    These have `{bytes, path}` in a cell, or in a column with a usual name the bytes alone.
+    There cells are `{bytes, path}`, or bytes alone in a column with a usual name.
     """
     import datasets
 
@@ -68,11 +68,11 @@ def _dtype(feature: Any) -> str:
 
 
 def label_key(features: Mapping[str, Any], options: Options) -> str:
-    """The column of the classes: of class labels, whole numbers, truth values or texts; '': none.
+    """The column of the classes: of class labels, integers, booleans or texts; '': none.
 
     Raises:
-        DataError: the one that was asked for is not such, or several are of class labels, and none
-            of these has a usual name.
+        DataError: the requested one has another type, or several are of class labels, none with a
+            usual name.
     """
     if options.label_key == NO_CAPTIONS:
         return ""
@@ -102,7 +102,7 @@ def caption_key(features: Mapping[str, Any], options: Options) -> str:
     """The column of the captions, of texts or of lists of texts; '' for none.
 
     Raises:
-        DataError: the one that was asked for is not such.
+        DataError: the requested one is not.
     """
     if options.caption_key == NO_CAPTIONS:
         return ""
@@ -128,8 +128,8 @@ def numbers_of(
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...], list[str]]:
     """The class of each row of some parts, int32 [N]; the names of classes; a note if it has none.
 
-    Values of a column that does not name its classes are sorted. More of them than half of the
-    images are no classes, unless the column was asked for.
+    Values of a column without class names are sorted. If there are more of them than half of the
+    images, they are not used as classes, unless the column was requested.
 
     Raises:
         DataError: a row has no class.

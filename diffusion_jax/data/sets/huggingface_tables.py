@@ -1,6 +1,6 @@
 """Opens a set of Hugging Face's `datasets`, and finds its splits.
 
-Its tables are memory-mapped Arrow files, so that any row is read without those before it.
+Its tables are memory-mapped Arrow files, with random access to rows.
 """
 
 import contextlib
@@ -25,36 +25,36 @@ from diffusion_jax.system.runtime import cache_dir, unwritable
 from diffusion_jax.system.texts import shown
 
 ON_THE_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")
-"""A name there, `set` or `owner/set`."""
+"""A name on the hub, `set` or `owner/set`."""
 SAVED = ("state.json", "dataset_dict.json")
-"""Files of which `save_to_disk` leaves one."""
+"""Files of which `save_to_disk` writes one."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-    """What is trained on, or held out: some rows of a table."""
+    """Training or held-out items: some rows of a table."""
 
     table: Any  # `datasets.Dataset`
-    place: str  # of it, for messages
+    place: str  # of the table, for messages
     rows: np.ndarray  # int64 [N]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def cells(self, column: str) -> list[Any]:
-        """What a column has in each row: not for pictures, since it is read as a whole."""
+        """Values of a column in each row; the column is read as a whole: not for images."""
         found = self.table.select_columns([column]).with_format("arrow")[:].column(0).to_pylist()
         return [found[row] for row in self.rows.tolist()]
 
     def pictures(self, column: str) -> "Pictures":
-        """The pictures in a column."""
+        """The images in a column."""
         table = self.table.select_columns([column]).with_format("arrow")
         return Pictures(table, self.rows, self.place)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pictures:
-    """The pictures in some rows of a table, read from its file when they are asked for."""
+    """Images in some rows of a table, read from its file on access."""
 
     table: Any  # `datasets.Dataset` of one column, in the format "arrow"
     rows: np.ndarray  # int64 [N]
@@ -70,7 +70,7 @@ class Pictures:
 
 
 def _picture(cell: Any, place: str) -> Picture:
-    """The picture in a cell: its bytes, bytes under `bytes`, or a file under `path`."""
+    """The image in a cell: its bytes, bytes under `bytes`, or a file under `path`."""
     cell = cell if isinstance(cell, dict) else {"bytes": cell}
     if cell.get("bytes") is None and cell.get("path"):
         return Path(cell["path"])
@@ -81,7 +81,7 @@ def open_tables(options: Options) -> Mapping[str, Any]:
     """The tables of a set, `datasets.Dataset` by split.
 
     Raises:
-        DataError: the package is not there, or `data_dir` is no folder or set that it can read.
+        DataError: the package is missing, or `data_dir` is not a folder or set that it can read.
     """
     words = shown(options.data_dir)
     try:
@@ -101,7 +101,7 @@ def open_tables(options: Options) -> Mapping[str, Any]:
                 if unwritable(kept):
                     kept = cache_dir() / "huggingface"
                 found = datasets.load_dataset(name, config, cache_dir=str(kept))
-        except Exception as error:  # of any of the packages that these call
+        except Exception as error:  # from any package that these call
             reason = error.__cause__ if type(error).__name__ == "DatasetGenerationError" else error
             why = " ".join(str(reason or error).split()) or type(error).__name__
             if "Config name is missing" in why:
@@ -116,7 +116,7 @@ def open_tables(options: Options) -> Mapping[str, Any]:
 
 
 def _name_of(words: str) -> tuple[str, str | None]:
-    """The folder or the name on the hub that `data.dir` is, and the configuration."""
+    """The folder or the name on the hub in `data.dir`, and the configuration."""
     where, said = path_of(words), f"data.dir='{shown(words)}'"
     if in_store(where):
         raise DataError(
@@ -140,7 +140,7 @@ def _name_of(words: str) -> tuple[str, str | None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without bars of progress where these would fill a file."""
+    """Context: no progress bars if they would be written to a file."""
     import datasets
 
     if sys.stderr.isatty() or datasets.are_progress_bars_disabled():
@@ -154,10 +154,10 @@ def _quiet() -> Iterator[None]:
 
 
 def find_parts(tables: Mapping[str, Any], options: Options) -> tuple[dict[str, Part], list[str]]:
-    """What to train on and what to hold out of a set, and notes on how that was found.
+    """Training and held-out items of a set, and notes on how they were found.
 
     Raises:
-        DataError: a split that was asked for is not there, or all that is held out is trained on.
+        DataError: a requested split is missing, or all held-out items are trained on.
     """
     import datasets
 
@@ -182,7 +182,7 @@ def find_parts(tables: Mapping[str, Any], options: Options) -> tuple[dict[str, P
 
 
 def _splits(names: list[str], options: Options) -> tuple[dict[str, str], list[str]]:
-    """What to train on and to hold out, by split or slice, and notes; the second may be missing."""
+    """Splits or slices to train on and to hold out, and notes; the second may be missing."""
     found, asked = {}, []
     for key in USUAL:
         name, default = (getattr(each, f"{key}_split") for each in (options, Options))
@@ -210,7 +210,7 @@ def _splits(names: list[str], options: Options) -> tuple[dict[str, str], list[st
 
 
 def _slices(spec: str, key: str, tables: Mapping[str, Any], options: Options) -> list[Slice]:
-    """What makes up a split, or a slice or a sum of some."""
+    """The slices of a split, of a slice, or of a sum of these."""
     import datasets
 
     sizes = {name: len(table) for name, table in tables.items()}

@@ -1,8 +1,8 @@
-"""Points in the plane: laws that are known in closed form, and as many samples as are asked for.
+"""Points in the plane: distributions in closed form, and any number of samples from them.
 
-Each law is a mixture of equally likely round Gaussians along a drawing, so that its exact score is
-known at every noise level. All are centred and have a standard deviation of 0.5 per axis, in the
-mean of both, so that they lie within about [-1, 1]^2.
+Each distribution is a mixture of equally likely round Gaussians along a drawing, so that its exact
+score is known at every noise level. All are centred with a standard deviation of 0.5 per axis, in
+the mean of both, and so within about [-1, 1]^2.
 """
 
 import functools
@@ -18,7 +18,7 @@ from diffusion_jax.data.kind import Kind
 from diffusion_jax.data.sources import Items, content_hash
 from diffusion_jax.system.pictures import tile
 
-SIDE, HALF = 240, 2.0  # pixels of a picture, and half of the side of the square that it shows
+SIDE, HALF = 240, 2.0  # pixels of an image, and half the side of the square that it shows
 SWAN = (
     # (part, open curve through these points): wide as the picture, y upwards
     ("beak", ((-0.70, 0.62), (-0.80, 0.57), (-1.02, 0.44), (-1.02, 0.44), (-0.84, 0.45),
@@ -36,7 +36,7 @@ SWAN = (
 
 
 class Points(Kind):
-    """Points float32 `[2]`, stored as they are, of any size and in no levels."""
+    """Points float32 `[2]`, stored unchanged, continuous and unbounded."""
 
     noun: ClassVar[str] = "points"
     shown: ClassVar[int] = 2000
@@ -45,7 +45,7 @@ class Points(Kind):
     def save(
         self, folder: Path, index: np.ndarray, items: np.ndarray, made_by: Sequence[Mapping]
     ) -> None:
-        """All in one `points.csv`: number, label and place."""
+        """Writes all points to one `points.csv`: number, label and coordinates."""
         rows = [
             f"{number},{about.get('label')},{x:.6g},{y:.6g}"
             for number, (x, y), about in zip(index, items, made_by, strict=True)
@@ -53,9 +53,9 @@ class Points(Kind):
         (folder / "points.csv").write_text("\n".join(["index,label,x,y", *rows]) + "\n")
 
     def sheet(self, items: np.ndarray, columns: int, *_: Any, **__: Any) -> np.ndarray:
-        """All of them in one square."""
+        """All points in one square."""
         picture = np.full((SIDE, SIDE, 3), 255, np.uint8)
-        near = np.clip(items, -2 * HALF, 2 * HALF)  # so that all are whole numbers that there are
+        near = np.clip(items, -2 * HALF, 2 * HALF)  # so that they fit into integers
         x, y = np.rint((SIDE - 1) / 2 * (1 + near / HALF * [1, -1])).astype(int).T
         for down, right in np.ndindex(2, 2):
             inside = (np.minimum(x, y) >= 0) & (np.maximum(x, y) < SIDE - 1)
@@ -63,7 +63,7 @@ class Points(Kind):
         return picture
 
     def strip(self, states: np.ndarray, columns: int) -> np.ndarray:
-        """All of them at each of the states, noise on the left."""
+        """All points at each of the states, noise on the left."""
         return tile(np.stack([self.sheet(state, columns) for state in states]), len(states))
 
 
@@ -78,7 +78,7 @@ class Law(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class PointSource:
-    """Random access to `size` samples of a law: each a pure function of seed, row and draw."""
+    """Random access to `size` samples of `law`: each a pure function of seed, row and draw."""
 
     law: Law
     size: int
@@ -91,7 +91,7 @@ class PointSource:
     def gather(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Items:
         """Samples for `rows` [B]: points float32 `[B, D]` and labels int32 `[B]`.
 
-        Another number in `draws`, uint64 `[B]` (None: 0), gives an independent sample of the row.
+        A different number in `draws`, uint64 `[B]` (None: 0), gives an independent sample.
         """
         state = np.full(len(rows), self.seed, np.uint64)
         for number in (rows, np.zeros_like(rows) if draws is None else draws):
@@ -169,11 +169,11 @@ def swan(std: float = 0.012) -> Law:
 POINTS: dict[str, Callable[[], Law]] = {
     law.__name__: functools.cache(law) for law in (spiral, moons, pinwheel, eight_gaussians, swan)
 }
-"""The sets by name."""
+"""Distributions by name of the data set."""
 
 
 def load_points(options: Options) -> Dataset:
-    """A set of `POINTS`: every draw of a training row is a new point, held-out ones are fixed."""
+    """A set of `POINTS`: each read of a training row is a new point; held-out ones are fixed."""
     law = POINTS[options.name]()
     splits = {
         name: Split(PointSource(law, size, seed))
@@ -202,7 +202,7 @@ def evenly(curve: np.ndarray, num: int) -> np.ndarray:
 
 
 def _law(parts: dict[str, np.ndarray], std: float) -> Law:
-    """Centred and scaled: the law's variance, that of the noise included, is 1/4 per axis."""
+    """A centred and scaled `Law`: its variance, with that of the Gaussians, is 1/4 per axis."""
     means = np.concatenate(list(parts.values()))
     means = means - means.mean(axis=0)
     means *= np.sqrt((0.25 - std**2) / means.var())

@@ -1,4 +1,4 @@
-"""The captions that a TFDS set has, read without decoding its images."""
+"""The captions of a TFDS set, read without decoding its images."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,11 +18,11 @@ CHUNK = 1024  # records read at once
 def find_captions(features: Mapping[str, Any], name: str, key: str) -> str:
     """The path of the captions in a builder's features, such as `captions/text`; '' for none.
 
-    `key` is `data.caption_key`, a feature or a path; '' looks for the usual names, and
-    `NO_CAPTIONS` for none. The name of the set is for the message.
+    `key` is `data.caption_key`, a feature or a path; '' finds the usual names, `NO_CAPTIONS` gives
+    ''. `name`, of the set, is for the message.
 
     Raises:
-        DataError: if `key` is no text.
+        DataError: `key` is not a text.
     """
     if key == NO_CAPTIONS:
         return ""
@@ -54,7 +54,7 @@ def read_captions(builder: Any, split: str, path: str, name: str) -> Captions:
     """Reads the texts at `path` of every record of a split, and `concept` and `style` if there.
 
     Raises:
-        DataError: if a record has no text.
+        DataError: a record has no text.
     """
     features = dict(builder.info.features.items())
     skipped = {
@@ -82,14 +82,14 @@ def read_captions(builder: Any, split: str, path: str, name: str) -> Captions:
 
 
 def _at(value: Any, path: str) -> Any:
-    """What lies at a path inside of a record; a sequence of groups may be a list or a group."""
+    """The value at a path in a record; a sequence of groups may be a list or a group."""
     for key in filter(None, path.split("/")):
         value = [v[key] for v in value] if isinstance(value, list | tuple) else value[key]
     return value
 
 
 def _strings(value: Any) -> tuple[str, ...]:
-    """All texts of a text or of sequences of texts; empty ones are left out, and repeated ones."""
+    """All texts of a text or of sequences of texts, without empty and repeated ones."""
     if isinstance(value, list | tuple) or np.ndim(value):
         return tuple(dict.fromkeys(text for part in value for text in _strings(part)))
     value = value.item() if isinstance(value, np.ndarray) else value

@@ -1,4 +1,4 @@
-"""Data sets by TFDS builders: the project's own, and any that TFDS knows."""
+"""Data sets from TFDS builders: the project's own, and all of TFDS."""
 
 import contextlib
 import dataclasses
@@ -29,10 +29,10 @@ OWN_NAMES = "digits", "fashion_mnist", "emoji"
 
 
 def load_tfds(options: Options, others: Sequence[str] = ()) -> Dataset:
-    """Prepares a TFDS set on first use and opens two of its splits; `others` are no sets of TFDS.
+    """Prepares a TFDS set on first use and opens two splits; `others` are names not in TFDS.
 
     Raises:
-        DataError: for unknown names and splits, sets that cannot be prepared or hold no images.
+        DataError: for unknown names and splits, sets that cannot be prepared or have no images.
     """
     name, size = options.name, options.image_size
     asked = {"train": options.train_split, "heldout": options.heldout_split}
@@ -65,10 +65,10 @@ def load_tfds(options: Options, others: Sequence[str] = ()) -> Dataset:
 def describe_tfds(options: Options, others: Sequence[str] = ()) -> Dataset | None:
     """The set without its images, with empty captions if it has any.
 
-    It is None if the set is there or made in seconds. Nothing is prepared or downloaded.
+    None if the set is prepared or can be made in seconds. Nothing is prepared or downloaded.
 
     Raises:
-        DataError: for unknown names, and sets that hold no images.
+        DataError: for unknown names, and sets without images.
     """
     name, size = options.name, options.image_size
     with _quiet():
@@ -124,7 +124,7 @@ def _builder(options: Options, others: Sequence[str]) -> Any:
 
 
 def _prepare(builder: Any, name: str, manual_dir: str) -> None:
-    """Downloads a set and writes it for random access; shows progress unless it is our own."""
+    """Downloads a set and writes it for random access; shows progress unless it is built in."""
     config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
     own = isinstance(builder, Grey | Emoji)
     if not own:
@@ -135,12 +135,12 @@ def _prepare(builder: Any, name: str, manual_dir: str) -> None:
     except DataError:
         raise
     except Exception as error:
-        if not builder.is_prepared():  # or else another process was quicker
+        if not builder.is_prepared():  # otherwise another process has prepared it
             raise _not_prepared(name, error) from error
 
 
 def _not_prepared(name: str, error: Exception) -> DataError:
-    """Says why TFDS could not build a set, and what would help."""
+    """The error if TFDS cannot build a set: the reason, and a remedy."""
     remedy = ""
     if isinstance(error, ImportError):
         remedy = "; most sets need `pip install tensorflow-cpu importlib_resources` to be prepared"
@@ -154,8 +154,8 @@ def _not_prepared(name: str, error: Exception) -> DataError:
 
 
 def _hide_accelerators() -> None:
-    """Keeps TensorFlow, which most of TFDS's builders import, off the memory that JAX needs."""
-    # Refused once TensorFlow has started a device, and then it is too late.
+    """Keeps TensorFlow, which most TFDS builders import, from using the accelerators."""
+    # Fails once TensorFlow has started a device; then it is too late.
     with contextlib.suppress(ImportError, RuntimeError):
         import tensorflow as tf
 
@@ -200,7 +200,7 @@ def _records(builder: Any, name: str, key: str, split: str) -> Any:
 
 
 def _parts(known: Any, split: str) -> list[Slice]:
-    """What makes up a split, of those that are known."""
+    """The slices of known splits that make up a split."""
     absolute = tfds.core.ReadInstruction.from_spec(split).to_absolute(known)
     return [
         Slice(p.splitname, p.from_ or 0, p.to or known[p.splitname].num_examples) for p in absolute
@@ -209,7 +209,7 @@ def _parts(known: Any, split: str) -> list[Slice]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences what TFDS prints of sets that are there, or are there in seconds."""
+    """Context: hides what TFDS prints about sets that are prepared, or made in seconds."""
     logger, nowhere = logging.getLogger("absl"), io.StringIO()
     level = logger.level
     logger.setLevel(logging.ERROR)
