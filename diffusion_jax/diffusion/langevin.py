@@ -39,9 +39,9 @@ of states, and gives the score of their distribution. In these terms
 import dataclasses
 import functools
 
-import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.diffusion.interpolation import linear
 from diffusion_jax.types import Array
 
 TAUS = np.geomspace(1e-7, 40.0, 8192)  # of the table of angles, for logsnr from 48 down to -72
@@ -66,7 +66,7 @@ class Langevin:
         distribution.
         """
         logsnrs, angles = self._table
-        return jnp.interp(logsnr, logsnrs, angles)
+        return linear(logsnr, logsnrs, angles)
 
     @functools.cached_property
     def _table(self) -> tuple[np.ndarray, np.ndarray]:

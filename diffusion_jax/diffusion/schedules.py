@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.diffusion.interpolation import linear
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array
 
@@ -130,7 +131,7 @@ class DDPM(_LogAlpha):
 
     def log_alpha(self, t: Array) -> Array:
         table = np.concatenate([[0.0], 0.5 * np.cumsum(np.log1p(-self.betas()))])
-        return jnp.interp(t, np.arange(self.num_steps + 1) / self.num_steps, table)
+        return linear(t, np.arange(self.num_steps + 1) / self.num_steps, table)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,7 @@ LINE_SECONDS = 10.0  # before the first plain line, and minimum between two
 SPACING = 0.1  # minimum between two plain lines as a share of the elapsed time, for short logs
 SIZE = {"ncols": 80, "nrows": 24}  # of a terminal whose size is unknown
 RECENT_SECONDS = 60.0  # over which the rate is averaged
-MARK_SECONDS = 0.5  # between two counts stored for the rate
+MARK_SECONDS = 0.1  # between two counts stored for the rate
 
 
 class Display(Protocol):
@@ -70,7 +70,7 @@ class Stage:
         """Counts `num` more items, up to `total`: the last batch may be filled up."""
         self.done, now = min(self.done + num, self.total), time.monotonic()
         marks = self._marks
-        if len(marks) == 1 or now - marks[-1][0] > MARK_SECONDS:
+        if now - marks[-1][0] > MARK_SECONDS:
             old = [mark for mark in marks if now - mark[0] < RECENT_SECONDS]
             self._marks = [*(old or [marks[-1]]), (now, self.done)]
 

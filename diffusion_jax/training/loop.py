@@ -175,6 +175,8 @@ def train(
             trace_at(step)
             with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
                 placed, metrics = step_fn(placed, parallel.split(next(watched)), keys, frozen)
+            if step == start:
+                clock = time.monotonic()  # the logged rate is without compilation
             step += 1
             window.append(metrics)
             unread.append((step, metrics["skipped"]))

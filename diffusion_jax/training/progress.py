@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,6 @@ class Progress:
 
     def __init__(self, total: int, done: int, images_per_step: int) -> None:
         self._total, self._images = total, images_per_step
-        self._start, self._done = time.monotonic(), done
         self._seen = sys.stderr.isatty() and is_main()
         self._stage = Stage("train", total, done, Bar(sys.stderr, True) if self._seen else None)
         self._compiling = contextlib.ExitStack()
@@ -30,18 +28,18 @@ class Progress:
         self._stage.advance()
 
     def report(self, step: int, scalars: Mapping[str, Any]) -> None:
-        """Shows the newest `loss`, the memory and, in plain lines, rate and time left."""
+        """Shows `loss` and `images_per_second`, the memory and, in plain lines, the time left."""
         loss, memory = float(np.mean(scalars["loss"])), memory_words(scalars)
+        images = scalars["images_per_second"]  # since the last report
         if self._seen:
-            images = f"{self._images * self._stage.rate:,.0f} images/s"
-            self._stage.note = ", ".join(filter(None, [f"loss {loss:.4f}", memory, images]))
+            note = [f"loss {loss:.4f}", memory, f"{images:,.0f} images/s"]
+            self._stage.note = ", ".join(filter(None, note))
             return
-        seconds = time.monotonic() - self._start
-        rate = (step - self._done) / seconds
-        left = tqdm.format_interval((self._total - step) / rate)
+        rate, left = images / self._images, self._stage.left
+        words = tqdm.format_interval((self._total - step) / rate if left is None else left)
         print(
             f"step {step}/{self._total}  loss {loss:.4f}  {rate:.1f} steps/s  "
-            f"{rate * self._images:,.0f} images/s  {left} left" + f"  {memory}" * bool(memory),
+            f"{images:,.0f} images/s  {words} left" + f"  {memory}" * bool(memory),
             flush=True,
         )
 

@@ -23,8 +23,8 @@ from experiments.essays.bench import Bench, rounded, share
 from experiments.essays.measure import add
 from experiments.generalisation.halves import COPIED, nearest
 
-SIZES = (2, 20, 200, 2000)
-STEPS = 500
+STEPS = {2: 500, 20: 15_000, 200: 15_000, 2000: 15_000}
+"""Of training, by the number of pictures."""
 PAIR = {"cat": "cat face, line drawing", "dog": "dog face, line drawing"}
 """Classes, and the names of their pictures."""
 
@@ -95,21 +95,20 @@ def look(bench: Bench, num: int) -> tuple[dict, np.ndarray]:
 def main() -> None:
     """Train and measure; write results and pictures beside this file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--sizes", type=int, nargs="+", choices=STEPS, default=STEPS)
+    parser.add_argument("--steps", type=int, default=0, help="0: STEPS")
     parser.add_argument("--num", type=int, default=200)
     parser.add_argument("--workdir", type=Path, default=Path("runs/essays"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
     logging.set_verbosity(logging.FATAL)
     enable_compilation_cache()
-    emoji = load_dataset("emoji")
     for size in args.sizes:
         folder = args.workdir / f"pictures_{size}"
         if not folder.exists():
-            write(emoji, size, folder)
+            write(load_dataset("emoji"), size, folder)
         workdir = args.workdir / f"model_{size}"
-        if status := run.run(config_of(folder, args.steps), workdir, "train"):
+        if status := run.run(config_of(folder, args.steps or STEPS[size]), workdir, "train"):
             raise SystemExit(status)
         model = run.open_run(workdir)
         bench = Bench(model, entries(model.run.parts.dataset.kind))

@@ -38,12 +38,13 @@ def test_seen_while_training(
     progress = Progress(4, 0, 16)
     progress.step()
     memory = {"device_memory_peak_gib": 12.34, "device_memory_limit_gib": 80.0}
-    progress.report(1, {"loss": 0.5, **memory})
+    progress.report(1, {"loss": 0.5, "images_per_second": 32.0, **memory})
     shown = progress._stage.note if terminal else capsys.readouterr().out  # the bar is drawn later
     progress.close()
     assert "12.3 of 80 GiB" in shown
     if not terminal:
-        Progress(4, 0, 16).report(1, {"loss": 0.5})
+        assert "2.0 steps/s  32 images/s  00:01 left" in shown  # of 3 more steps
+        Progress(4, 0, 16).report(1, {"loss": 0.5, "images_per_second": 32.0})
         assert capsys.readouterr().out.endswith(" left\n")
 
 

@@ -237,6 +237,18 @@ def test_the_last_steps_are_logged_whatever_the_cadence(
     assert "warning: 2 of the last 2 steps skipped" in capsys.readouterr().out
 
 
+def test_the_logged_rate_is_without_the_first_batch_and_compilation(tmp_path: Path) -> None:
+    class Slow(Batches):
+        def __next__(self) -> dict:
+            time.sleep(1.0 if self.taken == 0 else 0.0)
+            return super().__next__()
+
+    _, rows = trained(Checkpoints(tmp_path), Cadence(100, 100, 0, max_skipped=10), Slow())
+    row = next(row for _, row in rows if "loss" in row)
+    assert row["images_per_second"] > 100 * 16
+    assert row["train_seconds"] > 1
+
+
 def test_a_line_of_metrics_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     for step in (1, 2):
