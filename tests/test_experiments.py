@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs import digits
 from diffusion_jax import from_config, run
@@ -504,6 +505,29 @@ def test_essay_on_two_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         "4 pictures": 4,
     }
     assert (tmp_path / "two_4.png").stat().st_size
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_digits")
+def test_essay_on_texts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    texts, folder = experiment("essays/texts"), tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"number {i}")
+    config = digits.get_config()
+    config.data.name, config.data.dir, config.data.image_size = "folder", str(folder), 8
+    config.text.name = "bytes"
+    assert run.run(config, tmp_path / "run", "train") == 0
+    asked = ["texts.py", "--workdir", str(tmp_path / "run"), "--num", "3", "--variants", "2"]
+    monkeypatch.setattr(sys, "argv", [*asked, "--out", str(tmp_path)])
+    texts.main()
+    found = json.loads((tmp_path / "results.json").read_text())["destination"]["texts"]
+    assert found["names"] == len(found["shown"]) == 3
+    assert found["scale 1"]["spread"]["value"] > 0
+    assert (tmp_path / "destination_texts.png").stat().st_size
 
 
 def test_published_figures_of_essays() -> None:

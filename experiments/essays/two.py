@@ -95,7 +95,7 @@ def look(bench: Bench, num: int) -> tuple[dict, np.ndarray]:
 def main() -> None:
     """Train and measure; write results and pictures beside this file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", choices=STEPS, default=STEPS)
+    parser.add_argument("--sizes", type=int, nargs="+", default=STEPS)
     parser.add_argument("--steps", type=int, default=0, help="0: STEPS")
     parser.add_argument("--num", type=int, default=200)
     parser.add_argument("--workdir", type=Path, default=Path("runs/essays"))
