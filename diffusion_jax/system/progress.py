@@ -28,7 +28,7 @@ LINE_SECONDS = 10.0  # before the first plain line, and minimum between two
 SPACING = 0.1  # minimum between two plain lines as a share of the elapsed time, for short logs
 SIZE = {"ncols": 80, "nrows": 24}  # of a terminal whose size is unknown
 RECENT_SECONDS = 60.0  # over which the rate is averaged
-MARK_SECONDS = 0.1  # between two counts stored for the rate
+MARK_SECONDS = 0.05  # between two counts stored for the rate
 
 
 class Display(Protocol):
