@@ -3,7 +3,6 @@
 import io
 import os
 import pty
-import re
 import subprocess
 import sys
 import time
@@ -51,8 +50,8 @@ def test_a_log_has_plain_lines_with_the_time_left(log):
         work()
     lines = log().splitlines()
     assert 2 <= len(lines) <= 6
-    form = r"sampling: [\d,]+ of 2,000, 00:0\d left"
-    assert any(re.fullmatch(form, line) for line in lines)
+    assert any(line.startswith("sampling: 512 of 2,000, 00:0") for line in lines)
+    assert any(line.endswith(" left") for line in lines)
     assert lines[-1] == "sampling: 1,280 of 2,000, took 00:00"
 
 
@@ -183,4 +182,4 @@ def test_a_run_shows_its_progress(log, tmp_path):
         return 0
 
     assert command._status(job, tmp_path) == 0
-    assert re.search(r"sampling: [\d,]+ of 2,000", log())
+    assert "sampling: 512 of 2,000" in log()
