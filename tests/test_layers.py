@@ -16,6 +16,7 @@ LEVELS = (
     ("models", "data", "report"),
     ("diffusion", "codecs", "text", "training"),
     ("objectives", "samplers", "guidance"),
+    ("restoration",),
     ("generation",),
     ("evaluation",),
     ("from_config",),

@@ -1,0 +1,1 @@
+"""Restoration: operators of observations, decay, and posterior sampling given an observation."""
