@@ -12,7 +12,7 @@ from diffusion_jax.codecs.codec import Codec
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.diffusion.process import Process
 from diffusion_jax.generation.starts import NORMAL, Start
-from diffusion_jax.guidance.extrapolation import classifier_free
+from diffusion_jax.guidance.extrapolation import classifier_free, clip
 from diffusion_jax.samplers.loop import Outcome, run
 from diffusion_jax.system.devices import in_batches
 from diffusion_jax.system.keys import make_key
@@ -42,6 +42,7 @@ class Guidance(NamedTuple):
     guide: Callable[[Denoiser, Request, Array], Denoiser]
     needs: tuple[str, ...] = ()  # names that a request must have in `given` or in `frozen`
     group: int = 1  # this many consecutive samples influence each other
+    limit: float = 0.0  # guided `x_0_hat` is clipped to [-limit, limit]; 0: no clipping
     # `(configured sampler, request) -> sampler`: a method that draws is one for an observation
     sampler: Callable[[Sampler, Request], Sampler] = lambda sampler, request: sampler
 
@@ -122,6 +123,8 @@ class Generator:
             if name not in request.given and name not in request.frozen:
                 raise ValueError(f"guidance needs {name!r}, and the request has none")
         denoise = self.guidance.guide(self.denoiser(params), request, self.times)
+        if self.guidance.limit:
+            denoise = clip(denoise, self.guidance.limit)
         sampler = self.guidance.sampler(self.sampler, request)
         return run(
             *(denoise, sampler, self.times, x, request.cond, keys, keep_every),
