@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from diffusion_jax.restoration.jpeg import JPEG
+from diffusion_jax.restoration.jpeg import _CHROMINANCE, _LUMINANCE, JPEG
 from diffusion_jax.restoration.nonlinear import TOE, Clipping, Gamma, Halftone
 from diffusion_jax.restoration.operators import linearised
 
@@ -85,3 +85,13 @@ def test_jpeg_is_that_of_pillow(channels: int, subsampled: bool) -> None:
         theirs = by_pillow(image, quality, subsampled)
         error, loss = (10 * np.log10(4 / np.mean((theirs - a) ** 2)) for a in (ours, x[0]))
         assert error > max(40, loss + 8)
+
+
+@pytest.mark.parametrize("quality", [1, 13, 37, 50, 76, 99, 100])
+def test_tables_are_those_of_pillow(quality: int) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "JPEG", quality=quality)
+    written = Image.open(file).quantization  # type: ignore[attr-defined]
+    for number, table in enumerate((_LUMINANCE, _CHROMINANCE)):
+        steps = JPEG(jnp.array([float(quality)]))._steps(table)
+        np.testing.assert_array_equal(steps.reshape(-1), written[number])
