@@ -145,7 +145,9 @@ class Patches:
     def gather(self, rows: np.ndarray, draws: np.ndarray | None = None) -> Items:
         """Windows uint8 [B, size, size, 3]; the labels are 0."""
         middle = np.full(len(rows), self.size // 2 * (self.size + 1))
-        window = middle if draws is None else draws * np.uint64(self.size**2) >> np.uint64(DRAW_BITS)
+        window = (
+            middle if draws is None else draws * np.uint64(self.size**2) >> np.uint64(DRAW_BITS)
+        )
         places = self.cells[rows]
         places[:, 1:] += np.stack(np.divmod(window.astype(int), self.size), axis=1)
         items = [
@@ -157,7 +159,7 @@ class Patches:
 
 def _flat(pixels: np.ndarray) -> bool:
     """Whether every channel of [H, W, C] is nearly constant, by every other pixel."""
-    return bool(pixels[::2, ::2].std(axis=(0, 1)).max() < FLAT)
+    return bool((np.std(pixels[::2, ::2], axis=(0, 1)) < FLAT).all())
 
 
 def load_photographs(options: Options) -> Dataset:
