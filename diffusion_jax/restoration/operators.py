@@ -27,17 +27,22 @@ class Operator(Protocol):
 
 
 class Spectrum(NamedTuple):
-    """`A = U S V^T`, with coordinates `z = V^T x` shaped like `x`, real or complex."""
+    """`A = U S V^T`, with real coordinates `z = V^T x` shaped like `x`.
+
+    Of an affine operator, `A(x) = U S V^T x + b`, it is the linear part's, and `observed` takes `b`
+    off: `observed(A(x)) = values * analyse(x)` of all operators. So a residual in the coordinates
+    is `observed(y) - values * analyse(x)`, and not `observed` of `y - A(x)`.
+    """
 
     values: Array  # S, real and >= 0, broadcastable to z; 0 in directions that are not seen
     analyse: Callable[[Array], Array]  # `x -> V^T x`
     synthesise: Callable[[Array], Array]  # `z -> V z`, real
-    observed: Callable[[Array], Array]  # `y -> U^T y` in the coordinates z; 0 where S is
+    observed: Callable[[Array], Array]  # `y -> U^T (y - b)` in the coordinates z; 0 where S is
 
 
 @runtime_checkable
 class Decomposed(Protocol):
-    """A linear operator whose singular value decomposition is known."""
+    """A linear or affine operator whose singular value decomposition is known."""
 
     def __call__(self, x: Array) -> Array:
         """`[B, ..., C] -> [B, ...]`."""
@@ -89,11 +94,11 @@ class Identity:
 class Mask:
     """`y = known x`: inpainting."""
 
-    known: Array  # `[B, ..., 1 or C]`, 1 where `x` is seen and 0 elsewhere
+    known: Array  # `[B, ..., 1 or C]`, 1 where `x` is seen, 0 where not, between: darkened
 
     def __call__(self, x: Array) -> Array:
         return self.known * x
 
     def spectrum(self, x: Array) -> Spectrum:
         values = jnp.broadcast_to(self.known, x.shape).astype(x.dtype)
-        return Spectrum(values, lambda a: a, lambda a: a, lambda y: values * y)
+        return Spectrum(values, lambda a: a, lambda a: a, lambda y: jnp.where(values > 0, y, 0))
