@@ -125,6 +125,9 @@ class Solver:
         return METHODS[self.name](matvec, b, iterations=self.iterations, tolerance=self.tolerance)
 
 
+CG, GMRES = Solver(), Solver("gmres")
+
+
 def _dot(a: Array, b: Array) -> Array:
     """Inner products of samples `[B, ...]`: `[B]`."""
     return jnp.sum(a * b, axis=range(1, a.ndim))
