@@ -9,9 +9,9 @@ import numpy as np
 
 from diffusion_jax.data import DataError, Kind, open_image
 from diffusion_jax.data.images import MODES
-from diffusion_jax.diffusion.image_conditions import LowResolution, Masked, nothing_given
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, keyed
+from diffusion_jax.restoration.image_conditions import LowResolution, Masked, nothing_given
 from diffusion_jax.system.arguments import check
 from diffusion_jax.system.files import path_of
 from diffusion_jax.types import Condition

@@ -10,12 +10,12 @@ import numpy as np
 from diffusion_jax.data import Kind
 from diffusion_jax.data.images import look_at
 from diffusion_jax.diffusion.corruption import sample_keys
-from diffusion_jax.diffusion.image_conditions import LowResolution
 from diffusion_jax.from_config import Config, ConfigError
 from diffusion_jax.from_config.images import check_images, named, opened
 from diffusion_jax.generation.conditions import SEED
 from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.generation.variations import between, inverted, renoised
+from diffusion_jax.restoration.image_conditions import LowResolution
 from diffusion_jax.run.sampling import sample, save_items
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import in_batches, is_main

@@ -14,8 +14,8 @@ from PIL import Image
 
 from diffusion_jax import run
 from diffusion_jax.data import to_float, to_uint8
-from diffusion_jax.diffusion.image_conditions import average_down
 from diffusion_jax.metrics.intervals import Z
+from diffusion_jax.restoration.linear import Downscale
 from diffusion_jax.run import Trained
 from diffusion_jax.system.pictures import save_png, tile
 
@@ -32,7 +32,7 @@ def psnr(images: np.ndarray, originals: np.ndarray) -> np.ndarray:
 
 def inconsistency(images: np.ndarray, low: np.ndarray) -> np.ndarray:
     """Mean squared error on [-1, 1] between each image, averaged down again, and its input."""
-    again = np.asarray(average_down(jnp.asarray(to_float(images)), images.shape[1] // low.shape[1]))
+    again = np.asarray(Downscale(images.shape[1] // low.shape[1])(jnp.asarray(to_float(images))))
     return ((again - to_float(low)) ** 2).reshape(len(low), -1).mean(1)
 
 
@@ -58,7 +58,7 @@ def measure(model: Trained, num: int) -> tuple[dict, np.ndarray]:
     rows = order[np.unique(concepts[order], return_index=True)[1]]
     rows = np.random.default_rng(1).permutation(rows)[:num]
     originals, labels = split.gather(rows)
-    low = to_uint8(average_down(jnp.asarray(to_float(originals)), factor))
+    low = to_uint8(Downscale(factor)(jnp.asarray(to_float(originals))))
 
     cond = model.run.conditions.cond_of("heldout", rows, labels)
     each = {name: np.repeat(array, SAMPLES, axis=0) for name, array in cond.items()}

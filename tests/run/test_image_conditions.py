@@ -15,17 +15,17 @@ from diffusion_jax import from_config, run
 from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.diffusion.conditioning import drop
 from diffusion_jax.diffusion.corruption import sample_keys
-from diffusion_jax.diffusion.image_conditions import (
-    LEVEL_WIDTH,
-    LowResolution,
-    Masked,
-    average_down,
-)
 from diffusion_jax.diffusion.prediction import PREDICTIONS
 from diffusion_jax.diffusion.process import Gaussian
 from diffusion_jax.diffusion.time_sampling import uniform
 from diffusion_jax.objectives.gaussian import Error, GaussianLoss
 from diffusion_jax.objectives.parts import Conditioning, Times
+from diffusion_jax.restoration.image_conditions import (
+    LEVEL_WIDTH,
+    LowResolution,
+    Masked,
+)
+from diffusion_jax.restoration.linear import Downscale
 from tests.oracles import SCHEDULES
 from tests.runs import (
     COLOURS,
@@ -55,7 +55,7 @@ def test_a_ramp_is_averaged_to_the_middles_of_its_parts_and_resized_back_to_itse
     down, right = np.mgrid[:24, :24] / 24.0
     ramp = (down + 2 * right).astype(np.float32)[None, ..., None]
     middles = np.arange(8) * 3 + 1.0
-    low = average_down(ramp, 3)
+    low = Downscale(3)(ramp)
     expected = (middles[:, None] + 2 * middles) / 24
     np.testing.assert_allclose(low[0, ..., 0], expected, rtol=1e-6)
     made = LowResolution(FLOW, 3, 0.0, 0.0)(ramp, keys(1))["image"]

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from diffusion_jax.diffusion.conditioning import unconditional
 from diffusion_jax.diffusion.corruption import diffuse, sample_noise
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.models.layers import downsample, sinusoidal_embedding
+from diffusion_jax.models.layers import sinusoidal_embedding
+from diffusion_jax.restoration.linear import Downscale
+from diffusion_jax.restoration.operators import Mask
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.system.keys import make_key
 from diffusion_jax.types import Array, Cond, Condition
@@ -38,7 +40,7 @@ class LowResolution:
 
     def __call__(self, x_0: Array, keys: Array) -> Cond:
         """`image` [B, H, W, C] and `level` [B, LEVEL_WIDTH] from images [B, H, W, C]."""
-        return self.of_low(average_down(x_0, self.factor), keys)
+        return self.of_low(Downscale(self.factor)(x_0), keys)
 
     def of_low(self, z_0: Array, keys: Array) -> Cond:
         """The same from low-resolution images [B, H / factor, W / factor, C].
@@ -56,18 +58,6 @@ class LowResolution:
         return {"image": image, "level": sinusoidal_embedding(1000.0 * s, LEVEL_WIDTH)}
 
 
-def average_down(x: Array, factor: int) -> Array:
-    """Mean over `factor` x `factor` pixels: [B, H, W, C] -> [B, H / factor, W / factor, C].
-
-    Raises:
-        ValueError: the factor does not divide the sides.
-    """
-    h, w = x.shape[1:3]
-    if h % factor or w % factor:
-        raise ValueError(f"factor={factor} must divide the sides of the images, {h} x {w}")
-    return downsample(x, factor)
-
-
 @dataclasses.dataclass(frozen=True)
 @checked(boxes="[1, inf)", least="(0, most]", most="[0, 1]")
 class Masked:
@@ -83,7 +73,8 @@ class Masked:
         All zeros thus mean that nothing is known, as when conditioning is switched off.
         """
         known = jax.vmap(lambda key: self._known(key, *x_0.shape[1:3]))(keys)[..., None]
-        return {"image": jnp.concatenate([jnp.where(known, x_0, 0.0), known.astype(x_0.dtype)], -1)}
+        known = known.astype(x_0.dtype)
+        return {"image": jnp.concatenate([Mask(known)(x_0), known], -1)}
 
     def _known(self, key: Array, height: int, width: int) -> Array:
         """Whether a pixel is in no rectangle, bool [H, W]; positions are uniform in the image."""
