@@ -176,15 +176,21 @@ def _known(dim: int) -> jax.Array:
     return (jnp.arange(dim) < dim // 2).astype(jnp.float32)[None, :, None]
 
 
-def run(case: Case, name: str, evaluations: int, size: int, setting: Setting) -> np.ndarray:
-    """Samples `[N size, D]` of a method with at most this many evaluations per sample."""
-    num, dim = len(case.y), case.matrix.shape[1]
-    y = np.zeros((num, dim, 1), np.float32)
+def run(
+    case: Case, name: str, evaluations: int, size: int, setting: Setting, num: int = 12
+) -> np.ndarray:
+    """Samples `[N size, D]` of a method with at most this many evaluations per sample.
+
+    Programs are for `num` observations, or multiples of them; fewer are repeated.
+    """
+    there, dim = len(case.y), case.matrix.shape[1]
+    total = -(-there // num) * num * size
+    y = np.zeros((there, dim, 1), np.float32)
     y[:, : case.y.shape[1], 0] = case.y
     traced = {k: jnp.float32(v) for k, v in setting.items() if k in METHODS[name].traced}
     fixed = tuple(sorted((k, v) for k, v in setting.items() if k not in traced))
     compiled = program(name, fixed, dim, evaluations, size)
-    keys = sample_keys(jax.random.key(0), jnp.arange(num * size))
-    sigma = jnp.full(num * size, case.sigma, jnp.float32)
-    found = compiled(jnp.asarray(y.repeat(size, 0)), Matrix.of(case.matrix), sigma, keys, traced)
-    return np.asarray(found)
+    keys = sample_keys(jax.random.key(0), jnp.arange(total))
+    y, sigma = np.resize(y.repeat(size, 0), (total, dim, 1)), np.full(total, case.sigma, np.float32)
+    found = compiled(jnp.asarray(y), Matrix.of(case.matrix), jnp.asarray(sigma), keys, traced)
+    return np.asarray(found)[: there * size]

@@ -296,20 +296,20 @@ def _guided(fidelity: str) -> Callable[..., Tensor]:
     return functools.partial(deepinv_guided, fidelity=fidelity)
 
 
-WEIGHTS = [{"weight": w} for w in (1.0, 0.3, 3.0, 10.0)]
+WEIGHTS = [{"weight": w} for w in (1.0, 3.0, 10.0)]
 METHODS = {
-    "azula DPS": Method(azula_dps, [{"zeta": z} for z in (1.0, 0.03, 0.1, 0.3)], lambda: 2),
+    "azula DPS": Method(azula_dps, [{"zeta": z} for z in (1.0, 0.1, 0.3)], lambda: 2),
     "azula PGDM": Method(azula_pgdm, [{"eta": e} for e in (0.0, 0.5, 1.0)], lambda: 2),
     "azula TMPD": Method(_wrapped("tmpd"), [{"eta": 1.0}, {"eta": 0.0}], lambda: 3),
     "azula MMPS": Method(
         _wrapped("mmps"),
-        [{"iterations": 1}, {"iterations": 3}, {"iterations": 8}, {"iterations": 3, "eta": 0.0}],
+        [{"iterations": 1}, {"iterations": 3}, {"iterations": 3, "eta": 0.0}],
         lambda iterations: iterations + 2,
     ),
     "azula JFPS": Method(_wrapped("jfps"), [{"iterations": n} for n in (1, 8)]),
     "azula DiffPIR": Method(
         _wrapped("diffpir"),
-        [{"lmbda": 10.0}, *({"lmbda": x, "iterations": 8} for x in (1.0, 3.0, 10.0))],
+        [{"lmbda": 10.0}, *({"lmbda": x, "iterations": 8} for x in (0.5, 1.0))],
     ),
     "azula TDS": Method(azula_tds, [{"std": s} for s in (1.0, 0.5, 0.25)], lambda: 2),
     "azula RePaint": Method(
@@ -323,16 +323,15 @@ METHODS = {
         functools.partial(deepinv_dps, guidance="annealed"), WEIGHTS, lambda: 2
     ),
     "deepinv PiGDM": Method(
-        _guided("PiGDMDataFidelity"), [{"weight": w} for w in (1.0, 0.3, 0.6, 1.5)], lambda: 2
+        _guided("PiGDMDataFidelity"), [{"weight": w} for w in (1.0, 1.5, 2.0)], lambda: 2
     ),
     "deepinv moment matching": Method(
         _guided("MomentMatchingDataFidelity"),
         [{"cg_max_iter": 3}, {"cg_max_iter": 8}, {"cg_max_iter": 3, "alpha": 0.0}],
         lambda cg_max_iter: cg_max_iter + 3,  # and one for its first residual
     ),
-    "deepinv ALD": Method(_guided("ALDDataFidelity"), WEIGHTS),
-    "deepinv DDRM": Method(deepinv_ddrm, [{"eta": e} for e in (0.85, 0.0, 0.5, 1.0)]),
-    "deepinv DiffPIR": Method(deepinv_diffpir, [{"lambda_": x} for x in (7.0, 1.0, 3.0, 20.0)]),
+    "deepinv DDRM": Method(deepinv_ddrm, [{"eta": e} for e in (0.85, 0.0, 0.5)]),
+    "deepinv DiffPIR": Method(deepinv_diffpir, [{"lambda_": x} for x in (7.0, 1.0, 3.0)]),
 }
 
 
