@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from diffusion_jax.diffusion.corruption import sample_noise
 from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.restoration.operators import Decomposed, Observation
+from diffusion_jax.restoration.likelihood import LEAST_VALUE, in_coordinates, needs_spectrum
+from diffusion_jax.restoration.operators import Observation
 from diffusion_jax.restoration.renoising import mixed
 from diffusion_jax.samplers.ddim import noise_estimate
 from diffusion_jax.system.arguments import checked
@@ -28,28 +29,24 @@ def ddrm(
             x_0 + l (sqrt(1 - eta^2) (y' - x_0) S / sigma_y + eta z)      if l < sigma_y / S,
             (1 - eta_b) x_0 + eta_b y' + sqrt(l^2 - eta_b^2 (sigma_y / S)^2) z             else.
 
-    Where `y` has no noise and `eta_b = 1` it is kept. Unseen coordinates follow the exact flow for
-    `eta = 0`; a larger one denoises new noise once more in each step, so that with many steps their
-    spread is lost: published are 20 steps. Sampling starts from noise alone, not around `y'` (Eq. 7
-    there), which is the same if no signal is left there.
+    Without noise and with `eta_b = 1` what is seen is kept, and for `eta = 0` the rest has its own
+    law: exact if it is independent of what is seen. A larger `eta` brings its mean closer else, but
+    denoises new noise in each step, so that with many steps spread is lost: published are 20.
+    Sampling starts from noise alone, not around `y'` (Eq. 7 there), which is the same if no signal
+    is left there.
 
     Raises:
         ValueError: the singular value decomposition of the operator is not known.
     """
-    operator = observation.operator
-    if not isinstance(operator, Decomposed):
-        raise ValueError(
-            "DDRM needs an operator with a known singular value decomposition, and "
-            f"{type(operator).__name__} has none"
-        )
+    needs_spectrum("ddrm", observation)
 
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
-        values, analyse, synthesise, observed = operator.spectrum(x_t)
+        x_0_hat = denoise(x_t, t).x_0
+        (values, analyse, synthesise, observed), _ = in_coordinates(x_0_hat, observation)
         # Below that y' would be rounding errors.
-        seen = values > jnp.finfo(values.dtype).eps ** 0.5
+        seen = values > LEAST_VALUE * jnp.max(values, axis=range(1, values.ndim), keepdims=True)
         scale = jnp.where(seen, values, 1.0)
         y, noise = observed(observation.y) / scale, per_sample(observation.sigma, x_t) / scale
-        x_0_hat = denoise(x_t, t).x_0
         x_0, eps = analyse(x_0_hat), analyse(noise_estimate(schedule, x_t, x_0_hat, t))
         # Drawn in space, so that x stays real where coordinates are complex.
         z = analyse(sample_noise(keys, x_t.shape[1:]))

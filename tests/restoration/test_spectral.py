@@ -1,65 +1,26 @@
 """DDRM, RePaint and DiffPIR's step: their published equations, and where they are exact."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
 
 from diffusion_jax.diffusion.corruption import sample_noise
 from diffusion_jax.restoration.ddrm import ddrm
-from diffusion_jax.restoration.operators import Mask, Observation, Spectrum
+from diffusion_jax.restoration.operators import Mask, Observation
 from diffusion_jax.restoration.renoising import renoising
 from diffusion_jax.restoration.repaint import repaint
 from diffusion_jax.samplers.ddim import ddim
-from diffusion_jax.samplers.loop import sample
 from diffusion_jax.samplers.restart import restart
-from diffusion_jax.types import Array, Denoised
-from tests.oracles import SCHEDULES, GaussianMixture, keys_of
+from diffusion_jax.types import Denoised
+from tests.oracles import SCHEDULES, keys_of
+from tests.restoration.normal import COV, MEAN, Dense, assert_normal, normal, observed, outcome
 
-MEAN, COV = np.array([0.3, -0.2]), np.array([[0.5, 0.3], [0.3, 0.4]])
-PRIOR = GaussianMixture(np.ones(1), MEAN[None], COV[None])
 ROTATION = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
-
-
-@struct.dataclass
-class Dense:
-    """`A = V S V^T` for vectors `[B, D]`."""
-
-    vectors: Array
-    values: Array
-
-    def __call__(self, x):
-        return (x @ self.vectors * self.values) @ self.vectors.T
-
-    def spectrum(self, x):
-        along, back = (lambda x: x @ self.vectors), (lambda z: z @ self.vectors.T)
-        return Spectrum(self.values, along, back, along)
-
-
-def drawn(prior, sampler, times, num=4000, name="cosine"):
-    """Samples `[num, D]` with the exact denoiser."""
-    schedule = SCHEDULES[name]
-    x_T = schedule.sigma(times[0]) * sample_noise(keys_of(num, 2), prior.means.shape[1:])
-    program = jax.jit(
-        lambda x, keys: sample(prior.denoiser(schedule), sampler, times, x, {}, keys)[0]
-    )
-    return np.asarray(program(x_T, keys_of(num)))
-
-
-def assert_normal(x, mean, cov):
-    """Mean and covariance of `x` `[N, D]` within 5 standard errors; none of what is constant."""
-    x, diagonal = np.asarray(x, float), np.diag(cov)
-    mean_error = 5 * np.sqrt(diagonal / len(x)) + 1e-5
-    cov_error = 5 * np.sqrt((np.outer(diagonal, diagonal) + cov**2) / len(x)) + 1e-5
-    assert np.all(np.abs(x.mean(0) - mean) < mean_error), (x.mean(0), mean)
-    assert np.all(np.abs(np.cov(x.T) - cov) < cov_error), (np.cov(x.T), cov)
 
 
 def known_first(num, y):
     """Of vectors of two entries the first is known, without noise."""
-    mask = Mask(jnp.tile(jnp.array([[1.0, 0.0]]), (num, 1)))
-    return Observation(jnp.tile(jnp.array([[y, 0.0]]), (num, 1)), mask, jnp.zeros(num))
+    return observed(Mask(jnp.tile(jnp.array([[1.0, 0.0]]), (num, 1))), [y, 0.0], 0.0, num)
 
 
 def test_ddrm_is_equation_8(x64):
@@ -97,12 +58,11 @@ def test_ddrm_is_equation_8(x64):
 def test_ddrm_is_exact_without_noise_where_coordinates_are_independent():
     """Seen coordinates are those of `y`; the others have the law of the prior for `eta = 0`."""
     vectors = np.linalg.qr(np.array([[1.0, 0.4], [-0.5, 1.0]]))[0]
-    prior = GaussianMixture(np.ones(1), MEAN[None], (vectors * [0.5, 0.1] @ vectors.T)[None])
+    prior = normal(cov=vectors * [0.5, 0.1] @ vectors.T)
     operator = Dense(jnp.array(vectors), jnp.array([2.0, 0.0]))
     y = 1.6 * vectors[:, 0]  # of 0.8 along the first vector
-    observation = Observation(jnp.tile(jnp.array(y), (4000, 1)), operator, jnp.zeros(4000))
-    sampler = ddrm(SCHEDULES["cosine"], observation, eta=0.0)
-    x = drawn(prior, sampler, jnp.linspace(1, 0, 41)) @ vectors
+    sampler = ddrm(SCHEDULES["cosine"], observed(operator, y, 0.0, 4000), eta=0.0)
+    x = outcome(prior, sampler, np.linspace(1, 0, 41), 4000).x @ vectors
     assert_normal(x, [0.8, MEAN @ vectors[:, 1]], np.diag([0.0, 0.1]))
 
 
@@ -116,7 +76,7 @@ def test_repaint_keeps_what_is_known_and_jumps_let_the_rest_adapt():
         grid = [line[:1]]
         for i in range(0, 40, 4):  # each piece of four steps, from its start again and again
             grid += [line[i + 1 : i + 5]] + [line[i : i + 5]] * jumps
-        x = drawn(PRIOR, restart(schedule, inner), jnp.asarray(np.concatenate(grid)), num)
+        x = outcome(normal(), restart(schedule, inner), np.concatenate(grid), num).x
         np.testing.assert_array_equal(x[:, 0], np.float32(0.9))
         errors.append(abs(x[:, 1].mean() - exact))
     assert errors[0] > 0.1
@@ -151,8 +111,8 @@ def test_new_noise_is_a_share_of_all(x64):
 
 
 def test_operators_that_do_not_fit_are_named():
-    observation = Observation(jnp.zeros((1, 2)), jnp.tanh, jnp.zeros(1))
-    with pytest.raises(ValueError, match="singular value decomposition"):
+    observation = observed(jnp.tanh, [0.0, 0.0], 0.0, 1)
+    with pytest.raises(ValueError, match="ddrm needs an operator with a spectrum"):
         ddrm(SCHEDULES["flow"], observation)
     observation = observation.replace(operator=Dense(jnp.eye(2), jnp.ones(2)))
     with pytest.raises(ValueError, match="RePaint needs a mask, and the operator is Dense"):
