@@ -33,11 +33,11 @@ RESULTS = HERE / "results.json"
 FEW, MANY = 100, 400
 """Evaluations per sample: of all methods, and of the best on each side."""
 BEST = 3
-NUM, SIZE = 12, 100
+NUM, SIZE = 8, 100
 """Observations of each case, and samples for each of them."""
-SEARCHED = 3
+SEARCHED = 2
 """Other observations, on which settings are chosen."""
-FLOORS = 4
+FLOORS = 3
 """Sets of exact samples for each observation, to which samples are compared."""
 Row = dict[str, Any]
 Run = Callable[[Case, str, int, int, dict[str, Any]], np.ndarray]
@@ -72,9 +72,12 @@ def floors(seen: Case, size: int) -> np.ndarray:
 
 
 def row_of(seen: Case, name: str, found: np.ndarray, floor: np.ndarray, **more: Any) -> Row:
-    """The means of measures `[N, 4]` over observations; the distance is that above the floor."""
+    """The means of measures `[N, 4]` over observations.
+
+    The distance is that above the floor, `sqrt(W^2 - floor^2)`, and negative where it is below.
+    """
     found = found.copy()
-    found[:, 0] -= floor[:, 0]
+    found[:, 0] = np.sign(excess := found[:, 0] - floor[:, 0]) * np.sqrt(np.abs(excess))
     figures = {}
     for measure, values in zip(MEASURES, found.T, strict=True):
         if np.isfinite(values).all():
@@ -84,18 +87,22 @@ def row_of(seen: Case, name: str, found: np.ndarray, floor: np.ndarray, **more: 
     return {"case": seen.name, "method": name, **more, **figures}
 
 
-def bounds(seen: Case, size: int) -> list[Row]:
+def bounds(seen: Case, size: int, floor: np.ndarray) -> list[Row]:
     """Exact samples of the posterior, and of the prior."""
-    floor, rng = floors(seen, size), np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     blind = measured(seen, lambda _: draw(seen.prior, size, rng))
-    exact = row_of(seen, "exact samples", floor, 0 * floor)
+    again = measured(seen, lambda i: draw(seen.posteriors[i], size, rng))
+    exact = row_of(seen, "exact samples", again, floor, of_exact=float(np.sqrt(floor[:, 0]).mean()))
     return [exact, row_of(seen, "prior", blind, floor)]
 
 
-def compare(side: str, seen: Case, other: Case, size: int, few: int, many: int) -> list[Row]:
+def compare(
+    side: str, seen: Case, other: Case, floor: np.ndarray, size: int, few: int, many: int
+) -> list[Row]:
     """All methods of a side on `seen`, with settings chosen on `other`."""
     run, methods = SIDES[side]
-    floor, rows, chosen = floors(seen, size), [], []
+    rows: list[Row] = []
+    chosen: list[tuple[float, str, int]] = []
 
     def add(name: str, evaluations: int, setting: dict[str, Any], **more: Any) -> None:
         began = time.monotonic()
@@ -150,9 +157,10 @@ def main() -> None:
                 began = time.monotonic()
                 seen = case(dim, operator, sigma, args.num, seed=0)
                 other = case(dim, operator, sigma, min(args.num, SEARCHED), seed=1)
-                rows = bounds(seen, args.size)
+                floor = floors(seen, args.size)
+                rows = bounds(seen, args.size, floor)
                 for side in args.sides:
-                    rows += compare(side, seen, other, args.size, args.few, args.many)
+                    rows += compare(side, seen, other, floor, args.size, args.few, args.many)
                 add_to(args.out, rows)
                 print(f"{seen.name}: {time.monotonic() - began:.0f} s", flush=True)
 

@@ -21,7 +21,9 @@ from diffusion_jax.restoration.solvers import Solver
 from diffusion_jax.restoration.twisted import Particles, systematic, twisted
 from diffusion_jax.samplers import loop
 from diffusion_jax.samplers.ddim import ddim
+from diffusion_jax.samplers.exponential import dpmpp_multistep
 from diffusion_jax.samplers.restart import restart
+from diffusion_jax.samplers.sde import ancestral, dpmpp_sde_multistep
 from diffusion_jax.types import Denoised, Denoiser, Sampler
 from experiments.restoration.problems import Case, Matrix, prior
 
@@ -36,12 +38,13 @@ def times(steps: int) -> np.ndarray:
     return np.linspace(1.0, 0.0, steps + 1)
 
 
-def wrapped(method: Callable, denoise: Denoiser, seen: Observation, steps: int, eta: float = 1.0,
-            iterations: int = 0, **options: Any) -> Plan:  # fmt: skip
-    """Methods that make a denoiser of a denoiser."""
+def wrapped(method: Callable, denoise: Denoiser, seen: Observation, steps: int,
+            sampler: str = "ancestral", iterations: int = 0, **options: Any) -> Plan:  # fmt: skip
+    """Methods that make a denoiser of a denoiser, with any sampler."""
     if iterations:
         options["solver"] = Solver("gmres", iterations)
-    return method(denoise, seen, SCHEDULE, **options), ddim(SCHEDULE, eta), times(steps)
+    taken = {f.__name__: f for f in (ancestral, ddim, dpmpp_multistep, dpmpp_sde_multistep)}
+    return method(denoise, seen, SCHEDULE, **options), taken[sampler](SCHEDULE), times(steps)
 
 
 def diffpir(denoise: Denoiser, seen: Observation, steps: int, weight: float, zeta: float) -> Plan:
@@ -104,23 +107,32 @@ METHODS = {
     ),
     "PiGDM": Method(
         _wrapped(posterior_mean.pigdm),
-        [*({"data_std": s} for s in (1.0, 0.5, 0.25)), {"data_std": 0.25, "eta": 0.0}],
+        [
+            *({"data_std": s} for s in (1.0, 0.5, 0.25)),
+            {"data_std": 0.25, "sampler": "dpmpp_sde_multistep"},
+        ],
         lambda: 2,
         traced=("data_std",),
     ),
-    "TMPD": Method(_wrapped(posterior_mean.tmpd), [{"eta": 1.0}, {"eta": 0.0}], lambda: 3),
+    "TMPD": Method(
+        _wrapped(posterior_mean.tmpd), [{}, {"sampler": "dpmpp_sde_multistep"}], lambda: 3
+    ),
     "MMPS": Method(
         _wrapped(posterior_mean.mmps),
-        [{"iterations": 10}, {"iterations": 3}, {"iterations": 5, "eta": 0.0}],
+        [
+            {"iterations": 10},
+            {"iterations": 3},
+            {"iterations": 8, "sampler": "dpmpp_sde_multistep"},
+        ],
         lambda iterations: iterations + 2,
     ),
-    "DDNM": Method(_wrapped(projections.ddnm), [{"eta": e} for e in (0.85, 0.0)]),
+    "DDNM": Method(_wrapped(projections.ddnm), [{}]),
     "DiffPIR": Method(
         diffpir,
         [{"weight": w, "zeta": 0.3} for w in (7.0, 3.0, 1.0)] + [{"weight": 1.0, "zeta": 0.0}],
         traced=("weight",),
     ),
-    "DDRM": Method(in_spectrum, [{"eta": e} for e in (0.85, 0.0, 1.0)]),
+    "DDRM": Method(in_spectrum, [{"eta": e} for e in (0.85, 0.0)]),
     "RePaint": Method(
         repainted, [{"passes": n} for n in (10, 3)], lambda passes: passes, masks_only=True
     ),
@@ -131,7 +143,7 @@ METHODS = {
         lambda inner: inner,
         traced=("data_std",),
     ),
-    "split Gibbs": Method(gibbs, [{"inner": n} for n in (10, 5, 20)], lambda inner: inner),
+    "split Gibbs": Method(gibbs, [{"inner": n} for n in (10, 5)], lambda inner: inner),
     "TDS": Method(
         particles,
         [*({"data_std": s} for s in (1.0, 0.5, 0.25)), {"data_std": 0.5, "variance": "small"}],
@@ -177,7 +189,7 @@ def _known(dim: int) -> jax.Array:
 
 
 def run(
-    case: Case, name: str, evaluations: int, size: int, setting: Setting, num: int = 12
+    case: Case, name: str, evaluations: int, size: int, setting: Setting, num: int = 8
 ) -> np.ndarray:
     """Samples `[N size, D]` of a method with at most this many evaluations per sample.
 

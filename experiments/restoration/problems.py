@@ -155,7 +155,9 @@ def responsibilities(law: GaussianMixture, x: np.ndarray) -> np.ndarray:
     for weight, mean, cov in zip(law.weights, law.means, law.covs, strict=True):
         root = np.linalg.cholesky(cov)
         white = scipy.linalg.solve_triangular(root, (x - mean).T, lower=True)
-        logits.append(np.log(weight + 1e-300) - 0.5 * (white**2).sum(0) - np.log(np.diag(root)).sum())
+        logits.append(
+            np.log(weight + 1e-300) - 0.5 * (white**2).sum(0) - np.log(np.diag(root)).sum()
+        )
     return special.softmax(np.stack(logits, axis=1), axis=1)
 
 

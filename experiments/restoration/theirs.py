@@ -19,7 +19,7 @@ from azula.guidance.tds import TDSSampler
 from azula.guidance.tmpd import TMPDenoiser
 from azula.linalg.covariance import FullCovariance, IsotropicCovariance
 from azula.noise import CosineSchedule
-from azula.sample import DDIMSampler
+from azula.sample import DDIMSampler, xEABSampler
 from deepinv import sampling
 
 Tensor = torch.Tensor
@@ -141,7 +141,9 @@ def azula_dps(task: Task, steps: int, zeta: float) -> Tensor:
         return torch.linalg.vector_norm(task.repeated - task.forward(x), dim=1).sum()
 
     zero = torch.zeros(())
-    return _azula(task, DPSSampler(Exact(task.denoise), zero, norms, zeta, steps=steps, silent=True))
+    return _azula(
+        task, DPSSampler(Exact(task.denoise), zero, norms, zeta, steps=steps, silent=True)
+    )
 
 
 def azula_pgdm(task: Task, steps: int, eta: float) -> Tensor:
@@ -153,7 +155,8 @@ def azula_pgdm(task: Task, steps: int, eta: float) -> Tensor:
     return _azula(task, sampler)
 
 
-def azula_wrapped(task: Task, steps: int, name: str, eta: float = 1.0, **options: Any) -> Tensor:
+def azula_wrapped(task: Task, steps: int, name: str, eta: float = 1.0, multistep: bool = False,
+                  **options: Any) -> Tensor:  # fmt: skip
     """Methods that make a denoiser of a denoiser, sampled as in the author's examples."""
     exact, y, noise = Exact(task.denoise), task.repeated, task.sigma**2
     cov_y = IsotropicCovariance(torch.tensor(noise))
@@ -167,6 +170,8 @@ def azula_wrapped(task: Task, steps: int, name: str, eta: float = 1.0, **options
         values, vectors = torch.linalg.eigh(task.cov)
         cov_x = FullCovariance(vectors, values)
         wrapped = JFPSDenoiser(exact, y, task.forward, cov_y, cov_x, **options)
+    if multistep:
+        return _azula(task, xEABSampler(wrapped, steps=steps, silent=True))
     return _azula(task, DDIMSampler(wrapped, eta=eta, steps=steps, silent=True))
 
 
@@ -248,7 +253,9 @@ def deepinv_dps(task: Task, steps: int, weight: float, guidance: str = "norm") -
     return _restored(task, False, make, x_init=(len(task.repeated), 1, 1, task.matrix.shape[1]))
 
 
-def deepinv_guided(task: Task, steps: int, fidelity: str, alpha: float = 1.0, **options: Any) -> Tensor:
+def deepinv_guided(
+    task: Task, steps: int, fidelity: str, alpha: float = 1.0, **options: Any
+) -> Tensor:
     """Any of its noisy data fidelities, with the process and the solver of its DPS."""
 
     def make(network: Network) -> Any:
@@ -300,10 +307,10 @@ WEIGHTS = [{"weight": w} for w in (1.0, 3.0, 10.0)]
 METHODS = {
     "azula DPS": Method(azula_dps, [{"zeta": z} for z in (1.0, 0.1, 0.3)], lambda: 2),
     "azula PGDM": Method(azula_pgdm, [{"eta": e} for e in (0.0, 0.5, 1.0)], lambda: 2),
-    "azula TMPD": Method(_wrapped("tmpd"), [{"eta": 1.0}, {"eta": 0.0}], lambda: 3),
+    "azula TMPD": Method(_wrapped("tmpd"), [{"eta": 1.0}, {"multistep": True}], lambda: 3),
     "azula MMPS": Method(
         _wrapped("mmps"),
-        [{"iterations": 1}, {"iterations": 3}, {"iterations": 3, "eta": 0.0}],
+        [*({"iterations": n} for n in (1, 3, 8)), {"iterations": 8, "multistep": True}],
         lambda iterations: iterations + 2,
     ),
     "azula JFPS": Method(_wrapped("jfps"), [{"iterations": n} for n in (1, 8)]),
@@ -311,7 +318,7 @@ METHODS = {
         _wrapped("diffpir"),
         [{"lmbda": 10.0}, *({"lmbda": x, "iterations": 8} for x in (0.5, 1.0))],
     ),
-    "azula TDS": Method(azula_tds, [{"std": s} for s in (1.0, 0.5, 0.25)], lambda: 2),
+    "azula TDS": Method(azula_tds, [{"std": s} for s in (1.0, 0.5)], lambda: 2),
     "azula RePaint": Method(
         azula_repaint,
         [{"iterations": n} for n in (3, 1, 10)],
