@@ -1,6 +1,6 @@
-"""Conditioning computed from the image itself: low resolution, masks.
+"""Conditioning computed from the image itself: low resolution, masks, decay.
 
-Both are pure functions `(x_0 [B, H, W, C], keys [B]) -> cond`, a `types.Condition`: a sample's
+All are pure functions `(x_0 [B, H, W, C], keys [B]) -> cond`, a `types.Condition`: a sample's
 conditioning depends only on its own image and its own key.
 """
 
@@ -13,6 +13,7 @@ from diffusion_jax.diffusion.conditioning import unconditional
 from diffusion_jax.diffusion.corruption import diffuse, sample_noise
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.models.layers import sinusoidal_embedding
+from diffusion_jax.restoration.decay import KINDS, Decay
 from diffusion_jax.restoration.linear import Downscale
 from diffusion_jax.restoration.operators import Mask
 from diffusion_jax.system.arguments import checked
@@ -88,6 +89,19 @@ class Masked:
 
         hidden = within(0, height)[:, :, None] & within(1, width)[:, None, :]
         return ~jnp.any(hidden, axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+@checked(severity="(0, 1]")
+class Decayed:
+    """The image decayed: a network that is trained with it draws clean images of decayed ones."""
+
+    severity: float  # the most, of each kind of decay
+    kinds: tuple[str, ...] = tuple(KINDS)
+
+    def __call__(self, x_0: Array, keys: Array) -> Cond:
+        """`image` [B, H, W, C] from images [B, H, W, C]."""
+        return {"image": Decay(self.severity, self.kinds)(x_0, keys).image}
 
 
 def nothing_given(condition: Condition, shape: tuple[int, ...]) -> Cond:

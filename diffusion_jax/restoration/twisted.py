@@ -49,7 +49,7 @@ def twisted(
         w *= p(x_s | x_t) p~(y | x_s) / (p~(x_s | x_t) p~(y | x_t))
 
     and `p(y | x_0)` at the end, so that the weighted particles tend to the posterior of the chain
-    with their number, whatever the twisting function. `r_t^2` is the variance of `x_0` given `x_t`
+    with their number, whatever the twisting function. That of few steps is not that of the data. `r_t^2` is the variance of `x_0` given `x_t`
     for data of variance `data_std^2`, as it were in all directions: `1 / r_t^2 = 1 / data_std^2 +
     alpha_t^2 / sigma_t^2` (App. of the paper). Steps to `sigma_s = 0` are not twisted, as they draw
     no noise.

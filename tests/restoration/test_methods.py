@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flax import struct
 
+from diffusion_jax.restoration.likelihood import inverse
 from diffusion_jax.restoration.operators import Mask, Observation, Spectrum
 from diffusion_jax.restoration.posterior_mean import dps, mmps, pigdm, tmpd
 from diffusion_jax.restoration.projections import ddnm, diffpir, keep_known, with_known
@@ -128,8 +129,7 @@ def formulas(cov, A, ratio, sigma):
     ("name", "solver"),
     [
         ("dense", "cg"),
-        ("dense", "gmres"),
-        ("affine factored", "cg"),
+        ("affine factored", "gmres"),
         ("bent", "gmres"),
         ("mask", "cg"),
     ],
@@ -153,17 +153,16 @@ def test_methods_are_their_formulas(x64, name, solver):
         np.testing.assert_allclose(found[method], x_0 + gain @ residual, 1e-9, err_msg=method)
 
 
-@pytest.mark.parametrize("name", ["dense", "affine factored"])
-def test_mmps_is_exact_for_normal_data_and_only_if_solved(x64, name):
-    operator, sigma, t = OPERATORS[name], 0.2, jnp.array([0.05, 0.5, 0.95])
+def test_mmps_is_exact_for_normal_data_and_only_if_solved(x64):
+    operator, sigma, t = OPERATORS["dense"], 0.2, jnp.array([0.05, 0.5, 0.95])
     observation, x_t = observed(operator, sigma, 3), states(3)
-    posterior = normal().posterior(MATRIX, np.asarray(observation.y[0]) - operator.offset, sigma)
+    posterior = normal().posterior(MATRIX, np.asarray(observation.y[0]), sigma)
     exact = posterior.denoiser(FLOW)(x_t, t, {}).x_0
 
     def found(iterations):
         solver = Solver("cg", iterations, tolerance=0)
         guided = mmps(normal().denoiser(FLOW), observation, FLOW, solver=solver)
-        return jax.jit(guided)(x_t, t, {}).x_0, jax.jit(guided.residual)(x_t, t, {})
+        return jax.jit(lambda *at: (guided(*at).x_0, guided.residual(*at)))(x_t, t, {})
 
     x_0, residual = found(2)
     np.testing.assert_allclose(x_0, exact, atol=1e-9)
@@ -206,7 +205,7 @@ def test_samples_with_mmps_have_the_posterior_law(x64):
 
 def test_dps_is_the_published_step(x64):
     """`x_s - zeta grad |y - A D|` after a step of ancestral sampling by 1/1000."""
-    schedule, t, s, zeta = SCHEDULES["ddpm"], jnp.array(0.3), jnp.array(0.299), 0.4
+    schedule, t, s, zeta = FLOW, jnp.array(0.3), jnp.array(0.299), 0.4
     observation, x_t = observed(OPERATORS["bent"], 0.1), states()
     denoise, sampler = two().denoiser(schedule), ancestral(schedule)
     guided = dps(denoise, observation, schedule, zeta=zeta)
@@ -236,9 +235,7 @@ def methods_of(denoise, observation, schedule):
     return every | ({"ddnm": ddnm(*given)} if spectral else {})
 
 
-@pytest.mark.parametrize(
-    ("name", "sigma"), [("dense", 0.0), ("bent", 0.3), ("factored", 0.0), ("mask", 0.0)]
-)
+@pytest.mark.parametrize(("name", "sigma"), [("dense", 0.0), ("mask", 0.0)])
 def test_all_is_finite_at_both_ends(name, sigma):
     """`alpha = 0` at `t = 1` of flow, and `sigma = 0` at `t = 0`; float32; one sample unseen."""
     t = jnp.array([0.0, 1e-6, 1e-3, 0.999, 1.0])
@@ -283,6 +280,14 @@ def test_ddnm_needs_a_spectrum():
         ValueError, match="ddnm needs an operator with a spectrum, and Dense has no"
     ):
         ddnm(gaussian(1.0, 3).denoiser(FLOW), observed(OPERATORS["dense"], 0.0), FLOW)
+
+
+def test_small_singular_values_are_not_inverted_without_noise():
+    """Else rounding errors, 1e-7 of the data, would be multiplied by 1e6."""
+    values = jnp.array([[1.0, 0.1, 1e-6, 0.0]] * 3)
+    found = inverse(values, jnp.array([1.0, 1.0, 0.0]), jnp.array([0.0, 1e-4, 0.0]))
+    expected = [[1, 1e2, 1e8, 1e8], [1 / 1.0001, 1 / 0.0101, 1e4, 1e4], [0, 0, 0, 0]]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_known_entries_are_those_of_y_to_the_bit():

@@ -1,0 +1,113 @@
+"""Decay: seeded, per sample, nothing at severity 0, and a mask that tells what was destroyed."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from diffusion_jax.diffusion.corruption import sample_keys
+from diffusion_jax.restoration.decay import KINDS, Decay, random_fading
+from diffusion_jax.restoration.image_conditions import Decayed
+from diffusion_jax.restoration.textures import field, page, wander
+
+TONE = {"blur", "fading", "silvering"}
+SEVERITIES = np.repeat(np.array([0, 0.2, 0.5, 1], np.float32), 6)
+
+
+def pictures(num: int, channels: int = 3) -> np.ndarray:
+    shape = (num, 25, 32, channels)
+    return np.random.default_rng(0).uniform(-0.8, 0.8, shape).astype(np.float32)
+
+
+def keys(num: int, first: int = 0) -> jax.Array:
+    return sample_keys(jax.random.key(0), jnp.arange(first, first + num))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_kind(name: str) -> None:
+    """Four severities of the same six pictures and keys."""
+    x = np.tile(pictures(6), (4, 1, 1, 1))
+    each = jax.jit(KINDS[name])
+    found = each(x, jnp.tile(keys(6), 4), SEVERITIES)
+    image, destroyed = map(np.asarray, found)
+    np.testing.assert_array_equal(image[:6], x[:6])
+    assert np.abs(image).max() <= 1
+    assert set(np.unique(destroyed)) <= {0.0, 1.0}
+    if name in TONE:
+        assert destroyed.max() == 0
+    else:
+        np.testing.assert_array_equal(destroyed[..., 0] == 1, np.any(image != x, -1))
+        shares = destroyed.reshape(4, -1).mean(1)
+        assert np.all(np.diff(shares) > 0)
+        assert 0.001 < shares[1] < shares[3] < 0.6
+    change = np.abs(image - x).reshape(4, -1).mean(1)
+    assert np.all(np.diff(change) > 0)
+    # Each sample is that of its own key, wherever it is in the batch.
+    order = np.random.default_rng(1).permutation(24)
+    again = each(x[order], jnp.tile(keys(6), 4)[order], SEVERITIES[order])
+    np.testing.assert_allclose(again.image, image[order], atol=1e-5)
+    np.testing.assert_allclose(again.destroyed, destroyed[order], atol=1e-5)
+    if name != "blur":  # whose pictures are noise
+        assert len({row.tobytes() for row in image[18:] - x[18:]}) == 6
+
+
+CHEAP = ("fading", "silvering", "mould")
+
+
+def test_kinds_together_on_grey_pictures() -> None:
+    x, num = pictures(24, 1), 24
+    whole = jax.jit(lambda x, keys: Decay(0.9, CHEAP)(x, keys))(x, keys(num))
+    image, destroyed = map(np.asarray, whole)
+    changed = np.any(image != x, (1, 2, 3))
+    assert 0.6 < changed.mean() < 1  # 1 - 2^-3 are expected
+    mouldy = destroyed.any((1, 2, 3))
+    assert 0.2 < mouldy.mean() < 0.8
+    only = ("fading",)
+    clean, given = jax.jit(lambda x, k: (Decay(0.0, only)(x, k), Decayed(0.9, only)(x, k)))(
+        x, keys(num)
+    )
+    np.testing.assert_array_equal(clean.image, x)
+    np.testing.assert_array_equal(clean.destroyed, 0)
+    still = ~mouldy & np.all(np.abs(given["image"] - image) < 1e-5, (1, 2, 3))
+    assert still.sum() > 3  # where there is neither mould nor silvering
+
+
+@pytest.mark.parametrize("shape", [(2, 20, 33, 1), (2, 33, 20, 3)])
+def test_all_kinds_take_any_size(shape: tuple[int, ...]) -> None:
+    found = jax.eval_shape(Decay(1.0), jnp.zeros(shape), keys(2))
+    assert [part.shape for part in found] == [shape, (*shape[:3], 1)]
+
+
+def test_unknown_kinds_are_refused() -> None:
+    with pytest.raises(ValueError, match=re.escape("kinds=('rust',) must be some of blur, fading")):
+        Decay(0.5, ("rust",))(pictures(1), keys(1))
+    with pytest.raises(ValueError, match=re.escape("severity=1.5 must lie in [0, 1]")):
+        Decay(1.5)
+
+
+def test_fading_is_its_operator() -> None:
+    x, severity = pictures(3), jnp.array([0.0, 0.5, 1.0])
+    operator = random_fading(keys(3), severity, 3)
+    np.testing.assert_allclose(operator(x), KINDS["fading"](x, keys(3), severity)[0], atol=1e-6)
+    np.testing.assert_allclose(operator.gain[0], 1)
+    assert np.all(np.abs(operator.gain) + np.abs(operator.offset) <= 1 + 1e-6)  # stays on [-1, 1]
+
+
+@pytest.mark.parametrize("pixels", [32, 64])
+def test_fields_and_lines_are_the_same_on_any_grid(pixels: int) -> None:
+    """Variance 1, and the correlation at a distance, whatever the number of pixels."""
+    on, size = page(pixels, 2 * pixels), 0.3
+    made = jax.jit(jax.vmap(lambda key: field(key, on, size)))(keys(200))
+    np.testing.assert_allclose(made.var(), 1, atol=0.08)
+    near = np.mean(made[:, :, : -pixels // 16] * made[:, :, pixels // 16 :])
+    # r K_1(r), r = 2 pi distance / size, is the transform of the power (1 + f^2 size^2)^-2.
+    np.testing.assert_allclose(near, correlation(2 * np.pi / 16 / size), atol=0.05)
+    lines = jax.jit(jax.vmap(lambda key: wander(key, on.at[0, :, 1])))(keys(400))  # a whole period
+    np.testing.assert_allclose(lines.var(), 1, atol=0.15)
+
+
+def correlation(r: float) -> float:
+    return float(r * special.k1(r))
