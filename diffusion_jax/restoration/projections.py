@@ -21,9 +21,9 @@ def ddnm(denoise: Denoiser, observation: Observation, schedule: Schedule) -> Den
     """`x_0 = D + V L S^+ U^T (y - A D)`: without noise `A^+ y + (I - A^+ A) D` (Wang et al. 2023).
 
     With noise, a direction of singular value S is corrected by the share
-    `L = min(1, S sigma_t / (alpha_t sigma))`, as in DDNM+: the noise of `y` in
-    `x_t` is at most that which is there anyway. The sampler does not draw less noise to make up for
-    it, as it does there: a denoiser does not know its steps.
+    `L = min(1, S sigma_t / (alpha_t sigma))`, as in DDNM+: no more noise of `y` is added than
+    `x_t` has. The sampler does not draw less noise to make up for it, as it does there: a denoiser
+    does not know its steps.
 
     Raises:
         ValueError: the operator has no spectrum.
