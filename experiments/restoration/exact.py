@@ -78,7 +78,7 @@ def row_of(seen: Case, name: str, found: np.ndarray, floor: np.ndarray, **more: 
     """
     found = found.copy()
     found[:, 0] = np.sign(excess := found[:, 0] - floor[:, 0]) * np.sqrt(np.abs(excess))
-    figures = {}
+    figures: dict[str, list[float] | None] = {}
     for measure, values in zip(MEASURES, found.T, strict=True):
         if np.isfinite(values).all():
             figures[measure] = [float(f"{v:.4g}") for v in bootstrap(np.mean, values, 500)]
@@ -108,7 +108,7 @@ def compare(
         began = time.monotonic()
         x = run(seen, name, evaluations, size, setting).reshape(len(seen.y), size, -1)
         more["seconds"] = round(time.monotonic() - began, 2)
-        found = measured(seen, lambda i: x[i])
+        found = measured(seen, x.__getitem__)
         words = ", ".join(f"{key}={value}" for key, value in setting.items())
         at = {"side": side, "setting": words, "evaluations": evaluations}
         rows.append(row_of(seen, name, found, floor, **at, **more))
@@ -119,7 +119,7 @@ def compare(
         errors = []
         for setting in method.settings:
             x = run(other, name, few, size, setting).reshape(len(other.y), size, -1)
-            errors.append(float(measured(other, lambda i, x=x: x[i])[:, 0].mean()))
+            errors.append(float(measured(other, x.__getitem__)[:, 0].mean()))
         best = int(np.argmin(errors))
         add(name, few, method.settings[0], default=True, chosen=best == 0)
         if best:
@@ -140,6 +140,7 @@ def add_to(path: pathlib.Path, rows: list[Row]) -> None:
 
 
 def main() -> None:
+    """Runs the comparison case by case."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sides", nargs="*", choices=SIDES, default=SIDES)
     parser.add_argument("--dims", type=int, nargs="*", default=DIMS)

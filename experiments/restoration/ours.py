@@ -48,11 +48,13 @@ def wrapped(method: Callable, denoise: Denoiser, seen: Observation, steps: int,
 
 
 def diffpir(denoise: Denoiser, seen: Observation, steps: int, weight: float, zeta: float) -> Plan:
+    """The proximal denoiser, in the published sampler."""
     moved = projections.diffpir(denoise, seen, SCHEDULE, weight=weight)
     return moved, renoising(SCHEDULE, zeta), times(steps)
 
 
 def in_spectrum(denoise: Denoiser, seen: Observation, steps: int, eta: float) -> Plan:
+    """DDRM."""
     return denoise, ddrm(SCHEDULE, seen, eta), times(steps)
 
 
@@ -69,11 +71,13 @@ def repainted(denoise: Denoiser, seen: Observation, steps: int, passes: int) -> 
 
 def decoupled(denoise: Denoiser, seen: Observation, steps: int, inner: int, draw: str = "langevin",
               data_std: float = 1.0) -> Plan:  # fmt: skip
+    """DAPS, with `inner` steps of the flow in each of its own."""
     sampler = daps(SCHEDULE, seen, inner, getattr(conditional, draw), data_std)
     return denoise, sampler, times(steps)
 
 
 def gibbs(denoise: Denoiser, seen: Observation, steps: int, inner: int) -> Plan:
+    """Split Gibbs, with `inner` steps of ancestral sampling in each of its own."""
     return denoise, split_gibbs(SCHEDULE, seen, ddim(SCHEDULE, 1.0), inner), times(steps)
 
 

@@ -73,7 +73,7 @@ class Matrix:
         square[: len(matrix)] = matrix
         left, values, right = np.linalg.svd(square)
         # A value that is 0 but for rounding is 0: that direction is not seen.
-        values = np.where(values > 1e-6 * values.max(), values, 0.0)
+        values = np.where(values > 1e-6 * values[0], values, 0.0)
         return cls(*(jnp.asarray(a, jnp.float32) for a in (square, left, values, right)))
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -95,7 +95,7 @@ def _times(matrix: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def operators(dim: int) -> dict[str, np.ndarray]:
-    """Matrices `[m, D]` of the operators of the package along one axis; in the plane one by hand."""
+    """Matrices `[m, D]` of operators of the package along one axis; in the plane one by hand."""
     known = (jnp.arange(dim) < dim // 2).astype(float)[None, :, None]
     found: dict[str, np.ndarray] = {"mask": matrix_of(Mask(known), dim)[: dim // 2]}
     if dim == 2:

@@ -21,8 +21,7 @@ from azula.linalg.covariance import FullCovariance, IsotropicCovariance
 from azula.noise import CosineSchedule
 from azula.sample import DDIMSampler, xEABSampler
 from deepinv import sampling
-
-Tensor = torch.Tensor
+from torch import Tensor
 
 
 class Task(NamedTuple):
@@ -91,7 +90,7 @@ def mixture_denoiser(weights: np.ndarray, means: np.ndarray, covs: np.ndarray) -
     """
     values, vectors = np.linalg.eigh(covs)
     excess = values - values[:, :1]
-    first = int((excess > 1e-9 * values[:, -1:]).any(0).argmax())
+    first = int(np.argmax((excess > 1e-9 * values[:, -1:]).any(0)))
     tensor = functools.partial(torch.tensor, dtype=torch.float32)
     log_w, m, floor = tensor(np.log(weights)), tensor(means), tensor(values[:, 0])
     e, v = tensor(excess[:, first:]), tensor(vectors[:, :, first:])
@@ -147,6 +146,7 @@ def azula_dps(task: Task, steps: int, zeta: float) -> Tensor:
 
 
 def azula_pgdm(task: Task, steps: int, eta: float) -> Tensor:
+    """With the exact pseudo-inverse; `eta` of its DDIM."""
     inverse = torch.linalg.pinv(task.matrix)
     sampler = PGDMSampler(
         Exact(task.denoise), task.repeated, task.forward, lambda y: y @ inverse.T,
@@ -245,6 +245,8 @@ def _restored(task: Task, unit: bool, make: Callable[[Network], Any], **call: An
 
 
 def deepinv_dps(task: Task, steps: int, weight: float, guidance: str = "norm") -> Tensor:
+    """Its class, without the change of scale to the unit interval."""
+
     def make(network: Network) -> Any:
         return sampling.DPS(
             network, num_steps=steps + 1, weight=weight, guidance=guidance, minus_one_one=False
@@ -272,11 +274,14 @@ def deepinv_guided(
 
 
 def deepinv_ddrm(task: Task, steps: int, eta: float) -> Tensor:
+    """On the unit interval, for which its noise levels are."""
     sigmas = np.linspace(1, 0, steps)
     return _restored(task, True, lambda network: sampling.DDRM(network, sigmas, eta=eta))
 
 
 def deepinv_diffpir(task: Task, steps: int, lambda_: float) -> Tensor:
+    """On the unit interval, for which its noise levels are."""
+
     def make(network: Network) -> Any:
         fidelity = deepinv.optim.data_fidelity.L2()
         return sampling.DiffPIR(
@@ -356,4 +361,4 @@ def run(task: Task, name: str, evaluations: int, setting: dict[str, Any]) -> np.
     calls = counted.calls / (len(task.y) if method.run is azula_tds else 1)
     if calls > evaluations:
         raise RuntimeError(f"{name} took {calls:g} evaluations instead of {evaluations}")
-    return found.detach().numpy()
+    return np.asarray(found.detach())
