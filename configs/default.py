@@ -287,6 +287,42 @@ def get_config() -> ConfigDict:
     c.sample.ema = ""  # "": exponential average | params: no averaging | a length such as "0.07"
     c.sample.strip = 10  # images per trajectory strip, and frames of the GIF
 
+    c.restore = ConfigDict()  # --mode restore
+    # Picture to restore, or a folder of pictures, of any size: larger ones than the network's are
+    # denoised in overlapping tiles
+    c.restore.image = ""
+    # How the picture was damaged: identity (noise only) | mask | blur | downscale | grey | fading |
+    # gamma | clipping | halftone | jpeg
+    c.restore.operator = "mask"
+    # By a denoiser given the observation: dps | pigdm | tmpd | mmps | ddnm | diffpir. By a sampler:
+    # ddrm | repaint (with sample.restart) | daps | split_gibbs | twisted (the samples are weighted
+    # particles). ddnm, ddrm: operators whose singular values are known. repaint: masks.
+    c.restore.method = "mmps"
+    c.restore.sigma = 0.0  # standard deviation of its noise, on the scale of the data, [-1, 1]
+    # The picture is whole: damage it, restore it, and compare with it
+    c.restore.simulate = False
+    c.restore.num_samples = 8  # samples of what the picture could have been
+    c.restore.overlap = 0.25  # of neighbouring tiles, as a share of a tile's side
+    # Picture of the same size that is white where the picture is destroyed
+    c.restore.mask = ConfigDict({"image": ""})
+    c.restore.blur = ConfigDict({"width": 1.0})  # standard deviation of the Gaussian, in pixels
+    c.restore.downscale = ConfigDict({"factor": 2})
+    # A value for each channel, or one for all
+    c.restore.fading = ConfigDict({"gain": (0.6,), "offset": (0.2,)})
+    c.restore.gamma = ConfigDict({"exponent": 2.0})
+    c.restore.clipping = ConfigDict({"low": -0.7, "high": 0.7})
+    c.restore.halftone = ConfigDict({"period": 4.0, "softness": 0.2})
+    c.restore.jpeg = ConfigDict({"quality": 20.0})
+    c.restore.dps = ConfigDict({"zeta": 1.0, "steps": 1000})
+    # data_std: standard deviation of the data, for the uncertainty that is assumed at each time
+    c.restore.pigdm = ConfigDict({"data_std": 1.0, "iterations": 10, "tolerance": 1e-4})
+    c.restore.mmps = ConfigDict({"iterations": 5, "tolerance": 1e-3})
+    c.restore.diffpir = ConfigDict({"weight": 1.0, "zeta": 0.3})
+    c.restore.ddrm = ConfigDict({"eta": 0.85, "eta_b": 1.0})
+    c.restore.daps = ConfigDict({"steps": 5, "data_std": 1.0})
+    c.restore.split_gibbs = ConfigDict({"steps": 10})
+    c.restore.twisted = ConfigDict({"resample_below": 0.5, "data_std": 1.0, "sigma_min": 0.01})
+
     c.evaluate = ConfigDict()
     # distances (samples to data, in features) | denoising (error by noise level) | likelihood (bits
     # per dimension) | names (match of samples and texts, by the dual encoder evaluate.names.judge)

@@ -135,6 +135,38 @@ class GaussianMixture:
         own = jnp.sum(alpha * r * self._spectrum()[0] / least, axis=0)
         return self._combined(x, own, noise, noise[:, None] * along)
 
+    def posterior(self, matrix: np.ndarray, y: np.ndarray, sigma: float) -> "GaussianMixture":
+        """The law of `x` given `y = matrix x + sigma eps`: a mixture too.
+
+        With `matrix` A `[m, D]`, `y` `[m]` and `S_k = A C_k A^T + sigma^2 I`, component k has the
+        gain `G_k = C_k A^T S_k^-1`, the mean `m_k + G_k (y - A m_k)`, the covariance
+        `(I - G_k A) C_k`, and a weight proportional to `w_k N(y; A m_k, S_k)`. Without noise the
+        covariances are singular, and the `S_k` must not be.
+        """
+        logits, gains = self._evidence(matrix, y, sigma)
+        means = self.means + np.einsum("kdm,km->kd", gains, y - self.means @ matrix.T)
+        rest = np.eye(self.means.shape[1]) - gains @ matrix
+        # Equal to (I - G A) C, and symmetric.
+        covs = rest @ self.covs @ np.swapaxes(rest, 1, 2)
+        covs = covs + sigma**2 * gains @ np.swapaxes(gains, 1, 2)
+        return GaussianMixture(special.softmax(logits), means, covs)
+
+    def log_evidence(self, matrix: np.ndarray, y: np.ndarray, sigma: float) -> float:
+        """`log p(y)` of `y = matrix x + sigma eps`."""
+        return float(special.logsumexp(self._evidence(matrix, y, sigma)[0]))
+
+    def _evidence(
+        self, matrix: np.ndarray, y: np.ndarray, sigma: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`log w_k N(y; A m_k, S_k)` `[K]`, and the gains `[K, D, m]`."""
+        across = self.covs @ matrix.T
+        known = matrix @ across + sigma**2 * np.eye(len(y))
+        gains = np.swapaxes(np.linalg.solve(known, np.swapaxes(across, 1, 2)), 1, 2)
+        off = y - self.means @ matrix.T
+        square = np.einsum("km,km->k", off, np.linalg.solve(known, off[..., None])[..., 0])
+        log_det = np.linalg.slogdet(2 * np.pi * known)[1]
+        return np.log(self.weights) - 0.5 * (square + log_det), gains
+
     def denoiser(self, schedule: schedules.Schedule) -> Denoiser:
         """The exact denoiser; `cond["label"]`, if there, is the component, and -1 none."""
 

@@ -31,6 +31,7 @@ SHAPES = {
     "fashion_mnist": (28, 28, 1),
     "imagenet64_adm": (64, 64, 3),
     "imagenet256_dit": (256, 256, 3),
+    "photographs": (64, 64, 3),
 }
 TINY = {
     "model.name": "dit",

@@ -7,8 +7,8 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of set
 MODE = flags.DEFINE_enum(
     "mode",
     "all",
-    ["all", "train", "sample", "evaluate", "plan"],
-    "all (default), train, sample, evaluate, or plan: prints the costs.",
+    ["all", "train", "sample", "restore", "evaluate", "plan"],
+    "all (default), train, sample, restore, evaluate, or plan: prints the costs.",
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/NAME.")
 PROFILE = flags.DEFINE_integer(
@@ -30,6 +30,8 @@ flags.DEFINE_float("strength", None, "How far variants are from it, in [0, 1].")
 UPSCALE = flags.DEFINE_string(
     "upscale", None, "Enlarge this picture, by a model conditioned on low resolution."
 )
+flags.DEFINE_string("restore", None, "With --mode restore: this damaged picture, or a folder.")
+flags.DEFINE_string("mask", None, "Picture that is white where that one is destroyed.")
 INTERPOLATE = flags.DEFINE_string(
     "interpolate", None, "Draw the pictures on the way from one text to another."
 )
@@ -78,6 +80,8 @@ GROUPS = {
         "vary": "IMAGE",
         "strength": "X",
         "upscale": "IMAGE",
+        "restore": "IMAGE",
+        "mask": "IMAGE",
         "interpolate": "TEXT TEXT",
         "strip": "N",
     },
@@ -98,13 +102,15 @@ GROUPS = {
 }
 """Flags with the form of their values, by heading of `--help`."""
 SETTINGS = {
-    "negative": "negative",
-    "strip": "strip",
-    "strength": "vary.strength",
-    "upscale": "upscale.image",
-    "vary": "vary.image",
+    "mask": "restore.mask.image",
+    "negative": "sample.negative",
+    "restore": "restore.image",
+    "strip": "sample.strip",
+    "strength": "sample.vary.strength",
+    "upscale": "sample.upscale.image",
+    "vary": "sample.vary.image",
 }
-"""Flags that stand for settings of `config.sample`."""
+"""Flags that stand for settings of the config."""
 NOT_OF_A_SWEEP = (
     *("mode", "profile", "topology", "coordinator", "num_processes", "process_id", "multihost"),
     *("prompt", "prompts", "interpolate", *SETTINGS),

@@ -124,7 +124,7 @@ def _shortcuts(rest: list[str]) -> None:
     if asked and not any("config.sample.num_images" in arg for arg in sys.argv):
         sample.num_images = VARIANTS * asked
     given = {key: flags.FLAGS[flag].value for flag, key in SETTINGS.items()}
-    sample.update_from_flattened_dict({k: v for k, v in given.items() if v is not None})
+    CONFIG.value.update_from_flattened_dict({k: v for k, v in given.items() if v is not None})
     if INTERPOLATE.value is not None:
         if len(rest) != 1:
             sys.exit("error: --interpolate needs two texts, --interpolate A B")

@@ -19,17 +19,18 @@ NO_CAPTIONS = "none"
 class Options:
     """The requested data set, and how to read it."""
 
-    # `digits`, `fashion_mnist`, `emoji`, points, `folder`, `huggingface`, or any image set of TFDS,
-    # as `set[/config][:version]`
+    # `digits`, `fashion_mnist`, `emoji`, `photographs`, points, `folder`, `huggingface`, or any
+    # image set of TFDS, as `set[/config][:version]`
     name: str
     # for `folder`, the folder of images; for `huggingface`, a folder or the name of a set on the
     # hub, `owner/set[:config]`; else the folder of prepared sets, '' being TFDS's default
     data_dir: str = ""
-    # folder of manually downloaded files, for TFDS sets that need them, for `fashion_mnist` and for
-    # more styles of `emoji`; '' is none
+    # folder of manually downloaded files, for TFDS sets that need them, for `fashion_mnist`, for
+    # more styles of `emoji` and for the packages of `photographs`; '' is none
     manual_dir: str = ""
     # side in pixels to which images are resized (shorter side, antialiased) and cropped (centre);
-    # 0: as stored, all of one size. `emoji` are rendered at this side, 0 being 32.
+    # 0: as stored, all of one size. `emoji` are rendered at this side, 0 being 32; of `photographs`
+    # it is the side of the patches, 0 being 64.
     image_size: int = 0
     # split (name or slice, `train[:90%]`), or sub-folder; for `folder` and `huggingface` other
     # usual names are found instead of these defaults

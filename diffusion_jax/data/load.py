@@ -10,6 +10,7 @@ import numpy as np
 from diffusion_jax.data.dataset import Dataset, Options
 from diffusion_jax.data.sets.folder import load_folder
 from diffusion_jax.data.sets.huggingface import load_huggingface
+from diffusion_jax.data.sets.photographs import load_photographs
 from diffusion_jax.data.sets.points import POINTS, load_points
 from diffusion_jax.data.sets.tfds_sets import describe_tfds, load_tfds
 from diffusion_jax.data.sources import ArraySource, content_hash
@@ -18,9 +19,10 @@ MEMORY_LIMIT = 2 * 2**30  # bytes of items up to which sets are held in memory b
 READERS: dict[str, Callable[[Options], Dataset]] = {
     "folder": load_folder,
     "huggingface": load_huggingface,
+    "photographs": load_photographs,
     **dict.fromkeys(POINTS, load_points),
 }
-"""Readers of data sets that are not in TFDS, by name; they return sources on disk."""
+"""Readers of data sets that are not in TFDS, by name."""
 
 
 def load_dataset(name: str, *, memory: bool | None = None, **options: Any) -> Dataset:

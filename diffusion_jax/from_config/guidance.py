@@ -74,11 +74,11 @@ def make_guidance(
             denoise = by_gradient(denoise, log_prob, schedule, pull, likeness.max_norm)
         if strengths:
             denoise = flock(denoise, schedule, birds.size, **strengths)
-        return clip(denoise, clipped) if clipped else denoise
+        return denoise
 
     needs = ["worse"] * bool(worse) + ["judge"] * bool(look)
     needs += (["others"] * bool(weights) + ["negative"] * bool(sample.negative)) * free
-    return Guidance(guide, tuple(needs), max(birds.size, 1))
+    return Guidance(guide, tuple(needs), max(birds.size, 1), clipped or 0.0)
 
 
 def check(config: Config) -> None:

@@ -12,8 +12,8 @@ from diffusion_jax.codecs.codec import Codec
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.diffusion.process import Process
 from diffusion_jax.generation.starts import NORMAL, Start
-from diffusion_jax.guidance.extrapolation import classifier_free
-from diffusion_jax.samplers.loop import sample
+from diffusion_jax.guidance.extrapolation import classifier_free, clip
+from diffusion_jax.samplers.loop import Outcome, run
 from diffusion_jax.system.devices import in_batches
 from diffusion_jax.system.keys import make_key
 from diffusion_jax.types import Array, Denoiser, Key, Params, Sampler
@@ -36,12 +36,15 @@ class Request(NamedTuple):
 
 
 class Guidance(NamedTuple):
-    """Makes the denoiser to sample with from that of the network."""
+    """Makes the denoiser to sample with from that of the network, and the sampler if need be."""
 
     # `(denoiser, request, times [steps + 1]) -> denoiser`
     guide: Callable[[Denoiser, Request, Array], Denoiser]
     needs: tuple[str, ...] = ()  # names that a request must have in `given` or in `frozen`
     group: int = 1  # this many consecutive samples influence each other
+    limit: float = 0.0  # guided `x_0_hat` is clipped to [-limit, limit]; 0: no clipping
+    # `(configured sampler, request) -> sampler`: a method that draws is one for an observation
+    sampler: Callable[[Sampler, Request], Sampler] = lambda sampler, request: sampler
 
 
 def _classifier_free(denoise: Denoiser, request: Request, times: Array) -> Denoiser:
@@ -77,11 +80,24 @@ class Generator:
 
         And every `keep_every`-th state, decoded, `[K, B, ...]` or None.
         """
+        outcome = self._drawn(params, key, request, keep_every)
+        decode = functools.partial(self.codec.decode, request.frozen)
+        return decode(outcome.x), None if outcome.kept is None else jax.lax.map(
+            decode, outcome.kept
+        )
+
+    def draw_with_state(self, params: Params, key: Key, request: Request) -> tuple[Array, Any]:
+        """Items `[B, ...]` as of `draw`, and the state that the sampler ends with.
+
+        Of particles these are their weights; without them the items are no samples.
+        """
+        outcome = self._drawn(params, key, request)
+        return self.codec.decode(request.frozen, outcome.x), outcome.state
+
+    def _drawn(self, params: Params, key: Key, request: Request, keep_every: int = 0) -> Outcome:
         keys, step_keys = self.keys(key, request.index)
         x_T = self.start.draw(self.process, keys, self.codec.shape, self.times[0])
-        x_0, kept = self.go_on(params, x_T, step_keys, request, keep_every)
-        decode = functools.partial(self.codec.decode, request.frozen)
-        return decode(x_0), None if kept is None else jax.lax.map(decode, kept)
+        return self.run(params, x_T, step_keys, request, keep_every)
 
     def keys(self, key: Key, index: Array) -> tuple[Array, Array]:
         """Keys of the initial noise `[B]` and of the steps `[B]`, one of each per sample."""
@@ -96,18 +112,32 @@ class Generator:
         Raises:
             ValueError: the request lacks something that guidance needs.
         """
+        outcome = self.run(params, x, keys, request, keep_every)
+        return outcome.x, outcome.kept
+
+    def run(
+        self, params: Params, x: Array, keys: Array, request: Request, keep_every: int = 0
+    ) -> Outcome:
+        """As `go_on`, with the sampler's final state."""
         for name in self.guidance.needs:
             if name not in request.given and name not in request.frozen:
                 raise ValueError(f"guidance needs {name!r}, and the request has none")
         denoise = self.guidance.guide(self.denoiser(params), request, self.times)
-        return sample(
-            *(denoise, self.sampler, self.times, x, request.cond, keys, keep_every),
+        if self.guidance.limit:
+            denoise = clip(denoise, self.guidance.limit)
+        sampler = self.guidance.sampler(self.sampler, request)
+        return run(
+            *(denoise, sampler, self.times, x, request.cond, keys, keep_every),
             tells_until=self.tells_until,
         )
 
     @functools.cached_property
     def _jitted(self) -> Any:
         return jax.jit(self.draw, static_argnames="keep_every")
+
+    @functools.cached_property
+    def _jitted_with_state(self) -> Any:
+        return jax.jit(self.draw_with_state)
 
     def __call__(
         self, params: Params, seed: int, request: Request, *, batch_size: int, keep_every: int = 0
@@ -118,6 +148,29 @@ class Generator:
         smaller requests are one batch. If samples influence each other, the last group is filled up
         with the next numbers.
         """
+
+        def draw(params: Params, key: Key, batch: Request) -> tuple[Array, Array | None]:
+            final, kept = self._jitted(params, key, batch, keep_every=keep_every)
+            return final, None if kept is None else kept.swapaxes(0, 1)
+
+        x, kept = self._in_batches(draw, params, seed, request, batch_size)
+        return x, None if kept is None else kept.swapaxes(0, 1)
+
+    def with_state(
+        self, params: Params, seed: int, request: Request, *, batch_size: int
+    ) -> tuple[np.ndarray, Any]:
+        """As a call, with the sampler's final state, a tree of arrays `[N, ...]`."""
+        return self._in_batches(self._jitted_with_state, params, seed, request, batch_size)
+
+    def _in_batches(
+        self,
+        draw: Callable[[Params, Key, Request], Any],
+        params: Params,
+        seed: int,
+        request: Request,
+        batch_size: int,
+    ) -> Any:
+        """The tree `[N, ...]` that `draw` gives of the request."""
         index, group = request.index, self.guidance.group
         num, extra = len(index), -len(index) % group
         index = np.append(index, index[-1] + 1 + np.arange(extra)).astype(np.int32)
@@ -127,14 +180,12 @@ class Generator:
         )
         whole = params, make_key(seed), float(request.scale), dict(request.frozen)
 
-        def draw(whole: Any, each: Any) -> tuple[Array, Array | None]:
+        def draw_batch(whole: Any, each: Any) -> Any:
             (params, key, scale, frozen), (index, (cond, given)) = whole, each
-            batch = Request(index, cond, scale, given, frozen)
-            final, kept = self._jitted(params, key, batch, keep_every=keep_every)
-            return final, None if kept is None else kept.swapaxes(0, 1)
+            return draw(params, key, Request(index, cond, scale, given, frozen))
 
-        x, kept = in_batches(draw, whole, (index, filled), batch_size, "sampling", group)
-        return x[:num], None if kept is None else kept[:num].swapaxes(0, 1)
+        found = in_batches(draw_batch, whole, (index, filled), batch_size, "sampling", group)
+        return jax.tree.map(lambda array: array[:num], found)
 
 
 def check_finite(

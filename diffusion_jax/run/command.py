@@ -12,11 +12,13 @@ from absl import logging
 from diffusion_jax.data import DataError
 from diffusion_jax.from_config import Config, ConfigError, build
 from diffusion_jax.from_config.identity import check_workdir, resolved
+from diffusion_jax.from_config.restoration import check_restoration
 from diffusion_jax.generation.generator import SamplingError
 from diffusion_jax.models.weights import WeightsError
 from diffusion_jax.plan import TopologyError
 from diffusion_jax.run.evaluation import evaluate
 from diffusion_jax.run.planning import plan
+from diffusion_jax.run.restoration import restore
 from diffusion_jax.run.trained import Run, command, data_to_draw
 from diffusion_jax.run.training import train, train_abreast
 from diffusion_jax.run.variations import chosen
@@ -37,6 +39,8 @@ TRAINING, SAMPLING, EVALUATING = "training", "sampling", "evaluating"
 """Locks of a workdir, one process each: one may train while another samples its checkpoints."""
 TRAINS = ("all", "train")
 """Modes that train."""
+DRAWS = ("sample", "restore")
+"""Modes that only draw, and do without the data."""
 
 
 def run(config: Config, workdir: Path, mode: str, topology: str = "", profile: int = 0) -> int:
@@ -128,11 +132,13 @@ def _run(config: Config, workdir: Path, mode: str, topology: str, profile: int) 
         raise ConfigError(f"--topology={topology} goes with --mode plan, not {mode}")
     config = resolved(config, workdir)
     check_workdir(config, workdir)
-    dataset = data_to_draw(config, workdir) if mode == "sample" else None
+    dataset = data_to_draw(config, workdir) if mode in DRAWS else None
     made = Run(config, workdir, build(config, dataset))
     # Raises if there is no generator, or the data have changed and that is not allowed.
-    _ = made.parts.generator if mode == "sample" else made.changes
+    _ = made.parts.generator if mode in DRAWS else made.changes
     draw = chosen(config, made.parts.dataset.kind)
+    if mode == "restore":
+        check_restoration(config, made.parts.dataset.kind)
     if mode in TRAINS:
         with locked(workdir, TRAINING):
             signum = train(made, profile)
@@ -142,6 +148,9 @@ def _run(config: Config, workdir: Path, mode: str, topology: str, profile: int) 
     if mode == "sample" or (mode == "all" and made.generator):
         with locked(workdir, SAMPLING):
             draw(made, mode == "sample")
+    if mode == "restore":
+        with locked(workdir, SAMPLING):
+            restore(made)
     if mode in ("all", "evaluate"):
         with locked(workdir, EVALUATING):
             evaluate(made, again=mode == "evaluate")

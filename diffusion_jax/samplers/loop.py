@@ -1,5 +1,7 @@
 """The loop that runs every sampler: one `lax.scan` over times and keys."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,16 @@ from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser, Sampler
 
 
+class Outcome(NamedTuple):
+    """What a sampler ends with."""
+
+    x: Array  # samples `[B, ...]`
+    state: Any  # of the sampler after its last step; of particles, their weights
+    kept: Array | None  # states on the way `[K, B, ...]`, if they were asked for
+
+
 @checked(keep_every="[0, inf)")
-def sample(
+def run(
     denoiser: Denoiser,
     sampler: Sampler,
     times: Array,
@@ -19,7 +29,7 @@ def sample(
     keys: Array,
     keep_every: int = 0,
     tells_until: bool = False,
-) -> tuple[Array, Array | None]:
+) -> Outcome:
     """Runs `sampler` from `x_T` along `times`.
 
     Args:
@@ -32,9 +42,6 @@ def sample(
         keep_every: also return every n-th state, with the first and the last; 0: none.
         tells_until: pass the end time of each step as `cond["until"]` `[B]`: with it DDIM's step
             can be the exact step of a flow map.
-
-    Returns:
-        The samples `[B, ...]`, and the kept states `[K, B, ...]` or None.
 
     Raises:
         ValueError: a stochastic sampler is given ascending times.
@@ -66,5 +73,20 @@ def sample(
         return (x, state, kept), None
 
     carry = (x_T, sampler.init(x_T), kept)
-    (x, _, kept), _ = jax.lax.scan(body, carry, (jnp.arange(steps), times[:-1], times[1:]))
-    return x, kept
+    (x, state, kept), _ = jax.lax.scan(body, carry, (jnp.arange(steps), times[:-1], times[1:]))
+    return Outcome(x, state, kept)
+
+
+def sample(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    times: Array,
+    x_T: Array,
+    cond: Cond,
+    keys: Array,
+    keep_every: int = 0,
+    tells_until: bool = False,
+) -> tuple[Array, Array | None]:
+    """As `run`, without the sampler's state: samples `[B, ...]` and the kept `[K, B, ...]`."""
+    outcome = run(denoiser, sampler, times, x_T, cond, keys, keep_every, tells_until)
+    return outcome.x, outcome.kept

@@ -29,6 +29,25 @@ from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler, Step
 
 
+def transition_std(
+    schedule: Schedule, t: Array, s: Array, variance: str, fraction: Array | None = None
+) -> Array:
+    """Standard deviation of an ancestral step, as described there: `[]`, or `[B, ...]` if learned.
+
+    Raises:
+        ValueError: `variance` is "learned" and the `fraction` `[B, ...]` is not there.
+    """
+    small, large = reverse_variances(schedule, t, s)
+    if variance == "learned":
+        if fraction is None:
+            raise ValueError("variance='learned' needs a network with a learned variance")
+        std = jnp.exp(0.5 * learned_log_variance(schedule, fraction, t, s))
+    else:
+        taken = jnp.where(far(schedule, t, s), small, large) if variance == "large" else small
+        std = jnp.sqrt(taken)
+    return jnp.where(schedule.sigma(s) > 0, std, 0.0)
+
+
 @checked(variance=("small", "large", "learned"))
 def ancestral(schedule: Schedule, variance: str = "large") -> Sampler:
     """`x_s ~ N(mu(x_t, x_0_hat), Sigma)`: Eq. 11 (Ho et al. 2020) in terms of `x_0_hat`.
@@ -43,15 +62,7 @@ def ancestral(schedule: Schedule, variance: str = "large") -> Sampler:
 
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         x_0, fraction = denoise(x_t, t)
-        small, large = reverse_variances(schedule, t, s)
-        if variance == "learned":
-            if fraction is None:
-                raise ValueError("variance='learned' needs a network with a learned variance")
-            std = jnp.exp(0.5 * learned_log_variance(schedule, fraction, t, s))
-        else:
-            taken = jnp.where(far(schedule, t, s), small, large) if variance == "large" else small
-            std = jnp.sqrt(taken)
-        std = jnp.where(schedule.sigma(s) > 0, std, 0.0)
+        std = transition_std(schedule, t, s, variance, fraction)
         noise = sample_noise(keys, x_t.shape[1:])
         return posterior_mean(schedule, x_t, x_0, t, s) + std * noise, state
 

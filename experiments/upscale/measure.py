@@ -14,6 +14,7 @@ from PIL import Image
 
 from diffusion_jax import run
 from diffusion_jax.data import to_float, to_uint8
+from diffusion_jax.metrics.fidelity import psnr
 from diffusion_jax.metrics.intervals import Z
 from diffusion_jax.restoration.linear import Downscale
 from diffusion_jax.run import Trained
@@ -22,12 +23,6 @@ from diffusion_jax.system.pictures import save_png, tile
 SAMPLES = 4
 """Number of samples per image, whose mean approximates a least-squares estimate."""
 SHOWN = 8
-
-
-def psnr(images: np.ndarray, originals: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio in dB of each image, both uint8 `[N, ...]`."""
-    square = (images.astype(np.float64) - originals).reshape(len(images), -1) ** 2
-    return 10 * np.log10(255**2 / np.maximum(square.mean(1), 1e-3))
 
 
 def inconsistency(images: np.ndarray, low: np.ndarray) -> np.ndarray:
@@ -71,10 +66,11 @@ def measure(model: Trained, num: int) -> tuple[dict, np.ndarray]:
         "lanczos": enlarged(low, factor, Image.Resampling.LANCZOS),
         "nearest": enlarged(low, factor, Image.Resampling.NEAREST),
     }
+    ratios = {name: psnr(made, originals, data_range=255) for name, made in ways.items()}
     found = {
         name: {
-            "psnr": interval(psnr(made, originals)),
-            "psnr over lanczos": interval(psnr(made, originals) - psnr(ways["lanczos"], originals)),
+            "psnr": interval(ratios[name]),
+            "psnr over lanczos": interval(ratios[name] - ratios["lanczos"]),
             "inconsistency": interval(inconsistency(made, low)),
         }
         for name, made in ways.items()

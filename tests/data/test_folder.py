@@ -288,6 +288,15 @@ def test_bad_tables_are_named_by_line(tmp_path, content, words):
         load(tmp_path)
 
 
+def test_files_that_are_no_images_are_named(tmp_path):
+    fill(tmp_path, 2)
+    for name in ("clip.mov", "CLIP.MOV", "notes.txt", ".DS_Store"):
+        (tmp_path / name).write_text("a film, say")
+    assert "2 files are no images: CLIP.MOV, clip.mov" in load(tmp_path).notes
+    (tmp_path / "CLIP.MOV").unlink()
+    assert "1 file is no image: clip.mov" in load(tmp_path).notes
+
+
 def test_texts_that_are_not_used_are_said(tmp_path):
     fill(tmp_path, 2)
     (tmp_path / "README.txt").touch()

@@ -20,6 +20,8 @@ ALLOWED = {
         seed *.seed data.heldout_fraction data.image_size data.num_workers data.prefetch ema.*
         image_condition.low_resolution.max_noise *.dropout model.unet.head_dim objective.*_dropout*
         objective.contrastive.max_shift objective.huber objective.p2.gamma objective.sigmoid.bias
+        restore.sigma restore.clipping.* restore.dps.zeta restore.*.tolerance restore.diffpir.zeta
+        restore.ddrm.eta_b restore.twisted.resample_below
         objective.vlb_weight optimizer.*.b? optimizer.*.weight_decay optimizer.clip_norm
         optimizer.learning_rate optimizer.warmup_steps sample.adaptive.rtol sample.checkpoint
         sample.churn.s_churn sample.churn.s_min sample.churn.s_noise sample.cld.gamma sample.clip
@@ -30,6 +32,7 @@ ALLOWED = {
         time_sampling.*.t_min train.*_every train.keep_best train.max_grad_norm
     """,
     -1: """
+        restore.clipping.low
         objective.sigmoid.bias sample.checkpoint sample.clip sample.guidance.flock.*n*
         sample.guidance_scale schedule.*.mean schedule.*.logsnr_* schedule.sigmoid.end
         schedule.sigmoid.start time_sampling.*.mean

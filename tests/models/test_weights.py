@@ -3,10 +3,7 @@
 The two files in `reference` were written by torch: see `reference/make_extractors.py`.
 """
 
-import io
 import pathlib
-import pickle
-import zipfile
 from collections import OrderedDict
 
 import flax.linen as nn
@@ -15,77 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.models.weights import (
-    DTYPES,
-    LEGACY_MAGIC,
-    LEGACY_VERSION,
-    WeightsError,
-    load_variables,
-    read_tensors,
-)
+from diffusion_jax.models.weights import DTYPES, WeightsError, load_variables, read_tensors
+from tests.torch_files import Asking, Stored, pickled, tensor, write_legacy, write_zip
 
 REFERENCE = pathlib.Path(__file__).parents[1] / "reference"
 FORMATS = ("zip", "legacy")
-
-
-class Asking:
-    """Pickled as a call of a function by its module and name."""
-
-    def __init__(self, module, name, *args):
-        self.module, self.name, self.args = module, name, args
-
-    def __reduce__(self):
-        raise NotImplementedError  # `Pickler` below writes it
-
-
-class Pickler(pickle._Pickler):
-    """Writes calls of what need not be importable, and persistent ids."""
-
-    def save(self, obj, save_persistent_id=True):
-        if not isinstance(obj, Asking):
-            return super().save(obj, save_persistent_id)
-        self.write(pickle.GLOBAL + f"{obj.module}\n{obj.name}\n".encode())
-        if obj.args:
-            self.save(obj.args)
-            self.write(pickle.REDUCE)
-
-    def persistent_id(self, obj):
-        return obj.pid if isinstance(obj, Stored) else None
-
-
-class Stored:
-    """A persistent id."""
-
-    def __init__(self, kind="FloatStorage", key="0", size=6, view=None):
-        self.pid = ("storage", Asking("torch", kind), key, "cpu", size, view)
-
-
-def pickled(obj):
-    out = io.BytesIO()
-    Pickler(out, 2).dump(obj)
-    return out.getvalue()
-
-
-def tensor(shape=(2, 3), strides=(3, 1), offset=0, stored=None):
-    rebuild = ("torch._utils", "_rebuild_tensor_v2")
-    return Asking(*rebuild, stored or Stored(), offset, shape, strides, False, {})
-
-
-def write_zip(path, state, data=None, **entries):
-    data = np.arange(6, dtype=np.float32).tobytes() if data is None else data
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a/data.pkl", pickled(state))
-        archive.writestr("a/data/0", data)
-        for name, value in entries.items():
-            archive.writestr(f"a/{name}", value)
-    return path
-
-
-def write_legacy(path, state, size=6, little=True):
-    head = [LEGACY_MAGIC, LEGACY_VERSION, {"little_endian": little}, state, ["0"]]
-    data = np.arange(size, dtype=np.float32).tobytes()
-    path.write_bytes(b"".join(map(pickled, head)) + size.to_bytes(8, "little") + data)
-    return path
 
 
 @pytest.mark.parametrize("name", FORMATS)

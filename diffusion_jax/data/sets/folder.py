@@ -17,7 +17,7 @@ from diffusion_jax.data.sets.checked import (
     look_at_all,
     on_skipped,
 )
-from diffusion_jax.data.sets.folder_captions import read_captions
+from diffusion_jax.data.sets.folder_captions import TEXTS, read_captions
 from diffusion_jax.data.sets.folder_files import Listing, list_files, some
 from diffusion_jax.data.sets.folder_splits import split_folders
 from diffusion_jax.data.sources import Files, PictureSource, content_hash
@@ -63,7 +63,8 @@ def load_folder(options: Options) -> Dataset:
         splits[key] = Split(source, Captions.of([texts[n] for n in part]) if texts else None)
     files = [(name, *stamp) for name, stamp in zip(names, stamps(root, names), strict=True)]
     notes = (
-        *(*listing.notes, *on_skipped(skipped), *_on_empty(listing, looks), *of_splits),
+        *(*listing.notes, *on_skipped(skipped), *_on_other_files(listing)),
+        *(*_on_empty(listing, looks), *of_splits),
         *(*of_texts, *_on_folders(within, bool(texts), data_dir)),
     )
     class_names, kind = tuple(map(shown, number)), Images(shape)
@@ -149,6 +150,16 @@ def _classes(within: dict[str, tuple[str, ...]], data_dir: str) -> dict[str, str
             f"{shown(flat[0])} for one; put every image into a sub-folder, its class, or none."
         )
     return {name: parts[0] for name, parts in within.items()}
+
+
+def _on_other_files(listing: Listing) -> list[str]:
+    """A note on files that are neither images nor possible texts, such as films."""
+    ends = (*suffixes(), *TEXTS)
+    other = [name for name in listing.files if not name.lower().endswith(ends)]
+    words = (
+        f"{len(other)} file is no image" if len(other) == 1 else f"{len(other)} files are no images"
+    )
+    return [f"{words}: {some(other)}"] if other else []
 
 
 def _on_empty(listing: Listing, looks: dict[str, Look]) -> list[str]:

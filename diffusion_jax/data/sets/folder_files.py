@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from diffusion_jax.system.files import files_below, in_store
 from diffusion_jax.system.texts import shown
 
-HIDDEN = (".", "__MACOSX", "@eaDir")
+HIDDEN = (".", "__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini")
 """Beginnings of the names of hidden and system files and folders."""
 OF_A_RUN = (
     *("checkpoints", "samples", "snapshots", "grids", "curves.png"),

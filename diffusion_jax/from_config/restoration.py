@@ -1,0 +1,267 @@
+"""Restoration as `restore` configures it: the operator of a picture, and the method."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.codecs.codec import Identity as Plain
+from diffusion_jax.data import Kind
+from diffusion_jax.data.images import look_at, read_image, to_float
+from diffusion_jax.diffusion.corruption import sample_noise
+from diffusion_jax.diffusion.process import gaussian
+from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.from_config.choices import Config, ConfigError, check_known, keyed, lookup
+from diffusion_jax.from_config.images import check_images, named
+from diffusion_jax.generation.generator import Generator, Request
+from diffusion_jax.restoration.ddrm import ddrm
+from diffusion_jax.restoration.decoupled import daps, split_gibbs
+from diffusion_jax.restoration.jpeg import JPEG
+from diffusion_jax.restoration.linear import (
+    LUMA,
+    Composed,
+    Crop,
+    Downscale,
+    Fading,
+    GaussianBlur,
+    Grey,
+)
+from diffusion_jax.restoration.nonlinear import Clipping, Gamma, Halftone
+from diffusion_jax.restoration.operators import Identity, Mask, Observation, Operator
+from diffusion_jax.restoration.posterior_mean import dps, mmps, pigdm, tmpd
+from diffusion_jax.restoration.projections import ddnm, diffpir
+from diffusion_jax.restoration.renoising import renoising
+from diffusion_jax.restoration.repaint import repaint
+from diffusion_jax.restoration.solvers import Solver
+from diffusion_jax.restoration.tiles import tiled
+from diffusion_jax.restoration.twisted import twisted
+from diffusion_jax.system.files import path_of
+from diffusion_jax.system.keys import make_key
+from diffusion_jax.types import Array, Denoiser, Sampler
+
+SEED = 0
+"""Of the noise of simulated damage, which is always the same for a shape."""
+
+
+class Seen(NamedTuple):
+    """A picture to restore; arrays in [-1, 1]."""
+
+    observation: Observation  # of one picture, arrays `[1, ...]`
+    shape: tuple[int, ...]  # of the restored picture, `[H, W, C]`
+    truth: np.ndarray | None  # the undamaged picture, if damage is simulated
+
+
+def _mask(settings: Config, shape: tuple[int, ...]) -> Mask:
+    """What is not white in the picture `restore.mask.image` is known."""
+    key, path = "restore.mask.image", path_of(settings.image)
+    with named(key):
+        lost = read_image(path, 0, 1)
+    if lost.shape[:2] != shape[:2]:
+        sizes = [" x ".join(map(str, sides[1::-1])) for sides in (lost.shape, shape)]
+        raise ConfigError(
+            f"{key}={settings.image!r} is {sizes[0]} pixels and the picture {sizes[1]}: they must "
+            "be of one size"
+        )
+    return Mask(jnp.asarray(lost < 128, jnp.float32)[None])
+
+
+def _per_channel(values: Any, channels: int, key: str) -> Array:
+    """`[1, 1, 1, C]` of a setting with one value for each channel, or one for all."""
+    if len(values) not in (1, channels):
+        raise ConfigError(f"{key}={tuple(values)} must have 1 or {channels} values, one a channel")
+    return jnp.broadcast_to(jnp.asarray(values, jnp.float32), (1, 1, 1, channels))
+
+
+def _fading(settings: Config, shape: tuple[int, ...]) -> Fading:
+    each = {k: _per_channel(settings[k], shape[-1], f"restore.fading.{k}") for k in settings}
+    return Fading(**each)
+
+
+OPERATORS: dict[str, Callable[[Config, tuple[int, ...]], Operator]] = {
+    "identity": lambda own, shape: Identity(),
+    "mask": _mask,
+    "blur": lambda own, shape: GaussianBlur(jnp.array([own.width])),
+    "downscale": lambda own, shape: Downscale(own.factor),
+    "grey": lambda own, shape: Grey(jnp.asarray(LUMA)[None]),
+    "fading": _fading,
+    "gamma": lambda own, shape: Gamma(jnp.array([own.exponent])),
+    "clipping": lambda own, shape: Clipping(jnp.array([own.low]), jnp.array([own.high])),
+    "halftone": lambda own, shape: Halftone(jnp.array([own.period]), jnp.array([own.softness])),
+    "jpeg": lambda own, shape: JPEG(jnp.array([own.quality])),
+}
+"""By name: from the settings in its group and the shape `[H, W, C]` of whole pictures."""
+
+
+class Method(NamedTuple):
+    """A way to restore: a denoiser given an observation, a sampler for one, or both."""
+
+    guide: Callable[[Denoiser, Observation, Schedule], Denoiser] | None = None
+    # from the configured sampler
+    sampler: Callable[[Schedule, Observation, Sampler], Sampler] | None = None
+    particles: int = 1  # this many samples are weighted particles, `Particles` of the final state
+
+
+def _of_sampler(make: Callable[..., Sampler], **settings: Any) -> Method:
+    """A method whose sampler replaces the configured one."""
+    return Method(sampler=lambda schedule, given, _: make(schedule, given, **settings))
+
+
+def _by_sampler(make: Callable[..., Sampler], **settings: Any) -> Method:
+    """A method that uses the configured sampler."""
+    return Method(sampler=lambda schedule, given, own: make(schedule, given, own, **settings))
+
+
+def _solving(make: Callable[..., Denoiser], name: str, settings: Config) -> Method:
+    """A method that solves linear systems."""
+    rest = dict(settings)
+    solver = Solver(name, rest.pop("iterations"), rest.pop("tolerance"))
+    return Method(functools.partial(make, solver=solver, **rest))
+
+
+METHODS: dict[str, Callable[[Config, int], Method]] = {
+    "dps": lambda own, num: Method(functools.partial(dps, **own)),
+    "pigdm": lambda own, num: _solving(pigdm, "cg", own),
+    "tmpd": lambda own, num: Method(tmpd),
+    "mmps": lambda own, num: _solving(mmps, "gmres", own),
+    "ddnm": lambda own, num: Method(ddnm),
+    "diffpir": lambda own, num: Method(
+        functools.partial(diffpir, weight=own.weight),
+        lambda schedule, given, _: renoising(schedule, own.zeta),
+    ),
+    "ddrm": lambda own, num: _of_sampler(ddrm, **own),
+    "repaint": lambda own, num: _by_sampler(repaint),
+    "daps": lambda own, num: _of_sampler(daps, **own),
+    "split_gibbs": lambda own, num: _by_sampler(split_gibbs, **own),
+    "twisted": lambda own, num: _of_sampler(twisted, size=num, **own)._replace(particles=num),
+}
+"""By name: from the settings in its group, and the number of samples of a picture."""
+
+
+def observe(config: Config, channels: int, path: Path) -> Seen:
+    """The picture in a file as an observation, for a network of pictures of so many `channels`.
+
+    Raises:
+        ConfigError: the operator does not fit the picture or the network.
+        DataError: the picture cannot be read.
+    """
+    settings = config.restore
+    own = settings.get(settings.operator, Config())
+    factor = own.get("factor", 1)
+    picture = to_float(read_image(path, 0, channels))
+    height, width = picture.shape[:2]
+    if settings.simulate:
+        height, width = height // factor * factor, width // factor * factor
+    else:
+        height, width = height * factor, width * factor
+    shape = height, width, channels
+    with keyed(f"restore.{settings.operator}"):
+        operator = OPERATORS[settings.operator](own, shape)
+    y: Any
+    truth = picture[:height, :width] if settings.simulate else None
+    if truth is not None:
+        y = operator(jnp.asarray(truth)[None])
+        y += settings.sigma * sample_noise(make_key(SEED)[None], y.shape[1:])
+    else:
+        x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        y = to_float(read_image(path, 0, jax.eval_shape(operator, x).shape[-1]))[None]
+        if isinstance(operator, Mask):
+            y = operator(y)  # the rest is not of the picture
+    return Seen(Observation(y, operator, jnp.full(1, settings.sigma)), shape, truth)
+
+
+def within(observation: Observation, part: tuple[int, ...], whole: tuple[int, ...]) -> Observation:
+    """The observation of the first rows and columns, `part` `[H, W, C]`, as one of the `whole`."""
+    if part == whole:
+        return observation
+    crop = Crop((0,) * len(part[:-1]), part[:-1])
+    return dataclasses.replace(observation, operator=Composed(observation.operator, crop))
+
+
+def make_method(config: Config) -> Method:
+    """The method that `restore.method` selects."""
+    settings = config.restore
+    make = lookup(METHODS, settings.method, "restore.method")
+    with keyed(f"restore.{settings.method}"):
+        return make(settings.get(settings.method, Config()), settings.num_samples)
+
+
+@contextlib.contextmanager
+def _fits(method: str) -> Iterator[None]:
+    """Context: a ValueError of a method, for an operator or a sampler that does not suit it."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"restore.method={method!r}: {error}") from error
+
+
+def make_restoration(config: Config, generator: Generator, shape: tuple[int, ...]) -> Generator:
+    """Turns a generator of samples into one of pictures of a `shape` given an observation.
+
+    A request has it as `given["observation"]`. The network denoises pictures larger than its own in
+    overlapping tiles; the method is applied to the guided denoiser.
+    """
+    settings, inner = config.restore, generator.guidance
+    schedule, size = gaussian(generator.process).schedule, generator.codec.shape
+    method, overlap = make_method(config), round(settings.overlap * min(size[:-1]))
+
+    def guide(denoise: Denoiser, request: Request, times: Array) -> Denoiser:
+        if shape != size:
+            denoise = tiled(denoise, size[0], overlap)
+        denoise = inner.guide(denoise, request, times)
+        with _fits(settings.method):
+            given = request.given["observation"]
+            return method.guide(denoise, given, schedule) if method.guide else denoise
+
+    def sampler(configured: Sampler, request: Request) -> Sampler:
+        with _fits(settings.method):
+            given = request.given["observation"]
+            return method.sampler(schedule, given, configured) if method.sampler else configured
+
+    needs = (*inner.needs, "observation")
+    return dataclasses.replace(
+        generator,
+        codec=Plain(shape, generator.codec.limit, generator.codec.levels),
+        guidance=inner._replace(
+            guide=guide, sampler=sampler, needs=needs, group=max(inner.group, method.particles)
+        ),
+    )
+
+
+def check_restoration(config: Config, kind: Kind) -> None:
+    """Raises a ConfigError for settings that are impossible, or not for this kind of data."""
+    settings = config.restore
+    if not settings.image:
+        raise ConfigError("--mode restore needs a picture: --restore FILE, or a folder of them")
+    check_images("restore.image", settings.image, kind)
+    check_known(settings.operator, OPERATORS, "restore.operator")
+    method, size = make_method(config), config.sample.guidance.flock.size
+    if size and method.particles > 1:
+        raise ConfigError(
+            f"sample.guidance.flock.size={size} and restore.method={settings.method!r} do not go "
+            "together: both denoise samples in groups"
+        )
+    if settings.operator == "grey" and kind.shape[-1] == 1:
+        raise ConfigError(
+            "restore.operator='grey' needs a network of pictures in colour, and these data are "
+            f"{kind.words}"
+        )
+    files = {"restore.image": settings.image}
+    if settings.operator == "mask":
+        if not settings.mask.image:
+            raise ConfigError(
+                "restore.operator='mask' needs a picture that is white where the other is "
+                "destroyed: --mask FILE"
+            )
+        files["restore.mask.image"] = settings.mask.image
+    for key, file in files.items():
+        if not path_of(file).is_dir():
+            with named(key):
+                look_at(path_of(file), 0)
