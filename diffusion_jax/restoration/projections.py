@@ -21,9 +21,9 @@ def ddnm(denoise: Denoiser, observation: Observation, schedule: Schedule) -> Den
     """`x_0 = D + V L S^+ U^T (y - A D)`: without noise `A^+ y + (I - A^+ A) D` (Wang et al. 2023).
 
     With noise, a direction of singular value S is corrected by the share
-    `L = min(1, S sigma_t / (alpha_t sigma))`, as in DDNM+: the noise of `y` in
-    `x_t` is at most that which is there anyway. The sampler does not draw less noise to make up for
-    it, as it does there: a denoiser does not know its steps.
+    `L = min(1, S sigma_t / (alpha_t sigma))`, as in DDNM+: no more noise of `y` is added than
+    `x_t` has. The sampler does not draw less noise to make up for it, as it does there: a denoiser
+    does not know its steps.
 
     Raises:
         ValueError: the operator has no spectrum.
@@ -57,7 +57,7 @@ def diffpir(
     """`x_0 = argmin_x |y - A x|^2 + rho_t |x - D|^2` (DiffPIR, Zhu et al. 2023).
 
     `rho_t = weight sigma^2 alpha_t^2 / sigma_t^2`; `weight` is the paper's lambda. The published
-    sampler then replaces a share zeta of `eps_hat` by new noise, as DDIM does with an `eta`. An
+    sampler then replaces a share zeta of `eps_hat` by new noise: `renoising`. An
     operator that is not linear is replaced by its derivative at D: one step of Gauss and Newton.
     """
 

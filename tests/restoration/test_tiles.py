@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from diffusion_jax.restoration.tiles import tiled
+from diffusion_jax.samplers.loop import sample
+from diffusion_jax.samplers.ode import heun
 from diffusion_jax.types import Denoised
+from tests.oracles import SCHEDULES, karras_times, keys_of
+
+FLOW = SCHEDULES["flow"]
 
 CASES = {"images": (10, 17), "just larger": (9, 8), "one tile": (8, 8), "sound": (21,)}
 
@@ -69,6 +74,36 @@ def test_tiles_that_disagree_are_blended_smoothly(x64):
     rise = np.sin(np.pi / 8) ** 2
     share = np.array([0, 0, 0, 0, 0, rise, 1 - rise, 1, 1, 1, 1, 1])[:, None]
     np.testing.assert_allclose(x_0, (1 - share) * x_t[:, :1] + share * x_t[:, 4:5], rtol=1e-12)
+
+
+def test_samples_have_no_seams():
+    """A stationary law, by exact denoisers of tiles: increments vary at seams as elsewhere.
+
+    Correlations reach beyond the overlap: increments vary by 11% more in its middle, and without
+    overlap 16 times as much. A standard error is 2%.
+    """
+    side, size, num = 56, 32, 4000
+    values, vectors = np.linalg.eigh(_covariance(size))
+    values = np.maximum(values, 0)
+
+    def exact(x_t, t, cond):
+        alpha, sigma = (c[:, None] for c in FLOW.scales(t))
+        gain = alpha * values / (alpha**2 * values + sigma**2)
+        return Denoised((gain * (x_t[..., 0] @ vectors) @ vectors.T)[..., None])
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def ratio(x_T, overlap):
+        denoise = tiled(exact, size, overlap)
+        x = sample(denoise, heun(FLOW), karras_times(20), x_T, {}, keys_of(num))[0][..., 0]
+        return jnp.var(jnp.diff(x, axis=1), axis=0) / (2 - 2 * _covariance(2)[0, 1])
+
+    x_T = np.random.default_rng(0).normal(size=(num, side, 1))
+    assert np.max(np.abs(ratio(x_T, 8) - 1)) < 0.18
+    assert np.max(ratio(np.concatenate([x_T, x_T[:, :8]], axis=1), 0)) > 10
+
+
+def _covariance(num):
+    return np.exp(-((np.abs(np.subtract.outer(np.arange(num), np.arange(num))) / 6) ** 1.5))
 
 
 def test_smaller_than_a_tile_is_refused():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.restoration.twisted import systematic, twisted
-from tests.oracles import SCHEDULES, keys_of
+from tests.oracles import SCHEDULES, keys_of, three_components
 from tests.restoration.normal import COV, MEAN, Matrix, normal, observed, outcome
 
 SCHEDULE, TIMES = SCHEDULES["cosine"], np.linspace(1, 0, 11)
@@ -60,6 +60,23 @@ def test_evidence_is_unbiased_and_the_error_falls_with_the_root_of_the_particles
         assert resampled > 0.1, resampled
         errors.append(np.sqrt(np.mean((np.sum(weights[..., None] * x, axis=1) - mean) ** 2)))
     assert 3.2 < errors[0] / errors[1] < 5, errors
+
+
+@pytest.mark.slow
+def test_of_a_mixture_evidence_and_modes_tend_to_the_exact_ones_with_the_steps():
+    """A coarse chain has another law, which shows: its evidence is half as large again."""
+    prior, y, size, num, errors = three_components(), np.array([0.6]), 64, 8192, []
+    exact, log_evidence = prior.posterior(MATRIX, y, SIGMA), prior.log_evidence(MATRIX, y, SIGMA)
+    observation = observed(Matrix(jnp.array(MATRIX, float)), y, SIGMA, num)
+    sampler = twisted(SCHEDULE, observation, size, data_std=0.8)
+    for steps in (10, 160):
+        x, state, _ = outcome(prior, sampler, np.linspace(1, 0, steps + 1), num)
+        evidence = np.exp(state.log_evidence - log_evidence)
+        weights = evidence * np.exp(state.log_weights)
+        modes = weights @ prior.responsibilities(x, 1.0, 1e-4) / weights.sum()
+        errors.append((abs(evidence.mean() - 1), np.max(np.abs(modes - exact.weights))))
+    assert np.all(errors[0] > np.array([0.4, 0.08])), errors
+    assert np.all(errors[1] < np.array([0.12, 0.03])), errors
 
 
 def test_groups_with_even_weights_are_not_resampled():
