@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     c.seed = 0  # of initialisation, data order, training noise and dropout; in [0, 2**32)
 
     c.data = ConfigDict()
-    # digits | fashion_mnist | emoji | folder | huggingface (its package datasets) | any TFDS name;
+    # digits | fashion_mnist | emoji | photographs | folder | huggingface (its package datasets) | any TFDS name;
     # points in the plane: spiral | moons | pinwheel | eight_gaussians | swan
     c.data.name = "digits"
     # folder: its path, also gs://... or s3://...; huggingface: a folder written by save_to_disk, of
@@ -139,11 +139,13 @@ def get_config() -> ConfigDict:
 
     # Image given to the network as a second input, computed from the training image itself
     c.image_condition = ConfigDict()
-    c.image_condition.name = "none"  # none | low_resolution (for --upscale) | masked
+    # none | low_resolution (for --upscale) | masked | decayed (tears, mould, fading and such)
+    c.image_condition.name = "none"
     # Averaged over factor x factor pixels, with noise of a random time up to max_noise
     c.image_condition.low_resolution = ConfigDict({"factor": 2, "max_noise": 0.3})
     # Number of hidden rectangles; their sides, from least to most, are shares of the image's side
     c.image_condition.masked = ConfigDict({"boxes": 3, "least": 0.2, "most": 0.6})
+    c.image_condition.decayed = ConfigDict({"severity": 1.0})  # the largest, in [0, 1]
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "adamw"  # any of optax or optax.contrib; those without a group: its defaults

@@ -22,6 +22,7 @@ from diffusion_jax.models.dit import DiT
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.sweep.design import check, load, make_runs
+from diffusion_jax.system.pictures import WORDS
 from tests.runs import ROOT, TEXT, TINY, colours, tiny
 
 SWEEPS = ("prediction/five_seeds", "prediction/sweep", "schedule_size/sweep")
@@ -601,3 +602,12 @@ def test_published_figures_of_essays() -> None:
     assert found.keys() == {*measure.CLAIMS, "two"}
     shown = {part.split(")")[0] for part in (here / "README.md").read_text().split("](")[1:]}
     assert all((here / name).exists() for name in shown if name.endswith(".png"))
+
+
+@pytest.mark.slow
+def test_a_sheet_of_decay() -> None:
+    sheets = experiment("restoration/decay_sheet")
+    picture = sheets.photograph(side=24)
+    made = sheets.sheet(picture)
+    assert made.shape == (12 * 49 + 1, WORDS + 3 * 49 + 1, 3)  # enlarged to 48 pixels
+    assert len({made[49 * row + 1 : 49 * row + 49].tobytes() for row in range(12)}) == 12

@@ -85,11 +85,10 @@ def regularised(
     residual, forward, adjoint = seen_from(x, observation)
 
     def matvec(v: Array) -> Array:
-        seen = forward(adjoint(v))
-        return per_sample(variance, v) * seen + per_sample(noise, v) * v
+        return per_sample(variance, v) * adjoint(forward(v)) + per_sample(noise, v) * v
 
-    e, left = solver(matvec, residual)
-    return adjoint(e), left
+    # As `(variance A^T A + sigma^2 I)^-1 A^T (y - A x)`, which has a solution for any y.
+    return solver(matvec, adjoint(residual))
 
 
 def noise_to_signal(schedule: Schedule, t: Array) -> Array:

@@ -57,7 +57,7 @@ def diffpir(
     """`x_0 = argmin_x |y - A x|^2 + rho_t |x - D|^2` (DiffPIR, Zhu et al. 2023).
 
     `rho_t = weight sigma^2 alpha_t^2 / sigma_t^2`; `weight` is the paper's lambda. The published
-    sampler then replaces a share zeta of `eps_hat` by new noise, as DDIM does with an `eta`. An
+    sampler then replaces a share zeta of `eps_hat` by new noise: `renoising`. An
     operator that is not linear is replaced by its derivative at D: one step of Gauss and Newton.
     """
 

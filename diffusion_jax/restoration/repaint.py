@@ -13,8 +13,8 @@ from diffusion_jax.types import Array, Denoise, Sampler, Step
 def repaint(schedule: Schedule, observation: Observation, sampler: Sampler) -> Sampler:
     """After each step of `sampler`, `x_s = alpha_s y + sigma_s z` where `x` is known (Eq. 8 there).
 
-    The jumps back of Alg. 1, which let the rest adapt to what is known, are those of
-    `restart(schedule, repaint(...))` on a grid with ascending steps, such as `restart_times`. As
+    The jumps back of Alg. 1, which let the rest adapt to what is known, are those of `restart`,
+    around this sampler or within it, on a grid with ascending steps, such as `restart_times`. As
     published `y` counts as without noise: the known pixels of the samples are those of `y`, to the
     bit, and so is its noise. The rest is only approximately distributed as given `y`, and better
     with more jumps.

@@ -48,11 +48,11 @@ def twisted(
         x_s ~ p~(x_s | x_t) = N(mean(x_t, x_0_hat + sigma_t^2 / alpha_t g), std^2)
         w *= p(x_s | x_t) p~(y | x_s) / (p~(x_s | x_t) p~(y | x_t))
 
-    and `p(y | x_0)` at the end, so that the weighted particles tend to the posterior of the chain
-    with their number, whatever the twisting function. That of few steps is not that of the data. `r_t^2` is the variance of `x_0` given `x_t`
-    for data of variance `data_std^2`, as it were in all directions: `1 / r_t^2 = 1 / data_std^2 +
-    alpha_t^2 / sigma_t^2` (App. of the paper). Steps to `sigma_s = 0` are not twisted, as they draw
-    no noise.
+    and `p(y | x_0)` at the end, so that with their number the weighted particles tend to the
+    posterior of the chain, whatever the twisting function; with the number of steps, the chain
+    tends to the data. `r_t^2` is the variance of `x_0` given `x_t` for data of variance
+    `data_std^2`, as it were in all directions of y: `1 / r_t^2 = 1 / data_std^2 + alpha_t^2 /
+    sigma_t^2`. Steps to `sigma_s = 0` are not twisted, as they draw no noise.
 
     A group is resampled, systematically, where its effective sample size is below `resample_below
     size`. The final weights are in the state, `Particles`, and are part of the result. A step costs

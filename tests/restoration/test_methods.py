@@ -13,7 +13,8 @@ import pytest
 from flax import struct
 
 from diffusion_jax.restoration.likelihood import inverse
-from diffusion_jax.restoration.operators import Mask, Observation, Spectrum
+from diffusion_jax.restoration.linear import Composed
+from diffusion_jax.restoration.operators import Identity, Mask, Observation, Spectrum
 from diffusion_jax.restoration.posterior_mean import dps, mmps, pigdm, tmpd
 from diffusion_jax.restoration.projections import ddnm, diffpir, keep_known, with_known
 from diffusion_jax.restoration.solvers import Solver
@@ -288,6 +289,21 @@ def test_small_singular_values_are_not_inverted_without_noise():
     found = inverse(values, jnp.array([1.0, 1.0, 0.0]), jnp.array([0.0, 1e-4, 0.0]))
     expected = [[1, 1e2, 1e8, 1e8], [1 / 1.0001, 1 / 0.0101, 1e4, 1e4], [0, 0, 0, 0]]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_what_no_x_explains_of_y_has_no_effect():
+    """Here entries of y where a mask hides x; without noise the system has no solution in y."""
+    x_t, t = jax.random.normal(jax.random.key(0), (2, 5, 1)), jnp.full(2, 0.5)
+    known, y = jnp.array([1.0, 0, 1, 1, 0])[None, :, None], jnp.full((2, 5, 1), 0.8)
+
+    def denoise(x_t, t, cond):
+        return Denoised(0.5 * x_t)
+
+    by_spectrum, by_solver = (
+        pigdm(denoise, Observation(y, operator, jnp.zeros(2)), FLOW)(x_t, t, {}).x_0
+        for operator in (Mask(known), Composed(Mask(known), Identity()))
+    )
+    np.testing.assert_allclose(by_solver, by_spectrum, rtol=1e-4)
 
 
 def test_known_entries_are_those_of_y_to_the_bit():
