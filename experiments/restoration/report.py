@@ -119,8 +119,8 @@ def of_claims(result: dict[str, Any]) -> list[str]:
     if "tds" in result:
         tds = result["tds"]
         rows = [
-            [str(size), *map(small, figures)]
-            for size, *figures in zip(
+            [str(size), small(ours), small(azula), "{:.3f} ({:.3f} to {:.3f})".format(*evidence)]
+            for size, ours, azula, evidence in zip(
                 tds["size"], tds["ours"], tds["azula"], tds["evidence"], strict=True
             )
         ]
