@@ -13,8 +13,8 @@ def get_config() -> ConfigDict:
     c.seed = 0  # of initialisation, data order, training noise and dropout; in [0, 2**32)
 
     c.data = ConfigDict()
-    # digits | fashion_mnist | emoji | photographs | folder | huggingface (its package datasets) | any TFDS name;
-    # points in the plane: spiral | moons | pinwheel | eight_gaussians | swan
+    # digits | fashion_mnist | emoji | photographs | folder | huggingface (its package datasets) |
+    # any TFDS name; points in the plane: spiral | moons | pinwheel | eight_gaussians | swan
     c.data.name = "digits"
     # folder: its path, also gs://... or s3://...; huggingface: a folder written by save_to_disk, of
     # Parquet files or an imagefolder, or a name on the hub, owner/set[:config]; otherwise TFDS's
@@ -298,7 +298,8 @@ def get_config() -> ConfigDict:
     c.restore.operator = "mask"
     # By a denoiser given the observation: dps | pigdm | tmpd | mmps | ddnm | diffpir. By a sampler:
     # ddrm | repaint (with sample.restart) | daps | split_gibbs | twisted (the samples are weighted
-    # particles). ddnm, ddrm: operators whose singular values are known. repaint: masks.
+    # particles). ddnm, ddrm: operators whose singular values are known. repaint: masks. as_trained:
+    # networks of image_condition masked (operator mask) or decayed (operator identity).
     c.restore.method = "mmps"
     c.restore.sigma = 0.0  # standard deviation of its noise, on the scale of the data, [-1, 1]
     # The picture is whole: damage it, restore it, and compare with it
