@@ -318,13 +318,13 @@ def get_config() -> ConfigDict:
     c.restore.jpeg = ConfigDict({"quality": 20.0})
     c.restore.dps = ConfigDict({"zeta": 1.0, "steps": 1000})
     # data_std: standard deviation of the data, for the uncertainty that is assumed at each time
-    c.restore.pigdm = ConfigDict({"data_std": 1.0, "iterations": 10, "tolerance": 1e-4})
-    c.restore.mmps = ConfigDict({"iterations": 5, "tolerance": 1e-3})
+    c.restore.pigdm = ConfigDict({"data_std": 0.5, "iterations": 10, "tolerance": 1e-4})
+    c.restore.mmps = ConfigDict({"iterations": 10, "tolerance": 1e-3})
     c.restore.diffpir = ConfigDict({"weight": 1.0, "zeta": 0.3})
     c.restore.ddrm = ConfigDict({"eta": 0.85, "eta_b": 1.0})
-    c.restore.daps = ConfigDict({"steps": 5, "data_std": 1.0})
+    c.restore.daps = ConfigDict({"steps": 5, "data_std": 0.5})
     c.restore.split_gibbs = ConfigDict({"steps": 10})
-    c.restore.twisted = ConfigDict({"resample_below": 0.5, "data_std": 1.0, "sigma_min": 0.01})
+    c.restore.twisted = ConfigDict({"resample_below": 0.5, "data_std": 0.5, "sigma_min": 0.01})
 
     c.evaluate = ConfigDict()
     # distances (samples to data, in features) | denoising (error by noise level) | likelihood (bits
