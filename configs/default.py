@@ -13,8 +13,8 @@ def get_config() -> ConfigDict:
     c.seed = 0  # of initialisation, data order, training noise and dropout; in [0, 2**32)
 
     c.data = ConfigDict()
-    # digits | fashion_mnist | emoji | folder | huggingface (its package datasets) | any TFDS name;
-    # points in the plane: spiral | moons | pinwheel | eight_gaussians | swan
+    # digits | fashion_mnist | emoji | photographs | folder | huggingface (its package datasets) |
+    # any TFDS name; points in the plane: spiral | moons | pinwheel | eight_gaussians | swan
     c.data.name = "digits"
     # folder: its path, also gs://... or s3://...; huggingface: a folder written by save_to_disk, of
     # Parquet files or an imagefolder, or a name on the hub, owner/set[:config]; otherwise TFDS's
@@ -139,11 +139,13 @@ def get_config() -> ConfigDict:
 
     # Image given to the network as a second input, computed from the training image itself
     c.image_condition = ConfigDict()
-    c.image_condition.name = "none"  # none | low_resolution (for --upscale) | masked
+    # none | low_resolution (for --upscale) | masked | decayed (tears, mould, fading and such)
+    c.image_condition.name = "none"
     # Averaged over factor x factor pixels, with noise of a random time up to max_noise
     c.image_condition.low_resolution = ConfigDict({"factor": 2, "max_noise": 0.3})
     # Number of hidden rectangles; their sides, from least to most, are shares of the image's side
     c.image_condition.masked = ConfigDict({"boxes": 3, "least": 0.2, "most": 0.6})
+    c.image_condition.decayed = ConfigDict({"severity": 1.0})  # the largest, in [0, 1]
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "adamw"  # any of optax or optax.contrib; those without a group: its defaults
@@ -296,7 +298,8 @@ def get_config() -> ConfigDict:
     c.restore.operator = "mask"
     # By a denoiser given the observation: dps | pigdm | tmpd | mmps | ddnm | diffpir. By a sampler:
     # ddrm | repaint (with sample.restart) | daps | split_gibbs | twisted (the samples are weighted
-    # particles). ddnm, ddrm: operators whose singular values are known. repaint: masks.
+    # particles). ddnm, ddrm: operators whose singular values are known. repaint: masks. as_trained:
+    # networks of image_condition masked (operator mask) or decayed (operator identity).
     c.restore.method = "mmps"
     c.restore.sigma = 0.0  # standard deviation of its noise, on the scale of the data, [-1, 1]
     # The picture is whole: damage it, restore it, and compare with it
@@ -315,13 +318,13 @@ def get_config() -> ConfigDict:
     c.restore.jpeg = ConfigDict({"quality": 20.0})
     c.restore.dps = ConfigDict({"zeta": 1.0, "steps": 1000})
     # data_std: standard deviation of the data, for the uncertainty that is assumed at each time
-    c.restore.pigdm = ConfigDict({"data_std": 1.0, "iterations": 10, "tolerance": 1e-4})
-    c.restore.mmps = ConfigDict({"iterations": 5, "tolerance": 1e-3})
+    c.restore.pigdm = ConfigDict({"data_std": 0.5, "iterations": 10, "tolerance": 1e-4})
+    c.restore.mmps = ConfigDict({"iterations": 10, "tolerance": 1e-3})
     c.restore.diffpir = ConfigDict({"weight": 1.0, "zeta": 0.3})
     c.restore.ddrm = ConfigDict({"eta": 0.85, "eta_b": 1.0})
-    c.restore.daps = ConfigDict({"steps": 5, "data_std": 1.0})
+    c.restore.daps = ConfigDict({"steps": 5, "data_std": 0.5})
     c.restore.split_gibbs = ConfigDict({"steps": 10})
-    c.restore.twisted = ConfigDict({"resample_below": 0.5, "data_std": 1.0, "sigma_min": 0.01})
+    c.restore.twisted = ConfigDict({"resample_below": 0.5, "data_std": 0.5, "sigma_min": 0.01})
 
     c.evaluate = ConfigDict()
     # distances (samples to data, in features) | denoising (error by noise level) | likelihood (bits

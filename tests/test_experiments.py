@@ -22,12 +22,17 @@ from diffusion_jax.models.dit import DiT
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.sweep.design import check, load, make_runs
+from diffusion_jax.system.pictures import WORDS
 from tests.runs import ROOT, TEXT, TINY, colours, tiny
 
 SWEEPS = ("prediction/five_seeds", "prediction/sweep", "schedule_size/sweep")
 NEEDS = {
     "samplers/theirs": ("torch", "diffusers", "k_diffusion"),
     "speed/theirs": ("torch", "diffusers"),
+    **{
+        f"restoration/{name}": ("torch", "azula", "deepinv")
+        for name in ("theirs", "exact", "claims")
+    },
 }
 """Packages of experiments that compare with others, which the project does without."""
 SMALL = {**TINY, "sample.steps": 1, "train.steps": 1, "train.batch_size": 2}
@@ -442,6 +447,65 @@ def test_upscaling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert (tmp_path / "upscaled.png").stat().st_size
 
 
+def test_known_posteriors() -> None:
+    """Exact samples are measured as such, others not, and operators are the package's."""
+    problems, ours = experiment("restoration/problems"), experiment("restoration/ours")
+    seen = problems.case(8, "blur", 0.3, 3, seed=0)
+    rng = np.random.default_rng(0)
+    exact = problems.measured(seen, lambda i: problems.draw(seen.posteriors[i], 400, rng))
+    distance, weights, half, most = exact.mean(0)
+    assert distance < 0.03
+    assert weights < 0.05
+    assert (half, most) == pytest.approx((0.5, 0.9), abs=0.03)
+    blind = problems.measured(seen, lambda _: problems.draw(seen.prior, 400, rng)).mean(0)
+    assert blind[0] > 30 * distance
+    assert blind[1] > 5 * weights
+    operator, x = problems.Matrix.of(seen.matrix), jnp.asarray(rng.normal(size=(2, 8, 1)))
+    values, analyse, synthesise, observed = operator.spectrum(x)
+    np.testing.assert_allclose(operator(x)[..., 0], x[..., 0] @ seen.matrix.T, atol=1e-5)
+    np.testing.assert_allclose(observed(operator(x)), values * analyse(x), atol=1e-5)
+    np.testing.assert_allclose(synthesise(analyse(x)), x, atol=1e-5)
+    found = ours.run(seen, "DDRM", 2, 2, {"eta": 0.85}, num=3)
+    assert found.shape == (6, 8)
+    assert finite(found)
+
+
+@pytest.mark.slow
+def test_known_posteriors_by_every_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On both sides, with the same denoiser."""
+    exact, theirs = experiment("restoration/exact"), experiment("restoration/theirs")
+    claims, problems = experiment("restoration/claims"), experiment("restoration/problems")
+    law = problems.prior(8)
+    x = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
+    for alpha, sigma in ((1.0, 0.01), (0.8, 0.6), (0.01, 1.0)):
+        right = law.posterior_mean(jnp.asarray(x), jnp.float32(alpha), jnp.float32(sigma))
+        tensors = map(theirs.torch.tensor, (x, alpha, sigma))
+        found = theirs.mixture_denoiser(law.weights, law.means, law.covs)(*tensors)
+        np.testing.assert_allclose(found, right, atol=1e-5)
+    monkeypatch.setattr(exact, "SIGMAS", (0.3,))
+    monkeypatch.setattr(exact, "HERE", tmp_path)
+    path = tmp_path / "results.json"
+    small = ["--dims", "2", "--num", "2", "--size", "3", "--few", "40", "--many", "44"]
+    monkeypatch.setattr(sys, "argv", ["exact.py", *small, "--out", str(path)])
+    exact.main()
+    for name, value in (("RESULTS", path), ("SIZES", (2, 4)), ("PARTICLES", 8), ("REPEATS", 2)):
+        monkeypatch.setattr(claims, name, value)
+    claims.main()
+    result = json.loads(path.read_text())
+    methods = {row["method"] for row in result["rows"]} - {"exact samples", "prior"}
+    assert methods == {*experiment("restoration/ours").METHODS, *theirs.METHODS}
+    report = experiment("restoration/report")
+    assert len(report.tables(result)) > 60
+    report.picture(result, tmp_path / "plane.png", size=5)
+
+
+def test_published_figures_of_known_posteriors() -> None:
+    """The README has the tables of the results."""
+    report, folder = experiment("restoration/report"), ROOT / "experiments/restoration"
+    lines = report.tables(json.loads((folder / "results.json").read_text()))
+    assert set(lines) <= set((folder / "README.md").read_text().splitlines())
+
+
 def test_every_experiment_is_here() -> None:
     """A new one is built here too."""
     text = Path(__file__).read_text()
@@ -538,3 +602,12 @@ def test_published_figures_of_essays() -> None:
     assert found.keys() == {*measure.CLAIMS, "two"}
     shown = {part.split(")")[0] for part in (here / "README.md").read_text().split("](")[1:]}
     assert all((here / name).exists() for name in shown if name.endswith(".png"))
+
+
+@pytest.mark.slow
+def test_a_sheet_of_decay() -> None:
+    sheets = experiment("restoration/decay_sheet")
+    picture = sheets.photograph(side=24)
+    made = sheets.sheet(picture)
+    assert made.shape == (12 * 49 + 1, WORDS + 3 * 49 + 1, 3)  # enlarged to 48 pixels
+    assert len({made[49 * row + 1 : 49 * row + 49].tobytes() for row in range(12)}) == 12

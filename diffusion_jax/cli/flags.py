@@ -8,7 +8,7 @@ MODE = flags.DEFINE_enum(
     "mode",
     "all",
     ["all", "train", "sample", "restore", "evaluate", "plan"],
-    "all (default), train, sample, restore, evaluate, or plan: prints the costs.",
+    "all (default), train, sample, restore, evaluate or plan (the costs).",
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/NAME.")
 PROFILE = flags.DEFINE_integer(
@@ -30,7 +30,7 @@ flags.DEFINE_float("strength", None, "How far variants are from it, in [0, 1].")
 UPSCALE = flags.DEFINE_string(
     "upscale", None, "Enlarge this picture, by a model conditioned on low resolution."
 )
-flags.DEFINE_string("restore", None, "With --mode restore: this damaged picture, or a folder.")
+flags.DEFINE_string("restore", None, "A damaged picture, or a folder, for --mode restore.")
 flags.DEFINE_string("mask", None, "Picture that is white where that one is destroyed.")
 INTERPOLATE = flags.DEFINE_string(
     "interpolate", None, "Draw the pictures on the way from one text to another."

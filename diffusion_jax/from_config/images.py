@@ -11,12 +11,18 @@ from diffusion_jax.data import DataError, Kind, open_image
 from diffusion_jax.data.images import MODES
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, keyed
-from diffusion_jax.restoration.image_conditions import LowResolution, Masked, nothing_given
+from diffusion_jax.restoration.image_conditions import (
+    Decayed,
+    LowResolution,
+    Masked,
+    nothing_given,
+)
 from diffusion_jax.system.arguments import check
 from diffusion_jax.system.files import path_of
 from diffusion_jax.types import Condition
 
-NAMES = ("none", "low_resolution", "masked")
+OF_ITSELF = {"masked": Masked, "decayed": Decayed}
+NAMES = ("none", "low_resolution", *OF_ITSELF)
 
 
 class ImageCondition(NamedTuple):
@@ -47,8 +53,8 @@ def make_image_condition(
     train: Condition
     sample: Condition | None = None
     with keyed(f"image_condition.{name}"):
-        if name == "masked":
-            train = sample = Masked(**settings)
+        if name in OF_ITSELF:
+            train = sample = OF_ITSELF[name](**settings)
         else:
             check({"factor": "[2, inf)", "max_noise": "[0, 1]"}, **settings)
             train = LowResolution(schedule, settings.factor, 0.0, settings.max_noise)

@@ -22,6 +22,7 @@ from diffusion_jax.from_config.images import check_images, named
 from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.restoration.ddrm import ddrm
 from diffusion_jax.restoration.decoupled import daps, split_gibbs
+from diffusion_jax.restoration.image_conditions import given_image
 from diffusion_jax.restoration.jpeg import JPEG
 from diffusion_jax.restoration.linear import (
     LUMA,
@@ -124,23 +125,45 @@ def _solving(make: Callable[..., Denoiser], name: str, settings: Config) -> Meth
     return Method(functools.partial(make, solver=solver, **rest))
 
 
-METHODS: dict[str, Callable[[Config, int], Method]] = {
-    "dps": lambda own, num: Method(functools.partial(dps, **own)),
-    "pigdm": lambda own, num: _solving(pigdm, "cg", own),
-    "tmpd": lambda own, num: Method(tmpd),
-    "mmps": lambda own, num: _solving(mmps, "gmres", own),
-    "ddnm": lambda own, num: Method(ddnm),
-    "diffpir": lambda own, num: Method(
+def _of_particles(num: int, settings: Config) -> Method:
+    """Samples that are weighted together."""
+    return _of_sampler(twisted, size=num, **settings)._replace(particles=num)
+
+
+def _as_trained(config: Config) -> Method:
+    """A network that was trained to restore pictures, given them as their image condition."""
+    name = config.image_condition.name
+    if RESTORES.get(name) != config.restore.operator:
+        known = " or ".join(
+            f"{key!r} with the operator {value!r}" for key, value in RESTORES.items()
+        )
+        raise ConfigError(
+            f"restore.method='as_trained' needs a network of image_condition.name={known}, and "
+            f"here it is {name!r} with {config.restore.operator!r}"
+        )
+    return Method(lambda denoise, given, _: given_image(denoise, given, name == "masked"))
+
+
+RESTORES = {"masked": "mask", "decayed": "identity"}
+"""Image conditions that are observations, with their operators."""
+METHODS: dict[str, Callable[[Config, Config], Method]] = {
+    "as_trained": lambda own, config: _as_trained(config),
+    "dps": lambda own, config: Method(functools.partial(dps, **own)),
+    "pigdm": lambda own, config: _solving(pigdm, "cg", own),
+    "tmpd": lambda own, config: Method(tmpd),
+    "mmps": lambda own, config: _solving(mmps, "gmres", own),
+    "ddnm": lambda own, config: Method(ddnm),
+    "diffpir": lambda own, config: Method(
         functools.partial(diffpir, weight=own.weight),
         lambda schedule, given, _: renoising(schedule, own.zeta),
     ),
-    "ddrm": lambda own, num: _of_sampler(ddrm, **own),
-    "repaint": lambda own, num: _by_sampler(repaint),
-    "daps": lambda own, num: _of_sampler(daps, **own),
-    "split_gibbs": lambda own, num: _by_sampler(split_gibbs, **own),
-    "twisted": lambda own, num: _of_sampler(twisted, size=num, **own)._replace(particles=num),
+    "ddrm": lambda own, config: _of_sampler(ddrm, **own),
+    "repaint": lambda own, config: _by_sampler(repaint),
+    "daps": lambda own, config: _of_sampler(daps, **own),
+    "split_gibbs": lambda own, config: _by_sampler(split_gibbs, **own),
+    "twisted": lambda own, config: _of_particles(config.restore.num_samples, own),
 }
-"""By name: from the settings in its group, and the number of samples of a picture."""
+"""By name: from the settings in its group, and the config of the run."""
 
 
 def observe(config: Config, channels: int, path: Path) -> Seen:
@@ -188,7 +211,7 @@ def make_method(config: Config) -> Method:
     settings = config.restore
     make = lookup(METHODS, settings.method, "restore.method")
     with keyed(f"restore.{settings.method}"):
-        return make(settings.get(settings.method, Config()), settings.num_samples)
+        return make(settings.get(settings.method, Config()), config)
 
 
 @contextlib.contextmanager

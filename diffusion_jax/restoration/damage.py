@@ -100,30 +100,32 @@ def scratches(x: Array, key: Key, severity: Array) -> Drawn:
 def dust(x: Array, key: Key, severity: Array) -> Drawn:
     """Specks and hairs, dark or bright."""
     on = page(*x.shape[:2])
-    hair_key, key = jax.random.split(key)
+    hair_key, edge_key, key = jax.random.split(key, 3)
+    ragged = 1 + 0.3 * field(edge_key, on, 0.004)
 
-    def speck(drawn: Drawn, key: Key, strength: Array) -> Drawn:
-        x, cover = drawn
+    def speck(layer: tuple[Array, Array], key: Key, strength: Array) -> tuple[Array, Array]:
         place_key, size_key, shape_key, light_key = jax.random.split(key, 4)
         away = on.at - on.size * jax.random.uniform(place_key, (2,))
         radius = 0.0035 * jnp.exp(0.45 * jax.random.normal(size_key)) * (0.4 + strength)
-        phase = jax.random.uniform(shape_key, (2,), maxval=2 * jnp.pi)
-        turn = jnp.arctan2(away[..., 0], away[..., 1])
-        wobble = 1 + 0.3 * jnp.sin(2 * turn + phase[0]) + 0.2 * jnp.sin(3 * turn + phase[1])
+        oval = jnp.eye(2) + jax.random.uniform(shape_key, (2, 2), minval=-0.5, maxval=0.5)
         # The area of a speck that is smaller than a pixel is kept.
         most = jnp.clip(jnp.pi * (radius * on.pixels) ** 2, 0, 1)
-        inside = radius * wobble - jnp.hypot(away[..., 0], away[..., 1])
+        one, other = (away[..., 0] * a + away[..., 1] * b for a, b in oval)
+        inside = radius * ragged - jnp.sqrt(one**2 + other**2)
         spot = (strength > 0) * on.cover(inside, most)
         light = jnp.where(jax.random.bernoulli(light_key, 0.7), 0.92, 0.1)
-        return laid(x, light * jnp.ones(3), spot), jnp.maximum(cover, spot)
+        return layer[0] * (1 - spot) + spot * light, layer[1] * (1 - spot)
 
     def hair(drawn: Drawn, key: Key, strength: Array) -> Drawn:
         angle_key, key = jax.random.split(key)
         angle = jax.random.uniform(angle_key, maxval=2 * jnp.pi)
         return _stroke(drawn, on, key, angle, 0.12, 6.0, strength)
 
-    drawn = _repeated(speck, (x, jnp.zeros(x.shape[:2])), key, severity, 100)
-    return _repeated(hair, drawn, hair_key, severity, 8)
+    # One grey layer of all specks, as there are many: its light and what is seen through it.
+    none = jnp.zeros(x.shape[:2])
+    light, clear = _repeated(speck, (none, 1 + none), key, severity, 100)
+    x = x * clear[..., None] + (2 * light - (1 - clear))[..., None]
+    return _repeated(hair, (x, 1 - clear), hair_key, severity, 8)
 
 
 def _stroke(

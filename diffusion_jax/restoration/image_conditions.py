@@ -15,10 +15,10 @@ from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.models.layers import sinusoidal_embedding
 from diffusion_jax.restoration.decay import KINDS, Decay
 from diffusion_jax.restoration.linear import Downscale
-from diffusion_jax.restoration.operators import Mask
+from diffusion_jax.restoration.operators import Mask, Observation, linearised
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.system.keys import make_key
-from diffusion_jax.types import Array, Cond, Condition
+from diffusion_jax.types import Array, Cond, Condition, Denoised, Denoiser
 
 LEVEL_WIDTH = 64  # of the noise level's embedding; cosines and sines, so never all zeros ("off")
 
@@ -102,6 +102,20 @@ class Decayed:
     def __call__(self, x_0: Array, keys: Array) -> Cond:
         """`image` [B, H, W, C] from images [B, H, W, C]."""
         return {"image": Decay(self.severity, self.kinds)(x_0, keys).image}
+
+
+def given_image(denoise: Denoiser, observation: Observation, mask: bool) -> Denoiser:
+    """The denoiser of a network trained with `Masked` (`mask`) or `Decayed`, given a picture.
+
+    Its condition is `A^T y`, with `A^T 1` as the last channel for `mask`.
+    """
+
+    def denoise_given(x_t: Array, t: Array, cond: Cond) -> Denoised:
+        y, back = observation.y, linearised(observation.operator, x_t).adjoint
+        parts = [back(y), back(jnp.ones_like(y))[..., :1]][: 1 + mask]
+        return denoise(x_t, t, {**cond, "image": jnp.concatenate(parts, -1)})
+
+    return denoise_given
 
 
 def nothing_given(condition: Condition, shape: tuple[int, ...]) -> Cond:

@@ -20,14 +20,19 @@ from diffusion_jax.from_config.restoration import (
     observe,
     within,
 )
+from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.generation.labels import as_cond
+from diffusion_jax.restoration.posterior_mean import Conditioned
 from diffusion_jax.restoration.projections import with_known
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.files import path_of, remove_tree
 from diffusion_jax.system.pictures import save_png, tile
 from diffusion_jax.system.texts import shown
+from diffusion_jax.types import Array, Params
 
+PROBES = 5
+"""Times at which the residual of linear systems is computed."""
 SHOWN = 6
 """Samples on a sheet."""
 CELL = 256
@@ -94,12 +99,42 @@ def restored(model: Trained, seen: Seen) -> Restored:
         x, particles = generator.with_state(*job, batch_size=num)
         weights = np.exp(particles.log_weights)
     else:
-        x, _ = generator(*job, batch_size=max(int(size), 1))
+        every = max(len(generator.times) // PROBES, 1)
+        x, states = generator(*job, batch_size=max(int(size), 1), keep_every=every)
+        if states is not None:
+            _report_residual(generator, model.params, job[-1], states[:-1], every)
     model.encoded(x, index)  # raises if they are not finite
     height, width, _ = seen.shape
     x = np.asarray(with_known(np.clip(x[:, :height, :width], -1, 1), each))
     mean = np.tensordot(weights, x, 1)
     return Restored(x, weights, mean, np.sqrt(np.tensordot(weights, (x - mean) ** 2, 1)))
+
+
+def _report_residual(
+    generator: Generator, params: Params, request: Request, states: np.ndarray, every: int
+) -> None:
+    """Prints how well the linear systems of a method were solved, if it has any.
+
+    For the first sample at `states` `[P, K, H, W, C]`, those of every `every`-th time.
+    """
+
+    @jax.jit
+    def residual(params: Params, request: Request, x_t: Array, t: Array) -> Array | None:
+        denoise = generator.guidance.guide(generator.denoiser(params), request, generator.times)
+        if not isinstance(denoise, Conditioned):
+            return None
+        return denoise.residual(x_t, t[None], request.cond)[0]
+
+    first = request._replace(
+        **jax.tree.map(
+            lambda array: np.asarray(array)[:1],
+            {"index": request.index, "cond": request.cond, "given": request.given},
+        )
+    )
+    times = generator.times[::every][: len(states)]
+    found = [residual(params, first, x[:1], t) for x, t in zip(states, times, strict=True)]
+    if is_main() and found and found[0] is not None:
+        print(f"linear systems were solved to a relative residual of at most {max(found):.1e}")
 
 
 def _pictures(image: str) -> list[Path]:

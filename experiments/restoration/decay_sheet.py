@@ -20,7 +20,7 @@ from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.pictures import captioned
 from diffusion_jax.types import Array
 
-SIDE = 112
+SIDE = 88
 SEVERITIES = (0.25, 0.6, 1.0)
 
 
@@ -52,8 +52,7 @@ def sheet(picture: np.ndarray, seed: int = 0) -> np.ndarray:
 def main(arguments: Sequence[str]) -> None:
     """Writes the sheet beside this file."""
     made = Image.fromarray(sheet(photograph(arguments[0] if arguments else "")))
-    small = made.quantize(256, dither=Image.Dither.NONE)
-    small.save(Path(__file__).parent / "decay.png", optimize=True)
+    made.save(Path(__file__).parent / "decay.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,9 @@ def test_gaussian_blur_is_that_of_its_kernel(x64: None) -> None:
 def test_definitions() -> None:
     x = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 4, 4, 3)).astype(np.float32))
     grey = Grey(jnp.tile(jnp.array(LUMA), (2, 1)))(x)
-    np.testing.assert_allclose(grey[..., 0], np.asarray(x) @ np.array(LUMA), atol=1e-6)
+    np.testing.assert_allclose(
+        grey[..., 0], np.asarray(x) @ np.array([0.299, 0.587, 0.114]), atol=1e-6
+    )
     np.testing.assert_allclose(Downscale(2)(x)[:, 1, 0], x[:, 2:, :2].mean((1, 2)), atol=1e-6)
     np.testing.assert_array_equal(Crop((1, 0), (2, 3))(x), x[:, 1:3, :3])
 

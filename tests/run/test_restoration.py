@@ -4,12 +4,20 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffusion_jax import run
+from diffusion_jax.data import to_float
+from diffusion_jax.from_config.restoration import observe
+from diffusion_jax.restoration.image_conditions import Masked, given_image
+from diffusion_jax.types import Array, Cond, Denoised
+from tests.oracles import keys_of
 from tests.runs import tiny
+
+KEYS = keys_of(1)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +110,29 @@ def test_simulated_damage_is_restored_and_compared(
     assert ("worth" in said) <= (method == "twisted")
 
 
+def test_a_network_is_given_the_picture_as_in_training(tmp_path: Path) -> None:
+    """The same condition as from the whole picture, and the picture stays where it is known."""
+    given = {"image_condition__name": "masked", "train__steps": 2, "train__checkpoint_every": 2}
+    workdir, image = tmp_path / "run", picture(tmp_path / "old.png", 8, 8)
+    assert run.run(tiny(**given), workdir, "train") == 0
+    condition = Masked(1, 0.4, 0.4)(jnp.asarray(to_float(pixels(image)))[None, ..., None], KEYS)
+    known = np.asarray(condition["image"][0, ..., 1]) > 0
+    config = tiny(**given, restore__image=str(image), restore__method="as_trained")
+    config.restore.mask.image = str(mask(tmp_path / "mask.png", ~known))
+    seen = observe(config, 1, image).observation
+    asked = []
+
+    def denoise(x_t: Array, t: Array, cond: Cond) -> Denoised:
+        asked.append(cond["image"])
+        return Denoised(x_t)
+
+    given_image(denoise, seen, mask=True)(jnp.zeros((1, 8, 8, 1)), jnp.zeros(1), {})
+    np.testing.assert_array_equal(asked[0], condition["image"])
+    assert run.run(config, workdir, "restore") == 0
+    restored = pixels(workdir / "samples" / "restored" / "old.png" / "mean.png")
+    np.testing.assert_array_equal(restored[known], pixels(image)[known])
+
+
 def test_a_folder_is_restored_and_what_cannot_be_read_is_named(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +168,10 @@ def test_a_folder_is_restored_and_what_cannot_be_read_is_named(
         ),
         ({"operator": "blur", "method": "repaint"}, r"RePaint needs a mask, .* is GaussianBlur"),
         ({"operator": "fading", "fading.gain": (1.0, 2.0)}, r"fading\.gain=\(1\.0, 2\.0\) must"),
+        (
+            {"method": "as_trained"},
+            r"needs a network of image_condition\.name='masked'",
+        ),
         ({"operator": "grey"}, r"restore\.operator='grey' needs a network of pictures in colour"),
     ],
 )
