@@ -23,7 +23,7 @@ from configs import default
 from diffusion_jax.diffusion.corruption import fold_in, sample_keys, sample_noise
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.diffusion.schedules import Cosine, Schedule
-from diffusion_jax.from_config.restoration import METHODS
+from diffusion_jax.from_config.restoration import make_method
 from diffusion_jax.guidance.extrapolation import clip
 from diffusion_jax.metrics.calibration import coverage, histogram, ranks, spread, uniformity
 from diffusion_jax.restoration.linear import Downscale, GaussianBlur
@@ -170,7 +170,9 @@ def sampler_of(
     model: Model, setting: Setting, evaluations: int, std: float
 ) -> Callable[[Array, Decomposed, Array], Array]:
     """`(y [B, ...], operator, keys [B]) -> samples [B, particles, *shape]`."""
-    own = default.get_config().restore.get(setting.method, {})
+    config = default.get_config()
+    config.restore.update(method=setting.method, num_samples=setting.particles)
+    own = config.restore.get(setting.method, {})
     own.update(setting.own)
     if setting.tuned:
         own.data_std = std
@@ -186,7 +188,7 @@ def sampler_of(
         if setting.method:
             operator = jax.tree.map(lambda a: jnp.repeat(a, len(y), 0), operator)
             given = Observation(y, operator, jnp.full(len(y), SIGMA))
-            method = METHODS[setting.method](own, size)
+            method = make_method(config)
             if method.guide:
                 denoise = method.guide(denoise, given, model.schedule)
             if method.sampler:
