@@ -327,13 +327,12 @@ def verdict(cell: dict, least: float) -> str:
     """
     wrong = []
     for kind in KINDS:
-        value, low, high = cell[kind]["spread"]
+        _, low, high = cell[kind]["spread"]
+        held, most = cell[kind][SHARES[-1]][0], LEVELS[-1]
         if cell[kind]["p"] < least:
-            how = (
-                "of another shape"
-                if low <= 1 <= high
-                else f"too {'narrow' if value < 1 else 'wide'}"
-            )
+            # Samples off the truth may be wide, and yet hold it too seldom.
+            narrow, wide = high < 1 and held < most, low > 1 and held > most
+            how = "too narrow" if narrow else "too wide" if wide else "of another shape"
             wrong.append((how, kind))
     found = [
         f"{how} ({', '.join(kind for each, kind in wrong if each == how)})"
