@@ -300,7 +300,7 @@ def get_config() -> ConfigDict:
     # ddrm | repaint (with sample.restart) | daps | split_gibbs | twisted (the samples are weighted
     # particles). ddnm, ddrm: operators whose singular values are known. repaint: masks. as_trained:
     # networks of image_condition masked (operator mask) or decayed (operator identity).
-    c.restore.method = "mmps"
+    c.restore.method = "pigdm"
     c.restore.sigma = 0.0  # standard deviation of its noise, on the scale of the data, [-1, 1]
     # The picture is whole: damage it, restore it, and compare with it
     c.restore.simulate = False
