@@ -20,6 +20,7 @@ from diffusion_jax.restoration.posterior_mean import mmps
 from diffusion_jax.restoration.solvers import Solver
 from diffusion_jax.restoration.twisted import twisted
 from diffusion_jax.samplers import loop
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.types import Denoised
 from experiments.restoration import theirs
 from experiments.restoration.exact import RESULTS, lines
@@ -141,7 +142,7 @@ def groups(
         grid = jnp.asarray(times(steps), jnp.float32)
         return loop.run(denoise, sampler, grid, x_T, {}, fold_in(keys, 1))[:2]
 
-    x, state = run(sample_keys(jax.random.key(size + 1), jnp.arange(total)))
+    x, state = run(sample_keys(make_key(size + 1), jnp.arange(total)))
     weights = np.exp(np.asarray(state.log_weights, float)).reshape(num, size, 1)
     center = (weights * np.asarray(x, float).reshape(num, size, dim)).sum(1)
     evidence = np.asarray(state.log_evidence, float)[::size]

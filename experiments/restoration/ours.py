@@ -24,6 +24,7 @@ from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.samplers.exponential import dpmpp_multistep
 from diffusion_jax.samplers.restart import restart
 from diffusion_jax.samplers.sde import ancestral, dpmpp_sde_multistep
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.types import Denoised, Denoiser, Sampler
 from experiments.restoration.problems import Case, Matrix, prior
 
@@ -206,7 +207,7 @@ def run(
     traced = {k: jnp.float32(v) for k, v in setting.items() if k in METHODS[name].traced}
     fixed = tuple(sorted((k, v) for k, v in setting.items() if k not in traced))
     compiled = program(name, fixed, dim, evaluations, size)
-    keys = sample_keys(jax.random.key(0), jnp.arange(total))
+    keys = sample_keys(make_key(0), jnp.arange(total))
     y, sigma = np.resize(y.repeat(size, 0), (total, dim, 1)), np.full(total, case.sigma, np.float32)
     found = compiled(jnp.asarray(y), Matrix.of(case.matrix), jnp.asarray(sigma), keys, traced)
     return np.asarray(found)[: there * size]

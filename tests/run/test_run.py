@@ -581,7 +581,10 @@ def test_a_loss_that_is_not_finite_ends_the_run(
         (["--config", "configs/digits.py", "--config.train.stepz=1"], "did you mean 'steps'"),
         (["--config", "configs/digits.py", "--config.train.steps=many"], "invalid literal"),
         (["--config", "configs/digits.py", "--config.ema.lengths=0.05,0.3"], "ema.lengths=0.3"),
-        (["--config", "configs/digits.py", "--mode", "smaple"], "all|train|sample|evaluate"),
+        (
+            ["--config", "configs/digits.py", "--mode", "smaple"],
+            "all|train|sample|restore|evaluate",
+        ),
         (
             ["--config", "configs/digits.py", "--config=README.md"],
             "README.md: is not a Python file",
