@@ -1,9 +1,9 @@
 """Progress: what a terminal and a log are shown, when, and that a library call shows nothing."""
 
 import io
-import re
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
