@@ -106,8 +106,8 @@ class _BatchIterator(grain.DatasetIterator):
             if not pipe and "Worker process was terminated" not in str(error):
                 raise
             raise DataError(
-                "a process that reads data (data.num_workers) was ended from outside, as a system "
-                "does that runs out of memory"
+                "a worker process that reads data (data.num_workers) was killed, as happens when "
+                "memory runs out"
             ) from error
         self._next_index += 1
         return batch

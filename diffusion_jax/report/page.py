@@ -11,13 +11,14 @@ from diffusion_jax.report.tables import result_tables
 from diffusion_jax.system.files import read_json, write_whole
 
 NOTES = {
-    "top1": "A name is found where no other of as many names is as near to the picture in the eyes "
-    "of the judge, a small network that has seen the training data alone: real pictures "
-    "are the bar, not 100%. Concept and style words both count.",
-    "bits": "Bits per dimension are of a probability where data have levels, else of a density; by "
-    "the network that draws, without guidance and clipping. The three are of three models: of the "
-    "deterministic flow (an upper bound where its density is averaged over each level's bin), "
-    "and upper bounds of stochastic sampling in infinitely many steps and in those of the grid.",
+    "top1": "A name counts as found if the judge finds the picture closer to it than to all other "
+    "names. The judge is a small network trained on the training data alone, so that the figure to "
+    "reach is that of real pictures, not 100%. Words for concept and for style both count.",
+    "bits": "Bits per dimension are those of a probability if data have levels, else of a density, "
+    "for the network that draws, without guidance and clipping. `ode` is for the deterministic "
+    "flow (an upper bound where its density is averaged over each level's bin); `bound` and "
+    "`ancestral` are upper bounds for stochastic sampling, in infinitely many steps and in those "
+    "of the grid.",
     "field": "`field_error` is the distance of the learned score from the exact one in units of "
     "the noise, sigma |s_hat - s| per dimension (the error of eps_hat); `_label` is under each "
     "point's own label. The divergence is -2 where the field leads to a point, -1 to a curve, "
@@ -25,8 +26,8 @@ NOTES = {
 }
 """By the beginning of metrics' names: how to read them."""
 MEMORISED = (
-    "**Samples are copies of training data**: more of them than of held-out data are too "
-    "near to one, and much nearer to it than to the next. See the nearest pairs above."
+    "**Samples are copies of training data**: more samples than held-out data are too close to a "
+    "training item, and much closer to it than to the next one. See the nearest pairs above."
 )
 NOT_MEMORISED = "No copies of training data are seen among the samples."
 
@@ -108,19 +109,18 @@ def _how_to_read(result: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if limit:
         bias = entry["value"] - limit["value"]
         lines.append(
-            f"Of {entry['n']:,} samples the Frechet distance is about {bias:.2g} above that of "
-            "infinitely many, and figures of other numbers of items are compared by the "
-            "extrapolated value."
+            f"With {entry['n']:,} samples the Frechet distance is about {bias:.2g} above that with "
+            "infinitely many; compare runs of other numbers of samples by the extrapolated value."
         )
     if heldout and heldout["n"] != entry["n"]:
         lines.append(
             "Recall, coverage and distances without extrapolation depend on the number of items: "
-            f"{heldout['n']:,} held-out data are no bound of them for {entry['n']:,} samples."
+            f"those of {heldout['n']:,} held-out data are no bound for {entry['n']:,} samples."
         )
     lines += [
         "",
-        "The intervals are of what this model gives on average at this number of samples, against "
-        "this reference; those of recall and coverage are over draws of both.",
+        "Intervals are for the mean over sets of this number of samples, against this reference; "
+        "those of recall and coverage also vary the reference.",
         "",
     ]
     return lines

@@ -90,5 +90,5 @@ def test_workers_end_with_a_main_process_that_is_killed(main):
 def test_a_worker_that_is_killed_is_said(main):
     for pid in members(main.pid):
         os.kill(pid, signal.SIGKILL)
-    assert "a process that reads data (data.num_workers) was ended" in main.stdout.read()
+    assert "a worker process that reads data (data.num_workers) was killed" in main.stdout.read()
     assert main.wait() == 0
