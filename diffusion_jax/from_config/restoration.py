@@ -192,7 +192,8 @@ def observe(config: Config, channels: int, path: Path) -> Seen:
         y += settings.sigma * sample_noise(make_key(SEED)[None], y.shape[1:])
     else:
         x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        y = to_float(read_image(path, 0, jax.eval_shape(operator, x).shape[-1]))[None]
+        seen = jax.eval_shape(operator, x).shape[-1]
+        y = (picture if seen == channels else to_float(read_image(path, 0, seen)))[None]
         if isinstance(operator, Mask):
             y = operator(y)  # the rest is not of the picture
     return Seen(Observation(y, operator, jnp.full(1, settings.sigma)), shape, truth)

@@ -93,6 +93,11 @@ class Conditions:
         texts = self.prompts(index)
         return found if texts is None else {**found, **self.read(texts)}
 
+    def explicit(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """The same, without what is the default: all classes in turn, and held-out names."""
+        found = {} if self.wanted.labels == "all" else as_cond(self.labels(index))
+        return found | (self.read(self.prompts(index) or []) if self.wanted.prompts else {})
+
     def prompts(self, index: np.ndarray) -> list[str] | None:
         """Texts requested for the samples number `index`; None for a network without texts.
 

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from diffusion_jax.diffusion.corruption import fold_in, sample_noise
 from diffusion_jax.diffusion.prediction import per_sample
-from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.restoration.likelihood import regularised
 from diffusion_jax.restoration.operators import Observation, linearised
 from diffusion_jax.restoration.solvers import Solver
@@ -26,13 +25,6 @@ class Draw(Protocol):
 
     def __call__(self, observation: Observation, mean: Array, std: Array, keys: Array) -> Array:
         """`x` `[B, ..., C]` for `mean` like it, `std` `[]` and one key per sample, `[B]`."""
-
-
-@checked(data_std="(0, inf)")
-def posterior_std(schedule: Schedule, t: Array, data_std: float) -> Array:
-    """That of `x_0` given `x_t` for normal data of variance `data_std^2` in each entry."""
-    alpha, sigma = schedule.scales(t)
-    return data_std * sigma / jnp.hypot(data_std * alpha, sigma)
 
 
 def exact(observation: Observation, mean: Array, std: Array, keys: Array) -> Array:

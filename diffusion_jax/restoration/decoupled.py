@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from diffusion_jax.diffusion.corruption import fold_in, sample_noise
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.restoration.conditional import Draw, exact, langevin, posterior_std
+from diffusion_jax.restoration.conditional import Draw, exact, langevin
+from diffusion_jax.restoration.likelihood import posterior_std
 from diffusion_jax.restoration.operators import Observation
 from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.samplers.loop import sample

@@ -14,6 +14,7 @@ from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.restoration.operators import Decomposed, Observation, Spectrum, linearised
 from diffusion_jax.restoration.solvers import Solver
+from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array
 
 LEAST_SIGNAL = 1e-4  # times with less `alpha / sigma` are treated as if they had as much
@@ -95,3 +96,10 @@ def noise_to_signal(schedule: Schedule, t: Array) -> Array:
     """`sigma_t / alpha_t`, at most `1 / LEAST_SIGNAL`, for `t` `[B]`."""
     alpha, sigma = schedule.scales(t)
     return sigma / jnp.maximum(alpha, LEAST_SIGNAL * sigma)
+
+
+@checked(data_std="(0, inf)")
+def posterior_std(schedule: Schedule, t: Array, data_std: float) -> Array:
+    """That of `x_0` given `x_t` for normal data of variance `data_std^2` in each entry."""
+    alpha, sigma = schedule.scales(t)
+    return data_std * sigma / jnp.hypot(data_std * alpha, sigma)

@@ -26,7 +26,12 @@ from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.guidance.gradients import by_gradient
 from diffusion_jax.guidance.scales import Scale, at, is_off
-from diffusion_jax.restoration.likelihood import noise_to_signal, regularised, seen_from
+from diffusion_jax.restoration.likelihood import (
+    noise_to_signal,
+    posterior_std,
+    regularised,
+    seen_from,
+)
 from diffusion_jax.restoration.operators import Observation, linearised
 from diffusion_jax.restoration.solvers import CG, GMRES, Solver
 from diffusion_jax.system.arguments import checked
@@ -68,9 +73,7 @@ def pigdm(
     """
 
     def explain(x_0: Array, covariance: Covariance, t: Array) -> tuple[Array, Array]:
-        ratio = noise_to_signal(schedule, t) ** 2
-        variance = data_std**2 * ratio / (data_std**2 + ratio)
-        return regularised(x_0, observation, variance, solver)
+        return regularised(x_0, observation, posterior_std(schedule, t, data_std) ** 2, solver)
 
     return _conditioned(denoise, schedule, explain)
 

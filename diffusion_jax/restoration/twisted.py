@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from diffusion_jax.diffusion.corruption import fold_in, posterior_mean, sample_noise
 from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.restoration.conditional import posterior_std
+from diffusion_jax.restoration.likelihood import posterior_std
 from diffusion_jax.restoration.operators import Observation
 from diffusion_jax.samplers.sde import transition_std
 from diffusion_jax.system.arguments import checked

@@ -1,7 +1,6 @@
 """The stage that restores pictures."""
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +20,6 @@ from diffusion_jax.from_config.restoration import (
     within,
 )
 from diffusion_jax.generation.generator import Generator, Request
-from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.metrics.fidelity import psnr
 from diffusion_jax.restoration.posterior_mean import Conditioned
 from diffusion_jax.restoration.projections import with_known
@@ -89,7 +87,7 @@ def restored(model: Trained, seen: Seen) -> Restored:
     # A picture smaller than the network's is a part of one that is not.
     whole = *map(max, seen.shape[:-1], own[:-1]), own[-1]
     each = jax.tree.map(lambda array: np.repeat(np.asarray(array), num, 0), seen.observation)
-    request = model.request(index, _cond(model.run, index))
+    request = model.request(index, model.run.conditions.explicit(index))
     given = {**request.given, "observation": within(each, seen.shape, whole)}
     # As many pixels at once as in other samples.
     size = config.sample.batch_size * np.prod(own) // np.prod(whole)
@@ -148,16 +146,6 @@ def _pictures(image: str) -> list[Path]:
     if not found:
         raise ConfigError(f"restore.image={shown(path)}: there is no picture in this folder")
     return found
-
-
-def _cond(run: Run, index: np.ndarray) -> Mapping[str, np.ndarray]:
-    """Labels and texts, if they are set."""
-    asked, conditions = run.config.sample, run.conditions
-    cond = {} if asked.labels == "all" else as_cond(conditions.labels(index))
-    if asked.prompts:
-        prompts = conditions.prompts(index)
-        cond |= conditions.read(prompts or [])
-    return cond
 
 
 def _save(model: Trained, folder: Path, path: Path, seen: Seen, found: Restored) -> None:

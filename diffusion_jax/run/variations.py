@@ -13,7 +13,6 @@ from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.from_config import Config, ConfigError
 from diffusion_jax.from_config.images import check_images, named, opened
 from diffusion_jax.generation.conditions import SEED
-from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.generation.variations import between, inverted, renoised
 from diffusion_jax.restoration.image_conditions import LowResolution
 from diffusion_jax.run.sampling import sample, save_items
@@ -79,11 +78,8 @@ def upscale(run: Run) -> None:
     keys = sample_keys(make_key(SEED), index)
     z_0 = np.broadcast_to(kind.decode(low), (len(index), *low.shape))
     cond = jax.device_get(jax.jit(condition.of_low)(z_0, keys))
-    if asked.labels != "all":
-        cond |= as_cond(conditions.labels(index))
+    cond |= conditions.explicit(index)
     prompts = conditions.prompts(index) if asked.prompts else None
-    if prompts is not None:
-        cond |= conditions.read(prompts)
     items, _ = model.items(asked.seed, index, cond)
     if not is_main():
         return
