@@ -294,7 +294,7 @@ def get_config() -> ConfigDict:
     # denoised in overlapping tiles
     c.restore.image = ""
     # How the picture was damaged: identity (noise only) | mask | blur | downscale | grey | fading |
-    # gamma | clipping | halftone | jpeg
+    # gamma | clipping | halftone | jpeg; several in the order in which they happened: fading+blur
     c.restore.operator = "mask"
     # By a denoiser given the observation: dps | pigdm | tmpd | mmps | ddnm | diffpir. By a sampler:
     # ddrm | repaint (with sample.restart) | daps | split_gibbs | twisted (the samples are weighted
@@ -304,6 +304,10 @@ def get_config() -> ConfigDict:
     c.restore.sigma = 0.0  # standard deviation of its noise, on the scale of the data, [-1, 1]
     # The picture is whole: damage it, restore it, and compare with it
     c.restore.simulate = False
+    # Find the operator's parameters (of blur, fading, gamma, clipping) and sigma from the picture,
+    # beginning with the values set, in so many rounds (0: off), each with so many windows of the
+    # network's size. Noise is added to them, at first with the standard deviation `noise`
+    c.restore.blind = ConfigDict({"rounds": 0, "windows": 8, "noise": 2.0})
     c.restore.num_samples = 8  # samples of what the picture could have been
     c.restore.overlap = 0.25  # of neighbouring tiles, as a share of a tile's side
     # Picture of the same size that is white where the picture is destroyed

@@ -60,6 +60,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "sample.upscale": {"noise": SHARE},
     "sample.vary": {"strength": SHARE, "by": ("noise", "inversion")},
     "restore": {"num_samples": "[2, inf)", "sigma": REAL, "overlap": "(0, 0.5]"},
+    "restore.blind": {"rounds": COUNT, "windows": SOME, "noise": POSITIVE},
     "restore.blur": {"width": POSITIVE},
     "restore.downscale": {"factor": SOME},
     "restore.gamma": {"exponent": POSITIVE},

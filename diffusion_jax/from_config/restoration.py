@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +49,12 @@ from diffusion_jax.types import Array, Denoiser, Sampler
 
 SEED = 0
 """Of the noise of simulated damage, which is always the same for a shape."""
+JOINT = "+"
+"""Between operators that are applied one after the other."""
+ESTIMATED = {"blur", "fading", "gamma", "clipping"}
+"""Operators with parameters that can be found from the picture."""
+GRIDS = {"halftone", "jpeg"}
+"""Operators with a grid of their own, which a window of the picture cuts elsewhere."""
 
 
 class Seen(NamedTuple):
@@ -174,8 +181,8 @@ def observe(config: Config, channels: int, path: Path) -> Seen:
         DataError: the picture cannot be read.
     """
     settings = config.restore
-    own = settings.get(settings.operator, Config())
-    factor = own.get("factor", 1)
+    names = settings.operator.split(JOINT)
+    factor = math.prod(settings.get(name, {}).get("factor", 1) for name in names)
     picture = to_float(read_image(path, 0, channels))
     height, width = picture.shape[:2]
     if settings.simulate:
@@ -183,8 +190,7 @@ def observe(config: Config, channels: int, path: Path) -> Seen:
     else:
         height, width = height * factor, width * factor
     shape = height, width, channels
-    with keyed(f"restore.{settings.operator}"):
-        operator = OPERATORS[settings.operator](own, shape)
+    operator = _composed(settings, names, shape)
     y: Any
     truth = picture[:height, :width] if settings.simulate else None
     if truth is not None:
@@ -194,9 +200,29 @@ def observe(config: Config, channels: int, path: Path) -> Seen:
         x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         seen = jax.eval_shape(operator, x).shape[-1]
         y = (picture if seen == channels else to_float(read_image(path, 0, seen)))[None]
-        if isinstance(operator, Mask):
-            y = operator(y)  # the rest is not of the picture
+        y = unmasked(operator)[1] * y  # the rest is not of the picture
     return Seen(Observation(y, operator, jnp.full(1, settings.sigma)), shape, truth)
+
+
+def _composed(settings: Config, names: Sequence[str], shape: tuple[int, ...]) -> Operator:
+    """The operators of these names for pictures of a `shape` `[H, W, C]`, applied in turn."""
+    operator: Operator | None = None
+    for name in names:
+        with keyed(f"restore.{name}"):
+            own = OPERATORS[name](settings.get(name, Config()), shape)
+        operator = own if operator is None else Composed(own, operator)
+        shape = jax.eval_shape(own, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[1:]
+    assert operator is not None
+    return operator
+
+
+def unmasked(operator: Operator) -> tuple[Operator, Array]:
+    """An operator without the mask with which it ends, and what that knows: `[1, ...]`."""
+    if isinstance(operator, Mask):
+        return Identity(), operator.known
+    if isinstance(operator, Composed) and isinstance(operator.outer, Mask):
+        return operator.inner, operator.outer.known
+    return operator, jnp.ones((1, 1, 1, 1))
 
 
 def within(observation: Observation, part: tuple[int, ...], whole: tuple[int, ...]) -> Observation:
@@ -265,27 +291,54 @@ def check_restoration(config: Config, kind: Kind) -> None:
     if not settings.image:
         raise ConfigError("--mode restore needs a picture: --restore FILE, or a folder of them")
     check_images("restore.image", settings.image, kind)
-    check_known(settings.operator, OPERATORS, "restore.operator")
+    names = settings.operator.split(JOINT)
+    for name in names:
+        check_known(name, OPERATORS, "restore.operator")
     method, size = make_method(config), config.sample.guidance.flock.size
     if size and method.particles > 1:
         raise ConfigError(
             f"sample.guidance.flock.size={size} and restore.method={settings.method!r} do not go "
             "together: both denoise samples in groups"
         )
-    if settings.operator == "grey" and kind.shape[-1] == 1:
+    if "grey" in names and kind.shape[-1] == 1:
         raise ConfigError(
-            "restore.operator='grey' needs a network of pictures in colour, and these data are "
-            f"{kind.words}"
+            f"restore.operator={settings.operator!r} needs a network of pictures in colour, and "
+            f"these data are {kind.words}"
         )
+    if settings.blind.rounds:
+        _check_blind(settings, names, method)
     files = {"restore.image": settings.image}
-    if settings.operator == "mask":
+    if "mask" in names:
         if not settings.mask.image:
             raise ConfigError(
-                "restore.operator='mask' needs a picture that is white where the other is "
-                "destroyed: --mask FILE"
+                f"restore.operator={settings.operator!r} needs a picture that is white where the "
+                "other is destroyed: --mask FILE"
             )
         files["restore.mask.image"] = settings.mask.image
     for key, file in files.items():
         if not path_of(file).is_dir():
             with named(key):
                 look_at(path_of(file), 0)
+
+
+def _check_blind(settings: Config, names: Sequence[str], method: Method) -> None:
+    """Raises a ConfigError if parameters of these operators cannot be estimated."""
+    key, written = f"restore.blind.rounds={settings.blind.rounds}", settings.operator
+    if not (ESTIMATED & {*names}):
+        raise ConfigError(
+            f"{key} needs a restore.operator with parameters to estimate "
+            f"({', '.join(sorted(ESTIMATED))}), and {written!r} has none"
+        )
+    if fixed := [name for name in names if name in GRIDS]:
+        raise ConfigError(
+            f"{key} looks at windows of the picture, and {fixed[0]!r} of restore.operator="
+            f"{written!r} depends on where they lie"
+        )
+    if "mask" in names[:-1] or names.count("mask") > 1:
+        raise ConfigError(f"{key} needs 'mask' to be the last of restore.operator={written!r}")
+    if len({*names}) < len(names):
+        raise ConfigError(f"{key} needs operators that differ, and here it is {written!r}")
+    if method.particles > 1:
+        raise ConfigError(f"{key} needs samples, and restore.method='twisted' has particles")
+    if "fading" in names and min(settings.fading.gain) <= 0:
+        raise ConfigError(f"{key} needs restore.fading.gain={settings.fading.gain} above 0")

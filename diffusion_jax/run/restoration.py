@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.metrics.fidelity import psnr
 from diffusion_jax.restoration.posterior_mean import Conditioned
 from diffusion_jax.restoration.projections import with_known
+from diffusion_jax.run.blind import described, estimated, values_of, with_estimate
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.files import path_of, remove_tree
@@ -67,10 +68,16 @@ def restore(run: Run) -> None:
                 raise
             print(f"warning: skipped: {error}", file=sys.stderr)
             continue
+        about: dict[str, Any] = {}
+        if settings.blind.rounds:
+            estimate = estimated(model, seen)
+            seen, about = with_estimate(seen, estimate), values_of(estimate)
+            if is_main():
+                print(f"{shown(path)}: {described(estimate)}")
         found = restored(model, seen)
         done += 1
         if is_main():
-            _save(model, folder / path.name, path, seen, found)
+            _save(model, folder / path.name, path, seen, found, about)
     if not done:
         raise DataError(f"restore.image={settings.image!r}: none of its pictures can be read")
 
@@ -148,10 +155,16 @@ def _pictures(image: str) -> list[Path]:
     return found
 
 
-def _save(model: Trained, folder: Path, path: Path, seen: Seen, found: Restored) -> None:
-    """Writes the pictures and the sheet, and prints what was found."""
+def _save(
+    model: Trained, folder: Path, path: Path, seen: Seen, found: Restored, blind: dict[str, Any]
+) -> None:
+    """Writes the pictures and the sheet, and prints what was found.
+
+    What was found of the damage, `blind`, is written into the pictures.
+    """
     settings = model.run.config.restore
     made_by = {**model.made_by(model.run.config.sample.seed), "restore": settings.to_dict()}
+    made_by |= {"blind": blind} if blind else {}
     remove_tree(folder, missing_ok=True)
     folder.mkdir(parents=True)
     for number, sample in enumerate(to_uint8(found.samples)):

