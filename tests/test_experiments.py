@@ -645,3 +645,35 @@ def test_a_sheet_of_decay() -> None:
     made = sheets.sheet(picture)
     assert made.shape == (12 * 49 + 1, WORDS + 3 * 49 + 1, 3)  # enlarged to 48 pixels
     assert len({made[49 * row + 1 : 49 * row + 49].tobytes() for row in range(12)}) == 12
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_digits")
+def test_prints(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A print and a photograph of the network's channels, and their tables."""
+    prints = experiment("restoration/prints")
+    for name, value in {"STEPS": 2, "SIDE": 12, "RESTORED": 8}.items():
+        monkeypatch.setattr(prints, name, value)
+    assert run.run(digits.get_config(), tmp_path / "run", "train") == 0
+    model = prints.opened(tmp_path / "run", rounds=2, windows=2, samples=2)
+    rng = np.random.default_rng(0)
+    path = tmp_path / "img-sheep" / "data" / "image.png"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(rng.integers(0, 256, (24, 18), np.uint8)).save(path)
+    photograph = rng.uniform(-1, 1, (21, 32, 1)).astype(np.float32)
+    result = {
+        "prints": [prints.of_print(model, path, tmp_path)],
+        "photographs": [prints.of_photograph(model, photograph, number) for number in range(2)],
+    }
+    assert finite([[row["psnr"], row["found"]] for row in result["photographs"]])
+    assert Image.open(tmp_path / "prints_sheep.jpg").size[0] > 4 * 9
+    lines = prints.tables(json.loads(json.dumps(result)))
+    assert lines[0].startswith("| of 2 photographs ")
+    assert lines[-1].startswith("| sheep | ")
+
+
+def test_published_figures_of_prints() -> None:
+    """The page has the tables of the results."""
+    prints, folder = experiment("restoration/prints"), ROOT / "experiments/restoration"
+    lines = prints.tables(json.loads((folder / "prints.json").read_text()))
+    assert set(lines) <= set((folder / "prints.md").read_text().splitlines())

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from diffusion_jax import open_run
 from diffusion_jax.data.images import read_image, to_float, to_uint8
@@ -22,16 +21,16 @@ from diffusion_jax.run.blind import estimated, values_of, with_estimate
 from diffusion_jax.run.restoration import FULL, restored
 from diffusion_jax.run.trained import Trained
 from diffusion_jax.system.keys import make_key
-from diffusion_jax.system.pictures import tile
+from diffusion_jax.system.pictures import as_image, tile
 from diffusion_jax.system.runtime import enable_compilation_cache
 
 HERE = Path(__file__).parent
-STEPS = 6
+STEPS = 5
 """Of the sampler."""
-SIDE = 192
-"""Longer side of prints, in pixels."""
-WINDOW = 96
-"""Side of the part of a photograph that is damaged."""
+SIDE = 128
+"""Of the middle squares of prints and photographs, in pixels."""
+RESTORED = 64
+"""Side of the part of a photograph that is restored and compared."""
 START = {"gain": 0.8, "offset": 0.0, "sigma": 0.1}
 """With which the search begins, for all pictures and channels."""
 SIGMA = 0.03
@@ -52,11 +51,13 @@ def fading(gain: Any, offset: Any) -> Fading:
     return Fading(*(jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in (gain, offset)))
 
 
-def smaller(picture: np.ndarray, factor: int) -> np.ndarray:
-    """The means of blocks of `factor` pixels a side, of `[H, W, C]`."""
-    height, width = (side // factor for side in picture.shape[:2])
-    blocks = picture[: height * factor, : width * factor]
-    return blocks.reshape(height, factor, width, factor, -1).mean((1, 3))
+def square(picture: np.ndarray) -> np.ndarray:
+    """The middle square of `[H, W, C]`, as the means of blocks that leave `SIDE` pixels a side."""
+    factor = min(picture.shape[:2]) // SIDE
+    sides = factor * SIDE
+    top, left = ((side - sides) // 2 for side in picture.shape[:2])
+    blocks = picture[top : top + sides, left : left + sides]
+    return blocks.reshape(SIDE, factor, SIDE, factor, -1).mean((1, 3))
 
 
 def as_begun(y: np.ndarray) -> Seen:
@@ -67,26 +68,26 @@ def as_begun(y: np.ndarray) -> Seen:
     )
 
 
-def of_photograph(model: Trained, number: int) -> dict[str, Any]:
-    """What is found of a held-out photograph's fading, and what that costs its restoration."""
-    source: Any = model.run.parts.dataset.splits["heldout"].source
-    whole = to_float(source.photographs[number])
-    shrunk = smaller(whole, max(min(whole.shape[:2]) // WINDOW, 1))
-    top, left = ((side - WINDOW) // 2 for side in shrunk.shape[:2])
-    x = shrunk[max(top, 0) :, max(left, 0) :][:WINDOW, :WINDOW]
+def of_photograph(model: Trained, whole: np.ndarray, number: int) -> dict[str, Any]:
+    """What is found of a held-out photograph's fading, and what that costs its restoration.
+
+    The damage of the photograph `[H, W, C]` is determined by its `number`.
+    """
+    x = square(whole)
     rng = np.random.default_rng(number)
     gain = rng.uniform(0.4, 0.8, x.shape[-1])
     offset = rng.uniform(-1, 1, x.shape[-1]) * (1 - gain)  # so that y stays in [-1, 1]
     true = fading(gain, offset)
     y = true(jnp.asarray(x)[None]) + SIGMA * sample_noise(make_key(number)[None], x.shape)
+    found = estimated(model, as_begun(np.asarray(y[0])))
+    middle = slice((SIDE - RESTORED) // 2, (SIDE + RESTORED) // 2)
+    y, x = y[:, middle, middle], x[middle, middle]
     seen = as_begun(np.asarray(y[0]))
-    found = estimated(model, seen)
     told = dataclasses.replace(seen.observation, operator=true, sigma=jnp.full(1, SIGMA))
     ways = {"told": seen._replace(observation=told), "blind": with_estimate(seen, found)}
     pictures = {"damaged": np.asarray(y[0])}
     pictures |= {name: restored(model, each).mean for name, each in ways.items()}
     return {
-        "photograph": Path(source.names[number]).name,
         "true": {"gain": [*gain], "offset": [*offset], "sigma": [SIGMA]},
         "found": values_of(found),
         "psnr": {k: float(psnr(p[None], x[None], data_range=2)[0]) for k, p in pictures.items()},
@@ -95,8 +96,8 @@ def of_photograph(model: Trained, number: int) -> dict[str, Any]:
 
 def of_print(model: Trained, path: Path, out: Path) -> dict[str, Any]:
     """What is found of a print's fading; writes the print, mean, a sample and the spread."""
-    picture = to_float(read_image(path, 0, 3))
-    seen = as_begun(smaller(picture, round(max(picture.shape) / SIDE)))
+    picture = to_float(read_image(path, 0, model.draws.codec.shape[-1]))
+    seen = as_begun(square(picture))
     found = estimated(model, seen)
     result = restored(model, with_estimate(seen, found))
     spread = np.clip(2 * result.spread.mean(-1, keepdims=True) / FULL - 1, -1, 1)
@@ -104,10 +105,9 @@ def of_print(model: Trained, path: Path, out: Path) -> dict[str, Any]:
     cells.append(np.broadcast_to(spread, seen.shape))
     name = path.parents[1].name.removeprefix("img-")
     sheet = tile(np.stack([to_uint8(cell) for cell in cells]), len(cells))
-    Image.fromarray(sheet).save(out / f"prints_{name}.jpg", quality=88)
+    as_image(sheet).save(out / f"prints_{name}.jpg", quality=88)
     return {
         "print": name,
-        "size": seen.shape[1::-1],
         "found": values_of(found),
         "rounds": described(found),
         "spread": float(result.spread.mean()),
@@ -166,12 +166,14 @@ def main() -> None:
     path = asked.out / "prints.json"
     result = json.loads(path.read_text()) if path.exists() else {"photographs": [], "prints": []}
     result["step"] = model.step
+    source: Any = model.run.parts.dataset.splits["heldout"].source
     prints = sorted(asked.prints.glob("img-*/data/image.jpg")) if asked.prints else []
     for number in range(max(asked.photographs, len(prints))):  # in turn
         if len(result["prints"]) <= number < len(prints):
             result["prints"].append(of_print(model, prints[number], asked.out))
         if len(result["photographs"]) <= number < asked.photographs:
-            result["photographs"].append(of_photograph(model, number))
+            found = of_photograph(model, to_float(source.photographs[number]), number)
+            result["photographs"].append({"photograph": Path(source.names[number]).name, **found})
         path.write_text(json.dumps(result, indent=1))
         print("\n".join(tables(result)), flush=True)
 
