@@ -18,9 +18,12 @@ from diffusion_jax.diffusion.corruption import sample_noise
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, keyed, lookup
+from diffusion_jax.from_config.identity import folder_and_step, read_config
 from diffusion_jax.from_config.images import check_images, named
 from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.restoration.ddrm import ddrm
+from diffusion_jax.restoration.decay import KINDS as DECAYS
+from diffusion_jax.restoration.decay import Decay
 from diffusion_jax.restoration.decoupled import daps, split_gibbs
 from diffusion_jax.restoration.image_conditions import given_image
 from diffusion_jax.restoration.jpeg import JPEG
@@ -48,6 +51,8 @@ from diffusion_jax.types import Array, Denoiser, Sampler
 
 SEED = 0
 """Of the noise of simulated damage, which is always the same for a shape."""
+DECAY = "decay"
+"""The operator of pictures that decay, so that a mask is what is known of them."""
 
 
 class Seen(NamedTuple):
@@ -59,7 +64,12 @@ class Seen(NamedTuple):
 
 
 def _mask(settings: Config, shape: tuple[int, ...]) -> Mask:
-    """What is not white in the picture `restore.mask.image` is known."""
+    """What is not white in the picture `restore.mask.image` is known.
+
+    All is with a detector, until that is asked.
+    """
+    if settings.detector:
+        return Mask(jnp.ones((1, *shape[:2], 1)))
     key, path = "restore.mask.image", path_of(settings.image)
     with named(key):
         lost = read_image(path, 0, 1)
@@ -70,6 +80,20 @@ def _mask(settings: Config, shape: tuple[int, ...]) -> Mask:
             "be of one size"
         )
     return Mask(jnp.asarray(lost < 128, jnp.float32)[None])
+
+
+def _decayed(settings: Config, truth: np.ndarray) -> Seen:
+    """A picture that decays: where it is destroyed it is not seen.
+
+    All is seen with a detector, until that is asked.
+    """
+    own = settings.decay
+    with keyed("restore.decay"):
+        decay = Decay(own.severity, tuple(own.kinds))
+        image, destroyed = jax.jit(decay.__call__)(truth[None], make_key(own.seed)[None])
+    mask = Mask(jnp.maximum(1 - destroyed, bool(settings.mask.detector)))
+    y = mask(image) + settings.sigma * sample_noise(make_key(SEED)[None], truth.shape)
+    return Seen(Observation(y, mask, jnp.full(1, settings.sigma)), truth.shape, truth)
 
 
 def _per_channel(values: Any, channels: int, key: str) -> Array:
@@ -177,6 +201,8 @@ def observe(config: Config, channels: int, path: Path) -> Seen:
     own = settings.get(settings.operator, Config())
     factor = own.get("factor", 1)
     picture = to_float(read_image(path, 0, channels))
+    if settings.operator == DECAY:
+        return _decayed(settings, picture)
     height, width = picture.shape[:2]
     if settings.simulate:
         height, width = height // factor * factor, width // factor * factor
@@ -265,7 +291,7 @@ def check_restoration(config: Config, kind: Kind) -> None:
     if not settings.image:
         raise ConfigError("--mode restore needs a picture: --restore FILE, or a folder of them")
     check_images("restore.image", settings.image, kind)
-    check_known(settings.operator, OPERATORS, "restore.operator")
+    check_known(settings.operator, (*OPERATORS, DECAY), "restore.operator")
     method, size = make_method(config), config.sample.guidance.flock.size
     if size and method.particles > 1:
         raise ConfigError(
@@ -278,13 +304,31 @@ def check_restoration(config: Config, kind: Kind) -> None:
             f"{kind.words}"
         )
     files = {"restore.image": settings.image}
+    if settings.operator == DECAY:
+        if not settings.simulate:
+            raise ConfigError(
+                "restore.operator='decay' needs restore.simulate=True: for a picture that is "
+                "decayed already restore.operator is 'mask'"
+            )
+        for kind_of_decay in settings.decay.kinds:
+            check_known(kind_of_decay, DECAYS, "restore.decay.kinds")
     if settings.operator == "mask":
-        if not settings.mask.image:
+        if bool(settings.mask.image) == bool(settings.mask.detector):
             raise ConfigError(
                 "restore.operator='mask' needs a picture that is white where the other is "
-                "destroyed: --mask FILE"
+                "destroyed, --mask FILE, or a network that finds that, restore.mask.detector, and "
+                "not both"
             )
-        files["restore.mask.image"] = settings.mask.image
+        if settings.mask.image:
+            files["restore.mask.image"] = settings.mask.image
+    if settings.operator in ("mask", DECAY) and (words := settings.mask.detector):
+        what, (folder, _) = "restore.mask.detector", folder_and_step(words, "restore.mask.detector")
+        theirs = read_config(path_of(folder), f"{what}={words!r}").objective.name
+        if theirs != "damage":
+            raise ConfigError(
+                f"{what}={words!r} is a run of objective.name={theirs!r}, not of 'damage', as "
+                "configs/photographs_damage.py is"
+            )
     for key, file in files.items():
         if not path_of(file).is_dir():
             with named(key):
