@@ -1,6 +1,7 @@
 """Destroyed pixels of a picture of any size, as a network finds them."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -32,16 +33,18 @@ class Detector:
         height, width = x.shape[:2]
         more = [(0, max(self.size - side, 0)) for side in (height, width)]
         whole = jnp.asarray(np.pad(x, [*more, (0, 0)], mode="symmetric"))
+        return np.asarray(self._found(self.params, whole)[:height, :width])
 
-        @jax.jit
+    @functools.cached_property
+    def _found(self) -> Callable[[Params, Array], Array]:
         def found(params: Params, x: Array) -> Array:
             def of_tile(x: Array, t: Array, cond: Cond) -> Denoised:
                 return Denoised(jax.nn.sigmoid(self.odds(params, x)))
 
             find = tiled(of_tile, self.size, self.size // OVERLAP, AT_ONCE)
-            return find(x[None], jnp.zeros(1), {}).x_0[0, :height, :width, 0]
+            return find(x[None], jnp.zeros(1), {}).x_0[0, ..., 0]
 
-        return np.asarray(found(self.params, whole))
+        return jax.jit(found)
 
 
 def lost(probability: np.ndarray, threshold: float, dilate: int) -> np.ndarray:

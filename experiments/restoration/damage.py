@@ -259,7 +259,7 @@ def main() -> None:
     """Writes the figures and the sheet beside this file, and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workdir")
-    parser.add_argument("--per", type=int, default=24, help="windows of each photograph")
+    parser.add_argument("--per", type=int, default=16, help="windows of each photograph")
     asked = parser.parse_args()
     model = open_run(asked.workdir)
     dataset = make_dataset(model.run.config)
