@@ -15,11 +15,13 @@ from PIL import Image
 from configs import digits
 from diffusion_jax import from_config, run
 from diffusion_jax.data import ArraySource, Captions, Dataset, Images, Split
+from diffusion_jax.data.sets.photographs import Patches
 from diffusion_jax.diffusion.schedules import Cosine
 from diffusion_jax.from_config import SAMPLERS
 from diffusion_jax.from_config.sampling import GRIDS
 from diffusion_jax.models.dit import DiT
 from diffusion_jax.models.unet import UNet
+from diffusion_jax.restoration.decay import Decay, RandomDecay
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.sweep.design import check, load, make_runs
 from diffusion_jax.system.pictures import WORDS
@@ -538,6 +540,50 @@ def test_coordinates_that_are_not_seen() -> None:
         np.testing.assert_allclose(of_unseen(shown), 0, atol=1e-5)
         assert np.abs(of_unseen(x)).min(0).max() > 0.1
         np.testing.assert_allclose(operator(x), operator(shown), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_damage_that_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that knows the colour of the damage finds it all; filters do not."""
+    damage, only = experiment("restoration/damage"), ("mould",)
+    monkeypatch.setattr(damage, "DESTROY", only)
+    monkeypatch.setattr(damage, "TONE", ("fading",))
+    monkeypatch.setattr(damage, "RandomDecay", lambda s, z, k=only: RandomDecay(s, z, k))
+    monkeypatch.setattr(damage, "Decay", lambda s: Decay(s, only))
+    monkeypatch.setattr(damage, "foreign", lambda: {"black": lambda: blackened})
+    pixels = np.random.default_rng(0).integers(100, 256, (2, 60, 60, 3), np.uint8)
+    patches = Patches("ab", list(pixels), np.zeros((0, 3), int), 16)
+    found, sheet = damage.measure(patches, lambda x: x.max(-1) < -0.9, 16, 4, large=24)
+    assert list(found["cases"]) == [
+        *("mould", "all kinds", "tone only", "whole pictures", "augraphy: black")
+    ]
+    row = found["cases"]["augraphy: black"]
+    assert row["pictures"] == 2
+    assert row["destroyed"] == pytest.approx(1 / 9)
+    assert row["network"]["iou"][0] == row["network"]["average_precision"][0] == 1
+    assert max(row[name]["iou"][0] for name in ("median", "top_hat")) < 1
+    assert found["cases"]["tone only"]["wrong"][0] == 0
+    assert len(sheet) == 5 * (damage.CELL + 1) + 1
+    lines = damage.tables(found).splitlines()
+    assert sum(line.startswith("| augraphy: black | 11.1% | 1.00 (1.00 to 1.00)") for line in lines)
+    masks = found["masks, all kinds"]
+    assert len(masks) == len(damage.THRESHOLDS) * len(damage.DILATE)
+    recall = [row["recall"][0] for row in masks[: len(damage.DILATE)]]
+    assert recall == sorted(recall)
+
+
+def blackened(picture: np.ndarray) -> np.ndarray:
+    """A picture with a black square of a third of its side."""
+    made = picture.copy()
+    made[8:16, 8:16] = 0
+    return made
+
+
+def test_published_damage() -> None:
+    """The page has the tables of the results."""
+    damage, folder = experiment("restoration/damage"), ROOT / "experiments/restoration"
+    lines = damage.tables(json.loads((folder / "damage.json").read_text())).splitlines()
+    assert set(lines) <= set((folder / "damage.md").read_text().splitlines())
 
 
 def test_every_experiment_is_here() -> None:

@@ -23,6 +23,7 @@ RANGES: dict[str, dict[str, Any]] = {
     },
     "objective.part_dropout": dict.fromkeys(("label", "text", "vector", "image"), SHARE),
     "objective.contrastive": {"max_shift": COUNT},
+    "objective.damage": {"severity": "(0, 1]", "zoom": "[1, inf)"},
     "objective.min_snr": {"gamma": POSITIVE},
     "objective.p2": {"k": POSITIVE, "gamma": REAL},
     "model.unet": {
@@ -61,6 +62,8 @@ RANGES: dict[str, dict[str, Any]] = {
     "sample.vary": {"strength": SHARE, "by": ("noise", "inversion")},
     "restore": {"num_samples": "[2, inf)", "sigma": REAL, "overlap": "(0, 0.5]"},
     "restore.blind": {"rounds": COUNT, "windows": SOME, "noise": POSITIVE},
+    "restore.mask": {"threshold": SHARE, "dilate": COUNT},
+    "restore.decay": {"severity": SHARE},
     "restore.blur": {"width": POSITIVE},
     "restore.downscale": {"factor": SOME},
     "restore.gamma": {"exponent": POSITIVE},
@@ -78,6 +81,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "evaluate": {"num_samples": SOME, "bootstrap": "[2, inf)", "denoising_images": "[2, inf)"},
     "evaluate.likelihood": {"num_images": "[2, inf)", "probes": SOME, "noise_levels": SOME},
     "evaluate.names": {"num": "[2, inf)"},
+    "evaluate.damage": {"num_images": "[2, inf)"},
 }
 """Ranges of settings that nothing else checks before training."""
 TUPLES: dict[str, tuple[type, int, str]] = {
@@ -87,10 +91,11 @@ TUPLES: dict[str, tuple[type, int, str]] = {
     "sample.prompts": (str, 0, "texts"),
     "sample.interpolate": (str, 0, "texts"),
     "evaluate.names.splits": (str, 0, "names of splits"),
+    "restore.decay.kinds": (str, 0, "names of kinds of decay"),
 }
 """Settings that are tuples: type and minimum of their entries, and both in words."""
 NOT_EMPTY = ("model.unet.channel_mults",)
-SEEDS = ("seed", "sample.seed", "evaluate.seed")
+SEEDS = ("seed", "sample.seed", "evaluate.seed", "restore.decay.seed")
 ENDLESS = "logsnr_min"  # setting of schedules that may be -inf: no signal at all
 
 

@@ -19,9 +19,12 @@ from diffusion_jax.diffusion.corruption import sample_noise
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, keyed, lookup
+from diffusion_jax.from_config.identity import folder_and_step, read_config
 from diffusion_jax.from_config.images import check_images, named
 from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.restoration.ddrm import ddrm
+from diffusion_jax.restoration.decay import KINDS as DECAYS
+from diffusion_jax.restoration.decay import Decay
 from diffusion_jax.restoration.decoupled import daps, split_gibbs
 from diffusion_jax.restoration.image_conditions import given_image
 from diffusion_jax.restoration.jpeg import JPEG
@@ -33,6 +36,7 @@ from diffusion_jax.restoration.linear import (
     Fading,
     GaussianBlur,
     Grey,
+    unmasked,
 )
 from diffusion_jax.restoration.nonlinear import Clipping, Gamma, Halftone
 from diffusion_jax.restoration.operators import Identity, Mask, Observation, Operator
@@ -55,6 +59,8 @@ ESTIMATED = {"blur", "fading", "gamma", "clipping"}
 """Operators with parameters that can be found from the picture."""
 GRIDS = {"halftone", "jpeg"}
 """Operators with a grid of their own, which a window of the picture cuts elsewhere."""
+DECAY = "decay"
+"""The operator of pictures that decay, so that a mask is what is known of them."""
 
 
 class Seen(NamedTuple):
@@ -66,7 +72,12 @@ class Seen(NamedTuple):
 
 
 def _mask(settings: Config, shape: tuple[int, ...]) -> Mask:
-    """What is not white in the picture `restore.mask.image` is known."""
+    """What is not white in the picture `restore.mask.image` is known.
+
+    All is with a detector, until that is asked.
+    """
+    if settings.detector:
+        return Mask(jnp.ones((1, *shape[:2], 1)))
     key, path = "restore.mask.image", path_of(settings.image)
     with named(key):
         lost = read_image(path, 0, 1)
@@ -77,6 +88,20 @@ def _mask(settings: Config, shape: tuple[int, ...]) -> Mask:
             "be of one size"
         )
     return Mask(jnp.asarray(lost < 128, jnp.float32)[None])
+
+
+def _decayed(settings: Config, truth: np.ndarray) -> Seen:
+    """A picture that decays: where it is destroyed it is not seen.
+
+    All is seen with a detector, until that is asked.
+    """
+    own = settings.decay
+    with keyed("restore.decay"):
+        decay = Decay(own.severity, tuple(own.kinds))
+        image, destroyed = jax.jit(decay.__call__)(truth[None], make_key(own.seed)[None])
+    mask = Mask(jnp.maximum(1 - destroyed, bool(settings.mask.detector)))
+    y = mask(image) + settings.sigma * sample_noise(make_key(SEED)[None], truth.shape)
+    return Seen(Observation(y, mask, jnp.full(1, settings.sigma)), truth.shape, truth)
 
 
 def _per_channel(values: Any, channels: int, key: str) -> Array:
@@ -184,6 +209,8 @@ def observe(config: Config, channels: int, path: Path) -> Seen:
     names = settings.operator.split(JOINT)
     factor = math.prod(settings.get(name, {}).get("factor", 1) for name in names)
     picture = to_float(read_image(path, 0, channels))
+    if settings.operator == DECAY:
+        return _decayed(settings, picture)
     height, width = picture.shape[:2]
     if settings.simulate:
         height, width = height // factor * factor, width // factor * factor
@@ -214,15 +241,6 @@ def _composed(settings: Config, names: Sequence[str], shape: tuple[int, ...]) ->
         shape = jax.eval_shape(own, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[1:]
     assert operator is not None
     return operator
-
-
-def unmasked(operator: Operator) -> tuple[Operator, Array]:
-    """An operator without the mask with which it ends, and what that knows: `[1, ...]`."""
-    if isinstance(operator, Mask):
-        return Identity(), operator.known
-    if isinstance(operator, Composed) and isinstance(operator.outer, Mask):
-        return operator.inner, operator.outer.known
-    return operator, jnp.ones((1, 1, 1, 1))
 
 
 def within(observation: Observation, part: tuple[int, ...], whole: tuple[int, ...]) -> Observation:
@@ -293,7 +311,7 @@ def check_restoration(config: Config, kind: Kind) -> None:
     check_images("restore.image", settings.image, kind)
     names = settings.operator.split(JOINT)
     for name in names:
-        check_known(name, OPERATORS, "restore.operator")
+        check_known(name, (*OPERATORS, *[DECAY] * (len(names) == 1)), "restore.operator")
     method, size = make_method(config), config.sample.guidance.flock.size
     if size and method.particles > 1:
         raise ConfigError(
@@ -308,13 +326,31 @@ def check_restoration(config: Config, kind: Kind) -> None:
     if settings.blind.rounds:
         _check_blind(settings, names, method)
     files = {"restore.image": settings.image}
+    if settings.operator == DECAY:
+        if not settings.simulate:
+            raise ConfigError(
+                "restore.operator='decay' needs restore.simulate=True: for a picture that is "
+                "decayed already restore.operator is 'mask'"
+            )
+        for kind_of_decay in settings.decay.kinds:
+            check_known(kind_of_decay, DECAYS, "restore.decay.kinds")
     if "mask" in names:
-        if not settings.mask.image:
+        if bool(settings.mask.image) == bool(settings.mask.detector):
             raise ConfigError(
                 f"restore.operator={settings.operator!r} needs a picture that is white where the "
-                "other is destroyed: --mask FILE"
+                "other is destroyed, --mask FILE, or a network that finds that, "
+                "restore.mask.detector, and not both"
             )
-        files["restore.mask.image"] = settings.mask.image
+        if settings.mask.image:
+            files["restore.mask.image"] = settings.mask.image
+    if {"mask", DECAY} & {*names} and (words := settings.mask.detector):
+        what, (folder, _) = "restore.mask.detector", folder_and_step(words, "restore.mask.detector")
+        theirs = read_config(path_of(folder), f"{what}={words!r}").objective.name
+        if theirs != "damage":
+            raise ConfigError(
+                f"{what}={words!r} is a run of objective.name={theirs!r}, not of 'damage', as "
+                "configs/photographs_damage.py is"
+            )
     for key, file in files.items():
         if not path_of(file).is_dir():
             with named(key):

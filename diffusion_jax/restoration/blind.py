@@ -25,9 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from diffusion_jax.restoration.linear import Composed, Fading, GaussianBlur
+from diffusion_jax.restoration.linear import Composed, Fading, GaussianBlur, masked
 from diffusion_jax.restoration.nonlinear import Clipping, Gamma
-from diffusion_jax.restoration.operators import Mask, Observation, Operator
+from diffusion_jax.restoration.operators import Observation, Operator
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Key
 
@@ -78,11 +78,6 @@ def with_parameters(operator: Any, values: Mapping[str, Array]) -> Any:
         return Composed(*(with_parameters(part, values) for part in parts))
     own = parameters(operator)
     return operator.replace(**{name: values[name] for name in own}) if own else operator
-
-
-def masked(operator: Operator, known: Array) -> Operator:
-    """The operator followed by a mask, unless all is known."""
-    return operator if np.all(known == 1) else Composed(Mask(known), operator)
 
 
 @checked(average="[1, inf)")

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.from_config.restoration import Seen, make_restoration, unmasked, within
+from diffusion_jax.from_config.restoration import Seen, make_restoration, within
 from diffusion_jax.restoration.blind import (
     Estimate,
     Windows,
     expectation_maximisation,
-    masked,
     parameters,
 )
+from diffusion_jax.restoration.linear import masked, unmasked
 from diffusion_jax.restoration.operators import Observation
 from diffusion_jax.run.trained import Trained
 from diffusion_jax.system.keys import make_key
@@ -33,7 +33,7 @@ def estimated(model: Trained, seen: Seen) -> Estimate:
     settings, num, seed = config.restore.blind, config.restore.blind.windows, config.sample.seed
     operator, whole = unmasked(seen.observation.operator)
     y = np.asarray(seen.observation.y[0])
-    known = np.broadcast_to(whole[0], (*y.shape[:-1], whole.shape[-1]))
+    known = np.broadcast_to(whole, (1, *y.shape))[0]
     # A picture smaller than the network's is one window.
     part = *map(min, seen.shape[:-1], own[:-1]), own[-1]
     sides = jax.eval_shape(operator, jax.ShapeDtypeStruct((1, *part), y.dtype)).shape[1:-1]

@@ -21,9 +21,11 @@ from diffusion_jax.from_config.restoration import (
 )
 from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.metrics.fidelity import psnr
+from diffusion_jax.restoration.linear import unmasked
 from diffusion_jax.restoration.posterior_mean import Conditioned
 from diffusion_jax.restoration.projections import with_known
 from diffusion_jax.run.blind import described, estimated, values_of, with_estimate
+from diffusion_jax.run.detector import open_detector
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.files import path_of, remove_tree
@@ -58,11 +60,13 @@ def restore(run: Run) -> None:
     settings = run.config.restore
     pictures = _pictures(settings.image)
     model = run.trained()
+    channels = model.draws.codec.shape[-1]
+    masked = open_detector(run.config, channels)
     folder = run.workdir / "samples" / "restored"
     done = 0
     for path in pictures:
         try:
-            seen = observe(run.config, model.draws.codec.shape[-1], path)
+            seen = masked(observe(run.config, channels, path))
         except DataError as error:
             if len(pictures) == 1:
                 raise
@@ -173,6 +177,8 @@ def _save(
     spread = np.clip(2 * found.spread.mean(-1, keepdims=True) / FULL - 1, -1, 1)
     picture = np.asarray(seen.observation.y[0])
     pictures = {"mean": found.mean, "spread": spread, "given": picture}
+    if (known := unmasked(seen.observation.operator)[1]).ndim:
+        pictures["mask"] = 1 - 2 * np.asarray(known[0])
     for name, each in pictures.items():
         save_png(folder / f"{name}.png", to_uint8(each), {**made_by, "white": FULL})
     cells = [picture, *found.samples[:SHOWN], found.mean, spread]

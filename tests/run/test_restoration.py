@@ -210,6 +210,15 @@ def test_a_folder_is_restored_and_what_cannot_be_read_is_named(
             {"operator": "fading", "blind.rounds": 2, "fading.gain": (0.0,)},
             r"needs restore\.fading\.gain=\(0\.0,\) above 0",
         ),
+        ({"mask.detector": "none"}, r"restore\.mask\.detector='none': there is no run in"),
+        ({"mask.detector": "none@x"}, r"detector='none@x': 'x' is not the step"),
+        ({"mask.detector": "run"}, r"detector='run' is a run of objective\.name='gaussian', not"),
+        ({"mask.detector": "run", "mask.image": "old.png"}, r"mask\.detector, and not both"),
+        ({"operator": "decay"}, r"operator='decay' needs restore\.simulate=True"),
+        (
+            {"operator": "decay", "simulate": True, "decay.kinds": ("rust",)},
+            r"restore\.decay\.kinds='rust' is not known",
+        ),
         ({"operator": "grey"}, r"restore\.operator='grey' needs a network of pictures in colour"),
     ],
 )
@@ -222,6 +231,7 @@ def test_what_does_not_fit_is_said_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("run").symlink_to(folder)
     picture(Path("small.png"), 3, 4)
     image = picture(Path("old.png"), 8, 8)
     assert restore(folder, image, **settings) == 2
