@@ -205,9 +205,9 @@ def within(observation: Observation, part: tuple[int, ...], whole: tuple[int, ..
         return observation
     operator = observation.operator
     if isinstance(operator, Identity | Mask):  # the rest is not seen: this has a spectrum
-        known = operator.known if isinstance(operator, Mask) else np.ones_like(observation.y)
+        known = operator.known if isinstance(operator, Mask) else jnp.ones_like(observation.y)
         border = [(0, 0), *((0, w - p) for w, p in zip(whole[:-1], part[:-1], strict=True)), (0, 0)]
-        y, known = (np.pad(a, border) for a in (observation.y, known))
+        y, known = (jnp.pad(a, border) for a in (observation.y, known))
         return dataclasses.replace(observation, y=y, operator=Mask(known))
     crop = Crop((0,) * len(part[:-1]), part[:-1])
     return dataclasses.replace(observation, operator=Composed(observation.operator, crop))
