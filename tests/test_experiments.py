@@ -684,6 +684,49 @@ def test_published_figures_of_essays() -> None:
     assert all((here / name).exists() for name in shown if name.endswith(".png"))
 
 
+def test_seams_are_found() -> None:
+    """In smooth noise there are none; a step where the weights of tiles change is one."""
+    large = experiment("restoration/large")
+    assert [list(lines) for lines in large.seams(24, 10, 3)] == [[6, 7, 8, 9], [13, 14, 15, 16]]
+    assert [list(lines) for lines in large.seams(20, 10, 0)] == [[9]]
+    x = np.random.default_rng(0).normal(size=(2, 80, 80, 3))
+    plain = large.ratio(large.gradients(x, 10, 0))
+    assert plain[1] < 1 < plain[2]
+    step = np.arange(80) // 10 % 2 * 1.0
+    seamed = large.ratio(large.gradients(x + step[:, None] + step[:, None, None], 10, 0))
+    # Of normal differences of standard deviation sqrt(2): E|d + 1| / E|d| = 1.24.
+    assert seamed[0] == pytest.approx(1.24, abs=0.03)
+    assert seamed[1] > 1.15
+
+
+def test_a_large_photograph(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A row of the table, with a restoration that turns the picture by 180 degrees."""
+    large = experiment("restoration/large")
+    photograph = tmp_path / large.PHOTOGRAPH
+    photograph.parent.mkdir(parents=True)
+    Image.effect_noise((3000, 1500), 50).save(photograph)
+    out = tmp_path / "run/samples/restored/112.png"
+    out.mkdir(parents=True)
+
+    def restored(command: list[str]) -> dict[str, float]:
+        assert command[command.index("--restore") + 1] == str(tmp_path / "112.png")
+        for i in range(large.SAMPLES):
+            turned = Image.open(tmp_path / "112.png").transpose(Image.Transpose.ROTATE_180)
+            turned.save(out / f"{i:06d}.png")
+        return {"seconds": 1.0}
+
+    monkeypatch.setattr(large, "measured", restored)
+    asked = ["large.py", "--workdir", str(tmp_path / "run"), "--packages", str(tmp_path)]
+    asked += ["--folder", str(tmp_path), "--side", "112", "--out", str(tmp_path / "large.json")]
+    monkeypatch.setattr(sys, "argv", asked)
+    large.main()
+    (found,) = json.loads((tmp_path / "large.json").read_text())
+    assert (found["side"], found["seams"], found["seconds"]) == (112, 2, 1)
+    # Both of its seams are in the middle.
+    assert found["restored"] == pytest.approx(found["truth"], abs=1e-3)
+    assert found["rms"] == pytest.approx(50 * 2**0.5, abs=1)
+
+
 @pytest.mark.slow
 def test_a_sheet_of_decay() -> None:
     sheets = experiment("restoration/decay_sheet")

@@ -60,7 +60,13 @@ def pixels(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("sides", "method"),
-    [((8, 8), "mmps"), ((8, 8), "repaint"), ((5, 7), "pigdm"), ((13, 18), "dps")],
+    [
+        ((8, 8), "mmps"),
+        ((8, 8), "repaint"),
+        ((5, 7), "pigdm"),
+        ((3, 9), "repaint"),
+        ((13, 18), "dps"),
+    ],
 )
 def test_known_pixels_of_pictures_of_any_size_stay_as_they_are(
     folder: Path, tmp_path: Path, sides: tuple[int, int], method: str
