@@ -89,8 +89,8 @@ def of_photograph(model: Trained, whole: np.ndarray, number: int) -> dict[str, A
     """
     x = square(whole)
     rng = np.random.default_rng(number)
-    gain = rng.uniform(0.4, 0.8, x.shape[-1])
-    offset = (1 - gain) * rng.uniform(-1, 1, x.shape[-1])  # so that y stays in [-1, 1]
+    gain = np.asarray(rng.uniform(0.4, 0.8, x.shape[-1]))
+    offset = np.asarray((1 - gain) * rng.uniform(-1, 1, x.shape[-1]))  # so that y stays in [-1, 1]
     true = fading(gain, offset)
     y = true(jnp.asarray(x)[None]) + SIGMA * sample_noise(make_key(number)[None], x.shape)
     found = found_of(model, as_begun(np.asarray(y[0])))
