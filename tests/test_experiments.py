@@ -755,7 +755,7 @@ def test_prints(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "photographs": [prints.of_photograph(model, photograph, number) for number in range(2)],
     }
     assert finite([[row["psnr"], row["found"]] for row in result["photographs"]])
-    assert Image.open(tmp_path / "prints_sheep.jpg").size[0] > 4 * 9
+    assert Image.open(tmp_path / "prints_sheep.png").size[0] > 4 * 9
     lines = prints.tables(json.loads(json.dumps(result)))
     assert lines[0].startswith("| of 2 photographs ")
     assert lines[-1].startswith("| sheep | ")

