@@ -20,7 +20,6 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from diffusion_jax import open_run
 from diffusion_jax.data import to_float, to_uint8
 from diffusion_jax.data.sets.photographs import Patches
 from diffusion_jax.diffusion.corruption import sample_keys
@@ -29,6 +28,7 @@ from diffusion_jax.metrics.detection import BINS, average_precision, counts, iou
 from diffusion_jax.metrics.intervals import bootstrap
 from diffusion_jax.restoration.decay import KINDS, Decay, RandomDecay, Window
 from diffusion_jax.restoration.detector import Detector, lost
+from diffusion_jax.run.trained import open_run
 from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.pictures import captioned
 from diffusion_jax.types import Array
