@@ -270,7 +270,7 @@ def main() -> None:
     found, sheet = measure(patches, Detector(odds, model.params, size), size, asked.per)
     found["step"] = model.step
     (HERE / "damage.json").write_text(json.dumps(found, indent=1) + "\n")
-    Image.fromarray(sheet).save(HERE / "damage.png", optimize=True)
+    Image.fromarray(sheet).quantize(128).save(HERE / "damage.png", optimize=True)
     print(tables(found))
 
 
