@@ -317,7 +317,7 @@ def get_config() -> ConfigDict:
     # Picture of the same size that is white where the picture is destroyed. Or instead a run of
     # objective.name=damage that finds it, FOLDER@STEP or FOLDER: pixels that are destroyed with at
     # least the probability `threshold`, and all up to `dilate` pixels away
-    c.restore.mask = ConfigDict({"image": "", "detector": "", "threshold": 0.5, "dilate": 1})
+    c.restore.mask = ConfigDict({"image": "", "detector": "", "threshold": 0.35, "dilate": 1})
     # What is destroyed is known, unless restore.mask.detector is to find it
     c.restore.decay = ConfigDict({"severity": 0.8, "seed": 0})
     c.restore.decay.kinds = ("foxing", "mould", "creases", "scratches", "burns", "tears", "dust")

@@ -1,4 +1,10 @@
-"""A UNet of 0.7 M parameters that finds the destroyed pixels of decayed photographs."""
+"""A UNet of 0.7 M parameters that finds the destroyed pixels of decayed photographs.
+
+For `restore.mask.detector`. A step of 16 windows took 0.3 to 2 s on two CPU cores beside other
+jobs. After 1,700 steps in two parts the average precision on held-out photographs was 0.64 (95%
+interval 0.51 to 0.76), thin scratches and dust were mostly missed, and the loss was still falling:
+experiments/restoration/damage.md.
+"""
 
 from ml_collections import ConfigDict
 
@@ -15,7 +21,7 @@ def get_config() -> ConfigDict:
     c.optimizer.warmup_steps = 100
     c.optimizer.decay = "cosine"
     c.ema.decay = 0.995
-    c.train.steps = 800
+    c.train.steps = 5000
     c.train.batch_size = 16
     c.train.heldout_every = 500
     c.train.sample_every = 0
