@@ -1,5 +1,6 @@
 """Checks of a config's numbers, made before any time is spent."""
 
+import contextlib
 import math
 from typing import Any
 
@@ -114,12 +115,19 @@ def check_ranges(config: Config) -> None:
                     check({name: allowed}, **{name: number})
     for group, ranges in RANGES.items():
         with keyed(group):
-            check(ranges, **group_of(config, group))
+            check(ranges, **_found(config, group))
     for key, (kind, least, words) in TUPLES.items():
-        value = group_of(config, key)
+        value = _found(config, key)
         wrong = any(type(x) is not kind or (isinstance(x, int) and x < least) for x in value)
-        if wrong or (not value and key in NOT_EMPTY):
+        if wrong or (value == () and key in NOT_EMPTY):
             raise ConfigError(f"{key}={tuple(value)} must be {words}")
+
+
+def _found(config: Config, key: str) -> Any:
+    """The settings of a group; none in a run of an earlier version, which may lack the group."""
+    with contextlib.suppress(AttributeError):
+        return group_of(config, key)
+    return {}
 
 
 def _numbers(value: Any) -> list[float]:
