@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from diffusion_jax.data import Split, to_float
+from diffusion_jax.data import to_float
+from diffusion_jax.data.sets.photographs import Patches
 from diffusion_jax.diffusion.corruption import fold_in, sample_keys
 from diffusion_jax.evaluation.perceptual import load_stlpips, packaged
 from diffusion_jax.metrics import intervals
@@ -29,10 +30,11 @@ from diffusion_jax.restoration.projections import with_known
 from diffusion_jax.run import open_run
 from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.runtime import enable_compilation_cache
+from diffusion_jax.types import Array
 from experiments.restoration.calibration import Model, Setting, of_trained, rounded, sampler_of
 
 HERE = Path(__file__).parent
-EVALUATIONS = 40
+EVALUATIONS = 30
 """Of each sample: a forward pass is one, a backward pass another."""
 TOGETHER = 8
 """Samples in one batch."""
@@ -74,12 +76,12 @@ class Method(NamedTuple):
     windows: int = 10**6  # of each photograph, at most
 
 
-def windows(split: Split, num: int, photographs: int = 0) -> tuple[np.ndarray, ...]:
+def windows(source: Patches, num: int, photographs: int = 0) -> tuple[np.ndarray, ...]:
     """Windows uint8 of each photograph, its number and the rows: `[N, ...]`, photograph by turn."""
-    of = split.source.cells[:, 0]
-    each = [np.flatnonzero(of == i)[:num] for i in range(len(split.source.names))]
+    of = source.cells[:, 0]
+    each = [np.flatnonzero(of == i)[:num] for i in range(len(source.names))]
     rows = np.stack(each[: photographs or None], axis=1).ravel()
-    return split.gather(rows)[0], of[rows], rows
+    return source.gather(rows)[0], of[rows], rows
 
 
 def boxes(rng: np.random.Generator, side: int) -> np.ndarray:
@@ -94,9 +96,9 @@ def boxes(rng: np.random.Generator, side: int) -> np.ndarray:
 
 def observed(operator: Any, x: Any, sigma: float, seed: int) -> Observation:
     """`y = A(x) + sigma eps`."""
-    y = np.asarray(operator(jnp.asarray(x)))
-    noise = np.random.default_rng(seed).normal(size=y.shape).astype(np.float32)
-    return Observation(y + np.float32(sigma) * noise, operator, np.full(len(x), sigma, np.float32))
+    y = operator(jnp.asarray(x))
+    noise = np.random.default_rng(seed).normal(size=y.shape)
+    return Observation(y + sigma * jnp.float32(noise), operator, jnp.full(len(x), sigma))
 
 
 def cases(pixels: np.ndarray, photograph: np.ndarray, seed: int) -> dict[str, Case]:
@@ -104,7 +106,7 @@ def cases(pixels: np.ndarray, photograph: np.ndarray, seed: int) -> dict[str, Ca
     x, num = to_float(pixels), len(pixels)
     keys, ones = sample_keys(make_key(seed), jnp.arange(num)), jnp.ones(num)
     rng = np.random.default_rng(seed)
-    hidden = np.stack([boxes(rng, x.shape[1]) for _ in x])
+    hidden = jnp.stack([boxes(rng, x.shape[1]) for _ in x])
     scratched = jax.jit(Decay(ones, ("scratches",)).__call__)
     # In half of the samples there are none: the first key of each for which there are.
     scratches = _first(lambda keys: scratched(jnp.asarray(x), keys).destroyed, keys)
@@ -125,12 +127,12 @@ def cases(pixels: np.ndarray, photograph: np.ndarray, seed: int) -> dict[str, Ca
     }
 
 
-def _first(draw: Callable[[Any], Any], keys: Any) -> np.ndarray:
+def _first(draw: Callable[[Any], Any], keys: Any) -> Array:
     """The first masks `[N, H, W, 1]` that hide at least 2% and at most 40% of a window."""
     masks = np.stack([np.asarray(draw(fold_in(keys, i))) for i in range(TRIES)])
     share = masks.mean((2, 3, 4))
     first = np.argmax((share >= 0.02) & (share <= 0.4), axis=0)
-    return masks[first, np.arange(len(first))]
+    return jnp.asarray(masks[first, np.arange(len(first))])
 
 
 def differs(image: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -140,8 +142,8 @@ def differs(image: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 def decayed_by(task: str, x: np.ndarray, image: np.ndarray, photograph: np.ndarray) -> Case:
     """Pictures uint8 that another simulator made of `x` uint8, masked where they differ."""
-    known = 1 - differs(image, x).astype(np.float32)
-    given = Observation(known * to_float(image), Mask(known), np.full(len(x), 0.02, np.float32))
+    known = jnp.float32(~differs(image, x))
+    given = Observation(known * to_float(image), Mask(known), jnp.full(len(x), 0.02))
     return Case(task, to_float(x), given, photograph)
 
 
@@ -164,8 +166,7 @@ class Ours:
         """By name; all but the default on at most `few` windows of each photograph."""
         linear = (*MASKED, DEBLURRING, UPSCALING, DENOISING)
         tried = {
-            DEFAULT: [{"data_std": std} for std in (0.5, 0.2, 0.1)],
-            "DiffPIR": [{"weight": weight} for weight in (1.0, 5.0)],
+            DEFAULT: [{"data_std": std} for std in (0.5, 0.2)],
         }
         return {
             name: Method(
@@ -338,15 +339,17 @@ def main() -> None:
     methods = {
         name: method for name, method in methods.items() if name in (args.methods or methods)
     }
-    split = trained.run.parts.dataset.splits["train" if args.choose else "heldout"]
-    pixels, photograph, rows = windows(split, 1 if args.choose else args.windows, args.choose * 4)
+    splits = trained.run.parts.dataset.splits
+    source: Any = splits["train" if args.choose else "heldout"].source
+    pixels, photograph, rows = windows(source, 1 if args.choose else args.windows, args.choose * 4)
     every = cases(pixels, photograph, seed=0)
     path = args.out / "photographs.json"
     results = json.loads(path.read_text()) if path.exists() else {"settings": {}, "tasks": {}}
     if args.choose:
         choose(every, methods, results)
     else:
-        every |= {OTHERS: theirs.decayed(split, rows)}
+        if OTHERS in (args.tasks or MASKED):
+            every |= {OTHERS: theirs.decayed(source, rows)}
         file = packaged()
         distance = load_stlpips(file) if file else None
         results["step"] = trained.step

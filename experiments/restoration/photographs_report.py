@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,28 +76,30 @@ def is_classical(name: str) -> bool:
     return name not in OURS and "azula" not in name
 
 
-def against_classical(tasks: Result) -> list[str]:
-    """The default's differences from the best classical method, by photograph."""
+def against(tasks: Result, others: Callable[[str], bool], whose: str) -> list[str]:
+    """The default's differences from the best of others, by photograph."""
     lines = []
     for task, methods in tasks.items():
-        classical = {name: np.array(c["mean"]) for name, c in methods.items() if is_classical(name)}
-        if DEFAULT not in methods or not classical:
+        cells = {name: cell for name, cell in methods.items() if others(name)}
+        if DEFAULT not in methods or not cells:
             continue
-        cells = []
+        line = []
         for i, metric in enumerate(METRICS[: len(methods[DEFAULT]["mean"][0])]):
-            means = {name: values[:, i].mean() for name, values in classical.items()}
+            # Errors are those of means, likeness is that of a sample.
+            what = "sample" if metric == METRICS[2] else "mean"
+            each = {n: np.array(c.get(what, c["mean"]))[:, i] for n, c in cells.items()}
+            means = {n: values.mean() for n, values in each.items()}
             name = LEAST_MOST[metric](means, key=means.__getitem__)
-            # A picture is compared as a picture: the mean by errors, a sample by likeness.
-            mine = np.array(methods[DEFAULT]["sample" if metric == METRICS[2] else "mean"])
-            off = mine[:, i] - classical[name][:, i]
+            off = np.array(methods[DEFAULT][what])[:, i] - each[name]
             _, low, high = intervals.mean(off)
-            ours_better = high < 0 if metric == METRICS[2] else low > 0
-            theirs_better = low > 0 if metric == METRICS[2] else high < 0
-            says = "ours" if ours_better else "classical" if theirs_better else "undecided"
-            cells.append(f"{number(off, DIGITS[metric])} to {name}: {says}")
-        lines.append([task, *cells])
+            if low <= 0 <= high:
+                says = "undecided"
+            else:
+                says = "ours" if (high < 0) == (metric == METRICS[2]) else whose
+            line.append(f"{number(off, DIGITS[metric])} to {name}: {says}")
+        lines.append([task, *line])
     head = ("task", "PSNR, mean", "SSIM, mean", "ST-LPIPS, one sample")
-    return table(head[: len(lines[0])], lines)
+    return table(head[: len(lines[0])], lines) if lines else []
 
 
 def of_spread(tasks: Result) -> list[str]:
@@ -143,10 +146,8 @@ def sheet(tasks: Result, kept: Path, path: Path, window: int) -> None:
     for task, methods in tasks.items():
         given, truth = (np.load(kept / f"{task} {what}.npy")[window] for what in ("given", "truth"))
         samples = np.load(kept / f"{task} {DEFAULT}.npy")[window].astype(np.float32)
-        best = max(
-            filter(is_classical, methods),
-            key=lambda name, m=methods: np.array(m[name]["mean"])[:, 0].mean(),
-        )
+        means = {n: np.array(c["mean"])[:, 0].mean() for n, c in methods.items()}
+        best = max(filter(is_classical, methods), key=means.__getitem__)
         classical = np.load(kept / f"{task} {best}.npy")[window, 0]
         spread = samples.std(0, ddof=1).mean(-1, keepdims=True).repeat(3, -1) / WHITE * 2 - 1
         row = [given, samples[0], samples.mean(0), spread, classical, truth]
@@ -160,10 +161,14 @@ def tables(results: Result) -> list[str]:
     """Everything in `photographs.json`."""
     tasks = results["tasks"]
     found: list[str] = []
-    for few in (False, True):
-        for task, methods in tasks.items():
-            found += of_task(task, methods, few)
-    return [*found, *against_classical(tasks), "", *of_spread(tasks)]
+    for task, methods in tasks.items():
+        found += of_task(task, methods, few=False)
+    for task, methods in tasks.items():
+        if any(cell["windows"] < most(methods) for cell in methods.values()):
+            found += of_task(f"{task}, fewer windows", methods, few=True)
+    classical = against(tasks, is_classical, "classical")
+    azula = against(tasks, lambda name: "azula" in name, "azula")
+    return [*found, *classical, "", *azula, "", *of_spread(tasks)]
 
 
 def main() -> None:

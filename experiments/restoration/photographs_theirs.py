@@ -17,8 +17,9 @@ from azula.linalg.covariance import IsotropicCovariance
 from azula.sample import DDIMSampler
 from skimage import restoration
 
-from diffusion_jax.data import Split, to_uint8
-from diffusion_jax.restoration.linear import Composed, Downscale, GaussianBlur, gaussian_kernel
+from diffusion_jax.data import to_uint8
+from diffusion_jax.data.sets.photographs import Patches
+from diffusion_jax.restoration.linear import Downscale, GaussianBlur, gaussian_kernel
 from diffusion_jax.restoration.operators import Identity, Mask
 from experiments.restoration import photographs
 from experiments.restoration.calibration import Model
@@ -62,7 +63,8 @@ def _each(run: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
 
 def inpainted(one: Case, y: np.ndarray, sigma: float, how: str, radius: float = 3) -> np.ndarray:
     """By OpenCV or scikit-image."""
-    return _inpainted(y, np.asarray(one.given.operator.known[0, ..., 0]) == 0, how, radius)
+    mask: Any = one.given.operator
+    return _inpainted(y, np.asarray(mask.known[0, ..., 0]) == 0, how, radius)
 
 
 def _inpainted(y: np.ndarray, lost: np.ndarray, how: str, radius: float = 3) -> np.ndarray:
@@ -91,7 +93,8 @@ def denoised(one: Case, y: np.ndarray, sigma: float, how: str, weight: float = 1
 
 def deblurred(one: Case, y: np.ndarray, sigma: float, how: str, steps: int = 20) -> np.ndarray:
     """By BM3D, Richardson and Lucy, or Wiener's filter, which are told the blur."""
-    return _deblurred(y, sigma, one.given.operator, how, steps)
+    blur: Any = one.given.operator
+    return _deblurred(y, sigma, blur, how, steps)
 
 
 def _deblurred(
@@ -117,7 +120,7 @@ def enlarged(one: Case, y: np.ndarray, sigma: float, how: int) -> np.ndarray:
 
 def repaired(one: Case, y: np.ndarray, sigma: float, how: str) -> np.ndarray:
     """Tones are set right, what is lost filled in, and the rest denoised and deblurred by BM3D."""
-    worn: Composed = one.given.operator
+    worn: Any = one.given.operator
     mask, fading = worn.outer, worn.inner.inner
     gain, offset = (np.asarray(a[0], np.float64) for a in (fading.gain, fading.offset))
     lost = np.asarray(mask.known[0, ..., 0]) == 0
@@ -172,9 +175,11 @@ def denoiser(model: Model) -> Callable[[Any, Any, Any], Any]:
 
 def forward(case: Case) -> Callable[[Any], Any]:
     """The linear part of a case's operator in torch, `[B, D] -> [B, d]`, which is separable."""
-    operator, (height, width) = case.given.operator, case.x.shape[1:3]
-    known = gain = np.ones((1, 1, 1, 1), np.float32)
-    if isinstance(operator, Composed):
+    operator: Any = case.given.operator
+    height, width = case.x.shape[1:3]
+    known: Any = np.ones((1, 1, 1, 1), np.float32)
+    gain: Any = known
+    if case.task == MIXED:
         known, gain = operator.outer.known, operator.inner.inner.gain
         operator = operator.inner.outer
     line = np.eye(height, dtype=np.float32)[None, :, :, None]  # as signals, a column each
@@ -185,7 +190,7 @@ def forward(case: Case) -> Callable[[Any], Any]:
         sides = np.asarray(operator(line[0])[..., 0]).T
     elif isinstance(operator, GaussianBlur):
         one = GaussianBlur(jnp.asarray(operator.width[:1]))
-        sides = np.asarray(one(line.reshape(1, height, height)))[0]
+        sides = np.asarray(one(jnp.asarray(line.reshape(1, height, height))))[0]
     elif not isinstance(operator, Identity | Mask):
         raise TypeError(f"{type(operator).__name__} is not written in torch")
     known, gain, sides = (torch.from_numpy(np.array(a, np.float32)) for a in (known, gain, sides))
@@ -249,12 +254,15 @@ def methods(model: Model, particles: int, evaluations: int, few: int) -> dict[st
         found[f"OpenCV {label}"] = Method(by(inpainted, how=how), radii, MASKED)
     found["scikit-image biharmonic"] = Method(by(inpainted, how="biharmonic"), [{}], MASKED)
     found["BM3D"] = Method(by(denoised, how="bm3d"), [{}], (DENOISING,))
-    weights = [{"weight": w} for w in (1.0, 0.5, 1.5)]
-    for label, how in (("total variation", "tv"), ("non-local means", "nlm")):
+    for label, how, tried in (
+        ("total variation", "tv", (1.0, 1.5, 2.0)),
+        ("non-local means", "nlm", (1.0, 0.7, 0.5, 0.3)),
+    ):
+        weights = [{"weight": w} for w in tried]
         found[f"scikit-image {label}"] = Method(by(denoised, how=how), weights, (DENOISING,))
     found["scikit-image wavelets"] = Method(by(denoised, how="wavelet"), [{}], (DENOISING,))
     found["BM3D deblurring"] = Method(by(deblurred, how="bm3d"), [{}], (DEBLURRING,))
-    steps = [{"steps": n} for n in (10, 20, 40)]
+    steps = [{"steps": n} for n in (20, 10, 5)]
     found["Richardson-Lucy"] = Method(by(deblurred, how="lucy"), steps, (DEBLURRING,))
     found["unsupervised Wiener"] = Method(by(deblurred, how="wiener"), [{}], (DEBLURRING,))
     for label, how in (("bicubic", cv2.INTER_CUBIC), ("Lanczos", cv2.INTER_LANCZOS4)):
@@ -263,7 +271,7 @@ def methods(model: Model, particles: int, evaluations: int, few: int) -> dict[st
         found[f"tones, {label}, BM3D"] = Method(by(repaired, how=how), [{}], (MIXED,))
     azula = Azula(model, particles, evaluations)
     every = (*MASKED, DEBLURRING, UPSCALING, DENOISING, MIXED)
-    found["azula MMPS"] = Method(azula.samples, [{"iterations": n} for n in (1, 3)], every, few)
+    found["azula MMPS"] = Method(azula.samples, [{"iterations": 1}], every, few)
     return found
 
 
@@ -281,10 +289,9 @@ def worn(part: np.ndarray, seed: int) -> np.ndarray:
     return made[..., :3]
 
 
-def decayed(split: Split, rows: np.ndarray, seed: int = 0) -> Case:
+def decayed(source: Patches, rows: np.ndarray, seed: int = 0) -> Case:
     """Windows that augraphy decayed, masked where they differ: 2 to 40% of each."""
-    source = split.source
-    x, images = source.gather(rows)[0], []
+    x, images = source.gather(rows)[0], list[np.ndarray]()
     for number, *corner in source.cells[rows]:
         pixels = source.photographs[number]
         start = np.array(corner) + source.size // 2
