@@ -45,7 +45,7 @@ def rows_of(methods: Result, few: bool) -> list[tuple[str, np.ndarray]]:
         for what in ("mean", "sample"):
             key = f"{what}, few" if few and f"{what}, few" in cell else what
             if key in cell and (few or cell["windows"] == most(methods)):
-                several = f", mean of {cell['samples']}" if what == "mean" else ", one sample"
+                several = f", mean of {cell['samples']:g}" if what == "mean" else ", one sample"
                 label = name + suffix + (several if cell["samples"] > 1 else "")
                 found.append((label, np.array(cell[key])))
     return found
@@ -118,6 +118,9 @@ def of_spread(tasks: Result) -> list[str]:
 
 def draw_spread(tasks: Result, path: Path) -> None:
     """Root-mean-square error of pixels of one spread, a panel for each task."""
+    sampled = list(
+        dict.fromkeys([*OURS, *(name for methods in tasks.values() for name in methods)])
+    )
     figure, axes = pyplot.subplots(2, 4, figsize=(11, 5.6), squeeze=False)
     for axis, (task, methods) in zip(axes.flat, tasks.items(), strict=False):
         shown = {
@@ -125,13 +128,16 @@ def draw_spread(tasks: Result, path: Path) -> None:
         }
         for name, cell in shown.items():
             bins = np.maximum(np.array(cell["bins"]), 1e-4)
-            axis.plot(*bins.T, marker="o", ms=3, lw=1 + (name == DEFAULT), label=name)
+            style = {"marker": "o", "ms": 3, "lw": 1 + (name == DEFAULT)}
+            axis.plot(*bins.T, color=f"C{sampled.index(name)}", label=name, **style)
         ends = [1e-3, 1]
         axis.plot(ends, ends, color="black", lw=0.5)
         axis.set(title=task, xscale="log", yscale="log", xlim=ends, ylim=ends)
-    axes[0, 0].legend(fontsize=7)
     for axis in axes.flat[len(tasks) :]:
         axis.axis("off")
+    lines = {line.get_label(): line for axis in axes.flat for line in axis.get_lines()}
+    named = {name: line for name, line in lines.items() if name in sampled}
+    axes.flat[-1].legend(named.values(), named.keys(), loc="center")
     figure.supxlabel("spread of the samples")
     figure.supylabel("true error of their mean")
     figure.tight_layout()
