@@ -35,6 +35,9 @@ NEEDS = {
         f"restoration/{name}": ("torch", "azula", "deepinv")
         for name in ("theirs", "exact", "claims")
     },
+    "restoration/photographs_theirs": (
+        *("torch", "azula", "deepinv", "cv2", "skimage", "bm3d", "augraphy"),
+    ),
 }
 """Packages of experiments that compare with others, which the project does without."""
 SMALL = {**TINY, "sample.steps": 1, "train.steps": 1, "train.batch_size": 2}
@@ -584,6 +587,80 @@ def test_published_damage() -> None:
     damage, folder = experiment("restoration/damage"), ROOT / "experiments/restoration"
     lines = damage.tables(json.loads((folder / "damage.json").read_text())).splitlines()
     assert set(lines) <= set((folder / "damage.md").read_text().splitlines())
+
+
+def normal_prior(std: float, side: int) -> Any:
+    """Pictures whose pixels are independent, of `N(0, std^2)`, with their exact denoiser."""
+    calibration, schedule = experiment("restoration/calibration"), Cosine()
+
+    def denoise(x_t: Any, t: Any, cond: Any) -> Any:
+        alpha, sigma = (a[:, None, None, None] for a in schedule.scales(t))
+        return calibration.Denoised(alpha * std**2 / (alpha**2 * std**2 + sigma**2) * x_t)
+
+    return calibration.Model(lambda params: denoise, (), schedule, (side, side, 3), 0.0, None)
+
+
+def test_restored_photographs() -> None:
+    """Of a known prior: the mean is the posterior's, and the spread is the true error."""
+    photographs = experiment("restoration/photographs")
+    x = 0.25 * np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
+    given = photographs.observed(photographs.Identity(), x, 0.25, seed=1)
+    case = photographs.Case(photographs.DENOISING, x, given, np.arange(2))
+    methods = photographs.Ours(normal_prior(0.25, 16), 4, 40).methods(few=1)
+    found = photographs.measure(
+        case, "PiGDM", methods["PiGDM"], {"data_std": 0.25}, distance=None, few=1
+    )
+    ratio, low, high = found["reliability"]["ratio"]
+    assert low < ratio < high
+    assert ratio == pytest.approx(1, abs=0.08)
+    samples = methods["PiGDM"].run(case, data_std=0.25)
+    # Half of the picture and half of the data's mean; 4 samples are 0.09 off it.
+    assert np.std(samples.mean(1) - given.y / 2) == pytest.approx(0.25 / 8**0.5, rel=0.1)
+    hidden = np.stack([photographs.boxes(np.random.default_rng(i), 16) for i in range(2)])
+    given = photographs.observed(photographs.Mask(hidden), x, 0.0, seed=1)
+    case = photographs.Case(photographs.BOXES, x, given, np.arange(2))
+    samples = methods["PiGDM"].run(case, data_std=0.25)
+    known = np.broadcast_to(hidden[:, None] == 1, samples.shape)
+    np.testing.assert_array_equal(samples[known], np.broadcast_to(x[:, None], samples.shape)[known])
+    assert samples[~known].std() == pytest.approx(0.25, rel=0.1)
+
+
+@pytest.mark.slow
+def test_restored_photographs_by_others() -> None:
+    """Operators and denoiser are ours, and every method fits its tasks."""
+    photographs = experiment("restoration/photographs")
+    theirs = experiment("restoration/photographs_theirs")
+    rng, model = np.random.default_rng(0), normal_prior(0.25, 24)
+    pixels = rng.integers(60, 200, (2, 24, 24, 3), np.uint8)
+    cases = photographs.cases(pixels, np.arange(2), seed=0)
+    image = pixels.copy()
+    image[:, 5:8] = 0
+    cases[photographs.OTHERS] = photographs.decayed_by(
+        photographs.OTHERS, pixels, image, np.arange(2)
+    )
+    z = rng.normal(size=(2, 24, 24, 3)).astype(np.float32)
+    for case in cases.values():
+        right = case.given.operator(z) - case.given.operator(0 * z)
+        found = theirs.forward(case)(theirs.torch.from_numpy(z).flatten(1))
+        np.testing.assert_allclose(found, right.reshape(2, -1), atol=1e-5)
+    flat, numbers = theirs.torch.from_numpy(z).flatten(1), map(theirs.torch.tensor, (0.8, 0.6))
+    found = theirs.denoiser(model)(flat, *numbers)
+    np.testing.assert_allclose(found, 0.8 / 16 / (0.64 / 16 + 0.36) * flat, atol=1e-5)
+    for name, method in theirs.methods(model, 2, 6, few=1).items():
+        for task in method.tasks:
+            made = method.run(cases[task], **method.settings[0])
+            assert made.shape[2:] == (24, 24, 3), name
+            assert np.isfinite(made).all()
+    part = rng.integers(60, 200, (192, 192, 3), np.uint8)
+    assert theirs.worn(part, 0).shape == part.shape
+    np.testing.assert_array_equal(theirs.worn(part, 0), theirs.worn(part, 0))
+
+
+def test_published_figures_of_photographs() -> None:
+    """The page has the tables of the results."""
+    report, folder = experiment("restoration/photographs_report"), ROOT / "experiments/restoration"
+    lines = report.tables(json.loads((folder / "photographs.json").read_text()))
+    assert set(lines) <= set((folder / "photographs.md").read_text().splitlines())
 
 
 def test_every_experiment_is_here() -> None:
