@@ -22,9 +22,6 @@ def get_config() -> ConfigDict:
     c.optimizer.decay = "cosine"
     c.ema.decay = 0.995
     c.train.steps = 5000
-    c.train.batch_size = 16
-    c.train.heldout_every = 500
     c.train.sample_every = 0
-    c.train.checkpoint_every = 250
     c.evaluate.metrics = "damage"
     return c

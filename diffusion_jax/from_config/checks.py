@@ -115,19 +115,20 @@ def check_ranges(config: Config) -> None:
                     check({name: allowed}, **{name: number})
     for group, ranges in RANGES.items():
         with keyed(group):
-            check(ranges, **_found(config, group))
+            check(ranges, **(_found(config, group) or {}))
     for key, (kind, least, words) in TUPLES.items():
-        value = _found(config, key)
+        if (value := _found(config, key)) is None:
+            continue
         wrong = any(type(x) is not kind or (isinstance(x, int) and x < least) for x in value)
-        if wrong or (value == () and key in NOT_EMPTY):
+        if wrong or (not value and key in NOT_EMPTY):
             raise ConfigError(f"{key}={tuple(value)} must be {words}")
 
 
 def _found(config: Config, key: str) -> Any:
-    """The settings of a group; none in a run of an earlier version, which may lack the group."""
+    """A setting, or those of a group; None in a run of an earlier version, which may lack it."""
     with contextlib.suppress(AttributeError):
         return group_of(config, key)
-    return {}
+    return None
 
 
 def _numbers(value: Any) -> list[float]:
