@@ -240,11 +240,11 @@ def within(observation: Observation, part: tuple[int, ...], whole: tuple[int, ..
     """The observation of the first rows and columns, `part` `[H, W, C]`, as one of the `whole`."""
     if part == whole:
         return observation
-    operator = observation.operator
-    if isinstance(operator, Identity | Mask):  # the rest is not seen: this has a spectrum
-        known = operator.known if isinstance(operator, Mask) else jnp.ones_like(observation.y)
+    inner, known = unmasked(observation.operator)
+    if isinstance(inner, Identity):  # the rest is not seen: a mask has a spectrum
         border = [(0, 0), *((0, w - p) for w, p in zip(whole[:-1], part[:-1], strict=True)), (0, 0)]
-        y, known = (jnp.pad(a, border) for a in (observation.y, known))
+        y, known = jnp.asarray(observation.y), jnp.asarray(known)
+        y, known = (jnp.pad(a, border) for a in (y, jnp.broadcast_to(known, y.shape)))
         return dataclasses.replace(observation, y=y, operator=Mask(known))
     crop = Crop((0,) * len(part[:-1]), part[:-1])
     return dataclasses.replace(observation, operator=Composed(observation.operator, crop))
