@@ -25,7 +25,7 @@ from diffusion_jax.restoration.decay import Decay, RandomDecay
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.sweep.design import check, load, make_runs
 from diffusion_jax.system.pictures import WORDS
-from tests.runs import ROOT, TEXT, TINY, colours, tiny
+from tests.runs import ROOT, TEXT, TINY, assert_same, colours, tiny
 
 SWEEPS = ("prediction/five_seeds", "prediction/sweep", "schedule_size/sweep")
 NEEDS = {
@@ -623,6 +623,22 @@ def test_restored_photographs() -> None:
     known = np.broadcast_to(hidden[:, None] == 1, samples.shape)
     np.testing.assert_array_equal(samples[known], np.broadcast_to(x[:, None], samples.shape)[known])
     assert samples[~known].std() == pytest.approx(0.25, rel=0.1)
+
+
+def test_photographs_whose_damage_is_not_told() -> None:
+    """Where a detector finds all of it, and nothing else, masks and results are those told."""
+    photographs = experiment("restoration/photographs")
+    unseen = experiment("restoration/photographs_unseen")
+    x = np.zeros((2, 16, 16, 3), np.float32)
+    known = np.ones((2, 16, 16, 1), np.float32)
+    known[:, 4:7, 4:7] = 0
+    image = np.where(known == 1, x, 1)
+    told = photographs.masked(photographs.DECAYED, x, image, known, 0.0, np.arange(2))
+    found = unseen.with_found_mask(lambda x: x.max(-1) * (np.indices((16, 16)) == 5).all(0), told)
+    assert_same(*(jax.tree.leaves(case.given) for case in (found, told)))
+    whole = unseen.given_whole(told).part([1])
+    np.testing.assert_array_equal(whole.given.y, image[1:])
+    assert whole.task == told.task
 
 
 @pytest.mark.slow

@@ -177,6 +177,8 @@ def sampler_of(
     """`(observation of B, keys [B particles]) -> samples [B, particles, *shape]`."""
     config = default.get_config()
     config.restore.update(method=setting.method, num_samples=setting.particles)
+    if setting.method == "as_trained":
+        config.image_condition.name, config.restore.operator = "decayed", "identity"
     own = config.restore.get(setting.method, {})
     own.update(setting.own)
     if setting.tuned:

@@ -10,27 +10,27 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from configs import default
 from diffusion_jax.data import to_float
 from diffusion_jax.data.sets.photographs import Patches
 from diffusion_jax.diffusion.corruption import fold_in, sample_keys
 from diffusion_jax.evaluation.perceptual import load_stlpips, packaged
 from diffusion_jax.metrics import intervals
 from diffusion_jax.metrics.fidelity import psnr, ssim
-from diffusion_jax.restoration.decay import Decay, random_fading
+from diffusion_jax.restoration.decay import Decay, DecayedImage, random_fading
 from diffusion_jax.restoration.linear import Composed, Downscale, GaussianBlur
 from diffusion_jax.restoration.operators import Identity, Mask, Observation
 from diffusion_jax.restoration.projections import with_known
 from diffusion_jax.run import open_run
 from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.runtime import enable_compilation_cache
-from diffusion_jax.types import Array
 from experiments.restoration.calibration import Model, Setting, of_trained, rounded, sampler_of
 
 HERE = Path(__file__).parent
@@ -45,12 +45,12 @@ SEEN_LEVEL = 12
 TRIES = 12
 """Masks of decay that are drawn for each window, until one hides neither nothing nor all."""
 METRICS = "PSNR", "SSIM", "ST-LPIPS"
-BOXES, SCRATCHES, OTHERS = "boxes", "scratches", "augraphy"
+BOXES, SCRATCHES, DECAYED, OTHERS = "boxes", "scratches", "decay", "augraphy"
 DEBLURRING, UPSCALING, DENOISING, MIXED = "deblurring", "4x", "denoising", "mixed decay"
-MASKED = BOXES, SCRATCHES, OTHERS
+MASKED = BOXES, SCRATCHES, DECAYED, OTHERS
 CHOSEN_ON = BOXES, DEBLURRING, DENOISING
 """Tasks on whose mean PSNR a setting of a method is chosen."""
-DEFAULT = "PiGDM"
+DEFAULT, CONDITIONAL, FOUND = "PiGDM", "conditional network", "found mask"
 
 
 class Case(NamedTuple):
@@ -60,11 +60,12 @@ class Case(NamedTuple):
     x: np.ndarray
     given: Observation
     photograph: np.ndarray  # int `[N]`
+    picture: np.ndarray | None = None  # decayed, with what `given` leaves out; `[N, H, W, 3]`
 
     def part(self, rows: Any) -> "Case":
         """Some of the windows."""
-        given = jax.tree.map(lambda a: np.asarray(a)[rows], self.given)
-        return Case(self.task, self.x[rows], given, self.photograph[rows])
+        some = jax.tree.map(lambda a: np.asarray(a)[rows], self[1:])
+        return Case(self.task, *some)
 
 
 class Method(NamedTuple):
@@ -107,11 +108,9 @@ def cases(pixels: np.ndarray, photograph: np.ndarray, seed: int) -> dict[str, Ca
     keys, ones = sample_keys(make_key(seed), jnp.arange(num)), jnp.ones(num)
     rng = np.random.default_rng(seed)
     hidden = jnp.stack([boxes(rng, x.shape[1]) for _ in x])
-    scratched = jax.jit(Decay(ones, ("scratches",)).__call__)
-    # In half of the samples there are none: the first key of each for which there are.
-    scratches = _first(lambda keys: scratched(jnp.asarray(x), keys).destroyed, keys)
-    worn = jax.jit(Decay(ones, ("scratches", "dust", "tears", "creases")).__call__)
-    lost = _first(lambda keys: worn(jnp.asarray(x), keys).destroyed, keys)
+    scratches = _decayed(x, keys, 1.0, ("scratches",)).destroyed
+    lost = _decayed(x, keys, 1.0, ("scratches", "dust", "tears", "creases")).destroyed
+    old = default.get_config().restore.decay
     print_ = Composed(GaussianBlur(ones), random_fading(keys, 0.7 * ones, 3))
     seen = {
         BOXES: (Mask(hidden), 0.0),
@@ -121,18 +120,34 @@ def cases(pixels: np.ndarray, photograph: np.ndarray, seed: int) -> dict[str, Ca
         DENOISING: (Identity(), 0.2),
         MIXED: (Composed(Mask(1 - lost), print_), 0.05),
     }
-    return {
+    found = {
         task: Case(task, x, observed(operator, x, sigma, seed + i), photograph)
         for i, (task, (operator, sigma)) in enumerate(seen.items())
     }
+    image, destroyed = _decayed(x, keys, old.severity, tuple(old.kinds))
+    return found | {DECAYED: masked(DECAYED, x, image, 1 - destroyed, 0.0, photograph)}
 
 
-def _first(draw: Callable[[Any], Any], keys: Any) -> Array:
-    """The first masks `[N, H, W, 1]` that hide at least 2% and at most 40% of a window."""
-    masks = np.stack([np.asarray(draw(fold_in(keys, i))) for i in range(TRIES)])
-    share = masks.mean((2, 3, 4))
-    first = np.argmax((share >= 0.02) & (share <= 0.4), axis=0)
-    return jnp.asarray(masks[first, np.arange(len(first))])
+def _decayed(x: np.ndarray, keys: Any, severity: float, kinds: tuple[str, ...]) -> DecayedImage:
+    """By the first key that destroys at least 2% and at most 40% of a window.
+
+    Each kind is there in half of the samples only.
+    """
+    decay = jax.jit(Decay(jnp.full(len(x), severity), kinds).__call__)
+    made = [decay(jnp.asarray(x), fold_in(keys, i)) for i in range(TRIES)]
+    image, destroyed = (np.stack(arrays) for arrays in zip(*made, strict=True))
+    share = destroyed.mean((2, 3, 4))
+    first = np.argmax((share >= 0.02) & (share <= 0.4), axis=0), np.arange(len(x))
+    return DecayedImage(jnp.asarray(image[first]), jnp.asarray(destroyed[first]))
+
+
+def masked(
+    task: str, x: np.ndarray, image: Any, known: Any, sigma: float, photograph: np.ndarray
+) -> Case:
+    """A decayed picture of `x`, both in [-1, 1], of which so much is known, 0 or 1."""
+    known = jnp.asarray(known, jnp.float32)
+    given = Observation(known * image, Mask(known), jnp.full(len(x), sigma))
+    return Case(task, x, given, photograph, np.asarray(image))
 
 
 def differs(image: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -142,21 +157,22 @@ def differs(image: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 def decayed_by(task: str, x: np.ndarray, image: np.ndarray, photograph: np.ndarray) -> Case:
     """Pictures uint8 that another simulator made of `x` uint8, masked where they differ."""
-    known = jnp.float32(~differs(image, x))
-    given = Observation(known * to_float(image), Mask(known), jnp.full(len(x), 0.02))
-    return Case(task, to_float(x), given, photograph)
+    known = ~differs(image, x)
+    return masked(task, to_float(x), to_float(image), known, 0.02, photograph)
+
+
+SETTINGS = {
+    DEFAULT: Setting("pigdm", 2, sampler="dpmpp_sde"),
+    "MMPS": Setting("mmps", 4, {"iterations": 2}, "dpmpp_sde"),
+    "DiffPIR": Setting("diffpir", 1),
+    "DDRM": Setting("ddrm", 1),
+    "DAPS": Setting("daps", 5),
+    CONDITIONAL: Setting("as_trained", 1, sampler="dpmpp_sde"),
+}
 
 
 class Ours:
     """Samples by the methods of the package, of a trained model."""
-
-    SETTINGS: ClassVar = {
-        DEFAULT: Setting("pigdm", 2, sampler="dpmpp_sde"),
-        "MMPS": Setting("mmps", 4, {"iterations": 2}, "dpmpp_sde"),
-        "DiffPIR": Setting("diffpir", 1),
-        "DDRM": Setting("ddrm", 1),
-        "DAPS": Setting("daps", 5),
-    }
 
     def __init__(self, model: Model, particles: int, evaluations: int) -> None:
         self._model, self._particles, self._evaluations = model, particles, evaluations
@@ -175,12 +191,13 @@ class Ours:
                 linear if name == "DDRM" else (*linear, MIXED),
                 10**6 if name == DEFAULT else few,
             )
-            for name in self.SETTINGS
+            for name in SETTINGS
+            if name != CONDITIONAL
         }
 
     def samples(self, name: str, case: Case, **own: Any) -> np.ndarray:
         """`[N, K, H, W, 3]`; what is known exactly stays as it is."""
-        setting, key = self.SETTINGS[name], (name, *own.items())
+        setting, key = SETTINGS[name], (name, *own.items())
         if key not in self._programs:
             setting = setting._replace(own={**setting.own, **own}, particles=self._particles)
             self._programs[key] = sampler_of(self._model, setting, self._evaluations, 1.0)
@@ -309,7 +326,7 @@ def save(cases: Iterable[Case], folder: Path) -> None:
     """What is given and the truth, for the sheet."""
     folder.mkdir(parents=True, exist_ok=True)
     for case in cases:
-        y = np.asarray(case.given.y)
+        y = np.asarray(case.given.y if case.picture is None else case.picture)
         factor = case.x.shape[1] // y.shape[1]
         np.save(folder / f"{case.task} given.npy", y.repeat(factor, 1).repeat(factor, 2))
         np.save(folder / f"{case.task} truth.npy", case.x)
@@ -319,6 +336,8 @@ def main() -> None:
     """Adds to `photographs.json`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="of the trained prior")
+    parser.add_argument("--conditional", help="workdir of a network that is given decayed pictures")
+    parser.add_argument("--detector", help="workdir of a network that finds damage")
     parser.add_argument("--choose", action="store_true", help="settings, on training photographs")
     parser.add_argument("--methods", nargs="+", help="only these")
     parser.add_argument("--tasks", nargs="+", help="only these")
@@ -334,8 +353,12 @@ def main() -> None:
     trained = open_run(args.workdir, step=args.step)
     model = of_trained(trained)
     ours = Ours(model, args.samples, EVALUATIONS)
-    theirs = importlib.import_module("experiments.restoration.photographs_theirs")
+    theirs, unseen = (
+        importlib.import_module(f"experiments.restoration.photographs_{part}")
+        for part in ("theirs", "unseen")
+    )
     methods = ours.methods(args.few) | theirs.methods(model, args.samples, EVALUATIONS, args.few)
+    methods |= unseen.methods(args.conditional, args.detector, methods, args.samples, args.few)
     methods = {
         name: method for name, method in methods.items() if name in (args.methods or methods)
     }

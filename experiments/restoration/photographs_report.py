@@ -16,14 +16,13 @@ from PIL import Image
 from diffusion_jax.data import to_uint8
 from diffusion_jax.metrics import intervals
 from diffusion_jax.system.pictures import captioned
-from experiments.restoration.photographs import DEFAULT, HERE, METRICS
+from experiments.restoration.photographs import CONDITIONAL, DEFAULT, FOUND, HERE, METRICS, SETTINGS
 from experiments.restoration.report import table
 
 Result = dict[str, Any]
 LEAST_MOST = dict(zip(METRICS, (max, max, min), strict=True))
 """Which is the better one."""
 DIGITS = dict(zip(METRICS, (2, 3, 3), strict=True))
-OURS = DEFAULT, "MMPS", "DiffPIR", "DDRM", "DAPS"
 WHITE = 0.3
 """Spread that is white on the sheet, of a range of 2."""
 
@@ -41,7 +40,7 @@ def rows_of(methods: Result, few: bool) -> list[tuple[str, np.ndarray]]:
     """
     found = []
     for name, cell in methods.items():
-        suffix = ", ours" if name in OURS else ""
+        suffix = ", ours" if name in SETTINGS else ""
         for what in ("mean", "sample"):
             key = f"{what}, few" if few and f"{what}, few" in cell else what
             if key in cell and (few or cell["windows"] == most(methods)):
@@ -73,7 +72,7 @@ def of_task(task: str, methods: Result, few: bool) -> list[str]:
 
 def is_classical(name: str) -> bool:
     """Whether a method needs no network."""
-    return name not in OURS and "azula" not in name
+    return name not in SETTINGS and "azula" not in name and FOUND not in name
 
 
 def against(tasks: Result, others: Callable[[str], bool], whose: str) -> list[str]:
@@ -112,16 +111,16 @@ def of_spread(tasks: Result) -> list[str]:
                  if n in methods else "" for n in names)]
         for task, methods in tasks.items()
     ]  # fmt: skip
-    labels = [f"{name}, ours" if name in OURS else name for name in names]
+    labels = [f"{name}, ours" if name in SETTINGS else name for name in names]
     return table(("error / spread", *labels), lines)
 
 
 def draw_spread(tasks: Result, path: Path) -> None:
     """Root-mean-square error of pixels of one spread, a panel for each task."""
     sampled = list(
-        dict.fromkeys([*OURS, *(name for methods in tasks.values() for name in methods)])
+        dict.fromkeys([*SETTINGS, *(name for methods in tasks.values() for name in methods)])
     )
-    figure, axes = pyplot.subplots(2, 4, figsize=(11, 5.6), squeeze=False)
+    figure, axes = pyplot.subplots(3, 3, figsize=(9, 8.4), squeeze=False)
     for axis, (task, methods) in zip(axes.flat, tasks.items(), strict=False):
         shown = {
             name: cell["reliability"] for name, cell in methods.items() if "reliability" in cell
@@ -146,21 +145,27 @@ def draw_spread(tasks: Result, path: Path) -> None:
 
 
 def sheet(tasks: Result, kept: Path, path: Path, window: int) -> None:
-    """A row for each task, from what `--keep` stored."""
+    """A row for each task, from what `--keep` stored, and one more where no mask was told."""
     pictures: list[np.ndarray] = []
     captions = []
+
+    def stored(task: str, name: str) -> np.ndarray:
+        return np.load(kept / f"{task} {name}.npy")[window].astype(np.float32)
+
     for task, methods in tasks.items():
-        given, truth = (np.load(kept / f"{task} {what}.npy")[window] for what in ("given", "truth"))
-        samples = np.load(kept / f"{task} {DEFAULT}.npy")[window].astype(np.float32)
+        given, truth = stored(task, "given"), stored(task, "truth")
+        samples = stored(task, DEFAULT)
         means = {n: np.array(c["mean"])[:, 0].mean() for n, c in methods.items()}
         best = max(filter(is_classical, methods), key=means.__getitem__)
-        classical = np.load(kept / f"{task} {best}.npy")[window, 0]
         spread = samples.std(0, ddof=1).mean(-1, keepdims=True).repeat(3, -1) / WHITE * 2 - 1
-        row = [given, samples[0], samples.mean(0), spread, classical, truth]
-        pictures += [to_uint8(each) for each in row]
+        pictures += [given, samples[0], samples.mean(0), spread, stored(task, best)[0], truth]
         captions.append(f"{task}: given, sample, mean, spread, {best}, truth")
-    made = captioned(np.stack(pictures).repeat(2, 1).repeat(2, 2), captions, 6)
-    Image.fromarray(made).save(path, optimize=True)
+        unseen = [n for n in methods if n == CONDITIONAL or FOUND in n]
+        if len(unseen) == 3:
+            pictures += [given, *(stored(task, n)[0] for n in unseen), samples[0], truth]
+            captions.append(f"{task}: given, {'; '.join(unseen)}; sample with the mask, truth")
+    made = to_uint8(np.stack(pictures)).repeat(2, 1).repeat(2, 2)
+    Image.fromarray(captioned(made, captions, 6)).save(path, optimize=True)
 
 
 def tables(results: Result) -> list[str]:
