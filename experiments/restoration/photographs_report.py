@@ -1,6 +1,7 @@
 """Tables of `photographs.json` on stdout, `photographs_spread.png`, and a sheet of pictures."""
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ Result = dict[str, Any]
 LEAST_MOST = dict(zip(METRICS, (max, max, min), strict=True))
 """Which is the better one."""
 DIGITS = dict(zip(METRICS, (2, 3, 3), strict=True))
+COMPARED = DEFAULT, "MMPS", "DDRM"
+"""Methods of ours that are compared with others."""
 WHITE = 0.3
 """Spread that is white on the sheet, of a range of 2."""
 
@@ -75,28 +78,35 @@ def is_classical(name: str) -> bool:
     return name not in SETTINGS and "azula" not in name and FOUND not in name
 
 
+def of_windows(cell: Result, what: str, few: bool) -> np.ndarray:
+    """Scores `[photographs, metrics]`; methods without samples have a mean only."""
+    what = what if what in cell else "mean"
+    return np.array(cell[f"{what}, few" if few else what])
+
+
 def against(tasks: Result, others: Callable[[str], bool], whose: str) -> list[str]:
-    """The default's differences from the best of others, by photograph."""
+    """Differences of ours from the best of others, by photograph, on the same windows."""
     lines = []
-    for task, methods in tasks.items():
+    for ours, (task, methods) in itertools.product(COMPARED, tasks.items()):
         cells = {name: cell for name, cell in methods.items() if others(name)}
-        if DEFAULT not in methods or not cells:
+        if ours not in methods or not cells:
             continue
+        few = len({methods[ours]["windows"], *(cell["windows"] for cell in cells.values())}) > 1
         line = []
-        for i, metric in enumerate(METRICS[: len(methods[DEFAULT]["mean"][0])]):
+        for i, metric in enumerate(METRICS[: len(methods[ours]["mean"][0])]):
             # Errors are those of means, likeness is that of a sample.
             what = "sample" if metric == METRICS[2] else "mean"
-            each = {n: np.array(c.get(what, c["mean"]))[:, i] for n, c in cells.items()}
+            each = {n: of_windows(c, what, few)[:, i] for n, c in cells.items()}
             means = {n: values.mean() for n, values in each.items()}
             name = LEAST_MOST[metric](means, key=means.__getitem__)
-            off = np.array(methods[DEFAULT][what])[:, i] - each[name]
+            off = of_windows(methods[ours], what, few)[:, i] - each[name]
             _, low, high = intervals.mean(off)
             if low <= 0 <= high:
                 says = "undecided"
             else:
                 says = "ours" if (high < 0) == (metric == METRICS[2]) else whose
             line.append(f"{number(off, DIGITS[metric])} to {name}: {says}")
-        lines.append([task, *line])
+        lines.append([f"{task}, {ours}", *line])
     head = ("task", "PSNR, mean", "SSIM, mean", "ST-LPIPS, one sample")
     return table(head[: len(lines[0])], lines) if lines else []
 
