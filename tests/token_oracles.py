@@ -1,4 +1,4 @@
-"""Laws of short texts that can be enumerated, with exact denoisers of both processes.
+"""Laws of texts, enumerated or hidden Markov, with exact denoisers of both processes.
 
 The code does not use the package's mathematics: of a process it calls the schedule's `lost` only.
 """
@@ -7,14 +7,46 @@ import dataclasses
 import functools
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.data.sets.hidden_markov import HiddenMarkov
 from diffusion_jax.types import Array, Cond
 
 
+class Exact:
+    """Exact networks of both processes, from `conditional`."""
+
+    vocabulary: int
+
+    def conditional(self, evidence: Array, others: bool = False) -> Array:
+        """`p(x_i = v)` `[B, L, V]` given `evidence` `[B, L, V]`, a factor for each token.
+
+        With `others` a token's own evidence is left out.
+        """
+        raise NotImplementedError
+
+    def of_masked(self, x_t: Array, t: Array, cond: Cond) -> Array:
+        """Logits of the exact network of the masked process."""
+        seen = x_t[..., None] == jnp.arange(self.vocabulary)
+        evidence = jnp.where(x_t[..., None] == self.vocabulary, 1.0, seen)
+        return jnp.log(jnp.maximum(self.conditional(evidence), 1e-30))
+
+    def of_replaced(self, lost, others: bool):
+        """Logits of the exact network of uniform noise: from the others, or from all tokens."""
+
+        def network(x_t: Array, t: Array, cond: Cond) -> Array:
+            gone = lost(t)[:, None, None]
+            seen = x_t[..., None] == jnp.arange(self.vocabulary)
+            evidence = gone / self.vocabulary + (1 - gone) * seen
+            return jnp.log(self.conditional(evidence, others))
+
+        return network
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Texts:
+class Texts(Exact):
     """A law of texts of L tokens of a vocabulary of V: all `V^L` of them."""
 
     p: np.ndarray  # float64 `[V^L]`
@@ -55,23 +87,6 @@ class Texts:
         joint = jnp.stack(found, 1)
         return joint / joint.sum(-1, keepdims=True)
 
-    def of_masked(self, x_t: Array, t: Array, cond: Cond) -> Array:
-        """Logits of the exact network of the masked process."""
-        seen = x_t[..., None] == jnp.arange(self.vocabulary)
-        evidence = jnp.where(x_t[..., None] == self.vocabulary, 1.0, seen)
-        return jnp.log(jnp.maximum(self.conditional(evidence), 1e-30))
-
-    def of_replaced(self, lost, others: bool):
-        """Logits of the exact network of uniform noise: from the others, or from all tokens."""
-
-        def network(x_t: Array, t: Array, cond: Cond) -> Array:
-            gone = lost(t)[:, None, None]
-            seen = x_t[..., None] == jnp.arange(self.vocabulary)
-            evidence = gone / self.vocabulary + (1 - gone) * seen
-            return jnp.log(self.conditional(evidence, others))
-
-        return network
-
 
 def chain(vocabulary: int = 3, length: int = 4) -> Texts:
     """A Markov chain."""
@@ -83,3 +98,31 @@ def chain(vocabulary: int = 3, length: int = 4) -> Texts:
     for i in range(1, length):
         p = p * step[texts[:, i - 1], texts[:, i]]
     return Texts(p, vocabulary, length)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Markov(Exact):
+    """A hidden Markov source: forward and backward (Rabiner 1989), with evidence for tokens."""
+
+    law: HiddenMarkov
+
+    @property
+    def vocabulary(self) -> int:  # type: ignore[override]
+        return self.law.emission.shape[1]
+
+    def conditional(self, evidence: Array, others: bool = False) -> Array:
+        transition, emission = jnp.asarray(self.law.transition), jnp.asarray(self.law.emission)
+        seen = jnp.moveaxis(evidence @ emission.T, 1, 0)  # [L, B, S]
+        scaled = lambda a: a / a.sum(-1, keepdims=True)  # noqa: E731
+
+        def forward(state, each):
+            return scaled((state * each) @ transition), state
+
+        def backward(state, each):
+            return scaled((state * each) @ transition.T), state
+
+        begin = jnp.broadcast_to(jnp.asarray(self.law.initial), seen[0].shape)
+        _, before = jax.lax.scan(forward, begin, seen)
+        _, after = jax.lax.scan(backward, jnp.ones_like(begin), seen, reverse=True)
+        p = jnp.moveaxis(before * after, 0, 1) @ emission
+        return scaled(p if others else p * evidence)
