@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from diffusion_jax.diffusion.tokens import Cosine, Masked, Polynomial, Replaced
-from diffusion_jax.samplers.loop import sample
+from diffusion_jax.samplers.loop import run, sample
 from diffusion_jax.samplers.replacement import replacement
 from diffusion_jax.samplers.unmasking import ORDERS, ancestral, by_count, remasking
 from diffusion_jax.types import Denoised
@@ -26,8 +26,8 @@ def drawn(process, network, sampler, steps, num=NUM, x_T=None):
     times = jnp.linspace(1, 0, steps + 1)
     if x_T is None:
         x_T = process.prior(jax.random.split(jax.random.key(4), num), (TEXTS.length,), times[0])
-    run = jax.jit(lambda x: sample(process.denoiser(network), sampler, times, x, {}, keys)[0])
-    return np.asarray(run(x_T))
+    draw = jax.jit(lambda x: sample(process.denoiser(network), sampler, times, x, {}, keys)[0])
+    return np.asarray(draw(x_T))
 
 
 def p_value(texts, law):
@@ -180,11 +180,30 @@ def test_several_at_a_time_are_independent():
     assert p_value(texts, law / law.sum()) > 1e-4
 
 
-@pytest.mark.parametrize(("strength", "rule"), [(0.3, "cap"), (0.5, "rescale")])
-def test_remasking_has_the_enumerated_law(strength, rule):
+@pytest.mark.parametrize(("strength", "rule", "steps"), [(0.3, "cap", 6), (0.9, "rescale", 3)])
+def test_remasking_has_the_enumerated_law(strength, rule, steps):
     process = MASKED["linear"]
-    texts = drawn(process, TEXTS.of_masked, remasking(process, strength, rule), 6)
-    assert p_value(texts, law_of_masks("linear", 6, strength, rule)) > 1e-4
+    texts = drawn(process, TEXTS.of_masked, remasking(process, strength, rule), steps)
+    assert p_value(texts, law_of_masks("linear", steps, strength, rule)) > 1e-4
+
+
+def test_predictions_are_used_again_while_nothing_changes():
+    process, times, num = MASKED["linear"], jnp.linspace(1, 0, 65), 8
+    keys = jax.random.split(jax.random.key(5), num)
+    x_T = process.prior(keys, (TEXTS.length,), times[0])
+    denoiser = process.denoiser(TEXTS.of_masked)
+
+    def one(cached, x, key):
+        sampler = ancestral(process, cached)
+        return run(denoiser, sampler, times, x[None], {}, key[None])
+
+    for x, key in zip(x_T, keys, strict=True):
+        np.testing.assert_array_equal(one(True, x, key).x, one(False, x, key).x)
+        kept = run(denoiser, ancestral(process), times, x[None], {}, key[None], keep_every=1).kept
+        changed = np.any(np.diff(np.asarray(kept)[:, 0], axis=0), axis=-1)
+        # Once in the beginning, and after each change but one in the last step.
+        needed = 1 + changed[:-1].sum()
+        assert one(True, x, key).state.evaluations == needed <= 1 + TEXTS.length
 
 
 def test_known_tokens_stay_and_the_rest_is_of_their_conditional_law():
@@ -196,8 +215,9 @@ def test_known_tokens_stay_and_the_rest_is_of_their_conditional_law():
     for sampler in (by_count(process, ORDERS["entropy"]), by_count(process)):
         texts = drawn(process, TEXTS.of_masked, sampler, 4, x_T=x_T)
         assert p_value(texts, law) > 1e-4
-    texts = drawn(process, TEXTS.of_masked, remasking(process, 0.4), 8, x_T=x_T)
-    assert (texts[:, [1, 3]] == [1, 0]).all()
+    for sampler in (remasking(process, 0.4), ancestral(process)):
+        texts = drawn(process, TEXTS.of_masked, sampler, 8, num=1000, x_T=x_T[:1000])
+        assert (texts[:, [1, 3]] == [1, 0]).all()
 
 
 @pytest.mark.parametrize("share", [1e-2, 1e-4])
