@@ -71,9 +71,12 @@ def get_config() -> ConfigDict:
 
     c.objective = ConfigDict()
     # gaussian: denoising, with the settings below | contrastive: match images and texts (CLIP), for
-    # model.name=dual_encoder; training images are shifted at random by up to max_shift pixels
+    # model.name=dual_encoder; training images are shifted at random by up to max_shift pixels |
+    # damage: find the destroyed pixels of decayed images, for restore.mask.detector; the severity
+    # is uniform up to `severity`, and decay as large as that of images up to `zoom` times as large
     c.objective.name = "gaussian"
     c.objective.contrastive = ConfigDict({"max_shift": 2})
+    c.objective.damage = ConfigDict({"severity": 1.0, "zoom": 8.0})
     c.objective.prediction = "v"  # network output: eps | x0 | v | velocity | score | edm
     c.objective.loss_space = ""  # prediction type in which the error is squared ("": prediction)
     # uniform | snr | truncated_snr | min_snr | p2 | edm | sigmoid | vlb
@@ -294,7 +297,8 @@ def get_config() -> ConfigDict:
     # denoised in overlapping tiles
     c.restore.image = ""
     # How the picture was damaged: identity (noise only) | mask | blur | downscale | grey | fading |
-    # gamma | clipping | halftone | jpeg
+    # gamma | clipping | halftone | jpeg | decay (simulated tears, mould and such: a mask); several,
+    # in the order in which they happened: fading+blur
     c.restore.operator = "mask"
     # By a denoiser given the observation: dps | pigdm | tmpd | mmps | ddnm | diffpir. By a sampler:
     # ddrm | repaint (with sample.restart) | daps | split_gibbs | twisted (the samples are weighted
@@ -304,10 +308,19 @@ def get_config() -> ConfigDict:
     c.restore.sigma = 0.0  # standard deviation of its noise, on the scale of the data, [-1, 1]
     # The picture is whole: damage it, restore it, and compare with it
     c.restore.simulate = False
+    # Find the operator's parameters (of blur, fading, gamma, clipping) and sigma from the picture,
+    # beginning with the values set, in so many rounds (0: off), each with so many windows of the
+    # network's size. Noise is added to them, at first with the standard deviation `noise`
+    c.restore.blind = ConfigDict({"rounds": 0, "windows": 8, "noise": 2.0})
     c.restore.num_samples = 8  # samples of what the picture could have been
     c.restore.overlap = 0.25  # of neighbouring tiles, as a share of a tile's side
-    # Picture of the same size that is white where the picture is destroyed
-    c.restore.mask = ConfigDict({"image": ""})
+    # Picture of the same size that is white where the picture is destroyed. Or instead a run of
+    # objective.name=damage that finds it, FOLDER@STEP or FOLDER: pixels that are destroyed with at
+    # least the probability `threshold`, and all up to `dilate` pixels away
+    c.restore.mask = ConfigDict({"image": "", "detector": "", "threshold": 0.35, "dilate": 1})
+    # What is destroyed is known, unless restore.mask.detector is to find it
+    c.restore.decay = ConfigDict({"severity": 0.8, "seed": 0})
+    c.restore.decay.kinds = ("foxing", "mould", "creases", "scratches", "burns", "tears", "dust")
     c.restore.blur = ConfigDict({"width": 1.0})  # standard deviation of the Gaussian, in pixels
     c.restore.downscale = ConfigDict({"factor": 2})
     # A value for each channel, or one for all
@@ -329,8 +342,8 @@ def get_config() -> ConfigDict:
     c.evaluate = ConfigDict()
     # distances (samples to data, in features) | denoising (error by noise level) | likelihood (bits
     # per dimension) | names (match of samples and texts, by the dual encoder evaluate.names.judge)
-    # | field (points: error of the learned score). Figures that too few images do not define are
-    # left out, and the report gives the reason.
+    # | field (points: error of the learned score) | damage (destroyed pixels found). Figures that
+    # too few images do not define are left out, and the report gives the reason.
     c.evaluate.metrics = "distances,denoising,likelihood"
     c.evaluate.num_samples = 1797  # with labels in the proportions of the training data
     c.evaluate.seed = 1
@@ -353,4 +366,5 @@ def get_config() -> ConfigDict:
     # Bits per dimension of this many held-out and training images: by the ODE with Hutchinson's
     # estimate from `probes` vectors, and as a bound at this many noise levels
     c.evaluate.likelihood = ConfigDict({"num_images": 128, "probes": 2, "noise_levels": 64})
+    c.evaluate.damage = ConfigDict({"num_images": 512})  # held-out, each decayed once
     return c.lock()  # a config file that sets an unknown key is refused

@@ -32,6 +32,7 @@ SHAPES = {
     "imagenet64_adm": (64, 64, 3),
     "imagenet256_dit": (256, 256, 3),
     "photographs": (64, 64, 3),
+    "photographs_damage": (64, 64, 3),
 }
 TINY = {
     "model.name": "dit",

@@ -1,5 +1,6 @@
 """Checks of a config's numbers, made before any time is spent."""
 
+import contextlib
 import math
 from typing import Any
 
@@ -23,6 +24,7 @@ RANGES: dict[str, dict[str, Any]] = {
     },
     "objective.part_dropout": dict.fromkeys(("label", "text", "vector", "image"), SHARE),
     "objective.contrastive": {"max_shift": COUNT},
+    "objective.damage": {"severity": "(0, 1]", "zoom": "[1, inf)"},
     "objective.min_snr": {"gamma": POSITIVE},
     "objective.p2": {"k": POSITIVE, "gamma": REAL},
     "model.unet": {
@@ -60,6 +62,9 @@ RANGES: dict[str, dict[str, Any]] = {
     "sample.upscale": {"noise": SHARE},
     "sample.vary": {"strength": SHARE, "by": ("noise", "inversion")},
     "restore": {"num_samples": "[2, inf)", "sigma": REAL, "overlap": "(0, 0.5]"},
+    "restore.blind": {"rounds": COUNT, "windows": SOME, "noise": POSITIVE},
+    "restore.mask": {"threshold": SHARE, "dilate": COUNT},
+    "restore.decay": {"severity": SHARE},
     "restore.blur": {"width": POSITIVE},
     "restore.downscale": {"factor": SOME},
     "restore.gamma": {"exponent": POSITIVE},
@@ -77,6 +82,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "evaluate": {"num_samples": SOME, "bootstrap": "[2, inf)", "denoising_images": "[2, inf)"},
     "evaluate.likelihood": {"num_images": "[2, inf)", "probes": SOME, "noise_levels": SOME},
     "evaluate.names": {"num": "[2, inf)"},
+    "evaluate.damage": {"num_images": "[2, inf)"},
 }
 """Ranges of settings that nothing else checks before training."""
 TUPLES: dict[str, tuple[type, int, str]] = {
@@ -86,10 +92,11 @@ TUPLES: dict[str, tuple[type, int, str]] = {
     "sample.prompts": (str, 0, "texts"),
     "sample.interpolate": (str, 0, "texts"),
     "evaluate.names.splits": (str, 0, "names of splits"),
+    "restore.decay.kinds": (str, 0, "names of kinds of decay"),
 }
 """Settings that are tuples: type and minimum of their entries, and both in words."""
 NOT_EMPTY = ("model.unet.channel_mults",)
-SEEDS = ("seed", "sample.seed", "evaluate.seed")
+SEEDS = ("seed", "sample.seed", "evaluate.seed", "restore.decay.seed")
 ENDLESS = "logsnr_min"  # setting of schedules that may be -inf: no signal at all
 
 
@@ -108,12 +115,20 @@ def check_ranges(config: Config) -> None:
                     check({name: allowed}, **{name: number})
     for group, ranges in RANGES.items():
         with keyed(group):
-            check(ranges, **group_of(config, group))
+            check(ranges, **(_found(config, group) or {}))
     for key, (kind, least, words) in TUPLES.items():
-        value = group_of(config, key)
+        if (value := _found(config, key)) is None:
+            continue
         wrong = any(type(x) is not kind or (isinstance(x, int) and x < least) for x in value)
         if wrong or (not value and key in NOT_EMPTY):
             raise ConfigError(f"{key}={tuple(value)} must be {words}")
+
+
+def _found(config: Config, key: str) -> Any:
+    """A setting, or those of a group; None in a run of an earlier version, which may lack it."""
+    with contextlib.suppress(AttributeError):
+        return group_of(config, key)
+    return None
 
 
 def _numbers(value: Any) -> list[float]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from diffusion_jax.data import DataError, Dataset
 from diffusion_jax.evaluation import distances
 from diffusion_jax.evaluation.bits import Bits
+from diffusion_jax.evaluation.damage import DamageFound
 from diffusion_jax.evaluation.denoising import Denoising
 from diffusion_jax.evaluation.distances import Distances, lacking
 from diffusion_jax.evaluation.field import MOST_DIMS, LearnedField
@@ -14,6 +15,7 @@ from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.evaluation.model import SPLITS, Evaluator, count
 from diffusion_jax.evaluation.names import NamesFound, names_of
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, metrics_of
+from diffusion_jax.from_config.damage import make_decay
 from diffusion_jax.from_config.data import make_dataset
 from diffusion_jax.from_config.extractors import (
     check_extractor,
@@ -30,6 +32,7 @@ class Means(NamedTuple):
     """Inputs of evaluators other than the config."""
 
     dataset: Dataset  # data set of the models
+    task: Task
     judge: Judge | None  # image-text model, if there is one
     cache: Path  # folder for results that are computed from data once
     say: Callable[[str], None]  # reports slow work
@@ -90,6 +93,12 @@ def _has_many_dimensions(config: Config, task: Task, dataset: Dataset) -> str:
     return _draws_nothing(config, task, dataset) if few else why
 
 
+def _finds_no_damage(config: Config, task: Task, dataset: Dataset) -> str:
+    if too := too_few(count(dataset, "heldout", config.evaluate.damage.num_images)):
+        return f"measures held-out images: {too}"
+    return "" if task.damage else "needs objective.name='damage'"
+
+
 def _distances(config: Config, means: Means) -> Evaluator:
     extractor = make_extractor(
         config, means.dataset, means.cache / "extractors", means.say, means.judge
@@ -117,6 +126,12 @@ def _names(config: Config, means: Means) -> Evaluator:
             raise ConfigError(f"evaluate.names.splits: {error}") from None
     assert means.judge is not None  # by `_has_no_judge`
     return NamesFound(means.judge, names_of(asked, settings.num))
+
+
+def _damage(config: Config, means: Means) -> Evaluator:
+    odds, settings = means.task.damage, config.evaluate
+    assert odds is not None  # by `_finds_no_damage`
+    return DamageFound(odds, make_decay(config), settings.damage.num_images, settings.bootstrap)
 
 
 Reasons = dict[str, str]
@@ -172,5 +187,6 @@ EVALUATORS = {
     "field": Measure(
         lambda *_: LearnedField(), ("field_error", "basin_agreement"), unfit=_has_many_dimensions
     ),
+    "damage": Measure(_damage, ("average_precision", "iou"), unfit=_finds_no_damage),
 }
 """By name in `evaluate.metrics`."""

@@ -19,7 +19,7 @@ from diffusion_jax.models.unet import UNet
 from diffusion_jax.text import Reader
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "dit": DiT, "mlp": MLP}
-NETWORKS = {"gaussian": tuple(MODELS), "contrastive": ("dual_encoder",)}
+NETWORKS = {"gaussian": tuple(MODELS), "contrastive": ("dual_encoder",), "damage": ("unet",)}
 """Networks allowed for each objective."""
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -39,16 +39,19 @@ def check_network(config: Config) -> None:
 
 
 def make_network(
-    config: Config, dataset: Dataset, reader: Reader | None, given: ImageCondition
+    config: Config,
+    out_channels: int,
+    num_classes: int = 0,
+    reader: Reader | None = None,
+    given: ImageCondition = NOTHING,
 ) -> nn.Module:
-    """The denoising network for a data set, including a trained text encoder."""
+    """A network from arrays to arrays, including a trained text encoder."""
     name, pooled = config.model.name, bool(reader) and config.text.pooled
     make, tower = MODELS[name], make_text_tower(config) if reader else None
     texts = tower or (reader and reader.encoder)
-    channels = dataset.kind.shape[-1] * (2 if config.objective.learned_variance else 1)
     inputs = {
         "context_dim": texts.width if texts else 0,
-        "num_classes": dataset.num_classes,
+        "num_classes": num_classes,
         "vectors": ("pooled",) * pooled + ("level",) * ("level" in given.none),
         "image_channels": given.none["image"].shape[-1] if given.train else 0,
     }
@@ -59,7 +62,7 @@ def make_network(
     network = make(
         **config.model[name],
         **{key: value for key, value in inputs.items() if key in known},
-        out_channels=channels,
+        out_channels=out_channels,
         dtype=DTYPES[config.model.dtype],
     )
     return Reading(tower, network) if tower else network

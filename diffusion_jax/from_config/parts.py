@@ -14,6 +14,7 @@ from diffusion_jax.from_config.averages import make_averages
 from diffusion_jax.from_config.checks import check_numbers, check_ranges
 from diffusion_jax.from_config.choices import ConfigError, check_known, keyed, lookup
 from diffusion_jax.from_config.contrastive import contrastive
+from diffusion_jax.from_config.damage import damage
 from diffusion_jax.from_config.data import make_dataset
 from diffusion_jax.from_config.evaluators import check_metrics
 from diffusion_jax.from_config.gaussian import gaussian
@@ -33,6 +34,7 @@ from diffusion_jax.training.step import TrainStep, make_train_step
 TASKS: dict[str, Callable[[ConfigDict], Callable[[Dataset], Task]]] = {
     "gaussian": gaussian,
     "contrastive": contrastive,
+    "damage": damage,
 }
 """By `objective.name`: from a checked config to the function that makes the task."""
 

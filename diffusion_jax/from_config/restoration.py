@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,15 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.codecs.codec import Identity as Plain
-from diffusion_jax.data import Kind
-from diffusion_jax.data.images import look_at, read_image, to_float
+from diffusion_jax.data.images import read_image, to_float
 from diffusion_jax.diffusion.corruption import sample_noise
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.from_config.choices import Config, ConfigError, check_known, keyed, lookup
-from diffusion_jax.from_config.images import check_images, named
+from diffusion_jax.from_config.choices import Config, ConfigError, keyed, lookup
+from diffusion_jax.from_config.images import named
 from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.restoration.ddrm import ddrm
+from diffusion_jax.restoration.decay import Decay
 from diffusion_jax.restoration.decoupled import daps, split_gibbs
 from diffusion_jax.restoration.image_conditions import given_image
 from diffusion_jax.restoration.jpeg import JPEG
@@ -32,6 +33,7 @@ from diffusion_jax.restoration.linear import (
     Fading,
     GaussianBlur,
     Grey,
+    unmasked,
 )
 from diffusion_jax.restoration.nonlinear import Clipping, Gamma, Halftone
 from diffusion_jax.restoration.operators import Identity, Mask, Observation, Operator
@@ -48,6 +50,10 @@ from diffusion_jax.types import Array, Denoiser, Sampler
 
 SEED = 0
 """Of the noise of simulated damage, which is always the same for a shape."""
+JOINT = "+"
+"""Between operators that are applied one after the other."""
+DECAY = "decay"
+"""The operator of pictures that decay, so that a mask is what is known of them."""
 
 
 class Seen(NamedTuple):
@@ -59,7 +65,12 @@ class Seen(NamedTuple):
 
 
 def _mask(settings: Config, shape: tuple[int, ...]) -> Mask:
-    """What is not white in the picture `restore.mask.image` is known."""
+    """What is not white in the picture `restore.mask.image` is known.
+
+    All is with a detector, until that is asked.
+    """
+    if settings.detector:
+        return Mask(jnp.ones((1, *shape[:2], 1)))
     key, path = "restore.mask.image", path_of(settings.image)
     with named(key):
         lost = read_image(path, 0, 1)
@@ -70,6 +81,20 @@ def _mask(settings: Config, shape: tuple[int, ...]) -> Mask:
             "be of one size"
         )
     return Mask(jnp.asarray(lost < 128, jnp.float32)[None])
+
+
+def _decayed(settings: Config, truth: np.ndarray) -> Seen:
+    """A picture that decays: where it is destroyed it is not seen.
+
+    All is seen with a detector, until that is asked.
+    """
+    own = settings.decay
+    with keyed("restore.decay"):
+        decay = Decay(own.severity, tuple(own.kinds))
+        image, destroyed = jax.jit(decay.__call__)(truth[None], make_key(own.seed)[None])
+    mask = Mask(jnp.maximum(1 - destroyed, bool(settings.mask.detector)))
+    y = mask(image) + settings.sigma * sample_noise(make_key(SEED)[None], truth.shape)
+    return Seen(Observation(y, mask, jnp.full(1, settings.sigma)), truth.shape, truth)
 
 
 def _per_channel(values: Any, channels: int, key: str) -> Array:
@@ -174,17 +199,18 @@ def observe(config: Config, channels: int, path: Path) -> Seen:
         DataError: the picture cannot be read.
     """
     settings = config.restore
-    own = settings.get(settings.operator, Config())
-    factor = own.get("factor", 1)
+    names = settings.operator.split(JOINT)
+    factor = math.prod(settings.get(name, {}).get("factor", 1) for name in names)
     picture = to_float(read_image(path, 0, channels))
+    if settings.operator == DECAY:
+        return _decayed(settings, picture)
     height, width = picture.shape[:2]
     if settings.simulate:
         height, width = height // factor * factor, width // factor * factor
     else:
         height, width = height * factor, width * factor
     shape = height, width, channels
-    with keyed(f"restore.{settings.operator}"):
-        operator = OPERATORS[settings.operator](own, shape)
+    operator = _composed(settings, names, shape)
     y: Any
     truth = picture[:height, :width] if settings.simulate else None
     if truth is not None:
@@ -194,15 +220,32 @@ def observe(config: Config, channels: int, path: Path) -> Seen:
         x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         seen = jax.eval_shape(operator, x).shape[-1]
         y = (picture if seen == channels else to_float(read_image(path, 0, seen)))[None]
-        if isinstance(operator, Mask):
-            y = operator(y)  # the rest is not of the picture
+        y = unmasked(operator)[1] * y  # the rest is not of the picture
     return Seen(Observation(y, operator, jnp.full(1, settings.sigma)), shape, truth)
+
+
+def _composed(settings: Config, names: Sequence[str], shape: tuple[int, ...]) -> Operator:
+    """The operators of these names for pictures of a `shape` `[H, W, C]`, applied in turn."""
+    operator: Operator | None = None
+    for name in names:
+        with keyed(f"restore.{name}"):
+            own = OPERATORS[name](settings.get(name, Config()), shape)
+        operator = own if operator is None else Composed(own, operator)
+        shape = jax.eval_shape(own, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[1:]
+    assert operator is not None
+    return operator
 
 
 def within(observation: Observation, part: tuple[int, ...], whole: tuple[int, ...]) -> Observation:
     """The observation of the first rows and columns, `part` `[H, W, C]`, as one of the `whole`."""
     if part == whole:
         return observation
+    inner, known = unmasked(observation.operator)
+    if isinstance(inner, Identity):  # the rest is not seen: a mask has a spectrum
+        border = [(0, 0), *((0, w - p) for w, p in zip(whole[:-1], part[:-1], strict=True)), (0, 0)]
+        y, known = jnp.asarray(observation.y), jnp.asarray(known)
+        y, known = (jnp.pad(a, border) for a in (y, jnp.broadcast_to(known, y.shape)))
+        return dataclasses.replace(observation, y=y, operator=Mask(known))
     crop = Crop((0,) * len(part[:-1]), part[:-1])
     return dataclasses.replace(observation, operator=Composed(observation.operator, crop))
 
@@ -257,35 +300,3 @@ def make_restoration(config: Config, generator: Generator, shape: tuple[int, ...
             guide=guide, sampler=sampler, needs=needs, group=max(inner.group, method.particles)
         ),
     )
-
-
-def check_restoration(config: Config, kind: Kind) -> None:
-    """Raises a ConfigError for settings that are impossible, or not for this kind of data."""
-    settings = config.restore
-    if not settings.image:
-        raise ConfigError("--mode restore needs a picture: --restore FILE, or a folder of them")
-    check_images("restore.image", settings.image, kind)
-    check_known(settings.operator, OPERATORS, "restore.operator")
-    method, size = make_method(config), config.sample.guidance.flock.size
-    if size and method.particles > 1:
-        raise ConfigError(
-            f"sample.guidance.flock.size={size} and restore.method={settings.method!r} do not go "
-            "together: both denoise samples in groups"
-        )
-    if settings.operator == "grey" and kind.shape[-1] == 1:
-        raise ConfigError(
-            "restore.operator='grey' needs a network of pictures in colour, and these data are "
-            f"{kind.words}"
-        )
-    files = {"restore.image": settings.image}
-    if settings.operator == "mask":
-        if not settings.mask.image:
-            raise ConfigError(
-                "restore.operator='mask' needs a picture that is white where the other is "
-                "destroyed: --mask FILE"
-            )
-        files["restore.mask.image"] = settings.mask.image
-    for key, file in files.items():
-        if not path_of(file).is_dir():
-            with named(key):
-                look_at(path_of(file), 0)

@@ -26,6 +26,8 @@ class Task:
     guide: Callable[..., Guidance] | None = None  # `(worse, look) -> guidance` from other models
     draws_nothing: str = ""  # why there is no generator, for messages
     likeness: Callable[[Params, Array, Cond], Likeness] | None = None  # of items and texts
+    # log odds that pixels of images are destroyed, `[B, H, W, C] -> [B, H, W, 1]`
+    damage: Callable[[Params, Array], Array] | None = None
     quantile: Quantile | None = None  # of the distribution of training times, if there are times
     reader: Reader | None = None  # reader of texts, if the network has a text input
     condition: Condition | None = None  # conditioning computed from items in sampling, if any

@@ -1,6 +1,6 @@
 """Damage: decay that destroys parts of a photograph, each drawn from a key at a severity.
 
-Functions of one picture, `(x [H, W, C], key, severity []) -> (picture, cover [H, W])` with a
+Functions of one picture, `(x [H, W, C], key, severity [], page) -> (picture, cover [H, W])` with a
 severity in (0, 1]; `decay` has them for batches. Pixels outside of the cover are untouched.
 """
 
@@ -16,7 +16,6 @@ from diffusion_jax.restoration.textures import (
     field,
     from_edge,
     laid,
-    page,
     stained,
     wander,
 )
@@ -27,9 +26,8 @@ Drawn = tuple[Array, Array]
 PAPER = (0.93, 0.90, 0.84)  # the white core of a photograph's paper
 
 
-def tears(x: Array, key: Key, severity: Array) -> Drawn:
+def tears(x: Array, key: Key, severity: Array, on: Page) -> Drawn:
     """Fractal tears from the edges and a torn corner, with white fibre where paper split."""
-    on = page(*x.shape[:2])
     behind_key, corner_key, fibre_key, key = jax.random.split(key, 4)
     behind = jnp.where(jax.random.bernoulli(behind_key), 0.97, 0.06) * jnp.ones(3)
     paper = jnp.array(PAPER) + 0.06 * field(fibre_key, on, 0.006)[..., None]
@@ -62,9 +60,8 @@ def tears(x: Array, key: Key, severity: Array) -> Drawn:
     return torn(drawn, missing, fibre, size > 0)
 
 
-def creases(x: Array, key: Key, severity: Array) -> Drawn:
+def creases(x: Array, key: Key, severity: Array, on: Page) -> Drawn:
     """Folds: a shadow on one side, a highlight on the other, and cracks of the emulsion."""
-    on = page(*x.shape[:2])
 
     def crease(drawn: Drawn, key: Key, strength: Array) -> Drawn:
         x, cover = drawn
@@ -83,9 +80,8 @@ def creases(x: Array, key: Key, severity: Array) -> Drawn:
     return _repeated(crease, (x, jnp.zeros(x.shape[:2])), key, severity, 4)
 
 
-def scratches(x: Array, key: Key, severity: Array) -> Drawn:
+def scratches(x: Array, key: Key, severity: Array, on: Page) -> Drawn:
     """Thin, nearly parallel lines, mostly white: emulsion that was scraped off, here and there."""
-    on = page(*x.shape[:2])
     angle_key, key = jax.random.split(key)
     main = jax.random.uniform(angle_key, maxval=jnp.pi)
 
@@ -97,9 +93,8 @@ def scratches(x: Array, key: Key, severity: Array) -> Drawn:
     return _repeated(scratch, (x, jnp.zeros(x.shape[:2])), key, severity, 24)
 
 
-def dust(x: Array, key: Key, severity: Array) -> Drawn:
+def dust(x: Array, key: Key, severity: Array, on: Page) -> Drawn:
     """Specks and hairs, dark or bright."""
-    on = page(*x.shape[:2])
     hair_key, edge_key, key = jax.random.split(key, 3)
     ragged = 1 + 0.3 * field(edge_key, on, 0.004)
 
@@ -147,9 +142,8 @@ def _stroke(
     return laid(x, colour, line), jnp.maximum(cover, line)
 
 
-def mould(x: Array, key: Key, severity: Array) -> Drawn:
+def mould(x: Array, key: Key, severity: Array, on: Page) -> Drawn:
     """Blotches where a Gaussian field is high: eaten edges, pale and grey-green growth, specks."""
-    on = page(*x.shape[:2])
     where_key, edge_key, grain_key, colour_key = jax.random.split(key, 4)
     grain = field(grain_key, on, 0.012, 1.3)
     height = field(where_key, on, 0.12, 2.2) + 0.35 * field(edge_key, on, 0.03, 1.8)
@@ -162,9 +156,8 @@ def mould(x: Array, key: Key, severity: Array) -> Drawn:
     return laid(x, growth, cover), cover
 
 
-def foxing(x: Array, key: Key, severity: Array) -> Drawn:
+def foxing(x: Array, key: Key, severity: Array, on: Page) -> Drawn:
     """Rust-brown, translucent spots with darker middles, in clusters."""
-    on = page(*x.shape[:2])
     cluster_key, edge_key, key = jax.random.split(key, 3)
     clusters = on.size * jax.random.uniform(cluster_key, (6, 2))
     ragged = 1 + 0.35 * field(edge_key, on, 0.02, 1.5)
@@ -187,9 +180,8 @@ def foxing(x: Array, key: Key, severity: Array) -> Drawn:
     return x, jnp.maximum(1 - halo, 1 - core)
 
 
-def burns(x: Array, key: Key, severity: Array) -> Drawn:
+def burns(x: Array, key: Key, severity: Array, on: Page) -> Drawn:
     """Burnt in from the edge: paper gone, a charred rim, and browning beyond it."""
-    on = page(*x.shape[:2])
     rough_key, grain_key, key = jax.random.split(key, 3)
     rough = 0.012 * field(rough_key, on, 0.05, 1.8)
     ash = 0.05 + 0.03 * field(grain_key, on, 0.01)[..., None] * jnp.ones(3)

@@ -1,13 +1,13 @@
 """Decay of photographs, drawn from keys: damage, changes of tone and blur, at a severity.
 
-Each kind is a function of a batch, `(x [B, H, W, C], keys [B], severity [B]) -> DecayedImage`, for
-one or three channels on [-1, 1] and any size. A sample depends on its own picture, key and
-severity; severity 0 leaves it as it is, to the bit, and 1 is the worst.
+Each kind is a function of a batch, `(x [B, H, W, C], keys [B], severity [B], window) ->
+DecayedImage`, for one or three channels on [-1, 1] and any size. A sample depends on its own
+picture, key and severity; severity 0 leaves it as it is, to the bit, and 1 is the worst.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from diffusion_jax.diffusion.corruption import fold_in
 from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.restoration import damage
 from diffusion_jax.restoration.linear import Fading, GaussianBlur
-from diffusion_jax.restoration.textures import field, ink, laid, page
+from diffusion_jax.restoration.textures import Page, field, ink, laid, page
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Key
 
@@ -28,7 +28,23 @@ class DecayedImage(NamedTuple):
     destroyed: Array  # `[B, H, W, 1]`, 1 where damage changed a pixel; 0: at most tone and blur did
 
 
-Kind = Callable[[Array, Array, Array], DecayedImage]
+class Window(NamedTuple):
+    """The part of a photograph that an image is: decay is as large as the photograph."""
+
+    zoom: Array | float = 1  # `[B]`, sides of the photograph over those of the image
+    place: Array | float = 0  # `[B, 2]`, of the image in it, down and right, from 0 to 1
+
+
+WHOLE = Window()
+
+
+class Kind(Protocol):
+    """A kind of decay."""
+
+    def __call__(
+        self, x: Array, keys: Array, severity: Array, window: Window = WHOLE
+    ) -> DecayedImage:
+        """Decayed images `[B, H, W, C]`."""
 
 
 def random_fading(keys: Array, severity: Array, channels: int) -> Fading:
@@ -49,28 +65,27 @@ def random_fading(keys: Array, severity: Array, channels: int) -> Fading:
     return Fading(gain[:, None, None], offset[:, None, None])
 
 
-def random_blur(keys: Array, severity: Array, side: int) -> GaussianBlur:
-    """A Gaussian blur of images whose shorter side has `side` pixels; `keys`, `severity` `[B]`."""
+def random_blur(keys: Array, severity: Array, side: Array | float) -> GaussianBlur:
+    """A Gaussian blur of photographs whose shorter side has `side` pixels, for `keys` `[B]`."""
     share = 0.5 + 0.5 * jax.vmap(jax.random.uniform)(keys)
     return GaussianBlur(0.01 * side * severity * share)
 
 
-def faded(x: Array, keys: Array, severity: Array) -> DecayedImage:
+def faded(x: Array, keys: Array, severity: Array, window: Window = WHOLE) -> DecayedImage:
     """By `random_fading`."""
     return _where_severe(random_fading(keys, severity, x.shape[-1])(x), x, severity)
 
 
-def blurred(x: Array, keys: Array, severity: Array) -> DecayedImage:
+def blurred(x: Array, keys: Array, severity: Array, window: Window = WHOLE) -> DecayedImage:
     """By `random_blur`."""
-    made = random_blur(keys, severity, min(x.shape[1:3]))(x)
+    made = random_blur(keys, severity, min(x.shape[1:3]) * window.zoom)(x)
     return _where_severe(jnp.clip(made, -1, 1), x, severity)
 
 
-def silvered(x: Array, keys: Array, severity: Array) -> DecayedImage:
+def silvered(x: Array, keys: Array, severity: Array, window: Window = WHOLE) -> DecayedImage:
     """A bluish mirror sheen in the dark parts, strongest near the edges (silver mirroring)."""
 
-    def one(x: Array, key: Key, severity: Array) -> Array:
-        on = page(*x.shape[:2])
+    def one(x: Array, key: Key, severity: Array, on: Page) -> Array:
         inside = jnp.min(jnp.minimum(on.at, on.size - on.at), -1)
         where = 0.9 * jnp.exp(-inside / 0.15) + 0.25 * field(key, on, 0.15) + 0.35 * severity - 0.1
         dark = jnp.clip(0.2 - x.mean(-1), 0, 1)
@@ -78,14 +93,22 @@ def silvered(x: Array, keys: Array, severity: Array) -> DecayedImage:
         bright = 0.7 + 0.08 * jnp.sin(5 * on.at.sum(-1, keepdims=True))
         return laid(x, bright * jnp.array([0.88, 0.97, 1.12]), sheen)
 
-    return _where_severe(jax.vmap(one)(x, keys, severity), x, severity)
+    return _where_severe(jax.vmap(one)(x, keys, severity, _pages(x, window)), x, severity)
 
 
-def _damaged(draw: Callable[[Array, Key, Array], damage.Drawn]) -> Kind:
+def _pages(x: Array, window: Window) -> Page:
+    """The page of each image."""
+    zoom = jnp.broadcast_to(jnp.asarray(window.zoom), len(x))
+    place = jnp.broadcast_to(jnp.asarray(window.place), (len(x), 2))
+    height, width = x.shape[1:3]
+    return jax.vmap(lambda *window: page(height, width, *window))(zoom, place)
+
+
+def _damaged(draw: Callable[[Array, Key, Array, Page], damage.Drawn]) -> Kind:
     """A kind of `damage` for batches."""
 
-    def made(x: Array, keys: Array, severity: Array) -> DecayedImage:
-        image, cover = jax.vmap(draw)(x, keys, severity)
+    def made(x: Array, keys: Array, severity: Array, window: Window = WHOLE) -> DecayedImage:
+        image, cover = jax.vmap(draw)(x, keys, severity, _pages(x, window))
         return _where_severe(jnp.clip(image, -1, 1), x, severity, cover[..., None] > 0)
 
     return made
@@ -115,12 +138,15 @@ KINDS: dict[str, Kind] = {
 
 
 @dataclasses.dataclass(frozen=True)
-@checked(severity="[0, 1]")
+@checked(severity="[0, 1]", zoom="[1, inf)")
 class Decay:
     """Any of the kinds together, each present in half of the samples, at a severity of its own."""
 
     severity: float | Array  # the most of any kind; `[B]` for a severity of each sample
     kinds: tuple[str, ...] = tuple(KINDS)
+    # the images are windows at random places of photographs so many times as high and wide; `[B]`
+    # for one of each sample
+    zoom: float | Array = 1
 
     def __call__(self, x: Array, keys: Array) -> DecayedImage:
         """From images `[B, H, W, C]` and `keys` `[B]`."""
@@ -128,10 +154,28 @@ class Decay:
         if unknown:
             raise ValueError(f"kinds={self.kinds} must be some of {', '.join(KINDS)}")
         destroyed = jnp.zeros((*x.shape[:-1], 1), x.dtype)
+        place = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(fold_in(keys, len(KINDS)))
+        window = Window(self.zoom, place)
         for number, (name, kind) in enumerate(KINDS.items()):
             if name in self.kinds:
                 both = jax.vmap(jax.random.split, out_axes=1)(fold_in(keys, number))
                 share = jnp.maximum(2 * jax.vmap(jax.random.uniform)(both[0]) - 1, 0)
-                x, mask = kind(x, both[1], self.severity * share)
+                x, mask = kind(x, both[1], self.severity * share, window)
                 destroyed = jnp.maximum(destroyed, mask)
         return DecayedImage(x, destroyed)
+
+
+@dataclasses.dataclass(frozen=True)
+@checked(severity="(0, 1]", zoom="[1, inf)")
+class RandomDecay:
+    """Any of the kinds together, at a severity and a scale that are drawn for each sample."""
+
+    severity: float = 1.0  # the largest; uniform from 0
+    zoom: float = 1.0  # the largest `Decay.zoom`; its logarithm is uniform from 0
+    kinds: tuple[str, ...] = tuple(KINDS)
+
+    def __call__(self, x: Array, keys: Array) -> DecayedImage:
+        """From images `[B, H, W, C]` and `keys` `[B]`."""
+        own, rest = jax.vmap(jax.random.split, out_axes=1)(keys)
+        severity, zoom = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(own).T
+        return Decay(self.severity * severity, self.kinds, self.zoom**zoom)(x, rest)

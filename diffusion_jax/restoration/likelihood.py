@@ -12,7 +12,13 @@ import jax.numpy as jnp
 
 from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.restoration.operators import Decomposed, Observation, Spectrum, linearised
+from diffusion_jax.restoration.operators import (
+    Decomposed,
+    Observation,
+    Spectrum,
+    check_range,
+    linearised,
+)
 from diffusion_jax.restoration.solvers import Solver
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array
@@ -42,7 +48,12 @@ def seen_from(x: Array, observation: Observation) -> Seen:
 
 
 def in_coordinates(x: Array, observation: Observation) -> tuple[Spectrum, Array]:
-    """The decomposition for `x` `[B, ..., C]`, and the residual in its coordinates."""
+    """The decomposition for `x` `[B, ..., C]`, and the residual in its coordinates.
+
+    Raises:
+        ValueError: y is of another scale.
+    """
+    check_range(observation, x)
     spectrum = observation.operator.spectrum(x)  # type: ignore[attr-defined]
     return spectrum, spectrum.observed(observation.y) - spectrum.values * spectrum.analyse(x)
 

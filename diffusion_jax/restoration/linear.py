@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.models.layers import downsample, patchify, unpatchify
-from diffusion_jax.restoration.operators import Operator, Spectrum
+from diffusion_jax.restoration.operators import Identity, Mask, Operator, Spectrum
 from diffusion_jax.types import Array
 
 LUMA = (0.299, 0.587, 0.114)
@@ -227,6 +228,22 @@ class Composed:
 
     def __call__(self, x: Array) -> Array:
         return self.outer(self.inner(x))
+
+
+def masked(operator: Operator, known: Array) -> Operator:
+    """An operator of which only what is `known` is seen, `[1 or B, ...]`; itself if that is all."""
+    if np.all(known == 1):
+        return operator
+    return Mask(known) if isinstance(operator, Identity) else Composed(Mask(known), operator)
+
+
+def unmasked(operator: Operator) -> tuple[Operator, Array]:
+    """An operator without the mask with which it ends, and what that knows, broadcastable to y."""
+    if isinstance(operator, Mask):
+        return Identity(), operator.known
+    if isinstance(operator, Composed) and isinstance(operator.outer, Mask):
+        return operator.inner, operator.outer.known
+    return operator, jnp.ones(())
 
 
 def _axes(x: Array) -> tuple[int, ...]:

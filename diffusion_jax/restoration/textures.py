@@ -20,7 +20,7 @@ class Page(NamedTuple):
 
     at: Array  # `[H, W, 2]`, down and right of the upper left corner
     size: Array  # `[2]`, height and width
-    pixels: int  # of the shorter side, whose length is 1
+    pixels: Array | float  # of the shorter side, whose length is 1
 
     def cover(self, inside: Array, most: Array | float = 1.0) -> Array:
         """Cover of a shape from the distance to its edge, > 0 inside; `most`: of thin shapes."""
@@ -31,13 +31,16 @@ class Page(NamedTuple):
         return self.cover(half - jnp.abs(across), jnp.clip(2 * half * self.pixels, 0, 1))
 
 
-def page(height: int, width: int) -> Page:
-    """The page of a picture."""
-    pixels = min(height, width)
+def page(height: int, width: int, zoom: Array | float = 1, place: Array | float = 0) -> Page:
+    """The page of a picture, or of a window of one that is `zoom` times as high and wide.
+
+    `place` `[2]` is that of the window, down and right, from 0 to 1.
+    """
+    pixels, sides = min(height, width) * zoom, jnp.array([height, width])
     down, right = np.mgrid[:height, :width] + 0.5
-    at = np.stack([down, right], -1).astype(np.float32) / pixels
+    at = np.stack([down, right], -1).astype(np.float32)
     at = jax.lax.optimization_barrier(jnp.asarray(at))  # else XLA computes with it to compile
-    return Page(at, jnp.array([height, width]) / pixels, pixels)
+    return Page((at + place * (zoom - 1) * sides) / pixels, sides * zoom / pixels, pixels)
 
 
 def field(key: Key, on: Page, size: float, slope: float = 2.0) -> Array:

@@ -12,7 +12,7 @@ from absl import logging
 from diffusion_jax.data import DataError
 from diffusion_jax.from_config import Config, ConfigError, build
 from diffusion_jax.from_config.identity import check_workdir, resolved
-from diffusion_jax.from_config.restoration import check_restoration
+from diffusion_jax.from_config.restoration_checks import check_restoration
 from diffusion_jax.generation.generator import SamplingError
 from diffusion_jax.models.weights import WeightsError
 from diffusion_jax.plan import TopologyError

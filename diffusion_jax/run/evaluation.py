@@ -40,7 +40,7 @@ def evaluate(run: Run, again: bool) -> None:
     judge = open_judge("evaluate.names", run.config, run.parts)
     if judge is None and run.parts.task.likeness:
         judge = models[0].as_judge()
-    means = Means(run.parts.dataset, judge, cache_dir(), print)
+    means = Means(run.parts.dataset, run.parts.task, judge, cache_dir(), print)
     evaluators = make_evaluators(run.config, means)
     result: Result = {}
     spent: list[float] = []
@@ -76,6 +76,7 @@ def _passport(run: Run, lengths: Sequence[str]) -> dict[str, Any]:
         },
         "denoising": {"denoising_images": settings.denoising_images},
         "likelihood": {"likelihood": dict(settings.likelihood)},
+        "damage": {"damage": dict(settings.damage)},
         "names": {"names": {**settings.names.to_dict(), "splits": list(settings.names.splits)}},
     }
     passport = run.made_by(run.step_to_use(), settings.seed)

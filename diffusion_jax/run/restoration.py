@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,11 @@ from diffusion_jax.from_config.restoration import (
 )
 from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.metrics.fidelity import psnr
+from diffusion_jax.restoration.linear import unmasked
 from diffusion_jax.restoration.posterior_mean import Conditioned
 from diffusion_jax.restoration.projections import with_known
+from diffusion_jax.run.blind import described, estimated, values_of, with_estimate
+from diffusion_jax.run.detector import open_detector
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.files import path_of, remove_tree
@@ -57,20 +60,28 @@ def restore(run: Run) -> None:
     settings = run.config.restore
     pictures = _pictures(settings.image)
     model = run.trained()
+    channels = model.draws.codec.shape[-1]
+    masked = open_detector(run.config, channels)
     folder = run.workdir / "samples" / "restored"
     done = 0
     for path in pictures:
         try:
-            seen = observe(run.config, model.draws.codec.shape[-1], path)
+            seen = masked(observe(run.config, channels, path))
         except DataError as error:
             if len(pictures) == 1:
                 raise
             print(f"warning: skipped: {error}", file=sys.stderr)
             continue
+        about: dict[str, Any] = {}
+        if settings.blind.rounds:
+            estimate = estimated(model, seen)
+            seen, about = with_estimate(seen, estimate), values_of(estimate)
+            if is_main():
+                print(f"{shown(path)}: {described(estimate)}")
         found = restored(model, seen)
         done += 1
         if is_main():
-            _save(model, folder / path.name, path, seen, found)
+            _save(model, folder / path.name, path, seen, found, about)
     if not done:
         raise DataError(f"restore.image={settings.image!r}: none of its pictures can be read")
 
@@ -148,10 +159,16 @@ def _pictures(image: str) -> list[Path]:
     return found
 
 
-def _save(model: Trained, folder: Path, path: Path, seen: Seen, found: Restored) -> None:
-    """Writes the pictures and the sheet, and prints what was found."""
+def _save(
+    model: Trained, folder: Path, path: Path, seen: Seen, found: Restored, blind: dict[str, Any]
+) -> None:
+    """Writes the pictures and the sheet, and prints what was found.
+
+    What was found of the damage, `blind`, is written into the pictures.
+    """
     settings = model.run.config.restore
     made_by = {**model.made_by(model.run.config.sample.seed), "restore": settings.to_dict()}
+    made_by |= {"blind": blind} if blind else {}
     remove_tree(folder, missing_ok=True)
     folder.mkdir(parents=True)
     for number, sample in enumerate(to_uint8(found.samples)):
@@ -160,6 +177,8 @@ def _save(model: Trained, folder: Path, path: Path, seen: Seen, found: Restored)
     spread = np.clip(2 * found.spread.mean(-1, keepdims=True) / FULL - 1, -1, 1)
     picture = np.asarray(seen.observation.y[0])
     pictures = {"mean": found.mean, "spread": spread, "given": picture}
+    if (known := unmasked(seen.observation.operator)[1]).ndim:
+        pictures["mask"] = 1 - 2 * np.asarray(known[0])
     for name, each in pictures.items():
         save_png(folder / f"{name}.png", to_uint8(each), {**made_by, "white": FULL})
     cells = [picture, *found.samples[:SHOWN], found.mean, spread]

@@ -4,14 +4,13 @@ import dataclasses
 import functools
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from diffusion_jax.data import Dataset, kept_dataset
 from diffusion_jax.diffusion.process import gaussian
@@ -44,7 +43,7 @@ from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import never_moved
 from diffusion_jax.training.snapshots import Snapshots
 from diffusion_jax.training.state import TrainState, abstract_state
-from diffusion_jax.types import Array, Key, Params
+from diffusion_jax.types import Array, Params
 
 DRAWN = {"num": "[1, inf)", "seed": "[0, 4294967295]", "first": "[0, 2147483648)"}
 """Allowed arguments of `Trained.draw`."""
@@ -418,26 +417,6 @@ def data_to_draw(config: Config, workdir: Path) -> Dataset | None:
         return dataset
 
     return kept_dataset(identity.data, load)
-
-
-def initial_params(words: str, init: Callable[[Key], Params]) -> Params:
-    """The parameters of `train.init_from`, FOLDER@STEP, in the average which that run samples with.
-
-    Raises:
-        ConfigError: there are none, or their names or shapes are not those of `init`.
-    """
-    what = f"train.init_from={words!r}"
-    folder, step = folder_and_step(words, "train.init_from")
-    found = open_run(folder, step=step, what=what).params
-    own = jax.eval_shape(init, jax.eval_shape(jax.random.key, 0))
-    here, there = ({k: a.shape for k, a in flatten_dict(t, sep="/").items()} for t in (own, found))
-    for name in dict.fromkeys((*here, *there)):
-        if here.get(name) != there.get(name):
-            shapes = [f"of shape {t[name]}" if name in t else "not there" for t in (here, there)]
-            raise ConfigError(
-                f"{what}: its network is another one: {name} is {shapes[1]}, here {shapes[0]}"
-            )
-    return found
 
 
 def open_judge(group: str, config: Config, parts: Parts) -> Judge | None:

@@ -22,9 +22,10 @@ from diffusion_jax.from_config.identity import (
     write_identity,
 )
 from diffusion_jax.generation.generator import SamplingError
+from diffusion_jax.run.initial import initial_params
 from diffusion_jax.run.planning import print_notes, print_plan
 from diffusion_jax.run.sampling import draw_grid
-from diffusion_jax.run.trained import Run, initial_params
+from diffusion_jax.run.trained import Run
 from diffusion_jax.system.devices import is_main, put
 from diffusion_jax.system.files import in_store
 from diffusion_jax.training import loop
@@ -91,7 +92,8 @@ def _prepare(run: Run) -> loop.Ready:
     check_workdir(config, run.workdir)  # again: another process may have changed it
     latest, params = run.checkpoints.latest(), None
     if latest is None and config.train.init_from:
-        params = initial_params(config.train.init_from, task.init)
+        channels = task.inputs[0].shape[-1]
+        params = initial_params(config.train.init_from, task.init, channels)
         print(f"starting from the parameters of {config.train.init_from}")
     run.checkpoints.open()  # which may free space on a full disk
     if is_main():

@@ -30,6 +30,7 @@ from diffusion_jax.restoration.linear import Downscale, GaussianBlur
 from diffusion_jax.restoration.operators import Decomposed, Mask, Observation
 from diffusion_jax.restoration.twisted import Particles, systematic
 from diffusion_jax.run import open_run
+from diffusion_jax.run.trained import Trained
 from diffusion_jax.samplers import loop
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.samplers.restart import restart
@@ -112,7 +113,11 @@ CHECKS = [EXACT, NONE, "DPS", "PiGDM", "MMPS", "TDS", "TDS, 8 times"]
 
 def of_run(workdir: Path) -> Model:
     """The network trained in a folder, without labels; its own sampler is Heun's method."""
-    trained = open_run(workdir, sampler="heun", steps=STEPS)
+    return of_trained(open_run(workdir, sampler="heun", steps=STEPS))
+
+
+def of_trained(trained: Trained) -> Model:
+    """An open run, without labels."""
     draws = trained.draws
     schedule = gaussian(draws.process).schedule
     model = Model(
@@ -168,10 +173,12 @@ def observed(operator: Decomposed, x: np.ndarray, seed: int) -> np.ndarray:
 
 def sampler_of(
     model: Model, setting: Setting, evaluations: int, std: float
-) -> Callable[[Array, Decomposed, Array], Array]:
-    """`(y [B, ...], operator, keys [B]) -> samples [B, particles, *shape]`."""
+) -> Callable[[Observation, Array], Array]:
+    """`(observation of B, keys [B particles]) -> samples [B, particles, *shape]`."""
     config = default.get_config()
     config.restore.update(method=setting.method, num_samples=setting.particles)
+    if setting.method == "as_trained":
+        config.image_condition.name, config.restore.operator = "decayed", "identity"
     own = config.restore.get(setting.method, {})
     own.update(setting.own)
     if setting.tuned:
@@ -182,12 +189,10 @@ def sampler_of(
     times = pairs[np.append(np.diff(pairs) != 0, True)]  # where a pair begins the last one ended
 
     @jax.jit
-    def run(params: Params, y: Array, operator: Decomposed, keys: Array) -> Array:
-        y, keys = jnp.repeat(y, size, 0), keys.ravel()
+    def run(params: Params, given: Observation, keys: Array) -> Array:
+        given, keys = jax.tree.map(lambda a: jnp.repeat(a, size, 0), given), keys.ravel()
         denoise, sampler = model.denoiser(params), SAMPLERS[setting.sampler](model.schedule)
         if setting.method:
-            operator = jax.tree.map(lambda a: jnp.repeat(a, len(y), 0), operator)
-            given = Observation(y, operator, jnp.full(len(y), SIGMA))
             method = make_method(config)
             if method.guide:
                 denoise = method.guide(denoise, given, model.schedule)
@@ -221,12 +226,14 @@ def posterior_samples(
 ) -> np.ndarray:
     """`[N, SAMPLES, *shape]`."""
     run, found = sampler_of(model, setting, evaluations, std), []
+    operator, sigma = jax.tree.map(
+        lambda a: jnp.repeat(a, TOGETHER, 0), (operator, jnp.array([SIGMA]))
+    )
     for start in range(0, len(y), TOGETHER):
         batch = np.resize(y[start : start + TOGETHER], (TOGETHER, *y.shape[1:]))
         index = np.arange(start * setting.particles, (start + TOGETHER) * setting.particles)
-        x = np.asarray(
-            run(jnp.asarray(batch), operator, sample_keys(make_key(1), jnp.asarray(index)))
-        )
+        keys = sample_keys(make_key(1), jnp.asarray(index))
+        x = np.asarray(run(Observation(jnp.asarray(batch), operator, sigma), keys))
         # Equal draws of many particles are neighbours.
         some = np.random.default_rng(start).permutation(setting.particles)[:SAMPLES]
         found.append(x[:, some])

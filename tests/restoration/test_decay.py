@@ -9,7 +9,7 @@ import pytest
 from scipy import special
 
 from diffusion_jax.diffusion.corruption import sample_keys
-from diffusion_jax.restoration.decay import KINDS, Decay, random_fading
+from diffusion_jax.restoration.decay import KINDS, Decay, RandomDecay, Window, random_fading
 from diffusion_jax.restoration.image_conditions import Decayed
 from diffusion_jax.restoration.textures import field, page, wander
 
@@ -111,3 +111,36 @@ def test_fields_and_lines_are_the_same_on_any_grid(pixels: int) -> None:
 
 def correlation(r: float) -> float:
     return float(r * special.k1(r))
+
+
+def test_a_window_decays_as_a_part_of_its_photograph() -> None:
+    """Of a kind without random fields, which are drawn on the pixels."""
+    x, key = pictures(2)[:, :24, :24], keys(2)
+    place = jnp.array([[0.0, 1.0], [5 / 72, 1 / 3]])  # of 96 - 24 = 72 pixels
+    made = jax.jit(KINDS["scratches"])
+    part = made(x, key, jnp.ones(2), Window(jnp.full(2, 4), place))
+    corners, large = ((0, 72), (5, 24)), np.zeros((2, 96, 96, 3), np.float32)
+    for number, (top, left) in enumerate(corners):
+        large[number, top : top + 24, left : left + 24] = x[number]
+    whole = made(large, key, jnp.ones(2))
+    for found, want in zip(part, whole, strict=True):
+        for number, (top, left) in enumerate(corners):
+            cut = want[number, top : top + 24, left : left + 24]
+            np.testing.assert_allclose(found[number], cut, atol=1e-4)
+    assert 0.02 < part.destroyed.mean() < 0.9
+
+
+def test_severity_and_scale_are_drawn_for_each_sample() -> None:
+    """Fading is linear in the severity, whose mean is a half; blur grows with the scale."""
+    num, x = 1500, pictures(1)[:, :12, :12]
+
+    def change(decay: Decay | RandomDecay, num: int) -> np.ndarray:
+        whole = jax.jit(lambda keys: decay(jnp.broadcast_to(x, (num, *x.shape[1:])), keys))
+        return np.abs(whole(keys(num)).image - x).mean((1, 2, 3))
+
+    fading, blur = ("fading",), ("blur",)
+    ratio = change(RandomDecay(0.8, 8.0, fading), num).mean()
+    ratio /= change(Decay(0.8, fading), num).mean()
+    assert abs(ratio - 0.5) < 0.08
+    near, far = (change(RandomDecay(1.0, zoom, blur), 64).mean() for zoom in (1.0, 16.0))
+    assert far > 2 * near

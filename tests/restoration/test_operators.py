@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from diffusion_jax.restoration.likelihood import in_coordinates
 from diffusion_jax.restoration.linear import (
     LUMA,
     Blur,
@@ -21,7 +22,13 @@ from diffusion_jax.restoration.linear import (
     ReflectedBlur,
     gaussian_kernel,
 )
-from diffusion_jax.restoration.operators import Decomposed, Identity, Mask, linearised
+from diffusion_jax.restoration.operators import (
+    Decomposed,
+    Identity,
+    Mask,
+    Observation,
+    linearised,
+)
 
 BATCH = 2
 SHAPES = ((12, 2), (6, 9, 3))
@@ -152,3 +159,37 @@ def test_definitions() -> None:
 def test_what_does_not_fit_is_refused(operator: Any, says: str) -> None:
     with pytest.raises(ValueError, match=re.escape(says)):
         operator(jnp.zeros((1, 8, 6, 3)))
+
+
+@pytest.mark.parametrize(
+    ("y", "sigma", "says"),
+    [
+        (np.full((2, 8, 6, 1), 200, np.uint8), np.zeros(2), "y is uint8: observations are floats"),
+        (np.full((2, 8, 6, 1), np.nan), np.zeros(2), "y is not finite"),
+        (jnp.zeros((2, 8, 6, 1)), jnp.zeros(3), "sigma is of shape (3,) and y of (2, 8, 6, 1)"),
+        (jnp.zeros((8, 6, 1)), jnp.zeros(2), "sigma is of shape (2,) and y of (8, 6, 1)"),
+        (np.zeros((2, 8, 6, 1)), np.zeros(()), "sigma is of shape () and y of (2, 8, 6, 1)"),
+        (np.zeros((2, 8, 6, 1)), np.array([0.1, -0.1]), "must be finite and >= 0"),
+        (np.zeros((2, 8, 6, 1)), np.array([0.1, np.nan]), "must be finite and >= 0"),
+    ],
+)
+def test_what_is_no_observation_is_refused(y: Any, sigma: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Observation(y, Identity(), sigma)
+
+
+@pytest.mark.parametrize("name", ["mask", "gaussian_blur", "downscale", "fading"])
+def test_pixels_in_0_to_255_are_refused(name: str) -> None:
+    """In the program that samples, where y is a constant; the same picture on [-1, 1] is not."""
+    rng = np.random.default_rng(0)
+    operator = operators(SHAPES[1], rng)[name]
+    x = jnp.asarray(rng.uniform(0, 255, (BATCH, *SHAPES[1])), jnp.float32)
+
+    def residual(pixels: Any) -> Any:
+        given = Observation(operator(pixels), operator, jnp.full(BATCH, 0.1))
+        return jax.jit(lambda x: in_coordinates(x, given)[1])(x).shape
+
+    assert residual(x / 127.5 - 1) == x.shape
+    assert residual(x / 255) == x.shape  # cannot be told from a bright picture
+    with pytest.raises(ValueError, match=r"y has values of up to \d+, and is of another scale"):
+        residual(x)

@@ -7,10 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from diffusion_jax import from_config, run
-from diffusion_jax.run.trained import initial_params
+from diffusion_jax.run.initial import initial_params
 from diffusion_jax.training.checkpoint import Checkpoints
 from tests.runs import assert_same, final_state, tiny
 
@@ -94,12 +96,34 @@ def test_parameters_that_do_not_fit_are_refused_by_name(
     own, other = (from_config.build(tiny(**changes)).task.init for changes in ({}, source))
     key = jax.random.key(0)
     opened = SimpleNamespace(params=jax.eval_shape(other, key))
-    monkeypatch.setattr(run.trained, "open_run", lambda folder, **_: opened)
+    monkeypatch.setattr(run.initial, "open_run", lambda folder, **_: opened)
     with pytest.raises(from_config.ConfigError) as error:
-        initial_params("runs/a@3", own)
+        initial_params("runs/a@3", own, channels=1)
     prefix = "^train.init_from='runs/a@3': its network is another one: "
     assert re.search(prefix + says, str(error.value))
-    assert initial_params("runs/a@3", other) is opened.params
+    assert initial_params("runs/a@3", other, channels=1) == opened.params
+
+
+@pytest.mark.parametrize("network", ["unet", "dit"])
+def test_a_network_given_an_image_starts_as_the_one_without(
+    network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the image is, once the patches of its input have weights for their own channels."""
+    patches = {"model__name": network, "model__unet__patch_size": 2}
+    given = {**patches, "image_condition__name": "decayed"}
+    prior, wider = (from_config.build(tiny(**changes)).task for changes in (patches, given))
+    key = jax.random.key(0)
+    params = jax.tree.map(
+        lambda a: jax.random.normal(jax.random.key(a.size), a.shape), prior.init(key)
+    )
+    monkeypatch.setattr(run.initial, "open_run", lambda *_, **__: SimpleNamespace(params=params))
+    found = initial_params("runs/a", wider.init, channels=1)
+    x_t, image = jax.random.normal(key, (2, 3, *prior.inputs[0].shape[1:]))
+    times = jnp.array([0.2, 0.5, 0.9])
+    outputs = [
+        task.apply(p, x_t, times, {"image": image}) for task, p in ((prior, params), (wider, found))
+    ]
+    np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A trained model in Python: the same samples as on the command line, and clear errors."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +188,12 @@ def test_a_config_of_another_version_is_said(trained: Path, tmp_path: Path, key:
     ) as error:
         run.open_run(tmp_path, average="params")
     assert "\n" not in str(error.value)
+
+
+def test_a_run_that_is_older_than_restoration_is_opened(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    shutil.copytree(trained, folder)
+    whole = json.loads((folder / "config.json").read_text())
+    del whole["config"]["restore"]
+    (folder / "config.json").write_text(json.dumps(whole))
+    assert run.open_run(folder).step == 40

@@ -13,11 +13,13 @@ from diffusion_jax import run
 from diffusion_jax.data import to_float
 from diffusion_jax.from_config.restoration import observe
 from diffusion_jax.restoration.image_conditions import Masked, given_image
+from diffusion_jax.system.pictures import read_made_by
 from diffusion_jax.types import Array, Cond, Denoised
 from tests.oracles import keys_of
 from tests.runs import tiny
 
 KEYS = keys_of(1)
+FOUND = "gain", "offset", "width", "sigma"
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,13 @@ def pixels(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("sides", "method"),
-    [((8, 8), "mmps"), ((8, 8), "repaint"), ((5, 7), "pigdm"), ((13, 18), "dps")],
+    [
+        ((8, 8), "mmps"),
+        ((8, 8), "repaint"),
+        ((5, 7), "pigdm"),
+        ((3, 9), "repaint"),
+        ((13, 18), "dps"),
+    ],
 )
 def test_known_pixels_of_pictures_of_any_size_stay_as_they_are(
     folder: Path, tmp_path: Path, sides: tuple[int, int], method: str
@@ -108,6 +116,26 @@ def test_simulated_damage_is_restored_and_compared(
     assert noise
     assert abs(float(noise[1]) - 0.1) < 0.03
     assert ("worth" in said) <= (method == "twisted")
+
+
+def test_damage_is_found_blind(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a picture that is larger and one that is smaller than the network's, with a mask."""
+    for sides in ((13, 18), (5, 7)):
+        image, lost = picture(tmp_path / "old.png", *sides), np.zeros(sides, bool)
+        lost[1:4, 2:5] = True
+        settings = {"operator": "fading+blur+mask", "blind.rounds": 2, "blind.windows": 2}
+        masked = str(mask(tmp_path / "mask.png", lost))
+        assert restore(folder, image, mask__image=masked, sigma=0.1, **settings) == 0
+        said = capsys.readouterr().out
+        number = r"-?[\d.e-]+"
+        each = ", ".join(rf"{name} ({number}) \+- {number}" for name in FOUND)
+        found = re.search(f"found {each} \\(mean and standard deviation of the last 1 ", said)
+        assert found, said
+        about = read_made_by(folder / "samples/restored/old.png/mean.png")
+        assert about
+        assert [f"{about['blind'][name][0]:.3g}" for name in FOUND] == [*found.groups()]
 
 
 def test_a_network_is_given_the_picture_as_in_training(tmp_path: Path) -> None:
@@ -172,6 +200,31 @@ def test_a_folder_is_restored_and_what_cannot_be_read_is_named(
             {"method": "as_trained"},
             r"needs a network of image_condition\.name='masked'",
         ),
+        ({"operator": "blur+tear"}, r"restore\.operator='tear' is not known"),
+        (
+            {"operator": "downscale", "blind.rounds": 2},
+            r"blind\.rounds=2 needs a restore\.operator with parameters .*'downscale' has none",
+        ),
+        ({"operator": "blur+jpeg", "blind.rounds": 2}, r"'jpeg' of .* depends on where they lie"),
+        ({"operator": "mask+blur", "blind.rounds": 2}, r"needs 'mask' to be the last of"),
+        ({"operator": "blur+blur", "blind.rounds": 2}, r"needs operators that differ"),
+        (
+            {"operator": "blur", "blind.rounds": 2, "method": "twisted"},
+            r"needs samples, and restore\.method='twisted' has particles",
+        ),
+        (
+            {"operator": "fading", "blind.rounds": 2, "fading.gain": (0.0,)},
+            r"needs restore\.fading\.gain=\(0\.0,\) above 0",
+        ),
+        ({"mask.detector": "none"}, r"restore\.mask\.detector='none': there is no run in"),
+        ({"mask.detector": "none@x"}, r"detector='none@x': 'x' is not the step"),
+        ({"mask.detector": "run"}, r"detector='run' is a run of objective\.name='gaussian', not"),
+        ({"mask.detector": "run", "mask.image": "old.png"}, r"mask\.detector, and not both"),
+        ({"operator": "decay"}, r"operator='decay' needs restore\.simulate=True"),
+        (
+            {"operator": "decay", "simulate": True, "decay.kinds": ("rust",)},
+            r"restore\.decay\.kinds='rust' is not known",
+        ),
         ({"operator": "grey"}, r"restore\.operator='grey' needs a network of pictures in colour"),
     ],
 )
@@ -184,6 +237,7 @@ def test_what_does_not_fit_is_said_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("run").symlink_to(folder)
     picture(Path("small.png"), 3, 4)
     image = picture(Path("old.png"), 8, 8)
     assert restore(folder, image, **settings) == 2
