@@ -61,6 +61,10 @@ def get_config() -> ConfigDict:
     c.schedule.laplace = ConfigDict({"mean": 0.0, "scale": 0.5, **limits})
     c.schedule.cauchy = ConfigDict({"mean": 0.0, "scale": 1.0, **limits})
 
+    c.token_schedule = ConfigDict()  # share of tokens lost over time, for objectives of tokens
+    c.token_schedule.name = "polynomial"  # polynomial (t^power, power 1 is linear) | cosine
+    c.token_schedule.polynomial = ConfigDict({"power": 1.0})
+
     c.time_sampling = ConfigDict()  # distribution of the training times t
     c.time_sampling.name = "uniform"  # uniform | discrete | logit_normal | log_normal
     c.time_sampling.learned = False  # learn a distribution that minimises the loss variance (VDM)
@@ -73,8 +77,15 @@ def get_config() -> ConfigDict:
     # gaussian: denoising, with the settings below | contrastive: match images and texts (CLIP), for
     # model.name=dual_encoder; training images are shifted at random by up to max_shift pixels |
     # damage: find the destroyed pixels of decayed images, for restore.mask.detector; the severity
-    # is uniform up to `severity`, and decay as large as that of images up to `zoom` times as large
+    # is uniform up to `severity`, and decay as large as that of images up to `zoom` times as large |
+    # of tokens (data.name=hmm, sotu, text, ...): masked (unmasking) | replaced (uniform noise) |
+    # autoregressive (left to right)
     c.objective.name = "gaussian"
+    # Bound that is trained on: by_count (a uniform number of masks) | in_time (a uniform time) |
+    # in_steps (that of so many steps). timed: whether the time is an input of the network
+    c.objective.masked = ConfigDict({"estimator": "by_count", "steps": 128, "timed": False})
+    # leave_one_out: the network predicts a token from all others, instead of from itself too
+    c.objective.replaced = ConfigDict({"leave_one_out": True, "timed": True})
     c.objective.contrastive = ConfigDict({"max_shift": 2})
     c.objective.damage = ConfigDict({"severity": 1.0, "zoom": 8.0})
     c.objective.prediction = "v"  # network output: eps | x0 | v | velocity | score | edm
@@ -203,7 +214,8 @@ def get_config() -> ConfigDict:
     # Deterministic: ddim (euler) | heun | midpoint | rk4 | adaptive | lms | ipndm | pndm | ghvb |
     # dpm_solver | dpmpp_singlestep | dpmpp_multistep | deis | unipc. Stochastic: ancestral | ddim |
     # euler_ancestral | euler_maruyama | churn | dpmpp_sde | dpmpp_sde_multistep |
-    # predictor_corrector | cld
+    # predictor_corrector | cld. Of tokens: unmasking | by_count | remasking (objective.name=masked) |
+    # replacement (replaced) | left_to_right (autoregressive)
     c.sample.sampler = "ddim"
     c.sample.ddim = ConfigDict({"eta": 0.0})
     c.sample.ancestral = ConfigDict({"variance": "large"})  # small | large | learned
@@ -228,6 +240,15 @@ def get_config() -> ConfigDict:
     c.sample.predictor_corrector = ConfigDict({"corrector_steps": 1, "snr": 0.16})
     # Pixels with velocities; gamma: initial variance of the velocities, relative to the final one
     c.sample.cld = ConfigDict({"order": 2, "gamma": 0.04})
+    # Do not evaluate the network again while no token has changed; not for timed networks
+    c.sample.unmasking = ConfigDict({"cached": True})
+    # Which masks are filled first: random | left_to_right | entropy | margin | confidence (biased)
+    c.sample.by_count = ConfigDict({"order": "random"})
+    # Tokens are masked again at times in [low, high], with a probability of at most `strength`
+    # (rule "cap"), or with that share of the largest possible one ("rescale")
+    c.sample.remasking = ConfigDict({"strength": 0.1, "rule": "cap", "low": 0.0, "high": 1.0})
+    # Probability of drawing a token's noise anew instead of from its own (Psi-samplers)
+    c.sample.replacement = ConfigDict({"renewal": 0.0})
     # Restart: go back up from time low to high this many times, and down again in `steps` steps
     c.sample.restart = ConfigDict({"repeats": 0, "low": 0.1, "high": 0.4, "steps": 5})
     c.sample.steps = 50

@@ -25,6 +25,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "objective.part_dropout": dict.fromkeys(("label", "text", "vector", "image"), SHARE),
     "objective.contrastive": {"max_shift": COUNT},
     "objective.damage": {"severity": "(0, 1]", "zoom": "[1, inf)"},
+    "objective.masked": {"steps": SOME},
     "objective.min_snr": {"gamma": POSITIVE},
     "objective.p2": {"k": POSITIVE, "gamma": REAL},
     "model.unet": {
@@ -56,6 +57,9 @@ RANGES: dict[str, dict[str, Any]] = {
         **{"first_index": COUNT, "checkpoint": "[-1, inf)", "steps": "[1, 1000000]"},
     },
     "sample.restart": {"repeats": COUNT},
+    "sample.remasking": {"strength": SHARE, "low": SHARE, "high": SHARE},
+    "sample.replacement": {"renewal": SHARE},
+    "token_schedule.polynomial": {"power": POSITIVE},
     "sample.optimised": {"images": SOME, "iterations": SOME},
     "sample.euler_ancestral": {"eta": SHARE},
     "sample.guidance.flock": {"size": COUNT},

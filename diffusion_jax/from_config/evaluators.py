@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from diffusion_jax.data import DataError, Dataset
+from diffusion_jax.diffusion.process import Gaussian
 from diffusion_jax.evaluation import distances
 from diffusion_jax.evaluation.bits import Bits
 from diffusion_jax.evaluation.damage import DamageFound
@@ -69,6 +70,14 @@ def figures_of(config: Config, dataset: Dataset) -> dict[str, str]:
 
 def _draws_nothing(config: Config, task: Task, dataset: Dataset) -> str:
     return "" if task.generator else f"measures samples: {task.draws_nothing}"
+
+
+def _is_not_gaussian(config: Config, task: Task, dataset: Dataset) -> str:
+    if why := _draws_nothing(config, task, dataset):
+        return why
+    assert task.generator is not None
+    with_noise = isinstance(task.generator.process, Gaussian)
+    return "" if with_noise else f"needs objective.name='gaussian', not {config.objective.name!r}"
 
 
 def _cannot_be_compared(config: Config, task: Task, dataset: Dataset) -> str:
@@ -180,9 +189,10 @@ class Measure(NamedTuple):
 EVALUATORS = {
     "distances": Measure(_distances, tuple(distances.LEAST), _of_samples, _cannot_be_compared),
     "denoising": Measure(
-        lambda config, _: Denoising(config.evaluate.denoising_images), ERRORS, _of_errors
+        lambda config, _: Denoising(config.evaluate.denoising_images),
+        *(ERRORS, _of_errors, _is_not_gaussian),
     ),
-    "likelihood": Measure(_bits, BITS, _of_bits),
+    "likelihood": Measure(_bits, BITS, _of_bits, _is_not_gaussian),
     "names": Measure(_names, tuple(retrieval.LEAST), unfit=_has_no_judge),
     "field": Measure(
         lambda *_: LearnedField(), ("field_error", "basin_agreement"), unfit=_has_many_dimensions

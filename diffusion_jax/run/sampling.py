@@ -13,7 +13,7 @@ from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.report.passports import differences
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import is_main
-from diffusion_jax.system.files import each_file, remove_tree
+from diffusion_jax.system.files import each_file, remove_tree, write_whole
 from diffusion_jax.system.pictures import read_made_by, save_gif, save_png
 from diffusion_jax.system.progress import stage
 
@@ -159,6 +159,8 @@ def sample(run: Run, again: bool) -> None:
     span = {**made_by, **run.span(index, cond)}
     save_png(folder / "trajectory.png", kind.strip(states, COLUMNS), span)
     save_gif(folder / "denoise.gif", [kind.sheet(state, COLUMNS) for state in states])
+    if page := kind.page(states, span):
+        write_whole(folder / "denoise.html", page.encode())
     # Last: it marks the samples as complete.
     save_png(folder / "grid.png", sheet_of(run, items, index, cond), span)
     print(f"{len(index)} samples of step {model.step} are in {folder}")

@@ -1,0 +1,206 @@
+"""The tasks of tokens: unmasking, uniform noise, and autoregression with the same network."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from diffusion_jax.codecs.codec import Identity
+from diffusion_jax.data import Dataset
+from diffusion_jax.diffusion import time_grids, tokens
+from diffusion_jax.diffusion.prediction import Network
+from diffusion_jax.diffusion.process import Process
+from diffusion_jax.from_config.choices import Config, ConfigError, choose, keyed, lookup
+from diffusion_jax.from_config.guidance import check as check_guidance
+from diffusion_jax.from_config.guidance import make_guidance
+from diffusion_jax.from_config.network import check_network, make_network, nothing
+from diffusion_jax.from_config.task import Task
+from diffusion_jax.generation.generator import Generator
+from diffusion_jax.models.applied import Applied
+from diffusion_jax.models.attention import causal
+from diffusion_jax.models.tokens import TokenNetwork
+from diffusion_jax.objectives import tokens as bounds
+from diffusion_jax.objectives.parts import PLAIN, Conditioning
+from diffusion_jax.objectives.token_losses import Bound, TokenLoss, autoregressive
+from diffusion_jax.samplers import unmasking
+from diffusion_jax.samplers.replacement import replacement
+from diffusion_jax.types import Array, Cond, Sampler
+
+SCHEDULES: dict[str, Callable[..., tokens.TokenSchedule]] = {
+    "polynomial": tokens.Polynomial,
+    "cosine": tokens.Cosine,
+}
+"""By `token_schedule.name`."""
+ESTIMATORS: dict[str, Callable[..., bounds.Estimator]] = {
+    "in_time": lambda steps: bounds.in_time,
+    "by_count": lambda steps: bounds.by_count,
+    "in_steps": bounds.in_steps,
+}
+"""By `objective.masked.estimator`."""
+GRIDS: dict[str, Callable[..., Array]] = {
+    "uniform": time_grids.uniform,
+    "quadratic": time_grids.quadratic,
+}
+"""Those of `sample.grid` that are defined by the times alone."""
+
+
+class Family(NamedTuple):
+    """What an objective of tokens is made of."""
+
+    process: Callable[[Config, tokens.TokenSchedule, int], Process]
+    bound: Callable[[Config, Any], Bound]
+    samplers: dict[str, Callable[..., Sampler]]  # `(process, **settings)`, by `sample.sampler`
+    ordered: bool = False  # whether tokens are predicted from those to the left
+
+
+def _masked(config: Config, schedule: tokens.TokenSchedule, vocabulary: int) -> Process:
+    return tokens.Masked(schedule, vocabulary)
+
+
+def _replaced(config: Config, schedule: tokens.TokenSchedule, vocabulary: int) -> Process:
+    return tokens.Replaced(schedule, vocabulary, config.objective.replaced.leave_one_out)
+
+
+def _masked_bound(config: Config, process: tokens.Masked) -> Bound:
+    settings = config.objective.masked
+    make = lookup(ESTIMATORS, settings.estimator, "objective.masked.estimator")
+    with keyed("objective.masked", num_steps="objective.masked.steps"):
+        estimator = make(settings.steps)
+
+    def bound(network: Network, x_0: Array, cond: Cond, u: Array, keys: Array) -> Any:
+        denoiser = process.denoiser(network)
+        return bounds.masked_bound(process, estimator, denoiser, x_0, cond, u, keys)
+
+    return bound
+
+
+def _replaced_bound(config: Config, process: tokens.Replaced) -> Bound:
+    def bound(network: Network, x_0: Array, cond: Cond, u: Array, keys: Array) -> Any:
+        return bounds.replaced_bound(process, process.denoiser(network), x_0, cond, u, keys)
+
+    return bound
+
+
+def _by_count(process: tokens.Masked, order: str) -> Sampler:
+    return unmasking.by_count(process, lookup(unmasking.ORDERS, order, "sample.by_count.order"))
+
+
+def _left_to_right(process: tokens.Masked) -> Sampler:
+    return unmasking.by_count(process, unmasking.left_to_right)
+
+
+FAMILIES = {
+    "masked": Family(
+        _masked,
+        _masked_bound,
+        {
+            "unmasking": unmasking.ancestral,
+            "by_count": _by_count,
+            "remasking": unmasking.remasking,
+        },
+    ),
+    "replaced": Family(_replaced, _replaced_bound, {"replacement": replacement}),
+    "autoregressive": Family(
+        _masked, lambda *_: autoregressive, {"left_to_right": _left_to_right}, ordered=True
+    ),
+}
+"""By `objective.name`."""
+OFF = {
+    "clip": (-1.0, 0.0),
+    "t_max": (1.0,),
+    "start": ("normal",),
+    "restart.repeats": (0,),
+    "guidance.parallel": (1.0,),
+    "guidance.max_norm": (0.0,),
+    "guidance.rescale": (0.0,),
+    "guidance.flock.size": (0,),
+    "guidance.likeness.judge": ("",),
+    "vary.image": ("",),
+    "upscale.image": ("",),
+    "interpolate": ((),),
+}
+"""Settings of `sample` that tokens have not, and values that mean so."""
+
+
+def token_task(config: Config) -> Callable[[Dataset], Task]:
+    """Checks the config without a data set, and returns the function that makes its task."""
+    check_network(config)
+    name, objective, sample = config.objective.name, config.objective, config.sample
+    family = FAMILIES[name]
+    _check_off(config)
+    schedule = choose(config.token_schedule, "token_schedule", SCHEDULES)
+    make_sampler = lookup(family.samplers, sample.sampler, "sample.sampler")
+    times = lookup(GRIDS, sample.grid, "sample.grid")(sample.steps, 1.0)
+    check_guidance(config)
+    family.bound(config, family.process(config, schedule, 2))  # raises early
+    if sample.sampler == "unmasking" and sample.unmasking.cached and objective.masked.timed:
+        raise ConfigError(
+            "sample.unmasking.cached=True needs objective.masked.timed=False: a network that is "
+            "told the time predicts something else at each step"
+        )
+
+    def make(dataset: Dataset) -> Task:
+        kind = dataset.kind
+        if not kind.vocabulary:
+            raise ConfigError(
+                f"objective.name={name!r} goes with texts and other tokens, and these data are "
+                f"{kind.words}"
+            )
+        if family.ordered and sample.steps != kind.shape[0]:
+            raise ConfigError(
+                f"sample.steps={sample.steps} must be {kind.shape[0]}, the number of tokens, as "
+                f"objective.name={name!r} draws them one by one"
+            )
+        process = family.process(config, schedule, kind.vocabulary)
+        with keyed(f"sample.{sample.sampler}"):
+            sampler = make_sampler(process, **sample.get(sample.sampler, {}))
+        mask = {"mask": causal} if family.ordered else {}
+        network = TokenNetwork(
+            make_network(config, kind.vocabulary, dataset.num_classes, **mask),
+            kind.vocabulary,
+            timed=not family.ordered and objective[name].timed,
+            shifted=family.ordered,
+        )
+        inputs = jnp.zeros((1, *kind.shape), jnp.int32), jnp.zeros(1), nothing(dataset, None)
+        model = Applied(network, inputs)
+        bound = family.bound(config, process)
+
+        def loss(apply: Callable[..., Array], conditioning: Conditioning) -> TokenLoss:
+            return TokenLoss(apply, bound, config.train.batch_size, conditioning)
+
+        guide = functools.partial(make_guidance, config, schedule, None)
+        dropout = objective.cond_dropout, dict(objective.part_dropout)
+        return Task(
+            model.init,
+            model,
+            inputs,
+            loss(model.train, Conditioning(None, *dropout)),
+            loss(model.heldout, PLAIN),
+            Generator(model, process, Identity(kind.shape), sampler, times, guide()),
+            guide=guide,
+        )
+
+    return make
+
+
+def _check_off(config: Config) -> None:
+    """Raises a ConfigError for settings that mean nothing for tokens."""
+    name = config.objective.name
+    for key, allowed in OFF.items():
+        value: Any = config.sample
+        for part in key.split("."):
+            value = value[part]
+        value = tuple(value) if isinstance(value, list) else value
+        if value not in allowed:
+            raise ConfigError(
+                f"sample.{key}={value!r} means nothing for tokens (objective.name={name!r}): "
+                f"leave it at {allowed[0]!r}"
+            )
+    for group in ("text", "image_condition"):
+        if (other := config[group].name) != "none":
+            raise ConfigError(f"objective.name={name!r} needs {group}.name='none', not {other!r}")
+    if config.sample.guidance.schedule == "plus_plus":
+        raise ConfigError(
+            f"sample.guidance.schedule='plus_plus' is for DDIM, not objective.name={name!r}"
+        )
