@@ -83,7 +83,8 @@ def windows_of(
 
 
 def _place(options: Options) -> str:
-    return f"data.dir='{shown(options.data_dir)}'" if options.data_dir else f"'{options.name}'"
+    named = options.data_dir if options.name == "text" else ""
+    return f"data.dir='{shown(named)}'" if named else f"data.name='{options.name}'"
 
 
 def load_text(options: Options) -> Dataset:
