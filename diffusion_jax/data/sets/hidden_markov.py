@@ -11,9 +11,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from diffusion_jax.data.dataset import Dataset, Options, Split
 from diffusion_jax.data.sets.points import hashed, uniform
-from diffusion_jax.data.sources import Items
+from diffusion_jax.data.sources import Items, content_hash
+from diffusion_jax.data.tokens import Tokens
 
+LENGTH = 64
 ALPHABET = " abcdefghijklmnopqrstuvwxyz"
 WORDS = {
     "article": "the a every that",
@@ -96,7 +99,7 @@ class WindowSource:
         """
         word = np.full(len(rows), self.seed, np.uint64)
         for number in (rows, np.zeros_like(rows) if draws is None else draws):
-            word = hashed(word) ^ hashed(np.asarray(number).astype(np.uint64))
+            word = hashed(word) + np.asarray(number).astype(np.uint64)
         words = hashed(hashed(word)[:, None] + np.arange(2 * self.length, dtype=np.uint64))
         u = uniform(words).reshape(len(rows), self.length, 2)
         steps, symbols = (np.cumsum(p, -1) for p in (self.law.transition, self.law.emission))
@@ -114,3 +117,18 @@ def _picked(cumulative: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Entries `[B]` of distributions with cumulative sums `[B, N]`, at uniform `u` `[B]`."""
     last = cumulative[:, -1:]
     return np.minimum((cumulative <= u[:, None] * last).sum(1), cumulative.shape[1] - 1)
+
+
+def load_hidden_markov(options: Options) -> Dataset:
+    """Windows of `length` (0: 64) letters of the `language`.
+
+    Each read of a training row is a new window; held-out ones are fixed.
+    """
+    law, length = language(), options.length or LENGTH
+    splits = {
+        name: Split(WindowSource(law, length, size, seed))
+        for seed, (name, size) in enumerate({"train": 2**16, "heldout": 2**12}.items())
+    }
+    kind = Tokens((length,), tuple(ALPHABET))
+    fingerprint = content_hash(law.transition, law.emission, length)
+    return Dataset(options.name, kind, splits, fingerprint=fingerprint)
