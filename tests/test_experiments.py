@@ -1,6 +1,6 @@
 """Every experiment still runs: each is imported and run as small as possible."""
 
-import importlib
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -859,3 +859,84 @@ def test_published_figures_of_prints() -> None:
     prints, folder = experiment("restoration/prints"), ROOT / "experiments/restoration"
     lines = prints.tables(json.loads((folder / "prints.json").read_text()))
     assert set(lines) <= set((folder / "prints.md").read_text().splitlines())
+
+
+def kneser_ney(text: list[int], context: list[int], symbol: int, top: bool = True) -> float:
+    """Its probability of a symbol of 4 by recursion, for counts that give no discounts."""
+    k = len(context) + 1
+    grams = [tuple(text[i : i + k]) for i in range(len(text) - k + 1)]
+    before = {(text[i - 1], *gram) for i, gram in enumerate(grams) if i > 0}
+    lower = kneser_ney(text, context[1:], symbol, top=False) if context else 1 / 4
+
+    def count(gram: tuple[int, ...]) -> int:
+        return grams.count(gram) if top else sum(each[1:] == gram for each in before)
+
+    counts = [count((*context, each)) for each in range(4)]
+    discounts = [(0, 0.5, 1, 1.5)[min(each, 3)] for each in counts]
+    if not sum(counts):
+        return lower
+    return (counts[symbol] - discounts[symbol] + sum(discounts) * lower) / sum(counts)
+
+
+def test_kneser_ney_by_recursion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of seen and unseen contexts, and at the beginnings of rows; all sums are one."""
+    n_grams, rng = experiment("text/kneser_ney"), np.random.default_rng(0)
+    # Modified discounts, by hand: 4, 2, 1 and 1 grams with counts of 1 to 4, and so Y = 1 / 2.
+    counts = np.array([1, 1, 1, 1, 2, 2, 3, 4, 9])
+    np.testing.assert_allclose(n_grams._discounts(counts), [0, 0.5, 1.25, 1])
+    monkeypatch.setattr(n_grams, "_discounts", lambda counts: n_grams.FALLBACK)
+    text = rng.integers(0, 3, 60)  # of 4 symbols, one of which it has not
+    model, rows = n_grams.KneserNey(text, 4, 4), rng.integers(0, 4, (9, 5))
+    for order in (1, 2, 4):
+        found = np.exp(-model.nats(rows, order))
+        for row, values in zip(rows.tolist(), found, strict=True):
+            expected = [
+                kneser_ney(text.tolist(), row[max(i - order + 1, 0) : i], row[i], i >= order - 1)
+                for i in range(len(row))
+            ]
+            np.testing.assert_allclose(values, expected)
+        ends = [np.append(rows, np.full((9, 1), each), 1) for each in range(4)]
+        total = sum(np.exp(-model.nats(end, order)[:, -1]) for end in ends)
+        np.testing.assert_allclose(total, 1)
+
+
+def test_kneser_ney_of_a_markov_source() -> None:
+    """The trigrams of a source whose memory is of two symbols are its law; bigrams are not."""
+    n_grams, rng = experiment("text/kneser_ney"), np.random.default_rng(0)
+    law = rng.dirichlet(np.full(3, 0.7), (3, 3))
+    text, steps = [0, 0], law.cumsum(-1)
+    for u in rng.random(60_000):
+        text.append(int(np.sum(steps[text[-2], text[-1]][:2] <= u)))
+    train, held = np.array(text[:40_000]), np.array(text[40_000:])
+    exact = -np.log(law[held[:-2], held[1:-1], held[2:]])
+    model = n_grams.KneserNey(train, 3, 4)
+    regret = {n: np.mean(model.nats(held[None], n)[0, 2:] - exact) for n in (2, 3, 4)}
+    assert regret[2] > 0.05
+    # About one half per free parameter and training symbol (asymptotic): 2.25e-4, and noise.
+    assert -3e-4 < regret[3] < 1e-3
+    assert regret[3] < regret[4] < 5e-3
+
+
+def test_text_baselines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    baselines = experiment("text/baselines")
+    out = tmp_path / "out.json"
+    asked = ["baselines.py", "--out", str(out), "--length", "64"]
+    monkeypatch.setattr(sys, "argv", [*asked, "--hidden_markov", "--size", "32768"])
+    baselines.main()
+    found = json.loads(out.read_text())
+    for name in ("", "_windows"):
+        least = found[f"entropy{name}"]["value"]
+        assert least < found[f"kneser_ney{name}"]["value"] < least + 0.2
+    assert found["entropy"]["value"] < found["entropy_windows"]["value"]
+    assert found["kneser_ney"]["value"] < found["bz2"]["value"] < np.log2(27)
+    if importlib.util.find_spec("pyppmd"):
+        assert found["entropy"]["value"] < found["ppmd"]["value"] < found["bz2"]["value"]
+    for name in ("train", "heldout"):
+        (tmp_path / name).write_text(f"caf\u00e9 of {name}. " * 40)
+        asked += [f"--{name}", str(tmp_path / name)]
+    monkeypatch.setattr(sys, "argv", asked)
+    baselines.main()
+    found = json.loads(out.read_text())
+    assert found["kneser_ney"]["alphabet"] == len(set("caf\u00e9 of train. heldout"))
+    # Compressors learn the held-out text as they read it, and n-grams do not.
+    assert found["bz2"]["value"] < 1 < 2 < found["kneser_ney"]["value"]
