@@ -4,7 +4,7 @@ Published sizes, as (hidden_size, depth, num_heads): S (384, 12, 6), B (768, 12,
 L (1024, 24, 16), XL (1152, 28, 16). The defaults are S/2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,9 @@ from diffusion_jax.models.remat import remat
 from diffusion_jax.models.transformer import attend, text_of
 from diffusion_jax.types import Array, Cond
 
+Mask = Callable[[int], Array]
+"""`L -> bool [L, L]`: whether a position (row) attends to another (column)."""
+
 
 class DiTBlock(nn.Module):
     """Self-attention and MLP, each scaled, shifted and gated by the conditioning (Fig. 3).
@@ -41,6 +44,7 @@ class DiTBlock(nn.Module):
     num_heads: int
     mlp_ratio: float  # width of the MLP's hidden layer over that of the tokens
     dtype: Dtype
+    mask: Mask | None = None  # which tokens attend to which
 
     @nn.compact
     def __call__(
@@ -59,7 +63,9 @@ class DiTBlock(nn.Module):
 
         h = modulate(x, shift_a, scale_a)
         q, k, v = jnp.split(layer(3 * features, name="qkv")(h), 3, axis=-1)
-        x = keep_rows(x + gate_a * layer(features, name="out")(attention(q, k, v, self.num_heads)))
+        mask = self.mask(x.shape[1]) if self.mask else None
+        h = layer(features, name="out")(attention(q, k, v, self.num_heads, mask=mask))
+        x = keep_rows(x + gate_a * h)
 
         if text is not None:
             to_text = partial(attend, num_heads=self.num_heads, dtype=self.dtype, out_init=zeros)
@@ -85,6 +91,7 @@ class DiT(Network):
     # blocks per iteration of the loop over them. Unrolling all removes the loop, which takes longer
     # to compile and trains faster on a CPU, by a sixth for the size S.
     unroll: int = 1
+    mask: Mask | None = None  # which patches attend to which; None: to all
 
     @nn.compact
     def __call__(self, x_t: Array, t: Array, cond: Cond, train: bool = False) -> Array:
@@ -129,7 +136,7 @@ class DiT(Network):
             length=self.depth,
             unroll=self.unroll,
         )
-        return scanned(self.num_heads, self.mlp_ratio, self.dtype, name="blocks")
+        return scanned(self.num_heads, self.mlp_ratio, self.dtype, self.mask, name="blocks")
 
 
 # Recomputed in the backward pass: cheap to compute, and storing it costs more time and memory.
