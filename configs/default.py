@@ -14,7 +14,8 @@ def get_config() -> ConfigDict:
 
     c.data = ConfigDict()
     # digits | fashion_mnist | emoji | photographs | folder | huggingface (its package datasets) |
-    # any TFDS name; points in the plane: spiral | moons | pinwheel | eight_gaussians | swan
+    # any TFDS name; points in the plane: spiral | moons | pinwheel | eight_gaussians | swan;
+    # tokens: hmm | sotu | text (a file or folder) | digits_tokens | texts of TFDS
     c.data.name = "digits"
     # folder: its path, also gs://... or s3://...; huggingface: a folder written by save_to_disk, of
     # Parquet files or an imagefolder, or a name on the hub, owner/set[:config]; otherwise TFDS's
@@ -33,6 +34,9 @@ def get_config() -> ConfigDict:
     c.data.caption_key = ""
     c.data.image_key = ""  # huggingface: column of the images; "": the usual names
     c.data.label_key = ""  # huggingface: column of the classes; as for captions
+    c.data.length = 0  # of tokens: their number in a window; 0: 256, hmm: 64
+    c.data.tokenizer = "characters"  # sotu, text, TFDS's texts: characters | bytes | bpe
+    c.data.vocabulary = 1024  # tokens of bpe, which is trained on the training texts
     c.data.flip = False  # mirror training images at random, with probability 1/2
     c.data.in_memory = "auto"  # auto (small data sets) | always | never
     c.data.num_workers = 0  # worker processes that read and decode data not held in memory
@@ -77,8 +81,8 @@ def get_config() -> ConfigDict:
     # gaussian: denoising, with the settings below | contrastive: match images and texts (CLIP), for
     # model.name=dual_encoder; training images are shifted at random by up to max_shift pixels |
     # damage: find the destroyed pixels of decayed images, for restore.mask.detector; the severity
-    # is uniform up to `severity`, and decay as large as that of images up to `zoom` times as large |
-    # of tokens (data.name=hmm, sotu, text, ...): masked (unmasking) | replaced (uniform noise) |
+    # is uniform up to `severity`, and decay as large as that of images up to `zoom` times as large
+    # Of tokens (data.name=hmm, sotu, text, ...): masked (unmasking) | replaced (uniform noise) |
     # autoregressive (left to right)
     c.objective.name = "gaussian"
     # Bound that is trained on: by_count (a uniform number of masks) | in_time (a uniform time) |
@@ -214,8 +218,8 @@ def get_config() -> ConfigDict:
     # Deterministic: ddim (euler) | heun | midpoint | rk4 | adaptive | lms | ipndm | pndm | ghvb |
     # dpm_solver | dpmpp_singlestep | dpmpp_multistep | deis | unipc. Stochastic: ancestral | ddim |
     # euler_ancestral | euler_maruyama | churn | dpmpp_sde | dpmpp_sde_multistep |
-    # predictor_corrector | cld. Of tokens: unmasking | by_count | remasking (objective.name=masked) |
-    # replacement (replaced) | left_to_right (autoregressive)
+    # predictor_corrector | cld. With objective.name=masked: unmasking | by_count | remasking;
+    # replaced: replacement; autoregressive: left_to_right
     c.sample.sampler = "ddim"
     c.sample.ddim = ConfigDict({"eta": 0.0})
     c.sample.ancestral = ConfigDict({"variance": "large"})  # small | large | learned
@@ -363,8 +367,9 @@ def get_config() -> ConfigDict:
     c.evaluate = ConfigDict()
     # distances (samples to data, in features) | denoising (error by noise level) | likelihood (bits
     # per dimension) | names (match of samples and texts, by the dual encoder evaluate.names.judge)
-    # | field (points: error of the learned score) | damage (destroyed pixels found). Figures that
-    # too few images do not define are left out, and the report gives the reason.
+    # | field (points: error of the learned score) | damage (destroyed pixels found) | bits (tokens:
+    # bits per character) | texts (entropy, real words and copies of samples). Figures that too few
+    # images do not define are left out, and the report gives the reason.
     c.evaluate.metrics = "distances,denoising,likelihood"
     c.evaluate.num_samples = 1797  # with labels in the proportions of the training data
     c.evaluate.seed = 1
@@ -387,5 +392,7 @@ def get_config() -> ConfigDict:
     # Bits per dimension of this many held-out and training images: by the ODE with Hutchinson's
     # estimate from `probes` vectors, and as a bound at this many noise levels
     c.evaluate.likelihood = ConfigDict({"num_images": 128, "probes": 2, "noise_levels": 64})
+    # Bits per character of this many held-out and training texts, at this many levels of noise
+    c.evaluate.bits = ConfigDict({"num_texts": 512, "levels": 32})
     c.evaluate.damage = ConfigDict({"num_images": 512})  # held-out, each decayed once
     return c.lock()  # a config file that sets an unknown key is refused

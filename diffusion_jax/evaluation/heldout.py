@@ -67,5 +67,7 @@ class HeldoutLoss:
         if t is not None:
             level = np.minimum((t * LEVELS).astype(int), LEVELS - 1)
             for i in np.unique(level):
-                scalars[f"heldout/error_t{(i + 0.5) / LEVELS:.2f}"] = float(error[level == i].mean())
+                scalars[f"heldout/error_t{(i + 0.5) / LEVELS:.2f}"] = float(
+                    error[level == i].mean()
+                )
         return scalars

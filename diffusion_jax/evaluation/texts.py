@@ -51,7 +51,7 @@ class TextSamples(Evaluator):
         self._dataset, self._reference, self._num = dataset, reference, num
         self._repeats = bootstrap_repeats
         self._known = set(words(f" {reference} ")) if known is None else known
-        self._about = {
+        self._about: dict[str, Any] = {
             "tokeniser": tokeniser_of(dataset.kind),
             "window": dataset.kind.words,
             "reference": f"{dataset.name} train {dataset.fingerprint}",
@@ -74,11 +74,11 @@ class TextSamples(Evaluator):
     def _measures(self, items: np.ndarray, passport: Mapping[str, Any], of: str) -> Result:
         """`entropy_N`, `entropy_N_pool`, `real_words`, `copied_median` and `copied_largest`."""
         kind: Any = self._dataset.kind
-        num = len(items)
+        num, about = len(items), self._about
         names = *(f"entropy_{n}{pool}" for n in GRAMS for pool in ("", "_pool")), "real_words"
         names += "copied_median", "copied_largest"
         if why := too_few((of, num, LEAST)):
-            return {name: entry(why, num, passport, **self._about) for name in names}
+            return {name: entry(why, num, passport, **about) for name in names}
         texts: list[str] = kind.text(items)
         found: dict[str, tuple[Estimate | str, int]] = {}
         for n in GRAMS:
@@ -92,4 +92,4 @@ class TextSamples(Evaluator):
         median = bootstrap(lambda each: float(np.median(each)), copied, self._repeats)
         found["copied_median"] = median, num
         found["copied_largest"] = largest(copied, max(map(len, texts))), num
-        return {name: entry(*found[name], passport, **self._about) for name in names}
+        return {name: entry(*found[name], passport, **about) for name in names}

@@ -16,7 +16,7 @@ COUNT, SOME, POSITIVE = "[0, inf)", "[1, inf)", "(0, inf)"
 SHARE, RATE, REAL = "[0, 1]", "[0, 1)", "[0, inf)"
 RANGES: dict[str, dict[str, Any]] = {
     "data": {
-        **dict.fromkeys(("image_size", "num_workers", "prefetch"), COUNT),
+        **dict.fromkeys(("image_size", "num_workers", "prefetch", "length"), COUNT),
         **{"heldout_fraction": RATE, "stall_seconds": POSITIVE},
     },
     "objective": {
@@ -86,6 +86,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "evaluate": {"num_samples": SOME, "bootstrap": "[2, inf)", "denoising_images": "[2, inf)"},
     "evaluate.likelihood": {"num_images": "[2, inf)", "probes": SOME, "noise_levels": SOME},
     "evaluate.names": {"num": "[2, inf)"},
+    "evaluate.bits": {"num_texts": "[2, inf)", "levels": SOME},
     "evaluate.damage": {"num_images": "[2, inf)"},
 }
 """Ranges of settings that nothing else checks before training."""

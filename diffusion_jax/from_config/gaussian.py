@@ -39,8 +39,8 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
         kind = dataset.kind
         if kind.vocabulary:
             raise ConfigError(
-                f"objective.name='gaussian' adds noise to numbers, and these data are {kind.words}: "
-                "use masked, replaced or autoregressive"
+                "objective.name='gaussian' adds noise to numbers, and these data are "
+                f"{kind.words}: use masked, replaced or autoregressive"
             )
         codec = Identity(kind.shape, kind.limit, kind.levels)
         reader = make_reader(config, dataset)

@@ -11,6 +11,7 @@ from diffusion_jax.data import Dataset
 from diffusion_jax.diffusion import time_grids, tokens
 from diffusion_jax.diffusion.prediction import Network
 from diffusion_jax.diffusion.process import Process
+from diffusion_jax.evaluation.token_bits import Likelihood, spread
 from diffusion_jax.from_config.choices import Config, ConfigError, choose, keyed, lookup
 from diffusion_jax.from_config.guidance import check as check_guidance
 from diffusion_jax.from_config.guidance import make_guidance
@@ -25,7 +26,7 @@ from diffusion_jax.objectives.parts import PLAIN, Conditioning
 from diffusion_jax.objectives.token_losses import Bound, TokenLoss, autoregressive
 from diffusion_jax.samplers import unmasking
 from diffusion_jax.samplers.replacement import replacement
-from diffusion_jax.types import Array, Cond, Sampler
+from diffusion_jax.types import Array, Cond, Denoiser, Sampler
 
 SCHEDULES: dict[str, Callable[..., tokens.TokenSchedule]] = {
     "polynomial": tokens.Polynomial,
@@ -51,6 +52,8 @@ class Family(NamedTuple):
     process: Callable[[Config, tokens.TokenSchedule, int], Process]
     bound: Callable[[Config, Any], Bound]
     samplers: dict[str, Callable[..., Sampler]]  # `(process, **settings)`, by `sample.sampler`
+    # `(task, evaluations of a text) -> estimates` other than the bounds of masked networks, by name
+    likelihoods: Callable[[Task, int], dict[str, Likelihood]] = lambda *_: {}
     ordered: bool = False  # whether tokens are predicted from those to the left
 
 
@@ -90,6 +93,26 @@ def _left_to_right(process: tokens.Masked) -> Sampler:
     return unmasking.by_count(process, unmasking.left_to_right)
 
 
+def _of_replaced(task: Task, levels: int) -> dict[str, Likelihood]:
+    assert task.generator is not None
+    process = task.generator.process
+    assert isinstance(process, tokens.Replaced)
+    bound = functools.partial(bounds.replaced_bound, process)
+
+    def nats(denoiser: Denoiser, x_0: Array, cond: Cond, keys: Array) -> Array:
+        return x_0.shape[1] * jnp.mean(spread(bound, levels, denoiser, x_0, cond, keys)[0], 0)
+
+    return {"bound": Likelihood(nats, "continuous-time bound of uniform noise", levels)}
+
+
+def _exact(task: Task, levels: int) -> dict[str, Likelihood]:
+    def nats(denoiser: Denoiser, x_0: Array, cond: Cond, keys: Array) -> Array:
+        log_p = denoiser(x_0, jnp.zeros(len(x_0)), cond).x_0
+        return -jnp.sum(jnp.take_along_axis(log_p, x_0[..., None], -1), (1, 2))
+
+    return {"exact": Likelihood(nats, "exact, from left to right", 1)}
+
+
 FAMILIES = {
     "masked": Family(
         _masked,
@@ -100,9 +123,9 @@ FAMILIES = {
             "remasking": unmasking.remasking,
         },
     ),
-    "replaced": Family(_replaced, _replaced_bound, {"replacement": replacement}),
+    "replaced": Family(_replaced, _replaced_bound, {"replacement": replacement}, _of_replaced),
     "autoregressive": Family(
-        _masked, lambda *_: autoregressive, {"left_to_right": _left_to_right}, ordered=True
+        _masked, lambda *_: autoregressive, {"left_to_right": _left_to_right}, _exact, ordered=True
     ),
 }
 """By `objective.name`."""
@@ -155,9 +178,11 @@ def token_task(config: Config) -> Callable[[Dataset], Task]:
         process = family.process(config, schedule, kind.vocabulary)
         with keyed(f"sample.{sample.sampler}"):
             sampler = make_sampler(process, **sample.get(sample.sampler, {}))
-        mask = {"mask": causal} if family.ordered else {}
         network = TokenNetwork(
-            make_network(config, kind.vocabulary, dataset.num_classes, **mask),
+            make_network(
+                *(config, kind.vocabulary, dataset.num_classes),
+                mask=causal if family.ordered else None,
+            ),
             kind.vocabulary,
             timed=not family.ordered and objective[name].timed,
             shifted=family.ordered,

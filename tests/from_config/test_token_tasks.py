@@ -95,7 +95,7 @@ def test_settings_that_mean_nothing_for_tokens_are_refused(changes: dict, says: 
 
 
 def test_tokens_are_drawn_from_left_to_right_one_by_one() -> None:
-    with pytest.raises(ConfigError, match="sample.steps=10 must be 64, the number of tokens"):
+    with pytest.raises(ConfigError, match=r"sample\.steps=10 must be 64, the number of tokens"):
         from_config.build(config_of("autoregressive", sample__steps=10))
 
 
