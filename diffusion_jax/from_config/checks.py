@@ -17,7 +17,7 @@ SHARE, RATE, REAL = "[0, 1]", "[0, 1)", "[0, inf)"
 RANGES: dict[str, dict[str, Any]] = {
     "data": {
         **dict.fromkeys(("image_size", "num_workers", "prefetch", "length"), COUNT),
-        **{"heldout_fraction": RATE, "stall_seconds": POSITIVE},
+        **{"heldout_fraction": RATE, "stall_seconds": POSITIVE, "vocabulary": "[257, inf)"},
     },
     "objective": {
         **{"sigma_data": POSITIVE, "huber": REAL, "cond_dropout": SHARE, "vlb_weight": REAL},
@@ -57,7 +57,7 @@ RANGES: dict[str, dict[str, Any]] = {
         **{"first_index": COUNT, "checkpoint": "[-1, inf)", "steps": "[1, 1000000]"},
     },
     "sample.restart": {"repeats": COUNT},
-    "sample.remasking": {"strength": SHARE, "low": SHARE, "high": SHARE},
+    "sample.remasking": {"strength": SHARE, "low": SHARE, "high": "(0, 1]"},
     "sample.replacement": {"renewal": SHARE},
     "token_schedule.polynomial": {"power": POSITIVE},
     "sample.optimised": {"images": SOME, "iterations": SOME},
