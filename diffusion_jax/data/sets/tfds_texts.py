@@ -18,15 +18,15 @@ def load_tfds_texts(
         DataError: as `windows_of`.
     """
     label = dict(builder.info.features.items()).get("label")
-    classed = isinstance(label, tfds.features.ClassLabel)
+    names = label.names if isinstance(label, tfds.features.ClassLabel) else ()
     texts = {
         key: [
-            Text(f"{key}:{row}", _text(record, path), record["label"] if classed else 0)
+            Text(f"{key}:{row}", _text(record, path), record["label"] if names else 0)
             for row, record in enumerate(found)
         ]
         for key, found in records.items()
     }
-    return windows_of(options, texts, label.names if classed else (), notes=notes)
+    return windows_of(options, texts, names, notes=notes)
 
 
 def _text(record: Any, path: str) -> str:
