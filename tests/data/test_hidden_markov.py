@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
+from diffusion_jax.data import load_dataset
 from diffusion_jax.data.sets.hidden_markov import ALPHABET, HiddenMarkov, WindowSource, language
 from tests.token_oracles import Markov, Texts
 
@@ -47,3 +48,20 @@ def test_the_language_is_read_as_text():
     texts = ["".join(ALPHABET[token] for token in row) for row in tokens]
     assert sum(text.count(" the ") for text in texts) > 2
     assert np.isfinite(language().log_prob(tokens)).all()
+
+
+def test_the_data_set_is_of_windows_that_are_never_the_same():
+    dataset = load_dataset("hmm")
+    assert dataset.kind.words == "texts of 64 characters"
+    assert "".join(dataset.kind.pieces) == ALPHABET
+    assert {key: len(split) for key, split in dataset.splits.items()} == {
+        "train": 65_536,
+        "heldout": 4_096,
+    }
+    longer = load_dataset("hmm", length=100)
+    train, heldout = (longer.splits[key] for key in ("train", "heldout"))
+    rows, draws = np.arange(50), rng.integers(0, 2**32, (2, 50)).astype(np.uint64)
+    seen = [source.gather(rows, each)[0] for source in (train, heldout) for each in (None, *draws)]
+    assert len({item.tobytes() for items in seen for item in items}) == 300
+    assert np.isfinite(language().log_prob(np.concatenate(seen))).all()
+    assert longer.fingerprint != dataset.fingerprint

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from diffusion_jax.data import DataError, load_dataset, train_batches
-from diffusion_jax.data.sets.hidden_markov import ALPHABET, language
 from diffusion_jax.data.sets.sotu import odd_interval
 from diffusion_jax.data.sets.texts import parted
 from diffusion_jax.data.sets.vocabularies import UNKNOWN, byte_pairs, characters, in_bytes
@@ -121,26 +120,6 @@ def test_pairs_are_the_same_each_time_and_encode_any_text():
             == text.encode()
         )
     assert len(found.encode(NOVEL)) < 0.7 * len(NOVEL)
-
-
-# Hidden Markov
-
-
-def test_windows_of_the_hidden_markov_source():
-    dataset = load_dataset("hmm")
-    assert dataset.kind.words == "texts of 64 characters"
-    assert "".join(dataset.kind.pieces) == ALPHABET
-    assert {key: len(split) for key, split in dataset.splits.items()} == {
-        "train": 65_536,
-        "heldout": 4_096,
-    }
-    longer = load_dataset("hmm", length=100)
-    train, heldout = (longer.splits[key] for key in ("train", "heldout"))
-    rows, draws = np.arange(50), rng.integers(0, 2**32, (2, 50)).astype(np.uint64)
-    seen = [source.gather(rows, each)[0] for source in (train, heldout) for each in (None, *draws)]
-    assert len({item.tobytes() for items in seen for item in items}) == 300
-    assert np.isfinite(language().log_prob(np.concatenate(seen))).all()
-    assert longer.fingerprint != dataset.fingerprint
 
 
 # State of the Union
