@@ -67,6 +67,17 @@ def loss_rate(schedule: TokenSchedule, t: Array) -> Array:
     return slope / jnp.maximum(lost, jnp.finfo(lost.dtype).tiny)
 
 
+def num_blocks(length: int, block: int) -> int:
+    """How many blocks of so many tokens there are in a text.
+
+    Raises:
+        ValueError: the last block would be shorter.
+    """
+    if not 1 <= block <= length or length % block:
+        raise ValueError(f"block={block} must divide the length of a text, {length}")
+    return length // block
+
+
 def categorical(keys: Array, log_p: Array) -> Array:
     """Tokens int32 `[B, ...]` from `log_p` `[B, ..., V]`, each sample from its own of `keys` `[B]`.
 

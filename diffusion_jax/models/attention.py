@@ -79,6 +79,21 @@ def causal(length: int) -> Array:
     return jnp.tri(length, dtype=bool)
 
 
+def block_mask(length: int, block: int) -> Array:
+    """A mask, bool [L, L], of block diffusion (Arriola et al. 2025).
+
+    The first half of the positions is noisy and the second the same tokens without noise. Noisy
+    ones attend to their own block, and to earlier blocks without noise; those without noise attend
+    to their own block and to earlier ones.
+    """
+    place = jnp.arange(length)
+    noisy = place < length // 2
+    number = place % (length // 2) // block
+    earlier = number[:, None] > number
+    own = (number[:, None] == number) & (noisy[:, None] == noisy)
+    return own | (earlier & ~noisy)
+
+
 def masked_attention(q: Array, k: Array, v: Array, num_heads: int, mask: Array) -> Array:
     """Multi-head attention within texts: q, k and v [B, L, C] -> [B, L, C].
 

@@ -12,7 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.diffusion.corruption import fold_in
-from diffusion_jax.diffusion.tokens import Masked, categorical, coins, found_share
+from diffusion_jax.diffusion.tokens import (
+    Masked,
+    TokenSchedule,
+    categorical,
+    coins,
+    found_share,
+)
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler, Step
 
@@ -128,7 +134,33 @@ def by_count(process: Masked, order: Order = random) -> Sampler:
     return Sampler(init, step, stochastic=True)
 
 
-@checked(strength="[0, 1]", rule=("cap", "rescale"), low="[0, high)", high="(0, 1]")
+def first_hitting(process: Masked) -> Sampler:
+    """One mask a step, at the time at which infinitely many steps would fill the next of them.
+
+    First-hitting sampler of Zheng et al. 2025: with n masks that is where the share `1 - alpha_t`
+    has fallen to `u^(1/n)` of that of the time before, and any of them is filled. So the law is
+    that of `ancestral` with infinitely many steps. Only the number of steps counts: it takes as
+    many as there are masks, and if there are fewer the last one fills all that are left. The
+    denoiser is told the times at which masks are filled; the state is their share `[B]`.
+    """
+
+    def init(x_T: Array) -> Array:
+        return jnp.ones(len(x_T))
+
+    def step(denoise: Denoise, lost: Array, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
+        masked = x_t == process.mask
+        u = jax.vmap(jax.random.uniform)(fold_in(keys, 0))
+        lost *= u ** (1 / jnp.maximum(jnp.sum(masked, axis=-1), 1))
+        log_p = denoise(x_t, process.schedule.time_at(lost)).x_0
+        tokens = categorical(fold_in(keys, 1), log_p)
+        first = jnp.where(masked, random(log_p, tokens, fold_in(keys, 2)), -1)
+        chosen = jnp.arange(x_t.shape[1]) == jnp.argmax(first, axis=-1)[:, None]
+        return jnp.where(masked & (chosen | (s == 0)), tokens, x_t), lost
+
+    return Sampler(init, step, stochastic=True)
+
+
+@checked(strength="[0, 1]", rule=("cap", "rescale"), low="[0, high]", high="(0, 1]")
 def remasking(
     process: Masked,
     strength: float,
@@ -138,10 +170,8 @@ def remasking(
 ) -> Sampler:
     """Tokens that were filled may be masked again, and so corrected (ReMDM, Wang et al. 2025).
 
-    With the probability `sigma` at times in `[low, high]`, which is at most
-    `min(1, (1 - alpha_s) / alpha_t)`: there all of it is drawn anew. Masks are filled with the
-    probability `(alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t)`, so that the law at each time is
-    that of the process.
+    That is done with the probability `sigma` at times in `[low, high]`. Their rule "loop" is "cap"
+    with both at the time at which a grid stands still (`time_grids.held`).
 
     Args:
         process: the process.
@@ -155,16 +185,31 @@ def remasking(
         return x_T != process.mask
 
     def step(denoise: Denoise, known: Array, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
-        lost_t, lost_s = process.schedule.lost(t), process.schedule.lost(s)
-        most = jnp.minimum(1.0, lost_s / jnp.maximum(1 - lost_t, jnp.finfo(lost_t.dtype).tiny))
+        most = most_remasked(process.schedule, t, s)
         sigma = jnp.minimum(strength, most) if rule == "cap" else strength * most
         sigma = jnp.where((t >= low) & (t <= high), sigma, 0.0)
-        fill = found_share(process.schedule, t, s) + sigma * (1 - lost_t) / lost_t
         log_p, shape = denoise(x_t, t).x_0, x_t.shape[1:]
-        filled = jnp.where(
-            coins(fold_in(keys, 0), fill, shape), categorical(fold_in(keys, 1), log_p), x_t
-        )
+        fill = coins(fold_in(keys, 0), refilled(process.schedule, t, s, sigma), shape)
+        filled = jnp.where(fill, categorical(fold_in(keys, 1), log_p), x_t)
         again = ~known & coins(fold_in(keys, 2), sigma, shape)
         return jnp.where(x_t == process.mask, filled, jnp.where(again, process.mask, x_t)), known
 
     return Sampler(init, step, stochastic=True)
+
+
+def most_remasked(schedule: TokenSchedule, t: Array, s: Array) -> Array:
+    """`min(1, (1 - alpha_s) / alpha_t)`, the largest `sigma` (Wang et al. 2025).
+
+    Then all masks are filled: all of `x_s` is drawn anew.
+    """
+    kept = 1 - schedule.lost(t)
+    return jnp.minimum(1.0, schedule.lost(s) / jnp.maximum(kept, jnp.finfo(kept.dtype).tiny))
+
+
+def refilled(schedule: TokenSchedule, t: Array, s: Array, sigma: Array) -> Array:
+    """`(alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t)`: the share of the masks that is filled.
+
+    So the law at each time is that of the process, although others are masked again.
+    """
+    lost = schedule.lost(t)
+    return found_share(schedule, t, s) + sigma * (1 - lost) / lost

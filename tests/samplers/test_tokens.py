@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from diffusion_jax.diffusion import time_grids
 from diffusion_jax.diffusion.tokens import Cosine, Masked, Polynomial, Replaced
 from diffusion_jax.samplers.loop import run, sample
 from diffusion_jax.samplers.replacement import replacement
-from diffusion_jax.samplers.unmasking import ORDERS, ancestral, by_count, remasking
+from diffusion_jax.samplers.unmasking import (
+    ORDERS,
+    ancestral,
+    by_count,
+    first_hitting,
+    remasking,
+)
 from diffusion_jax.types import Denoised
 from tests.token_oracles import chain
 
@@ -22,8 +29,9 @@ MASKED = {"linear": Masked(Polynomial(), 3), "cosine": Masked(Cosine(), 3)}
 
 
 def drawn(process, network, sampler, steps, num=NUM, x_T=None):
+    """Texts `[num, L]` after `steps`, evenly in time, or along these times."""
     keys = jax.random.split(jax.random.key(3), num)
-    times = jnp.linspace(1, 0, steps + 1)
+    times = jnp.linspace(1, 0, steps + 1) if isinstance(steps, int) else steps
     if x_T is None:
         x_T = process.prior(jax.random.split(jax.random.key(4), num), (TEXTS.length,), times[0])
     draw = jax.jit(lambda x: sample(process.denoiser(network), sampler, times, x, {}, keys)[0])
@@ -58,18 +66,19 @@ def chained(states, first, steps):
 
 
 @functools.cache
-def law_of_masks(name, steps, strength=0.0, rule="cap"):
-    """The law of ancestral steps, or with remasking."""
+def law_of_masks(name, times, strength=0.0, rule="cap", window=(0, 1)):
+    """The law of ancestral steps, or with remasking where the share of masks is in a window."""
     process, states = MASKED[name], every(4)
     p = np.exp(_logits(states))
     masked = states == 3
-    times = np.linspace(1, 0, steps + 1)
+    times = np.linspace(1, 0, times + 1) if isinstance(times, int) else np.array(times)
     lost = np.asarray(process.schedule.lost(jnp.asarray(times)), np.float64)
 
     def laws():
         for a, b in itertools.pairwise(lost):
             most = min(1, b / max(1 - a, 1e-300))
             sigma = min(strength, most) if rule == "cap" else strength * most
+            sigma = sigma if window[0] <= a <= window[1] else 0
             fill = (a - b + sigma * (1 - a)) / a
             each = np.zeros((*states.shape, 4))
             each[..., :3] = np.where(masked[..., None], fill * p, 0)
@@ -187,6 +196,41 @@ def test_remasking_has_the_enumerated_law(strength, rule, steps):
     assert p_value(texts, law_of_masks("linear", steps, strength, rule)) > 1e-4
 
 
+def test_remasking_while_the_time_stands_still_has_the_enumerated_law():
+    """ReMDM's loop: of eight steps two stay at a share of masks of 0.4, and one begins there."""
+    times = time_grids.held(8, at=0.4, begin=0.7, end=0.3)
+    assert np.sum(np.asarray(times) == np.float32(0.4)) == 3
+    np.testing.assert_array_equal(times[jnp.array([0, -1])], [1, 0])
+    sampler = remasking(MASKED["linear"], 0.3, low=0.4, high=0.4)
+    texts = drawn(MASKED["linear"], TEXTS.of_masked, sampler, times)
+    times = tuple(np.asarray(times, np.float64).tolist())
+    law = law_of_masks("linear", times, 0.3, window=(0.39, 0.41))
+    assert p_value(texts, law) > 1e-4
+    assert kl(law) < kl(law_of_masks("linear", times))
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_first_hitting_has_the_law_of_infinitely_many_steps(name):
+    process = MASKED[name]
+    texts = drawn(process, TEXTS.of_masked, first_hitting(process), TEXTS.length)
+    assert p_value(texts, TEXTS.p) > 1e-4
+    # With one step all are filled independently of each other.
+    texts = drawn(process, TEXTS.of_masked, first_hitting(process), 1)
+    assert p_value(texts, law_of_masks(name, 1)) > 1e-4
+
+    def of_time(x_t, t, cond):
+        """Logits of the token that is the third of `1 - alpha_t`: 0 up to 0.2, 1 up to 0.5, 2."""
+        lost = process.schedule.lost(t)
+        third = (lost > 0.2).astype(int) + (lost > 0.5)
+        logits = jnp.where(third[:, None] == jnp.arange(3), 0.0, -1e9)
+        return jnp.broadcast_to(logits[:, None], (*x_t.shape, 3))
+
+    # Each token is found at a time of its own, uniform in `1 - alpha_t`.
+    texts = drawn(process, of_time, first_hitting(process), TEXTS.length + 2)
+    law = np.prod(np.array([0.2, 0.3, 0.5])[TEXTS.all], axis=1)
+    assert p_value(texts, law) > 1e-4
+
+
 def test_predictions_are_used_again_while_nothing_changes():
     process, times, num = MASKED["linear"], jnp.linspace(1, 0, 65), 8
     keys = jax.random.split(jax.random.key(5), num)
@@ -212,7 +256,8 @@ def test_known_tokens_stay_and_the_rest_is_of_their_conditional_law():
     x_T = jnp.broadcast_to(jnp.asarray(known), (NUM, 4))
     fits = (TEXTS.all[:, 1] == 1) & (TEXTS.all[:, 3] == 0)
     law = np.where(fits, TEXTS.p, 0) / TEXTS.p[fits].sum()
-    for sampler in (by_count(process, ORDERS["entropy"]), by_count(process)):
+    hitting = first_hitting(process)
+    for sampler in (by_count(process, ORDERS["entropy"]), by_count(process), hitting):
         texts = drawn(process, TEXTS.of_masked, sampler, 4, x_T=x_T)
         assert p_value(texts, law) > 1e-4
     for sampler in (remasking(process, 0.4), ancestral(process)):
@@ -220,28 +265,31 @@ def test_known_tokens_stay_and_the_rest_is_of_their_conditional_law():
         assert (texts[:, [1, 3]] == [1, 0]).all()
 
 
-@pytest.mark.parametrize("share", [1e-2, 1e-4])
-def test_rare_tokens_are_drawn_as_often_as_others_where_few_masks_are_filled(share):
-    """One step that fills a small share: a token of probability 2^-12 among those filled.
+@pytest.mark.slow
+@pytest.mark.parametrize(("share", "rare"), [(2.0**-16, 2.0**-8), (1.0, 2.0**-24)])
+def test_rare_tokens_are_drawn_as_often_as_they_should_be(share, rare):
+    """One step that fills a share of the masks, of 256 equal tokens; or one rare 255 times.
 
-    With one draw from tokens and mask, and the 2^-23 of the library's default, the token has
-    `L = 2^23 2^-12 share` numbers, and comes `1 / (L (exp(1 / L) - 1))` times as often.
+    From numbers of 23 bits tokens would come `1 / (n (exp(1 / n) - 1))` = 0.31 times as often, with
+    the `n = 2^23 share rare` = 1/2: the first in one draw from tokens and mask, the second in any.
     """
-    rare = 2.0**-12
-    p, process = jnp.log(jnp.array([1 - rare, rare])), Masked(Polynomial(), 2)
-    x = process.prior(jax.random.split(jax.random.key(0), 64), (2**15,), 1.0)
-    denoise = lambda x_t, t: Denoised(jnp.broadcast_to(p, (*x_t.shape, 2)))  # noqa: E731
-    step = ancestral(process).step
+    p = jnp.log(jnp.append(jnp.full(255, rare), 1 - 255 * rare))
+    process, num, places = Masked(Polynomial(), 256), 64, 2**10
+    x = jnp.full((num, places), process.mask)
+    denoise = lambda x_t, t: Denoised(jnp.broadcast_to(p, (*x_t.shape, 256)))  # noqa: E731
 
-    @jax.jit
-    def counts(keys):
-        x_s, _ = step(denoise, (), x, jnp.array(1.0), jnp.array(1.0 - share), keys)
-        return jnp.bincount(x_s.ravel(), length=3)
+    def count(key):
+        keys = jax.random.split(key, num)
+        x_s, _ = ancestral(process).step(denoise, (), x, jnp.array(1.0), jnp.array(1 - share), keys)
+        return jnp.sum(x_s < 255)
 
-    total = sum(np.asarray(counts(jax.random.split(jax.random.key(i), 64))) for i in range(4))
-    found = int(total[:2].sum())
-    assert stats.binomtest(found, int(total.sum()), share).pvalue > 1e-4
-    assert stats.binomtest(int(total[1]), found, rare).pvalue > 1e-4
+    counts = jax.jit(
+        lambda keys: jax.lax.map(count, keys),
+        compiler_options={"xla_backend_optimization_level": 2},
+    )(jax.random.split(jax.random.key(0), 32))
+    expected = 32 * num * places * share * 255 * rare  # 32
+    assert stats.poisson.cdf(counts.sum(), expected) > 1e-3
+    assert stats.poisson.sf(counts.sum(), expected) > 1e-3
 
 
 @pytest.mark.parametrize("renewal", [0.0, 0.3])
