@@ -172,3 +172,16 @@ class Replaced:
     def from_others(self, x_t: Array, log_p: Array, t: Array) -> Array:
         """`log p(x_i | x_t without x_t^i)` from `log p(x_i | x_t)`, both `[B, L, V]`."""
         return jax.nn.log_softmax(log_p - self.log_likelihood(x_t, t))
+
+
+def laws(x_t: Array, log_p: Array) -> Array:
+    """Laws of the tokens `[B, L, V]`: of masks by `log_p`; the others are known, and one-hot.
+
+    Args:
+        x_t: tokens `[B, L]`; number V is the mask.
+        log_p: `[B, L, V]`, up to a constant for each token.
+    """
+    vocabulary = log_p.shape[-1]
+    known = (x_t != vocabulary)[..., None]
+    one_hot = jax.nn.one_hot(x_t, vocabulary, dtype=log_p.dtype)
+    return jnp.where(known, one_hot, jax.nn.softmax(log_p))

@@ -119,7 +119,7 @@ def by_count(process: Masked, order: Order = random) -> Sampler:
         return jnp.sum(x_T == process.mask, axis=-1)
 
     def step(denoise: Denoise, state: Array, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
-        log_p = denoise(x_t, t).x_0
+        log_p = jax.nn.log_softmax(denoise(x_t, t).x_0)  # orders compare tokens with each other
         tokens = categorical(fold_in(keys, 0), log_p)
         first = order(log_p, tokens, fold_in(keys, 1))
         # Ties are broken at random: all masks are equally certain in the beginning.
