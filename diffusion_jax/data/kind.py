@@ -22,6 +22,7 @@ class Kind:
     levels: ClassVar[int] = 0
     limit: ClassVar[float | None] = None  # largest absolute value of an entry of `x`, or None
     shown: ClassVar[int] = 100  # maximum number of items on a sheet of samples
+    states: ClassVar[int] = 0  # that a page shows, about as many
     placed: ClassVar[bool] = True  # whether a sheet is a grid with one cell per item
 
     @property

@@ -32,6 +32,7 @@ class Tokens(Kind):
     stored: ClassVar[type] = np.int32
     dtype: ClassVar[type] = np.int32
     shown: ClassVar[int] = 20
+    states: ClassVar[int] = 64
     placed: ClassVar[bool] = False
 
     @property

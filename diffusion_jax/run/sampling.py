@@ -138,7 +138,7 @@ def sample(run: Run, again: bool) -> None:
             file=sys.stderr,
         )
     strip = min(sample.strip, num_states)
-    keep = (num_states - 1) // (strip - 1)
+    keep = (num_states - 1) // (min(max(strip, kind.states), num_states) - 1)
     shown = _shown(model)
 
     def part(rows: slice) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -155,12 +155,12 @@ def sample(run: Run, again: bool) -> None:
     if prompts := run.conditions.prompts(index):
         of_each["prompt"] = prompts
     save_items(run, folder / "images", index, items, made_by, of_each)
-    states = states[np.linspace(0, len(states) - 1, strip).round().astype(int)]
     span = {**made_by, **run.span(index, cond)}
+    if page := kind.page(states[:, :COLUMNS], span):
+        write_whole(folder / "denoise.html", page.encode())
+    states = states[np.linspace(0, len(states) - 1, strip).round().astype(int)]
     save_png(folder / "trajectory.png", kind.strip(states, COLUMNS), span)
     save_gif(folder / "denoise.gif", [kind.sheet(state, COLUMNS) for state in states])
-    if page := kind.page(states, span):
-        write_whole(folder / "denoise.html", page.encode())
     # Last: it marks the samples as complete.
     save_png(folder / "grid.png", sheet_of(run, items, index, cond), span)
     print(f"{len(index)} samples of step {model.step} are in {folder}")
