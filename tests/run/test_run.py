@@ -333,7 +333,7 @@ def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.Monke
     )
     size = config.train.batch_size
     batch = {
-        "x": jax.ShapeDtypeStruct((size, *shape), np.float32),
+        "x": jax.ShapeDtypeStruct((size, *shape), parts.dataset.kind.dtype),
         "cond": {
             name: jax.ShapeDtypeStruct((size, *one.shape[1:]), one.dtype)
             for name, one in parts.task.cond.items()
