@@ -270,7 +270,8 @@ def get_config() -> ConfigDict:
     # Initial state: normal (noise, as in training) | uniform (noise with that mean and variance) |
     # the path of an image, used as if it were noise: shifted and scaled to that mean and variance.
     # No noise is added to it (sample.vary does that): with a deterministic sampler, samples with
-    # the same label or prompt are all the same.
+    # the same label or prompt are all the same. Of tokens: normal (masks alone), or a text in which
+    # _ stands for what is filled in, as it does for what is missing at its end.
     c.sample.start = "normal"
     c.sample.guidance_scale = 1.0  # of classifier-free guidance; 1 is off
     c.sample.guidance = ConfigDict()

@@ -115,9 +115,7 @@ def table(p: np.ndarray) -> Callable[[Array, Array, Cond], Array]:
     return lambda x_t, t, cond: logits[x_t @ powers]
 
 
-def law_in_steps(
-    laws: Iterable[np.ndarray], lost: np.ndarray, strength: float = 0.0
-) -> np.ndarray:
+def law_in_steps(laws: Iterable[np.ndarray], lost: np.ndarray, strength: float = 0.0) -> np.ndarray:
     """The law `[V^L]` of ancestral steps, with `1 - alpha` `[K + 1]` and the laws of each step.
 
     `strength` is that of remasking, as a share of its maximum.

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.kind import Kind
 from diffusion_jax.data.unmasking import unmasking_page
 from diffusion_jax.system.files import write_whole
@@ -17,6 +18,8 @@ from diffusion_jax.system.pictures import written
 
 MASK = "░"
 """Sign of the mask in texts."""
+BLANK = "_"
+"""Sign of the mask in texts of users."""
 STATES = 3  # texts on a strip, at most
 
 
@@ -55,6 +58,22 @@ class Tokens(Kind):
         """
         pieces = np.array([*self.pieces, MASK], object)
         return [as_utf8("".join(row)).decode("utf-8", "replace") for row in pieces[self._of(items)]]
+
+    def read(self, text: str) -> np.ndarray:
+        """Tokens int32 `[L]` of a text in which `BLANK` is a mask; what is missing are masks, too.
+
+        Raises:
+            DataError: it is longer than a window, or has a character that is no token.
+        """
+        (length,) = self.shape
+        number = {piece: i for i, piece in enumerate(self.pieces)} | {BLANK: self.vocabulary}
+        if unknown := [letter for letter in text if letter not in number]:
+            raise DataError(f"{unknown[0]!r} is no token of the {self.words}")
+        if len(text) > length:
+            raise DataError(f"{len(text)} characters are more than the {length} of a window")
+        tokens = np.full(length, self.vocabulary, np.int32)
+        tokens[: len(text)] = [number[letter] for letter in text]
+        return tokens
 
     def lengths(self, items: np.ndarray) -> np.ndarray:
         """Number of characters `[N]` of items `[N, L]`, for bits per character.

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion_jax.codecs.codec import Identity
-from diffusion_jax.data import Dataset
+from diffusion_jax.data import DataError, Dataset, Kind
+from diffusion_jax.data.tokens import Tokens
 from diffusion_jax.diffusion import time_grids, tokens
 from diffusion_jax.diffusion.prediction import Network
 from diffusion_jax.diffusion.process import Process
@@ -18,6 +20,7 @@ from diffusion_jax.from_config.guidance import make_guidance
 from diffusion_jax.from_config.network import check_network, make_network, nothing
 from diffusion_jax.from_config.task import Task
 from diffusion_jax.generation.generator import Generator
+from diffusion_jax.generation.starts import NORMAL, Start, known
 from diffusion_jax.models.applied import Applied
 from diffusion_jax.models.attention import causal
 from diffusion_jax.models.tokens import TokenNetwork
@@ -132,7 +135,6 @@ FAMILIES = {
 OFF = {
     "clip": (-1.0, 0.0),
     "t_max": (1.0,),
-    "start": ("normal",),
     "restart.repeats": (0,),
     "guidance.parallel": (1.0,),
     "guidance.max_norm": (0.0,),
@@ -202,11 +204,37 @@ def token_task(config: Config) -> Callable[[Dataset], Task]:
             inputs,
             loss(model.train, Conditioning(None, *dropout)),
             loss(model.heldout, PLAIN),
-            Generator(model, process, Identity(kind.shape), sampler, times, guide()),
+            Generator(
+                *(model, process, Identity(kind.shape), sampler, times, guide()),
+                start=_start(sample.start, name, kind),
+            ),
             guide=guide,
         )
 
     return make
+
+
+def _start(text: str, objective: str, kind: Kind) -> Start:
+    """The masks that `sample.start` leaves in a text."""
+    if text == "normal":
+        return NORMAL
+    what = f"sample.start={text!r}"
+    if objective == "replaced" or not isinstance(kind, Tokens):
+        raise ConfigError(
+            f"{what} must be 'normal': texts are filled in with objective.name='masked', or "
+            "continued with 'autoregressive'"
+        )
+    try:
+        x_T = kind.read(text)
+    except DataError as error:
+        raise ConfigError(f"{what}: {error}") from error
+    masked = x_T == kind.vocabulary
+    if objective == "autoregressive" and np.any(np.diff(masked.astype(int)) < 0):
+        raise ConfigError(
+            f"{what} must be the beginning of a text, without gaps: objective.name="
+            "'autoregressive' sees nothing to the right"
+        )
+    return known(jnp.asarray(x_T), text)
 
 
 def _check_off(config: Config) -> None:

@@ -76,7 +76,8 @@ def test_the_loss_of_an_untrained_network_is_that_of_equal_tokens(name: str) -> 
         ({"sample__guidance__rescale": 0.5}, "sample.guidance.rescale=0.5 means nothing"),
         ({"sample__guidance__max_norm": 1.0}, "sample.guidance.max_norm=1.0 means nothing"),
         ({"sample__guidance__flock__size": 2}, "sample.guidance.flock.size=2 means nothing"),
-        ({"sample__start": "uniform"}, "sample.start='uniform' means nothing"),
+        ({"sample__start": "The cat"}, "sample.start='The cat': 'T' is no token"),
+        ({"sample__start": 65 * "a"}, "65 characters are more than the 64 of a window"),
         ({"sample__sampler": "ddim"}, "sample.sampler='ddim'"),
         ({"sample__grid": "karras"}, "sample.grid='karras'"),
         ({"text__name": "bytes"}, "needs text.name='none', not 'bytes'"),
@@ -97,6 +98,21 @@ def test_settings_that_mean_nothing_for_tokens_are_refused(changes: dict, says: 
 def test_tokens_are_drawn_from_left_to_right_one_by_one() -> None:
     with pytest.raises(ConfigError, match=r"sample\.steps=10 must be 64, the number of tokens"):
         from_config.build(config_of("autoregressive", sample__steps=10))
+
+
+def test_known_tokens_are_where_samples_start() -> None:
+    """From left to right only what comes first can be known."""
+    generator = from_config.build(config_of(sample__start="the _at")).task.generator
+    assert generator is not None
+    keys = jax.random.split(jax.random.key(0), 3)
+    x_T = generator.start.draw(generator.process, keys, (64,), generator.times[0])
+    assert x_T.shape == (3, 64)
+    assert np.all(x_T == [20, 8, 5, 0, 27, 1, 20, *57 * [27]])
+    from_config.build(config_of("autoregressive", sample__start="the cat"))
+    with pytest.raises(ConfigError, match="must be the beginning of a text, without gaps"):
+        from_config.build(config_of("autoregressive", sample__start="the _at"))
+    with pytest.raises(ConfigError, match="must be 'normal'"):
+        from_config.build(config_of("replaced", sample__start="the cat"))
 
 
 def test_other_objectives_refuse_tokens() -> None:
