@@ -107,7 +107,7 @@ def test_known_tokens_are_where_samples_start() -> None:
     keys = jax.random.split(jax.random.key(0), 3)
     x_T = generator.start.draw(generator.process, keys, (64,), generator.times[0])
     assert x_T.shape == (3, 64)
-    assert np.all(x_T == [20, 8, 5, 0, 27, 1, 20, *57 * [27]])
+    assert np.all(np.asarray(x_T) == [20, 8, 5, 0, 27, 1, 20, *57 * [27]])
     from_config.build(config_of("autoregressive", sample__start="the cat"))
     with pytest.raises(ConfigError, match="must be the beginning of a text, without gaps"):
         from_config.build(config_of("autoregressive", sample__start="the _at"))
