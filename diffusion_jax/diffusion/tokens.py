@@ -124,11 +124,7 @@ class Masked:
 
         What it predicts of tokens that are not masked is without meaning: they are known.
         """
-
-        def denoise(x_t: Array, t: Array, cond: Cond) -> Denoised:
-            return Denoised(jax.nn.log_softmax(network(x_t, t, cond)))
-
-        return denoise
+        return _normalised(network)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +160,18 @@ class MaskedByToken:
         """The probability that a mask at `t` which is one of `tokens` is none at `s`."""
         return 1 - (s / t) ** self.powers[tokens]
 
-    denoiser = Masked.denoiser
+    def denoiser(self, network: Network) -> Denoiser:
+        """As of `Masked`."""
+        return _normalised(network)
+
+
+def _normalised(network: Network) -> Denoiser:
+    """The denoiser of a network whose outputs are logits."""
+
+    def denoise(x_t: Array, t: Array, cond: Cond) -> Denoised:
+        return Denoised(jax.nn.log_softmax(network(x_t, t, cond)))
+
+    return denoise
 
 
 @dataclasses.dataclass(frozen=True)
