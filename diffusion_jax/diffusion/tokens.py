@@ -115,16 +115,63 @@ class Masked:
         lost = per_sample(self.schedule.lost(t), x_0)
         return jnp.where(coins(keys, lost, x_0.shape[1:]), self.mask, x_0)
 
+    def found(self, tokens: Array, t: Array, s: Array) -> Array:
+        """The probability that a mask at `t` which is one of `tokens` is none at `s`."""
+        return found_share(self.schedule, t, s)
+
     def denoiser(self, network: Network) -> Denoiser:
         """The denoiser of a network `(x_t, t, cond) -> [B, L, V]`, whose outputs are logits.
 
         What it predicts of tokens that are not masked is without meaning: they are known.
         """
+        return _normalised(network)
 
-        def denoise(x_t: Array, t: Array, cond: Cond) -> Denoised:
-            return Denoised(jax.nn.log_softmax(network(x_t, t, cond)))
 
-        return denoise
+@dataclasses.dataclass(frozen=True)
+class MaskedByToken:
+    """As `Masked`, but token v is kept with the probability `1 - t^w_v`: a `Process`.
+
+    GenMD4 (Shi et al. 2024), whose powers w are learned. That a token is masked tells something
+    about it, so that its law depends on the time, which the network must be told.
+    """
+
+    powers: Array  # `[V]`, above 0
+
+    @property
+    def mask(self) -> int:
+        return len(self.powers)
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self.powers)
+
+    def lost(self, tokens: Array, t: Array) -> Array:
+        """The probability `[B, L]` that `tokens` are masked at `t` `[B]`."""
+        return per_sample(t, tokens) ** self.powers[tokens]
+
+    def prior(self, keys: Array, shape: tuple[int, ...], t: Array) -> Array:
+        """Masks alone."""
+        return jnp.full((len(keys), *shape), self.mask, jnp.int32)
+
+    def corrupt(self, x_0: Array, t: Array, keys: Array) -> Array:
+        return jnp.where(coins(keys, self.lost(x_0, t), x_0.shape[1:]), self.mask, x_0)
+
+    def found(self, tokens: Array, t: Array, s: Array) -> Array:
+        """The probability that a mask at `t` which is one of `tokens` is none at `s`."""
+        return 1 - (s / t) ** self.powers[tokens]
+
+    def denoiser(self, network: Network) -> Denoiser:
+        """As of `Masked`."""
+        return _normalised(network)
+
+
+def _normalised(network: Network) -> Denoiser:
+    """The denoiser of a network whose outputs are logits."""
+
+    def denoise(x_t: Array, t: Array, cond: Cond) -> Denoised:
+        return Denoised(jax.nn.log_softmax(network(x_t, t, cond)))
+
+    return denoise
 
 
 @dataclasses.dataclass(frozen=True)

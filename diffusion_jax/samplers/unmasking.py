@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from diffusion_jax.diffusion.corruption import fold_in
 from diffusion_jax.diffusion.tokens import (
     Masked,
+    MaskedByToken,
     TokenSchedule,
     categorical,
     coins,
@@ -31,7 +32,7 @@ class Cache(NamedTuple):
     evaluations: Array  # int32 `[B]`, those that the sample needed by itself
 
 
-def ancestral(process: Masked, cached: bool = False) -> Sampler:
+def ancestral(process: Masked | MaskedByToken, cached: bool = False) -> Sampler:
     """Each mask is filled with probability `(alpha_s - alpha_t) / (1 - alpha_t)`.
 
     Eq. 7, Sahoo et al. 2024. All that are left are filled in the step to `t = 0`, by a draw.
@@ -58,9 +59,10 @@ def ancestral(process: Masked, cached: bool = False) -> Sampler:
         else:
             log_p = denoise(x_t, t).x_0
         which, what = fold_in(keys, 0), fold_in(keys, 1)
-        found = coins(which, found_share(process.schedule, t, s), x_t.shape[1:])
+        tokens = categorical(what, log_p)
+        found = coins(which, process.found(tokens, t, s), x_t.shape[1:])
         filled = (x_t == process.mask) & found
-        x_s = jnp.where(filled, categorical(what, log_p), x_t)
+        x_s = jnp.where(filled, tokens, x_t)
         if not cached:
             return x_s, state
         needed = state.evaluations + ~state.fresh

@@ -9,7 +9,7 @@ from diffusion_jax.diffusion.tokens import Masked, Polynomial
 from diffusion_jax.objectives.tokens import block_bound, by_count, in_time
 from diffusion_jax.samplers.blocks import block_times, in_blocks
 from diffusion_jax.samplers.loop import run
-from diffusion_jax.samplers.unmasking import ancestral, first_hitting
+from diffusion_jax.samplers.unmasking import ancestral, first_hitting, remasking
 from tests.samplers.test_tokens import NUM, TEXTS, p_value
 
 PROCESS = Masked(Polynomial(), 3)
@@ -68,6 +68,9 @@ def test_known_tokens_stay_and_need_no_evaluations():
     fits = (TEXTS.all[:, [0, 1, 3]] == [0, 2, 1]).all(axis=1)
     assert p_value(texts, np.where(fits, TEXTS.p, 0) / TEXTS.p[fits].sum()) > 1e-4
     assert (evaluations == 1).all()
+    # What is known is asked for in each block anew.
+    x_T = jnp.broadcast_to(jnp.array([3, 3, 3, 1], jnp.int32), (NUM, TEXTS.length))
+    assert (drawn(remasking(PROCESS, 0.9), 2, 3, x_T)[0][:, 3] == 1).all()
 
 
 def bound(block, estimator, num):

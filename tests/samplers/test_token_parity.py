@@ -17,12 +17,14 @@ from diffusion_jax.diffusion import time_grids
 from diffusion_jax.diffusion.tokens import (
     Cosine,
     Masked,
+    MaskedByToken,
     Polynomial,
     Replaced,
     found_share,
     loss_rate,
 )
 from diffusion_jax.models.attention import block_mask
+from diffusion_jax.objectives.masked_by_token import bound_at
 from diffusion_jax.objectives.tokens import (
     Draw,
     block_bound,
@@ -100,6 +102,13 @@ def test_md4(x64, name, schedule):
     # Both round times up to the next of ten, and those of theirs are of ten already.
     ours = bound(md4(schedule), in_steps(10), jnp.asarray(T) + 0.01)
     same(ours * length, THEIRS[f"md4/{name}_steps"])
+
+
+def test_genmd4(x64):
+    process = MaskedByToken(jnp.asarray(THEIRS["genmd4/powers"]))
+    x_0, x_t, t = jnp.asarray(X_0), jnp.asarray(THEIRS["x_masked"]), jnp.asarray(T)
+    ours = bound_at(process, process.denoiser(network), x_0, x_t, t, {})
+    same(ours * X_0.shape[1], THEIRS["genmd4/loss"])
 
 
 def test_mdlm_in_steps(x64):

@@ -207,6 +207,12 @@ def test_remasking_while_the_time_stands_still_has_the_enumerated_law():
     law = law_of_masks("linear", times, 0.3, window=(0.39, 0.41))
     assert p_value(texts, law) > 1e-4
     assert kl(law) < kl(law_of_masks("linear", times))
+    denoiser = MASKED["linear"].denoiser(TEXTS.of_masked)
+    keys = jax.random.split(jax.random.key(6), 500)
+    x_T, times = jnp.full((500, TEXTS.length), 3), jnp.asarray(times)
+    states = np.asarray(run(denoiser, sampler, times, x_T, {}, keys, keep_every=1).kept)
+    again = np.any((states[:-1] != 3) & (states[1:] == 3), axis=(1, 2))
+    np.testing.assert_array_equal(again, times[:-1] == np.float32(0.4))
 
 
 @pytest.mark.parametrize("name", MASKED)
