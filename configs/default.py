@@ -82,12 +82,13 @@ def get_config() -> ConfigDict:
     # model.name=dual_encoder; training images are shifted at random by up to max_shift pixels |
     # damage: find the destroyed pixels of decayed images, for restore.mask.detector; the severity
     # is uniform up to `severity`, and decay as large as that of images up to `zoom` times as large
-    # Of tokens (data.name=hmm, sotu, text, ...): masked (unmasking) | replaced (uniform noise) |
-    # autoregressive (left to right)
+    # Of tokens (data.name=hmm, sotu, text, ...): masked (unmasking) | block (unmasking, in blocks
+    # from left to right) | replaced (uniform noise) | autoregressive (left to right)
     c.objective.name = "gaussian"
     # Bound that is trained on: by_count (a uniform number of masks) | in_time (a uniform time) |
     # in_steps (that of so many steps). timed: whether the time is an input of the network
     c.objective.masked = ConfigDict({"estimator": "by_count", "steps": 128, "timed": False})
+    c.objective.block = ConfigDict({"size": 8, "estimator": "by_count", "steps": 128})
     # leave_one_out: the network predicts a token from all others, instead of from itself too
     c.objective.replaced = ConfigDict({"leave_one_out": True, "timed": True})
     c.objective.contrastive = ConfigDict({"max_shift": 2})
@@ -218,8 +219,9 @@ def get_config() -> ConfigDict:
     # Deterministic: ddim (euler) | heun | midpoint | rk4 | adaptive | lms | ipndm | pndm | ghvb |
     # dpm_solver | dpmpp_singlestep | dpmpp_multistep | deis | unipc. Stochastic: ancestral | ddim |
     # euler_ancestral | euler_maruyama | churn | dpmpp_sde | dpmpp_sde_multistep |
-    # predictor_corrector | cld. With objective.name=masked: unmasking | by_count | remasking;
-    # replaced: replacement; autoregressive: left_to_right
+    # predictor_corrector | cld. With objective.name=masked: unmasking | by_count | remasking |
+    # first_hitting; block: unmasking | by_count; replaced: replacement; autoregressive:
+    # left_to_right
     c.sample.sampler = "ddim"
     c.sample.ddim = ConfigDict({"eta": 0.0})
     c.sample.ancestral = ConfigDict({"variance": "large"})  # small | large | learned
@@ -255,11 +257,13 @@ def get_config() -> ConfigDict:
     c.sample.replacement = ConfigDict({"renewal": 0.0})
     # Restart: go back up from time low to high this many times, and down again in `steps` steps
     c.sample.restart = ConfigDict({"repeats": 0, "low": 0.1, "high": 0.4, "steps": 5})
-    c.sample.steps = 50
+    c.sample.steps = 50  # with objective.name=block: in each block
     # Sampling times: uniform | quadratic | trailing | leading | karras | uniform_logsnr | optimised
-    # (searched for the trained network and the sampler). Times whose noise is below the precision
-    # of float32, as near 0 with schedule edm, are left out.
+    # (searched for the trained network and the sampler). Times whose noise is below the precision of
+    # float32, as near 0 with schedule edm, are left out. Of tokens: uniform | quadratic | held
+    # (stands still at a time, for remasking, while u, from 1 to 0, is between begin and end)
     c.sample.grid = "uniform"
+    c.sample.held = ConfigDict({"at": 0.1, "begin": 0.55, "end": 0.05})
     c.sample.trailing = ConfigDict({"num_steps": 1000})
     c.sample.leading = ConfigDict({"num_steps": 1000})
     c.sample.karras = ConfigDict({"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0})

@@ -26,6 +26,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "objective.contrastive": {"max_shift": COUNT},
     "objective.damage": {"severity": "(0, 1]", "zoom": "[1, inf)"},
     "objective.masked": {"steps": SOME},
+    "objective.block": {"size": SOME, "steps": SOME},
     "objective.min_snr": {"gamma": POSITIVE},
     "objective.p2": {"k": POSITIVE, "gamma": REAL},
     "model.unet": {
@@ -57,6 +58,7 @@ RANGES: dict[str, dict[str, Any]] = {
         **{"first_index": COUNT, "checkpoint": "[-1, inf)", "steps": "[1, 1000000]"},
     },
     "sample.restart": {"repeats": COUNT},
+    "sample.held": {"at": SHARE, "begin": SHARE, "end": SHARE},
     "sample.remasking": {"strength": SHARE, "low": SHARE, "high": "(0, 1]"},
     "sample.replacement": {"renewal": SHARE},
     "token_schedule.polynomial": {"power": POSITIVE},

@@ -161,7 +161,8 @@ def _damage(config: Config, means: Means) -> Evaluator:
 
 def _token_bits(config: Config, means: Means) -> Evaluator:
     settings, family = config.evaluate.bits, FAMILIES[config.objective.name]
-    others = family.likelihoods(means.task, settings.levels)
+    assert means.task.generator is not None  # by `_has_no_tokens`
+    others = family.likelihoods(config, means.task.generator.process, settings.levels)
     levels = 0 if others else settings.levels
     return TokenBits(settings.num_texts, levels, config.evaluate.bootstrap, others)
 

@@ -24,7 +24,7 @@ NETWORKS = {
     "gaussian": tuple(MODELS),
     "contrastive": ("dual_encoder",),
     "damage": ("unet",),
-    **dict.fromkeys(("masked", "replaced", "autoregressive"), ("dit",)),
+    **dict.fromkeys(("masked", "block", "replaced", "autoregressive"), ("dit",)),
 }
 """Networks allowed for each objective."""
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,7 +12,6 @@ from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.data import DataError, Dataset, Kind
 from diffusion_jax.data.tokens import Tokens
 from diffusion_jax.diffusion import time_grids, tokens
-from diffusion_jax.diffusion.prediction import Network
 from diffusion_jax.diffusion.process import Process
 from diffusion_jax.evaluation.token_bits import Likelihood, spread
 from diffusion_jax.from_config.choices import Config, ConfigError, choose, keyed, lookup
@@ -22,12 +22,15 @@ from diffusion_jax.from_config.task import Task
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.starts import NORMAL, Start, known
 from diffusion_jax.models.applied import Applied
-from diffusion_jax.models.attention import causal
+from diffusion_jax.models.attention import block_mask, causal
+from diffusion_jax.models.blocks import BlockNetwork
+from diffusion_jax.models.dit import Mask
 from diffusion_jax.models.tokens import TokenNetwork
 from diffusion_jax.objectives import tokens as bounds
 from diffusion_jax.objectives.parts import PLAIN, Conditioning
 from diffusion_jax.objectives.token_losses import Bound, TokenLoss, autoregressive
 from diffusion_jax.samplers import unmasking
+from diffusion_jax.samplers.blocks import block_times, in_blocks
 from diffusion_jax.samplers.replacement import replacement
 from diffusion_jax.types import Array, Cond, Denoiser, Sampler
 
@@ -45,47 +48,95 @@ ESTIMATORS: dict[str, Callable[..., bounds.Estimator]] = {
 GRIDS: dict[str, Callable[..., Array]] = {
     "uniform": time_grids.uniform,
     "quadratic": time_grids.quadratic,
+    "held": time_grids.held,
 }
 """Those of `sample.grid` that are defined by the times alone."""
 
 
 class Family(NamedTuple):
-    """What an objective of tokens is made of."""
+    """What an objective of tokens is made of; all functions take the config first."""
 
-    process: Callable[[Config, tokens.TokenSchedule, int], Process]
-    bound: Callable[[Config, Any], Bound]
+    process: Callable[[Config, tokens.TokenSchedule, int], Any]  # of a schedule and V
+    bound: Callable[[Config, Any], Bound]  # of a process
     samplers: dict[str, Callable[..., Sampler]]  # `(process, **settings)`, by `sample.sampler`
-    # `(task, evaluations of a text) -> estimates` other than the bounds of masked networks, by name
-    likelihoods: Callable[[Task, int], dict[str, Likelihood]] = lambda *_: {}
-    ordered: bool = False  # whether tokens are predicted from those to the left
+    network: Callable[[Config, Any, int], nn.Module]  # of a transformer and V
+    mask: Callable[[Config], Mask | None] = lambda config: None  # of that transformer
+    # `(config, process, evaluations of a text) -> estimates` other than the bounds by the number of
+    # masks, by name
+    likelihoods: Callable[[Config, Any, int], dict[str, Likelihood]] = lambda *_: {}
+    # `(config, process, sampler, times, L) -> (sampler, times)` of a whole text
+    course: Callable[..., tuple[Sampler, Array]] = lambda config, process, *of: of[:2]
+    ordered: bool = False  # whether tokens are predicted from those to the left alone
 
 
-def _masked(config: Config, schedule: tokens.TokenSchedule, vocabulary: int) -> Process:
+def _estimator(settings: Config, key: str) -> bounds.Estimator:
+    make = lookup(ESTIMATORS, settings.estimator, f"{key}.estimator")
+    with keyed(key, num_steps=f"{key}.steps"):
+        return make(settings.steps)
+
+
+def _masked(config: Config, schedule: tokens.TokenSchedule, vocabulary: int) -> tokens.Masked:
     return tokens.Masked(schedule, vocabulary)
 
 
-def _replaced(config: Config, schedule: tokens.TokenSchedule, vocabulary: int) -> Process:
+def _masked_bound(config: Config, process: tokens.Masked) -> Bound:
+    estimator = _estimator(config.objective.masked, "objective.masked")
+    return _of_denoiser(process, functools.partial(bounds.masked_bound, process, estimator))
+
+
+def _block_bound(config: Config, process: tokens.Masked) -> Bound:
+    settings = config.objective.block
+    estimator = _estimator(settings, "objective.block")
+    bound = functools.partial(bounds.block_bound, process, estimator, settings.size)
+    return _of_denoiser(process, bound)
+
+
+def _block_likelihood(config: Config, process: Any, levels: int) -> dict[str, Likelihood]:
+    bound = functools.partial(bounds.block_bound, process, bounds.by_count)
+    size = config.objective.block.size
+    return {"bound": _spread(functools.partial(bound, size), f"bound of blocks of {size}", levels)}
+
+
+def _in_blocks(
+    config: Config, process: tokens.Masked, sampler: Sampler, times: Array, length: int
+) -> tuple[Sampler, Array]:
+    size = config.objective.block.size
+    with keyed("objective.block", block="objective.block.size"):
+        num = tokens.num_blocks(length, size)
+    return in_blocks(process, sampler, size), block_times(times, num)
+
+
+def _replaced(config: Config, schedule: tokens.TokenSchedule, vocabulary: int) -> tokens.Replaced:
     return tokens.Replaced(schedule, vocabulary, config.objective.replaced.leave_one_out)
 
 
-def _masked_bound(config: Config, process: tokens.Masked) -> Bound:
-    settings = config.objective.masked
-    make = lookup(ESTIMATORS, settings.estimator, "objective.masked.estimator")
-    with keyed("objective.masked", num_steps="objective.masked.steps"):
-        estimator = make(settings.steps)
-
-    def bound(network: Network, x_0: Array, cond: Cond, u: Array, keys: Array) -> Any:
-        denoiser = process.denoiser(network)
-        return bounds.masked_bound(process, estimator, denoiser, x_0, cond, u, keys)
-
-    return bound
-
-
 def _replaced_bound(config: Config, process: tokens.Replaced) -> Bound:
-    def bound(network: Network, x_0: Array, cond: Cond, u: Array, keys: Array) -> Any:
-        return bounds.replaced_bound(process, process.denoiser(network), x_0, cond, u, keys)
+    return _of_denoiser(process, functools.partial(bounds.replaced_bound, process))
 
-    return bound
+
+def _replaced_likelihood(config: Config, process: Any, levels: int) -> dict[str, Likelihood]:
+    bound = functools.partial(bounds.replaced_bound, process)
+    return {"bound": _spread(bound, "continuous-time bound of uniform noise", levels)}
+
+
+def _of_denoiser(process: Process, bound: Callable[..., Any]) -> Bound:
+    """From a bound of a denoiser to one of a network."""
+    return lambda network, *of: bound(process.denoiser(network), *of)
+
+
+def _spread(bound: Any, words: str, levels: int) -> Likelihood:
+    def nats(denoiser: Denoiser, x_0: Array, cond: Cond, keys: Array) -> Array:
+        return x_0.shape[1] * jnp.mean(spread(bound, levels, denoiser, x_0, cond, keys)[0], 0)
+
+    return Likelihood(nats, words, levels)
+
+
+def _exact(config: Config, process: Any, levels: int) -> dict[str, Likelihood]:
+    def nats(denoiser: Denoiser, x_0: Array, cond: Cond, keys: Array) -> Array:
+        log_p = denoiser(x_0, jnp.zeros(len(x_0)), cond).x_0
+        return -jnp.sum(jnp.take_along_axis(log_p, x_0[..., None], -1), (1, 2))
+
+    return {"exact": Likelihood(nats, "exact, from left to right", 1)}
 
 
 def _by_count(process: tokens.Masked, order: str) -> Sampler:
@@ -96,39 +147,34 @@ def _left_to_right(process: tokens.Masked) -> Sampler:
     return unmasking.by_count(process, unmasking.left_to_right)
 
 
-def _of_replaced(task: Task, levels: int) -> dict[str, Likelihood]:
-    assert task.generator is not None
-    process = task.generator.process
-    assert isinstance(process, tokens.Replaced)
-    bound = functools.partial(bounds.replaced_bound, process)
-
-    def nats(denoiser: Denoiser, x_0: Array, cond: Cond, keys: Array) -> Array:
-        return x_0.shape[1] * jnp.mean(spread(bound, levels, denoiser, x_0, cond, keys)[0], 0)
-
-    return {"bound": Likelihood(nats, "continuous-time bound of uniform noise", levels)}
-
-
-def _exact(task: Task, levels: int) -> dict[str, Likelihood]:
-    def nats(denoiser: Denoiser, x_0: Array, cond: Cond, keys: Array) -> Array:
-        log_p = denoiser(x_0, jnp.zeros(len(x_0)), cond).x_0
-        return -jnp.sum(jnp.take_along_axis(log_p, x_0[..., None], -1), (1, 2))
-
-    return {"exact": Likelihood(nats, "exact, from left to right", 1)}
-
-
+UNMASKING: dict[str, Callable[..., Sampler]] = {
+    "unmasking": unmasking.ancestral,
+    "by_count": _by_count,
+    "remasking": unmasking.remasking,
+    "first_hitting": unmasking.first_hitting,
+}
 FAMILIES = {
     "masked": Family(
-        _masked,
-        _masked_bound,
-        {
-            "unmasking": unmasking.ancestral,
-            "by_count": _by_count,
-            "remasking": unmasking.remasking,
-        },
+        *(_masked, _masked_bound, UNMASKING),
+        lambda config, net, v: TokenNetwork(net, v, config.objective.masked.timed),
     ),
-    "replaced": Family(_replaced, _replaced_bound, {"replacement": replacement}, _of_replaced),
+    "block": Family(
+        *(_masked, _block_bound, {name: UNMASKING[name] for name in ("unmasking", "by_count")}),
+        lambda config, net, v: BlockNetwork(net, v),
+        lambda config: functools.partial(block_mask, block=config.objective.block.size),
+        *(_block_likelihood, _in_blocks),
+    ),
+    "replaced": Family(
+        *(_replaced, _replaced_bound, {"replacement": replacement}),
+        lambda config, net, v: TokenNetwork(net, v, config.objective.replaced.timed),
+        likelihoods=_replaced_likelihood,
+    ),
     "autoregressive": Family(
-        _masked, lambda *_: autoregressive, {"left_to_right": _left_to_right}, _exact, ordered=True
+        *(_masked, lambda *_: autoregressive, {"left_to_right": _left_to_right}),
+        lambda config, net, v: TokenNetwork(net, v, shifted=True),
+        lambda config: causal,
+        _exact,
+        ordered=True,
     ),
 }
 """By `objective.name`."""
@@ -156,7 +202,9 @@ def token_task(config: Config) -> Callable[[Dataset], Task]:
     _check_off(config)
     schedule = choose(config.token_schedule, "token_schedule", SCHEDULES)
     make_sampler = lookup(family.samplers, sample.sampler, "sample.sampler")
-    times = lookup(GRIDS, sample.grid, "sample.grid")(sample.steps, 1.0)
+    make_times = lookup(GRIDS, sample.grid, "sample.grid")
+    with keyed(f"sample.{sample.grid}", steps="sample.steps"):
+        times = make_times(sample.steps, **sample.get(sample.grid, {}))
     check_guidance(config)
     family.bound(config, family.process(config, schedule, 2))  # raises early
     if sample.sampler == "unmasking" and sample.unmasking.cached and objective.masked.timed:
@@ -172,25 +220,20 @@ def token_task(config: Config) -> Callable[[Dataset], Task]:
                 f"objective.name={name!r} goes with texts and other tokens, and these data are "
                 f"{kind.words}"
             )
-        if family.ordered and sample.steps != kind.shape[0]:
+        length, vocabulary = kind.shape[0], kind.vocabulary
+        if family.ordered and sample.steps != length:
             raise ConfigError(
-                f"sample.steps={sample.steps} must be {kind.shape[0]}, the number of tokens, as "
+                f"sample.steps={sample.steps} must be {length}, the number of tokens, as "
                 f"objective.name={name!r} draws them one by one"
             )
-        process = family.process(config, schedule, kind.vocabulary)
+        process = family.process(config, schedule, vocabulary)
         with keyed(f"sample.{sample.sampler}"):
             sampler = make_sampler(process, **sample.get(sample.sampler, {}))
-        network = TokenNetwork(
-            make_network(
-                *(config, kind.vocabulary, dataset.num_classes),
-                mask=causal if family.ordered else None,
-            ),
-            kind.vocabulary,
-            timed=not family.ordered and objective[name].timed,
-            shifted=family.ordered,
-        )
-        inputs = jnp.zeros((1, *kind.shape), jnp.int32), jnp.zeros(1), nothing(dataset, None)
-        model = Applied(network, inputs)
+        course = family.course(config, process, sampler, times, length)
+        mask = family.mask(config)
+        net = make_network(config, vocabulary, dataset.num_classes, mask=mask)
+        inputs = jnp.zeros((1, length), jnp.int32), jnp.zeros(1), nothing(dataset, None)
+        model = Applied(family.network(config, net, vocabulary), inputs)
         bound = family.bound(config, process)
 
         def loss(apply: Callable[..., Array], conditioning: Conditioning) -> TokenLoss:
@@ -205,7 +248,7 @@ def token_task(config: Config) -> Callable[[Dataset], Task]:
             loss(model.train, Conditioning(None, *dropout)),
             loss(model.heldout, PLAIN),
             Generator(
-                *(model, process, Identity(kind.shape), sampler, times, guide()),
+                *(model, process, Identity(kind.shape), *course, guide()),
                 start=_start(sample.start, name, kind),
             ),
             guide=guide,
@@ -219,7 +262,7 @@ def _start(text: str, objective: str, kind: Kind) -> Start:
     if text == "normal":
         return NORMAL
     what = f"sample.start={text!r}"
-    if objective == "replaced" or not isinstance(kind, Tokens):
+    if objective in ("replaced", "block") or not isinstance(kind, Tokens):
         raise ConfigError(
             f"{what} must be 'normal': texts are filled in with objective.name='masked', or "
             "continued with 'autoregressive'"

@@ -15,6 +15,7 @@ from tests.runs import TINY, tiny
 
 FAMILIES = {
     "masked": "unmasking",
+    "block": "unmasking",
     "replaced": "replacement",
     "autoregressive": "left_to_right",
 }
@@ -45,7 +46,8 @@ def test_what_a_prediction_depends_on(name: str) -> None:
     assert logits.shape == (1, 64, 27)
     other = apply(x.at[0, 40].set((x[0, 40] + 1) % 27), jnp.ones(1))
     changed = np.abs(np.asarray(logits - other)).max((0, 2)) > 1e-6
-    assert changed.nonzero()[0].min() == (41 if name == "autoregressive" else 0)
+    first = {"autoregressive": 41, "block": 40}.get(name, 0)  # 40 is the first of a block
+    assert changed.nonzero()[0].min() == first
     at_half = apply(x, jnp.full(1, 0.5))
     assert np.allclose(logits, at_half) == (name != "replaced")
 
@@ -82,6 +84,10 @@ def test_the_loss_of_an_untrained_network_is_that_of_equal_tokens(name: str) -> 
         ({"sample__grid": "karras"}, "sample.grid='karras'"),
         ({"text__name": "bytes"}, "needs text.name='none', not 'bytes'"),
         ({"objective__masked__timed": True}, "needs objective.masked.timed=False"),
+        (
+            {"objective__name": "block", "objective__block__size": 5},
+            "objective.block.size=5 must divide the length of a text, 64",
+        ),
         ({"objective__masked__estimator": "all"}, "objective.masked.estimator='all'"),
         ({"token_schedule__name": "linear"}, "token_schedule.name='linear'"),
         ({"model__name": "unet"}, "does not support model.name='unet'"),
