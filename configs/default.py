@@ -259,8 +259,8 @@ def get_config() -> ConfigDict:
     c.sample.restart = ConfigDict({"repeats": 0, "low": 0.1, "high": 0.4, "steps": 5})
     c.sample.steps = 50  # with objective.name=block: in each block
     # Sampling times: uniform | quadratic | trailing | leading | karras | uniform_logsnr | optimised
-    # (searched for the trained network and the sampler). Times whose noise is below the precision of
-    # float32, as near 0 with schedule edm, are left out. Of tokens: uniform | quadratic | held
+    # (searched for the trained network and the sampler). Times whose noise is below the precision
+    # of float32, as near 0 with schedule edm, are left out. Of tokens: uniform | quadratic | held
     # (stands still at a time, for remasking, while u, from 1 to 0, is between begin and end)
     c.sample.grid = "uniform"
     c.sample.held = ConfigDict({"at": 0.1, "begin": 0.55, "end": 0.05})
