@@ -27,7 +27,7 @@ from diffusion_jax.from_config.extractors import (
     statistics_of,
 )
 from diffusion_jax.from_config.task import Task
-from diffusion_jax.from_config.tokens import FAMILIES
+from diffusion_jax.from_config.token_families import FAMILIES
 from diffusion_jax.metrics import retrieval
 from diffusion_jax.metrics.estimates import LEAST
 from diffusion_jax.metrics.intervals import too_few
