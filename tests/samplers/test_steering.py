@@ -128,7 +128,7 @@ def test_the_potential_of_independent_tokens_is_exact():
     """With the naive field as their proposal all particles are worth the same, at all times."""
     process, keys = Masked(Polynomial(), V), jax.random.split(jax.random.key(0), 256)
     denoiser = process.denoiser(lambda x_t, t, cond: jnp.asarray(P)[-1] * jnp.ones((256, 1, 1)))
-    sampler = steered(process, by_count(process), reward, 16, NAIVE, resample_below=0.99)
+    sampler = steered(process, ancestral(process), reward, 16, NAIVE, resample_below=0.99)
     x_T, times = process.prior(keys, (L,), 1.0), jnp.linspace(1, 0, L + 1)
     state = run(denoiser, sampler, times, x_T, {}, keys).state.particles
     assert np.all(np.asarray(state.gathered) == 0)
