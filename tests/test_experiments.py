@@ -901,7 +901,12 @@ def test_a_magnet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_published_figures_of_the_magnet() -> None:
-    """The page has the tables of the results, and the correct field and particles are right."""
+    """The page has the tables of the results; the correct field has the exact magnetisation."""
     exact, folder = experiment("magnet/exact"), ROOT / "experiments/magnet"
     found = json.loads((folder / "results.json").read_text())
     assert set(exact.tables(found)) <= set((folder / "README.md").read_text().splitlines())
+    rows = {(row["magnet"], row["h"], row["method"]): row for row in found["rows"]}
+    for (name, h, method), row in rows.items():
+        if method == "exact":
+            _, low, high = rows[name, h, "correct field"]["m"]
+            assert low < row["exact"] < high

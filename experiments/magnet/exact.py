@@ -180,10 +180,11 @@ def tables(result: Row) -> list[str]:
         mine = [row for row in result["rows"] if row["magnet"] == name]
         lines += ["", f"| {name} | " + " | ".join(f"h = {h:g}" for h in fields) + " |"]
         lines += ["|" + "---|" * (len(fields) + 1)]
+        curve = result["curves"][name]
         exact = [row["exact"] for row in mine if row["method"] == "exact"]
-        lines += [
-            "| exact, by the transfer matrix | " + " | ".join(f"{v:.2f}" for v in exact) + " |"
-        ]
+        slopes = np.interp(fields, curve["h"], curve["susceptibility"])
+        for words, values in (("exact", exact), ("its slope, the susceptibility", slopes)):
+            lines += [f"| {words} | " + " | ".join(f"{value:.2f}" for value in values) + " |"]
         for method in METHODS:
             own = [row for row in mine if row["method"] == method]
             lines += [f"| {method} | " + " | ".join(spread(row["m"]) for row in own) + " |"]
@@ -191,10 +192,7 @@ def tables(result: Row) -> list[str]:
             own = [row for row in mine if row["method"] == method]
             cells = " | ".join(spread(row["bits"], 3) for row in own)
             lines += [f"| bits per character, {method} | {cells} |"]
-        for figure, words in (
-            ("ess", "effective size"),
-            ("log normaliser", "log E[exp(h m)], error"),
-        ):
+        for figure, words in PARTICLE_FIGURES.items():
             for method in [method for method, (_, size) in METHODS.items() if size > 1]:
                 own = [spread(row[figure]) for row in mine if row["method"] == method]
                 lines += [f"| {words}, {method} | " + " | ".join(own) + " |"]
