@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from diffusion_jax.samplers.ode import heun
 from diffusion_jax.sweep.design import check, load, make_runs
 from diffusion_jax.system.pictures import WORDS
 from tests.runs import ROOT, TEXT, TINY, assert_same, colours, tiny
+from tests.tilted import Tilted
 
 SWEEPS = ("prediction/five_seeds", "prediction/sweep", "schedule_size/sweep")
 NEEDS = {
@@ -940,3 +942,52 @@ def test_text_baselines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert found["kneser_ney"]["alphabet"] == len(set("caf\u00e9 of train. heldout"))
     # Compressors learn the held-out text as they read it, and n-grams do not.
     assert found["bz2"]["value"] < 1 < 2 < found["kneser_ney"]["value"]
+
+
+def test_the_source_in_a_field() -> None:
+    """The few transitions of the language give its exact denoiser; fields are those of the text."""
+    source, exact = experiment("magnet/source"), experiment("magnet/exact")
+    length, rng = 10, np.random.default_rng(0)
+    for name, make in source.MAGNETS.items():
+        magnet = make(length)
+        law = Tilted(source.LAW, 1.5 * magnet.field)
+        x = law.sample(400, seed=0)
+        texts = ["".join(source.ALPHABET[token] for token in row) for row in x]
+        right = {
+            "letters": [sum(text.count(letter) for letter in source.LETTERS) for text in texts],
+            "words": [len(re.findall(r" (?=(sea|ship|fish) )", text)) for text in texts],
+        }[name]
+        m = np.asarray(magnet.attribute(jax.nn.one_hot(x, len(source.ALPHABET))))
+        np.testing.assert_allclose(m, right)
+        (mean,), error = exact.curve(magnet, np.array([1.5]))["m"], m.std() / 20
+        assert abs(m.mean() - mean) < 4 * error
+        x_t = jnp.asarray(np.where(rng.random((4, length)) < 0.6, source.PROCESS.mask, x[:4]))
+        found = source.denoiser(1.5 * magnet.field)(x_t, jnp.ones(4), {}).x_0
+        np.testing.assert_allclose(jnp.exp(found), jnp.exp(law.of_masked(x_t, None, {})), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_magnet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    exact = experiment("magnet/exact")
+    methods = ("correct field", "naive field, t below 0.5", "4 particles")
+    monkeypatch.setattr(exact, "METHODS", {name: exact.METHODS[name] for name in methods})
+    monkeypatch.setattr(exact, "FIELDS", {"words": (2.0,)})
+    asked = ["exact.py", "--length", "8", "--num", "2", "--seeds", "1", "--points", "3"]
+    monkeypatch.setattr(sys, "argv", [*asked, "--out", str(tmp_path)])
+    exact.main()
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert [row["method"] for row in found["rows"]] == ["exact", *methods]
+    assert finite([[row["m"], row["bits"]] for row in found["rows"]])
+    assert (tmp_path / "magnetisation.png").stat().st_size
+
+
+def test_published_figures_of_the_magnet() -> None:
+    """The page has the tables of the results; the correct field has the exact magnetisation."""
+    exact, folder = experiment("magnet/exact"), ROOT / "experiments/magnet"
+    found = json.loads((folder / "results.json").read_text())
+    assert set(exact.tables(found)) <= set((folder / "README.md").read_text().splitlines())
+    rows = {(row["magnet"], row["h"], row["method"]): row for row in found["rows"]}
+    for (name, h, method), row in rows.items():
+        if method == "exact":
+            _, low, high = rows[name, h, "correct field"]["m"]
+            assert low < row["exact"] < high

@@ -24,7 +24,7 @@ def tilted(texts: Texts, log_weight: np.ndarray) -> Texts:
 
 
 def log_partition(law: HiddenMarkov, field: Array) -> Array:
-    """`log sum_s p(s) exp(sum_i field[i, s_i])` over paths, for `field` `[L, S]` (transfer matrix)."""
+    """`log sum_s p(s) exp(sum_i field[i, s_i])`, `field` `[L, S]`, by the transfer matrix."""
 
     def forward(carry: tuple[Array, Array], each: Array) -> tuple[tuple[Array, Array], None]:
         state, total = carry
@@ -102,7 +102,7 @@ def every(symbols: int, length: int) -> np.ndarray:
 
 
 def predicted(network: Callable[[Array, Array, Cond], Array], vocabulary: int, length: int):
-    """Laws of tokens of all masked texts, `[(V + 1)^L, L, V]`, by a network or denoiser's logits."""
+    """Laws of tokens of all masked texts, `[(V + 1)^L, L, V]`, by a network's logits."""
     states = jnp.asarray(every(vocabulary + 1, length))
     return np.asarray(jax.nn.softmax(network(states, jnp.ones(len(states)), {})), np.float64)
 

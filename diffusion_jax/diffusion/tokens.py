@@ -10,6 +10,7 @@ guidance mixes linearly.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Protocol
 
 import jax
@@ -219,6 +220,14 @@ class Replaced:
     def from_others(self, x_t: Array, log_p: Array, t: Array) -> Array:
         """`log p(x_i | x_t without x_t^i)` from `log p(x_i | x_t)`, both `[B, L, V]`."""
         return jax.nn.log_softmax(log_p - self.log_likelihood(x_t, t))
+
+
+Attribute = Callable[[Array], Array]
+"""`p [B, L, V] -> [B]`: of texts, given as one-hot vectors, an attribute `m(x)`; of laws `p` its
+mean over texts of independent tokens, or another extension of it that can be differentiated."""
+
+Proposal = Callable[[Array, Array, Array], Array]
+"""`(x_t [B, L], t [B], log p [B, L, V]) -> log q [B, L, V]`, up to a constant for each token."""
 
 
 def laws(x_t: Array, log_p: Array) -> Array:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.diffusion.prediction import per_sample
-from diffusion_jax.diffusion.tokens import laws
+from diffusion_jax.diffusion.tokens import Attribute, Proposal, laws
 from diffusion_jax.guidance.scales import Scale, at, is_off
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser
@@ -80,11 +80,6 @@ def by_classifier(
     return guided
 
 
-Attribute = Callable[[Array], Array]
-"""`p [B, L, V] -> [B]`: of texts, given as one-hot vectors, the attribute `m(x)`; of laws `p` its
-mean over texts of independent tokens, or another extension of it that can be differentiated."""
-
-
 def of_tokens(values: Array) -> Attribute:
     """`m(x) = sum_i values[i, x_i]`, for `values` `[L, V]`, or `[V]` for all positions."""
     return lambda p: jnp.sum(p * values, axis=(1, 2))
@@ -110,10 +105,6 @@ def of_words(words: Sequence[Sequence[int]], positions: Array | None = None) -> 
         return total
 
     return attribute
-
-
-Proposal = Callable[[Array, Array, Array], Array]
-"""`(x_t [B, L], t [B], log p [B, L, V]) -> log q [B, L, V]`, up to a constant for each token."""
 
 
 def field(attribute: Attribute, scale: Scale) -> Proposal:

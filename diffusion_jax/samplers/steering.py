@@ -1,22 +1,15 @@
 """Weighted particles of the masked process: samples of a law that is tilted by a reward."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from diffusion_jax.diffusion.corruption import fold_in
-from diffusion_jax.diffusion.tokens import Masked, categorical, laws
+from diffusion_jax.diffusion.tokens import Attribute, Masked, Proposal, categorical, laws
 from diffusion_jax.samplers.particles import Particles, evenly_weighted, resampled, weighted
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Denoised, Sampler, Step
-
-Reward = Callable[[Array], Array]
-"""`p [B, L, V] -> [B]`: of texts, given as one-hot vectors, the reward; of laws an estimate."""
-
-Proposal = Callable[[Array, Array, Array], Array]
-"""`(x_t [B, L], t [B], log p [B, L, V]) -> log q [B, L, V]`, up to a constant for each token."""
 
 
 class Steered(NamedTuple):
@@ -30,7 +23,7 @@ class Steered(NamedTuple):
 def steered(
     process: Masked,
     sampler: Sampler,
-    reward: Reward,
+    reward: Attribute,
     size: int,
     proposal: Proposal | None = None,
     drawn: bool = False,
@@ -53,7 +46,7 @@ def steered(
         process: the process.
         sampler: a sampler of the process that chooses masks without regard to the tokens drawn for
             them (not by confidence), without a cache.
-        reward: the reward.
+        reward: the reward, an attribute of texts.
         size: particles in a group; the batch size is a multiple of it.
         proposal: None is `p`.
         drawn: the reward of a text drawn from `q` in place of that of `q`, for rewards of texts

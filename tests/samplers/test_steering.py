@@ -75,7 +75,7 @@ SETTINGS = {
 def test_the_error_falls_with_the_root_of_the_particles(name):
     errors = []
     for size in (4, 64):
-        texts, weights, evidence = found = particles(size, resample_below=0.9, **SETTINGS[name])
+        texts, weights, _ = found = particles(size, resample_below=0.9, **SETTINGS[name])
         exact = assert_tends_to(TEXTS.p, H * M, found, M)
         estimates = (weights * M[texts]).sum(1)
         errors.append(np.sqrt(np.mean((estimates - exact) ** 2)))
@@ -122,6 +122,17 @@ def test_the_proposal_makes_weights_even_and_without_resampling_they_are_as_they
     x_T = jnp.broadcast_to(jnp.array([0, 1, 3, 0]), (64, L))
     _, weights, _ = particles(16, x_T=x_T, steps=1, num=64, proposal=NAIVE)
     np.testing.assert_allclose(weights, 1 / 16, rtol=1e-4)
+
+
+def test_the_potential_of_independent_tokens_is_exact():
+    """With the naive field as their proposal all particles are worth the same, at all times."""
+    process, keys = Masked(Polynomial(), V), jax.random.split(jax.random.key(0), 256)
+    denoiser = process.denoiser(lambda x_t, t, cond: jnp.asarray(P)[-1] * jnp.ones((256, 1, 1)))
+    sampler = steered(process, ancestral(process), reward, 16, NAIVE, resample_below=0.99)
+    x_T, times = process.prior(keys, (L,), 1.0), jnp.linspace(1, 0, L + 1)
+    state = run(denoiser, sampler, times, x_T, {}, keys).state.particles
+    assert np.all(np.asarray(state.gathered) == 0)
+    np.testing.assert_allclose(np.exp(state.log_weights), 1 / 16, rtol=1e-4)
 
 
 def test_groups_fill_the_batch():
