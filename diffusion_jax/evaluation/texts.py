@@ -51,7 +51,7 @@ class TextSamples(Evaluator):
         self._dataset, self._reference, self._num = dataset, reference, num
         self._repeats = bootstrap_repeats
         self._known = set(words(f" {reference} ")) if known is None else known
-        self._about = {
+        self._about: dict[str, Any] = {
             "tokeniser": tokeniser_of(dataset.kind),
             "window": dataset.kind.words,
             "reference": f"{dataset.name} train {dataset.fingerprint}",
