@@ -864,16 +864,16 @@ def test_published_figures_of_prints() -> None:
 
 
 def kneser_ney(text: list[int], context: list[int], symbol: int, top: bool = True) -> float:
-    """Its probability of a symbol of 4 by recursion, for counts that give no discounts."""
+    """Its probability of a symbol of 5 by recursion, for counts that give no discounts."""
     k = len(context) + 1
     grams = [tuple(text[i : i + k]) for i in range(len(text) - k + 1)]
     before = {(text[i - 1], *gram) for i, gram in enumerate(grams) if i > 0}
-    lower = kneser_ney(text, context[1:], symbol, top=False) if context else 1 / 4
+    lower = kneser_ney(text, context[1:], symbol, top=False) if context else 1 / 5
 
     def count(gram: tuple[int, ...]) -> int:
         return grams.count(gram) if top else sum(each[1:] == gram for each in before)
 
-    counts = [count((*context, each)) for each in range(4)]
+    counts = [count((*context, each)) for each in range(5)]
     discounts = [(0, 0.5, 1, 1.5)[min(each, 3)] for each in counts]
     if not sum(counts):
         return lower
@@ -887,8 +887,9 @@ def test_kneser_ney_by_recursion(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = np.array([1, 1, 1, 1, 2, 2, 3, 4, 9])
     np.testing.assert_allclose(n_grams._discounts(counts), [0, 0.5, 1.25, 1])
     monkeypatch.setattr(n_grams, "_discounts", lambda counts: n_grams.FALLBACK)
-    text = rng.integers(0, 3, 60)  # of 4 symbols, one of which it has not
-    model, rows = n_grams.KneserNey(text, 4, 4), rng.integers(0, 4, (9, 5))
+    # Of 5 symbols, one of which it has not, and one has nothing after it.
+    text = np.append(rng.integers(0, 3, 60), 3)
+    model, rows = n_grams.KneserNey(text, 5, 4), rng.integers(0, 5, (9, 5))
     for order in (1, 2, 4):
         found = np.exp(-model.nats(rows, order))
         for row, values in zip(rows.tolist(), found, strict=True):
@@ -897,7 +898,7 @@ def test_kneser_ney_by_recursion(monkeypatch: pytest.MonkeyPatch) -> None:
                 for i in range(len(row))
             ]
             np.testing.assert_allclose(values, expected)
-        ends = [np.append(rows, np.full((9, 1), each), 1) for each in range(4)]
+        ends = [np.append(rows, np.full((9, 1), each), 1) for each in range(5)]
         total = sum(np.exp(-model.nats(end, order)[:, -1]) for end in ends)
         np.testing.assert_allclose(total, 1)
 

@@ -1,7 +1,7 @@
 """Metrics of texts: bits per character, entropies, share of known words, longest copies.
 
 Texts are strings, or windows of tokens `[N, L]`. Low perplexity comes with repetition, too: the
-entropy of samples belongs beside it (Zheng et al. 2024, section 4).
+entropy of samples belongs beside it.
 """
 
 import re
@@ -55,7 +55,7 @@ def _grams(tokens: np.ndarray, n: int) -> np.ndarray:
     found = np.unique(tokens, return_inverse=True)[1].reshape(tokens.shape)
     first = found
     for i in range(1, n):
-        pairs = found[:, :-1] * (first.max() + 1) + first[:, i:]
+        pairs = found[:, :-1] * (int(np.max(first)) + 1) + first[:, i:]
         found = np.unique(pairs, return_inverse=True)[1].reshape(pairs.shape)
     return found
 
@@ -81,7 +81,7 @@ def word_counts(texts: Sequence[str], known: Set[str]) -> np.ndarray:
 
 def share_of_words(counts: np.ndarray, repeats: int) -> Estimate:
     """The share of known words among all, from `word_counts` of two texts or more."""
-    found = ratio(*counts.T, repeats)
+    found = ratio(counts[:, 0], counts[:, 1], repeats)
     variance = ((found.high - found.value) / quantile(len(counts))) ** 2
     return share(found.value, variance, len(counts))
 

@@ -9,6 +9,7 @@ See README.md.
 import argparse
 import bz2
 import importlib.util
+import itertools
 import json
 import lzma
 from collections.abc import Callable
@@ -24,8 +25,8 @@ from experiments.text.kneser_ney import KneserNey
 Pack = Callable[[bytes], bytes]
 Result = dict[str, dict[str, Any]]
 ORDERS = 1, 2, 3, 4, 6, 8, 12, 16  # of n-grams that are tried
-PPMD_ORDERS, PPMD_MEMORY = (4, 8, 16, 32), 1 << 29
-LEFT_OUT = 0.1  # share of the training text, its end, on which orders are chosen
+PPMD_ORDERS, PPMD_MEMORY = (4, 8, 12, 16), 1 << 29
+STRETCHES = 10  # of the training text; orders are chosen on the last tenth of each
 REPEATS = 1000  # of the bootstrap
 CONTINUOUS = 64  # texts without beginning of the hidden Markov source, for training
 
@@ -49,6 +50,16 @@ def packed(pack: Pack, train: str, heldout: str) -> float:
     return 8 * (after - before) / len(heldout)
 
 
+def parted(text: str) -> tuple[str, str]:
+    """A training text without the last tenth of each of its stretches, and these."""
+    ends = np.linspace(0, len(text), STRETCHES + 1).astype(int)
+    stretches = [text[a:b] for a, b in itertools.pairwise(ends)]
+    cuts = [round(0.9 * len(each)) for each in stretches]
+    pieces = [(each[:cut], each[cut:]) for each, cut in zip(stretches, cuts, strict=True)]
+    most, rest = ("".join(piece) for piece in zip(*pieces, strict=True))
+    return most, rest
+
+
 def numbered(text: str, symbols: str) -> np.ndarray:
     """The number of each character among the sorted `symbols`."""
     places, characters = (np.frombuffer(a.encode("utf-32-le"), np.uint32) for a in (symbols, text))
@@ -65,21 +76,21 @@ def interval(nats: np.ndarray) -> dict[str, float]:
     return bits_per_character(nats.sum(1), np.full(len(nats), nats.shape[1]), REPEATS)._asdict()
 
 
-def best_order(text: np.ndarray, vocabulary: int) -> int:
-    """The order of n-grams that is the best on the end of a text of numbers `[N]`."""
-    first = round(len(text) * (1 - LEFT_OUT))
-    model, end = KneserNey(text[:first], vocabulary, max(ORDERS)), text[None, first:]
-    return min(ORDERS, key=lambda order: float(model.nats(end, order).mean()))
+def best_order(train: str, symbols: str) -> int:
+    """The order of n-grams that is the best on parts of the training text."""
+    most, rest = (numbered(each, symbols) for each in parted(train))
+    model = KneserNey(most, len(symbols), max(ORDERS))
+    return min(ORDERS, key=lambda order: float(model.nats(rest[None], order).mean()))
 
 
 def n_grams(train: str, heldout: str, length: int) -> Result:
     """Kneser-Ney n-grams of the characters of both texts, on the text and on windows of it.
 
-    The order is the best on the end of the training text.
+    The order is the best on parts of the training text.
     """
     symbols = "".join(sorted(set(train + heldout)))
     text, held = (numbered(each, symbols) for each in (train, heldout))
-    order = best_order(text, len(symbols))
+    order = best_order(train, symbols)
     model, about = KneserNey(text, len(symbols), order), {"order": order, "alphabet": len(symbols)}
     running, alone = model.nats(held[None], order)[0], model.nats(windows(held, length), order)
     return {
@@ -91,15 +102,14 @@ def n_grams(train: str, heldout: str, length: int) -> Result:
 def compressors(train: str, heldout: str) -> Result:
     """Bytes of both texts less those of the training text; they go on learning as they read.
 
-    PPMd, of the order that is the best on the end of the training text, needs the package pyppmd.
+    PPMd, of the order that is the best on parts of the training text, needs the package pyppmd.
     """
     found: Result = {
         "xz": {"value": packed(xz, train, heldout)},
         "bz2": {"value": packed(lambda data: bz2.compress(data, 9), train, heldout)},
     }
     if importlib.util.find_spec("pyppmd"):
-        first = round(len(train) * (1 - LEFT_OUT))
-        tried = {each: packed(ppmd(each), train[:first], train[first:]) for each in PPMD_ORDERS}
+        tried = {each: packed(ppmd(each), *parted(train)) for each in PPMD_ORDERS}
         order = min(PPMD_ORDERS, key=tried.__getitem__)
         found["ppmd"] = {"value": packed(ppmd(order), train, heldout), "order": order}
     return found
@@ -141,8 +151,8 @@ def main() -> None:
     if asked.hidden_markov:
         found = hidden_markov(asked.size, asked.length)
     elif asked.train and asked.heldout:
-        texts = (path.read_text(encoding="utf-8") for path in (asked.train, asked.heldout))
-        found = compare(*texts, asked.length)
+        train, heldout = (each.read_text("utf-8") for each in (asked.train, asked.heldout))
+        found = compare(train, heldout, asked.length)
     else:
         parser.error("--hidden_markov, or --train and --heldout, are needed")
     for name, entry in found.items():

@@ -6,7 +6,7 @@ FALLBACK = np.array([0, 0.5, 1, 1.5])  # KenLM's, where counts are too few to es
 
 
 class KneserNey:
-    """Modified Kneser-Ney n-grams of all orders up to `most` (Chen & Goodman 1999, section 3).
+    """Modified Kneser-Ney n-grams of all orders up to `most` (Chen & Goodman 1998, section 3).
 
     With the `k - 1` symbols before it as context h, and h' without the first of these,
 
@@ -71,7 +71,7 @@ class KneserNey:
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:
-    """D of the counts 0, 1, 2, and 3 or more (Eq. 26, Chen & Goodman 1999)."""
+    """D of the counts 0, 1, 2, and 3 or more (Chen & Goodman 1998, section 3)."""
     once, twice, three, four = (int(np.sum(counts == number)) for number in (1, 2, 3, 4))
     if not once * twice * three:
         return FALLBACK

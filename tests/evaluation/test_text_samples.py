@@ -19,8 +19,11 @@ def items_of(texts):
 
 HELDOUT = items_of([" dead bee faced a fed cab", " gag gabbed a bad deed fad"])
 KIND = Pieces((LENGTH,), tuple(LETTERS))
-SPLIT = Split(ArraySource(HELDOUT, np.zeros(len(HELDOUT), np.int32)))
-DATASET = Dataset("sentences", KIND, {"train": SPLIT, "heldout": SPLIT}, fingerprint="f")
+SPLITS = {
+    name: Split(ArraySource(items, np.zeros(len(items), np.int32)))
+    for name, items in {"train": np.zeros_like(HELDOUT[:1]), "heldout": HELDOUT}.items()
+}
+DATASET = Dataset("sentences", KIND, SPLITS, fingerprint="f")
 
 
 def measured(chunks, **settings):
@@ -31,6 +34,7 @@ def measured(chunks, **settings):
 
 def test_samples_are_measured_in_all_their_chunks():
     items = rng.integers(0, len(LETTERS), (9, LENGTH)).astype(np.int32)
+    items[:1] = items_of([REFERENCE])
     found, _ = measured([items[:5], items[5:]])
     for n in (1, 3):
         assert found[f"entropy_{n}"]["value"] == pytest.approx(entropies(items, n).mean())

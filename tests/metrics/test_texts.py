@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from diffusion_jax.metrics.intervals import bootstrap, mean
+from diffusion_jax.metrics.intervals import bootstrap, mean, wilson
 from diffusion_jax.metrics.texts import (
     bits_per_character,
     entropies,
@@ -83,6 +83,9 @@ def test_the_share_of_words_is_of_all_words_together():
     found = share_of_words(counts, REPEATS)
     assert found.value == 0.5
     assert 0 <= found.low < 0.5 < found.high <= 1
+    # Words of a text that are alike count as one.
+    alike = share_of_words(np.repeat([[4, 4], [0, 4]], 20, 0), 2000)
+    np.testing.assert_allclose(alike, wilson(0.5, 40), atol=0.02)
     # Texts that are all right leave room for one that is not.
     sure = share_of_words(np.full((20, 2), 4), REPEATS)
     assert (sure.value, sure.high) == (1, 1)
