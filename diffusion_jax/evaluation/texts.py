@@ -7,6 +7,7 @@ import numpy as np
 
 from diffusion_jax.data import Dataset
 from diffusion_jax.data.sources import content_hash
+from diffusion_jax.data.tokens import Tokens
 from diffusion_jax.evaluation.model import LEAST, Evaluator, Model, Result, entry
 from diffusion_jax.metrics.intervals import Estimate, bootstrap, mean, too_few
 from diffusion_jax.metrics.texts import (
@@ -23,7 +24,7 @@ from diffusion_jax.system.progress import stage
 GRAMS = (1, 3)  # numbers of tokens of which entropies are taken
 
 
-def tokeniser_of(kind: Any) -> str:
+def tokeniser_of(kind: Tokens) -> str:
     """The tokens of a kind in words, for passports."""
     return f"{len(kind.pieces)} pieces, {content_hash(tuple(kind.pieces))}"
 
@@ -48,12 +49,18 @@ class TextSamples(Evaluator):
         bootstrap_repeats: int,
         known: Set[str] | None = None,
     ) -> None:
-        self._dataset, self._reference, self._num = dataset, reference, num
+        assert isinstance(dataset.kind, Tokens)
+        self._dataset, self._kind, self._reference, self._num = (
+            dataset,
+            dataset.kind,
+            reference,
+            num,
+        )
         self._repeats = bootstrap_repeats
         self._known = set(words(f" {reference} ")) if known is None else known
         self._about: dict[str, Any] = {
-            "tokeniser": tokeniser_of(dataset.kind),
-            "window": dataset.kind.words,
+            "tokeniser": tokeniser_of(self._kind),
+            "window": self._kind.words,
             "reference": f"{dataset.name} train {dataset.fingerprint}",
             "reference_characters": len(reference),
             "known_words": f"{len(self._known)}, {content_hash(sorted(self._known))}",
@@ -73,7 +80,7 @@ class TextSamples(Evaluator):
 
     def _measures(self, items: np.ndarray, passport: Mapping[str, Any], of: str) -> Result:
         """`entropy_N`, `entropy_N_pool`, `real_words`, `copied_median` and `copied_largest`."""
-        kind: Any = self._dataset.kind
+        kind = self._kind
         num, about = len(items), self._about
         names = *(f"entropy_{n}{pool}" for n in GRAMS for pool in ("", "_pool")), "real_words"
         names += "copied_median", "copied_largest"

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import binom
 
+from diffusion_jax.data.tokens import Tokens
 from diffusion_jax.diffusion.corruption import fold_in, sample_keys
 from diffusion_jax.diffusion.process import Process
 from diffusion_jax.diffusion.tokens import Masked, found_share
@@ -100,6 +101,7 @@ class TokenBits(Evaluator):
         needs more, text by text. A split needs `LEAST` texts or more.
         """
         generator, kind = model.draws, model.dataset.kind
+        assert isinstance(kind, Tokens)
         (length,) = kind.shape
         if self.levels:
             process = masked(generator.process)
@@ -165,7 +167,8 @@ class TokenBits(Evaluator):
     ) -> Result:
         """The entries of texts `x` `[N, L]` of a split, whose estimates are `nats` `[N]`."""
         dataset, num = model.dataset, len(x)
-        kind: Any = dataset.kind
+        kind = dataset.kind
+        assert isinstance(kind, Tokens)
         characters = kind.lengths(kind.encode(x))
         reference = f"{dataset.name} {split} {dataset.fingerprint}"
         passport = {**model.passport, **about, "reference": reference}

@@ -1,34 +1,17 @@
 """Models for testing evaluators, and the images that evaluators write."""
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from diffusion_jax.data import Dataset, Kind
+from diffusion_jax.data import Dataset
 from diffusion_jax.evaluation.model import Chunk, Model
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.labels import by_label
 from diffusion_jax.system.pictures import MIN_TILE
-
-
-@dataclasses.dataclass(frozen=True)
-class Pieces(Kind):
-    """A kind of tokens."""
-
-    pieces: tuple[str, ...]
-    noun: ClassVar[str] = "texts"
-    stored: ClassVar[type] = np.int32
-    dtype: ClassVar[type] = np.int32
-
-    def text(self, items: np.ndarray) -> list[str]:
-        return ["".join(self.pieces[token] for token in row) for row in items]
-
-    def lengths(self, items: np.ndarray) -> np.ndarray:
-        return np.array([len(text) for text in self.text(items)])
 
 
 def model_of(

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from diffusion_jax.data import ArraySource, Dataset, Split
+from diffusion_jax.data.tokens import Tokens
 from diffusion_jax.evaluation.texts import TextSamples
 from diffusion_jax.metrics.texts import entropies, longest_copied, pooled_entropies
-from tests.evaluation.models import Pieces, model_of
+from tests.evaluation.models import model_of
 
 LENGTH, LETTERS = 24, " abcdefgn"
 REFERENCE = "a bad cab faced a dead egg and a fed bee bagged a beaded cabbage"
@@ -18,7 +19,7 @@ def items_of(texts):
 
 
 HELDOUT = items_of([" dead bee faced a fed cab", " gag gabbed a bad deed fad"])
-KIND = Pieces((LENGTH,), tuple(LETTERS))
+KIND = Tokens((LENGTH,), tuple(LETTERS))
 SPLITS = {
     name: Split(ArraySource(items, np.zeros(len(items), np.int32)))
     for name, items in {"train": np.zeros_like(HELDOUT[:1]), "heldout": HELDOUT}.items()

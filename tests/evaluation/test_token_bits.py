@@ -10,11 +10,12 @@ import pytest
 from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.data import ArraySource, Dataset, Split
 from diffusion_jax.data.sets.hidden_markov import HiddenMarkov, WindowSource
+from diffusion_jax.data.tokens import Tokens
 from diffusion_jax.diffusion.tokens import Cosine, Masked, Polynomial, Replaced, found_share
 from diffusion_jax.evaluation.token_bits import Likelihood, TokenBits, step_weights
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.samplers.unmasking import ancestral
-from tests.evaluation.models import Pieces, model_of
+from tests.evaluation.models import model_of
 from tests.token_oracles import Markov, chain
 
 LENGTH, NUM = 6, 600
@@ -28,7 +29,7 @@ NETWORK = lambda params, x_t, t, cond: EXACT.of_masked(x_t, t, cond) * params  #
 
 def dataset_of(train, heldout, length):
     splits = {"train": Split(train), "heldout": Split(heldout)}
-    return Dataset("source", Pieces((length,), PIECES), splits, fingerprint="f")
+    return Dataset("source", Tokens((length,), PIECES), splits, fingerprint="f")
 
 
 SOURCES = [WindowSource(LAW, LENGTH, NUM, seed) for seed in (0, 1)]
