@@ -14,7 +14,8 @@ def get_config() -> ConfigDict:
 
     c.data = ConfigDict()
     # digits | fashion_mnist | emoji | photographs | folder | huggingface (its package datasets) |
-    # any TFDS name; points in the plane: spiral | moons | pinwheel | eight_gaussians | swan
+    # any TFDS name; points in the plane: spiral | moons | pinwheel | eight_gaussians | swan;
+    # tokens: hmm | sotu | text (a file or folder) | digits_tokens | texts of TFDS
     c.data.name = "digits"
     # folder: its path, also gs://... or s3://...; huggingface: a folder written by save_to_disk, of
     # Parquet files or an imagefolder, or a name on the hub, owner/set[:config]; otherwise TFDS's
@@ -33,6 +34,9 @@ def get_config() -> ConfigDict:
     c.data.caption_key = ""
     c.data.image_key = ""  # huggingface: column of the images; "": the usual names
     c.data.label_key = ""  # huggingface: column of the classes; as for captions
+    c.data.length = 0  # of tokens: their number in a window; 0: 256, hmm: 64
+    c.data.tokenizer = "characters"  # sotu, text, TFDS's texts: characters | bytes | bpe
+    c.data.vocabulary = 1024  # tokens of bpe, which is trained on the training texts
     c.data.flip = False  # mirror training images at random, with probability 1/2
     c.data.in_memory = "auto"  # auto (small data sets) | always | never
     c.data.num_workers = 0  # worker processes that read and decode data not held in memory
@@ -61,6 +65,10 @@ def get_config() -> ConfigDict:
     c.schedule.laplace = ConfigDict({"mean": 0.0, "scale": 0.5, **limits})
     c.schedule.cauchy = ConfigDict({"mean": 0.0, "scale": 1.0, **limits})
 
+    c.token_schedule = ConfigDict()  # share of tokens lost over time, for objectives of tokens
+    c.token_schedule.name = "polynomial"  # polynomial (t^power, power 1 is linear) | cosine
+    c.token_schedule.polynomial = ConfigDict({"power": 1.0})
+
     c.time_sampling = ConfigDict()  # distribution of the training times t
     c.time_sampling.name = "uniform"  # uniform | discrete | logit_normal | log_normal
     c.time_sampling.learned = False  # learn a distribution that minimises the loss variance (VDM)
@@ -74,7 +82,15 @@ def get_config() -> ConfigDict:
     # model.name=dual_encoder; training images are shifted at random by up to max_shift pixels |
     # damage: find the destroyed pixels of decayed images, for restore.mask.detector; the severity
     # is uniform up to `severity`, and decay as large as that of images up to `zoom` times as large
+    # Of tokens (data.name=hmm, sotu, text, ...): masked (unmasking) | block (unmasking, in blocks
+    # from left to right) | replaced (uniform noise) | autoregressive (left to right)
     c.objective.name = "gaussian"
+    # Bound that is trained on: by_count (a uniform number of masks) | in_time (a uniform time) |
+    # in_steps (that of so many steps). timed: whether the time is an input of the network
+    c.objective.masked = ConfigDict({"estimator": "by_count", "steps": 128, "timed": False})
+    c.objective.block = ConfigDict({"size": 8, "estimator": "by_count", "steps": 128})
+    # leave_one_out: the network predicts a token from all others, instead of from itself too
+    c.objective.replaced = ConfigDict({"leave_one_out": True, "timed": True})
     c.objective.contrastive = ConfigDict({"max_shift": 2})
     c.objective.damage = ConfigDict({"severity": 1.0, "zoom": 8.0})
     c.objective.prediction = "v"  # network output: eps | x0 | v | velocity | score | edm
@@ -203,7 +219,9 @@ def get_config() -> ConfigDict:
     # Deterministic: ddim (euler) | heun | midpoint | rk4 | adaptive | lms | ipndm | pndm | ghvb |
     # dpm_solver | dpmpp_singlestep | dpmpp_multistep | deis | unipc. Stochastic: ancestral | ddim |
     # euler_ancestral | euler_maruyama | churn | dpmpp_sde | dpmpp_sde_multistep |
-    # predictor_corrector | cld
+    # predictor_corrector | cld. With objective.name=masked: unmasking | by_count | remasking |
+    # first_hitting; block: unmasking | by_count; replaced: replacement; autoregressive:
+    # left_to_right
     c.sample.sampler = "ddim"
     c.sample.ddim = ConfigDict({"eta": 0.0})
     c.sample.ancestral = ConfigDict({"variance": "large"})  # small | large | learned
@@ -228,13 +246,24 @@ def get_config() -> ConfigDict:
     c.sample.predictor_corrector = ConfigDict({"corrector_steps": 1, "snr": 0.16})
     # Pixels with velocities; gamma: initial variance of the velocities, relative to the final one
     c.sample.cld = ConfigDict({"order": 2, "gamma": 0.04})
+    # Do not evaluate the network again while no token has changed; not for timed networks
+    c.sample.unmasking = ConfigDict({"cached": True})
+    # Which masks are filled first: random | left_to_right | entropy | margin | confidence (biased)
+    c.sample.by_count = ConfigDict({"order": "random"})
+    # Tokens are masked again at times in [low, high], with a probability of at most `strength`
+    # (rule "cap"), or with that share of the largest possible one ("rescale")
+    c.sample.remasking = ConfigDict({"strength": 0.1, "rule": "cap", "low": 0.0, "high": 1.0})
+    # Probability of drawing a token's noise anew instead of from its own (Psi-samplers)
+    c.sample.replacement = ConfigDict({"renewal": 0.0})
     # Restart: go back up from time low to high this many times, and down again in `steps` steps
     c.sample.restart = ConfigDict({"repeats": 0, "low": 0.1, "high": 0.4, "steps": 5})
-    c.sample.steps = 50
+    c.sample.steps = 50  # with objective.name=block: in each block
     # Sampling times: uniform | quadratic | trailing | leading | karras | uniform_logsnr | optimised
     # (searched for the trained network and the sampler). Times whose noise is below the precision
-    # of float32, as near 0 with schedule edm, are left out.
+    # of float32, as near 0 with schedule edm, are left out. Of tokens: uniform | quadratic | held
+    # (stands still at a time, for remasking, while u, from 1 to 0, is between begin and end)
     c.sample.grid = "uniform"
+    c.sample.held = ConfigDict({"at": 0.1, "begin": 0.55, "end": 0.05})
     c.sample.trailing = ConfigDict({"num_steps": 1000})
     c.sample.leading = ConfigDict({"num_steps": 1000})
     c.sample.karras = ConfigDict({"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0})
@@ -245,7 +274,8 @@ def get_config() -> ConfigDict:
     # Initial state: normal (noise, as in training) | uniform (noise with that mean and variance) |
     # the path of an image, used as if it were noise: shifted and scaled to that mean and variance.
     # No noise is added to it (sample.vary does that): with a deterministic sampler, samples with
-    # the same label or prompt are all the same.
+    # the same label or prompt are all the same. Of tokens: normal (masks alone), or a text in which
+    # _ stands for what is filled in, as it does for what is missing at its end.
     c.sample.start = "normal"
     c.sample.guidance_scale = 1.0  # of classifier-free guidance; 1 is off
     c.sample.guidance = ConfigDict()
@@ -342,8 +372,9 @@ def get_config() -> ConfigDict:
     c.evaluate = ConfigDict()
     # distances (samples to data, in features) | denoising (error by noise level) | likelihood (bits
     # per dimension) | names (match of samples and texts, by the dual encoder evaluate.names.judge)
-    # | field (points: error of the learned score) | damage (destroyed pixels found). Figures that
-    # too few images do not define are left out, and the report gives the reason.
+    # | field (points: error of the learned score) | damage (destroyed pixels found) | bits (tokens:
+    # bits per character) | texts (entropy, real words and copies of samples). Figures that too few
+    # images do not define are left out, and the report gives the reason.
     c.evaluate.metrics = "distances,denoising,likelihood"
     c.evaluate.num_samples = 1797  # with labels in the proportions of the training data
     c.evaluate.seed = 1
@@ -366,5 +397,7 @@ def get_config() -> ConfigDict:
     # Bits per dimension of this many held-out and training images: by the ODE with Hutchinson's
     # estimate from `probes` vectors, and as a bound at this many noise levels
     c.evaluate.likelihood = ConfigDict({"num_images": 128, "probes": 2, "noise_levels": 64})
+    # Bits per character of this many held-out and training texts, at this many levels of noise
+    c.evaluate.bits = ConfigDict({"num_texts": 512, "levels": 32})
     c.evaluate.damage = ConfigDict({"num_images": 512})  # held-out, each decayed once
     return c.lock()  # a config file that sets an unknown key is refused

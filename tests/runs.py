@@ -18,6 +18,7 @@ from configs import default
 from diffusion_jax import from_config, run
 from diffusion_jax.data import ArraySource, Captions, Dataset, Images, Split, load_dataset
 from diffusion_jax.data.sets.points import POINTS
+from diffusion_jax.data.tokens import Tokens
 from diffusion_jax.system.runtime import cache_dir
 from diffusion_jax.types import Context, Key
 
@@ -66,15 +67,28 @@ def random_dataset(shape: tuple[int, ...] = (8, 8, 1), num_classes: int = 10) ->
     return Dataset("noise", Images(shape), splits, names, fingerprint="noise")
 
 
+def random_texts(length: int = 256, vocabulary: int = 97, num_classes: int = 3) -> Dataset:
+    """Noise with labels, for texts that are downloaded."""
+    rng = np.random.default_rng(0)
+
+    def split(n: int) -> Split:
+        tokens = rng.integers(0, vocabulary, (n, length), np.int32)
+        return Split(ArraySource(tokens, rng.integers(0, num_classes, n).astype(np.int32)))
+
+    kind = Tokens((length,), tuple(map(chr, range(32, 32 + vocabulary))))
+    names = tuple(map(str, range(num_classes)))
+    return Dataset("noise", kind, {"train": split(40), "heldout": split(20)}, names)
+
+
 def config_with_noise(name: str, monkeypatch: pytest.MonkeyPatch) -> ConfigDict:
     """The config of a file, with noise in the shape of its images as data, if it has images."""
     config: ConfigDict = importlib.import_module(f"configs.{name}").get_config()
-    if config.data.name in POINTS:
+    if config.data.name in (*POINTS, "hmm", "digits_tokens"):
         monkeypatch.setattr(from_config.data, "load_dataset", load_dataset)
         return config
     shape = SHAPES.get(name, (8, 8, 1))
     assert config.data.image_size in (0, shape[0])
-    dataset = random_dataset(shape)
+    dataset = random_texts() if config.data.name == "sotu" else random_dataset(shape)
     if config.text.name != "none":  # its package may not be installed
         config.text.name = "bytes"
         splits = {

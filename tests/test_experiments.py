@@ -1,7 +1,8 @@
 """Every experiment still runs: each is imported and run as small as possible."""
 
-import importlib
+import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from diffusion_jax.samplers.ode import heun
 from diffusion_jax.sweep.design import check, load, make_runs
 from diffusion_jax.system.pictures import WORDS
 from tests.runs import ROOT, TEXT, TINY, assert_same, colours, tiny
+from tests.tilted import Tilted
 
 SWEEPS = ("prediction/five_seeds", "prediction/sweep", "schedule_size/sweep")
 NEEDS = {
@@ -859,3 +861,134 @@ def test_published_figures_of_prints() -> None:
     prints, folder = experiment("restoration/prints"), ROOT / "experiments/restoration"
     lines = prints.tables(json.loads((folder / "prints.json").read_text()))
     assert set(lines) <= set((folder / "prints.md").read_text().splitlines())
+
+
+def kneser_ney(text: list[int], context: list[int], symbol: int, top: bool = True) -> float:
+    """Its probability of a symbol of 5 by recursion, for counts that give no discounts."""
+    k = len(context) + 1
+    grams = [tuple(text[i : i + k]) for i in range(len(text) - k + 1)]
+    before = {(text[i - 1], *gram) for i, gram in enumerate(grams) if i > 0}
+    lower = kneser_ney(text, context[1:], symbol, top=False) if context else 1 / 5
+
+    def count(gram: tuple[int, ...]) -> int:
+        return grams.count(gram) if top else sum(each[1:] == gram for each in before)
+
+    counts = [count((*context, each)) for each in range(5)]
+    discounts = [(0, 0.5, 1, 1.5)[min(each, 3)] for each in counts]
+    if not sum(counts):
+        return lower
+    return (counts[symbol] - discounts[symbol] + sum(discounts) * lower) / sum(counts)
+
+
+def test_kneser_ney_by_recursion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of seen and unseen contexts, and at the beginnings of rows; all sums are one."""
+    n_grams, rng = experiment("text/kneser_ney"), np.random.default_rng(0)
+    # Modified discounts, by hand: 4, 2, 1 and 1 grams with counts of 1 to 4, and so Y = 1 / 2.
+    counts = np.array([1, 1, 1, 1, 2, 2, 3, 4, 9])
+    np.testing.assert_allclose(n_grams._discounts(counts), [0, 0.5, 1.25, 1])
+    monkeypatch.setattr(n_grams, "_discounts", lambda counts: n_grams.FALLBACK)
+    # Of 5 symbols, one of which it has not, and one has nothing after it.
+    text = np.append(rng.integers(0, 3, 60), 3)
+    model, rows = n_grams.KneserNey(text, 5, 4), rng.integers(0, 5, (9, 5))
+    for order in (1, 2, 4):
+        found = np.exp(-model.nats(rows, order))
+        for row, values in zip(rows.tolist(), found, strict=True):
+            expected = [
+                kneser_ney(text.tolist(), row[max(i - order + 1, 0) : i], row[i], i >= order - 1)
+                for i in range(len(row))
+            ]
+            np.testing.assert_allclose(values, expected)
+        ends = [np.append(rows, np.full((9, 1), each), 1) for each in range(5)]
+        total = sum(np.exp(-model.nats(end, order)[:, -1]) for end in ends)
+        np.testing.assert_allclose(total, 1)
+
+
+def test_kneser_ney_of_a_markov_source() -> None:
+    """The trigrams of a source whose memory is of two symbols are its law; bigrams are not."""
+    n_grams, rng = experiment("text/kneser_ney"), np.random.default_rng(0)
+    law = rng.dirichlet(np.full(3, 0.7), (3, 3))
+    text, steps = [0, 0], law.cumsum(-1)
+    for u in rng.random(60_000):
+        text.append(int(np.sum(steps[text[-2], text[-1]][:2] <= u)))
+    train, held = np.array(text[:40_000]), np.array(text[40_000:])
+    exact = -np.log(law[held[:-2], held[1:-1], held[2:]])
+    model = n_grams.KneserNey(train, 3, 4)
+    regret = {n: np.mean(model.nats(held[None], n)[0, 2:] - exact) for n in (2, 3, 4)}
+    assert regret[2] > 0.05
+    # About one half per free parameter and training symbol (asymptotic): 2.25e-4, and noise.
+    assert -3e-4 < regret[3] < 1e-3
+    assert regret[3] < regret[4] < 5e-3
+
+
+def test_text_baselines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    baselines = experiment("text/baselines")
+    out = tmp_path / "out.json"
+    asked = ["baselines.py", "--out", str(out), "--length", "64"]
+    monkeypatch.setattr(sys, "argv", [*asked, "--hidden_markov", "--size", "32768"])
+    baselines.main()
+    found = json.loads(out.read_text())
+    for name in ("", "_windows"):
+        least = found[f"entropy{name}"]["value"]
+        assert least < found[f"kneser_ney{name}"]["value"] < least + 0.2
+    assert found["entropy"]["value"] < found["entropy_windows"]["value"]
+    assert found["kneser_ney"]["value"] < found["bz2"]["value"] < np.log2(27)
+    if importlib.util.find_spec("pyppmd"):
+        assert found["entropy"]["value"] < found["ppmd"]["value"] < found["bz2"]["value"]
+    for name in ("train", "heldout"):
+        (tmp_path / name).write_text(f"caf\u00e9 of {name}. " * 40)
+        asked += [f"--{name}", str(tmp_path / name)]
+    monkeypatch.setattr(sys, "argv", asked)
+    baselines.main()
+    found = json.loads(out.read_text())
+    assert found["kneser_ney"]["alphabet"] == len(set("caf\u00e9 of train. heldout"))
+    # Compressors learn the held-out text as they read it, and n-grams do not.
+    assert found["bz2"]["value"] < 1 < 2 < found["kneser_ney"]["value"]
+
+
+def test_the_source_in_a_field() -> None:
+    """The few transitions of the language give its exact denoiser; fields are those of the text."""
+    source, exact = experiment("magnet/source"), experiment("magnet/exact")
+    length, rng = 10, np.random.default_rng(0)
+    for name, make in source.MAGNETS.items():
+        magnet = make(length)
+        law = Tilted(source.LAW, 1.5 * magnet.field)
+        x = law.sample(400, seed=0)
+        texts = ["".join(source.ALPHABET[token] for token in row) for row in x]
+        right = {
+            "letters": [sum(text.count(letter) for letter in source.LETTERS) for text in texts],
+            "words": [len(re.findall(r" (?=(sea|ship|fish) )", text)) for text in texts],
+        }[name]
+        m = np.asarray(magnet.attribute(jax.nn.one_hot(x, len(source.ALPHABET))))
+        np.testing.assert_allclose(m, right)
+        (mean,), error = exact.curve(magnet, np.array([1.5]))["m"], m.std() / 20
+        assert abs(m.mean() - mean) < 4 * error
+        x_t = jnp.asarray(np.where(rng.random((4, length)) < 0.6, source.PROCESS.mask, x[:4]))
+        found = source.denoiser(1.5 * magnet.field)(x_t, jnp.ones(4), {}).x_0
+        np.testing.assert_allclose(jnp.exp(found), jnp.exp(law.of_masked(x_t, None, {})), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_magnet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    exact = experiment("magnet/exact")
+    methods = ("correct field", "naive field, t below 0.5", "4 particles")
+    monkeypatch.setattr(exact, "METHODS", {name: exact.METHODS[name] for name in methods})
+    monkeypatch.setattr(exact, "FIELDS", {"words": (2.0,)})
+    asked = ["exact.py", "--length", "8", "--num", "2", "--seeds", "1", "--points", "3"]
+    monkeypatch.setattr(sys, "argv", [*asked, "--out", str(tmp_path)])
+    exact.main()
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert [row["method"] for row in found["rows"]] == ["exact", *methods]
+    assert finite([[row["m"], row["bits"]] for row in found["rows"]])
+    assert (tmp_path / "magnetisation.png").stat().st_size
+
+
+def test_published_figures_of_the_magnet() -> None:
+    """The page has the tables of the results; the correct field has the exact magnetisation."""
+    exact, folder = experiment("magnet/exact"), ROOT / "experiments/magnet"
+    found = json.loads((folder / "results.json").read_text())
+    assert set(exact.tables(found)) <= set((folder / "README.md").read_text().splitlines())
+    rows = {(row["magnet"], row["h"], row["method"]): row for row in found["rows"]}
+    for (name, h, method), row in rows.items():
+        if method == "exact":
+            _, low, high = rows[name, h, "correct field"]["m"]
+            assert low < row["exact"] < high

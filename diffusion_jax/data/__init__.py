@@ -9,3 +9,4 @@ from diffusion_jax.data.kind import Kind
 from diffusion_jax.data.load import describe_dataset, load_dataset
 from diffusion_jax.data.record import Record, kept_dataset
 from diffusion_jax.data.sources import ArraySource
+from diffusion_jax.data.tokens import Tokens

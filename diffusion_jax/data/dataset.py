@@ -15,18 +15,28 @@ NO_CAPTIONS = "none"
 
 
 @dataclass(frozen=True)
-@checked(image_size="[0, inf)", heldout_fraction="[0, 1)", channels=(0, 1, 3))
+@checked(
+    image_size="[0, inf)",
+    heldout_fraction="[0, 1)",
+    channels=(0, 1, 3),
+    length="[0, inf)",
+    tokenizer=("characters", "bytes", "bpe"),
+    vocabulary="[257, inf)",
+)
 class Options:
     """The requested data set, and how to read it."""
 
     # `digits`, `fashion_mnist`, `emoji`, `photographs`, points, `folder`, `huggingface`, or any
-    # image set of TFDS, as `set[/config][:version]`
+    # image set of TFDS, as `set[/config][:version]`; of tokens `hmm`, `sotu`, `text` and
+    # `digits_tokens`
     name: str
     # for `folder`, the folder of images; for `huggingface`, a folder or the name of a set on the
-    # hub, `owner/set[:config]`; else the folder of prepared sets, '' being TFDS's default
+    # hub, `owner/set[:config]`; for `text`, a text file or a folder of them; else the folder of
+    # prepared sets, '' being TFDS's default
     data_dir: str = ""
     # folder of manually downloaded files, for TFDS sets that need them, for `fashion_mnist`, for
-    # more styles of `emoji` and for the packages of `photographs`; '' is none
+    # more styles of `emoji`, for the packages of `photographs` and that of `sotu`, which may be
+    # packed; '' is none
     manual_dir: str = ""
     # side in pixels to which images are resized (shorter side, antialiased) and cropped (centre);
     # 0: as stored, all of one size. `emoji` are rendered at this side, 0 being 32; of `photographs`
@@ -44,6 +54,11 @@ class Options:
     label_key: str = ""  # and that of the classes; 'none' ignores them
     # of images in files and tables: 1 is grey, 3 colour; 0: 1 if all of them are grey, else 3
     channels: int = 0
+    length: int = 0  # tokens of a window of a text; 0: 256, and 64 for `hmm`
+    # tokens of `sotu` and `text`: `characters` of the training texts, their `bytes` in UTF-8, or
+    # `bpe`, byte-pair encoding trained on them
+    tokenizer: str = "characters"
+    vocabulary: int = 1024  # number of tokens of `bpe`, of which 256 are the single bytes
 
 
 @dataclass(frozen=True, eq=False)

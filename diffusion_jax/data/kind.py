@@ -22,6 +22,7 @@ class Kind:
     levels: ClassVar[int] = 0
     limit: ClassVar[float | None] = None  # largest absolute value of an entry of `x`, or None
     shown: ClassVar[int] = 100  # maximum number of items on a sheet of samples
+    states: ClassVar[int] = 0  # that a page shows, about as many
     placed: ClassVar[bool] = True  # whether a sheet is a grid with one cell per item
 
     @property
@@ -29,8 +30,13 @@ class Kind:
         """Noun and shape, such as "images of 8x8x1"."""
         return f"{self.noun} of {'x'.join(map(str, self.shape))}"
 
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens V, if entries of `x` are tokens 0 to V - 1; 0 for other data."""
+        return 0
+
     def decode(self, items: Any) -> np.ndarray:
-        """`x` float32 `[..., *shape]` of stored items."""
+        """`x` `[..., *shape]`, of `dtype`, of stored items."""
         return np.asarray(items, self.dtype)
 
     def encode(self, x: Any) -> np.ndarray:
@@ -70,3 +76,10 @@ class Kind:
         From states `[K, N, ...]` as stored, from noise to items.
         """
         raise NotImplementedError
+
+    def page(self, states: np.ndarray, made_by: Mapping[str, Any]) -> str | None:
+        """An HTML page of how items are sampled, in one file; None for kinds without.
+
+        From states `[K, N, ...]` as stored, from noise to items, and their passport.
+        """
+        return None

@@ -8,18 +8,26 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.data.dataset import Dataset, Options
+from diffusion_jax.data.sets.digits import load_digits_tokens
 from diffusion_jax.data.sets.folder import load_folder
+from diffusion_jax.data.sets.hidden_markov import load_hidden_markov
 from diffusion_jax.data.sets.huggingface import load_huggingface
 from diffusion_jax.data.sets.photographs import load_photographs
 from diffusion_jax.data.sets.points import POINTS, load_points
+from diffusion_jax.data.sets.sotu import load_sotu
+from diffusion_jax.data.sets.texts import load_text
 from diffusion_jax.data.sets.tfds_sets import describe_tfds, load_tfds
 from diffusion_jax.data.sources import ArraySource, content_hash
 
 MEMORY_LIMIT = 2 * 2**30  # bytes of items up to which sets are held in memory by default
 READERS: dict[str, Callable[[Options], Dataset]] = {
+    "digits_tokens": load_digits_tokens,
     "folder": load_folder,
+    "hmm": load_hidden_markov,
     "huggingface": load_huggingface,
     "photographs": load_photographs,
+    "sotu": load_sotu,
+    "text": load_text,
     **dict.fromkeys(POINTS, load_points),
 }
 """Readers of data sets that are not in TFDS, by name."""

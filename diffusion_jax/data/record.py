@@ -8,9 +8,11 @@ from typing import Any
 from diffusion_jax.data.dataset import Dataset, Split
 from diffusion_jax.data.images import Images
 from diffusion_jax.data.kind import Kind
+from diffusion_jax.data.levels import Levels
 from diffusion_jax.data.sets.points import Points
+from diffusion_jax.data.tokens import Tokens
 
-KINDS: dict[str, type[Kind]] = {kind.noun: kind for kind in (Images, Points)}
+KINDS: dict[str, type[Kind]] = {kind.noun: kind for kind in (Images, Points, Tokens, Levels)}
 NAMED = 5  # classes named in a sentence, at most
 
 
@@ -25,14 +27,18 @@ class Record:
     captioned: bool
     sizes: Mapping[str, int]  # number of items by split
     fingerprint: str
+    # other fields of the kind, such as the pieces of its vocabulary; values can be JSON
+    further: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, dataset: Dataset) -> "Record":
         """The record of a data set."""
         kind, sizes = dataset.kind, {name: len(split) for name, split in dataset.splits.items()}
+        names = (field.name for field in dataclasses.fields(kind) if field.name != "shape")
+        further = {name: getattr(kind, name) for name in names}
         return cls(
             *(dataset.name, kind.noun, kind.shape, dataset.class_names, dataset.captioned),
-            *(sizes, dataset.fingerprint),
+            *(sizes, dataset.fingerprint, further),
         )
 
     @classmethod
@@ -43,18 +49,19 @@ class Record:
             KeyError, TypeError: `saved` is not one.
         """
         tuples = {name: tuple(saved[name]) for name in ("shape", "class_names")}
-        found = cls(**{**saved, **tuples})
+        further = {name: _hashable(value) for name, value in saved.get("further", {}).items()}
+        found = cls(**{**saved, **tuples, "further": further})
         _ = found.kind  # raises for an unknown one
         return found
 
     @property
     def kind(self) -> Kind:
         """The kind of the items."""
-        return KINDS[self.noun](self.shape)
+        return KINDS[self.noun](self.shape, **self.further)
 
     def fits(self, other: "Record") -> bool:
-        """Whether a network for one fits the other, by kind, shape and number of classes."""
-        mine, theirs = ((r.noun, r.shape, len(r.class_names)) for r in (self, other))
+        """Whether a network for one fits the other, by kind and number of classes."""
+        mine, theirs = ((r.kind, len(r.class_names)) for r in (self, other))
         return mine == theirs
 
     def changes(self, now: "Record") -> list[str]:
@@ -62,6 +69,8 @@ class Record:
         phrases = []
         if (self.noun, self.shape) != (now.noun, now.shape):
             phrases.append(f"{now.kind.words} ({self.kind.words} before)")
+        elif self.further != now.further:
+            phrases.append(f"{now.kind.words} with other {' and '.join(now.further)}")
         for name, mine, theirs in (("new", now, self), ("gone", self, now)):
             if names := [n for n in mine.class_names if n not in theirs.class_names]:
                 which = ", ".join(map(repr, names[:NAMED])) + ", ..." * (len(names) > NAMED)
@@ -75,6 +84,11 @@ class Record:
         if not phrases and self.fingerprint != now.fingerprint:
             phrases.append(f"as many {self.noun} as before, with other contents or names")
         return phrases
+
+
+def _hashable(value: Any) -> Any:
+    """A value from JSON, with tuples for lists."""
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -36,6 +36,17 @@ def quadratic(steps: int, t_max: float = 1.0, t_min: float = 0.0) -> Array:
     return jnp.linspace(t_max**0.5, t_min**0.5, steps + 1) ** 2
 
 
+@checked(steps="[1, inf)", at="(0, 1)", begin="(end, 1)", end="(0, 1)")
+def held(steps: int, at: float = 0.1, begin: float = 0.55, end: float = 0.05) -> Array:
+    """Stands still: `u`, evenly spaced from 1 to 0, is mapped linearly, and `[end, begin]` to `at`.
+
+    For samplers that correct at a time what they have drawn: ReMDM's "loop" (Wang et al. 2025),
+    where these are `t_off` and `t_on`.
+    """
+    u = jnp.linspace(1, 0, steps + 1)
+    return jnp.interp(u, jnp.array([0, end, begin, 1]), jnp.array([0, at, at, 1]))
+
+
 @checked(steps="[1, inf)", t_max="(0, 1]", num_steps="[1, inf)")
 def trailing(steps: int, t_max: float = 1.0, num_steps: int = 1000) -> Array:
     """`uniform`, rounded to a table of `num_steps` from its end (Table 2, Lin et al. 2024).

@@ -47,7 +47,7 @@ class HeldoutLoss:
     def __call__(
         self, params: Params, state: TrainState, frozen: Mapping[str, Params]
     ) -> dict[str, float]:
-        """Means as `heldout/NAME`, and of `mse` in each tenth of `t`, `_tX` with its middle X.
+        """Means as `heldout/NAME`, and of `error` in each tenth of `t`, `_tX` with its middle X.
 
         Args:
             params: to measure, such as an average of the state.
@@ -62,10 +62,12 @@ class HeldoutLoss:
         if not found:
             return {}
         columns = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
-        t, mse = (columns.pop(name, None) for name in ("t", "mse"))
+        t, error = (columns.pop(name, None) for name in ("t", "error"))
         scalars = {f"heldout/{name}": float(values.mean()) for name, values in columns.items()}
         if t is not None:
             level = np.minimum((t * LEVELS).astype(int), LEVELS - 1)
             for i in np.unique(level):
-                scalars[f"heldout/mse_t{(i + 0.5) / LEVELS:.2f}"] = float(mse[level == i].mean())
+                scalars[f"heldout/error_t{(i + 0.5) / LEVELS:.2f}"] = float(
+                    error[level == i].mean()
+                )
         return scalars

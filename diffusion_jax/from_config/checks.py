@@ -16,8 +16,8 @@ COUNT, SOME, POSITIVE = "[0, inf)", "[1, inf)", "(0, inf)"
 SHARE, RATE, REAL = "[0, 1]", "[0, 1)", "[0, inf)"
 RANGES: dict[str, dict[str, Any]] = {
     "data": {
-        **dict.fromkeys(("image_size", "num_workers", "prefetch"), COUNT),
-        **{"heldout_fraction": RATE, "stall_seconds": POSITIVE},
+        **dict.fromkeys(("image_size", "num_workers", "prefetch", "length"), COUNT),
+        **{"heldout_fraction": RATE, "stall_seconds": POSITIVE, "vocabulary": "[257, inf)"},
     },
     "objective": {
         **{"sigma_data": POSITIVE, "huber": REAL, "cond_dropout": SHARE, "vlb_weight": REAL},
@@ -25,6 +25,8 @@ RANGES: dict[str, dict[str, Any]] = {
     "objective.part_dropout": dict.fromkeys(("label", "text", "vector", "image"), SHARE),
     "objective.contrastive": {"max_shift": COUNT},
     "objective.damage": {"severity": "(0, 1]", "zoom": "[1, inf)"},
+    "objective.masked": {"steps": SOME},
+    "objective.block": {"size": SOME, "steps": SOME},
     "objective.min_snr": {"gamma": POSITIVE},
     "objective.p2": {"k": POSITIVE, "gamma": REAL},
     "model.unet": {
@@ -56,6 +58,10 @@ RANGES: dict[str, dict[str, Any]] = {
         **{"first_index": COUNT, "checkpoint": "[-1, inf)", "steps": "[1, 1000000]"},
     },
     "sample.restart": {"repeats": COUNT},
+    "sample.held": {"at": SHARE, "begin": SHARE, "end": SHARE},
+    "sample.remasking": {"strength": SHARE, "low": SHARE, "high": "(0, 1]"},
+    "sample.replacement": {"renewal": SHARE},
+    "token_schedule.polynomial": {"power": POSITIVE},
     "sample.optimised": {"images": SOME, "iterations": SOME},
     "sample.euler_ancestral": {"eta": SHARE},
     "sample.guidance.flock": {"size": COUNT},
@@ -82,6 +88,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "evaluate": {"num_samples": SOME, "bootstrap": "[2, inf)", "denoising_images": "[2, inf)"},
     "evaluate.likelihood": {"num_images": "[2, inf)", "probes": SOME, "noise_levels": SOME},
     "evaluate.names": {"num": "[2, inf)"},
+    "evaluate.bits": {"num_texts": "[2, inf)", "levels": SOME},
     "evaluate.damage": {"num_images": "[2, inf)"},
 }
 """Ranges of settings that nothing else checks before training."""

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from diffusion_jax.data import DataError, Dataset
+from diffusion_jax.data.tokens import Tokens
+from diffusion_jax.diffusion.process import Gaussian
 from diffusion_jax.evaluation import distances
 from diffusion_jax.evaluation.bits import Bits
 from diffusion_jax.evaluation.damage import DamageFound
@@ -14,6 +16,8 @@ from diffusion_jax.evaluation.field import MOST_DIMS, LearnedField
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.evaluation.model import SPLITS, Evaluator, count
 from diffusion_jax.evaluation.names import NamesFound, names_of
+from diffusion_jax.evaluation.texts import TextSamples
+from diffusion_jax.evaluation.token_bits import TokenBits
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, metrics_of
 from diffusion_jax.from_config.damage import make_decay
 from diffusion_jax.from_config.data import make_dataset
@@ -23,6 +27,7 @@ from diffusion_jax.from_config.extractors import (
     statistics_of,
 )
 from diffusion_jax.from_config.task import Task
+from diffusion_jax.from_config.token_families import FAMILIES
 from diffusion_jax.metrics import retrieval
 from diffusion_jax.metrics.estimates import LEAST
 from diffusion_jax.metrics.intervals import too_few
@@ -69,6 +74,26 @@ def figures_of(config: Config, dataset: Dataset) -> dict[str, str]:
 
 def _draws_nothing(config: Config, task: Task, dataset: Dataset) -> str:
     return "" if task.generator else f"measures samples: {task.draws_nothing}"
+
+
+def _is_not_gaussian(config: Config, task: Task, dataset: Dataset) -> str:
+    if why := _draws_nothing(config, task, dataset):
+        return why
+    assert task.generator is not None
+    with_noise = isinstance(task.generator.process, Gaussian)
+    return "" if with_noise else f"needs objective.name='gaussian', not {config.objective.name!r}"
+
+
+def _has_no_tokens(config: Config, task: Task, dataset: Dataset) -> str:
+    needed = " or ".join(map(repr, FAMILIES))
+    fits = config.objective.name in FAMILIES
+    return "" if fits else f"needs objective.name={needed}, not {config.objective.name!r}"
+
+
+def _has_no_texts(config: Config, task: Task, dataset: Dataset) -> str:
+    if isinstance(dataset.kind, Tokens):
+        return _has_no_tokens(config, task, dataset)
+    return f"needs texts, and these data are {dataset.kind.words}"
 
 
 def _cannot_be_compared(config: Config, task: Task, dataset: Dataset) -> str:
@@ -134,6 +159,24 @@ def _damage(config: Config, means: Means) -> Evaluator:
     return DamageFound(odds, make_decay(config), settings.damage.num_images, settings.bootstrap)
 
 
+def _token_bits(config: Config, means: Means) -> Evaluator:
+    settings, family = config.evaluate.bits, FAMILIES[config.objective.name]
+    assert means.task.generator is not None  # by `_has_no_tokens`
+    others = family.likelihoods(config, means.task.generator.process, settings.levels)
+    levels = 0 if others else settings.levels
+    return TokenBits(settings.num_texts, levels, config.evaluate.bootstrap, others)
+
+
+def _texts(config: Config, means: Means) -> Evaluator:
+    dataset, settings = means.dataset, config.evaluate
+    source, kind = dataset.splits["train"].source, dataset.kind
+    assert isinstance(kind, Tokens)  # by `_has_no_texts`
+    whole = getattr(source, "tokens", None)  # of windows of texts; others have no whole
+    items = dataset.arrays("train", REFERENCE)[0] if whole is None else whole[None]
+    reference = "\n".join(kind.text(items))
+    return TextSamples(dataset, reference, settings.num_samples, settings.bootstrap)
+
+
 Reasons = dict[str, str]
 """Reasons for omitting figures, by name prefix; '' for those that are not omitted."""
 
@@ -164,6 +207,8 @@ def _of_bits(config: Config, dataset: Dataset) -> Reasons:
 
 
 ERRORS = (*(f"denoising_error_{split}" for split in SPLITS), "denoising_gap")
+REFERENCE = 4096  # training texts that stand for a source without end
+TEXTS = "entropy", "real_words", "copied"
 BITS = tuple(f"bits_{name}_{split}" for name in ("ode", "bound", "ancestral") for split in SPLITS)
 
 
@@ -180,13 +225,16 @@ class Measure(NamedTuple):
 EVALUATORS = {
     "distances": Measure(_distances, tuple(distances.LEAST), _of_samples, _cannot_be_compared),
     "denoising": Measure(
-        lambda config, _: Denoising(config.evaluate.denoising_images), ERRORS, _of_errors
+        lambda config, _: Denoising(config.evaluate.denoising_images),
+        *(ERRORS, _of_errors, _is_not_gaussian),
     ),
-    "likelihood": Measure(_bits, BITS, _of_bits),
+    "likelihood": Measure(_bits, BITS, _of_bits, _is_not_gaussian),
     "names": Measure(_names, tuple(retrieval.LEAST), unfit=_has_no_judge),
     "field": Measure(
         lambda *_: LearnedField(), ("field_error", "basin_agreement"), unfit=_has_many_dimensions
     ),
+    "bits": Measure(_token_bits, ("bits", "regret"), unfit=_has_no_tokens),
+    "texts": Measure(_texts, TEXTS, unfit=_has_no_texts),
     "damage": Measure(_damage, ("average_precision", "iou"), unfit=_finds_no_damage),
 }
 """By name in `evaluate.metrics`."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.data import Dataset
 from diffusion_jax.diffusion import time_sampling
-from diffusion_jax.from_config.choices import Config
+from diffusion_jax.from_config.choices import Config, ConfigError
 from diffusion_jax.from_config.guidance import check as check_guidance
 from diffusion_jax.from_config.guidance import make_guidance
 from diffusion_jax.from_config.images import make_image_condition
@@ -37,6 +37,11 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
 
     def make(dataset: Dataset) -> Task:
         kind = dataset.kind
+        if kind.vocabulary:
+            raise ConfigError(
+                "objective.name='gaussian' adds noise to numbers, and these data are "
+                f"{kind.words}: use masked, replaced or autoregressive"
+            )
         codec = Identity(kind.shape, kind.limit, kind.levels)
         reader = make_reader(config, dataset)
         given = make_image_condition(config, schedule, kind.shape)

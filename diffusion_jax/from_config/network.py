@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -19,7 +20,12 @@ from diffusion_jax.models.unet import UNet
 from diffusion_jax.text import Reader
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "dit": DiT, "mlp": MLP}
-NETWORKS = {"gaussian": tuple(MODELS), "contrastive": ("dual_encoder",), "damage": ("unet",)}
+NETWORKS = {
+    "gaussian": tuple(MODELS),
+    "contrastive": ("dual_encoder",),
+    "damage": ("unet",),
+    **dict.fromkeys(("masked", "block", "replaced", "autoregressive"), ("dit",)),
+}
 """Networks allowed for each objective."""
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -44,8 +50,12 @@ def make_network(
     num_classes: int = 0,
     reader: Reader | None = None,
     given: ImageCondition = NOTHING,
+    **more: Any,
 ) -> nn.Module:
-    """A network from arrays to arrays, including a trained text encoder."""
+    """A network from arrays to arrays, including a trained text encoder.
+
+    `more` are arguments of its own that no setting has.
+    """
     name, pooled = config.model.name, bool(reader) and config.text.pooled
     make, tower = MODELS[name], make_text_tower(config) if reader else None
     texts = tower or (reader and reader.encoder)
@@ -62,6 +72,7 @@ def make_network(
     network = make(
         **config.model[name],
         **{key: value for key, value in inputs.items() if key in known},
+        **more,
         out_channels=out_channels,
         dtype=DTYPES[config.model.dtype],
     )

@@ -19,6 +19,8 @@ from diffusion_jax.from_config.data import make_dataset
 from diffusion_jax.from_config.evaluators import check_metrics
 from diffusion_jax.from_config.gaussian import gaussian
 from diffusion_jax.from_config.task import Task
+from diffusion_jax.from_config.token_families import FAMILIES
+from diffusion_jax.from_config.tokens import token_task
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.training.ema import Average
 from diffusion_jax.training.optimizer import (
@@ -35,6 +37,7 @@ TASKS: dict[str, Callable[[ConfigDict], Callable[[Dataset], Task]]] = {
     "gaussian": gaussian,
     "contrastive": contrastive,
     "damage": damage,
+    **dict.fromkeys(FAMILIES, token_task),
 }
 """By `objective.name`: from a checked config to the function that makes the task."""
 

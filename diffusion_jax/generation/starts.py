@@ -35,6 +35,11 @@ UNIFORM = Start(_uniform, "uniform")
 """Uniform on `+-sqrt(3) sigma_T`, whose mean and variance are those of the normal noise."""
 
 
+def known(x_T: Array, words: str) -> Start:
+    """`x_T` `[*shape]` itself, for all samples: of masked processes, tokens and masks."""
+    return Start(lambda process, keys, shape, t: jnp.broadcast_to(x_T, (len(keys), *shape)), words)
+
+
 def picture(x_0: Array, words: str) -> Start:
     """The image `x_0` `[*shape]` itself in place of noise: `sigma_T (x_0 - mean) / std`.
 

@@ -11,10 +11,18 @@ from diffusion_jax.models.platform import needs_jvp, platform
 from diffusion_jax.types import Array
 
 
-def attention(q: Array, k: Array, v: Array, num_heads: int, lengths: Array | None = None) -> Array:
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    num_heads: int,
+    lengths: Array | None = None,
+    mask: Array | None = None,
+) -> Array:
     """Multi-head attention over positions: q [B, L, C], k and v [B, M, C] -> [B, L, C].
 
-    With `lengths` int32 [B], only the first `max(lengths, 1)` of the M positions are attended to.
+    With `lengths` int32 [B], only the first `max(lengths, 1)` of the M positions are attended to,
+    and with `mask` bool [L, M] only those where it is true, one at least for each of the L.
 
     On a GPU it is cuDNN's fused kernel (FlashAttention, Dao et al. 2022) if that supports the
     arrays and no JVP is needed; on a TPU it is the library's.
@@ -23,13 +31,18 @@ def attention(q: Array, k: Array, v: Array, num_heads: int, lengths: Array | Non
     if lengths is not None:
         lengths = jnp.maximum(lengths, 1)
     kernel = functools.partial(
-        jax.nn.dot_product_attention, key_value_seq_lengths=lengths, implementation="xla"
+        jax.nn.dot_product_attention,
+        mask=None if mask is None else mask[None, None],
+        key_value_seq_lengths=lengths,
+        implementation="xla",
     )
     if platform() == "cpu":  # the same result in half the library's time
         logits = jnp.einsum("bqhd,bkhd->bhqk", q / math.sqrt(q.shape[-1]), k)
         if lengths is not None:
             there = jnp.arange(k.shape[1]) < lengths[:, None]
             logits = jnp.where(there[:, None, None], logits, -jnp.inf)
+        if mask is not None:
+            logits = jnp.where(mask, logits, -jnp.inf)
         weights = jax.nn.softmax(at_least_float32(logits)).astype(v.dtype)
         out: Array = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
     elif platform() == "gpu" and fits_cudnn(q):
@@ -59,6 +72,26 @@ def has_cudnn() -> bool:
     capability = str(getattr(device, "compute_capability", ""))  # AMD's are such as "gfx90a"
     cuda = "cuda" in device.client.platform_version.lower()
     return cuda and float(capability or 0) >= 8
+
+
+def causal(length: int) -> Array:
+    """A mask, bool [L, L]: every position attends to itself and to earlier ones."""
+    return jnp.tri(length, dtype=bool)
+
+
+def block_mask(length: int, block: int) -> Array:
+    """A mask, bool [L, L], of block diffusion (Arriola et al. 2025).
+
+    The first half of the positions is noisy and the second the same tokens without noise. Noisy
+    ones attend to their own block, and to earlier blocks without noise; those without noise attend
+    to their own block and to earlier ones.
+    """
+    place = jnp.arange(length)
+    noisy = place < length // 2
+    number = place % (length // 2) // block
+    earlier = number[:, None] > number
+    own = (number[:, None] == number) & (noisy[:, None] == noisy)
+    return own | (earlier & ~noisy)
 
 
 def masked_attention(q: Array, k: Array, v: Array, num_heads: int, mask: Array) -> Array:

@@ -4,7 +4,7 @@ Published sizes, as (hidden_size, depth, num_heads): S (384, 12, 6), B (768, 12,
 L (1024, 24, 16), XL (1152, 28, 16). The defaults are S/2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,9 @@ from diffusion_jax.models.remat import remat
 from diffusion_jax.models.transformer import attend, text_of
 from diffusion_jax.types import Array, Cond
 
+Mask = Callable[[int], Array]
+"""`L -> bool [L, L]`: whether a position (row) attends to another (column)."""
+
 
 class DiTBlock(nn.Module):
     """Self-attention and MLP, each scaled, shifted and gated by the conditioning (Fig. 3).
@@ -41,14 +44,19 @@ class DiTBlock(nn.Module):
     num_heads: int
     mlp_ratio: float  # width of the MLP's hidden layer over that of the tokens
     dtype: Dtype
+    mask: Mask | None = None  # which tokens attend to which
 
     @nn.compact
     def __call__(
-        self, x: Array, emb: Array, text: tuple[Array, Array] | None = None
+        self,
+        x: Array,
+        emb: Array,
+        text: tuple[Array, Array] | None = None,
+        place: Array | None = None,
     ) -> tuple[Array, None]:
         """Tokens x [B, L, D] and conditioning emb [B, D] -> (tokens [B, L, D], None for the scan).
 
-        `text` is [B, M, E] with its numbers of tokens, int32 [B].
+        `text` is [B, M, E] with its numbers of tokens, int32 [B]. With a `place`, see `DiT`.
 
         The modulation starts at zero, gates included, so that every block starts as the identity.
         """
@@ -59,7 +67,13 @@ class DiTBlock(nn.Module):
 
         h = modulate(x, shift_a, scale_a)
         q, k, v = jnp.split(layer(3 * features, name="qkv")(h), 3, axis=-1)
-        x = keep_rows(x + gate_a * layer(features, name="out")(attention(q, k, v, self.num_heads)))
+        if place is None:
+            seen = {"mask": self.mask(x.shape[1]) if self.mask else None}
+        else:
+            seen = {"lengths": jnp.full(len(x), place + x.shape[1])}
+            k, v = self._cached("keys", k, place), self._cached("values", v, place)
+        h = layer(features, name="out")(attention(q, k, v, self.num_heads, **seen))
+        x = keep_rows(x + gate_a * h)
 
         if text is not None:
             to_text = partial(attend, num_heads=self.num_heads, dtype=self.dtype, out_init=zeros)
@@ -69,6 +83,12 @@ class DiTBlock(nn.Module):
         h = modulate(x, shift_m, scale_m)
         h = gelu(layer(int(self.mlp_ratio * features), name="mlp_0")(h))
         return keep_rows(x + gate_m * layer(features, name="mlp_1")(h)), None
+
+    def _cached(self, name: str, x: Array, place: Array) -> Array:
+        """Writes x [B, L, D] at a place of the cache [B, M, D], and returns all of that."""
+        whole = lax.dynamic_update_slice_in_dim(self.get_variable("cache", name), x, place, axis=1)
+        self.put_variable("cache", name, whole)
+        return whole
 
 
 class DiT(Network):
@@ -85,10 +105,25 @@ class DiT(Network):
     # blocks per iteration of the loop over them. Unrolling all removes the loop, which takes longer
     # to compile and trains faster on a CPU, by a sixth for the size S.
     unroll: int = 1
+    mask: Mask | None = None  # which patches attend to which; None: to all
 
     @nn.compact
-    def __call__(self, x_t: Array, t: Array, cond: Cond, train: bool = False) -> Array:
-        """See `Network`: [B, ..., C] and [B] -> [B, ..., out_channels]; there is no dropout."""
+    def __call__(
+        self,
+        x_t: Array,
+        t: Array,
+        cond: Cond,
+        train: bool = False,
+        positions: Array | None = None,
+        place: Array | None = None,
+    ) -> Array:
+        """See `Network`: [B, ..., C] and [B] -> [B, ..., out_channels]; there is no dropout.
+
+        `positions` [patches, hidden_size] take the place of the embedding of the grid. With a
+        `place` `x_t` are the patches from there on of a longer sequence. They attend to each other
+        and to all before them, whose keys and values are in the variables "cache"; theirs are
+        written there.
+        """
         del train
         sizes = x_t.shape[1:-1]
         if not sizes:
@@ -108,9 +143,11 @@ class DiT(Network):
         patches = patchify(beside(x_t, cond, self.image_channels), self.patch_size)
         b, *grid, values = patches.shape
         x = layer(self.hidden_size, name="patches")(patches.reshape(b, -1, values))
-        x = x + position_embedding(grid, self.hidden_size).astype(self.dtype)
-        text = [text_of(cond, b, self.context_dim)] if self.context_dim else []
-        x, _ = self._blocks()(keep_rows(x), keep_rows(emb), *text)
+        if positions is None:
+            positions = position_embedding(grid, self.hidden_size)
+        x = x + positions.astype(self.dtype)
+        text = text_of(cond, b, self.context_dim) if self.context_dim else None
+        x, _ = self._blocks()(keep_rows(x), keep_rows(emb), text, place)
 
         modulation = layer(2 * self.hidden_size, kernel_init=zeros, name="modulation_out")(emb)
         shift, scale = jnp.split(modulation[:, None], 2, axis=-1)
@@ -123,13 +160,13 @@ class DiT(Network):
         """All blocks as one scanned module: parameters are [depth, ...], one block is compiled."""
         scanned = nn.scan(
             remat(DiTBlock, self.remat, scanned=True),
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "cache": 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=self.depth,
             unroll=self.unroll,
         )
-        return scanned(self.num_heads, self.mlp_ratio, self.dtype, name="blocks")
+        return scanned(self.num_heads, self.mlp_ratio, self.dtype, self.mask, name="blocks")
 
 
 # Recomputed in the backward pass: cheap to compute, and storing it costs more time and memory.

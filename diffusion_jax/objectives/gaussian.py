@@ -74,7 +74,7 @@ class GaussianLoss:
     vlb_weight: float = 1e-3  # weight of that bound, summed over the steps
 
     def __call__(self, params: Params, batch: Batch, context: Context) -> tuple[Array, Metrics]:
-        """Loss `[B]`, and the metrics `t` and `mse` (unweighted, in the loss space) `[B]`."""
+        """Loss `[B]`, and the metrics `t` and `error` (unweighted, in the loss space) `[B]`."""
         x, index, process = batch["x"], batch["index"], self.process
         time_key, noise_key, cond_key, dropout_key = jax.random.split(context.key, 4)
         codec_keys = sample_keys(jax.random.fold_in(context.key, 4), index)
@@ -91,7 +91,7 @@ class GaussianLoss:
         loss, mse = self.error(process, square, t)
         if self.uncertainty is not None:
             loss = uncertain(loss, self.uncertainty(params, t))
-        metrics = {"t": t, "mse": mse}
+        metrics = {"t": t, "error": mse}
         if variance is not None:
             y = jax.lax.stop_gradient(y)
             x_0_hat = process.prediction.to_x_0(process.schedule, x_t, y, t)

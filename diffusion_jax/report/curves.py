@@ -42,7 +42,7 @@ def _draw(
 ) -> None:
     from matplotlib.figure import Figure
 
-    prefix = "heldout/mse_t"
+    prefix = "heldout/error_t"
     by_level = any(key.startswith(prefix) for row in heldout for key in row)
     figure = Figure(figsize=(5 + 5 * by_level, 3.5), layout="constrained")
     axes = figure.subplots(1, 1 + by_level, squeeze=False)[0]
@@ -61,7 +61,7 @@ def _draw(
                 (float(k.removeprefix(prefix)), v) for k, v in row.items() if k.startswith(prefix)
             ]
             right.plot(*zip(*sorted(levels), strict=True), "o-", label=f"step {row['step']:.0f}")
-        right.set(xlabel="t (0 clean, 1 noise)", ylabel="held-out squared error", yscale="log")
+        right.set(xlabel="t (0 clean, 1 noise)", ylabel="held-out error", yscale="log")
         right.legend()
     with written_whole(out) as part:
         figure.savefig(part, format="png", dpi=110)

@@ -1,7 +1,5 @@
 """Twisted diffusion sampler (TDS): weighted particles of the posterior (Wu et al. 2023)."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
@@ -10,18 +8,10 @@ from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.restoration.likelihood import posterior_std
 from diffusion_jax.restoration.operators import Observation
+from diffusion_jax.samplers.particles import Particles, evenly_weighted, resampled, weighted
 from diffusion_jax.samplers.sde import transition_std
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Array, Denoise, Sampler, Step
-
-
-class Particles(NamedTuple):
-    """Weights of groups of particles, each entry `[B]`."""
-
-    log_weights: Array  # of the samples in their group: their exponentials have the sum 1
-    log_evidence: Array  # estimate of `log p(y)`, of the group; that of `p(y)` is unbiased
-    gathered: Array  # evidence of the weights before the last resampling
-    carried: Array  # weights since then, without the twisting function at the present state
 
 
 @checked(
@@ -79,10 +69,7 @@ def twisted(
         return jnp.sum(logs.reshape(len(logs), -1), axis=1)
 
     def init(x_T: Array) -> Particles:
-        if len(x_T) % size:
-            raise ValueError(f"a batch of {len(x_T)} samples must be a multiple of size={size}")
-        zeros = jnp.zeros(len(x_T), x_T.dtype)
-        return Particles(zeros - jnp.log(size), zeros, zeros, zeros)
+        return evenly_weighted(x_T, size, x_T.dtype)
 
     def step(
         denoise: Denoise, state: Particles, x_t: Array, t: Array, s: Array, keys: Array
@@ -97,16 +84,9 @@ def twisted(
 
         gradient, (value, x_0) = jax.grad(twist, has_aux=True)(x_t)
 
-        log_weights, gathered = state.carried + value, state.gathered
-        own = jnp.arange(len(x_t)).reshape(-1, size)
-        of_group = log_weights.reshape(-1, size)
-        shares = jax.nn.softmax(of_group, axis=1)
-        low = 1 / jnp.sum(shares**2, axis=1) < resample_below * size
-        chosen = own[:, :1] + jax.vmap(systematic)(fold_in(keys, 0)[::size], shares)
-        index = jnp.where(low[:, None], chosen, own).ravel()
-        low = jnp.repeat(low, size)
-        gathered += jnp.where(low, _log_mean(log_weights, size), 0.0)
-        log_weights = jnp.where(low, 0.0, log_weights)
+        index, log_weights, gathered = resampled(
+            state, value, size, resample_below, fold_in(keys, 0)
+        )
         x_t, x_0, gradient, value = (a[index] for a in (x_t, x_0, gradient, value))
 
         std = transition_std(schedule, t, s, variance)
@@ -121,23 +101,7 @@ def twisted(
         ratio = -(push * noise + push**2 / 2).reshape(len(x_t), -1).sum(axis=1)
         carried = log_weights - value + ratio
 
-        # Were this the last step.
-        final = carried + log_likelihood(x_s, jnp.zeros_like(sigma))
-        mean_weight = _log_mean(final, size)
-        log_weights = final - mean_weight - jnp.log(size)
-        return x_s, Particles(log_weights, gathered + mean_weight, gathered, carried)
+        last = log_likelihood(x_s, jnp.zeros_like(sigma))
+        return x_s, weighted(carried, last, gathered, size)
 
     return Sampler(init, step, stochastic=True)
-
-
-def systematic(key: Array, shares: Array) -> Array:
-    """Indices `[K]`, index k for `K shares_k` times rounded up or down, by one uniform number."""
-    size = len(shares)
-    places = (jnp.arange(size) + jax.random.uniform(key, dtype=shares.dtype)) / size
-    return jnp.minimum(jnp.searchsorted(jnp.cumsum(shares), places), size - 1)
-
-
-def _log_mean(log_weights: Array, size: int) -> Array:
-    """Logarithm of the mean weight of each group, for all of its samples: `[B]`."""
-    total = jax.nn.logsumexp(log_weights.reshape(-1, size), axis=1)
-    return jnp.repeat(total - jnp.log(size), size)

@@ -13,7 +13,7 @@ from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.report.passports import differences
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import is_main
-from diffusion_jax.system.files import each_file, remove_tree
+from diffusion_jax.system.files import each_file, remove_tree, write_whole
 from diffusion_jax.system.pictures import read_made_by, save_gif, save_png
 from diffusion_jax.system.progress import stage
 
@@ -138,7 +138,7 @@ def sample(run: Run, again: bool) -> None:
             file=sys.stderr,
         )
     strip = min(sample.strip, num_states)
-    keep = (num_states - 1) // (strip - 1)
+    keep = (num_states - 1) // (min(max(strip, kind.states), num_states) - 1)
     shown = _shown(model)
 
     def part(rows: slice) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -155,8 +155,10 @@ def sample(run: Run, again: bool) -> None:
     if prompts := run.conditions.prompts(index):
         of_each["prompt"] = prompts
     save_items(run, folder / "images", index, items, made_by, of_each)
-    states = states[np.linspace(0, len(states) - 1, strip).round().astype(int)]
     span = {**made_by, **run.span(index, cond)}
+    if page := kind.page(states[:, :COLUMNS], span):
+        write_whole(folder / "denoise.html", page.encode())
+    states = states[np.linspace(0, len(states) - 1, strip).round().astype(int)]
     save_png(folder / "trajectory.png", kind.strip(states, COLUMNS), span)
     save_gif(folder / "denoise.gif", [kind.sheet(state, COLUMNS) for state in states])
     # Last: it marks the samples as complete.

@@ -19,6 +19,7 @@ class Readable(Protocol):
     def read_bytes(self) -> bytes: ...
 
 
+LINE = 96  # characters in a line of `written`
 WORDS = 190  # pixels for the caption next to a row of images
 MIN_TILE = 48  # pixels: smaller images are enlarged by whole factors, without smoothing
 
@@ -62,6 +63,45 @@ def captioned(
     return np.concatenate([np.asarray(margin), sheet], axis=1)
 
 
+def written(
+    texts: Sequence[str],
+    headings: Sequence[str] = (),
+    marked: Sequence[bool] = (),
+    faint: str = "",
+) -> np.ndarray:
+    """Texts one below another, as uint8 `[H, W, 3]`, in lines of `LINE` characters.
+
+    Lines are broken at that length alone, so that each character keeps its place if others are
+    changed; line breaks and tabs are shown as signs. Headings, '' for none, are grey, and red if
+    they are `marked`; the characters `faint` are grey, too.
+    """
+    from matplotlib import font_manager
+
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans Mono"), 13)
+    lines: list[tuple[str, str]] = []  # text and colour
+    for number, text in enumerate(texts):
+        if number < len(headings) and headings[number]:
+            ink = "#b00000" if number < len(marked) and marked[number] else "#59636e"
+            lines.append((_visible(headings[number])[:LINE], ink))
+        whole = _visible(text)
+        starts = range(0, max(len(whole), 1), LINE)
+        lines += [*((whole[start : start + LINE], "black") for start in starts), ("", "black")]
+    wide = font.getlength("0") * max((len(line) for line, _ in lines), default=0)
+    image = Image.new("RGB", (round(wide) + 16, 17 * max(len(lines) - 1, 1) + 12), "white")
+    pen = ImageDraw.Draw(image)
+    for row, (line, ink) in enumerate(lines):
+        for part, colour in ((False, ink), (True, "#98a2ad")):
+            shown = "".join(c if (c in faint) == part else " " for c in line)
+            pen.text((8, 6 + 17 * row), shown, colour, font)
+    return np.asarray(image)
+
+
+def _visible(text: str) -> str:
+    """The text in one line, with signs for line breaks, tabs and what cannot be printed."""
+    signs = {"\n": "\u21b5", "\t": "\u2192"}
+    return "".join(signs.get(c, c if c.isprintable() else "\ufffd") for c in text)
+
+
 def as_image(array: np.ndarray) -> Image.Image:
     """A Pillow image of uint8 `[H, W, C]` with 1 (grey) or 3 (RGB) channels."""
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
@@ -95,8 +135,21 @@ def read_made_by(path: Path) -> dict[str, Any] | None:
 
 
 def save_gif(path: Path, frames: Sequence[np.ndarray], milliseconds: int = 120) -> None:
-    """Writes an animation of frames uint8 `[H, W, C]`; the last one stays for two seconds."""
-    pictures = [as_image(frame) for frame in frames]
+    """Writes an animation of frames uint8 `[H, W, C]`; the last one stays for two seconds.
+
+    Smaller frames, such as those of texts that grow, are continued in white.
+    """
+    high, wide = np.max([frame.shape[:2] for frame in frames], axis=0)
+    pictures = [
+        as_image(
+            np.pad(
+                frame,
+                ((0, high - len(frame)), (0, wide - frame.shape[1]), (0, 0)),
+                constant_values=255,
+            )
+        )
+        for frame in frames
+    ]
     durations = [milliseconds] * (len(pictures) - 1) + [2000]
     several = {"save_all": True, "append_images": pictures[1:], "duration": durations, "loop": 0}
     with written_whole(path, lasting=False) as part:

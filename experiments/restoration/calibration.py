@@ -28,11 +28,11 @@ from diffusion_jax.guidance.extrapolation import clip
 from diffusion_jax.metrics.calibration import coverage, histogram, ranks, spread, uniformity
 from diffusion_jax.restoration.linear import Downscale, GaussianBlur
 from diffusion_jax.restoration.operators import Decomposed, Mask, Observation
-from diffusion_jax.restoration.twisted import Particles, systematic
 from diffusion_jax.run import open_run
 from diffusion_jax.run.trained import Trained
 from diffusion_jax.samplers import loop
 from diffusion_jax.samplers.ode import heun
+from diffusion_jax.samplers.particles import Particles, systematic
 from diffusion_jax.samplers.restart import restart
 from diffusion_jax.samplers.sde import ancestral, dpmpp_sde_multistep
 from diffusion_jax.system.keys import make_key

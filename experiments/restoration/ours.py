@@ -18,10 +18,11 @@ from diffusion_jax.restoration.operators import Mask, Observation
 from diffusion_jax.restoration.renoising import renoising
 from diffusion_jax.restoration.repaint import repaint
 from diffusion_jax.restoration.solvers import Solver
-from diffusion_jax.restoration.twisted import Particles, systematic, twisted
+from diffusion_jax.restoration.twisted import twisted
 from diffusion_jax.samplers import loop
 from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.samplers.exponential import dpmpp_multistep
+from diffusion_jax.samplers.particles import Particles, systematic
 from diffusion_jax.samplers.restart import restart
 from diffusion_jax.samplers.sde import ancestral, dpmpp_sde_multistep
 from diffusion_jax.system.keys import make_key

@@ -326,9 +326,50 @@ def test_any_set_of_tfds(prepared, monkeypatch):
     np.testing.assert_array_equal(on_disk.arrays("train")[0], images)
     sliced = load_dataset("tiny_shapes", image_size=8, train_split="train[:50%]", **settings)
     assert len(sliced.splits["train"]) == 3
-    with pytest.raises(DataError, match=r"data\.train_split='train\[:0\]'.*holds no images"):
+    with pytest.raises(DataError, match=r"data\.train_split='train\[:0\]'.*holds no items"):
         load_dataset("tiny_shapes", image_size=8, train_split="train[:0]", **settings)
     assert dataset.fingerprint == on_disk.fingerprint != sliced.fingerprint
+
+
+class TinyTexts(tfds.core.GeneratorBasedBuilder):
+    """Texts of two classes and of different lengths."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    code_path = None
+
+    def _info(self):
+        label = tfds.features.ClassLabel(names=["low", "high"])
+        features = {"text": tfds.features.Text(), "label": label}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        texts = ["abcdefgh" * 5, "ABCDEFGH" * 4, "short"], ["abcdé" * 3]
+        return {
+            name: self._generate_examples(split)
+            for name, split in zip(("train", "test"), texts, strict=True)
+        }
+
+    def _generate_examples(self, texts):
+        for number, text in enumerate(texts):
+            yield number, {"text": text, "label": int(text.isupper())}
+
+
+def test_any_text_set_of_tfds(prepared, monkeypatch):
+    monkeypatch.setattr(tfds_sets, "_hide_accelerators", lambda: None)
+    assert describe_dataset("tiny_texts", data_dir=prepared) is None
+    dataset = load_dataset("tiny_texts", data_dir=prepared, length=8)
+    assert dataset.class_names == ("low", "high")
+    assert dataset.kind.words == "texts of 8 characters"
+    items, labels = dataset.arrays("train")
+    texts = dataset.kind.text(items)
+    assert [text.isupper() for text in texts] == (labels == 1).tolist()
+    assert "".join(sorted({*"".join(texts)})) == "ABCDEFGHabcdefgh"
+    assert dataset.kind.text(dataset.arrays("heldout")[0]) == ["abcd\ufffdabc"]
+    assert "1 of 3 training texts are shorter" in "; ".join(dataset.notes)
+    with pytest.raises(DataError, match=r"data\.caption_key='title' is no text .* has text"):
+        load_dataset("tiny_texts", data_dir=prepared, length=8, caption_key="title")
+    with pytest.raises(DataError, match=r"every training text of data\.name='tiny_texts'"):
+        load_dataset("tiny_texts", data_dir=prepared, length=99)
 
 
 def test_a_missing_split_is_named_with_those_there(prepared):

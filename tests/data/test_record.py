@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_jax.data import Dataset, Record, kept_dataset, load_dataset
+from diffusion_jax.data import ArraySource, Dataset, Record, Split, kept_dataset, load_dataset
+from diffusion_jax.data.levels import Levels
 from diffusion_jax.data.record import KINDS
 from diffusion_jax.data.sets.points import Points
+from diffusion_jax.data.tokens import Tokens
 from tests.runs import captioned_dataset, random_dataset
 
 
@@ -29,7 +31,21 @@ def record_of(path: Path) -> Record:
     return Record.of(load_dataset("folder", data_dir=str(path), image_size=8))
 
 
-@pytest.mark.parametrize("dataset", [random_dataset(), captioned_dataset(), load_dataset("swan")])
+def of_tokens(*pieces: str) -> Dataset:
+    """Texts of one token each, of a vocabulary."""
+    kind = Tokens((1,), pieces)
+    split = Split(ArraySource(np.zeros((5, 1), np.int32), np.zeros(5, np.int32)))
+    return Dataset("texts", kind, {"train": split, "heldout": split})
+
+
+SETS = [
+    *(random_dataset(), captioned_dataset(), load_dataset("swan")),
+    *(load_dataset("hmm", length=8), load_dataset("digits_tokens")),
+    of_tokens("a", "\udcff", "\n", "\U0001f98a"),
+]
+
+
+@pytest.mark.parametrize("dataset", SETS)
 def test_it_comes_back_from_json_and_stands_for_the_data(dataset: Dataset) -> None:
     record = Record.of(dataset)
     again = Record.read(json.loads(json.dumps(dataclasses.asdict(record))))
@@ -48,7 +64,7 @@ def test_it_comes_back_from_json_and_stands_for_the_data(dataset: Dataset) -> No
 
 
 def test_every_kind_is_known() -> None:
-    assert {"images", Points.noun} == set(KINDS)
+    assert {"images", Points.noun, Tokens.noun, Levels.noun} == set(KINDS)
 
 
 @pytest.mark.parametrize("saved", [{}, [], {"noun": "words"}, None])
@@ -104,3 +120,15 @@ def test_other_shapes_and_captions_are_named() -> None:
     assert texts.changes(none) == ["gone: captions"]
     assert none.changes(texts) == ["new: captions"]
     assert texts.fits(none)
+
+
+def test_another_vocabulary_needs_another_network() -> None:
+    before, now = (Record.of(of_tokens("a", last)) for last in "bc")
+    assert before.changes(now)[0] == "texts of 1 characters with other pieces"
+    assert not before.fits(now)
+
+
+def test_records_from_before_there_were_further_fields_are_read() -> None:
+    saved = dataclasses.asdict(Record.of(random_dataset()))
+    del saved["further"]
+    assert Record.read(saved) == Record.of(random_dataset())

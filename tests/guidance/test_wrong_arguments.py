@@ -9,6 +9,7 @@ from diffusion_jax.guidance import scales
 from diffusion_jax.guidance.extrapolation import Push, clip
 from diffusion_jax.guidance.gradients import by_gradient
 from diffusion_jax.guidance.particles import flock
+from diffusion_jax.guidance.tokens import by_classifier
 from diffusion_jax.types import Denoised
 
 
@@ -29,6 +30,8 @@ WRONG = [
     (flock, {"size": 1, "denoise": plain, "schedule": Cosine()}),
     (by_gradient, {"max_norm": -1.0, **GRADIENT}),
     (by_gradient, {"scale": -1.0, **{k: v for k, v in GRADIENT.items() if k != "scale"}}),
+    (by_classifier, {"at_once": 0, "denoise": plain, "log_prob": plain, "scale": 1.0}),
+    (by_classifier, {"scale": -1.0, "denoise": plain, "log_prob": plain}),
     (scales.within, {"low": 0.7, "high": 0.2, "scale": 1.0}),
     (scales.within, {"low": -0.1, "high": 0.2, "scale": 1.0}),
     (scales.within, {"high": 1.2, "low": 0.2, "scale": 1.0}),

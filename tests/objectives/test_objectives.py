@@ -156,7 +156,7 @@ def test_loss_is_the_textbook_formula(x64, name, kind):
         eps_hat = (x_t - alpha * x_0_hat) / sigma
         error = say(space, x_0_hat, eps_hat, *values) - say(space, batch["x"], eps, *values)
         np.testing.assert_allclose(loss, mean_square(error), rtol=1e-5)
-        np.testing.assert_array_equal(metrics["mse"], loss)
+        np.testing.assert_array_equal(metrics["error"], loss)
         np.testing.assert_array_equal(metrics["t"], network.t)
 
 
@@ -177,7 +177,7 @@ def test_weighted_loss_is_the_textbook_formula(x64, name, kind):
         )
         weight = textbook(textbook_snr(name, t), rate)
         np.testing.assert_allclose(loss, weight * error, rtol=1e-5)
-        np.testing.assert_array_equal(metrics["mse"], plain)
+        np.testing.assert_array_equal(metrics["error"], plain)
 
 
 def test_huber_is_the_square_for_small_errors_and_the_root_for_large(x64):
@@ -187,7 +187,7 @@ def test_huber_is_the_square_for_small_errors_and_the_root_for_large(x64):
     for c in (0.03, 1.0):
         found, again = make_loss("flow", "v", Recorder(), "v", huber=c)(PARAMS, batch, context)
         np.testing.assert_allclose(found, np.sqrt(square + c**2) - c, rtol=1e-12)
-        np.testing.assert_array_equal(again["mse"], metrics["mse"])
+        np.testing.assert_array_equal(again["error"], metrics["error"])
     weighted, _ = make_loss("flow", "v", Recorder(), "v", huber=0.3, weighting=snr)(
         PARAMS, batch, context
     )
@@ -384,7 +384,7 @@ def test_learned_variance_term_is_the_kl_in_bits(x64, kind, i):
     mean, said = (of_x_0 * x + of_x_t * seen["x_t"] for x in (batch["x"], x_0_hat))
     kl = 0.5 * (np.log(variance / lower) + (lower + (mean - said) ** 2) / variance - 1)
     np.testing.assert_allclose(metrics["vlb"], np.mean(kl, axis=(1, 2)) / np.log(2), rtol=1e-6)
-    hybrid = metrics["mse"] + 1e-3 * 1000 * metrics["vlb"]
+    hybrid = metrics["error"] + 1e-3 * 1000 * metrics["vlb"]
     np.testing.assert_allclose(total, hybrid, rtol=1e-12)
 
 
@@ -448,7 +448,7 @@ def test_mean_learns_nothing_from_the_bound(x64, i):
     assert abs(gradient["channel"]) > 0
     whole, simple = (
         jax.grad(lambda p, f=f: f(*loss(p, batch, context)).sum())(params)["x_0_hat"]
-        for f in (lambda total, metrics: total, lambda total, metrics: metrics["mse"])
+        for f in (lambda total, metrics: total, lambda total, metrics: metrics["error"])
     )
     np.testing.assert_array_equal(whole, simple)
     assert np.all(np.asarray(simple) != 0)

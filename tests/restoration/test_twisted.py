@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.restoration.twisted import systematic, twisted
+from diffusion_jax.restoration.twisted import twisted
+from diffusion_jax.samplers.particles import systematic
 from tests.oracles import SCHEDULES, keys_of, three_components
 from tests.restoration.normal import COV, MEAN, Matrix, normal, observed, outcome
 

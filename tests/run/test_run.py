@@ -67,7 +67,7 @@ def test_the_whole_job_and_what_it_leaves(tmp_path: Path, capsys: pytest.Capture
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
     assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6]
     assert all(row["train_seconds"] > 0 for row in rows if "loss" in row)  # also if killed later
-    assert any("heldout/mse_t0.05" in row for row in rows)
+    assert any("heldout/error_t0.05" in row for row in rows)
     out = capsys.readouterr().out
     assert "parameters" in out
     assert "step 6/6" in out
@@ -333,7 +333,7 @@ def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.Monke
     )
     size = config.train.batch_size
     batch = {
-        "x": jax.ShapeDtypeStruct((size, *shape), np.float32),
+        "x": jax.ShapeDtypeStruct((size, *shape), parts.dataset.kind.dtype),
         "cond": {
             name: jax.ShapeDtypeStruct((size, *one.shape[1:]), one.dtype)
             for name, one in parts.task.cond.items()

@@ -19,11 +19,11 @@ Found = TypeVar("Found")
 
 
 def look_at_all(
-    names: Sequence[N], look: Callable[[N], Found], threads: int
+    names: Sequence[N], look: Callable[[N], Found], threads: int, noun: str = "images"
 ) -> tuple[dict[N, Found], dict[N, str]]:
-    """Result of `look` for each image, and the reasons why others cannot be read.
+    """Result of `look` for each file, and the reasons why others cannot be read.
 
-    For an unreadable image `look` raises a DataError, as `open_picture` does.
+    For an unreadable file `look` raises a DataError, as `open_picture` does.
     """
 
     def found(name: N) -> tuple[Found | None, str]:
@@ -33,7 +33,7 @@ def look_at_all(
             return None, str(error).rpartition(" cannot be read: ")[2]
 
     with ThreadPoolExecutor(threads) as pool:
-        each = tracked(pool.map(found, names), "reading images", len(names))
+        each = tracked(pool.map(found, names), f"reading {noun}", len(names))
         all_found = list(zip(names, each, strict=True))
     looks = {name: one for name, (one, _) in all_found if one is not None}
     return looks, {name: why for name, (one, why) in all_found if one is None}

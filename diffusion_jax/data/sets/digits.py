@@ -1,4 +1,4 @@
-"""Grey images with classes as TFDS builders, such as scikit-learn's handwritten digits."""
+"""Grey images with classes as TFDS builders, and scikit-learn's handwritten digits."""
 
 import io
 from collections import Counter
@@ -9,6 +9,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from diffusion_jax.data.dataset import Dataset, Options, Split
+from diffusion_jax.data.levels import Levels
+from diffusion_jax.data.sources import ArraySource, content_hash
 from diffusion_jax.system.progress import tracked
 
 
@@ -57,13 +60,36 @@ class Digits(Grey, skip_registration=True):  # type: ignore[call-arg]
     side, classes = 8, list("0123456789")
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        from sklearn.datasets import load_digits
+        return {
+            name: self._generate_examples(
+                [(np.rint(level * (255 / 16)).astype(np.uint8), label) for level, label in split]
+            )
+            for name, split in split_digits().items()
+        }
 
-        digits = load_digits()
-        images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-        splits: dict[str, list] = {"train": [], "test": []}
-        seen: Counter = Counter()
-        for image, label in zip(images, digits.target.tolist(), strict=True):
-            seen[label] += 1
-            splits["train" if seen[label] % 5 else "test"].append((image, label))
-        return {name: self._generate_examples(split) for name, split in splits.items()}
+
+def split_digits() -> dict[str, list[tuple[np.ndarray, int]]]:
+    """Levels 0 to 16 `[8, 8]`, and class, of each digit of each split."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    splits: dict[str, list[tuple[np.ndarray, int]]] = {"train": [], "test": []}
+    seen: Counter = Counter()
+    for image, label in zip(digits.images, digits.target.tolist(), strict=True):
+        seen[label] += 1
+        splits["train" if seen[label] % 5 else "test"].append((image, label))
+    return splits
+
+
+def load_digits_tokens(options: Options) -> Dataset:
+    """The digits with the splits of `Digits`, each pixel a token of one of 17 levels."""
+    kind = Levels((Digits.side**2,), tuple("0123456789abcdefg"))
+    splits = {}
+    for key, split in zip(("train", "heldout"), split_digits().values(), strict=True):
+        levels, labels = map(np.array, zip(*split, strict=True))
+        items: np.ndarray = levels.reshape(-1, *kind.shape).astype(kind.stored)
+        splits[key] = Split(ArraySource(items, labels.astype(np.int32)))
+    arrays = (array for split in splits.values() for array in vars(split.source).values())
+    return Dataset(
+        options.name, kind, splits, tuple(Digits.classes), fingerprint=content_hash(*arrays)
+    )

@@ -21,6 +21,7 @@ from diffusion_jax.data.sets.digits import Digits, Grey
 from diffusion_jax.data.sets.emoji import Emoji, EmojiConfig
 from diffusion_jax.data.sets.fashion_mnist import DEBIAN_DIR, FashionMnist, IdxConfig, idx_files
 from diffusion_jax.data.sets.tfds_captions import find_captions, read_captions
+from diffusion_jax.data.sets.tfds_texts import load_tfds_texts
 from diffusion_jax.data.sources import RecordSource, content_hash
 from diffusion_jax.system.files import in_store, path_of
 from diffusion_jax.system.runtime import cache_dir, unwritable
@@ -31,8 +32,11 @@ OWN_NAMES = "digits", "fashion_mnist", "emoji"
 def load_tfds(options: Options, others: Sequence[str] = ()) -> Dataset:
     """Prepares a TFDS set on first use and opens two splits; `others` are names not in TFDS.
 
+    A set without images is one of texts (`load_tfds_texts`).
+
     Raises:
-        DataError: for unknown names and splits, sets that cannot be prepared or have no images.
+        DataError: for unknown names and splits, and sets that cannot be prepared or have neither
+            images nor texts.
     """
     name, size = options.name, options.image_size
     asked = {"train": options.train_split, "heldout": options.heldout_split}
@@ -46,6 +50,12 @@ def load_tfds(options: Options, others: Sequence[str] = ()) -> Dataset:
     if not ready:
         _prepare(builder, name, options.manual_dir)
     with _quiet():
+        if path := _text_path(builder, options):
+            records = {
+                key: _records(builder, name, f"{key}_split", split) for key, split in asked.items()
+            }
+            parts = (_parts(builder.info.splits, split) for split in asked.values())
+            return load_tfds_texts(options, builder, records, path, check_overlap(options, *parts))
         class_names = _classes(builder, name, size)
         path = find_captions(builder.info.features, name, options.caption_key)
         splits = {}
@@ -65,15 +75,17 @@ def load_tfds(options: Options, others: Sequence[str] = ()) -> Dataset:
 def describe_tfds(options: Options, others: Sequence[str] = ()) -> Dataset | None:
     """The set without its images, with empty captions if it has any.
 
-    None if the set is prepared or can be made in seconds. Nothing is prepared or downloaded.
+    None if the set is prepared or can be made in seconds, and for sets of texts, whose vocabulary
+    is known from the texts only. Nothing is prepared or downloaded.
 
     Raises:
-        DataError: for unknown names, and sets without images.
+        DataError: for unknown names, and sets without images and texts.
     """
     name, size = options.name, options.image_size
     with _quiet():
         builder = _builder(options, others)
-        if isinstance(builder, Grey) or builder.is_prepared():
+        ready = isinstance(builder, Grey) or builder.is_prepared()
+        if ready or _text_path(builder, options):
             return None
         class_names = _classes(builder, name, size)
         height, width, channels = builder.info.features["image"].shape
@@ -179,6 +191,12 @@ def _classes(builder: Any, name: str, image_size: int) -> tuple[str, ...]:
     return tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
 
 
+def _text_path(builder: Any, options: Options) -> str:
+    """The path of the texts of a set without images; '' for others."""
+    features = dict(builder.info.features.items())
+    return "" if "image" in features else find_captions(features, options.name, options.caption_key)
+
+
 def _records(builder: Any, name: str, key: str, split: str) -> Any:
     """Opens one split for random access."""
     try:
@@ -189,7 +207,7 @@ def _records(builder: Any, name: str, key: str, split: str) -> Any:
             f"data.{key}='{split}' is not a split of data.name='{name}', which has {allowed}."
         ) from None
     if not count:
-        raise DataError(f"data.{key}='{split}' of data.name='{name}' holds no images.")
+        raise DataError(f"data.{key}='{split}' of data.name='{name}' holds no items.")
     try:
         return builder.as_data_source(split)
     except NotImplementedError as error:
