@@ -353,7 +353,8 @@ def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.Monke
     t = jax.ShapeDtypeStruct((size,), np.float32)
     denoise = lambda params, *args: parts.generator.denoiser(params)(*args)  # noqa: E731
     denoised = jax.eval_shape(denoise, state.params, batch["x"], t, batch["cond"])
-    assert denoised.x_0.shape == (size, *shape)
+    vocabulary = parts.dataset.kind.vocabulary
+    assert denoised.x_0.shape == (size, *shape, *[vocabulary] * bool(vocabulary))
 
 
 @pytest.mark.slow
