@@ -125,6 +125,7 @@ class TokenBits(Evaluator):
 
         names = self._names(len(generator.times) - 1)
         about = {"tokeniser": tokeniser_of(kind), "window": kind.words, "counted": COUNTED}
+        about["unit"] = kind.unit
         result: Result = {}
         for split in SPLITS:
             if why := too_few(counted := count(model.dataset, split, self.num)):

@@ -78,6 +78,7 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
             loss(model.heldout, PLAIN),
             Generator(model, process, codec, sampler, grid, guide(), start=start),
             guide=guide,
+            noise=f"{config.schedule.name} schedule, {objective.prediction} prediction",
             quantile=times.quantile,
             reader=reader,
             condition=given.sample,

@@ -28,6 +28,7 @@ class Task:
     likeness: Callable[[Params, Array, Cond], Likeness] | None = None  # of items and texts
     # log odds that pixels of images are destroyed, `[B, H, W, C] -> [B, H, W, 1]`
     damage: Callable[[Params, Array], Array] | None = None
+    noise: str = ""  # how data become noise, in words, if they do
     quantile: Quantile | None = None  # of the distribution of training times, if there are times
     reader: Reader | None = None  # reader of texts, if the network has a text input
     condition: Condition | None = None  # conditioning computed from items in sampling, if any

@@ -111,6 +111,7 @@ def token_task(config: Config) -> Callable[[Dataset], Task]:
                 start=_start(sample.start, name, kind),
             ),
             guide=guide,
+            noise=f"{name}, {config.token_schedule.name} schedule",
         )
 
     return make

@@ -14,11 +14,16 @@ NOTES = {
     "top1": "A name counts as found if the judge finds the picture closer to it than to all other "
     "names. The judge is a small network trained on the training data alone, so that the figure to "
     "reach is that of real pictures, not 100%. Words for concept and for style both count.",
-    "bits": "Bits per dimension are those of a probability if data have levels, else of a density, "
-    "for the network that draws, without guidance and clipping. `ode` is for the deterministic "
-    "flow (an upper bound where its density is averaged over each level's bin); `bound` and "
+    "bits_ode": "Bits per dimension are those of a probability if data have levels, else of a "
+    "density, for the network that draws, without guidance and clipping. `ode` is for the "
+    "deterministic flow (an upper bound where its density is averaged over each level's bin); `bound` and "
     "`ancestral` are upper bounds for stochastic sampling, in infinitely many steps and in those "
     "of the grid.",
+    "regret": "`regret` is what the network needs more than the source itself, in bits per "
+    "character, of the same texts.",
+    "entropy": "`entropy_N` is of runs of N tokens, in bits per token, within a text (`_pool`: of "
+    "all texts): texts that repeat themselves have less than held-out ones. `copied` counts the "
+    "characters of the longest part of a text that the training texts have too.",
     "field": "`field_error` is the distance of the learned score from the exact one in units of "
     "the noise, sigma |s_hat - s| per dimension (the error of eps_hat); `_label` is under each "
     "point's own label. The divergence is -2 where the field leads to a point, -1 to a curve, "

@@ -22,6 +22,8 @@ ESTIMATES = {
     "ode": "probability-flow ODE, by Hutchinson's estimate, of dequantised data",
     "bound": "variational bound in continuous time",
     "ancestral": "variational bound of the ancestral sampler in the steps of the grid",
+    "exact": "exact likelihood, from left to right",
+    "source": "the source itself, whose law is known",
 }
 NAMES = {"top1": "name found", "top5": "among the five nearest", "clip_score": "CLIP score"}
 
@@ -57,17 +59,18 @@ def _samples(result: Result) -> list[str]:
 
 def _bits(result: Result) -> list[str]:
     """A row for each estimate of the likelihood."""
-    rows = []
+    rows, unit = [], "dimension"
     for name, title in ESTIMATES.items():
         names = f"bits_{name}_heldout", f"bits_{name}_train"
         if first := next((name for name in names if name in result), None):
-            cost = result[first]["passport"]["evaluations"]
+            passport = result[first]["passport"]
+            cost, unit = passport["evaluations"], passport.get("unit", unit)
             cells = as_cells(result, names)
             rows.append([f"{title} (`bits_{name}`)", *cells, str(cost)])
     heads = (
         *("estimate", "held-out data (95% interval)", "training data", "evaluations per item"),
     )
-    return table(heads, rows, "Likelihood in bits per dimension; lower is better")
+    return table(heads, rows, f"Likelihood in bits per {unit}; lower is better")
 
 
 def _denoising(result: Result) -> list[str]:

@@ -160,9 +160,7 @@ def _write_report(
     }
     if model.generator:
         made_by = model.made_by(0)
-        facts["process"] = (
-            f"{config.schedule.name} schedule, {config.objective.prediction} prediction"
-        )
+        facts["process"] = run.parts.task.noise
         facts["sampling"] = (
             f"{made_by['sampler']}, {len(model.generator.times) - 1} steps of "
             f"{model.generator.sampler.evaluations} evaluation(s), grid {made_by['grid']}, "
