@@ -17,8 +17,8 @@ NOTES = {
     "bits_ode": "Bits per dimension are those of a probability if data have levels, else of a "
     "density, for the network that draws, without guidance and clipping. `ode` is for the "
     "deterministic flow (an upper bound where its density is averaged over each level's bin); "
-    "`bound` and `ancestral` are upper bounds for stochastic sampling, in infinitely many steps and in those "
-    "of the grid.",
+    "`bound` and `ancestral` are upper bounds for stochastic sampling, in infinitely many steps "
+    "and in those of the grid.",
     "regret": "`regret` is what the network needs more than the source itself, in bits per "
     "character, of the same texts.",
     "entropy": "`entropy_N` is of runs of N tokens, in bits per token, within a text (`_pool`: of "
