@@ -1,4 +1,6 @@
-"""Texts of a small language whose entropy is known, by unmasking: minutes on two CPU cores.
+"""Texts of a small language whose entropy is known, by unmasking.
+
+A step took 0.6 s on two CPU cores (600 steps in 347 s).
 
     python launch.py --config configs/hmm.py --workdir runs/hmm
 

@@ -40,7 +40,7 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
         if kind.vocabulary:
             raise ConfigError(
                 "objective.name='gaussian' adds noise to numbers, and these data are "
-                f"{kind.words}: use masked, replaced or autoregressive"
+                f"{kind.words}: use masked, block, replaced or autoregressive"
             )
         codec = Identity(kind.shape, kind.limit, kind.levels)
         reader = make_reader(config, dataset)

@@ -12,6 +12,7 @@ from diffusion_jax.data import Dataset
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known
 from diffusion_jax.from_config.images import NOTHING, ImageCondition
 from diffusion_jax.from_config.text import make_text_tower
+from diffusion_jax.from_config.token_families import FAMILIES
 from diffusion_jax.models.dit import DiT
 from diffusion_jax.models.mlp import MLP
 from diffusion_jax.models.reading import Reading
@@ -24,7 +25,7 @@ NETWORKS = {
     "gaussian": tuple(MODELS),
     "contrastive": ("dual_encoder",),
     "damage": ("unet",),
-    **dict.fromkeys(("masked", "block", "replaced", "autoregressive"), ("dit",)),
+    **dict.fromkeys(FAMILIES, ("dit",)),
 }
 """Networks allowed for each objective."""
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
