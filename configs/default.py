@@ -82,8 +82,9 @@ def get_config() -> ConfigDict:
     # model.name=dual_encoder; training images are shifted at random by up to max_shift pixels |
     # damage: find the destroyed pixels of decayed images, for restore.mask.detector; the severity
     # is uniform up to `severity`, and decay as large as that of images up to `zoom` times as large
-    # Of tokens (data.name=hmm, sotu, text, ...): masked (unmasking) | block (unmasking, in blocks
-    # from left to right) | replaced (uniform noise) | autoregressive (left to right)
+    # Of tokens (data.name=hmm, sotu, text, ...): masked (unmasking) | masked_by_token (each token
+    # with its own, learned power of token_schedule) | block (unmasking, in blocks from left to
+    # right) | replaced (uniform noise) | autoregressive (left to right)
     c.objective.name = "gaussian"
     # Bound that is trained on: by_count (a uniform number of masks) | in_time (a uniform time) |
     # in_steps (that of so many steps). timed: whether the time is an input of the network
@@ -220,8 +221,8 @@ def get_config() -> ConfigDict:
     # dpm_solver | dpmpp_singlestep | dpmpp_multistep | deis | unipc. Stochastic: ancestral | ddim |
     # euler_ancestral | euler_maruyama | churn | dpmpp_sde | dpmpp_sde_multistep |
     # predictor_corrector | cld. With objective.name=masked: unmasking | by_count | remasking |
-    # first_hitting; block: unmasking | by_count; replaced: replacement; autoregressive:
-    # left_to_right
+    # first_hitting; masked_by_token: unmasking; block: unmasking | by_count; replaced:
+    # replacement; autoregressive: left_to_right
     c.sample.sampler = "ddim"
     c.sample.ddim = ConfigDict({"eta": 0.0})
     c.sample.ancestral = ConfigDict({"variance": "large"})  # small | large | learned
@@ -248,6 +249,9 @@ def get_config() -> ConfigDict:
     c.sample.cld = ConfigDict({"order": 2, "gamma": 0.04})
     # Do not evaluate the network again while no token has changed; not for timed networks
     c.sample.unmasking = ConfigDict({"cached": True})
+    # objective.name=block: keep keys and values of finished blocks. Samples are the same, with less
+    # work; guided ones are made without
+    c.sample.blocks = ConfigDict({"cached": True})
     # Which masks are filled first: random | left_to_right | entropy | margin | confidence (biased)
     c.sample.by_count = ConfigDict({"order": "random"})
     # Tokens are masked again at times in [low, high], with a probability of at most `strength`

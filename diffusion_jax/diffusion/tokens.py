@@ -93,62 +93,18 @@ def coins(keys: Array, p: Array | float, shape: tuple[int, ...]) -> Array:
     return jax.vmap(lambda key: jax.random.uniform(key, shape))(keys) < p
 
 
-@dataclasses.dataclass(frozen=True)
-@checked(vocabulary="[2, inf)")
-class Masked:
-    """`x_t^i` is `x_0^i` with probability `alpha_t`, else the mask: a `Process`.
+class _Masks:
+    """What processes have in common that hide tokens behind a mask, which is number V."""
 
-    Austin et al. 2021 (absorbing), Sahoo et al. 2024 (MDLM), Shi et al. 2024 (MD4).
-    """
-
-    schedule: TokenSchedule
-    vocabulary: int  # number of tokens, which is also the mask's
+    vocabulary: int  # number of tokens
 
     @property
     def mask(self) -> int:
         return self.vocabulary
 
-    def prior(self, keys: Array, shape: tuple[int, ...], t: Array) -> Array:
-        """Masks alone."""
-        return jnp.full((len(keys), *shape), self.mask, jnp.int32)
-
-    def corrupt(self, x_0: Array, t: Array, keys: Array) -> Array:
-        lost = per_sample(self.schedule.lost(t), x_0)
-        return jnp.where(coins(keys, lost, x_0.shape[1:]), self.mask, x_0)
-
-    def found(self, tokens: Array, t: Array, s: Array) -> Array:
-        """The probability that a mask at `t` which is one of `tokens` is none at `s`."""
-        return found_share(self.schedule, t, s)
-
-    def denoiser(self, network: Network) -> Denoiser:
-        """The denoiser of a network `(x_t, t, cond) -> [B, L, V]`, whose outputs are logits.
-
-        What it predicts of tokens that are not masked is without meaning: they are known.
-        """
-        return _normalised(network)
-
-
-@dataclasses.dataclass(frozen=True)
-class MaskedByToken:
-    """As `Masked`, but token v is kept with the probability `1 - t^w_v`: a `Process`.
-
-    GenMD4 (Shi et al. 2024), whose powers w are learned. That a token is masked tells something
-    about it, so that its law depends on the time, which the network must be told.
-    """
-
-    powers: Array  # `[V]`, above 0
-
-    @property
-    def mask(self) -> int:
-        return len(self.powers)
-
-    @property
-    def vocabulary(self) -> int:
-        return len(self.powers)
-
     def lost(self, tokens: Array, t: Array) -> Array:
-        """The probability `[B, L]` that `tokens` are masked at `t` `[B]`."""
-        return per_sample(t, tokens) ** self.powers[tokens]
+        """The probability that `tokens` `[B, L]` are masked at `t` `[B]`: `[B, L]` or `[B, 1]`."""
+        raise NotImplementedError
 
     def prior(self, keys: Array, shape: tuple[int, ...], t: Array) -> Array:
         """Masks alone."""
@@ -157,22 +113,61 @@ class MaskedByToken:
     def corrupt(self, x_0: Array, t: Array, keys: Array) -> Array:
         return jnp.where(coins(keys, self.lost(x_0, t), x_0.shape[1:]), self.mask, x_0)
 
+    def denoiser(self, network: Network) -> Denoiser:
+        """The denoiser of a network `(x_t, t, cond) -> [B, L, V]`, whose outputs are logits.
+
+        Its laws are normalised. What it predicts of tokens that are not masked is without meaning:
+        they are known.
+        """
+
+        def denoise(x_t: Array, t: Array, cond: Cond) -> Denoised:
+            return Denoised(jax.nn.log_softmax(network(x_t, t, cond)))
+
+        return denoise
+
+
+@dataclasses.dataclass(frozen=True)
+@checked(vocabulary="[2, inf)")
+class Masked(_Masks):
+    """`x_t^i` is `x_0^i` with probability `alpha_t`, else the mask: a `Process`.
+
+    Austin et al. 2021 (absorbing), Sahoo et al. 2024 (MDLM), Shi et al. 2024 (MD4).
+    """
+
+    schedule: TokenSchedule
+    vocabulary: int
+
+    def lost(self, tokens: Array, t: Array) -> Array:
+        return per_sample(self.schedule.lost(t), tokens)
+
     def found(self, tokens: Array, t: Array, s: Array) -> Array:
         """The probability that a mask at `t` which is one of `tokens` is none at `s`."""
-        return 1 - (s / t) ** self.powers[tokens]
-
-    def denoiser(self, network: Network) -> Denoiser:
-        """As of `Masked`."""
-        return _normalised(network)
+        return found_share(self.schedule, t, s)
 
 
-def _normalised(network: Network) -> Denoiser:
-    """The denoiser of a network whose outputs are logits."""
+@dataclasses.dataclass(frozen=True)
+class MaskedByToken(_Masks):
+    """As `Masked`, but token v is lost with the probability `(1 - alpha_t)^w_v`: a `Process`.
 
-    def denoise(x_t: Array, t: Array, cond: Cond) -> Denoised:
-        return Denoised(jax.nn.log_softmax(network(x_t, t, cond)))
+    GenMD4 (Shi et al. 2024), where `1 - alpha_t = t`, and whose powers w are learned. That a token
+    is masked tells something about it, so that its law depends on the time, which the network must
+    be told.
+    """
 
-    return denoise
+    schedule: TokenSchedule
+    powers: Array  # `[V]`, above 0
+
+    @property
+    def vocabulary(self) -> int:  # type: ignore[override]
+        return len(self.powers)
+
+    def lost(self, tokens: Array, t: Array) -> Array:
+        return per_sample(self.schedule.lost(t), tokens) ** self.powers[tokens]
+
+    def found(self, tokens: Array, t: Array, s: Array) -> Array:
+        """As of `Masked`: `1 - (lost_s / lost_t)^w`, which may be small."""
+        log_left = jnp.log1p(-found_share(self.schedule, t, s))
+        return -jnp.expm1(self.powers[tokens] * log_left)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,14 +20,14 @@ from diffusion_jax.metrics.texts import bits_per_character
 from diffusion_jax.objectives.tokens import by_count, masked_bound
 from diffusion_jax.system.devices import in_batches
 from diffusion_jax.system.keys import make_key
-from diffusion_jax.types import Array, Cond, Denoiser
+from diffusion_jax.types import Array, Cond, Denoiser, Params
 
 
 class Likelihood(NamedTuple):
     """An estimate of `-log p` of texts."""
 
-    # `(denoiser, x_0 [B, L], cond, keys [B]) -> nats per text [B]`
-    nats: Callable[[Denoiser, Array, Cond, Array], Array]
+    # `(params, denoiser, x_0 [B, L], cond, keys [B]) -> nats per text [B]`
+    nats: Callable[[Params, Denoiser, Array, Cond, Array], Array]
     words: str  # how it is estimated, for passports
     evaluations: int  # of the denoiser, per text
 
@@ -112,7 +112,7 @@ class TokenBits(Evaluator):
             (params, key), (x_0, index, cond) = whole, each
             denoiser, keys = generator.denoiser(params), sample_keys(key, index)
             found = {
-                name: other.nats(denoiser, x_0, cond, fold_in(keys, number + 1))
+                name: other.nats(params, denoiser, x_0, cond, fold_in(keys, number + 1))
                 for number, (name, other) in enumerate(self.others.items())
             }
             if self.levels:

@@ -29,6 +29,7 @@ class Task:
     # log odds that pixels of images are destroyed, `[B, H, W, C] -> [B, H, W, 1]`
     damage: Callable[[Params, Array], Array] | None = None
     noise: str = ""  # how data become noise, in words, if they do
+    learned: Callable[[Params], str] = lambda params: ""  # what of that is learned, in words
     quantile: Quantile | None = None  # of the distribution of training times, if there are times
     reader: Reader | None = None  # reader of texts, if the network has a text input
     condition: Condition | None = None  # conditioning computed from items in sampling, if any

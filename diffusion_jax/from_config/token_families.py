@@ -1,26 +1,30 @@
 """What the objectives of tokens are made of, by `objective.name`."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion_jax.diffusion import tokens
+from diffusion_jax.diffusion.prediction import Network
 from diffusion_jax.diffusion.process import Process
 from diffusion_jax.evaluation.token_bits import Likelihood, spread
 from diffusion_jax.from_config.choices import Config, keyed, lookup
+from diffusion_jax.generation.generator import Request, WithParams, as_configured
 from diffusion_jax.models.attention import block_mask, causal
-from diffusion_jax.models.blocks import BlockNetwork
+from diffusion_jax.models.blocks import BlockNetwork, with_cache
 from diffusion_jax.models.dit import Mask
-from diffusion_jax.models.tokens import TokenNetwork
+from diffusion_jax.models.tokens import TokenNetwork, powers
 from diffusion_jax.objectives import tokens as bounds
+from diffusion_jax.objectives.masked_by_token import bound_by_token
 from diffusion_jax.objectives.token_losses import Bound, autoregressive
 from diffusion_jax.samplers import unmasking
-from diffusion_jax.samplers.blocks import block_times, in_blocks
+from diffusion_jax.samplers.blocks import Parts, block_times, in_blocks
 from diffusion_jax.samplers.replacement import replacement
-from diffusion_jax.types import Array, Cond, Denoiser, Sampler
+from diffusion_jax.types import Array, Cond, Denoiser, Params, Sampler
 
 ESTIMATORS: dict[str, Callable[..., bounds.Estimator]] = {
     "in_time": lambda steps: bounds.in_time,
@@ -28,6 +32,14 @@ ESTIMATORS: dict[str, Callable[..., bounds.Estimator]] = {
     "in_steps": bounds.in_steps,
 }
 """By `objective.masked.estimator`."""
+
+
+class Course(NamedTuple):
+    """How samples are drawn: fields of a `Generator`."""
+
+    sampler: Sampler
+    times: Array
+    with_params: WithParams = as_configured
 
 
 class Family(NamedTuple):
@@ -41,8 +53,13 @@ class Family(NamedTuple):
     # `(config, process, evaluations of a text) -> estimates` other than the bounds by the number of
     # masks, by name
     likelihoods: Callable[[Config, Any, int], dict[str, Likelihood]] = lambda *_: {}
-    # `(config, process, sampler, times, L) -> (sampler, times)` of a whole text
-    course: Callable[..., tuple[Sampler, Array]] = lambda config, process, *of: of[:2]
+    # `(config, process, network, L, sampler, times) -> Course` of a whole text
+    course: Callable[..., "Course"] = lambda config, process, network, length, *of: Course(*of)
+    # the setting by which the network is told the time; '' if it is not
+    timed: Callable[[Config], str] = lambda config: ""
+    # `(params, text of each token) -> words` on what the process has learned
+    learned: Callable[[Params, Sequence[str]], str] = lambda params, pieces: ""
+    fills_in: bool = False  # whether samples may start from texts with gaps
     ordered: bool = False  # whether tokens are predicted from those to the left alone
 
 
@@ -75,12 +92,77 @@ def _block_likelihood(config: Config, process: Any, levels: int) -> dict[str, Li
 
 
 def _in_blocks(
-    config: Config, process: tokens.Masked, sampler: Sampler, times: Array, length: int
-) -> tuple[Sampler, Array]:
+    config: Config,
+    process: tokens.Masked,
+    network: BlockNetwork,
+    length: int,
+    sampler: Sampler,
+    times: Array,
+) -> Course:
     size = config.objective.block.size
     with keyed("objective.block", block="objective.block.size"):
         num = tokens.num_blocks(length, size)
-    return in_blocks(process, sampler, size), block_times(times, num)
+
+    whole = in_blocks(process, sampler, size)
+
+    def cached(given: Sampler, params: Params, request: Request, guided: bool) -> Sampler:
+        if guided or given is not whole:  # the cache is of the network alone
+            return given
+        evaluate = with_cache(network, params, length, request.cond)
+        return in_blocks(process, sampler, size, Parts(network.cache, evaluate))
+
+    course = Course(whole, block_times(times, num))
+    return course._replace(with_params=cached) if config.sample.blocks.cached else course
+
+
+def _by_token(
+    config: Config, schedule: tokens.TokenSchedule, vocabulary: int
+) -> tokens.MaskedByToken:
+    return tokens.MaskedByToken(schedule, jnp.ones(vocabulary))
+
+
+def _with_powers(process: tokens.MaskedByToken, params: Params) -> tokens.MaskedByToken:
+    """The process with the powers that are learned."""
+    return tokens.MaskedByToken(process.schedule, powers(params))
+
+
+def _bound_by_token(config: Config, process: tokens.MaskedByToken) -> Bound:
+    def bound(params: Params, network: Network, *of: Any) -> tuple[Array, Array]:
+        return bound_by_token(_with_powers(process, params), process.denoiser(network), *of)
+
+    return bound
+
+
+def _likelihood_by_token(config: Config, process: Any, levels: int) -> dict[str, Likelihood]:
+    def nats(params: Params, *of: Any) -> Array:
+        return _nats(functools.partial(bound_by_token, _with_powers(process, params)), levels, *of)
+
+    words = "continuous-time bound with the learned powers, two draws at each time"
+    return {"bound": Likelihood(nats, words, 2 * levels)}
+
+
+def _drawn_by_token(
+    config: Config,
+    process: tokens.MaskedByToken,
+    network: Any,
+    length: int,
+    sampler: Sampler,
+    times: Array,
+) -> Course:
+    def with_powers(given: Sampler, params: Params, *_: Any) -> Sampler:
+        learned = unmasking.ancestral(_with_powers(process, params))
+        return learned if given is sampler else given
+
+    return Course(sampler, times, with_powers)
+
+
+def _words_of_powers(params: Params, pieces: Sequence[str]) -> str:
+    learned = np.asarray(powers(params))
+    late = [repr(pieces[token]) for token in np.argsort(learned)]
+    return (
+        f"learned powers of {learned.min():.2f} to {learned.max():.2f}: tokens found first are "
+        f"{', '.join(late[:-4:-1])}, and last {', '.join(late[:3])}"
+    )
 
 
 def _replaced(config: Config, schedule: tokens.TokenSchedule, vocabulary: int) -> tokens.Replaced:
@@ -98,18 +180,22 @@ def _replaced_likelihood(config: Config, process: Any, levels: int) -> dict[str,
 
 def _of_denoiser(process: Process, bound: Callable[..., Any]) -> Bound:
     """From a bound of a denoiser to one of a network."""
-    return lambda network, *of: bound(process.denoiser(network), *of)
+    return lambda params, network, *of: bound(process.denoiser(network), *of)
+
+
+def _nats(
+    bound: Any, levels: int, denoiser: Denoiser, x_0: Array, cond: Cond, keys: Array
+) -> Array:
+    """The mean of a bound over times, in nats per text."""
+    return x_0.shape[1] * jnp.mean(spread(bound, levels, denoiser, x_0, cond, keys)[0], 0)
 
 
 def _spread(bound: Any, words: str, levels: int) -> Likelihood:
-    def nats(denoiser: Denoiser, x_0: Array, cond: Cond, keys: Array) -> Array:
-        return x_0.shape[1] * jnp.mean(spread(bound, levels, denoiser, x_0, cond, keys)[0], 0)
-
-    return Likelihood(nats, words, levels)
+    return Likelihood(lambda params, *of: _nats(bound, levels, *of), words, levels)
 
 
 def _exact(config: Config, process: Any, levels: int) -> dict[str, Likelihood]:
-    def nats(denoiser: Denoiser, x_0: Array, cond: Cond, keys: Array) -> Array:
+    def nats(params: Params, denoiser: Denoiser, x_0: Array, cond: Cond, keys: Array) -> Array:
         log_p = denoiser(x_0, jnp.zeros(len(x_0)), cond).x_0
         return -jnp.sum(jnp.take_along_axis(log_p, x_0[..., None], -1), (1, 2))
 
@@ -134,6 +220,16 @@ FAMILIES = {
     "masked": Family(
         *(_masked, _masked_bound, UNMASKING),
         lambda config, net, v: TokenNetwork(net, v, config.objective.masked.timed),
+        timed=lambda config: "objective.masked.timed=True" * config.objective.masked.timed,
+        fills_in=True,
+    ),
+    "masked_by_token": Family(
+        *(_by_token, _bound_by_token, {"unmasking": unmasking.ancestral}),
+        lambda config, net, v: TokenNetwork(net, v, timed=True, powers=True),
+        likelihoods=_likelihood_by_token,
+        course=_drawn_by_token,
+        timed=lambda config: "objective.name='masked_by_token'",
+        learned=_words_of_powers,
     ),
     "block": Family(
         *(_masked, _block_bound, {name: UNMASKING[name] for name in ("unmasking", "by_count")}),
@@ -151,6 +247,7 @@ FAMILIES = {
         lambda config, net, v: TokenNetwork(net, v, shifted=True),
         lambda config: causal,
         _exact,
+        fills_in=True,
         ordered=True,
     ),
 }

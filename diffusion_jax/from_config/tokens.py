@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.codecs.codec import Identity
-from diffusion_jax.data import DataError, Dataset, Kind
+from diffusion_jax.data import DataError, Dataset
 from diffusion_jax.data.tokens import Tokens
 from diffusion_jax.diffusion import time_grids, tokens
 from diffusion_jax.from_config.choices import Config, ConfigError, choose, keyed, lookup
@@ -66,15 +66,16 @@ def token_task(config: Config) -> Callable[[Dataset], Task]:
         times = make_times(sample.steps, **sample.get(sample.grid, {}))
     check_guidance(config)
     family.bound(config, family.process(config, schedule, 2))  # raises early
-    if sample.sampler == "unmasking" and sample.unmasking.cached and objective.masked.timed:
+    cached = sample.sampler == "unmasking" and sample.unmasking.cached
+    if cached and (timed := family.timed(config)):
         raise ConfigError(
-            "sample.unmasking.cached=True needs objective.masked.timed=False: a network that is "
-            "told the time predicts something else at each step"
+            f"sample.unmasking.cached=True must be False with {timed}: a network that is told the "
+            "time predicts something else at each step"
         )
 
     def make(dataset: Dataset) -> Task:
         kind = dataset.kind
-        if not kind.vocabulary:
+        if not isinstance(kind, Tokens):
             raise ConfigError(
                 f"objective.name={name!r} goes with texts and other tokens, and these data are "
                 f"{kind.words}"
@@ -88,11 +89,12 @@ def token_task(config: Config) -> Callable[[Dataset], Task]:
         process = family.process(config, schedule, vocabulary)
         with keyed(f"sample.{sample.sampler}"):
             sampler = make_sampler(process, **sample.get(sample.sampler, {}))
-        course = family.course(config, process, sampler, times, length)
         mask = family.mask(config)
         net = make_network(config, vocabulary, dataset.num_classes, mask=mask)
         inputs = jnp.zeros((1, length), jnp.int32), jnp.zeros(1), nothing(dataset, None)
-        model = Applied(family.network(config, net, vocabulary), inputs)
+        network = family.network(config, net, vocabulary)
+        model = Applied(network, inputs)
+        course = family.course(config, process, network, length, sampler, times)
         bound = family.bound(config, process)
 
         def loss(apply: Callable[..., Array], conditioning: Conditioning) -> TokenLoss:
@@ -107,22 +109,25 @@ def token_task(config: Config) -> Callable[[Dataset], Task]:
             loss(model.train, Conditioning(None, *dropout)),
             loss(model.heldout, PLAIN),
             Generator(
-                *(model, process, Identity(kind.shape), *course, guide()),
+                *(model, process, Identity(kind.shape)),
+                guidance=guide(),
                 start=_start(sample.start, name, kind),
+                **course._asdict(),
             ),
             guide=guide,
             noise=f"{name}, {config.token_schedule.name} schedule",
+            learned=lambda params: family.learned(params, kind.pieces),
         )
 
     return make
 
 
-def _start(text: str, objective: str, kind: Kind) -> Start:
+def _start(text: str, objective: str, kind: Tokens) -> Start:
     """The masks that `sample.start` leaves in a text."""
     if text == "normal":
         return NORMAL
     what = f"sample.start={text!r}"
-    if objective in ("replaced", "block") or not isinstance(kind, Tokens):
+    if not FAMILIES[objective].fills_in:
         raise ConfigError(
             f"{what} must be 'normal': texts are filled in with objective.name='masked', or "
             "continued with 'autoregressive'"

@@ -35,6 +35,10 @@ class Request(NamedTuple):
     frozen: Mapping[str, Params] = {}
 
 
+def _unchanged(sampler: Sampler, request: Request) -> Sampler:
+    return sampler
+
+
 class Guidance(NamedTuple):
     """Makes the denoiser to sample with from that of the network, and the sampler if need be."""
 
@@ -44,11 +48,24 @@ class Guidance(NamedTuple):
     group: int = 1  # this many consecutive samples influence each other
     limit: float = 0.0  # guided `x_0_hat` is clipped to [-limit, limit]; 0: no clipping
     # `(configured sampler, request) -> sampler`: a method that draws is one for an observation
-    sampler: Callable[[Sampler, Request], Sampler] = lambda sampler, request: sampler
+    sampler: Callable[[Sampler, Request], Sampler] = _unchanged
 
 
 def _classifier_free(denoise: Denoiser, request: Request, times: Array) -> Denoiser:
     return classifier_free(denoise, request.scale, against=request.given.get("negative"))
+
+
+WithParams = Callable[[Sampler, Params, Request, bool], Sampler]
+"""`(sampler, params, request, guided) -> sampler`: one that needs the network's parameters.
+
+`guided`: whether the denoiser is not that of the network alone, or guidance has its own sampler. A
+sampler that has been put in the place of the configured one stays as it is.
+"""
+
+
+def as_configured(sampler: Sampler, params: Params, request: Request, guided: bool) -> Sampler:
+    """The configured sampler itself, which needs no parameters."""
+    return sampler
 
 
 CLASSIFIER_FREE = Guidance(_classifier_free)
@@ -68,6 +85,7 @@ class Generator:
     # whether the time to which a step goes is an input of the network, `cond["until"]`
     tells_until: bool = False
     start: Start = NORMAL  # distribution of `x_T`
+    with_params: WithParams = as_configured  # applied to the sampler before that of guidance
 
     def denoiser(self, params: Params) -> Denoiser:
         """The network with these parameters, without guidance and clipping."""
@@ -122,10 +140,13 @@ class Generator:
         for name in self.guidance.needs:
             if name not in request.given and name not in request.frozen:
                 raise ValueError(f"guidance needs {name!r}, and the request has none")
-        denoise = self.guidance.guide(self.denoiser(params), request, self.times)
+        network = self.denoiser(params)
+        denoise = self.guidance.guide(network, request, self.times)
         if self.guidance.limit:
             denoise = clip(denoise, self.guidance.limit)
-        sampler = self.guidance.sampler(self.sampler, request)
+        guided = denoise is not network or self.guidance.sampler is not _unchanged
+        sampler = self.with_params(self.sampler, params, request, guided)
+        sampler = self.guidance.sampler(sampler, request)
         return run(
             *(denoise, sampler, self.times, x, request.cond, keys, keep_every),
             tells_until=self.tells_until,

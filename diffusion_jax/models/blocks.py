@@ -1,5 +1,6 @@
 """The network of block diffusion (Arriola et al. 2025), on all blocks at once or on one of them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffusion_jax.models.dit import DiT, position_embedding
-from diffusion_jax.types import Array, Cond
+from diffusion_jax.types import Array, Cond, Params
 
 
 class BlockNetwork(nn.Module):
@@ -50,3 +51,19 @@ class BlockNetwork(nn.Module):
     def _signal(self, tokens: Array) -> tuple[Array, Array]:
         """The network's input of tokens and its times."""
         return jax.nn.one_hot(tokens, self.vocabulary + 1), jnp.zeros(len(tokens))
+
+
+def with_cache(
+    network: BlockNetwork, params: Params, length: int, cond: Cond
+) -> Callable[[Any, Array, Array], tuple[Array, Any]]:
+    """`of_block` as a function `(cache, tokens [B, M], place []) -> (logits [B, M, V], cache)`."""
+
+    def evaluate(cache: Any, tokens: Array, place: Array) -> tuple[Array, Any]:
+        logits, changed = network.apply(
+            *({"params": params, "cache": cache}, tokens, place, length, cond),
+            method="of_block",
+            mutable=["cache"],
+        )
+        return logits, changed["cache"]
+
+    return evaluate

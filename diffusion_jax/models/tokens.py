@@ -4,7 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.types import Array, Cond
+from diffusion_jax.types import Array, Cond, Params
+
+LOG_POWERS = "log_powers"
+"""Name of the parameters that `powers` are made of, a group of their own."""
 
 
 class TokenNetwork(nn.Module):
@@ -22,13 +25,22 @@ class TokenNetwork(nn.Module):
     # Whether token i is predicted from what is before it: it sees its neighbour to the left in its
     # own place, and the first one sees a mask. The network itself must be causal.
     shifted: bool = False
+    # Whether there is a parameter for each token, for `powers`; logits do not depend on them.
+    powers: bool = False
 
     @nn.compact
     def __call__(self, x_t: Array, t: Array, cond: Cond, train: bool = False) -> Array:
         """See the class."""
         if self.shifted:
             x_t = jnp.pad(x_t[:, :-1], ((0, 0), (1, 0)), constant_values=self.vocabulary)
+        if self.powers:
+            self.param(LOG_POWERS, nn.initializers.zeros, (self.vocabulary,))
         signal = jax.nn.one_hot(x_t, self.vocabulary + 1)
         t = 1000.0 * t if self.timed else jnp.zeros_like(t)
         logits: Array = self.network(signal, t, cond, train)
         return logits
+
+
+def powers(params: Params) -> Array:
+    """Powers `[V]` of the token's schedules, 1 at first, of a `TokenNetwork` that has them."""
+    return jnp.exp(params[LOG_POWERS])

@@ -12,10 +12,11 @@ from diffusion_jax.diffusion.time_sampling import stratified
 from diffusion_jax.objectives.parts import PLAIN, Conditioning
 from diffusion_jax.types import Array, Batch, Cond, Context, Metrics, Params
 
-Bound = Callable[[Network, Array, Cond, Array, Array], tuple[Array, Array | None]]
-"""`(network, x_0 [B, L], cond, u [B], keys [B]) -> (nats per token [B], times [B] or None)`.
+Bound = Callable[[Params, Network, Array, Cond, Array, Array], tuple[Array, Array | None]]
+"""`(params, network, x_0 [B, L], cond, u [B], keys [B]) -> (nats per token [B], times [B] | None)`.
 
-`u` is in [0, 1), spread evenly over the batch.
+`params` are those of the network, among them any that the process has; `u` is in [0, 1), spread
+evenly over the batch.
 """
 
 
@@ -42,13 +43,13 @@ class TokenLoss:
         def network(x_t: Array, t: Array, cond: Cond) -> Array:
             return self.apply(params, x_t, t, cond, dropout_key)
 
-        loss, t = self.bound(network, x, cond, u, sample_keys(noise_key, index))
+        loss, t = self.bound(params, network, x, cond, u, sample_keys(noise_key, index))
         metrics = {"bits": loss / jnp.log(2.0)}
         return loss, metrics if t is None else {**metrics, "t": t, "error": loss}
 
 
 def autoregressive(
-    network: Network, x_0: Array, cond: Cond, u: Array, keys: Array
+    params: Params, network: Network, x_0: Array, cond: Cond, u: Array, keys: Array
 ) -> tuple[Array, None]:
     """The negative log likelihood `[B]`, in nats per token, of a network that sees earlier tokens.
 

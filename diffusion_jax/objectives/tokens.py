@@ -72,7 +72,10 @@ def masked_bound(
     u: Array,
     keys: Array,
 ) -> tuple[Array, Array]:
-    """An estimate of the bound `[B]` in nats per token, and the times `[B]`."""
+    """An estimate of the bound `[B]` in nats per token, and the times `[B]`.
+
+    The denoiser's laws must be normalised, as those of the process are; guided ones are not.
+    """
     draw = estimator(process, x_0, u, keys)
     total = jnp.sum(_surprise(process, denoiser, draw.x_t, draw.t, cond, x_0), axis=-1)
     return draw.weight * total / x_0.shape[1], draw.t

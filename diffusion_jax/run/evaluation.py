@@ -160,7 +160,8 @@ def _write_report(
     }
     if model.generator:
         made_by = model.made_by(0)
-        facts["process"] = run.parts.task.noise
+        words = run.parts.task.noise, run.parts.task.learned(model.params)
+        facts["process"] = report.plain("; ".join(filter(None, words)))
         facts["sampling"] = (
             f"{made_by['sampler']}, {len(model.generator.times) - 1} steps of "
             f"{model.generator.sampler.evaluations} evaluation(s), grid {made_by['grid']}, "

@@ -72,8 +72,10 @@ def in_blocks(process: Masked, sampler: Sampler, block: int, parts: Parts | None
 
         begins = t == after + 1
         pick = lambda new, old: jnp.where(begins, new, old)  # noqa: E731
-        inner = jax.tree.map(pick, sampler.init(tokens), state.inner)
-        tokens, inner = sampler.step(denoise_block, inner, tokens, t - after, s - after, keys)
+        first = jax.tree.map(pick, sampler.init(tokens), state.inner)
+        tokens, inner = sampler.step(denoise_block, first, tokens, t - after, s - after, keys)
+        if hasattr(inner, "evaluations"):  # it may need none in a step
+            needed &= inner.evaluations > first.evaluations
         x_s = lax.dynamic_update_slice_in_dim(x_t, tokens, place, axis=1)
         if not parts:
             return x_s, Blocks(inner, state.cache, state.evaluations + needed)

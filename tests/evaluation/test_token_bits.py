@@ -42,7 +42,7 @@ def bits(evaluator, network=NETWORK, params=1.0, dataset=DATASET, schedule=None)
     return evaluator(model_of(dataset, generator, params, passport={"seed": 0}))
 
 
-def left_to_right(denoiser, x_0, cond, keys):
+def left_to_right(params, denoiser, x_0, cond, keys):
     """`-log p`, one token after another."""
     places = jnp.arange(x_0.shape[1])
 

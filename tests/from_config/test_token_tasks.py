@@ -10,11 +10,14 @@ import pytest
 from configs import hmm
 from diffusion_jax import from_config
 from diffusion_jax.from_config import ConfigError
+from diffusion_jax.from_config.task import Task
+from diffusion_jax.generation.generator import Request
 from diffusion_jax.types import Context
 from tests.runs import TINY, tiny
 
 FAMILIES = {
     "masked": "unmasking",
+    "masked_by_token": "unmasking",
     "block": "unmasking",
     "replaced": "replacement",
     "autoregressive": "left_to_right",
@@ -28,18 +31,21 @@ def config_of(name: str = "masked", **changes: Any) -> Any:
         {**TINY, "sample.steps": 64, "evaluate.metrics": config.evaluate.metrics}
     )
     config.objective.name, config.sample.sampler = name, FAMILIES[name]
+    config.sample.unmasking.cached = name != "masked_by_token"
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     return config
+
+
+def random_params(task: Task) -> Any:
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    return jax.tree.map(lambda a: jax.random.normal(jax.random.key(a.size), a.shape) / 4, shapes)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_what_a_prediction_depends_on(name: str) -> None:
     """Of uniform noise on the time too; from left to right on earlier tokens alone."""
     task = from_config.build(config_of(name)).task
-    params = jax.tree.map(
-        lambda a: jax.random.normal(jax.random.key(a.size), a.shape) / 4,
-        jax.eval_shape(task.init, jax.random.key(0)),
-    )
+    params = random_params(task)
     x = jnp.asarray(np.random.default_rng(0).integers(0, 27, (1, 64)), jnp.int32)
     apply = jax.jit(lambda x, t: task.apply(params, x, t, {}))
     logits = apply(x, jnp.ones(1))
@@ -49,7 +55,7 @@ def test_what_a_prediction_depends_on(name: str) -> None:
     first = {"autoregressive": 41, "block": 40}.get(name, 0)  # 40 is the first of a block
     assert changed.nonzero()[0].min() == first
     at_half = apply(x, jnp.full(1, 0.5))
-    assert np.allclose(logits, at_half) == (name != "replaced")
+    assert np.allclose(logits, at_half) == (name not in ("replaced", "masked_by_token"))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -83,7 +89,18 @@ def test_the_loss_of_an_untrained_network_is_that_of_equal_tokens(name: str) -> 
         ({"sample__sampler": "ddim"}, "sample.sampler='ddim'"),
         ({"sample__grid": "karras"}, "sample.grid='karras'"),
         ({"text__name": "bytes"}, "needs text.name='none', not 'bytes'"),
-        ({"objective__masked__timed": True}, "needs objective.masked.timed=False"),
+        (
+            {"objective__masked__timed": True},
+            "sample.unmasking.cached=True must be False with objective.masked.timed=True",
+        ),
+        (
+            {"objective__name": "masked_by_token"},
+            "sample.unmasking.cached=True must be False with objective.name='masked_by_token'",
+        ),
+        (
+            {"objective__name": "masked_by_token", "sample__sampler": "by_count"},
+            "sample.sampler='by_count' is not known. Known: unmasking.",
+        ),
         (
             {"objective__name": "block", "objective__block__size": 5},
             "objective.block.size=5 must divide the length of a text, 64",
@@ -99,6 +116,30 @@ def test_settings_that_mean_nothing_for_tokens_are_refused(changes: dict, says: 
     with pytest.raises(ConfigError) as error:
         from_config.build(config_of(**changes))
     assert says in str(error.value)
+
+
+def test_a_setting_of_another_objective_does_not_matter() -> None:
+    from_config.build(config_of("block", objective__masked__timed=True))
+
+
+def test_blocks_are_drawn_with_a_cache_unless_they_are_guided() -> None:
+    """Samples are those without, of all classes; a block is evaluated once more for those after."""
+
+    def draw(cached: bool, scale: float = 1.0) -> Any:
+        changes = {"sample__blocks__cached": cached, "sample__guidance_scale": scale}
+        config = config_of("block", data__name="digits_tokens", sample__steps=4, **changes)
+        task = from_config.build(config).task
+        assert task.generator is not None
+        labels = {"label": np.array([0, 0, 5], np.int32)}
+        request = Request(np.array([0, 1, 1]), labels, scale)
+        return task.generator.with_state(random_params(task), 0, request, batch_size=3)
+
+    (whole, plain), (cached, kept) = draw(False), draw(True)
+    np.testing.assert_array_equal(cached, whole)
+    assert (whole[1] != whole[2]).any()  # of other classes, and otherwise the same
+    np.testing.assert_array_equal(kept.evaluations, plain.evaluations + 7)
+    assert (plain.evaluations >= 8).all() & (plain.evaluations <= 8 * 4).all()
+    assert plain.cache == draw(True, 2.0)[1].cache == ()
 
 
 def test_tokens_are_drawn_from_left_to_right_one_by_one() -> None:
@@ -117,8 +158,9 @@ def test_known_tokens_are_where_samples_start() -> None:
     from_config.build(config_of("autoregressive", sample__start="the cat"))
     with pytest.raises(ConfigError, match="must be the beginning of a text, without gaps"):
         from_config.build(config_of("autoregressive", sample__start="the _at"))
-    with pytest.raises(ConfigError, match="must be 'normal'"):
-        from_config.build(config_of("replaced", sample__start="the cat"))
+    for name in ("replaced", "block", "masked_by_token"):
+        with pytest.raises(ConfigError, match="must be 'normal'"):
+            from_config.build(config_of(name, sample__start="the cat"))
 
 
 def test_other_objectives_refuse_tokens() -> None:

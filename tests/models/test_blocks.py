@@ -9,7 +9,7 @@ import pytest
 
 from diffusion_jax.diffusion.tokens import Masked, Polynomial
 from diffusion_jax.models.attention import block_mask
-from diffusion_jax.models.blocks import BlockNetwork
+from diffusion_jax.models.blocks import BlockNetwork, with_cache
 from diffusion_jax.models.dit import DiT
 from diffusion_jax.objectives.tokens import block_bound, by_count, masked_bound
 from diffusion_jax.samplers.blocks import Parts, block_times, in_blocks
@@ -86,19 +86,13 @@ def test_a_block_sees_itself_and_earlier_ones_without_noise():
         np.testing.assert_array_equal(differs, np.arange(LENGTH) // 2 > i // 2)
 
 
-@pytest.mark.parametrize(("inner", "steps"), [(first_hitting, 2), (ancestral, 4)])
+kept = functools.partial(ancestral, cached=True)
+
+
+@pytest.mark.parametrize(("inner", "steps"), [(first_hitting, 2), (ancestral, 4), (kept, 12)])
 def test_with_the_cache_samples_are_the_same(inner, steps):
     model, network = blocks_of(2)
-    variables = {"params": {"network": parameters()}}
-
-    def evaluate(cache, tokens, place):
-        logits, new = model.apply(
-            *({**variables, "cache": cache}, tokens, place, LENGTH, {}),
-            method="of_block",
-            mutable=["cache"],
-        )
-        return logits, new["cache"]
-
+    evaluate = with_cache(model, {"network": parameters()}, LENGTH, {})
     times = block_times(jnp.linspace(1, 0, steps + 1), LENGTH // 2)
     x_T = PROCESS.prior(KEYS, (LENGTH,), times[0]).at[0, 3].set(1)  # one is known
 
@@ -114,6 +108,8 @@ def test_with_the_cache_samples_are_the_same(inner, steps):
     np.testing.assert_array_equal(cached.state.evaluations, whole.state.evaluations + 2)
     if inner is first_hitting:
         np.testing.assert_array_equal(whole.state.evaluations, [LENGTH - 1, LENGTH, LENGTH])
+    if inner is kept:  # after each token that is found, until the block is whole
+        assert (whole.state.evaluations <= np.array([LENGTH - 1, LENGTH, LENGTH])).all()
 
     cache = model.cache(NUM, LENGTH)
     for place in (0, 2, 4):

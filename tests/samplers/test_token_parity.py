@@ -105,7 +105,7 @@ def test_md4(x64, name, schedule):
 
 
 def test_genmd4(x64):
-    process = MaskedByToken(jnp.asarray(THEIRS["genmd4/powers"]))
+    process = MaskedByToken(Polynomial(), jnp.asarray(THEIRS["genmd4/powers"]))
     x_0, x_t, t = jnp.asarray(X_0), jnp.asarray(THEIRS["x_masked"]), jnp.asarray(T)
     ours = bound_at(process, process.denoiser(network), x_0, x_t, t, {})
     same(ours * X_0.shape[1], THEIRS["genmd4/loss"])
