@@ -18,6 +18,7 @@ from diffusion_jax.from_config.sampling import make_grid, make_sampler
 from diffusion_jax.from_config.starts import make_start
 from diffusion_jax.from_config.task import Task
 from diffusion_jax.from_config.text import make_reader
+from diffusion_jax.from_config.token_families import FAMILIES
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.models.applied import Applied
 from diffusion_jax.models.uncertainty import Uncertainty
@@ -40,7 +41,7 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
         if kind.vocabulary:
             raise ConfigError(
                 "objective.name='gaussian' adds noise to numbers, and these data are "
-                f"{kind.words}: use masked, block, replaced or autoregressive"
+                f"{kind.words}: use {' or '.join(FAMILIES)}"
             )
         codec = Identity(kind.shape, kind.limit, kind.levels)
         reader = make_reader(config, dataset)
