@@ -161,6 +161,8 @@ def get_config() -> ConfigDict:
     c.image_condition = ConfigDict()
     # none | low_resolution (for --upscale) | masked | decayed (tears, mould, fading and such)
     c.image_condition.name = "none"
+    # Predict what the image differs in from that input, which is then copied without being learned
+    c.image_condition.residual = False
     # Averaged over factor x factor pixels, with noise of a random time up to max_noise
     c.image_condition.low_resolution = ConfigDict({"factor": 2, "max_noise": 0.3})
     # Number of hidden rectangles; their sides, from least to most, are shares of the image's side

@@ -7,7 +7,12 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 
 from diffusion_jax.diffusion.corruption import diffuse, sample_noise
-from diffusion_jax.diffusion.prediction import Network, Prediction, split_variance
+from diffusion_jax.diffusion.prediction import (
+    Network,
+    Prediction,
+    per_sample,
+    split_variance,
+)
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
@@ -59,6 +64,8 @@ class Gaussian:
     prediction: Prediction  # type of the network's output
     learned_variance: bool = False  # whether the network also outputs a variance per channel
     time_input: TimeInput = thousands  # time input of the network
+    # whether the network predicts `x_0 - c` for the picture `c` it is given (as Whang et al. 2022)
+    residual: bool = False
 
     def prior(self, keys: Array, shape: tuple[int, ...], t: Array) -> Array:
         """`sigma_t eps`."""
@@ -68,20 +75,29 @@ class Gaussian:
         """`alpha_t x_0 + sigma_t eps`."""
         return diffuse(self.schedule, x_0, sample_noise(keys, x_0.shape[1:]), t)
 
-    def inputs(self, x_t: Array, t: Array) -> tuple[Array, Array]:
-        """The network's inputs for `x_t` `[B, ...]` and `t` `[B]`."""
-        x = self.prediction.network_input(self.schedule, x_t, t)
-        return x, self.time_input(self.schedule, t)
+    def predict(
+        self, network: Network, x_t: Array, t: Array, cond: Cond
+    ) -> tuple[Array, Array | None]:
+        """The prediction at `x_t` `[B, ...]` and `t` `[B]`, and a variance fraction or None.
 
-    def split(self, y: Array) -> tuple[Array, Array | None]:
-        """The network's output as prediction and variance fraction (None if not learned)."""
-        return split_variance(y) if self.learned_variance else (y, None)
+        With `residual`, `x_t - alpha_t c` is `x_0 - c` diffused by the same noise, and a prediction
+        `p_t (x_0 - c) + q_t eps` of it is off that of `x_0` by `p_t c`. Without a picture `c` is 0.
+        """
+        (p, _), near = self.prediction.coefficients(self.schedule, t), None
+        if self.residual:
+            near = cond["image"][..., : x_t.shape[-1]]
+            x_t = x_t - per_sample(self.schedule.alpha(t), x_t) * near
+        x = self.prediction.network_input(self.schedule, x_t, t)
+        y, variance = network(x, self.time_input(self.schedule, t), cond), None
+        if self.learned_variance:
+            y, variance = split_variance(y)
+        return (y if near is None else y + per_sample(p, y) * near), variance
 
     def denoiser(self, network: Network) -> Denoiser:
         """The denoiser given by a network of any prediction type."""
 
         def denoise(x_t: Array, t: Array, cond: Cond) -> Denoised:
-            y, variance = self.split(network(*self.inputs(x_t, t), cond))
+            y, variance = self.predict(network, x_t, t, cond)
             return Denoised(self.prediction.to_x_0(self.schedule, x_t, y, t), variance)
 
         return denoise

@@ -161,6 +161,10 @@ def check_numbers(config: Config, devices: int) -> None:
             "evaluate.metrics: 'names' needs images sampled from names alone, not "
             f"image_condition.name={image_condition!r}"
         )
+    if config.image_condition.residual and image_condition == "none":
+        raise ConfigError(
+            "image_condition.residual=True needs an image condition: image_condition.name='none'"
+        )
     if (trained_on := config.data.train_split) in config.evaluate.names.splits:
         raise ConfigError(
             f"evaluate.names.splits: {trained_on!r} is trained on, and evaluated anyway"

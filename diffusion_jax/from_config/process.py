@@ -56,7 +56,10 @@ def make_process(config: Config) -> Gaussian:
         )
     prediction = lookup(_predictions(config), settings.prediction, "objective.prediction")
     time_input = lookup(TIME_INPUTS, config.model.time_input, "model.time_input")
-    return Gaussian(make_schedule(config), prediction, settings.learned_variance, time_input)
+    residual = config.image_condition.residual
+    return Gaussian(
+        *(make_schedule(config), prediction, settings.learned_variance, time_input, residual)
+    )
 
 
 def make_times(config: Config, schedule: Schedule) -> Times:

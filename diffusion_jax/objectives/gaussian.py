@@ -8,6 +8,7 @@ prediction type.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +86,11 @@ class GaussianLoss:
 
         x_t = diffuse(process.schedule, x_0, eps, t)
         dropout_key = jax.random.fold_in(dropout_key, index[0])
-        y, variance = process.split(self.apply(params, *process.inputs(x_t, t), cond, dropout_key))
+
+        def network(*inputs: Any) -> Array:
+            return self.apply(params, *inputs, dropout_key)
+
+        y, variance = process.predict(network, x_t, t, cond)
         error = y - process.prediction.target(process.schedule, x_0, eps, t)
         square = jnp.mean(error**2, axis=range(1, x_0.ndim))
         loss, mse = self.error(process, square, t)

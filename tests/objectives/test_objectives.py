@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -484,6 +485,19 @@ def test_networks_are_told_the_time_as_the_process_tells_it(x64):
     _, metrics = loss(PARAMS, batch, context_of(jax.random.key(0)))
     assert np.all((metrics["t"] > 0) & (metrics["t"] < 1))
     np.testing.assert_allclose(network.t, 1000 * metrics["t"], rtol=1e-12)
+
+
+def test_the_loss_of_residuals_is_that_of_data_that_are_residuals(x64):
+    """By the same noise at the same times, for a network that is not told the picture."""
+    process = Gaussian(SCHEDULES["cosine"], PREDICTIONS["v"], time_input=as_it_is)
+    context, batch, given = context_of(jax.random.key(1)), make_batch(), 0.3 * make_batch()["x"]
+    error = Error(PREDICTIONS["v"])
+    parts = (IMAGES, TIMES, error)
+    plain = GaussianLoss(Recorder(), process, *parts)
+    of_residuals = GaussianLoss(Recorder(), dataclasses.replace(process, residual=True), *parts)
+    one, _ = plain(PARAMS, {**batch, "x": batch["x"] - given}, context)
+    other, _ = of_residuals(PARAMS, {**batch, "cond": {"image": given}}, context)
+    np.testing.assert_allclose(one, other, rtol=1e-9)
 
 
 @pytest.mark.slow

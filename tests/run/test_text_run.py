@@ -120,6 +120,8 @@ def test_prompts_and_what_guides_reach_the_samples(
         ({"evaluate__metrics": "names", "evaluate__names__judge": "x",
           "image_condition__name": "masked"}, True,
          "evaluate.metrics: 'names' needs images sampled from names alone, not image_con"),
+        ({"image_condition__residual": True}, True,
+         "image_condition.residual=True needs an image condition: image_condition.name='none'"),
         ({"evaluate__metrics": "name"}, True, "evaluate.metrics='name' is not known: did you"),
         ({"evaluate__names__judge": "nowhere"}, True, "names.judge='nowhere': there is no run in"),
         ({"model__name": "dual_encoder", "objective__name": "contrastive", "text__name": "none"},

@@ -1,0 +1,23 @@
+"""A network that is given decayed photographs and draws clean ones: `restore.method=as_trained`.
+
+The network, data and noise of `configs/photographs.py`, with the decay suite at every severity. It
+predicts what the clean photograph differs in from the decayed one, so that what is not destroyed
+need not be learned. Told nothing about the damage; experiments/restoration/photographs.md has what
+it restores.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import photographs
+
+
+def get_config() -> ConfigDict:
+    """Fewer steps than the prior, as most of a picture is given."""
+    c = photographs.get_config()
+    c.image_condition.name = "decayed"
+    c.image_condition.residual = True
+    c.ema.decay = 0.998
+    c.train.steps = 4000
+    c.restore.method = "as_trained"
+    c.restore.operator = "identity"
+    return c
