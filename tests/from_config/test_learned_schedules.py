@@ -38,18 +38,34 @@ def parts_of(items, config):
     return from_config.build(config, dataset)
 
 
+def of_learned(params, x_t, t, cond):
+    """The exact network: of the schedule `t^2`, whose powers are twice those that are learned."""
+    return exact(2 * jnp.exp(params["log_powers"]))(x_t, t, cond)
+
+
 def test_samples_have_the_law_of_the_learned_powers():
-    generator = parts_of(TEXTS.all, config_of(sample__steps=3)).task.generator
-
-    def apply(params, x_t, t, cond):
-        # Of the schedule t^2, whose powers are twice those that are learned.
-        return exact(2 * jnp.exp(params["log_powers"]))(x_t, t, cond)
-
-    made = dataclasses.replace(generator, apply=apply)
+    task = parts_of(TEXTS.all, config_of(sample__steps=3)).task
+    words = "learned powers of 0.50 to 2.00: tokens found first are 'c', 'b', 'a', and last"
+    assert task.learned(LEARNED).startswith(words)
+    made = dataclasses.replace(task.generator, apply=of_learned)
     texts, _ = made(LEARNED, 0, Request(np.arange(NUM), {}), batch_size=NUM)
     lost = np.linspace(1, 0, 4) ** 2
     assert p_value(texts, law_of_steps(POWERS, exact(POWERS), lost)) > 1e-4
     assert p_value(texts, law_of_steps(np.ones(3), exact(np.ones(3)), lost)) < 1e-9
+
+
+def test_the_bound_that_is_measured_is_the_entropy_with_the_learned_powers():
+    config, num = config_of(), 4000
+    generator = dataclasses.replace(parts_of(TEXTS.all, config).task.generator, apply=of_learned)
+    family = from_config.token_families.FAMILIES["masked_by_token"]
+    (bound,) = family.likelihoods(config, generator.process, 8).values()
+    assert bound.evaluations == 16
+    denoiser, keys = generator.denoiser(LEARNED), jax.random.split(jax.random.key(0), num)
+    x_0 = jnp.asarray(TEXTS.sample(num))
+    nats = jax.jit(lambda params: bound.nats(params, denoiser, x_0, {}, keys))
+    values, others = (nats({"log_powers": p}) for p in (LEARNED["log_powers"], jnp.zeros(3)))
+    assert abs(values.mean() - TEXTS.entropy) < 4 * values.std() / num**0.5
+    assert others.mean() - values.mean() > 4 * (others - values).std() / num**0.5
 
 
 def test_the_loss_and_its_gradient_are_those_of_the_bound():
