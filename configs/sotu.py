@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     c.model.dit.hidden_size = 256
     c.model.dit.depth = 6
     c.model.dit.num_heads = 8
+    c.model.dit.rotary = True
     c.optimizer.learning_rate = 6e-4
     c.optimizer.warmup_steps = 200
     c.train.steps = 5000

@@ -15,8 +15,10 @@ from PIL import Image
 
 from configs import digits
 from diffusion_jax import from_config, run
-from diffusion_jax.data import ArraySource, Captions, Dataset, Images, Split
+from diffusion_jax.data import ArraySource, Captions, Dataset, Images, Split, Tokens
+from diffusion_jax.data.sets.hidden_markov import WindowSource
 from diffusion_jax.data.sets.photographs import Patches
+from diffusion_jax.data.sets.windows import TextWindows
 from diffusion_jax.diffusion.schedules import Cosine
 from diffusion_jax.from_config import SAMPLERS
 from diffusion_jax.from_config.sampling import GRIDS
@@ -26,6 +28,7 @@ from diffusion_jax.restoration.decay import Decay, RandomDecay
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.sweep.design import check, load, make_runs
 from diffusion_jax.system.pictures import WORDS
+from diffusion_jax.types import Denoised
 from tests.runs import ROOT, TEXT, TINY, assert_same, colours, tiny
 from tests.tilted import Tilted
 
@@ -943,6 +946,117 @@ def test_text_baselines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert found["kneser_ney"]["alphabet"] == len(set("caf\u00e9 of train. heldout"))
     # Compressors learn the held-out text as they read it, and n-grams do not.
     assert found["bz2"]["value"] < 1 < 2 < found["kneser_ney"]["value"]
+
+
+def test_intervals_over_seeds_and_windows() -> None:
+    """Of sums of an effect of the seed and one of the window: both variances, each by its t."""
+    figures, rng = experiment("text/trained_report"), np.random.default_rng(0)
+    seeds, texts = rng.normal(size=3), rng.normal(size=50)
+    value, low, high = figures.over_both(seeds[:, None] + texts)
+    assert value == pytest.approx(seeds.mean() + texts.mean())
+    # The 97.5% quantiles of Student's t with 2 and with 49 degrees of freedom.
+    parts = 4.302653 * seeds.std(ddof=1) / 3**0.5, 2.009575 * texts.std(ddof=1) / 50**0.5
+    assert high - value == pytest.approx(np.hypot(*parts), rel=1e-6)
+    assert value - low == pytest.approx(high - value)
+    _, low, high = figures.over_both(texts[None])
+    assert (high - low) / 2 == pytest.approx(parts[1], rel=1e-6)
+
+
+def test_a_step_of_a_block_costs_twice_as_much() -> None:
+    """Nearly: the first and the last layer see the noisy tokens or all of them."""
+    trained, folder = experiment("text/trained"), Path()
+    small = {"model.dit.hidden_size": 16, "model.dit.depth": 2, "data.length": 16}
+    job = trained.Job("hidden_markov", 400, "", folder, {**small, "objective.block.size": 4})
+    assert job.steps_of("masked") == job.steps_of("autoregressive") == 400
+    assert 180 < job.steps_of("block") < 240
+
+
+@pytest.mark.slow
+def test_trained_networks_of_texts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two studies with small networks, what one of them fills in, and one in a field."""
+    trained, infilling = experiment("text/trained"), experiment("text/infilling")
+    baselines, figures = experiment("text/baselines"), experiment("text/trained_report")
+    monkeypatch.setattr(trained, "addresses", lambda *_: letters())
+    monkeypatch.setattr(baselines, "ORDERS", (1, 2))
+    monkeypatch.setattr(baselines, "PPMD_ORDERS", (2,))
+    small = {"model.dit.hidden_size": 16, "model.dit.depth": 1, "train.batch_size": 4}
+    small |= {"evaluate.bits.num_texts": 6, "evaluate.bits.levels": 2, "sample.steps": 4}
+    small |= {"data.length": 8, "objective.block.size": 2}
+    asked = ["trained.py", "--steps", "8", "--workdir", str(tmp_path), "--out", str(tmp_path)]
+    asked += ["--set", *(f"{key}={value}" for key, value in small.items())]
+    studies = {"hidden_markov": ("masked",), "many_epochs": ("masked", "autoregressive", "block")}
+    for study, names in studies.items():
+        for name in ("baselines", *(f"{each}_0" for each in names)):
+            monkeypatch.setattr(sys, "argv", [*asked, "--only", name, "--study", study])
+            trained.main()
+        found = figures.summary(tmp_path / study, [*trained.OBJECTIVES])
+        trained.add(tmp_path / "trained.json", study, found)
+        assert {*found["objectives"]} == {*names}
+        # Little but the frequencies of letters can be learned in eight steps.
+        bits = [each for entry in found["objectives"].values() for each in entry["bits"]]
+        assert finite(bits)
+        assert all(3 < value < 6 for value, *_ in bits)
+    assert len(found["baselines"]) >= 3
+    monkeypatch.setattr(sys, "argv", ["infilling.py", "--out", str(tmp_path), "--num", "3"])
+    monkeypatch.setattr(infilling, "GAPS", {"3": infilling.run_of(3)})
+    sys.argv += ["--workdir", str(tmp_path / "hidden_markov/masked_0")]
+    infilling.main()
+    (gap,) = json.loads((tmp_path / "infilling.json").read_text())["gaps"].values()
+    assert (gap["changed"], gap["known"]) == (0, 15)
+    assert gap["kl"][0] > 1
+    magnet = experiment("magnet/trained")
+    monkeypatch.setattr(magnet, "load_dataset", lambda *_, **__: letters(("old", "new")))
+    monkeypatch.setattr(magnet, "FIELDS", (0.0, 2.0))
+    monkeypatch.setattr(magnet, "WORDS", ("a", "b"))
+    asked = ["trained.py", "--runs", str(tmp_path / "many_epochs"), "--manual_dir", ""]
+    monkeypatch.setattr(sys, "argv", [*asked, "--num", "2", "--out", str(tmp_path)])
+    monkeypatch.setattr(magnet, "RESULTS", "magnet.json")
+    magnet.main()
+    rows = json.loads((tmp_path / "magnet.json").read_text())["rows"]
+    assert [(row["magnet"], row["h"], row["particles"]) for row in rows] == [
+        (name, *rest)
+        for name in ("words", "old", "new")
+        for rest in ((0, 1), (2, 1), (2, magnet.PARTICLES))
+    ]
+    assert finite([[row["m"], row["bits"], row["ess"]] for row in rows])
+    assert rows[0]["m"][0] < rows[1]["m"][0]
+
+
+def letters(class_names: tuple[str, ...] = ()) -> Dataset:
+    """Random letters and blanks in windows of 8, of a text of each class."""
+    rng = np.random.default_rng(0)
+    texts = {str(label): rng.integers(0, 20, 8192) for label in range(2)}
+    windows = {
+        name: Split(TextWindows.of(texts, {"0": 0, "1": 1}, 8, fixed=name == "heldout"))
+        for name in ("train", "heldout")
+    }
+    return Dataset("texts", Tokens((8,), tuple(" abcdefghijklmnopqrs")), windows, class_names)
+
+
+def test_words_that_tell_an_era() -> None:
+    magnet = experiment("magnet/trained")
+    texts = ["the ship and the sail of the sea", "the bank and the coin of the bank "]
+    assert set(magnet.marks(texts, 0)[:2]) == {"ship", "sail"}
+    assert magnet.marks(texts, 1)[0] == "bank"
+    count = magnet.counting(["a", "bc"], " abc")
+    x = jnp.array([[0, 1, 0, 1, 0, 2, 3, 0], [1, 0, 2, 3, 0, 1, 2, 3]])
+    np.testing.assert_allclose(count(jax.nn.one_hot(x, 4)), [3, 1])
+
+
+def test_divergence_of_a_uniform_law() -> None:
+    """It is log2 V less the entropy, and none of the true law from itself."""
+    infilling, source = experiment("text/infilling"), experiment("magnet/source")
+    x, _ = WindowSource(source.LAW, 12, 3, seed=0).gather(np.arange(3))
+    x_t = np.where(np.arange(12) % 3 == 1, infilling.MASK, x)
+    exact = source.denoiser(np.zeros((12, len(source.LETTER))))
+
+    def uniform(x_t: Any, t: Any, cond: Any) -> Denoised:
+        return Denoised(jnp.full((*x_t.shape, 27), -np.log(27)))
+
+    entropy, off = infilling.divergence(exact, uniform, x_t)
+    np.testing.assert_allclose(entropy + off, np.log2(27), atol=1e-5)
+    assert np.all((entropy > 0) & (entropy < 3))
+    np.testing.assert_allclose(infilling.divergence(exact, exact, x_t)[1], 0, atol=1e-6)
 
 
 def test_the_source_in_a_field() -> None:

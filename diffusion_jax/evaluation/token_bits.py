@@ -1,7 +1,7 @@
 """Bits per character of held-out and of training texts, and their regret over a known source."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -100,9 +100,29 @@ class TokenBits(Evaluator):
         with a known law `bits_source_...` are those under that law, and the regret is what a model
         needs more, text by text. A split needs `LEAST` texts or more.
         """
-        generator, kind = model.draws, model.dataset.kind
+        kind = model.dataset.kind
         assert isinstance(kind, Tokens)
-        (length,) = kind.shape
+        names = self._names(len(model.draws.times) - 1)
+        about = {"tokeniser": tokeniser_of(kind), "window": kind.words, "counted": COUNTED}
+        about["unit"] = kind.unit
+        result: Result = {}
+        counted = {split: count(model.dataset, split, self.num) for split in SPLITS}
+        found = self.nats(model, [split for split in SPLITS if not too_few(counted[split])])
+        for split in SPLITS:
+            if why := too_few(counted[split]):
+                few = {f"bits_{name}_{split}": of for name, of in names.items()}
+                num, passport = counted[split][1], {**model.passport, **about}
+                result |= {key: entry(why, num, passport, **of) for key, of in few.items()}
+                continue
+            result |= self._entries(model, split, *found[split], names, about)
+        return result
+
+    def nats(
+        self, model: Model, splits: Sequence[str]
+    ) -> dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """By split: texts `[N, L]`, and the estimates of their `-log p` `[N]` by name."""
+        generator = model.draws
+        (length,) = model.dataset.kind.shape
         if self.levels:
             process = masked(generator.process)
             weights = jnp.asarray(step_weights(process, generator.times, length), jnp.float32)
@@ -123,22 +143,13 @@ class TokenBits(Evaluator):
                 found["ancestral"] = length * jnp.mean(nats * num * weights[num], axis=0)
             return found
 
-        names = self._names(len(generator.times) - 1)
-        about = {"tokeniser": tokeniser_of(kind), "window": kind.words, "counted": COUNTED}
-        about["unit"] = kind.unit
-        result: Result = {}
-        for split in SPLITS:
-            if why := too_few(counted := count(model.dataset, split, self.num)):
-                few = {f"bits_{name}_{split}": of for name, of in names.items()}
-                passport = {**model.passport, **about}
-                result |= {key: entry(why, counted[1], passport, **of) for key, of in few.items()}
-                continue
+        def of_split(split: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             each = chosen(model, split, self.num)
             whole = model.params, make_key(model.seed)
             doing = f"bits per character, {SPLITS[split]}"
-            nats = in_batches(program, whole, each, model.batch_size, doing)
-            result |= self._entries(model, split, each[0], nats, names, about)
-        return result
+            return each[0], in_batches(program, whole, each, model.batch_size, doing)
+
+        return {split: of_split(split) for split in splits}
 
     def _names(self, num_steps: int) -> dict[str, dict[str, Any]]:
         """What each estimate is, for its passport, by name."""

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import lax
 
-from diffusion_jax.models.dit import DiT, position_embedding
+from diffusion_jax.models.dit import DiT
+from diffusion_jax.models.tokens import signal_of
 from diffusion_jax.types import Array, Cond, Params
 
 
@@ -28,7 +28,7 @@ class BlockNetwork(nn.Module):
         """See the class."""
         length = x_t.shape[1]
         both = jnp.concatenate([x_t, cond.get("clean", x_t)], axis=1)
-        positions = jnp.tile(position_embedding([length], self.network.hidden_size), (2, 1))
+        positions = jnp.tile(self.network.positions([length]), (2, 1))
         signal, t = self._signal(both)
         return self.network(signal, t, cond, train, positions)[:, :length]
 
@@ -38,7 +38,7 @@ class BlockNetwork(nn.Module):
         Keys and values of the earlier blocks are in the variables "cache", and those of this one
         are written there.
         """
-        positions = position_embedding([length], self.network.hidden_size)
+        positions = self.network.positions([length])
         positions = lax.dynamic_slice_in_dim(positions, place, tokens.shape[1])
         return self.network(*self._signal(tokens), cond, False, positions, place)
 
@@ -50,7 +50,7 @@ class BlockNetwork(nn.Module):
 
     def _signal(self, tokens: Array) -> tuple[Array, Array]:
         """The network's input of tokens and its times."""
-        return jax.nn.one_hot(tokens, self.vocabulary + 1), jnp.zeros(len(tokens))
+        return signal_of(tokens, self.vocabulary), jnp.zeros(len(tokens))
 
 
 def with_cache(

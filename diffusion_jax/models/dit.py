@@ -53,10 +53,12 @@ class DiTBlock(nn.Module):
         emb: Array,
         text: tuple[Array, Array] | None = None,
         place: Array | None = None,
+        rotation: Array | None = None,
     ) -> tuple[Array, None]:
         """Tokens x [B, L, D] and conditioning emb [B, D] -> (tokens [B, L, D], None for the scan).
 
-        `text` is [B, M, E] with its numbers of tokens, int32 [B]. With a `place`, see `DiT`.
+        `text` is [B, M, E] with its numbers of tokens, int32 [B]. With a `place`, see `DiT`; with a
+        `rotation`, see `rotated`.
 
         The modulation starts at zero, gates included, so that every block starts as the identity.
         """
@@ -67,6 +69,8 @@ class DiTBlock(nn.Module):
 
         h = modulate(x, shift_a, scale_a)
         q, k, v = jnp.split(layer(3 * features, name="qkv")(h), 3, axis=-1)
+        if rotation is not None:
+            q, k = (rotated(a, rotation, self.num_heads) for a in (q, k))
         if place is None:
             seen = {"mask": self.mask(x.shape[1]) if self.mask else None}
         else:
@@ -106,6 +110,9 @@ class DiT(Network):
     # to compile and trains faster on a CPU, by a sixth for the size S.
     unroll: int = 1
     mask: Mask | None = None  # which patches attend to which; None: to all
+    # Whether attention depends on the distance of patches, too: queries and keys are rotated by
+    # their positions (RoPE, Su et al. 2021).
+    rotary: bool = False
 
     @nn.compact
     def __call__(
@@ -119,7 +126,7 @@ class DiT(Network):
     ) -> Array:
         """See `Network`: [B, ..., C] and [B] -> [B, ..., out_channels]; there is no dropout.
 
-        `positions` [patches, hidden_size] take the place of the embedding of the grid. With a
+        `positions`, rows of those of a grid, take the place of those of the own grid. With a
         `place` `x_t` are the patches from there on of a longer sequence. They attend to each other
         and to all before them, whose keys and values are in the variables "cache"; theirs are
         written there.
@@ -143,11 +150,11 @@ class DiT(Network):
         patches = patchify(beside(x_t, cond, self.image_channels), self.patch_size)
         b, *grid, values = patches.shape
         x = layer(self.hidden_size, name="patches")(patches.reshape(b, -1, values))
-        if positions is None:
-            positions = position_embedding(grid, self.hidden_size)
-        x = x + positions.astype(self.dtype)
+        positions = (self.positions(grid) if positions is None else positions).astype(self.dtype)
+        x = x + positions[..., : self.hidden_size]
+        rotation = positions[:, self.hidden_size :] if self.rotary else None
         text = text_of(cond, b, self.context_dim) if self.context_dim else None
-        x, _ = self._blocks()(keep_rows(x), keep_rows(emb), text, place)
+        x, _ = self._blocks()(keep_rows(x), keep_rows(emb), text, place, rotation)
 
         modulation = layer(2 * self.hidden_size, kernel_init=zeros, name="modulation_out")(emb)
         shift, scale = jnp.split(modulation[:, None], 2, axis=-1)
@@ -155,6 +162,13 @@ class DiT(Network):
         x = layer(pixels, kernel_init=zeros, name="out")(modulate(x, shift, scale))
         x = x.reshape(b, *grid, pixels)
         return unpatchify(x, self.patch_size).astype(jnp.float32)
+
+    def positions(self, sizes: Sequence[int]) -> Array:
+        """Rows of the patches of a grid: their embedding and, if `rotary`, their rotation."""
+        added = position_embedding(sizes, self.hidden_size)
+        if not self.rotary:
+            return added
+        return jnp.append(added, rotation_of(sizes, self.hidden_size // self.num_heads), axis=-1)
 
     def _blocks(self) -> Any:
         """All blocks as one scanned module: parameters are [depth, ...], one block is compiled."""
@@ -191,11 +205,33 @@ def position_embedding(sizes: Sequence[int], features: int) -> Array:
     Each axis has `features / n` of the features: sines, then cosines of `features / 2n`
     frequencies. The last axis comes first, as in the published weights for images.
     """
-    count, rest = divmod(features, 2 * len(sizes))
-    if rest:
-        raise ValueError(f"model.dit.hidden_size={features} must be a multiple of {2 * len(sizes)}")
-    frequencies = 1e4 ** -(np.arange(count) / count)
-    places = np.indices(sizes).reshape(len(sizes), -1)[::-1]
-    angles = [np.outer(place, frequencies) for place in places]
+    angles = _angles(sizes, features, "hidden_size")
     table = np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=-1)
     return jnp.asarray(table, jnp.float32)
+
+
+def rotation_of(sizes: Sequence[int], features: int) -> Array:
+    """The same angles for `rotated`, all sines first: float32 [product of sizes, features]."""
+    angles = np.concatenate(_angles(sizes, features, "hidden_size / model.dit.num_heads"), axis=-1)
+    return jnp.asarray(np.concatenate([np.sin(angles), np.cos(angles)], axis=-1), jnp.float32)
+
+
+def _angles(sizes: Sequence[int], features: int, name: str) -> list[np.ndarray]:
+    """Of each axis, the last one first: [product of sizes, features / 2n]."""
+    count, rest = divmod(features, 2 * len(sizes))
+    if rest or not count:
+        raise ValueError(f"model.dit.{name}={features} must be a multiple of {2 * len(sizes)}")
+    frequencies = 1e4 ** -(np.arange(count) / count)
+    places = np.indices(sizes).reshape(len(sizes), -1)[::-1]
+    return [np.outer(place, frequencies) for place in places]
+
+
+def rotated(x: Array, rotation: Array, num_heads: int) -> Array:
+    """Rotates each pair of features of each head of x [B, L, C] by its angle (Eq. 34, Su et al.).
+
+    A pair is a feature of the first half of a head and that of the second half. The product of a
+    rotated query and a rotated key depends on the difference of their positions only.
+    """
+    sin, cos = jnp.split(rotation[:, None], 2, axis=-1)
+    a, b = jnp.split(x.reshape(*x.shape[:2], num_heads, -1), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1).reshape(x.shape)

@@ -13,8 +13,8 @@ LOG_POWERS = "log_powers"
 class TokenNetwork(nn.Module):
     """`(x_t, t, cond, train) -> logits`: tokens int32 [B, L] to logits float32 [B, L, V].
 
-    A token is a one-hot signal of V + 1 channels, as V is the mask: the first layer of the network
-    is its embedding.
+    A token is a signal of V + 1 channels, as V is the mask: the first layer of the network is its
+    embedding.
     """
 
     network: nn.Module  # of signals [B, L, V + 1], with V output channels
@@ -35,7 +35,7 @@ class TokenNetwork(nn.Module):
             x_t = jnp.pad(x_t[:, :-1], ((0, 0), (1, 0)), constant_values=self.vocabulary)
         if self.powers:
             self.param(LOG_POWERS, nn.initializers.zeros, (self.vocabulary,))
-        signal = jax.nn.one_hot(x_t, self.vocabulary + 1)
+        signal = signal_of(x_t, self.vocabulary)
         t = 1000.0 * t if self.timed else jnp.zeros_like(t)
         logits: Array = self.network(signal, t, cond, train)
         return logits
@@ -44,3 +44,12 @@ class TokenNetwork(nn.Module):
 def powers(params: Params) -> Array:
     """Powers `[V]` of the token's schedules, 1 at first, of a `TokenNetwork` that has them."""
     return jnp.exp(params[LOG_POWERS])
+
+
+def signal_of(tokens: Array, vocabulary: int) -> Array:
+    """Tokens [B, L] as one-hot signals [B, L, V + 1] whose mean square is 1, that of other data.
+
+    Without that scale the embedding of a token is so much smaller than that of its position that
+    training begins with a long plateau, at the frequencies of the tokens.
+    """
+    return jnp.sqrt(vocabulary + 1.0) * jax.nn.one_hot(tokens, vocabulary + 1)

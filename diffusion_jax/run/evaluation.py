@@ -49,7 +49,7 @@ def evaluate(run: Run, again: bool) -> None:
         if lengths:
             print(f"EMA length {trained.average}")
             about = {**passport, **run.snapshots.passport(trained.average, trained.step)}
-        model = _model(trained, about, spent)
+        model = model_of(trained, about, spent)
         for evaluator in evaluators:
             found = evaluator(model)
             result |= {name + report.suffix(entry): entry for name, entry in found.items()}
@@ -88,7 +88,7 @@ def _passport(run: Run, lengths: Sequence[str]) -> dict[str, Any]:
     return passport
 
 
-def _model(trained: Trained, passport: Mapping[str, Any], spent: list[float]) -> Model:
+def model_of(trained: Trained, passport: Mapping[str, Any], spent: list[float]) -> Model:
     """The model for evaluators; seconds of sampling are appended to `spent`."""
     run, seed = trained.run, trained.run.config.evaluate.seed
     return Model(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.models import dit
-from diffusion_jax.models.dit import DiT, position_embedding
+from diffusion_jax.models.dit import DiT, position_embedding, rotated, rotation_of
 from diffusion_jax.models.layers import (
     Conv,
     GroupNorm,
@@ -132,3 +132,31 @@ def test_positions_of_one_and_three_axes():
         np.testing.assert_allclose(
             table[1, 2, 3, axis], [np.sin(angles), np.cos(angles)], atol=1e-6
         )
+
+
+@pytest.mark.parametrize("sizes", [(12,), (3, 4)])
+def test_products_of_rotated_queries_and_keys_depend_on_distances(sizes):
+    """Of one axis and of two; a query and a key of equal places have the product that they had."""
+    heads, num = 2, np.prod(sizes)
+    rotation = rotation_of(sizes, 8)
+    q, k = (
+        rotated(jnp.tile(draw(1, 1, 8 * heads), (1, num, 1)), rotation, heads) for _ in range(2)
+    )
+    products = np.einsum("ihc,jhc->ijh", q.reshape(num, heads, 8), k.reshape(num, heads, 8))
+    places = np.indices(sizes).reshape(len(sizes), -1).T
+    distances = (places[:, None] - places).reshape(num**2, -1)
+    _, which = np.unique(distances, axis=0, return_inverse=True)
+    products = products.reshape(num**2, heads)
+    first = np.array([products[which == number][0] for number in range(which.max() + 1)])
+    np.testing.assert_allclose(products, first[which], atol=1e-5)
+    assert first.std(0).min() > 0.1
+    np.testing.assert_allclose(jnp.sum(q * q, -1), float(jnp.sum(q[0, 0] ** 2)), rtol=1e-5)
+
+
+def test_a_rotary_head_of_two_features():
+    """A rotation by the place: (1, 0) becomes its cosine and sine."""
+    x = jnp.tile(jnp.array([1.0, 0.0]), (1, 5, 1))
+    found = rotated(x, rotation_of((5,), 2), 1)[0]
+    np.testing.assert_allclose(found.T, [np.cos(range(5)), np.sin(range(5))], atol=1e-6)
+    with pytest.raises(ValueError, match=r"hidden_size / model.dit.num_heads=3 must be a multiple"):
+        rotation_of((5,), 3)

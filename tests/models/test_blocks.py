@@ -11,6 +11,7 @@ from diffusion_jax.diffusion.tokens import Masked, Polynomial
 from diffusion_jax.models.attention import block_mask
 from diffusion_jax.models.blocks import BlockNetwork, with_cache
 from diffusion_jax.models.dit import DiT
+from diffusion_jax.models.tokens import signal_of
 from diffusion_jax.objectives.tokens import block_bound, by_count, masked_bound
 from diffusion_jax.samplers.blocks import Parts, block_times, in_blocks
 from diffusion_jax.samplers.loop import run
@@ -24,9 +25,7 @@ U = jnp.array([0.1, 0.5, 0.8])
 
 
 def transformer(mask=None):
-    return DiT(
-        patch_size=1, hidden_size=16, depth=2, num_heads=2, out_channels=VOCABULARY, mask=mask
-    )
+    return DiT(*(1, 16, 2, 2), out_channels=VOCABULARY, mask=mask, rotary=True)
 
 
 @functools.cache
@@ -63,7 +62,7 @@ def test_a_block_of_all_has_the_loss_of_masking():
     _, network = blocks_of(LENGTH)
 
     def masked(x_t, t, cond):
-        signal = jax.nn.one_hot(x_t, VOCABULARY + 1)
+        signal = signal_of(x_t, VOCABULARY)
         return transformer().apply({"params": parameters()}, signal, jnp.zeros(NUM), {})
 
     keys = jax.vmap(lambda key: jax.random.split(key, 1)[0])(KEYS)
