@@ -1022,6 +1022,14 @@ def test_trained_networks_of_texts(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert rows[0]["m"][0] < rows[1]["m"][0]
 
 
+def test_published_figures_of_networks_of_texts() -> None:
+    """The page has the tables of the results."""
+    figures, folder = experiment("text/trained_report"), ROOT / "experiments/text"
+    page = (folder / "trained.md").read_text().splitlines()
+    for study in json.loads((folder / "trained.json").read_text()).values():
+        assert set(figures.report(study)) <= set(page)
+
+
 def letters(class_names: tuple[str, ...] = ()) -> Dataset:
     """Random letters and blanks in windows of 8, of a text of each class."""
     rng = np.random.default_rng(0)
