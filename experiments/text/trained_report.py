@@ -102,5 +102,6 @@ def report(study: Result) -> list[str]:
     for name, values in study["baselines"].items():
         if name != SOURCE or shown == "bits":
             rows.append([name, "", "", *[""] * (points - 1), number(values)])
-    head += [f"minus {OTHER}, at the end", "each at its best"]
+    if any("behind" in entry for entry in objectives.values()):
+        head += [f"minus {OTHER}, at the end", "each at its best"]
     return table(head, (row + [""] * (len(head) - len(row)) for row in rows))
