@@ -1,4 +1,4 @@
-"""Networks of tokens: a network of signals, here the DiT, between tokens and logits."""
+"""Networks of tokens: a network of signals, here the DiT, to logits of tokens or of classes."""
 
 import flax.linen as nn
 import jax
@@ -29,6 +29,26 @@ class TokenNetwork(nn.Module):
         if self.shifted:
             x_t = jnp.pad(x_t[:, :-1], ((0, 0), (1, 0)), constant_values=self.vocabulary)
         signal = jax.nn.one_hot(x_t, self.vocabulary + 1)
-        t = 1000.0 * t if self.timed else jnp.zeros_like(t)
-        logits: Array = self.network(signal, t, cond, train)
+        logits: Array = self.network(signal, _told(t, self.timed), cond, train)
         return logits
+
+
+class TokenClassifier(nn.Module):
+    """`(signal, t, cond, train) -> logits`: float32 [B, L, V + 1] to float32 [B, C].
+
+    A signal is one-hot tokens, of which V is the mask, or laws of tokens: guidance differentiates
+    by it. The logits are the mean of the network's outputs over all positions.
+    """
+
+    network: nn.Module  # of signals, with C output channels
+    timed: bool = False  # whether logits depend on the time; the number of masks tells it, too
+
+    @nn.compact
+    def __call__(self, signal: Array, t: Array, cond: Cond, train: bool = False) -> Array:
+        """See the class."""
+        return jnp.mean(self.network(signal, _told(t, self.timed), cond, train), axis=1)
+
+
+def _told(t: Array, timed: bool) -> Array:
+    """The time input of a network of signals."""
+    return 1000.0 * t if timed else jnp.zeros_like(t)
