@@ -172,17 +172,14 @@ def _check_cache(config: Config) -> None:
     """Raises a ConfigError for a cache of predictions that change although no token does."""
     if config.sample.sampler != "unmasking" or not config.sample.unmasking.cached:
         return
-    timed, particles = (
-        config.objective.masked.timed,
-        token_guidance.settings_of(config, "particles"),
-    )
-    why = {
-        "objective.masked.timed=False": timed and "a network that is told the time predicts",
-        "sample.particles.size=0": particles.get("size") and "particles that are resampled have",
-        "guidance at all times": token_guidance.in_time(config) and "guidance predicts",
+    timed, size = config.objective.masked.timed, token_guidance.settings_of(config, "particles")
+    changing = {
+        "objective.masked.timed=False: a network that is told the time": timed,
+        "sample.particles.size=0: what is resampled": size.get("size"),
+        "guidance at all times: what it leads to": token_guidance.in_time(config),
     }
-    for needed, change in why.items():
-        if change:
+    for words, on in changing.items():
+        if on:
             raise ConfigError(
-                f"sample.unmasking.cached=True needs {needed}: {change} something else at each step"
+                f"sample.unmasking.cached=True needs {words} changes although no token does"
             )

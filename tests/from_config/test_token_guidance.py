@@ -341,7 +341,7 @@ SIZE = {"sample.particles.size": 4, "sample.guidance.magnet.words": ("a",)}
             {**SIZE, "sample.by_count.order": "confidence"},
             "sample.sampler='by_count'.order='confidence': use unmasking, by_count in another",
         ),
-        ({**SIZE, "sample.sampler": "unmasking"}, "cached=True needs sample.particles.size=0: par"),
+        ({**SIZE, "sample.sampler": "unmasking"}, "cached=True needs sample.particles.size=0: wha"),
         (
             {"sample.sampler": "unmasking", **ALL, "sample.guidance.interval": (0.2, 0.6)},
             "sample.unmasking.cached=True needs guidance at all times",
