@@ -84,7 +84,8 @@ def get_config() -> ConfigDict:
     # is uniform up to `severity`, and decay as large as that of images up to `zoom` times as large
     # Of tokens (data.name=hmm, sotu, text, ...): masked (unmasking) | masked_by_token (each token
     # with its own, learned power of token_schedule) | block (unmasking, in blocks from left to
-    # right) | replaced (uniform noise) | autoregressive (left to right)
+    # right) | replaced (uniform noise) | autoregressive (left to right) | classified (tell the class
+    # of a noisy text, for sample.guidance.classifier)
     c.objective.name = "gaussian"
     # Bound that is trained on: by_count (a uniform number of masks) | in_time (a uniform time) |
     # in_steps (that of so many steps). timed: whether the time is an input of the network
@@ -92,6 +93,7 @@ def get_config() -> ConfigDict:
     c.objective.block = ConfigDict({"size": 8, "estimator": "by_count", "steps": 128})
     # leave_one_out: the network predicts a token from all others, instead of from itself too
     c.objective.replaced = ConfigDict({"leave_one_out": True, "timed": True})
+    c.objective.classified = ConfigDict({"replaced": False})  # noise: masks; True: uniform noise
     c.objective.contrastive = ConfigDict({"max_shift": 2})
     c.objective.damage = ConfigDict({"severity": 1.0, "zoom": 8.0})
     c.objective.prediction = "v"  # network output: eps | x0 | v | velocity | score | edm
@@ -305,7 +307,21 @@ def get_config() -> ConfigDict:
     # folder `judge`, through x_0_hat; works without a text-conditional network. scale 0: off;
     # max_norm: largest RMS of the change, 0: no limit
     c.sample.guidance.likeness = ConfigDict({"judge": "", "scale": 1.0, "max_norm": 0.0})
+    # Of tokens: texts have the law p(x) exp(scale m(x)), with m(x) the number of places at which
+    # one of the words stands, such as ("king", "war"), blanks and all. Nearly so: the naive field
+    # leaves out that what is still to be filled feels it, too
+    c.sample.guidance.magnet = ConfigDict({"words": (), "scale": 1.0})
+    # Of tokens: p(x) p(label | x)^scale, by a run of objective.name=classified, FOLDER@STEP or
+    # FOLDER. by: first_order (by the classifier's gradient) | exact (an evaluation for each token
+    # and place) | field (as the magnet, with m = log p(label | x))
+    c.sample.guidance.classifier = ConfigDict(
+        {"judge": "", "label": 0, "scale": 1.0, "by": "first_order"}
+    )
     c.sample.clip = -1.0  # limit x_0_hat to [-clip, clip]; 0: no clipping; -1: the data's range
+    # Groups of so many samples are weighted particles whose law is the tilted one of the magnet and
+    # the classifier, which only propose; resampled where the effective size is below that share of
+    # it. 0: off. For objective.name=masked, without sample.unmasking.cached
+    c.sample.particles = ConfigDict({"size": 0, "resample_below": 0.5})
     c.sample.prompts = ()  # texts, used in turn, for text-conditional networks
     c.sample.negative = ""  # negative prompt: guide away from this text instead of from no text
     # Texts composed with the prompt, with weights (AND above 0, NOT below): (("a hat", 1.5),)
@@ -380,8 +396,9 @@ def get_config() -> ConfigDict:
     # distances (samples to data, in features) | denoising (error by noise level) | likelihood (bits
     # per dimension) | names (match of samples and texts, by the dual encoder evaluate.names.judge)
     # | field (points: error of the learned score) | damage (destroyed pixels found) | bits (tokens:
-    # bits per character) | texts (entropy, real words and copies of samples). Figures that too few
-    # images do not define are left out, and the report gives the reason.
+    # bits per character) | texts (entropy, real words and copies of samples) | classes (of texts,
+    # by objective.name=classified). Figures that too few images do not define are left out, and the
+    # report gives the reason.
     c.evaluate.metrics = "distances,denoising,likelihood"
     c.evaluate.num_samples = 1797  # with labels in the proportions of the training data
     c.evaluate.seed = 1
@@ -406,5 +423,6 @@ def get_config() -> ConfigDict:
     c.evaluate.likelihood = ConfigDict({"num_images": 128, "probes": 2, "noise_levels": 64})
     # Bits per character of this many held-out and training texts, at this many levels of noise
     c.evaluate.bits = ConfigDict({"num_texts": 512, "levels": 32})
+    c.evaluate.classes = ConfigDict({"num_texts": 512})  # held-out, clean and noisy
     c.evaluate.damage = ConfigDict({"num_images": 512})  # held-out, each decayed once
     return c.lock()  # a config file that sets an unknown key is refused

@@ -65,6 +65,8 @@ RANGES: dict[str, dict[str, Any]] = {
     "sample.optimised": {"images": SOME, "iterations": SOME},
     "sample.euler_ancestral": {"eta": SHARE},
     "sample.guidance.flock": {"size": COUNT},
+    "sample.guidance.classifier": {"label": COUNT, "scale": REAL},
+    "sample.particles": {"size": COUNT, "resample_below": SHARE},
     "sample.upscale": {"noise": SHARE},
     "sample.vary": {"strength": SHARE, "by": ("noise", "inversion")},
     "restore": {"num_samples": "[2, inf)", "sigma": REAL, "overlap": "(0, 0.5]"},
@@ -90,6 +92,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "evaluate.names": {"num": "[2, inf)"},
     "evaluate.bits": {"num_texts": "[2, inf)", "levels": SOME},
     "evaluate.damage": {"num_images": "[2, inf)"},
+    "evaluate.classes": {"num_texts": "[2, inf)"},
 }
 """Ranges of settings that nothing else checks before training."""
 TUPLES: dict[str, tuple[type, int, str]] = {
@@ -97,6 +100,7 @@ TUPLES: dict[str, tuple[type, int, str]] = {
     "model.unet.attention_levels": (int, 0, "whole numbers of 0 or more"),
     "plan.shape": (int, 1, "whole numbers of 1 or more"),
     "sample.prompts": (str, 0, "texts"),
+    "sample.guidance.magnet.words": (str, 0, "texts"),
     "sample.interpolate": (str, 0, "texts"),
     "evaluate.names.splits": (str, 0, "names of splits"),
     "restore.decay.kinds": (str, 0, "names of kinds of decay"),

@@ -37,6 +37,15 @@ def group_of(config: ConfigDict, key: str) -> ConfigDict:
     return functools.reduce(getattr, key.split("."), config)
 
 
+def need_none(config: ConfigDict, *groups: str) -> None:
+    """Raises a ConfigError if the part of one of these groups is not 'none'."""
+    for group in groups:
+        if (name := config[group].name) != "none":
+            raise ConfigError(
+                f"objective.name={config.objective.name!r} needs {group}.name='none', not {name!r}"
+            )
+
+
 def override(config: ConfigDict, settings: Mapping[str, Any], key: str) -> None:
     """Sets settings of the group `key` of a config, and of groups within it.
 
@@ -86,6 +95,15 @@ def weights_path(
     if not path.is_file():
         raise ConfigError(f"{group}.weights={path}: no such file")
     return path
+
+
+@contextlib.contextmanager
+def named(what: str) -> Iterator[None]:
+    """Makes errors of files, data and other configs ConfigErrors of the setting that names them."""
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        raise ConfigError(f"{what}: {error}") from error
 
 
 @contextlib.contextmanager

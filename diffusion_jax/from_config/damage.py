@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from diffusion_jax.data import Dataset
-from diffusion_jax.from_config.choices import Config, ConfigError, keyed
+from diffusion_jax.from_config.choices import Config, ConfigError, keyed, need_none
 from diffusion_jax.from_config.network import check_network, make_network
 from diffusion_jax.from_config.task import Task
 from diffusion_jax.models.applied import Applied
@@ -24,9 +24,7 @@ def damage(config: Config) -> Callable[[Dataset], Task]:
     """Checks the config without a data set, and returns the function that makes its task."""
     check_network(config)
     decay = make_decay(config)
-    for key in ("text", "image_condition"):
-        if (name := config[key].name) != "none":
-            raise ConfigError(f"objective.name='damage' needs {key}.name='none', not {name!r}")
+    need_none(config, "text", "image_condition")
 
     def make(dataset: Dataset) -> Task:
         kind = dataset.kind

@@ -9,6 +9,7 @@ from diffusion_jax.data.tokens import Tokens
 from diffusion_jax.diffusion.process import Gaussian
 from diffusion_jax.evaluation import distances
 from diffusion_jax.evaluation.bits import Bits
+from diffusion_jax.evaluation.classified import ClassesFound
 from diffusion_jax.evaluation.damage import DamageFound
 from diffusion_jax.evaluation.denoising import Denoising
 from diffusion_jax.evaluation.distances import Distances, lacking
@@ -60,6 +61,16 @@ def check_metrics(config: Config, task: Task, dataset: Dataset) -> None:
         check_known(name, EVALUATORS, "evaluate.metrics")
         if why := EVALUATORS[name].unfit(config, task, dataset):
             raise ConfigError(f"evaluate.metrics: {name!r} {why}")
+
+
+def check_weights(config: Config, task: Task) -> None:
+    """Raises a ConfigError if samples that the selected metrics measure have weights."""
+    asked = [name for name in metrics_of(config) if name in OF_SAMPLES]
+    if asked and task.generator and task.generator.guidance.log_weights:
+        raise ConfigError(
+            f"evaluate.metrics: {asked[0]!r} measures samples without weights: set "
+            "sample.particles.size=0, or draw them with --mode sample alone"
+        )
 
 
 def figures_of(config: Config, dataset: Dataset) -> dict[str, str]:
@@ -124,6 +135,12 @@ def _finds_no_damage(config: Config, task: Task, dataset: Dataset) -> str:
     return "" if task.damage else "needs objective.name='damage'"
 
 
+def _finds_no_classes(config: Config, task: Task, dataset: Dataset) -> str:
+    if too := too_few(count(dataset, "heldout", config.evaluate.classes.num_texts)):
+        return f"measures held-out texts: {too}"
+    return "" if task.classifier else "needs objective.name='classified'"
+
+
 def _distances(config: Config, means: Means) -> Evaluator:
     extractor = make_extractor(
         config, means.dataset, means.cache / "extractors", means.say, means.judge
@@ -157,6 +174,11 @@ def _damage(config: Config, means: Means) -> Evaluator:
     odds, settings = means.task.damage, config.evaluate
     assert odds is not None  # by `_finds_no_damage`
     return DamageFound(odds, make_decay(config), settings.damage.num_images, settings.bootstrap)
+
+
+def _classes(config: Config, means: Means) -> Evaluator:
+    assert means.task.classifier is not None  # by `_finds_no_classes`
+    return ClassesFound(*means.task.classifier, config.evaluate.classes.num_texts)
 
 
 def _token_bits(config: Config, means: Means) -> Evaluator:
@@ -235,6 +257,11 @@ EVALUATORS = {
     ),
     "bits": Measure(_token_bits, ("bits", "regret"), unfit=_has_no_tokens),
     "texts": Measure(_texts, TEXTS, unfit=_has_no_texts),
+    "classes": Measure(
+        _classes, ("class_accuracy", "class_cross_entropy"), unfit=_finds_no_classes
+    ),
     "damage": Measure(_damage, ("average_precision", "iou"), unfit=_finds_no_damage),
 }
 """By name in `evaluate.metrics`."""
+OF_SAMPLES = ("distances", "names", "texts")
+"""Those that measure samples."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.data import Dataset
 from diffusion_jax.diffusion import time_sampling
+from diffusion_jax.from_config import token_guidance
 from diffusion_jax.from_config.choices import Config, ConfigError
 from diffusion_jax.from_config.guidance import check as check_guidance
 from diffusion_jax.from_config.guidance import make_guidance
@@ -35,6 +36,7 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
     times, error = make_times(config, schedule), make_error(config, process)
     grid, sampler = make_grid(config, schedule), make_sampler(config, schedule)
     check_guidance(config)
+    token_guidance.check_off(config)
 
     def make(dataset: Dataset) -> Task:
         kind = dataset.kind

@@ -1,16 +1,14 @@
 """Images that a config names, and image conditioning, selected by `image_condition`."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from diffusion_jax.data import DataError, Kind, open_image
+from diffusion_jax.data import Kind, open_image
 from diffusion_jax.data.images import MODES
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.from_config.choices import Config, ConfigError, check_known, keyed
+from diffusion_jax.from_config.choices import Config, ConfigError, check_known, keyed, named
 from diffusion_jax.restoration.image_conditions import (
     Decayed,
     LowResolution,
@@ -75,15 +73,6 @@ def opened(key: str, file: str, kind: Kind, factor: int = 1) -> np.ndarray:
     height, width, channels = kind.shape
     with named(key):
         return open_image(path_of(file), (height // factor, width // factor, channels))
-
-
-@contextlib.contextmanager
-def named(key: str) -> Iterator[None]:
-    """Context: turns a DataError on an image into a ConfigError on the setting that names it."""
-    try:
-        yield
-    except DataError as error:
-        raise ConfigError(f"{key}: {error}") from error
 
 
 def check_images(key: str, file: str, kind: Kind) -> None:

@@ -25,6 +25,7 @@ NETWORKS = {
     "gaussian": tuple(MODELS),
     "contrastive": ("dual_encoder",),
     "damage": ("unet",),
+    "classified": ("dit",),
     **dict.fromkeys(FAMILIES, ("dit",)),
 }
 """Networks allowed for each objective."""

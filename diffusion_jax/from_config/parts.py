@@ -13,6 +13,7 @@ from diffusion_jax.data import Dataset
 from diffusion_jax.from_config.averages import make_averages
 from diffusion_jax.from_config.checks import check_numbers, check_ranges
 from diffusion_jax.from_config.choices import ConfigError, check_known, keyed, lookup
+from diffusion_jax.from_config.classified import classified
 from diffusion_jax.from_config.contrastive import contrastive
 from diffusion_jax.from_config.damage import damage
 from diffusion_jax.from_config.data import make_dataset
@@ -37,6 +38,7 @@ TASKS: dict[str, Callable[[ConfigDict], Callable[[Dataset], Task]]] = {
     "gaussian": gaussian,
     "contrastive": contrastive,
     "damage": damage,
+    "classified": classified,
     **dict.fromkeys(FAMILIES, token_task),
 }
 """By `objective.name`: from a checked config to the function that makes the task."""

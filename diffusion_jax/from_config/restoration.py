@@ -17,8 +17,7 @@ from diffusion_jax.data.images import read_image, to_float
 from diffusion_jax.diffusion.corruption import sample_noise
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.from_config.choices import Config, ConfigError, keyed, lookup
-from diffusion_jax.from_config.images import named
+from diffusion_jax.from_config.choices import Config, ConfigError, keyed, lookup, named
 from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.restoration.ddrm import ddrm
 from diffusion_jax.restoration.decay import Decay

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from diffusion_jax.data import Kind
 from diffusion_jax.data.images import look_at
-from diffusion_jax.from_config.choices import Config, ConfigError, check_known
+from diffusion_jax.from_config.choices import Config, ConfigError, check_known, named
 from diffusion_jax.from_config.identity import folder_and_step, read_config
-from diffusion_jax.from_config.images import check_images, named
+from diffusion_jax.from_config.images import check_images
 from diffusion_jax.from_config.restoration import DECAY, JOINT, OPERATORS, Method, make_method
 from diffusion_jax.restoration.decay import KINDS as DECAYS
 from diffusion_jax.system.files import path_of

@@ -2,15 +2,24 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from diffusion_jax.diffusion.time_sampling import Quantile
+from diffusion_jax.diffusion.tokens import Masked, Replaced
 from diffusion_jax.generation.generator import Generator, Guidance
 from diffusion_jax.models.dual_encoder import Likeness
 from diffusion_jax.text import Reader
 from diffusion_jax.types import Array, Cond, Condition, Key, LossFn, Params
+
+
+class Classifier(NamedTuple):
+    """A classifier of noisy tokens."""
+
+    # `(params, one-hot x_t [B, L, V + 1], t [B]) -> logits [B, C]`; laws of tokens are inputs, too
+    logits: Callable[[Params, Array, Array], Array]
+    process: Masked | Replaced  # the noise that it knows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,11 +32,12 @@ class Task:
     loss: LossFn
     heldout_loss: LossFn  # without dropout of any kind, with conditioning as in sampling
     generator: Generator | None = None  # None for networks that draw no samples
-    guide: Callable[..., Guidance] | None = None  # `(worse, look) -> guidance` from other models
+    guide: Callable[..., Guidance] | None = None  # from other models by name to the guidance
     draws_nothing: str = ""  # why there is no generator, for messages
     likeness: Callable[[Params, Array, Cond], Likeness] | None = None  # of items and texts
     # log odds that pixels of images are destroyed, `[B, H, W, C] -> [B, H, W, 1]`
     damage: Callable[[Params, Array], Array] | None = None
+    classifier: Classifier | None = None  # of texts
     noise: str = ""  # how data become noise, in words, if they do
     learned: Callable[[Params], str] = lambda params: ""  # what of that is learned, in words
     quantile: Quantile | None = None  # of the distribution of training times, if there are times

@@ -1,6 +1,5 @@
 """The tasks of tokens: unmasking, uniform noise, and autoregression with the same network."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,16 +7,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.codecs.codec import Identity
-from diffusion_jax.data import DataError, Dataset
+from diffusion_jax.data import Dataset
 from diffusion_jax.data.tokens import Tokens
 from diffusion_jax.diffusion import time_grids, tokens
-from diffusion_jax.from_config.choices import Config, ConfigError, choose, keyed, lookup
+from diffusion_jax.from_config import token_guidance
+from diffusion_jax.from_config.choices import (
+    Config,
+    ConfigError,
+    choose,
+    keyed,
+    lookup,
+    named,
+    need_none,
+)
 from diffusion_jax.from_config.guidance import check as check_guidance
 from diffusion_jax.from_config.guidance import make_guidance
 from diffusion_jax.from_config.network import check_network, make_network, nothing
-from diffusion_jax.from_config.task import Task
+from diffusion_jax.from_config.task import Classifier, Task
 from diffusion_jax.from_config.token_families import FAMILIES
-from diffusion_jax.generation.generator import Generator
+from diffusion_jax.generation.generator import Generator, Guidance
 from diffusion_jax.generation.starts import NORMAL, Start, known
 from diffusion_jax.models.applied import Applied
 from diffusion_jax.objectives.parts import PLAIN, Conditioning
@@ -65,13 +73,9 @@ def token_task(config: Config) -> Callable[[Dataset], Task]:
     with keyed(f"sample.{sample.grid}", steps="sample.steps"):
         times = make_times(sample.steps, **sample.get(sample.grid, {}))
     check_guidance(config)
+    token_guidance.check(config)
     family.bound(config, family.process(config, schedule, 2))  # raises early
-    cached = sample.sampler == "unmasking" and sample.unmasking.cached
-    if cached and (timed := family.timed(config)):
-        raise ConfigError(
-            f"sample.unmasking.cached=True must be False with {timed}: a network that is told the "
-            "time predicts something else at each step"
-        )
+    _check_cache(config)
 
     def make(dataset: Dataset) -> Task:
         kind = dataset.kind
@@ -89,6 +93,7 @@ def token_task(config: Config) -> Callable[[Dataset], Task]:
         process = family.process(config, schedule, vocabulary)
         with keyed(f"sample.{sample.sampler}"):
             sampler = make_sampler(process, **sample.get(sample.sampler, {}))
+        tilts = token_guidance.make_tilts(config, dataset)
         mask = family.mask(config)
         net = make_network(config, vocabulary, dataset.num_classes, mask=mask)
         inputs = jnp.zeros((1, length), jnp.int32), jnp.zeros(1), nothing(dataset, None)
@@ -100,7 +105,11 @@ def token_task(config: Config) -> Callable[[Dataset], Task]:
         def loss(apply: Callable[..., Array], conditioning: Conditioning) -> TokenLoss:
             return TokenLoss(apply, bound, config.train.batch_size, conditioning)
 
-        guide = functools.partial(make_guidance, config, schedule, None)
+        def guide(classify: Classifier | None = None, **models: Any) -> Guidance:
+            guidance = make_guidance(config, schedule, None, **models)
+            particles = token_guidance.settings_of(config, "particles")
+            return token_guidance.with_tilts(guidance, process, tilts(classify), particles)
+
         dropout = objective.cond_dropout, dict(objective.part_dropout)
         return Task(
             model.init,
@@ -132,10 +141,8 @@ def _start(text: str, objective: str, kind: Tokens) -> Start:
             f"{what} must be 'normal': texts are filled in with objective.name='masked', or "
             "continued with 'autoregressive'"
         )
-    try:
+    with named(what):
         x_T = kind.read(text)
-    except DataError as error:
-        raise ConfigError(f"{what}: {error}") from error
     masked = x_T == kind.vocabulary
     if objective == "autoregressive" and np.any(np.diff(masked.astype(int)) < 0):
         raise ConfigError(
@@ -158,10 +165,24 @@ def _check_off(config: Config) -> None:
                 f"sample.{key}={value!r} means nothing for tokens (objective.name={name!r}): "
                 f"leave it at {allowed[0]!r}"
             )
-    for group in ("text", "image_condition"):
-        if (other := config[group].name) != "none":
-            raise ConfigError(f"objective.name={name!r} needs {group}.name='none', not {other!r}")
+    need_none(config, "text", "image_condition")
     if config.sample.guidance.schedule == "plus_plus":
         raise ConfigError(
             f"sample.guidance.schedule='plus_plus' is for DDIM, not objective.name={name!r}"
         )
+
+
+def _check_cache(config: Config) -> None:
+    """Raises a ConfigError for a cache of predictions that change although no token does."""
+    if config.sample.sampler != "unmasking" or not config.sample.unmasking.cached:
+        return
+    size = token_guidance.settings_of(config, "particles").get("size")
+    changing = {
+        FAMILIES[config.objective.name].timed(config): "a network that is told the time predicts "
+        "something else at each step",
+        f"sample.particles.size={size}" if size else "": "texts are resampled",
+        token_guidance.in_time(config): "guidance changes although no token does",
+    }
+    for setting, why in changing.items():
+        if setting:
+            raise ConfigError(f"sample.unmasking.cached=True must be False with {setting}: {why}")

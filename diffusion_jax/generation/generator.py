@@ -49,6 +49,8 @@ class Guidance(NamedTuple):
     limit: float = 0.0  # guided `x_0_hat` is clipped to [-limit, limit]; 0: no clipping
     # `(configured sampler, request) -> sampler`: a method that draws is one for an observation
     sampler: Callable[[Sampler, Request], Sampler] = _unchanged
+    # of the sampler's final state `[B]`, if the samples have weights; up to a constant
+    log_weights: Callable[[Any], Array] | None = None
 
 
 def _classifier_free(denoise: Denoiser, request: Request, times: Array) -> Denoiser:
@@ -98,19 +100,18 @@ class Generator:
 
         And every `keep_every`-th state, decoded, `[K, B, ...]` or None.
         """
-        outcome = self._drawn(params, key, request, keep_every)
-        decode = functools.partial(self.codec.decode, request.frozen)
-        return decode(outcome.x), None if outcome.kept is None else jax.lax.map(
-            decode, outcome.kept
-        )
+        return self.draw_with_state(params, key, request, keep_every)[:2]
 
-    def draw_with_state(self, params: Params, key: Key, request: Request) -> tuple[Array, Any]:
-        """Items `[B, ...]` as of `draw`, and the state that the sampler ends with.
+    def draw_with_state(
+        self, params: Params, key: Key, request: Request, keep_every: int = 0
+    ) -> tuple[Array, Array | None, Any]:
+        """As `draw`, and the state that the sampler ends with.
 
         Of particles these are their weights; without them the items are no samples.
         """
-        outcome = self._drawn(params, key, request)
-        return self.codec.decode(request.frozen, outcome.x), outcome.state
+        x, state, kept = self._drawn(params, key, request, keep_every)
+        decode = functools.partial(self.codec.decode, request.frozen)
+        return decode(x), None if kept is None else jax.lax.map(decode, kept), state
 
     def _drawn(self, params: Params, key: Key, request: Request, keep_every: int = 0) -> Outcome:
         keys, step_keys = self.keys(key, request.index)
@@ -158,7 +159,7 @@ class Generator:
 
     @functools.cached_property
     def _jitted_with_state(self) -> Any:
-        return jax.jit(self.draw_with_state)
+        return jax.jit(self.draw_with_state, static_argnames="keep_every")
 
     def __call__(
         self, params: Params, seed: int, request: Request, *, batch_size: int, keep_every: int = 0
@@ -169,29 +170,20 @@ class Generator:
         smaller requests are one batch. If samples influence each other, the last group is filled up
         with the next numbers.
         """
-
-        def draw(params: Params, key: Key, batch: Request) -> tuple[Array, Array | None]:
-            final, kept = self._jitted(params, key, batch, keep_every=keep_every)
-            return final, None if kept is None else kept.swapaxes(0, 1)
-
-        x, kept = self._in_batches(draw, params, seed, request, batch_size)
-        return x, None if kept is None else kept.swapaxes(0, 1)
+        draw = functools.partial(self._jitted, keep_every=keep_every)
+        return self._in_batches(draw, params, seed, request, batch_size)
 
     def with_state(
-        self, params: Params, seed: int, request: Request, *, batch_size: int
-    ) -> tuple[np.ndarray, Any]:
+        self, params: Params, seed: int, request: Request, *, batch_size: int, keep_every: int = 0
+    ) -> tuple[np.ndarray, np.ndarray | None, Any]:
         """As a call, with the sampler's final state, a tree of arrays `[N, ...]`."""
-        return self._in_batches(self._jitted_with_state, params, seed, request, batch_size)
+        draw = functools.partial(self._jitted_with_state, keep_every=keep_every)
+        return self._in_batches(draw, params, seed, request, batch_size)
 
     def _in_batches(
-        self,
-        draw: Callable[[Params, Key, Request], Any],
-        params: Params,
-        seed: int,
-        request: Request,
-        batch_size: int,
+        self, draw: Callable[..., Any], params: Params, seed: int, request: Request, batch_size: int
     ) -> Any:
-        """The tree `[N, ...]` that `draw` gives of the request."""
+        """What `draw(params, key, request)` gives of the request: `(x, states, ...)`."""
         index, group = request.index, self.guidance.group
         num, extra = len(index), -len(index) % group
         index = np.append(index, index[-1] + 1 + np.arange(extra)).astype(np.int32)
@@ -203,10 +195,12 @@ class Generator:
 
         def draw_batch(whole: Any, each: Any) -> Any:
             (params, key, scale, frozen), (index, (cond, given)) = whole, each
-            return draw(params, key, Request(index, cond, scale, given, frozen))
+            x, kept, *rest = draw(params, key, Request(index, cond, scale, given, frozen))
+            return x, None if kept is None else kept.swapaxes(0, 1), *rest
 
         found = in_batches(draw_batch, whole, (index, filled), batch_size, "sampling", group)
-        return jax.tree.map(lambda array: array[:num], found)
+        x, kept, *rest = jax.tree.map(lambda array: array[:num], found)
+        return x, None if kept is None else kept.swapaxes(0, 1), *rest
 
 
 def check_finite(

@@ -20,6 +20,10 @@ LogProb = Callable[[Array, Array, Cond], Array]
 """`(one-hot x_t [B, L, V + 1], t [B], cond) -> [B]`: log p(y | x_t); the last symbol is the mask,
 which uniform noise never has."""
 
+Laws = Callable[[Array, Array], Array]
+"""`(x_t [B, L], log p [B, L, V]) -> p [B, L, V]`: the laws of tokens that an attribute is given, as
+by `diffusion.tokens.laws`."""
+
 
 @checked(scale="[0, inf)", at_once="[1, inf)")
 def by_classifier(
@@ -80,6 +84,41 @@ def by_classifier(
     return guided
 
 
+def all_uncertain(x_t: Array, log_p: Array) -> Array:
+    """The laws of tokens any of which may have been replaced: `Laws` of uniform noise."""
+    return jax.nn.softmax(log_p)
+
+
+def from_left(block: int) -> Laws:
+    """The `Laws` of networks that fill blocks of `block` tokens from left to right.
+
+    They predict the masks of the first block that has any. Of later ones nothing is known, and
+    their laws are 0: a word that reaches there is not expected yet.
+    """
+
+    def of(x_t: Array, log_p: Array) -> Array:
+        masked = x_t == log_p.shape[-1]
+        now = jnp.argmax(masked, axis=1)[:, None] // block
+        later = masked & (jnp.arange(x_t.shape[1]) // block > now)
+        return jnp.where(later[..., None], 0, laws(x_t, log_p))
+
+    return of
+
+
+def of_class(log_prob: LogProb) -> Attribute:
+    """`m(x) = log p(y | x)` of a classifier, at `t = 0`: a learned attribute.
+
+    Laws of tokens are soft inputs, and what they lack of 1 is the mask's share.
+    """
+
+    def attribute(p: Array) -> Array:
+        rest = 1 - jnp.sum(p, axis=-1, keepdims=True)
+        signal = jnp.concatenate([p, rest], axis=-1)
+        return log_prob(signal, jnp.zeros(len(p), p.dtype), {})
+
+    return attribute
+
+
 def of_tokens(values: Array) -> Attribute:
     """`m(x) = sum_i values[i, x_i]`, for `values` `[L, V]`, or `[V]` for all positions."""
     return lambda p: jnp.sum(p * values, axis=(1, 2))
@@ -107,7 +146,7 @@ def of_words(words: Sequence[Sequence[int]], positions: Array | None = None) -> 
     return attribute
 
 
-def field(attribute: Attribute, scale: Scale) -> Proposal:
+def field(attribute: Attribute, scale: Scale, laws_of: Laws = laws) -> Proposal:
     """The naive field: `log q(x_i = v) = log p(x_i = v | x_t) + scale dm/dp_i(v)`.
 
     The derivative is the mean of `m` given `x_i = v`, up to a constant for each token, if the
@@ -115,20 +154,25 @@ def field(attribute: Attribute, scale: Scale) -> Proposal:
     that the rest of it stands where it must. The law that one would want, `p(x) exp(h m(x))`, has
     instead `log E[exp(h m) | x_t, x_i = v]`, which `by_classifier` gives exactly where it is known;
     `samplers/steering.py` weighs the samples of the naive field.
+
+    Args:
+        attribute: the attribute.
+        scale: `h`.
+        laws_of: the laws of tokens that it is given.
     """
 
     def push(x_t: Array, t: Array, log_p: Array) -> Array:
-        gradient = jax.grad(lambda p: jnp.sum(attribute(p)))(laws(x_t, log_p))
+        gradient = jax.grad(lambda p: jnp.sum(attribute(p)))(laws_of(x_t, log_p))
         return log_p + per_sample(at(scale, t), log_p) * gradient
 
     return push
 
 
-def magnet(denoise: Denoiser, attribute: Attribute, scale: Scale) -> Denoiser:
+def magnet(denoise: Denoiser, attribute: Attribute, scale: Scale, laws_of: Laws = laws) -> Denoiser:
     """The denoiser in the naive `field`; scale 0 is off and costs nothing."""
     if is_off((scale, 0)):
         return denoise
-    push = field(attribute, scale)
+    push = field(attribute, scale, laws_of)
 
     def guided(x_t: Array, t: Array, cond: Cond) -> Denoised:
         own = denoise(x_t, t, cond)

@@ -1,4 +1,4 @@
-"""Networks of tokens: a network of signals, here the DiT, between tokens and logits."""
+"""Networks of tokens: a network of signals, here the DiT, to logits of tokens or of classes."""
 
 import flax.linen as nn
 import jax
@@ -36,8 +36,7 @@ class TokenNetwork(nn.Module):
         if self.powers:
             self.param(LOG_POWERS, nn.initializers.zeros, (self.vocabulary,))
         signal = signal_of(x_t, self.vocabulary)
-        t = 1000.0 * t if self.timed else jnp.zeros_like(t)
-        logits: Array = self.network(signal, t, cond, train)
+        logits: Array = self.network(signal, _told(t, self.timed), cond, train)
         return logits
 
 
@@ -47,9 +46,36 @@ def powers(params: Params) -> Array:
 
 
 def signal_of(tokens: Array, vocabulary: int) -> Array:
-    """Tokens [B, L] as one-hot signals [B, L, V + 1] whose mean square is 1, that of other data.
+    """Tokens [B, L] as signals [B, L, V + 1]."""
+    return scaled(jax.nn.one_hot(tokens, vocabulary + 1))
 
-    Without that scale the embedding of a token is so much smaller than that of its position that
-    training begins with a long plateau, at the frequencies of the tokens.
+
+def scaled(laws: Array) -> Array:
+    """One-hot tokens or laws [B, L, V + 1], times so much that tokens have a mean square of 1.
+
+    Without that scale, which other data have, the embedding of a token is so much smaller than that
+    of its position that training begins with a long plateau, at the frequencies of the tokens.
     """
-    return jnp.sqrt(vocabulary + 1.0) * jax.nn.one_hot(tokens, vocabulary + 1)
+    return jnp.sqrt(laws.shape[-1]) * laws
+
+
+class TokenClassifier(nn.Module):
+    """`(laws, t, cond, train) -> logits`: float32 [B, L, V + 1] to float32 [B, C].
+
+    Laws are one-hot tokens, of which V is the mask, or laws of tokens: guidance differentiates by
+    them. The logits are the mean of the network's outputs over all positions.
+    """
+
+    network: nn.Module  # of signals, with C output channels
+    timed: bool = False  # whether logits depend on the time; the number of masks tells it, too
+
+    @nn.compact
+    def __call__(self, laws: Array, t: Array, cond: Cond, train: bool = False) -> Array:
+        """See the class."""
+        logits = self.network(scaled(laws), _told(t, self.timed), cond, train)
+        return jnp.mean(logits, axis=1)
+
+
+def _told(t: Array, timed: bool) -> Array:
+    """The time input of a network of signals."""
+    return 1000.0 * t if timed else jnp.zeros_like(t)

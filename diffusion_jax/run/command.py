@@ -11,6 +11,7 @@ from absl import logging
 
 from diffusion_jax.data import DataError
 from diffusion_jax.from_config import Config, ConfigError, build
+from diffusion_jax.from_config.evaluators import check_weights
 from diffusion_jax.from_config.identity import check_workdir, resolved
 from diffusion_jax.from_config.restoration_checks import check_restoration
 from diffusion_jax.generation.generator import SamplingError
@@ -136,6 +137,8 @@ def _run(config: Config, workdir: Path, mode: str, topology: str, profile: int) 
     made = Run(config, workdir, build(config, dataset))
     # Raises if there is no generator, or the data have changed and that is not allowed.
     _ = made.parts.generator if mode in DRAWS else made.changes
+    if mode in ("all", "evaluate"):
+        check_weights(config, made.parts.task)
     draw = chosen(config, made.parts.dataset.kind)
     if mode == "restore":
         check_restoration(config, made.parts.dataset.kind)

@@ -77,6 +77,7 @@ def _passport(run: Run, lengths: Sequence[str]) -> dict[str, Any]:
         "denoising": {"denoising_images": settings.denoising_images},
         "likelihood": {"likelihood": dict(settings.likelihood)},
         "damage": {"damage": dict(settings.damage)},
+        "classes": {"classes": dict(settings.classes)},
         "names": {"names": {**settings.names.to_dict(), "splits": list(settings.names.splits)}},
     }
     passport = run.made_by(run.step_to_use(), settings.seed)

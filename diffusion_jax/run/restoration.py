@@ -106,7 +106,7 @@ def restored(model: Trained, seen: Seen) -> Restored:
     job = model.params, config.sample.seed, request._replace(given=given)
     weights = np.full(num, 1 / num)
     if make_method(config).particles > 1:
-        x, particles = generator.with_state(*job, batch_size=num)
+        x, _, particles = generator.with_state(*job, batch_size=num)
         weights = np.exp(particles.log_weights)
     else:
         every = max(len(generator.times) // PROBES, 1)

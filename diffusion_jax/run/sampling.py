@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from diffusion_jax.data import DataError, Dataset
 from diffusion_jax.from_config.sampling import OPTIMISED
 from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.report.passports import differences
-from diffusion_jax.run.trained import Run, Trained
+from diffusion_jax.run.trained import Drawn, Run, Trained
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.files import each_file, remove_tree, write_whole
 from diffusion_jax.system.pictures import read_made_by, save_gif, save_png
@@ -33,8 +34,8 @@ def draw_grid(model: Trained, path: Path) -> np.ndarray:
     sample = model.run.config.sample
     index = sample.first_index + np.arange(min(sample.num_images, _shown(model)))
     cond = model.run.conditions.cond(index)
-    items, _ = model.items(sample.seed, index, cond)
-    sheet = sheet_of(model.run, items, index, cond)
+    drawn = model.drawn(sample.seed, index, cond)
+    sheet = sheet_of(model.run, drawn.items, index, cond, weights_of([drawn]))
     path.parent.mkdir(parents=True, exist_ok=True)
     made_by = {**model.made_by(sample.seed), **model.run.span(index, cond)}
     if sample.grid == OPTIMISED:
@@ -44,15 +45,31 @@ def draw_grid(model: Trained, path: Path) -> np.ndarray:
     return sheet
 
 
+def weights_of(parts: Sequence[Drawn]) -> np.ndarray | None:
+    """The weights `[N]` of all samples, whose sum is 1; None if they have none."""
+    found = [part.log_weights for part in parts if part.log_weights is not None]
+    if not found:
+        return None
+    weights: np.ndarray = softmax(np.concatenate(found).astype(np.float64))
+    return weights
+
+
 def sheet_of(
-    run: Run, items: np.ndarray, index: np.ndarray, cond: Mapping[str, np.ndarray]
+    run: Run,
+    items: np.ndarray,
+    index: np.ndarray,
+    cond: Mapping[str, np.ndarray],
+    weights: np.ndarray | None = None,
 ) -> np.ndarray:
     """Samples number `index` as one image: with texts, one row of samples for each text.
 
+    With weights `[N]` each sample is below its own.
     Texts that no training item has are red, if the data are present. A sample with an image
     condition is between that and the original.
     """
     conditions, dataset = run.conditions, run.parts.dataset
+    if weights is not None:
+        return dataset.kind.sheet(items, 1, [f"weight {weight:.2g}" for weight in weights])
     if conditions.given:
         around = conditions.around(index, cond["image"], items)
         return dataset.kind.sheet(around, 3 * TRIPLES)
@@ -145,15 +162,20 @@ def sample(run: Run, again: bool) -> None:
         return index[rows], {name: value[rows] for name, value in cond.items()}
 
     with stage("sampling", len(index)):
-        items, states = model.items(sample.seed, *part(slice(shown)), keep=keep)
+        parts = [model.drawn(sample.seed, *part(slice(shown)), keep=keep)]
         if len(index) > shown:
-            items = np.concatenate([items, model.items(sample.seed, *part(slice(shown, None)))[0]])
+            parts.append(model.drawn(sample.seed, *part(slice(shown, None))))
     if not is_main():
         return
+    items, states = np.concatenate([part.items for part in parts]), parts[0].states
+    weights = weights_of(parts)
     assert states is not None
     of_each = {"label": cond["label"].tolist() if "label" in cond else [None] * len(index)}
     if prompts := run.conditions.prompts(index):
         of_each["prompt"] = prompts
+    if weights is not None:
+        worth = 1 / np.sum(weights**2)
+        of_each |= {"weight": weights.tolist(), "effective_size": [float(worth)] * len(index)}
     save_items(run, folder / "images", index, items, made_by, of_each)
     span = {**made_by, **run.span(index, cond)}
     if page := kind.page(states[:, :COLUMNS], span):
@@ -162,8 +184,10 @@ def sample(run: Run, again: bool) -> None:
     save_png(folder / "trajectory.png", kind.strip(states, COLUMNS), span)
     save_gif(folder / "denoise.gif", [kind.sheet(state, COLUMNS) for state in states])
     # Last: it marks the samples as complete.
-    save_png(folder / "grid.png", sheet_of(run, items, index, cond), span)
+    save_png(folder / "grid.png", sheet_of(run, items, index, cond, weights), span)
     print(f"{len(index)} samples of step {model.step} are in {folder}")
+    if weights is not None:
+        print(f"the samples are weighted, and worth {worth:.1f} of one weight")
 
 
 def _damaged(folder: Path) -> Path | None:

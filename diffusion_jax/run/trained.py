@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from diffusion_jax.data import Dataset, kept_dataset
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.from_config import Config, ConfigError, Parts, build, sample_average
-from diffusion_jax.from_config.choices import group_of, keyed, override
+from diffusion_jax.from_config.choices import group_of, keyed, named, override
 from diffusion_jax.from_config.data import make_dataset
 from diffusion_jax.from_config.identity import (
     Identity,
@@ -28,6 +28,7 @@ from diffusion_jax.from_config.identity import (
 from diffusion_jax.from_config.parts import make_parallel
 from diffusion_jax.from_config.sampling import OPTIMISED, grids_to_start_from
 from diffusion_jax.from_config.starts import STARTS
+from diffusion_jax.from_config.token_guidance import CLASSIFIER, JUDGE, check_classifier, is_on
 from diffusion_jax.generation.conditions import Asked, Conditions
 from diffusion_jax.generation.generator import Generator, Request, check_finite
 from diffusion_jax.generation.grid_search import Found, cached_times, optimise_times
@@ -54,14 +55,23 @@ def command() -> str:
     return shown(shlex.join(["python", *program(), *sys.argv[1:]]))
 
 
+class Drawn(NamedTuple):
+    """Samples as stored."""
+
+    items: np.ndarray  # `[N, ...]`
+    states: np.ndarray | None  # every so many of them on the way, `[K, N, ...]`
+    log_weights: np.ndarray | None  # `[N]`, up to a constant; None for samples without weights
+
+
 class Run:
     """A config in a folder: the training there, and what all stages need.
 
     Raises:
-        ConfigError: its judge is not a dual encoder, or is for other data.
+        ConfigError: a model that guides is of another kind, or for other data.
 
     Attributes:
         judge: of guidance by likeness, if configured.
+        classifier: of noisy tokens, that guides, if configured.
         conditions: conditioning of samples.
         generator: from parameters to samples; None for a network that cannot sample.
         frozen: parameters that a request needs in addition to those of the network.
@@ -71,6 +81,7 @@ class Run:
     def __init__(self, config: Config, workdir: Path, parts: Parts) -> None:
         self.config, self.workdir, self.parts = config, workdir, parts
         self.judge = open_judge("sample.guidance.likeness", config, parts)
+        self.classifier = open_classifier(config, parts)
         sample, task = config.sample, parts.task
         towards = self.judge.texts if self.judge else None
         texts = [text for text, _ in sample.compose]
@@ -90,16 +101,23 @@ class Run:
         self.average = sample_average(config)
         self.parallel = make_parallel(config)
         self.generator, self.frozen = task.generator, dict(task.frozen)
-        if self.judge and self.generator:
+        guides = {"judge": self.judge, CLASSIFIER: self.classifier}
+        if self.generator and any(guides.values()):
             self.generator = self._guided(self.generator)
-            self.frozen["judge"] = self.judge.params
+            self.frozen |= {name: model.params for name, model in guides.items() if model}
 
     def _guided(self, generator: Generator, worse: "Trained | None" = None) -> Generator:
         """The generator, guided by the configured models."""
-        guide, look = self.parts.task.guide, self.judge.look if self.judge else None
+        models: dict[str, Any] = {}
+        if worse:
+            models["worse"] = worse.draws.denoiser
+        if self.judge:
+            models["look"] = self.judge.look
+        if self.classifier:
+            models["classify"] = self.classifier.run.parts.task.classifier
+        guide = self.parts.task.guide
         assert guide is not None  # as there is a generator
-        guidance = guide(worse.draws.denoiser if worse else None, look)
-        return dataclasses.replace(generator, guidance=guidance)
+        return dataclasses.replace(generator, guidance=guide(**models))
 
     @functools.cached_property
     def changes(self) -> list[str]:
@@ -176,6 +194,8 @@ class Run:
             given["start"] = generator.start.words
         if self.judge:
             given["judge"] = self.judge.words
+        if self.classifier:
+            given[CLASSIFIER] = self.classifier.words
         if reader or self.judge:
             given |= {
                 "text": reader.identity if reader else "none",
@@ -193,6 +213,8 @@ class Run:
             ]
             return f"{name}({', '.join(settings)})"
 
+        if generator and generator.guidance.log_weights:
+            given["particles"] = words("particles")
         return {
             "config": config_hash(self.config),
             "checkpoint": step,
@@ -270,7 +292,8 @@ class Trained:
             first: number of the first sample.
 
         Raises:
-            ConfigError: the network cannot sample, takes no texts, or has no such class.
+            ConfigError: the network cannot sample, takes no texts, has no such class, or gives its
+                samples weights.
             SamplingError: some are not finite.
             ValueError: a number is out of range.
         """
@@ -295,12 +318,34 @@ class Trained:
         """Samples number `index` of `seed` as stored, and every `keep`-th state `[K, N, ...]`.
 
         Raises:
+            ConfigError: they have weights, as `drawn` gives them.
+            SamplingError: some are not finite.
+        """
+        if self.draws.guidance.log_weights:
+            raise ConfigError(
+                f"sample.particles.size={self.draws.guidance.group}: particles are samples only "
+                "with their weights, which --mode sample saves and Trained.drawn returns"
+            )
+        found = self.drawn(seed, index, cond, keep)
+        return found.items, found.states
+
+    def drawn(
+        self, seed: int, index: np.ndarray, cond: Mapping[str, np.ndarray], keep: int = 0
+    ) -> Drawn:
+        """As `items`, with the weights that samples may have.
+
+        Raises:
             SamplingError: some are not finite.
         """
         request, size = self.request(index, cond), self.run.config.sample.batch_size
-        x, states = self.draws(self.params, seed, request, batch_size=size, keep_every=keep)
-        items, encode = self.encoded(x, index), self.run.parts.dataset.kind.encode
-        return items, None if states is None else encode(states)
+        generator, weigh = self.draws, self.draws.guidance.log_weights
+        draw: Any = generator.with_state if weigh else generator
+        x, states, *state = draw(self.params, seed, request, batch_size=size, keep_every=keep)
+        return Drawn(
+            self.encoded(x, index),
+            None if states is None else self.run.parts.dataset.kind.encode(states),
+            np.asarray(weigh(*state)) if weigh else None,
+        )
 
     def encoded(self, x: np.ndarray, index: np.ndarray) -> np.ndarray:
         """Samples `x` `[N, ...]` with the numbers `index` `[N]`, as stored.
@@ -324,6 +369,12 @@ class Trained:
         """All that determines a sample, except its number and label."""
         return self.run.made_by(self.step, seed, self.average)
 
+    @property
+    def words(self) -> str:
+        """Identifies the model in passports of what it guides or judges."""
+        average = self.run.snapshots.describe(self.average)
+        return f"{config_hash(self.run.config)} at step {self.step}, EMA {average}"
+
     def as_judge(self) -> Judge:
         """The model as a judge of the likeness of images and texts.
 
@@ -333,11 +384,9 @@ class Trained:
         run, task = self.run, self.run.parts.task
         if task.likeness is None:
             raise ConfigError("it is no dual encoder, as configs/emoji_clip.py trains one")
-        average = run.snapshots.describe(self.average)
-        words = f"{config_hash(run.config)} at step {self.step}, EMA {average}"
         name, kind = f"{run.parts.dataset.name}_clip", run.parts.dataset.kind
         return Judge(
-            *(name, words, task.likeness, self.params, run.conditions.read, task.cond, kind)
+            *(name, self.words, task.likeness, self.params, run.conditions.read, task.cond, kind)
         )
 
     def best_times(self) -> Array:
@@ -391,6 +440,8 @@ def open_run(
         own = config.sample
         own.checkpoint, own.ema = step, average or own.ema
         own.guidance.worse = own.guidance.likeness.judge = ""
+        if CLASSIFIER in own.guidance:
+            own.guidance.classifier.judge = ""
         if own.get("start", "normal") not in STARTS:
             own.start = "normal"  # the image may be gone
         own.grid = "uniform" if own.grid == OPTIMISED else own.grid
@@ -436,10 +487,25 @@ def open_judge(group: str, config: Config, parts: Parts) -> Judge | None:
             f"of {own.image_size}"
         )
     trained = open_run(folder, what=what, parts=parts)
-    try:
+    with named(what):
         return trained.as_judge()
-    except ConfigError as error:
-        raise ConfigError(f"{what}: {error}") from error
+
+
+def open_classifier(config: Config, parts: Parts) -> Trained | None:
+    """The classifier that `sample.guidance.classifier.judge` names; None if that is off.
+
+    Raises:
+        ConfigError: there is none, it is for other data or other noise, or has no such class.
+    """
+    words = is_on(config).get(JUDGE, "")
+    if not words or not parts.task.generator:
+        return None
+    what, (folder, step) = f"{JUDGE}={words!r}", folder_and_step(words, JUDGE)
+    found = open_run(folder, step=step, what=what)
+    with named(what):
+        theirs = found.run.parts
+        check_classifier(config, theirs.task, theirs.dataset, parts.task, parts.dataset)
+    return found
 
 
 def worse_model(run: Run) -> Trained:

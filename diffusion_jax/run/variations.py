@@ -11,7 +11,8 @@ from diffusion_jax.data import Kind
 from diffusion_jax.data.images import look_at
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.from_config import Config, ConfigError
-from diffusion_jax.from_config.images import check_images, named, opened
+from diffusion_jax.from_config.choices import named
+from diffusion_jax.from_config.images import check_images, opened
 from diffusion_jax.generation.conditions import SEED
 from diffusion_jax.generation.variations import between, inverted, renoised
 from diffusion_jax.restoration.image_conditions import LowResolution

@@ -30,7 +30,7 @@ def config_of(name: str = "masked", **changes: Any) -> Any:
     config.update_from_flattened_dict(
         {**TINY, "sample.steps": 64, "evaluate.metrics": config.evaluate.metrics}
     )
-    config.objective.name, config.sample.sampler = name, FAMILIES[name]
+    config.objective.name, config.sample.sampler = name, FAMILIES.get(name, "ddim")
     config.sample.unmasking.cached = name != "masked_by_token"
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     return config

@@ -66,7 +66,9 @@ def test_the_sampler_of_an_observation_and_its_final_state():
         return Sampler(lambda x_T: jnp.zeros(len(x_T)), step, stochastic=True)
 
     guidance = Guidance(plain, ("observation",), group=2, sampler=ending_in_y)
-    x, steps = generator(guidance).with_state({}, 3, request(7), batch_size=4)
+    x, states, steps = generator(guidance).with_state({}, 3, request(7), batch_size=4, keep_every=5)
+    assert states.shape[1:] == x.shape
+    np.testing.assert_array_equal(states[-1], x)
     y = request(7).given["observation"].y
     np.testing.assert_array_equal(x, y)
     np.testing.assert_array_equal(steps, 5 * y[:, 0])
