@@ -7,15 +7,17 @@ from typing import NamedTuple
 from diffusion_jax.data import DataError, Dataset
 from diffusion_jax.data.tokens import Tokens
 from diffusion_jax.diffusion.process import Gaussian
-from diffusion_jax.evaluation import distances
+from diffusion_jax.evaluation import distances, sentences
 from diffusion_jax.evaluation.bits import Bits
 from diffusion_jax.evaluation.damage import DamageFound
 from diffusion_jax.evaluation.denoising import Denoising
 from diffusion_jax.evaluation.distances import Distances, lacking
 from diffusion_jax.evaluation.field import MOST_DIMS, LearnedField
 from diffusion_jax.evaluation.judge import Judge
+from diffusion_jax.evaluation.model import LEAST as FEWEST
 from diffusion_jax.evaluation.model import SPLITS, Evaluator, count
 from diffusion_jax.evaluation.names import NamesFound, names_of
+from diffusion_jax.evaluation.sentences import SentenceDistance, load_minilm
 from diffusion_jax.evaluation.texts import TextSamples
 from diffusion_jax.evaluation.token_bits import TokenBits
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, metrics_of
@@ -177,6 +179,11 @@ def _texts(config: Config, means: Means) -> Evaluator:
     return TextSamples(dataset, reference, settings.num_samples, settings.bootstrap)
 
 
+def _sentences(config: Config, means: Means) -> Evaluator:
+    folder = means.cache / "sentences"
+    return SentenceDistance(means.dataset, load_minilm(), config.evaluate.num_samples, folder)
+
+
 Reasons = dict[str, str]
 """Reasons for omitting figures, by name prefix; '' for those that are not omitted."""
 
@@ -204,6 +211,13 @@ def _of_bits(config: Config, dataset: Dataset) -> Reasons:
     num = config.evaluate.likelihood.num_images
     each = {split: too_few(count(dataset, split, num)) for split in SPLITS}
     return {name: each[name.rpartition("_")[2]] for name in BITS}
+
+
+def _of_sentences(config: Config, dataset: Dataset) -> Reasons:
+    num = config.evaluate.num_samples
+    each = {"": ("samples", num, FEWEST), "_train": count(dataset, "train", num)}
+    without, heldout = sentences.without(), count(dataset, "heldout", num)
+    return {f"{sentences.NAME}{of}": without or too_few(has, heldout) for of, has in each.items()}
 
 
 ERRORS = (*(f"denoising_error_{split}" for split in SPLITS), "denoising_gap")
@@ -235,6 +249,7 @@ EVALUATORS = {
     ),
     "bits": Measure(_token_bits, ("bits", "regret"), unfit=_has_no_tokens),
     "texts": Measure(_texts, TEXTS, unfit=_has_no_texts),
+    "sentences": Measure(_sentences, (sentences.NAME,), _of_sentences, _has_no_texts),
     "damage": Measure(_damage, ("average_precision", "iou"), unfit=_finds_no_damage),
 }
 """By name in `evaluate.metrics`."""
