@@ -90,7 +90,7 @@ def test_with_many_a_step_has_the_second_law_of_the_class(drawn: Any, label: int
     noise = np.sqrt(len(TEXTS) / NUM) / 2
     assert distance(*second) > 0.1
     assert distance(independent[label], second[label]) > 4 * noise
-    assert distance(draw(64, label) / NUM, second[label]) < noise
+    assert distance(draw(256, label) / NUM, second[label]) < noise
 
 
 @pytest.mark.slow
@@ -98,7 +98,7 @@ def test_known_tokens_stay_and_the_rest_is_of_the_conditional_law(drawn: Any) ->
     draw, (_, second) = drawn
     known = jnp.broadcast_to(jnp.array([V, 1, V, V]), (NUM, L))
     law = np.where(TEXTS[:, 1] == 1, second[0], 0)
-    found = draw(64, 0, known) / NUM
+    found = draw(256, 0, known) / NUM
     assert found[law == 0].sum() == 0
     assert distance(found, law / law.sum()) < np.sqrt(V**3 / NUM) / 2
 
