@@ -84,8 +84,8 @@ def get_config() -> ConfigDict:
     # is uniform up to `severity`, and decay as large as that of images up to `zoom` times as large
     # Of tokens (data.name=hmm, sotu, text, ...): masked (unmasking) | masked_by_token (each token
     # with its own, learned power of token_schedule) | block (unmasking, in blocks from left to
-    # right) | replaced (uniform noise) | autoregressive (left to right) | classified (tell the class
-    # of a noisy text, for sample.guidance.classifier)
+    # right) | replaced (uniform noise) | autoregressive (left to right) | classified (the class of
+    # a noisy text, for sample.guidance.classifier)
     c.objective.name = "gaussian"
     # Bound that is trained on: by_count (a uniform number of masks) | in_time (a uniform time) |
     # in_steps (that of so many steps). timed: whether the time is an input of the network
@@ -262,6 +262,9 @@ def get_config() -> ConfigDict:
     # Tokens are masked again at times in [low, high], with a probability of at most `strength`
     # (rule "cap"), or with that share of the largest possible one ("rescale")
     c.sample.remasking = ConfigDict({"strength": 0.1, "rule": "cap", "low": 0.0, "high": 1.0})
+    # With objective.name=masked: draw `num` texts in each step, and choose one by the likelihood of
+    # an autoregressive run on the same data, FOLDER@STEP or FOLDER (EDLM); 0: off
+    c.sample.candidates = ConfigDict({"num": 0, "law": ""})
     # Probability of drawing a token's noise anew instead of from its own (Psi-samplers)
     c.sample.replacement = ConfigDict({"renewal": 0.0})
     # Restart: go back up from time low to high this many times, and down again in `steps` steps
@@ -396,8 +399,9 @@ def get_config() -> ConfigDict:
     # distances (samples to data, in features) | denoising (error by noise level) | likelihood (bits
     # per dimension) | names (match of samples and texts, by the dual encoder evaluate.names.judge)
     # | field (points: error of the learned score) | damage (destroyed pixels found) | bits (tokens:
-    # bits per character) | texts (entropy, real words and copies of samples) | classes (of texts,
-    # by objective.name=classified). Figures that too few images do not define are left out, and the
+    # bits per character) | texts (entropy, real words and copies of samples) | sentences
+    # (distance of texts to held-out ones in MiniLM's features) | classes (of texts, by
+    # objective.name=classified). Figures that too few images do not define are left out, and the
     # report gives the reason.
     c.evaluate.metrics = "distances,denoising,likelihood"
     c.evaluate.num_samples = 1797  # with labels in the proportions of the training data

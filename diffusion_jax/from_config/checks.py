@@ -6,6 +6,7 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
+from diffusion_jax.from_config import candidates
 from diffusion_jax.from_config.choices import Config, ConfigError, group_of, keyed, metrics_of
 from diffusion_jax.from_config.extractors import statistics_of, weights_file
 from diffusion_jax.from_config.identity import read_config
@@ -58,6 +59,7 @@ RANGES: dict[str, dict[str, Any]] = {
         **{"first_index": COUNT, "checkpoint": "[-1, inf)", "steps": "[1, 1000000]"},
     },
     "sample.restart": {"repeats": COUNT},
+    "sample.candidates": {"num": COUNT},
     "sample.held": {"at": SHARE, "begin": SHARE, "end": SHARE},
     "sample.remasking": {"strength": SHARE, "low": SHARE, "high": "(0, 1]"},
     "sample.replacement": {"renewal": SHARE},
@@ -182,6 +184,7 @@ def check_numbers(config: Config, devices: int) -> None:
     for group in ("sample.guidance.likeness", "evaluate.names"):
         if folder := group_of(config, group).judge:
             read_config(path_of(folder), f"{group}.judge={folder!r}")
+    candidates.check(config)
     statistics_of(config)
     weights_file(config)
     _check_parallel(config, devices)

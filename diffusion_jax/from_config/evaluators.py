@@ -7,7 +7,7 @@ from typing import NamedTuple
 from diffusion_jax.data import DataError, Dataset
 from diffusion_jax.data.tokens import Tokens
 from diffusion_jax.diffusion.process import Gaussian
-from diffusion_jax.evaluation import distances
+from diffusion_jax.evaluation import distances, sentences
 from diffusion_jax.evaluation.bits import Bits
 from diffusion_jax.evaluation.classified import ClassesFound
 from diffusion_jax.evaluation.damage import DamageFound
@@ -15,8 +15,10 @@ from diffusion_jax.evaluation.denoising import Denoising
 from diffusion_jax.evaluation.distances import Distances, lacking
 from diffusion_jax.evaluation.field import MOST_DIMS, LearnedField
 from diffusion_jax.evaluation.judge import Judge
+from diffusion_jax.evaluation.model import LEAST as FEWEST
 from diffusion_jax.evaluation.model import SPLITS, Evaluator, count
 from diffusion_jax.evaluation.names import NamesFound, names_of
+from diffusion_jax.evaluation.sentences import SentenceDistance, load_minilm
 from diffusion_jax.evaluation.texts import TextSamples
 from diffusion_jax.evaluation.token_bits import TokenBits
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, metrics_of
@@ -199,6 +201,11 @@ def _texts(config: Config, means: Means) -> Evaluator:
     return TextSamples(dataset, reference, settings.num_samples, settings.bootstrap)
 
 
+def _sentences(config: Config, means: Means) -> Evaluator:
+    folder = means.cache / "sentences"
+    return SentenceDistance(means.dataset, load_minilm(), config.evaluate.num_samples, folder)
+
+
 Reasons = dict[str, str]
 """Reasons for omitting figures, by name prefix; '' for those that are not omitted."""
 
@@ -226,6 +233,13 @@ def _of_bits(config: Config, dataset: Dataset) -> Reasons:
     num = config.evaluate.likelihood.num_images
     each = {split: too_few(count(dataset, split, num)) for split in SPLITS}
     return {name: each[name.rpartition("_")[2]] for name in BITS}
+
+
+def _of_sentences(config: Config, dataset: Dataset) -> Reasons:
+    num = config.evaluate.num_samples
+    each = {"": ("samples", num, FEWEST), "_train": count(dataset, "train", num)}
+    without, heldout = sentences.without(), count(dataset, "heldout", num)
+    return {f"{sentences.NAME}{of}": without or too_few(has, heldout) for of, has in each.items()}
 
 
 ERRORS = (*(f"denoising_error_{split}" for split in SPLITS), "denoising_gap")
@@ -260,6 +274,7 @@ EVALUATORS = {
     "classes": Measure(
         _classes, ("class_accuracy", "class_cross_entropy"), unfit=_finds_no_classes
     ),
+    "sentences": Measure(_sentences, (sentences.NAME,), _of_sentences, _has_no_texts),
     "damage": Measure(_damage, ("average_precision", "iou"), unfit=_finds_no_damage),
 }
 """By name in `evaluate.metrics`."""

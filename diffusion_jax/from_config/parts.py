@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.data import Dataset
 from diffusion_jax.from_config.averages import make_averages
+from diffusion_jax.from_config.candidates import check_law
 from diffusion_jax.from_config.checks import check_numbers, check_ranges
 from diffusion_jax.from_config.choices import ConfigError, check_known, keyed, lookup
 from diffusion_jax.from_config.classified import classified
@@ -85,6 +86,7 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
             f"train.keep_best needs held-out {dataset.kind.noun}, and {dataset.name} has none"
         )
     task = make_task(dataset)
+    check_law(config, dataset)
     check_metrics(config, task, dataset)
     try:
         state = abstract_state(task.init, optimizer, averages)

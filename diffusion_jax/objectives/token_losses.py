@@ -55,5 +55,15 @@ def autoregressive(
 
     A `Bound`, and exact: all tokens are predicted from those before them in one evaluation.
     """
+    return -jnp.mean(_log_p(network, x_0, cond), axis=1), None
+
+
+def log_likelihood(network: Network, x_0: Array, cond: Cond) -> Array:
+    """`log p(x_0)` `[B]`, in nats, of a network that sees earlier tokens."""
+    return jnp.sum(_log_p(network, x_0, cond), axis=1)
+
+
+def _log_p(network: Network, x_0: Array, cond: Cond) -> Array:
+    """`log p` `[B, L]` of each token given the earlier ones."""
     log_p = jax.nn.log_softmax(network(x_0, jnp.zeros(len(x_0)), cond))
-    return -jnp.mean(jnp.take_along_axis(log_p, x_0[..., None], -1), (1, 2)), None
+    return jnp.take_along_axis(log_p, x_0[..., None], -1)[..., 0]

@@ -180,12 +180,12 @@ def _about_time(
 
 
 def _whole_run(program: Program, step: float, when: str) -> str:
-    train = program.config.train
+    train, noun = program.config.train, program.dataset.kind.noun
     whole = step * train.steps
     hours = whole * program.devices / 3600
     many = f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
     return (
-        f"{when}: {train.batch_size / step:,.0f} images/s; {train.steps:,} steps in "
+        f"{when}: {train.batch_size / step:,.0f} {noun}/s; {train.steps:,} steps in "
         f"{_duration(whole)}, {many} device-hours"
     )
 
@@ -276,7 +276,7 @@ def _next_change(
         flags = " ".join(f"--config.{key}={value}" for key, value in changes.items())
         return (
             f"{flags} would need {_size(needed)} and {'still ' if fits else ''}fit, at {gain:.2f} "
-            f"times the images/s at best ({told})"
+            f"times the {program.dataset.kind.noun}/s at best ({told})"
         )
     if fits:
         return "nothing that would be faster and fit; it is bound by " + bound

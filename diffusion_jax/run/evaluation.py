@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax import report
+from diffusion_jax.evaluation import sentences
 from diffusion_jax.evaluation.model import Chunk, Evaluator, Model, Result
 from diffusion_jax.from_config import config_hash, evaluated
 from diffusion_jax.from_config.choices import metrics_of
@@ -18,6 +19,7 @@ from diffusion_jax.run.trained import Run, Trained, command, open_judge
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.progress import stage
 from diffusion_jax.system.runtime import cache_dir, environment
+from diffusion_jax.text.encoder import MINILM_PACKAGE
 
 LISTED = 10
 """Classes named in a report, at most."""
@@ -78,6 +80,12 @@ def _passport(run: Run, lengths: Sequence[str]) -> dict[str, Any]:
         "likelihood": {"likelihood": dict(settings.likelihood)},
         "damage": {"damage": dict(settings.damage)},
         "classes": {"classes": dict(settings.classes)},
+        "bits": {"bits": dict(settings.bits)},
+        "texts": {"num_samples": settings.num_samples},
+        "sentences": {
+            "num_samples": settings.num_samples,
+            "sentences_by": "none" if sentences.without() else MINILM_PACKAGE,
+        },
         "names": {"names": {**settings.names.to_dict(), "splits": list(settings.names.splits)}},
     }
     passport = run.made_by(run.step_to_use(), settings.seed)
@@ -168,6 +176,9 @@ def _write_report(
             f"{model.generator.sampler.evaluations} evaluation(s), grid {made_by['grid']}, "
             f"guidance {config.sample.guidance_scale}"
         )
+        if "candidates" in made_by:
+            each = f"in each step one of {made_by['candidates']}, which is evaluated as often"
+            facts["sampling"] += f"; {each}"
         if seconds:
             drawn = f"{config.evaluate.num_samples:,} samples in {seconds:.1f} s"
             facts["sampling"] += f"; {drawn}, compilation included"

@@ -15,7 +15,7 @@ import numpy as np
 from diffusion_jax.data import Dataset, kept_dataset
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.evaluation.judge import Judge
-from diffusion_jax.from_config import Config, ConfigError, Parts, build, sample_average
+from diffusion_jax.from_config import Config, ConfigError, Parts, build, candidates, sample_average
 from diffusion_jax.from_config.choices import group_of, keyed, named, override
 from diffusion_jax.from_config.data import make_dataset
 from diffusion_jax.from_config.identity import (
@@ -174,6 +174,10 @@ class Run:
             worse = worse_model(self)
             generator = self._guided(generator, worse)
             frozen = {**frozen, "worse": worse.params}
+        if generator and (num := candidates.candidates_of(self.config)) > 1:
+            law = second_law(self)
+            generator = candidates.with_candidates(generator, law.draws.apply, num)
+            frozen = {**frozen, candidates.LAW: law.params}
         found = Trained(self, params, step, average, generator, frozen)
         if generator and self.config.sample.grid == OPTIMISED:
             generator = dataclasses.replace(generator, times=found.best_times())
@@ -227,6 +231,7 @@ class Run:
             "guidance_scale": sample.guidance_scale,
             "guidance": words("guidance"),
             "clip": sample.clip if sample.clip >= 0 else limit or 0.0,
+            **candidates.described(self.config),
             **given,
         }
 
@@ -442,6 +447,8 @@ def open_run(
         own.guidance.worse = own.guidance.likeness.judge = ""
         if CLASSIFIER in own.guidance:
             own.guidance.classifier.judge = ""
+        if "candidates" in own:
+            own.candidates.num = 0  # the other run may be gone
         if own.get("start", "normal") not in STARTS:
             own.start = "normal"  # the image may be gone
         own.grid = "uniform" if own.grid == OPTIMISED else own.grid
@@ -524,3 +531,14 @@ def worse_model(run: Run) -> Trained:
     if own != theirs:
         raise ConfigError(f"{what} must be of the same schedule and the same data")
     return other
+
+
+def second_law(run: Run) -> Trained:
+    """The model of texts that `sample.candidates.law` names, FOLDER@STEP, on the data of the run.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    words: str = run.config.sample.candidates.law
+    folder, step = folder_and_step(words, "sample.candidates.law")
+    return open_run(folder, step=step, what=f"sample.candidates.law={words!r}", parts=run.parts)

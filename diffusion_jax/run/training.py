@@ -186,6 +186,7 @@ def _loop(run: Run, ready: loop.Ready, traced: tuple[Path, int] | None = None) -
             batch_size=settings.batch_size,
             cadence=cadence,
             stall_seconds=run.config.data.stall_seconds,
+            noun=run.parts.dataset.kind.noun,
             traced=traced,
         )
 

@@ -27,20 +27,21 @@ def cached(
     suffix: str,
     read: Callable[[Path], Result],
     write: Callable[[Path], None],
+    together: bool = True,
 ) -> Result:
     """Reads a result with `read` from the file of `key`, after `write` has made it if necessary.
 
     All processes of a run call this together, and all write if one has to, so that they can compute
-    together. `key` identifies the result; `folder` contains such files, with a `suffix`. `read`
-    raises one of `DAMAGED` for an incomplete file; `write` computes the result and writes it to a
-    path.
+    together; each is on its own if not `together`. `key` identifies the result; `folder` contains
+    such files, with a `suffix`. `read` raises one of `DAMAGED` for an incomplete file; `write`
+    computes the result and writes it to a path.
     """
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}{suffix}"
     try:
         found, whole = read(path), True
     except DAMAGED:
         whole = False
-    if gather(np.array([whole])).all():
+    if gather(np.array([whole])).all() if together else whole:
         return found
     with written_whole(path) as part:
         write(part)

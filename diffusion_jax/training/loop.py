@@ -72,6 +72,7 @@ def train(
     frozen: Mapping[str, Params] = {},
     actions: Sequence[tuple[int, Action]] = (),
     stall_seconds: float = 60.0,
+    noun: str = "items",
     traced: tuple[Path, int] | None = None,
 ) -> int:
     """Trains from `state.step` to `cadence.steps`, over all devices.
@@ -84,13 +85,14 @@ def train(
         batches: a Grain iterator of `{'x', 'cond'}` of `batch_size`, with `get_state`.
         key: base key of the run; each step folds in its number.
         parallel: how the step runs over the devices.
-        batch_size: images per step, a multiple of the number of devices.
+        batch_size: items per step, a multiple of the number of devices.
         cadence: how long, and how often to log and to save.
         checkpoints: where to save.
         writer: a clu `MetricWriter`.
         frozen: one copy of the parameters that are not trained, by name; they are not saved.
         actions: `(every_steps, action)`, for sample grids and held-out loss.
         stall_seconds: warn after this time without a new batch.
+        noun: of the items, for the line that shows the rate.
         traced: folder and number of steps of a trace; None for no trace.
 
     Returns:
@@ -104,7 +106,7 @@ def train(
     start = int(np.min(state.step))
     placed, keys = parallel.place((state, key))
     frozen = parallel.place(frozen, donated=False)
-    progress = Progress(cadence.steps, start, batch_size)
+    progress = Progress(cadence.steps, start, batch_size, noun)
     trace = Trace(*(traced or (Path(), 0)), start, progress.say)
     window: list[Mapping[str, Any]] = []
     unread: deque[tuple[int, Any]] = deque()
@@ -124,7 +126,7 @@ def train(
         scalars: dict[str, Any] = {
             **{name: np.mean([row[name] for row in sound or rows], 0) for name in rows[0]},
             "skipped": skipped,
-            "images_per_second": batch_size * len(window) / (now - clock),
+            "items_per_second": batch_size * len(window) / (now - clock),
             **device_memory(),
             "train_seconds": now - told,  # a killed run loses only the last part
         }

@@ -14,10 +14,13 @@ from diffusion_jax.system.progress import Bar, Stage
 
 
 class Progress:
-    """Shows rate and time left of a run of `total` steps, of which `done` were done before."""
+    """Shows rate and time left of a run of `total` steps, of which `done` were done before.
 
-    def __init__(self, total: int, done: int, images_per_step: int) -> None:
-        self._total, self._images = total, images_per_step
+    `noun` is that of the items, in the plural.
+    """
+
+    def __init__(self, total: int, done: int, items_per_step: int, noun: str) -> None:
+        self._total, self._items, self._noun = total, items_per_step, noun
         self._seen = sys.stderr.isatty() and is_main()
         self._stage = Stage("train", total, done, Bar(sys.stderr, True) if self._seen else None)
         self._compiling = contextlib.ExitStack()
@@ -28,18 +31,18 @@ class Progress:
         self._stage.advance()
 
     def report(self, step: int, scalars: Mapping[str, Any]) -> None:
-        """Shows `loss` and `images_per_second`, the memory and, in plain lines, the time left."""
+        """Shows `loss` and `items_per_second`, the memory and, in plain lines, the time left."""
         loss, memory = float(np.mean(scalars["loss"])), memory_words(scalars)
-        images = scalars["images_per_second"]  # since the last report
+        items = scalars["items_per_second"]  # since the last report
         if self._seen:
-            note = [f"loss {loss:.4f}", memory, f"{images:,.0f} images/s"]
+            note = [f"loss {loss:.4f}", memory, f"{items:,.0f} {self._noun}/s"]
             self._stage.note = ", ".join(filter(None, note))
             return
-        rate, left = images / self._images, self._stage.left
+        rate, left = items / self._items, self._stage.left
         words = tqdm.format_interval((self._total - step) / rate if left is None else left)
         print(
             f"step {step}/{self._total}  loss {loss:.4f}  {rate:.1f} steps/s  "
-            f"{images:,.0f} images/s  {words} left" + f"  {memory}" * bool(memory),
+            f"{items:,.0f} {self._noun}/s  {words} left" + f"  {memory}" * bool(memory),
             flush=True,
         )
 

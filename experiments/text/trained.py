@@ -57,6 +57,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "autoregressive": {"sample.sampler": "left_to_right"},
     "block": {},
     "replaced": {"sample.sampler": "replacement"},
+    "masked_by_token": {"sample.unmasking.cached": False},
 }
 """Settings by `objective.name`; at equal compute the others have other numbers of steps."""
 STRETCHES, STRETCH = 32, 4096

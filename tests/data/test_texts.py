@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.data import DataError, load_dataset, train_batches
+from diffusion_jax.data.sets import vocabularies
 from diffusion_jax.data.sets.sotu import odd_interval
 from diffusion_jax.data.sets.texts import parted
 from diffusion_jax.data.sets.vocabularies import UNKNOWN, byte_pairs, characters, in_bytes
@@ -120,6 +121,28 @@ def test_pairs_are_the_same_each_time_and_encode_any_text():
             == text.encode()
         )
     assert len(found.encode(NOVEL)) < 0.7 * len(NOVEL)
+
+
+def test_pairs_of_long_texts_are_trained_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    plain = byte_pairs([NOVEL], [NOVEL[:99]], 400)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(vocabularies, "LONG", 100)
+    first, trained = byte_pairs([NOVEL], [NOVEL[:99]], 400), vocabularies._trained
+    monkeypatch.setattr(vocabularies, "_trained", None)  # it cannot be trained again
+    again = byte_pairs([NOVEL], [NOVEL[:99]], 400)
+    for text in (NOVEL, NOVEL[:99], "another text"):
+        for found in (first, again):
+            assert found.pieces == plain.pieces
+            np.testing.assert_array_equal(found.encode(text), plain.encode(text))
+    monkeypatch.setattr(vocabularies, "_trained", trained)
+    for others in (([NOVEL[::-1]], [], 400), ([NOVEL], [], 400), ([NOVEL], [NOVEL[:99]], 300)):
+        assert len(byte_pairs(*others).pieces) == others[2]
+    files = list(tmp_path.rglob("*.npz"))
+    assert len(files) == 4
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-100])
+    assert byte_pairs([NOVEL], [NOVEL[:99]], 400).pieces == plain.pieces
 
 
 # State of the Union

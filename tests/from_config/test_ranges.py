@@ -23,7 +23,7 @@ ALLOWED = {
         restore.sigma restore.clipping.* restore.dps.zeta restore.*.tolerance restore.diffpir.zeta
         restore.ddrm.eta_b restore.twisted.resample_below restore.blind.rounds restore.mask.*
         restore.decay.severity data.length sample.remasking.strength sample.remasking.low
-        sample.replacement.renewal sample.held.* sample.particles.*
+        sample.replacement.renewal sample.held.* sample.particles.* sample.candidates.num
         objective.vlb_weight optimizer.*.b? optimizer.*.weight_decay optimizer.clip_norm
         optimizer.learning_rate optimizer.warmup_steps sample.adaptive.rtol sample.checkpoint
         sample.churn.s_churn sample.churn.s_min sample.churn.s_noise sample.cld.gamma sample.clip

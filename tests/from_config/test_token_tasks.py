@@ -134,12 +134,12 @@ def test_blocks_are_drawn_with_a_cache_unless_they_are_guided() -> None:
         request = Request(np.array([0, 1, 1]), labels, scale)
         return task.generator.with_state(random_params(task), 0, request, batch_size=3)
 
-    (whole, plain), (cached, kept) = draw(False), draw(True)
+    (whole, _, plain), (cached, _, kept) = draw(False), draw(True)
     np.testing.assert_array_equal(cached, whole)
     assert (whole[1] != whole[2]).any()  # of other classes, and otherwise the same
     np.testing.assert_array_equal(kept.evaluations, plain.evaluations + 7)
     assert (plain.evaluations >= 8).all() & (plain.evaluations <= 8 * 4).all()
-    assert plain.cache == draw(True, 2.0)[1].cache == ()
+    assert plain.cache == draw(True, 2.0)[2].cache == ()
 
 
 def test_tokens_are_drawn_from_left_to_right_one_by_one() -> None:

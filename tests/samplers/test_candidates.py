@@ -1,10 +1,12 @@
 """Choosing among candidates by a second law (EDLM) makes tokens of a step depend on each other."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.diffusion.tokens import Masked, Polynomial
 from diffusion_jax.samplers.candidates import resampled
+from diffusion_jax.samplers.loop import run
 from diffusion_jax.samplers.unmasking import ancestral
 from tests.samplers.test_tokens import TEXTS, drawn, law_of_masks, p_value
 
@@ -53,3 +55,26 @@ def test_known_tokens_stay_and_the_rest_is_of_their_conditional_law():
     law = np.where(fits, TEXTS.p, 0) / TEXTS.p[fits].sum()
     counts = np.bincount(TEXTS.number(texts), minlength=len(law))
     assert np.abs(counts / counts.sum() - law).sum() / 2 < 0.03
+
+
+def test_a_text_stands_until_a_token_changes():
+    """So predictions that are used again are exact, and samples do not depend on their batch."""
+    keys, times, count = jax.random.split(jax.random.key(0), 6), jnp.linspace(1, 0, 33), []
+
+    def counted(texts):
+        jax.debug.callback(lambda: count.append(1))
+        return log_law(texts)
+
+    def drawn_with(cached, rows):
+        sampler = resampled(PROCESS, ancestral(PROCESS, cached), counted, 3)
+        x_T, each = jnp.full((len(keys), 4), 3)[rows], keys[rows]
+        texts = run(PROCESS.denoiser(network), sampler, times, x_T, {}, each).x
+        jax.effects_barrier()
+        return np.asarray(texts)
+
+    plain = drawn_with(False, slice(None))
+    assert len(count) == 3 * 32
+    np.testing.assert_array_equal(drawn_with(True, slice(None)), plain)
+    count.clear()
+    np.testing.assert_array_equal(drawn_with(True, slice(1)), plain[:1])
+    assert len(count) <= 3 * 5  # a text has four tokens

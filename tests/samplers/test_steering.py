@@ -12,6 +12,7 @@ from diffusion_jax.guidance.tokens import field, of_tokens
 from diffusion_jax.samplers.loop import run
 from diffusion_jax.samplers.steering import steered
 from diffusion_jax.samplers.unmasking import ORDERS, ancestral, by_count, remasking
+from diffusion_jax.types import Sampler
 from tests.tilted import law_in_steps, predicted, table
 from tests.token_oracles import chain
 
@@ -133,6 +134,28 @@ def test_the_potential_of_independent_tokens_is_exact():
     state = run(denoiser, sampler, times, x_T, {}, keys).state.particles
     assert np.all(np.asarray(state.gathered) == 0)
     np.testing.assert_allclose(np.exp(state.log_weights), 1 / 16, rtol=1e-4)
+
+
+def test_the_state_of_the_sampler_goes_with_its_particle():
+    """Here it is the text of the last step, and whether that was always the text of the next."""
+    inner, num = by_count(PROCESS), 256
+
+    def init(x_T):
+        return inner.init(x_T), x_T, jnp.ones(len(x_T), bool)
+
+    def step(denoise, state, x_t, t, s, keys):
+        state, last, same = state
+        x_s, state = inner.step(denoise, state, x_t, t, s, keys)
+        return x_s, (state, x_s, same & jnp.all(last == x_t, axis=1))
+
+    sampler = steered(PROCESS, Sampler(init, step, stochastic=True), reward, 16, resample_below=1.0)
+    keys = jax.random.split(jax.random.key(5), num)
+    x_T, times = PROCESS.prior(keys, (L,), 1.0), jnp.linspace(1, 0, L + 1)
+    found = run(PROCESS.denoiser(table(P)), sampler, times, x_T, {}, keys)
+    _, last, same = found.state.inner
+    np.testing.assert_array_equal(last, found.x)
+    assert same.all()
+    assert np.mean(np.asarray(found.state.particles.gathered) != 0) > 0.9  # they were resampled
 
 
 def test_groups_fill_the_batch():

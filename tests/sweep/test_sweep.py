@@ -222,7 +222,7 @@ def test_seeds_abreast_train_the_networks_of_single_runs(tmp_path):
         ]
         assert [set(row) for row in rows[0]] == [set(row) for row in rows[1]]
         for a, b in zip(*rows, strict=True):
-            for key in a.keys() - {"time", "images_per_second", "train_seconds"}:
+            for key in a.keys() - {"time", "items_per_second", "train_seconds"}:
                 assert a[key] == pytest.approx(b[key], rel=1e-4, abs=1e-5), key
 
 

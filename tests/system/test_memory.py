@@ -35,16 +35,16 @@ def test_seen_while_training(
     terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
-    progress = Progress(4, 0, 16)
+    progress = Progress(4, 0, 16, "texts")
     progress.step()
     memory = {"device_memory_peak_gib": 12.34, "device_memory_limit_gib": 80.0}
-    progress.report(1, {"loss": 0.5, "images_per_second": 32.0, **memory})
+    progress.report(1, {"loss": 0.5, "items_per_second": 32.0, **memory})
     shown = progress._stage.note if terminal else capsys.readouterr().out  # the bar is drawn later
     progress.close()
     assert "12.3 of 80 GiB" in shown
     if not terminal:
-        assert "2.0 steps/s  32 images/s  00:01 left" in shown  # of 3 more steps
-        Progress(4, 0, 16).report(1, {"loss": 0.5, "images_per_second": 32.0})
+        assert "2.0 steps/s  32 texts/s  00:01 left" in shown  # of 3 more steps
+        Progress(4, 0, 16, "texts").report(1, {"loss": 0.5, "items_per_second": 32.0})
         assert capsys.readouterr().out.endswith(" left\n")
 
 

@@ -245,7 +245,7 @@ def test_the_logged_rate_is_without_the_first_batch_and_compilation(tmp_path: Pa
 
     _, rows = trained(Checkpoints(tmp_path), Cadence(100, 100, 0, max_skipped=10), Slow())
     row = next(row for _, row in rows if "loss" in row)
-    assert row["images_per_second"] > 100 * 16
+    assert row["items_per_second"] > 100 * 16
     assert row["train_seconds"] > 1
 
 
