@@ -162,6 +162,7 @@ def test_embeddings_of_minilm_are_those_of_the_published_code(minilm: TextEncode
     np.testing.assert_allclose(found[short] / 384**0.5, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_texts_of_minilm_are_near_their_like_and_far_from_shuffled_letters(
     minilm: TextEncoder, tmp_path: Path
 ) -> None:
