@@ -7,12 +7,7 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 
 from diffusion_jax.diffusion.corruption import diffuse, sample_noise
-from diffusion_jax.diffusion.prediction import (
-    Network,
-    Prediction,
-    per_sample,
-    split_variance,
-)
+from diffusion_jax.diffusion.prediction import Network, Prediction, per_sample, split_variance
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.types import Array, Cond, Denoised, Denoiser
 
@@ -83,15 +78,17 @@ class Gaussian:
         With `residual`, `x_t - alpha_t c` is `x_0 - c` diffused by the same noise, and a prediction
         `p_t (x_0 - c) + q_t eps` of it is off that of `x_0` by `p_t c`. Without a picture `c` is 0.
         """
-        (p, _), near = self.prediction.coefficients(self.schedule, t), None
         if self.residual:
-            near = cond["image"][..., : x_t.shape[-1]]
-            x_t = x_t - per_sample(self.schedule.alpha(t), x_t) * near
+            c = cond["image"][..., : x_t.shape[-1]]
+            p, _ = self.prediction.coefficients(self.schedule, t)
+            shifted = x_t - per_sample(self.schedule.alpha(t), x_t) * c
+            y, variance = dataclasses.replace(self, residual=False).predict(
+                network, shifted, t, cond
+            )
+            return y + per_sample(p, y) * c, variance
         x = self.prediction.network_input(self.schedule, x_t, t)
-        y, variance = network(x, self.time_input(self.schedule, t), cond), None
-        if self.learned_variance:
-            y, variance = split_variance(y)
-        return (y if near is None else y + per_sample(p, y) * near), variance
+        y = network(x, self.time_input(self.schedule, t), cond)
+        return split_variance(y) if self.learned_variance else (y, None)
 
     def denoiser(self, network: Network) -> Denoiser:
         """The denoiser given by a network of any prediction type."""

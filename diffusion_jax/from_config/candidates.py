@@ -53,7 +53,7 @@ def check(config: Config) -> None:
             f"{what} needs {KEY}.law, the folder of a run of objective.name='autoregressive' on "
             "the same data"
         )
-    folder, what = _law(config)
+    folder, _, what = law_of(config)
     theirs = read_config(path_of(folder), what).objective.name
     if theirs not in FAMILIES or not FAMILIES[theirs].ordered:
         raise ConfigError(f"{what} must be of objective.name='autoregressive', not {theirs!r}")
@@ -63,7 +63,7 @@ def check_law(config: Config, dataset: Dataset) -> None:
     """Raises a ConfigError if the second law is not of these data."""
     if candidates_of(config) == 1:
         return
-    folder, what = _law(config)
+    folder, _, what = law_of(config)
     identity = Identity.read(path_of(folder))
     if identity is None:
         raise ConfigError(f"{what}: there is no record of the data that it was trained on")
@@ -75,22 +75,20 @@ def check_law(config: Config, dataset: Dataset) -> None:
         )
 
 
-def _law(config: Config) -> tuple[str, str]:
-    """The folder of the second law, and the setting in words."""
+def law_of(config: Config) -> tuple[str, int, str]:
+    """Folder and step of the second law, and the setting in words."""
     words = config.sample.candidates.law
-    folder, _ = folder_and_step(words, f"{KEY}.law")
-    return folder, f"{KEY}.law={words!r}"
+    return *folder_and_step(words, f"{KEY}.law"), f"{KEY}.law={words!r}"
 
 
 def described(config: Config) -> dict[str, str]:
     """The field of passports on candidates; none if there are none."""
     if candidates_of(config) == 1:
         return {}
-    words = config.sample.candidates.law
-    folder, step = folder_and_step(words, f"{KEY}.law")
+    folder, step, what = law_of(config)
     if step < 0:
         step = Checkpoints(path_of(folder) / "checkpoints").latest() or 0
-    law = config_hash(read_config(path_of(folder), words))
+    law = config_hash(read_config(path_of(folder), what))
     return {"candidates": f"{candidates_of(config)} by {folder}, {law} at step {step}"}
 
 

@@ -539,6 +539,5 @@ def second_law(run: Run) -> Trained:
     Raises:
         ConfigError: there is none.
     """
-    words: str = run.config.sample.candidates.law
-    folder, step = folder_and_step(words, "sample.candidates.law")
-    return open_run(folder, step=step, what=f"sample.candidates.law={words!r}", parts=run.parts)
+    folder, step, what = candidates.law_of(run.config)
+    return open_run(folder, step=step, what=what, parts=run.parts)
