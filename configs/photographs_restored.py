@@ -2,7 +2,7 @@
 
 The network, data and noise of `configs/photographs.py`, with the decay suite at every severity. It
 predicts what the clean photograph differs in from the decayed one, so that what is not destroyed
-need not be learned. It is told nothing about the damage. 2,133 steps took 95 minutes on two CPU
+need not be learned. It is told nothing about the damage. 2,133 steps took 101 minutes on two CPU
 cores beside other jobs; it then takes detail for damage, and its pictures are 3 to 4 dB behind what
 it is given (experiments/restoration/photographs.md).
 """
