@@ -6,6 +6,9 @@ group of that name; groups that are not selected have no effect.
 
 from ml_collections import ConfigDict
 
+DESTROYING = "foxing", "mould", "creases", "scratches", "burns", "tears", "dust"
+"""The kinds of decay that leave nothing of a photograph where they are."""
+
 
 def get_config() -> ConfigDict:
     """The defaults: a small class-conditional UNet on scikit-learn's digits."""
@@ -171,6 +174,7 @@ def get_config() -> ConfigDict:
     # Number of hidden rectangles; their sides, from least to most, are shares of the image's side
     c.image_condition.masked = ConfigDict({"boxes": 3, "least": 0.2, "most": 0.6})
     c.image_condition.decayed = ConfigDict({"severity": 1.0})  # the largest, in [0, 1]
+    c.image_condition.decayed.kinds = ("blur", "fading", "silvering", *DESTROYING)
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "adamw"  # any of optax or optax.contrib; those without a group: its defaults
@@ -376,7 +380,7 @@ def get_config() -> ConfigDict:
     c.restore.mask = ConfigDict({"image": "", "detector": "", "threshold": 0.35, "dilate": 1})
     # What is destroyed is known, unless restore.mask.detector is to find it
     c.restore.decay = ConfigDict({"severity": 0.8, "seed": 0})
-    c.restore.decay.kinds = ("foxing", "mould", "creases", "scratches", "burns", "tears", "dust")
+    c.restore.decay.kinds = DESTROYING
     c.restore.blur = ConfigDict({"width": 1.0})  # standard deviation of the Gaussian, in pixels
     c.restore.downscale = ConfigDict({"factor": 2})
     # A value for each channel, or one for all

@@ -9,7 +9,7 @@ it is given (experiments/restoration/photographs.md).
 
 from ml_collections import ConfigDict
 
-from configs import photographs
+from configs import default, photographs
 
 
 def get_config() -> ConfigDict:
@@ -17,8 +17,11 @@ def get_config() -> ConfigDict:
     c = photographs.get_config()
     c.image_condition.name = "decayed"
     c.image_condition.residual = True
+    c.image_condition.decayed.kinds = default.DESTROYING
+    c.schedule.shift = 0.5  # what pictures differ in has half of their standard deviation
+    c.model.unet.channels = 32
     c.ema.decay = 0.998
-    c.train.steps = 4000
+    c.train.steps = 8000
     c.restore.method = "as_trained"
     c.restore.operator = "identity"
     return c

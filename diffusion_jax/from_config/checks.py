@@ -105,10 +105,11 @@ TUPLES: dict[str, tuple[type, int, str]] = {
     "sample.guidance.magnet.words": (str, 0, "texts"),
     "sample.interpolate": (str, 0, "texts"),
     "evaluate.names.splits": (str, 0, "names of splits"),
+    "image_condition.decayed.kinds": (str, 1, "names of kinds of decay, one at least"),
     "restore.decay.kinds": (str, 0, "names of kinds of decay"),
 }
 """Settings that are tuples: type and minimum of their entries, and both in words."""
-NOT_EMPTY = ("model.unet.channel_mults",)
+NOT_EMPTY = ("model.unet.channel_mults", "image_condition.decayed.kinds")
 SEEDS = ("seed", "sample.seed", "evaluate.seed", "restore.decay.seed")
 ENDLESS = "logsnr_min"  # setting of schedules that may be -inf: no signal at all
 
