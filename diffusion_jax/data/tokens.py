@@ -67,12 +67,18 @@ class Tokens(Kind):
         """
         (length,) = self.shape
         number = {piece: i for i, piece in enumerate(self.pieces)} | {BLANK: self.vocabulary}
-        if unknown := [letter for letter in text if letter not in number]:
-            raise DataError(f"{unknown[0]!r} is no token of the {self.words}")
-        if len(text) > length:
-            raise DataError(f"{len(text)} characters are more than the {length} of a window")
+        known: list[int] = []
+        for letter in text:
+            signs = letter
+            if letter not in number:  # its bytes may be
+                signs = as_utf8(letter).decode("ascii", "surrogateescape")
+            if any(sign not in number for sign in signs):
+                raise DataError(f"{letter!r} is no token of the {self.words}")
+            known += [number[sign] for sign in signs]
+        if len(known) > length:
+            raise DataError(f"{len(known)} tokens are more than the {length} of a window")
         tokens = np.full(length, self.vocabulary, np.int32)
-        tokens[: len(text)] = [number[letter] for letter in text]
+        tokens[: len(known)] = known
         return tokens
 
     def lengths(self, items: np.ndarray) -> np.ndarray:

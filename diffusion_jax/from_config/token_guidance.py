@@ -271,4 +271,5 @@ def _tokens(word: str, dataset: Dataset) -> tuple[int, ...]:
     if not word or BLANK in word:
         raise ConfigError(f"{what} must be one or more characters, none of them {BLANK!r}")
     with named(what):
-        return tuple(kind.read(word)[: len(word)].tolist())
+        tokens = kind.read(word)
+    return tuple(tokens[tokens < kind.vocabulary].tolist())

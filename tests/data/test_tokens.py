@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from diffusion_jax.data import Images, load_dataset
+from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.levels import MASK_COLOUR, Levels
 from diffusion_jax.data.sets.digits import split_digits
 from diffusion_jax.data.sets.vocabularies import byte_pairs, in_bytes
@@ -46,6 +47,15 @@ def test_bytes_of_a_character_are_joined_and_parts_of_one_are_replaced():
     assert json.loads(json.dumps(kind.pieces)) == list(BYTES.pieces)
     masked = np.where(np.arange(len(tokens)) == 3, 256, tokens)  # the second byte of ï
     assert kind.text(masked[None]) == [TEXT.replace("ï", f"\ufffd{MASK}")]
+
+
+def test_a_letter_of_a_prompt_is_as_many_tokens_as_it_has_bytes():
+    kind = Tokens((6,), in_bytes([], [], 0).pieces)
+    assert kind.read("é_a").tolist() == [0xC3, 0xA9, 256, ord("a"), 256, 256]
+    with pytest.raises(DataError, match="7 tokens are more than the 6 of a window"):
+        kind.read("éééa")
+    with pytest.raises(DataError, match="'é' is no token of the texts of 6 characters"):
+        Tokens((6,), ("a", "e")).read("aé")
 
 
 def test_windows_have_as_many_characters_as_the_text():

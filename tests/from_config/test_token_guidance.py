@@ -328,7 +328,7 @@ SIZE = {"sample.particles.size": 4, "sample.guidance.magnet.words": ("a",)}
         ({"sample.guidance.magnet.words": ("ax",)}, "words: 'ax': 'x' is no token of the texts"),
         ({"sample.guidance.magnet.words": ("",)}, "words: '' must be one or more characters"),
         ({"sample.guidance.magnet.words": ("a_",)}, "words: 'a_' must be one or more"),
-        ({"sample.guidance.magnet.words": ("aaaaa",)}, "5 characters are more than the 4 of a wi"),
+        ({"sample.guidance.magnet.words": ("aaaaa",)}, "5 tokens are more than the 4 of a window"),
         ({"sample.guidance.magnet.words": (3,)}, "sample.guidance.magnet.words=(3,) must be texts"),
         ({**JUDGED, "sample.guidance.classifier.by": "force"}, "by='force' is not known"),
         ({"sample.guidance.classifier.scale": -1.0}, "classifier.scale=-1.0 must lie in"),

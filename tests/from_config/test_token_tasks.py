@@ -85,7 +85,7 @@ def test_the_loss_of_an_untrained_network_is_that_of_equal_tokens(name: str) -> 
         ({"sample__guidance__max_norm": 1.0}, "sample.guidance.max_norm=1.0 means nothing"),
         ({"sample__guidance__flock__size": 2}, "sample.guidance.flock.size=2 means nothing"),
         ({"sample__start": "The cat"}, "sample.start='The cat': 'T' is no token"),
-        ({"sample__start": 65 * "a"}, "65 characters are more than the 64 of a window"),
+        ({"sample__start": 65 * "a"}, "65 tokens are more than the 64 of a window"),
         ({"sample__sampler": "ddim"}, "sample.sampler='ddim'"),
         ({"sample__grid": "karras"}, "sample.grid='karras'"),
         ({"text__name": "bytes"}, "needs text.name='none', not 'bytes'"),
