@@ -87,6 +87,7 @@ def test_bad_numbers_are_refused_by_their_key(group):
     ("key", "value", "says"),
     [
         ("model.unet.channel_mults", (), "must be whole numbers of 1 or more, one at least"),
+        ("image_condition.decayed.kinds", (), "must be names of kinds of decay, one at least"),
         ("model.unet.channel_mults", (1.5, 2), "=(1.5, 2) must be whole numbers"),
         ("model.unet.channel_mults", (1, 0), "=(1, 0) must be whole numbers"),
         ("model.unet.channel_mults", ("1",), "=('1',) must be whole numbers"),

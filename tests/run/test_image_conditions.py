@@ -269,6 +269,10 @@ def test_a_masked_picture_comes_with_its_own_label() -> None:
             {"name": "masked", "masked__least": 0.7},
             r"least=0.7 must lie in \(0, most\] with most=0.6",
         ),
+        (
+            {"name": "decayed", "decayed__kinds": ("dust", "rust")},
+            r"image_condition.decayed.kinds=\('dust', 'rust'\) must be some of blur, fading",
+        ),
         ({"name": "masked", "file": "a.png"}, "name is 'masked', not 'low_resolution'"),
         ({"name": "none", "file": "a.png"}, "upscale.image='a.png' needs a network trained"),
     ],
