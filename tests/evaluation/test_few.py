@@ -188,6 +188,7 @@ def test_a_classifier_is_trained_where_it_can_learn(classes, train, why):
     assert bool(why) == bool(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("train", "heldout"), [(6, 0), (1, 6)])
 def test_errors_and_likelihoods_of_few_items(train, heldout, tmp_path):
     data = dataset_of(train, heldout)

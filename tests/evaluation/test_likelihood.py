@@ -220,6 +220,7 @@ def test_variational_bound_of_the_exact_denoiser_is_tight():
     assert abs(gap) < 5 * error
 
 
+@pytest.mark.slow
 def test_variational_bound_of_a_normal_law():
     """The entropy with the least noise added, and `KL(q(x_T) || p(x_T))`, both large enough to see.
 
@@ -291,6 +292,7 @@ def test_bound_of_levels_is_their_entropy():
     assert jnp.all(found.reconstruction >= 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variance", ["small", "large"])
 def test_ancestral_bound_falls_to_the_entropy(variance):
     """In inverse proportion to the steps, in theory, where they are many."""
@@ -367,6 +369,7 @@ def chain(variance):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variance", "fraction"), [("small", 0.0), ("large", 1.0)])
 def test_ancestral_bound_is_the_sum_of_its_steps(variance, fraction):
     """The last is a probability; "small" and "large" are the ends of what can be learned."""

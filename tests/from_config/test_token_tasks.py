@@ -41,6 +41,7 @@ def random_params(task: Task) -> Any:
     return jax.tree.map(lambda a: jax.random.normal(jax.random.key(a.size), a.shape) / 4, shapes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_what_a_prediction_depends_on(name: str) -> None:
     """Of uniform noise on the time too; from left to right on earlier tokens alone."""
@@ -122,6 +123,7 @@ def test_a_setting_of_another_objective_does_not_matter() -> None:
     from_config.build(config_of("block", objective__masked__timed=True))
 
 
+@pytest.mark.slow
 def test_blocks_are_drawn_with_a_cache_unless_they_are_guided() -> None:
     """Samples are those without, of all classes; a block is evaluated once more for those after."""
 

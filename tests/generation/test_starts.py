@@ -108,6 +108,7 @@ def passport(workdir: Path, name: str = "grid.png") -> dict:
     return json.loads(Image.open(workdir / "samples" / name).info["made_by"])
 
 
+@pytest.mark.slow
 def test_a_run_says_where_it_started(trained, tmp_path):
     file = tmp_path / "cat.png"
     Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(file)

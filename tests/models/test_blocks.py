@@ -47,6 +47,7 @@ def blocks_of(block):
     return model, lambda *inputs: apply({"params": {"network": parameters()}}, *inputs)
 
 
+@pytest.mark.slow
 def test_a_block_of_one_has_the_autoregressive_loss():
     _, network = blocks_of(1)
     loss, _ = block_bound(PROCESS, by_count, 1, PROCESS.denoiser(network), X_0, {}, U, KEYS)
@@ -88,6 +89,7 @@ def test_a_block_sees_itself_and_earlier_ones_without_noise():
 kept = functools.partial(ancestral, cached=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("inner", "steps"), [(first_hitting, 2), (ancestral, 4), (kept, 12)])
 def test_with_the_cache_samples_are_the_same(inner, steps):
     model, network = blocks_of(2)

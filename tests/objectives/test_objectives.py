@@ -209,6 +209,7 @@ def loss_with_time_law(logits, num=4000):
     return value, np.asarray(gradient["logits"])
 
 
+@pytest.mark.slow
 def test_a_learned_time_law_leaves_the_mean_and_lowers_the_variance(x64):
     """The loss is `t`: with q = K p_k in part k its second moment is sum_k A_k / (K p_k).
 
@@ -389,6 +390,7 @@ def test_learned_variance_term_is_the_kl_in_bits(x64, kind, i):
     np.testing.assert_allclose(total, hybrid, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("i", [2, 300, 1000])
 def test_learned_variance_is_drawn_to_the_true_second_moment(x64, i):
     """The gradient vanishes where the variance is E(x_s - mean)^2, and has its sign elsewhere."""
@@ -440,6 +442,7 @@ def test_last_step_is_told_in_spite_of_rounding(x64):
     np.testing.assert_allclose(terms[0], terms[1], rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("i", [1, 2, 500])
 def test_mean_learns_nothing_from_the_bound(x64, i):
     batch, context = make_batch(), context_of(jax.random.key(0))

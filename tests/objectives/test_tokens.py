@@ -45,6 +45,7 @@ def test_in_steps_it_is_above():
     assert few > TEXTS.entropy + 4 * error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_the_bound_of_uniform_noise_is_the_entropy_with_the_prediction_from_the_others(name):
     schedule = SCHEDULES[name]

@@ -99,6 +99,7 @@ def test_different_objectives_are_told_apart(case):
     assert compare_objectives(second, first).deviation > 0.01
 
 
+@pytest.mark.slow
 def test_a_constant_factor_is_told():
     """EDM's own squared error is the weighted one: 1 / c_out^2 at any `sigma_data`."""
     edm = "schedule.name=ve objective.prediction=edm time_sampling.name=log_normal"

@@ -73,6 +73,7 @@ def most_likely(y, make, start):
     return [*phi.x[:-1], np.exp(phi.x[-1])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "truth", "start", "level", "rounds"),
     [

@@ -113,6 +113,7 @@ def correlation(r: float) -> float:
     return float(r * special.k1(r))
 
 
+@pytest.mark.slow
 def test_a_window_decays_as_a_part_of_its_photograph() -> None:
     """Of a kind without random fields, which are drawn on the pixels."""
     x, key = pictures(2)[:, :24, :24], keys(2)
@@ -130,6 +131,7 @@ def test_a_window_decays_as_a_part_of_its_photograph() -> None:
     assert 0.02 < part.destroyed.mean() < 0.9
 
 
+@pytest.mark.slow
 def test_severity_and_scale_are_drawn_for_each_sample() -> None:
     """Fading is linear in the severity, whose mean is a half; blur grows with the scale."""
     num, x = 1500, pictures(1)[:, :12, :12]

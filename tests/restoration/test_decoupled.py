@@ -90,6 +90,7 @@ METHODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_sample_depends_on_its_own_group_alone(method):
     """Those of the second of two groups, alone and after the first."""

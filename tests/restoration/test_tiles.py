@@ -38,6 +38,7 @@ def inputs(sides):
     return jnp.asarray(x_t), jnp.array([0.1, 0.7]), cond
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "at_once"), [*((name, 1) for name in CASES), ("images", 3)])
 def test_equal_to_one_piece_if_local(x64, name, at_once):
     """Values, variances and gradients, for a radius of `overlap // 4`; not for a larger one."""

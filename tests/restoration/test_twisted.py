@@ -44,6 +44,7 @@ def particles(size, groups, sigma=SIGMA, **settings):
     )
 
 
+@pytest.mark.slow
 def test_evidence_is_unbiased_and_the_error_falls_with_the_root_of_the_particles():
     """Also of groups that are resampled, here as the twisting function is too narrow."""
     law, errors = chain(), []

@@ -104,6 +104,7 @@ def test_parameters_that_do_not_fit_are_refused_by_name(
     assert initial_params("runs/a@3", other, channels=1) == opened.params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["unet", "dit"])
 def test_a_network_given_an_image_starts_as_the_one_without(
     network: str, monkeypatch: pytest.MonkeyPatch

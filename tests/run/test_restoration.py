@@ -62,10 +62,10 @@ def pixels(path: Path) -> np.ndarray:
     ("sides", "method"),
     [
         ((8, 8), "mmps"),
-        ((8, 8), "repaint"),
+        pytest.param((8, 8), "repaint", marks=pytest.mark.slow),
         ((5, 7), "pigdm"),
-        ((3, 9), "repaint"),
-        ((13, 18), "dps"),
+        pytest.param((3, 9), "repaint", marks=pytest.mark.slow),
+        pytest.param((13, 18), "dps", marks=pytest.mark.slow),
     ],
 )
 def test_known_pixels_of_pictures_of_any_size_stay_as_they_are(
@@ -87,6 +87,7 @@ def test_known_pixels_of_pictures_of_any_size_stay_as_they_are(
     assert pixels(out / "sheet.png").ndim == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operator", "method"),
     [

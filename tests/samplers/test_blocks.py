@@ -41,6 +41,7 @@ def drawn(inner, block, steps, x_T=None):
     return np.asarray(outcome.x), np.asarray(outcome.state.evaluations)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [1, 2])
 def test_one_token_after_the_other_is_exact(block):
     texts, evaluations = drawn(first_hitting(PROCESS), block, block)
@@ -60,6 +61,7 @@ def test_blocks_of_a_step_are_independent_within_themselves():
     assert (evaluations == 2).all()
 
 
+@pytest.mark.slow
 def test_known_tokens_stay_and_need_no_evaluations():
     known = np.array([0, 2, 3, 1], np.int32)
     x_T = jnp.broadcast_to(jnp.asarray(known), (NUM, TEXTS.length))

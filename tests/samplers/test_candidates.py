@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from diffusion_jax.diffusion.tokens import Masked, Polynomial
 from diffusion_jax.samplers.candidates import resampled
@@ -30,6 +31,7 @@ def texts_of(candidates, **given):
     return drawn(PROCESS, network, sampler, 1, **given)
 
 
+@pytest.mark.slow
 def test_one_of_two_has_the_enumerated_law():
     q = law_of_masks("linear", 1)  # of independent tokens
     weight = TEXTS.p / q
@@ -39,6 +41,7 @@ def test_one_of_two_has_the_enumerated_law():
     assert p_value(texts_of(1), q) > 1e-4
 
 
+@pytest.mark.slow
 def test_with_many_a_step_has_the_joint_law():
     def distance(law):
         return np.abs(law - TEXTS.p).sum() / 2
@@ -47,6 +50,7 @@ def test_with_many_a_step_has_the_joint_law():
     assert distance(counts / counts.sum()) < 0.3 * distance(law_of_masks("linear", 1))
 
 
+@pytest.mark.slow
 def test_known_tokens_stay_and_the_rest_is_of_their_conditional_law():
     x_T = jnp.broadcast_to(jnp.array([3, 1, 3, 0], jnp.int32), (10_000, 4))
     texts = texts_of(64, num=len(x_T), x_T=x_T)

@@ -88,6 +88,7 @@ def test_run_to_noise_and_back_returns(x64, solver):
     assert order_of_return(ALL[solver][0], "flow") > 1.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEDULES)
 @solvers
 def test_from_noise_to_data_in_float32(solver, name):

@@ -54,6 +54,7 @@ def test_the_bound_is_the_entropy(x64, powers, schedule):
     np.testing.assert_allclose(total, TEXTS.entropy, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_the_bound():
     """Of a denoiser that is not exact, at one time, against all masks of a text."""
     num, time = 40_000, 0.6
@@ -89,6 +90,7 @@ def test_the_gradient_is_that_of_the_bound():
         assert (abs(np.mean(ours, axis=0) - truth) < 4 * error).all()
 
 
+@pytest.mark.slow
 def test_the_gradient_is_finite_at_the_ends():
     def total(powers, u):
         process = MaskedByToken(LINEAR, powers)

@@ -43,6 +43,7 @@ NAMES = ("linear_beta", "sub_vp", "flow", "edm", "ve")
 solvers = pytest.mark.parametrize("solver", SOLVERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @solvers
 def test_order_of_convergence(x64, solver, name):
