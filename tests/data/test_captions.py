@@ -330,6 +330,7 @@ def test_captions_of_tfds_sets_belong_to_their_images(prepared, key):
         assert split.names(np.array([i])) == [expected[int(image[0, 0, 0])][0]]
 
 
+@pytest.mark.slow
 def test_wrong_caption_keys_of_tfds_sets_are_refused(prepared):
     with pytest.raises(DataError, match=r"'number' is no text.*has caption, several, nested/text"):
         load_dataset("captioned", data_dir=prepared, caption_key="number")

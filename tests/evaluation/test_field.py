@@ -82,6 +82,7 @@ def test_a_label_means_all_of_its_components():
         np.testing.assert_allclose(found.x_0, known.x_0, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_score_and_divergence_of_one_gaussian(dims):
     """`-(x - alpha m) / v` and `-D / v` with `v = alpha^2 std^2 + sigma^2`."""
@@ -207,6 +208,7 @@ def test_the_exact_field_is_at_no_distance_from_itself(tmp_path):
     assert not list(tmp_path.iterdir())  # one dimension is measured, but not drawn
 
 
+@pytest.mark.slow
 def test_without_a_law_there_are_pictures_of_the_learned_field_alone(tmp_path, small):
     assert not measured(POINTS["moons"](), tmp_path, known=False)
     assert sorted(p.name for p in tmp_path.iterdir()) == [

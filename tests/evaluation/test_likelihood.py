@@ -103,6 +103,7 @@ def with_exact_trace(found):
     return (jnp.min(found.by_probe, axis=1) + jnp.max(found.by_probe, axis=1)) / 2
 
 
+@pytest.mark.slow
 def test_ode_is_the_density_of_the_least_noise(x64):
     """With no signal at t = 1 there is no error but the solver's."""
     law, least = mixture(2), 0.05
@@ -114,6 +115,7 @@ def test_ode_is_the_density_of_the_least_noise(x64):
     np.testing.assert_allclose(found.nll, jnp.mean(found.by_probe, axis=1), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIVE)
 @pytest.mark.parametrize(("dim", "probes"), [(1, 1), (2, 16)])
 def test_ode_in_one_and_two_dimensions(name, dim, probes):
@@ -190,6 +192,7 @@ def bound_in_the_plane():
     return lambda name, factor=1.0: run(NAMES.index(name), x, keys_of(512), factor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_variational_bound_is_the_same_for_every_schedule(name):
     found, flow = (bound_in_the_plane()(n) for n in (name, "flow"))

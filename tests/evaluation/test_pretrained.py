@@ -142,6 +142,7 @@ def test_grey_is_repeated_and_values_are_as_each_network_takes_them():
     assert "TensorFlow 1" in INCEPTION.preprocessing
 
 
+@pytest.mark.slow
 def test_the_trained_weights_of_the_package():
     path = packaged(EFFLITE0)
     if path is None:

@@ -59,6 +59,7 @@ def test_what_a_prediction_depends_on(name: str) -> None:
     assert np.allclose(logits, at_half) == (name not in ("replaced", "masked_by_token"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_loss_of_an_untrained_network_is_that_of_equal_tokens(name: str) -> None:
     """Logits are 0 in the beginning, and `log 27` nats are lost per token."""

@@ -131,6 +131,7 @@ def test_a_run_says_where_it_started(trained, tmp_path):
     assert passport(trained)["start"] != before
 
 
+@pytest.mark.slow
 def test_a_model_opens_without_the_picture_that_it_once_started_from(tmp_path):
     file = tmp_path / "cat.png"
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(file)

@@ -77,6 +77,7 @@ def test_accuracy_and_cross_entropy_by_noise() -> None:
     assert found["class_accuracy"]["passport"]["guess"] == pytest.approx(max(share, 1 - share))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_classifier_of_a_config_takes_laws_of_tokens(replaced: bool) -> None:
     """It is told the time of uniform noise, and of masks it sees how many there are."""

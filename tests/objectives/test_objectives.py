@@ -374,6 +374,7 @@ def step_of_table(i):
     return of_x_0, of_x_t, (1 - before) / (1 - alpha_bar) * beta, beta
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["eps", "x0", "v"])
 @pytest.mark.parametrize("i", [2, 300, 1000])
 def test_learned_variance_term_is_the_kl_in_bits(x64, kind, i):
@@ -407,6 +408,7 @@ def test_learned_variance_is_drawn_to_the_true_second_moment(x64, i):
     assert gradients[0.1] < 0 < gradients[0.9]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x_0_hat", [-1.0, -0.3, 0.123, 0.99])
 @pytest.mark.parametrize("channel", [-1.0, 1.0])
 def test_last_step_is_the_likelihood_of_256_levels(x64, x_0_hat, channel):
@@ -458,6 +460,7 @@ def test_mean_learns_nothing_from_the_bound(x64, i):
     assert np.all(np.asarray(simple) != 0)
 
 
+@pytest.mark.slow
 def test_learned_variance_is_finite_at_every_step_in_float32():
     """Values and gradients; DDPM's steps, first and last among them."""
 

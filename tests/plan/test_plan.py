@@ -32,12 +32,14 @@ def test_the_default_has_nothing_to_warn_of():
     assert plan().warnings == []
 
 
+@pytest.mark.slow
 def test_a_grid_that_is_not_there_yet_is_not_judged():
     found = plan("schedule.name=edm sample.sampler=heun sample.grid=optimised")
     assert "not yet optimised" in found.lines[-1]
     assert not any("sampling steps hardly" in warning for warning in found.warnings)
 
 
+@pytest.mark.slow
 def test_terminal_snr_and_prior_kl_are_those_of_the_table():
     """alpha_1^2 = 0.0047: KL per pixel is alpha^2 x^2 / (2 sigma^2)."""
     alpha2 = np.prod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
@@ -47,6 +49,7 @@ def test_terminal_snr_and_prior_kl_are_those_of_the_table():
     assert f"prior KL: {0.5 * snr * 0.5 * 64:.3g} nats per image" in lines[1]
 
 
+@pytest.mark.slow
 def test_bands_are_the_shares_of_the_law():
     """log(sigma / alpha) is N(-1.2, 1.2^2) in EDM's training."""
     found = plan("schedule.name=edm time_sampling.name=log_normal sample.grid=karras")
@@ -83,6 +86,7 @@ def test_mistakes_are_told_in_words(words, warning):
     assert any(warning in sentence for sentence in found), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

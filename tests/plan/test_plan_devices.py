@@ -133,6 +133,7 @@ def with_frozen(planned):
     return found
 
 
+@pytest.mark.slow
 def test_frozen_parameters_are_a_part_of_their_own():
     plain, sharded = program(), program(parallel__strategy="sharded", parallel__fsdp=4)
     assert FROZEN not in plain.memory

@@ -101,6 +101,7 @@ def test_the_fixed_point_is_the_most_likely(x64, make, truth, start, level, roun
     np.testing.assert_allclose(found.sigma, np.sqrt(total**2 - level**2), atol=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("true", "begun"),
     [

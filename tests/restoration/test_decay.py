@@ -57,6 +57,7 @@ def test_kind(name: str) -> None:
 CHEAP = ("fading", "silvering", "mould")
 
 
+@pytest.mark.slow
 def test_kinds_together_on_grey_pictures() -> None:
     x, num = pictures(24, 1), 24
     whole = jax.jit(lambda x, keys: Decay(0.9, CHEAP)(x, keys))(x, keys(num))
@@ -75,6 +76,7 @@ def test_kinds_together_on_grey_pictures() -> None:
     assert still.sum() > 3  # where there is neither mould nor silvering
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2, 20, 33, 1), (2, 33, 20, 3)])
 def test_all_kinds_take_any_size(shape: tuple[int, ...]) -> None:
     found = jax.eval_shape(Decay(1.0), jnp.zeros(shape), keys(2))
@@ -96,6 +98,7 @@ def test_fading_is_its_operator() -> None:
     assert np.all(np.abs(operator.gain) + np.abs(operator.offset) <= 1 + 1e-6)  # stays on [-1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pixels", [32, 64])
 def test_fields_and_lines_are_the_same_on_any_grid(pixels: int) -> None:
     """Variance 1, and the correlation at a distance, whatever the number of pixels."""

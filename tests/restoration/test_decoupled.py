@@ -64,6 +64,7 @@ def test_daps_is_exact_for_the_normal_data_that_it_assumes():
     assert_normal(x, *prior.posterior(MATRIX, Y, SIGMA).moments(*scales))
 
 
+@pytest.mark.slow
 def test_split_gibbs_has_the_posterior_of_its_coupling():
     """At a fixed one, `rho`: that for a noise `sigma_y^2 I + rho^2 A A^T`."""
     rho, observation = 0.7, observed(Matrix(jnp.array(MATRIX)), Y, SIGMA, NUM)

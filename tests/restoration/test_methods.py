@@ -189,6 +189,7 @@ def test_pigdm_and_tmpd_are_exact_where_they_should_be(x64):
     np.testing.assert_allclose(guided(x_t, t, {}).x_0, exact(x_t, t, {}).x_0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_samples_with_mmps_have_the_posterior_law(x64):
     """Mean and covariance of 4,000 samples, within 5 standard errors."""
     num, sigma = 4000, 0.3

@@ -57,6 +57,7 @@ def test_gamma_has_its_end_points_and_finite_slopes() -> None:
     np.testing.assert_allclose(at_toe[:, 0], at_toe[:, 1], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_halftone_keeps_the_tone_of_an_even_area(channels: int) -> None:
     for tone in (-0.8, -0.3, 0.5):

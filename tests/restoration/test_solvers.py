@@ -132,6 +132,7 @@ def test_gmres_solves_what_conjugate_gradients_cannot(x64):
     assert residual[0] == pytest.approx(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_float32_and_gradients(name):
     matrices, _, b = systems((2, 6), "positive")

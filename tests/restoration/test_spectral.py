@@ -66,6 +66,7 @@ def test_ddrm_is_exact_without_noise_where_coordinates_are_independent():
     assert_normal(x, [0.8, MEAN @ vectors[:, 1]], np.diag([0.0, 0.1]))
 
 
+@pytest.mark.slow
 def test_repaint_keeps_what_is_known_and_jumps_let_the_rest_adapt():
     """The mean of the rest given `y` is off by a third of the way without jumps."""
     schedule, num = SCHEDULES["cosine"], 2000

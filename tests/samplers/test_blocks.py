@@ -49,6 +49,7 @@ def test_one_token_after_the_other_is_exact(block):
     assert (evaluations == TEXTS.length).all()
 
 
+@pytest.mark.slow
 def test_blocks_of_a_step_are_independent_within_themselves():
     texts, evaluations = drawn(ancestral(PROCESS), 2, 1)
     law = np.ones(len(TEXTS.p))
@@ -85,6 +86,7 @@ def bound(block, estimator, num):
     return x_0, np.asarray(values, np.float64) * TEXTS.length
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [in_time, by_count])
 @pytest.mark.parametrize("block", [1, 2, 4])
 def test_the_bound_is_the_entropy(block, estimator):

@@ -61,6 +61,7 @@ def test_known_tokens_stay_and_the_rest_is_of_their_conditional_law():
     assert np.abs(counts / counts.sum() - law).sum() / 2 < 0.03
 
 
+@pytest.mark.slow
 def test_a_text_stands_until_a_token_changes():
     """So predictions that are used again are exact, and samples do not depend on their batch."""
     keys, times, count = jax.random.split(jax.random.key(0), 6), jnp.linspace(1, 0, 33), []

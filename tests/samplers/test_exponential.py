@@ -52,6 +52,7 @@ NAMES = ("linear_beta", "sub_vp", "flow", "edm", "ve")
 solvers = pytest.mark.parametrize("solver", ALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_order_of_convergence(x64, solver, name):
@@ -133,6 +134,7 @@ def test_phi_functions(x64, dtype, tolerance):
         np.testing.assert_allclose(value, exact, rtol=10 * tolerance)
 
 
+@pytest.mark.slow
 @solvers
 def test_denoiser_is_asked_as_often_as_said_and_never_without_noise(x64, solver):
     asked, evaluations = times_asked(ALL[solver][0], "flow", [0.6, 0.3, 0.0])

@@ -121,6 +121,7 @@ def law_of_steps(powers, network, lost):
     return law / law.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 3])
 def test_steps_have_the_enumerated_law(steps):
     process = MaskedByToken(LINEAR, jnp.asarray(POWERS))

@@ -24,6 +24,7 @@ from tests.oracles import (
 scalings = pytest.mark.parametrize("scaling", ["ve", "flow"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("order", "scaling"), [(2, "ve"), (4, "flow")])
 def test_samples_are_their_own_and_of_the_right_law(order, scaling):
     assert_own_and_right(lambda schedule: ghvb(schedule, order, 0.7, scaling), karras_times())
@@ -58,6 +59,7 @@ def test_equal_steps_have_the_published_weights(x64, order, beta):
         np.testing.assert_allclose(x, expected, rtol=1e-8, err_msg=str(i))
 
 
+@pytest.mark.slow
 @scalings
 def test_beta_1_is_the_linear_multistep_method(x64, scaling):
     schedule, times = SCHEDULES["flow"], time_grids.quadratic(12)
@@ -99,6 +101,7 @@ def errors_after_an_exact_start(make, schedule, steps, warm, std=0.5, t_max=0.8,
     return np.array(errors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("order", "beta", "scaling"),
     [*itertools.product([1, 2, 3, 4], [0.6], ["ve", "flow"]), (4, 1.0, "ve")],
