@@ -7,7 +7,7 @@ group of that name; groups that are not selected have no effect.
 from ml_collections import ConfigDict
 
 DESTROYING = "foxing", "mould", "creases", "scratches", "burns", "tears", "dust"
-"""The kinds of decay that leave nothing of a photograph where they are."""
+"""The kinds of decay that cover or destroy a part of a photograph."""
 
 
 def get_config() -> ConfigDict:

@@ -3,8 +3,9 @@
 The data of `configs/photographs.py` with all kinds of decay that destroy, at every severity, and a
 narrower network, of 1.9 M parameters. It predicts what the clean photograph differs in from the
 decayed one, so that what is not destroyed need not be learned. It is told nothing about the damage.
-6,000 steps took 82 minutes on two CPU cores; its pictures are then 2 dB above what it is given, and
-fine detail is taken for damage (experiments/restoration/photographs.md).
+6,000 steps took 82 minutes on two CPU cores; its pictures are then 2 dB above what it is given,
+which the interval leaves undecided: it takes fine detail for damage
+(experiments/restoration/photographs.md).
 """
 
 from ml_collections import ConfigDict

@@ -71,7 +71,7 @@ class Tokens(Kind):
         for letter in text:
             signs = letter
             if letter not in number:  # its bytes may be
-                signs = as_utf8(letter).decode("ascii", "surrogateescape")
+                signs = letter.encode("utf-8", "surrogatepass").decode("ascii", "surrogateescape")
             if any(sign not in number for sign in signs):
                 raise DataError(f"{letter!r} is no token of the {self.words}")
             known += [number[sign] for sign in signs]

@@ -56,6 +56,8 @@ def test_a_letter_of_a_prompt_is_as_many_tokens_as_it_has_bytes():
         kind.read("éééa")
     with pytest.raises(DataError, match="'é' is no token of the texts of 6 characters"):
         Tokens((6,), ("a", "e")).read("aé")
+    with pytest.raises(DataError, match="is no token of the texts of 6 characters"):
+        Tokens((6,), ("a", "e")).read("a\ud800")
 
 
 def test_windows_have_as_many_characters_as_the_text():

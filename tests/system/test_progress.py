@@ -47,7 +47,7 @@ def test_a_library_call_is_silent(log):
 
 
 def test_a_log_has_plain_lines_with_the_time_left(log):
-    text = ""
+    text, began = "", time.monotonic()
     with shown(), stage("sampling", 2000) as about:
         while " left" not in text and about.done < 2000:  # however late the thread is
             time.sleep(0.05)
@@ -55,9 +55,17 @@ def test_a_log_has_plain_lines_with_the_time_left(log):
             text += log()
         done = about.done
     assert " left" in text
+    assert len(text.splitlines()) <= (time.monotonic() - began) / progress.LINE_SECONDS
     for line in text.splitlines():
         assert re.fullmatch(r"sampling: [\d,]+ of 2,000, \d\d:\d\d (so far|left)", line)
     assert re.fullmatch(rf"sampling: {done:,} of 2,000, took \d\d:\d\d\n", log())
+
+
+def test_the_time_left_is_that_of_the_recent_rate():
+    stream, about, now = io.StringIO(), Stage("sampling", 2000), time.monotonic()
+    about.done, about._began, about._marks = 512, now - 50, [(now - 20, 0), (now, 512)]
+    Lines(stream).show(about)
+    assert re.fullmatch(r"sampling: 512 of 2,000, 00:5\d left\n", stream.getvalue())
 
 
 def test_what_takes_seconds_leaves_no_line(log, monkeypatch):
