@@ -18,13 +18,15 @@ def get_config() -> ConfigDict:
     c.data = ConfigDict()
     # digits | fashion_mnist | emoji | photographs | folder | huggingface (its package datasets) |
     # any TFDS name; points in the plane: spiral | moons | pinwheel | eight_gaussians | swan;
-    # tokens: hmm | sotu | text (a file or folder) | digits_tokens | texts of TFDS
+    # tokens: hmm | sotu | text (a file or folder) | digits_tokens | texts of TFDS;
+    # none: no data, for networks with published weights
     c.data.name = "digits"
     # folder: its path, also gs://... or s3://...; huggingface: a folder written by save_to_disk, of
     # Parquet files or an imagefolder, or a name on the hub, owner/set[:config]; otherwise TFDS's
     # data_dir ("": TFDS's default)
     c.data.dir = ""
     c.data.manual_dir = ""  # manually downloaded files, for TFDS builders that need them
+    c.data.shape = ()  # none: height, width and channels of pictures, such as (512, 512, 3)
     c.data.image_size = 0  # resize the shorter side, then crop; 0: size as stored (emoji: 32)
     # TFDS, huggingface: a split or slice such as train[:90%]. Folder: a sub-folder. With the
     # defaults, folder and huggingface find other usual names too (validation, val, dev, ...).
@@ -154,6 +156,7 @@ def get_config() -> ConfigDict:
     # | bytes (small byte-level transformer, trained with the network)
     c.text.name = "none"
     c.text.pooled = True  # condition on the pooled text embedding too, not on tokens alone
+    c.text.unconditional = "zeros"  # no text is: zeros | empty (that text, encoded)
     c.text.length = 32  # longest text in tokens; Stable Diffusion uses 77
     # Path of the published model.safetensors; minilm: "" uses the installed package
     c.text.weights = ""

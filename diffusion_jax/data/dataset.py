@@ -28,7 +28,7 @@ class Options:
 
     # `digits`, `fashion_mnist`, `emoji`, `photographs`, points, `folder`, `huggingface`, or any
     # image set of TFDS, as `set[/config][:version]`; of tokens `hmm`, `sotu`, `text` and
-    # `digits_tokens`
+    # `digits_tokens`; `none` is a set without items, for models that were trained elsewhere
     name: str
     # for `folder`, the folder of images; for `huggingface`, a folder or the name of a set on the
     # hub, `owner/set[:config]`; for `text`, a text file or a folder of them; else the folder of
@@ -59,6 +59,7 @@ class Options:
     # `bpe`, byte-pair encoding trained on them
     tokenizer: str = "characters"
     vocabulary: int = 1024  # number of tokens of `bpe`, of which 256 are the single bytes
+    shape: tuple[int, ...] = ()  # of the pictures of `none`: height, width, channels
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from diffusion_jax.data.sets.digits import load_digits_tokens
 from diffusion_jax.data.sets.folder import load_folder
 from diffusion_jax.data.sets.hidden_markov import load_hidden_markov
 from diffusion_jax.data.sets.huggingface import load_huggingface
+from diffusion_jax.data.sets.nothing import load_nothing
 from diffusion_jax.data.sets.photographs import load_photographs
 from diffusion_jax.data.sets.points import POINTS, load_points
 from diffusion_jax.data.sets.sotu import load_sotu
@@ -25,6 +26,7 @@ READERS: dict[str, Callable[[Options], Dataset]] = {
     "folder": load_folder,
     "hmm": load_hidden_markov,
     "huggingface": load_huggingface,
+    "none": load_nothing,
     "photographs": load_photographs,
     "sotu": load_sotu,
     "text": load_text,

@@ -41,18 +41,25 @@ def unconditional(cond: Cond) -> Cond:
     return {n: value if n == "until" else off(value) for n, value in cond.items()}
 
 
-def drop(cond: Cond, keys: Array, rate: float, rates: Mapping[str, float] | None = None) -> Cond:
+def drop(
+    cond: Cond,
+    keys: Array,
+    rate: float,
+    rates: Mapping[str, float] | None = None,
+    none: Cond | None = None,
+) -> Cond:
     """Drops conditioning at random, to train one network with and without it.
 
     This makes classifier-free guidance possible (Ho & Salimans 2022). Acts on arrays `[B, ...]`,
     with one key per sample `[B]`: `rate` is the probability of dropping all of a sample's
-    conditioning; `rates` are further probabilities for each of `PARTS`, all independent.
+    conditioning; `rates` are further probabilities for each of `PARTS`, all independent. `none` has
+    arrays `[1, ...]` that stand for nothing in place of zeros.
     """
 
     def off(keys: Array, rate: float, part: Cond) -> Cond:
         draws = jax.vmap(lambda key: jax.random.bernoulli(key, rate))(keys)
-        none = unconditional(part)
-        return {n: jnp.where(per_sample(draws, v), none[n], v) for n, v in part.items()}
+        nothing = {**unconditional(part), **(none or {})}
+        return {n: jnp.where(per_sample(draws, v), nothing[n], v) for n, v in part.items()}
 
     found = dict(cond)
     for number, (part, names) in enumerate(PARTS.items()):

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -72,12 +73,15 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
             )
 
         guide = functools.partial(make_guidance, config, schedule, codec.limit)
-        dropout = objective.cond_dropout, dict(objective.part_dropout)
+        no_text: Any = reader.none if reader and reader.empty else None
+        dropped = Conditioning(
+            given.train, objective.cond_dropout, dict(objective.part_dropout), no_text
+        )
         return Task(
             init,
             model,
             inputs,
-            loss(model.train, Conditioning(given.train, *dropout)),
+            loss(model.train, dropped),
             loss(model.heldout, PLAIN),
             Generator(model, process, codec, sampler, grid, guide(), start=start),
             guide=guide,

@@ -22,6 +22,13 @@ class Classifier(NamedTuple):
     process: Masked | Replaced  # the noise that it knows
 
 
+class Frozen(NamedTuple):
+    """Parameters that are not trained: an argument of every compiled program, never saved."""
+
+    shapes: Any  # tree of `jax.ShapeDtypeStruct`
+    load: Callable[[], Params]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
     """A network with its objective and, if it draws samples, its generator."""
@@ -43,7 +50,7 @@ class Task:
     quantile: Quantile | None = None  # of the distribution of training times, if there are times
     reader: Reader | None = None  # reader of texts, if the network has a text input
     condition: Condition | None = None  # conditioning computed from items in sampling, if any
-    frozen: Mapping[str, Params] = dataclasses.field(default_factory=dict)  # not trained, by name
+    frozen: Mapping[str, Frozen] = dataclasses.field(default_factory=dict)  # by name
 
     @property
     def cond(self) -> Mapping[str, np.ndarray]:

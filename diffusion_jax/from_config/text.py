@@ -19,6 +19,8 @@ from diffusion_jax.text.encoder import MINILM_FILE, MINILM_PACKAGE
 NAMES = ("none", "minilm", "clip", "bytes")
 FROZEN = {"minilm": MINILM_PACKAGE, "clip": ""}
 """Encoders with published weights, and the packages that contain them."""
+EMPTY = "empty"
+"""No text is the empty one, encoded."""
 TOKENISERS = ("tokenizer.json", "vocab.json")
 
 
@@ -81,13 +83,25 @@ def make_reader(config: Config, dataset: Dataset) -> Reader | None:
         raise ConfigError(
             f"text.name={name!r} needs captions, and data.name={dataset.name!r} has none"
         )
-    return Reader(make_text_encoder(config), config.text.length)
+    return Reader(make_text_encoder(config), config.text.length, _unconditional(config) == EMPTY)
+
+
+def _unconditional(config: Config) -> str:
+    """The setting, which configs of older runs do not have."""
+    found: str = config.text.get("unconditional", "zeros")
+    return found
 
 
 def check_text(config: Config) -> None:
     """Raises a ConfigError if a setting of the group `text` is invalid."""
     text = config.text
     check_known(text.name, NAMES, "text.name")
+    check_known(_unconditional(config), ("zeros", EMPTY), "text.unconditional")
+    if _unconditional(config) == EMPTY and text.name not in FROZEN:
+        raise ConfigError(
+            f"text.unconditional='empty' needs a frozen encoder, {' or '.join(FROZEN)}: text.name "
+            f"is {text.name!r}"
+        )
     for key in ("weights", "tokenizer"):
         if text[key] and text.name not in FROZEN:
             raise ConfigError(

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.data import Dataset, Split
+from diffusion_jax.diffusion.conditioning import unconditional
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.generation.generator import Request
 from diffusion_jax.generation.labels import as_cond, by_label, cycle_labels, proportional_labels
@@ -91,7 +93,7 @@ class Conditions:
         """Conditioning on labels and texts requested for the samples number `index`."""
         found = as_cond(self.labels(index))
         texts = self.prompts(index)
-        return found if texts is None else {**found, **self.read(texts)}
+        return found | (self._no_text(len(index)) if texts is None else self.read(texts))
 
     def explicit(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """The same, without what is the default: all classes in turn, and held-out names."""
@@ -184,14 +186,23 @@ class Conditions:
             found = self.read([text] * len(index))
             return {name: value for name, value in found.items() if name != TOWARDS}
 
-        cond, given = dict(cond), {}
+        given: dict[str, Any] = {}
+        cond = dict(cond)
         if self.wanted.negative:
             given["negative"] = of_all(self.wanted.negative)
+        elif no_text := self._no_text(len(index)):
+            off: Any = unconditional(jax.tree.map(jnp.asarray, cond))
+            given["negative"] = {**off, **no_text}
         if self.wanted.compose:
             given["others"] = tuple(of_all(text) for text in self.wanted.compose)
         if TOWARDS in cond:
             given[TOWARDS] = cond.pop(TOWARDS)
         return Request(index.astype(np.int32), cond, np.float32(scale), given, frozen)
+
+    def _no_text(self, num: int) -> dict[str, np.ndarray]:
+        """What stands for no text where that is not zeros: arrays `[num, ...]`."""
+        none = self.reader.none if self.reader and self.reader.empty else {}
+        return {name: array.repeat(num, axis=0) for name, array in none.items()}
 
     def around(self, index: np.ndarray, given: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Each sample between its image condition and the original: as stored, `[3 N, H, W, C]`.

@@ -42,13 +42,14 @@ class Conditioning:
     dropout: float = 0.0  # probability of dropping all of a sample's conditioning
     # further probabilities for parts of the conditioning (`conditioning.PARTS`)
     part_dropout: Mapping[str, float] | None = None
+    none: Cond | None = None  # what stands for dropped parts in place of zeros, `[1, ...]`
 
     def __call__(self, x: Array, cond: Cond, keys: Array) -> Cond:
         """The conditioning of items `x` `[B, ...]`, with one key per sample, `keys` `[B]`."""
         if self.condition is not None:
             own = fold_in(keys, len(PARTS))  # different from the keys of `drop`
             cond = {**cond, **self.condition(x, own)}
-        return drop(cond, keys, self.dropout, self.part_dropout)
+        return drop(cond, keys, self.dropout, self.part_dropout, self.none)
 
 
 PLAIN = Conditioning()  # the batch's conditioning, never dropped

@@ -52,7 +52,9 @@ class Steps:
             parts.task.init, parts.optimizer, key, parts.averages, parallel.shardings
         )
         self._state, self._key = parallel.place((state, key))
-        self._frozen = parallel.place(parts.task.frozen, donated=False)
+        # The time does not depend on their values, and their files may be elsewhere.
+        frozen = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), program.frozen)
+        self._frozen = parallel.place(frozen, donated=False)
         size, kind = config.train.batch_size // parallel.share[1], program.dataset.kind
         noise = np.random.default_rng(0).uniform(-1, 1, (size, *kind.shape))
         cond = {name: one.repeat(size, axis=0) for name, one in parts.task.cond.items()}

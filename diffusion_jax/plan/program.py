@@ -92,7 +92,7 @@ class Program:
     @property
     def frozen(self) -> Any:
         """Shapes of the parameters that are not trained."""
-        return jax.eval_shape(lambda frozen: frozen, self.parts.task.frozen)
+        return {name: params.shapes for name, params in self.parts.task.frozen.items()}
 
     def batch(self, size: int) -> dict[str, Any]:
         """Shapes of a batch of `size`."""

@@ -64,7 +64,7 @@ def sheet_of(
     """Samples number `index` as one image: with texts, one row of samples for each text.
 
     With weights `[N]` each sample is below its own.
-    Texts that no training item has are red, if the data are present. A sample with an image
+    Texts that no training item has are red, if there are any and the data are present. A sample with an image
     condition is between that and the original.
     """
     conditions, dataset = run.conditions, run.parts.dataset
@@ -86,7 +86,7 @@ def sheet_of(
     words = [texts[one] for one in rows]
     try:
         captions = dataset.splits["train"].captions
-        known = set(captions.texts if captions else ())
+        known = set(captions.texts if captions else ()) or set(words)
     except DataError as error:
         print(f"warning: texts that no training item has are not marked: {error}", file=sys.stderr)
         known = set(words)

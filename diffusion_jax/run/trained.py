@@ -100,7 +100,8 @@ class Run:
         self.snapshots = Snapshots(workdir / "snapshots", parts.averages)
         self.average = sample_average(config)
         self.parallel = make_parallel(config)
-        self.generator, self.frozen = task.generator, dict(task.frozen)
+        self.generator = task.generator
+        self.frozen = {name: params.load() for name, params in task.frozen.items()}
         guides = {"judge": self.judge, CLASSIFIER: self.classifier}
         if self.generator and any(guides.values()):
             self.generator = self._guided(self.generator)
@@ -207,6 +208,9 @@ class Run:
                 "negative": sample.negative,
                 "compose": [list(pair) for pair in sample.compose],
             }
+
+        if reader and reader.empty:
+            given["unconditional"] = "the empty text"
 
         def words(name: str, within: Config = sample) -> str:
             """A choice with its settings."""

@@ -120,7 +120,8 @@ def _prepare(run: Run) -> loop.Ready:
         *(task.init, run.parts.optimizer, run.init_key, run.parts.averages, run.parallel.shardings),
         params,
     )
-    frozen = jax.tree.map(put, task.frozen, run.parallel.shardings(task.frozen))
+    frozen = {name: run.frozen[name] for name in task.frozen}
+    frozen = jax.tree.map(put, frozen, run.parallel.shardings(frozen))
     actions = _actions(run, writer, frozen)
     return loop.Ready(
         *(state, batches, run.train_key, run.parallel, run.checkpoints, writer, frozen, actions)

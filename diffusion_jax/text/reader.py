@@ -21,15 +21,19 @@ class Reader:
     # encoder inside the network takes
     encoder: TextEncoder | None
     length: int  # largest number of tokens in a text
+    # whether no text is the encoded empty text, as in Stable Diffusion, instead of zeros
+    empty: bool = False
 
     @property
     def identity(self) -> str:
         """Unique description of the reader."""
         return self.encoder.identity if self.encoder else f"bytes, {self.length} at most"
 
-    @property
+    @functools.cached_property
     def none(self) -> dict[str, np.ndarray]:
         """Conditioning on no text, arrays `[1, ...]`."""
+        if self.empty:
+            return self([""])
         if self.encoder is None:
             return {"tokens": np.full((1, self.length), NONE, np.int32)}
         return {

@@ -109,3 +109,14 @@ def test_parts_are_dropped_independently_and_each_as_a_whole():
     assert np.all(text[image])
     both = (label & text)[~image].mean()
     assert abs(both - 0.3 * 0.5) < 0.03
+
+
+def test_what_stands_for_nothing_takes_the_place_of_zeros():
+    keys = sample_keys(jax.random.key(0), jnp.arange(B))
+    empty = RNG.normal(size=(1, 4, 6)).astype(np.float32)
+    found = drop(COND, keys, 1.0, none={"text": empty})
+    np.testing.assert_array_equal(found["text"], np.repeat(empty, B, axis=0))
+    assert np.all(found["label"] == -1)
+    assert not np.any(found["pooled"])
+    kept = drop(COND, keys, 0.0, {"text": 0.0}, {"text": empty})
+    np.testing.assert_array_equal(kept["text"], COND["text"])

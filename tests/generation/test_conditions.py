@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from diffusion_jax.data import Images, empty_dataset
 from diffusion_jax.generation.conditions import Asked, Conditions
+from diffusion_jax.text import Reader
 from tests.runs import random_dataset
 
 
@@ -47,3 +49,36 @@ def test_no_labels_are_asked_for_where_the_config_says_none():
 def test_labels_that_are_no_classes_are_refused(labels):
     with pytest.raises(ValueError, match=rf"labels='{labels}': allowed are all, none, or classes"):
         conditions(Asked(labels=labels))[1].labels(np.arange(1))
+
+
+class Lengths:
+    """An encoder that pads; a text's features are its length and one."""
+
+    pads, width, pooled_width = True, 1, 2
+
+    def __call__(self, texts):
+        lengths = 1 + np.array([len(text) for text in texts], np.float32)
+        return {"text": np.tile(lengths[:, None, None], (1, 3, 1)), "pooled": lengths[:, None] * 2}
+
+    def tokens(self, texts):
+        return type("Tokens", (), {"cut": np.zeros(len(texts), bool)})
+
+
+def test_no_text_is_the_encoded_empty_one_where_a_network_was_trained_with_that():
+    dataset = empty_dataset("none", Images((8, 8, 3)), ("a", "b"), captioned=True)
+    index = np.arange(2)
+
+    def asked(**wanted):
+        reader = Reader(Lengths(), 3, empty=True)
+        made = Conditions(dataset, reader, None, None, Asked(**wanted), 16)
+        return made.request(index, made.cond(index), 2.0, {})
+
+    without = asked()
+    np.testing.assert_array_equal(without.cond["text"], np.ones((2, 3, 1)))
+    found = asked(prompts=["four"])
+    np.testing.assert_array_equal(found.cond["text"], np.full((2, 3, 1), 5))
+    # Guidance leads away from the empty text, and from no class.
+    np.testing.assert_array_equal(found.given["negative"]["text"], np.ones((2, 3, 1)))
+    np.testing.assert_array_equal(found.given["negative"]["label"], [-1, -1])
+    negative = asked(prompts=["four"], negative="no").given["negative"]
+    np.testing.assert_array_equal(negative["text"], np.full((2, 3, 1), 3))

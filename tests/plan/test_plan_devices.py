@@ -6,12 +6,12 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from configs import default
 from diffusion_jax.data import Images, empty_dataset
 from diffusion_jax.from_config import make_step, planned_dataset
+from diffusion_jax.from_config.task import Frozen
 from diffusion_jax.models.flops import count_peak_memory, count_traffic
 from diffusion_jax.plan import TopologyError, parse_topology, plan_topology
 from diffusion_jax.plan.ahead_of_time import compile_step, exchanged_bytes
@@ -117,7 +117,7 @@ def test_memory_by_part_is_that_of_the_arrays():
 def with_frozen(planned):
     """A program whose loss is the distance to a teacher, of as many parameters as the network."""
     parts = planned.parts
-    teacher = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), planned.state.params)
+    teacher = Frozen(planned.state.params, load=None)  # which a plan does not
 
     def loss(params, batch, context):
         t = jnp.zeros(len(batch["x"]))
@@ -154,7 +154,7 @@ def test_a_step_with_frozen_parameters_is_planned_and_measured():
     parallel = Sharded(1, 1)
     step = parallel.compile(make_step(planned.config, planned.parts))
     lowered = step.lower(*planned.arguments(parallel))
-    leaves = jax.tree.leaves((planned.state, planned.batch(4), 0, planned.parts.task.frozen))
+    leaves = jax.tree.leaves((planned.state, planned.batch(4), 0, planned.frozen))
     assert len(jax.tree.leaves(lowered.in_avals)) == len(leaves)
     steps = Steps(planned)
     steps.compile()
