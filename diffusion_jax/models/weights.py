@@ -204,10 +204,16 @@ def tensors_of(
         stored = layout(_path(keys), value)
         if stored.name in found:
             raise ValueError(f"the layout gives two parameters the name {stored.name}")
-        found[stored.name] = stored.written(np.asarray(value)).astype(dtype)
+        found[stored.name] = stored.written(np.asarray(value)).astype(dtype, copy=False)
 
     jax.tree_util.tree_map_with_path(write, variables)
     return found
+
+
+def names_of(template: Any, layout: Format) -> set[str]:
+    """The names of all tensors of a file with the variables of these shapes."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(template)
+    return {layout(_path(keys), leaf).name for keys, leaf in leaves}
 
 
 def _path(keys: Any) -> tuple[str, ...]:
