@@ -3,7 +3,6 @@
 import itertools
 import math
 import pathlib
-import zlib
 from functools import partial
 
 import flax.linen as nn
@@ -33,8 +32,10 @@ from diffusion_jax.models.products import (
     matmul_for_cpu,
     plain_conv,
 )
+from diffusion_jax.models.published.unet import diffusers
 from diffusion_jax.models.remat import REMAT
 from diffusion_jax.models.unet import UNet
+from tests.published import drawn_variables
 
 ADM_64 = UNet(
     channels=192,
@@ -126,15 +127,8 @@ def test_unet_with_text_agrees_with_diffusers():
         out_channels=4,
     )
     args = reference["x"], 1000 * reference["t"], {"text": reference["text"]}
-    shapes = jax.eval_shape(net.init, jax.random.key(0), *args)["params"]
-
-    def drawn(path, leaf):
-        name = "/".join(part.key for part in path)
-        values = 0.05 * np.random.default_rng(zlib.crc32(name.encode())).standard_normal(leaf.shape)
-        return (values + name.endswith("scale")).astype(np.float32)
-
-    params = jax.tree_util.tree_map_with_path(drawn, shapes)
-    y = jax.jit(net.apply)({"params": params}, *args)
+    template = jax.eval_shape(net.init, jax.random.key(0), *args)
+    y = jax.jit(net.apply)(drawn_variables(template, diffusers(template)), *args)
     assert np.abs(reference["y"]).max() > 0.3
     np.testing.assert_allclose(y, reference["y"], atol=1e-4)
 
