@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-from diffusion_jax.models.weights import LEGACY_MAGIC, LEGACY_VERSION
+from diffusion_jax.models.torch_files import LEGACY_MAGIC, LEGACY_VERSION
 
 
 class Asking:

@@ -1,102 +1,105 @@
-"""Reading published weights without torch: safetensors and torch's two file formats.
+"""Published weights: their files, and the tensors in them that are a network's parameters.
 
-A `.pth` file is a pickle, which could run arbitrary code. The unpickler here builds tensors, their
-storages and ordered dicts, and refuses everything else.
+A format is a function that names the tensor of each of our parameters, so that one table serves
+reading (`variables_from`) and writing (`tensors_of`). No torch is needed.
 """
 
 import hashlib
-import math
-import pickle
-import struct
-import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.system.files import local_copy
+from diffusion_jax.models.torch_files import WeightsError, read_pickled
+from diffusion_jax.system.files import local_copy, written_whole
 
-LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
-DTYPES: dict[str, Any] = {
-    "FloatStorage": np.float32,
-    "DoubleStorage": np.float64,
-    "HalfStorage": np.float16,
-    "BFloat16Storage": jnp.bfloat16,
-    "LongStorage": np.int64,
-    "IntStorage": np.int32,
-    "ShortStorage": np.int16,
-    "CharStorage": np.int8,
-    "ByteStorage": np.uint8,
-    "BoolStorage": np.bool_,
-}
 LEAVES = {
     **{"kernel": "weight", "scale": "weight", "embedding": "weight"},
     **{"mean": "running_mean", "var": "running_var"},
 }
 """Torch's names of a layer's parameters, where they differ from ours."""
+UNREADABLE = ("F8_", "F4", "F6_")
+"""Beginnings of safetensors' names of types that numpy lacks."""
 
 
-class WeightsError(ValueError):
-    """A file does not hold the requested weights; the message names the file and the tensor."""
+class Stored(NamedTuple):
+    """The tensor of a file that holds one of our parameters."""
+
+    name: str
+    axes: tuple[int, ...]  # transposes the file's axes to ours; axes of size 1 may be left over
+    shape: tuple[int, ...]  # in the file
+
+    def read(self, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The parameter, of our `shape`."""
+        return tensor.transpose(self.axes).reshape(shape)
+
+    def written(self, value: np.ndarray) -> np.ndarray:
+        """The tensor of the file: the inverse of `read`."""
+        turned = value.reshape([self.shape[axis] for axis in self.axes])
+        return turned.transpose(np.argsort(self.axes))
 
 
-class _Storage(NamedTuple):
-    """A flat array, filled when its bytes are read; tensors are views of it."""
-
-    values: np.ndarray
-
-    def fill(self, data: bytes) -> None:
-        self.values[:] = np.frombuffer(data, self.values.dtype, len(self.values))
+Format = Callable[[tuple[str, ...], Any], Stored]
+"""Gives what the file calls a parameter, by its path in our tree (without the name of the
+collection) and its shape, as anything with `shape`."""
 
 
-def _tensor(
-    storage: _Storage, offset: int, shape: Sequence[int], strides: Sequence[int], *_: Any
-) -> np.ndarray:
-    """A view of a storage, in units of elements, checked to lie inside of it.
+def like_torch(path: tuple[str, ...], leaf: Any) -> Stored:
+    """The format of networks whose modules here have the names of the file."""
+    return in_layer(".".join(path[:-1]), path[-1], leaf)
 
-    The remaining arguments are requires_grad and hooks, which arrays do not have.
+
+def in_layer(layer: str, name: str, leaf: Any, spatial: int | None = None) -> Stored:
+    """The tensor of a layer of torch, for its parameter `name` here, such as 'kernel'.
+
+    Torch's kernels are [D, C, K, K] and [D, C], ours [K, K, C, D] and [C, D]. With `spatial` axes
+    the file's are those of a convolution, also where ours, then of size 1, is a dense layer's.
     """
-    flat = storage.values
-    if min((offset, *shape, *strides)) < 0:
-        raise WeightsError(f"a tensor has shape {shape}, strides {strides}")
-    if math.prod(shape) == 0:
-        return np.zeros(shape, flat.dtype)
-    if offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) >= len(flat):
-        raise WeightsError(f"a tensor {list(shape)} reaches beyond its storage")
-    steps = [s * flat.itemsize for s in strides]
-    return np.lib.stride_tricks.as_strided(flat[offset:], shape, steps, writeable=False)
+    shape = tuple(leaf.shape)
+    axes = tuple(range(len(shape)))
+    if name == "kernel":
+        shape = (1,) * (0 if spatial is None else spatial + 2 - len(shape)) + shape
+        shape = (shape[-1], shape[-2], *shape[:-2])
+        axes = (*range(2, len(shape)), 1, 0)
+    named = LEAVES.get(name, name)
+    return Stored(f"{layer}.{named}" if layer else named, axes, shape)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds only ordered dicts, storages (kept by key) and tensors."""
+class _Tensors(Mapping[str, np.ndarray]):
+    """The tensors of a `.safetensors` file, each read when it is asked for."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__(file)
-        self.storages: dict[str, _Storage] = {}
+    def __init__(self, path: Path) -> None:
+        from safetensors import safe_open
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _tensor
-        if module == "torch" and name in DTYPES:
-            return np.dtype(DTYPES[name])
-        raise WeightsError(f"it contains {module}.{name}, which is not part of a tensor")
+        self._file = safe_open(path, "numpy")
+        self._names = list(self._file.keys())
+        for name in self._names:
+            kind = self._file.get_slice(name).get_dtype()
+            if kind.startswith(UNREADABLE):
+                raise WeightsError(f"{name!r} has dtype {kind}, which numpy lacks")
 
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, _, size, *view = pid
-        if kind != "storage" or not isinstance(dtype, np.dtype) or any(view):
-            raise pickle.UnpicklingError("a persistent id that is no storage")
-        return self.storages.setdefault(str(key), _Storage(np.zeros(int(size), dtype)))
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        tensor: np.ndarray = self._file.get_tensor(name)  # bfloat16 is kept
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
+def read_tensors(path: Path) -> Mapping[str, np.ndarray]:
     """Reads a state dict written by `torch.save`, or a `.safetensors` file: name to array.
+
+    The tensors of a `.safetensors` file are read one by one when they are asked for, so that large
+    files need not be in memory twice.
 
     Raises:
         WeightsError: one sentence that names the file and what is wrong in it.
@@ -104,7 +107,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     kind = "safetensors" if path.suffix == ".safetensors" else "weights that torch.save wrote"
     try:
         with local_copy(path) as here:
-            return _read_safetensors(here) if kind == "safetensors" else _read_pickled(here)
+            return _Tensors(here) if kind == "safetensors" else _state_dict(read_pickled(here))
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     except OSError:
@@ -116,19 +119,8 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Reads the tensors; bfloat16 is kept, and types that numpy lacks are refused."""
-    from safetensors import safe_open
-
-    with safe_open(path, "numpy") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
-def _read_pickled(path: Path) -> dict[str, np.ndarray]:
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"PK"
-        file.seek(0)
-        found = _read_zip(file) if zipped else _read_legacy(file)
+def _state_dict(found: Any) -> dict[str, np.ndarray]:
+    """Checks that what was unpickled are tensors by name."""
     if not isinstance(found, dict):
         raise WeightsError(f"it holds a {type(found).__name__}, not tensors by name")
     for name, tensor in found.items():
@@ -137,37 +129,14 @@ def _read_pickled(path: Path) -> dict[str, np.ndarray]:
     return {str(name): tensor for name, tensor in found.items()}
 
 
-def _read_zip(file: BinaryIO) -> Any:
-    """Unpickles `*/data.pkl` and reads the storages `*/data/KEY`."""
-    with zipfile.ZipFile(file) as archive:
-        names = archive.namelist()
-        (pickled,) = (name for name in names if name.endswith("/data.pkl"))
-        root = pickled.removesuffix("data.pkl")
-        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
-            raise WeightsError("it was written on a big-endian machine")
-        with archive.open(pickled) as entry:
-            reader = _Unpickler(entry)
-            found = reader.load()
-        for key, storage in reader.storages.items():
-            storage.fill(archive.read(f"{root}data/{key}"))
-        return found
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes a `.safetensors` file, whole or not at all, that loaders for torch accept."""
+    from safetensors.numpy import save_file
 
-
-def _read_legacy(file: BinaryIO) -> Any:
-    """Reads the older format: five pickles, then size and bytes of each storage."""
-    magic, version = _Unpickler(file).load(), _Unpickler(file).load()
-    if (magic, version) != (LEGACY_MAGIC, LEGACY_VERSION):
-        raise pickle.UnpicklingError("another magic number")
-    if not _Unpickler(file).load()["little_endian"]:
-        raise WeightsError("it was written on a big-endian machine")
-    reader = _Unpickler(file)
-    found = reader.load()
-    for key in _Unpickler(file).load():
-        storage, (size,) = reader.storages[key], struct.unpack("<q", file.read(8))
-        if size != len(storage.values):
-            raise WeightsError(f"storage {key} has {size} elements, not {len(storage.values)}")
-        storage.fill(file.read(storage.values.nbytes))
-    return found
+    # `save_file` writes the bytes of an array as they are in memory, whatever its strides.
+    whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    with written_whole(path) as part:
+        save_file(whole, part, {"format": "pt"})
 
 
 def load_variables(
@@ -183,12 +152,14 @@ def variables_from(
     template: Any,
     whose: str,
     unused: Callable[[str], bool] = lambda name: False,
+    layout: Format = like_torch,
 ) -> Any:
-    """Variables of a network whose modules are named as in the file of its published weights.
+    """Variables of a network from the tensors of its published weights, float32.
 
     `template` is a tree of shapes, as from `jax.eval_shape` of `net.init`; `path` and `whose`, the
     network's name, are for errors. Every tensor of the file must be used, except those for which
-    `unused` is true, and every shape is checked.
+    `unused` is true, and every shape is checked. Tensors of float16 and bfloat16 become float32
+    here, once and exactly.
 
     Raises:
         WeightsError: one sentence that names the file and the first tensor that is wrong.
@@ -196,38 +167,52 @@ def variables_from(
     used = set()
 
     def fill(keys: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        name, axes = published(keys, leaf)
-        shape = tuple(np.array(leaf.shape, int)[np.argsort(axes)])
-        words = f"{path}: {whose} has a tensor {name} {list(map(int, shape))}"
+        stored = layout(_path(keys), leaf)
+        name = stored.name
+        words = f"{path}: {whose} has a tensor {name} {list(map(int, stored.shape))}"
         if name not in tensors:
             raise WeightsError(f"{words}, which the file lacks")
         tensor = tensors[name]
-        if tensor.shape != shape:
+        if tensor.shape != stored.shape:
             raise WeightsError(f"{words}, which in the file is {list(tensor.shape)}")
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
             raise WeightsError(f"{words}, which in the file has dtype {tensor.dtype}")
         used.add(name)
-        return np.ascontiguousarray(tensor.transpose(axes), np.float32)
+        return np.ascontiguousarray(stored.read(tensor, leaf.shape), np.float32)
 
     variables = jax.tree_util.tree_map_with_path(fill, template)
-    for name, tensor in tensors.items():
+    for name in tensors:
         if name not in used and not unused(name):
             raise WeightsError(
-                f"{path}: the file's tensor {name} {list(tensor.shape)} is not part of {whose}"
+                f"{path}: the file's tensor {name} {list(tensors[name].shape)} is not part of "
+                f"{whose}"
             )
     return variables
 
 
-def published(keys: Any, leaf: Any) -> tuple[str, tuple[int, ...]]:
-    """A variable's name in torch, and the transposition of the tensor's axes to ours.
+def tensors_of(
+    variables: Any, layout: Format = like_torch, dtype: Any = np.float32
+) -> dict[str, np.ndarray]:
+    """The tensors of a file with these variables: the inverse of `variables_from`.
 
-    Torch's kernels are [D, C, K, K] and [D, C], ours [K, K, C, D] and [C, D].
+    A `dtype` of float16 or bfloat16 rounds; variables that were read from such a file get its bytes
+    again.
     """
-    *modules, last = (key.key for key in keys[1:])  # without the name of the collection
-    axes = tuple(range(leaf.ndim))
-    if last == "kernel":
-        axes = (*axes[2:], 1, 0)
-    return ".".join((*modules, LEAVES.get(last, last))), axes
+    found: dict[str, np.ndarray] = {}
+
+    def write(keys: Any, value: Any) -> None:
+        stored = layout(_path(keys), value)
+        if stored.name in found:
+            raise ValueError(f"the layout gives two parameters the name {stored.name}")
+        found[stored.name] = stored.written(np.asarray(value)).astype(dtype)
+
+    jax.tree_util.tree_map_with_path(write, variables)
+    return found
+
+
+def _path(keys: Any) -> tuple[str, ...]:
+    """A parameter's path in the tree, without the name of its collection."""
+    return tuple(key.key for key in keys[1:])
 
 
 def file_digest(path: Path) -> str:

@@ -12,7 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.models.weights import DTYPES, WeightsError, load_variables, read_tensors
+from diffusion_jax.models.torch_files import DTYPES
+from diffusion_jax.models.weights import (
+    WeightsError,
+    in_layer,
+    load_variables,
+    read_tensors,
+    tensors_of,
+    variables_from,
+    write_tensors,
+)
 from tests.torch_files import Asking, Stored, pickled, tensor, write_legacy, write_zip
 
 REFERENCE = pathlib.Path(__file__).parents[1] / "reference"
@@ -65,8 +74,8 @@ def test_what_a_module_adds_to_its_state_dict_is_passed_over(tmp_path, write):
         ({"x": Asking("torch", "float32")}, "torch.float32"),
         ({"x": Asking("functools", "partial", int)}, "functools.partial"),
         (
-            {"x": Asking("diffusion_jax.models.weights", "DTYPES")},
-            "diffusion_jax.models.weights.DTYPES",
+            {"x": Asking("diffusion_jax.models.torch_files", "DTYPES")},
+            "diffusion_jax.models.torch_files.DTYPES",
         ),
         ({"y": tensor(), "x": 3}, "'x' is a int, not a tensor"),
         ({"teacher": {"x": tensor()}}, "'teacher' is a dict, not a tensor"),
@@ -181,3 +190,51 @@ def test_other_weights_are_refused_by_the_first_wrong_tensor(tmp_path, shapes, k
     with pytest.raises(WeightsError, match=says) as caught:
         load(path)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+def as_convolution(path, leaf):
+    """The dense layer `a.fc` is a 1x1 convolution in the file."""
+    return in_layer(".".join(path[:-1]), path[-1], leaf, 2 if path[0] == "a.fc" else None)
+
+
+def random_variables():
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda a: rng.standard_normal(a.shape, np.float32), TEMPLATE)
+
+
+def test_a_dense_layer_may_be_a_convolution_in_the_file(tmp_path):
+    variables = random_variables()
+    tensors = tensors_of(variables, as_convolution)
+    kernel = variables["params"]["a.fc"]["kernel"]
+    np.testing.assert_array_equal(tensors["a.fc.weight"], kernel.T[:, :, None, None])
+    assert tensors["bn.running_mean"].shape == (2,)
+    found = variables_from(tensors, tmp_path, TEMPLATE, "net", layout=as_convolution)
+    jax.tree.map(np.testing.assert_array_equal, found, variables)
+    with pytest.raises(WeightsError, match=r"a\.fc\.weight \[2, 3\], .* is \[2, 3, 1, 1\]"):
+        variables_from(tensors, tmp_path, TEMPLATE, "net")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16, np.float32])
+def test_what_is_read_and_written_again_has_the_same_bytes(tmp_path, dtype):
+    first, again = tmp_path / "w.safetensors", tmp_path / "again.safetensors"
+    tensors = tensors_of(random_variables(), dtype=dtype)
+    write_tensors(first, tensors)
+    found = load(first)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(found))
+    write_tensors(again, tensors_of(found, dtype=dtype))
+    assert first.read_bytes() == again.read_bytes()
+    np.testing.assert_array_equal(read_tensors(again)["a.fc.weight"], tensors["a.fc.weight"])
+    assert b'"__metadata__":{"format":"pt"}' in first.read_bytes()
+
+
+def test_two_parameters_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="two parameters the name same"):
+        tensors_of(random_variables(), lambda path, leaf: in_layer("", "same", leaf))
+
+
+def test_safetensors_of_types_that_numpy_lacks_are_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    head = b'{"x":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}}'
+    path.write_bytes(len(head).to_bytes(8, "little") + head + b"ab")
+    with pytest.raises(WeightsError, match=r"w\.safetensors: 'x' has dtype F8_E4M3"):
+        read_tensors(path)
