@@ -49,6 +49,17 @@ def get_config() -> ConfigDict:
     c.data.stall_seconds = 60.0  # warn after this time without a new batch
     c.data.allow_changes = False  # resume although the data differ from those trained on
 
+    # Published weights of Stable Diffusion v1: a folder as diffusers saves it, or a single file
+    c.weights = ConfigDict({"source": ""})
+
+    c.codec = ConfigDict()  # the space of diffusion
+    c.codec.name = "identity"  # identity | autoencoder (latents)
+    c.codec.autoencoder = ConfigDict({"channels": 128, "channel_mults": (1, 2, 4, 4)})
+    c.codec.autoencoder.num_blocks = 2  # residual blocks per level
+    c.codec.autoencoder.latent_channels = 4
+    c.codec.autoencoder.scale = 0.18215  # of latents, to variance 1
+    c.codec.autoencoder.weights = ""  # its published file or folder; "": that of weights.source
+
     c.schedule = ConfigDict()
     # ddpm | scaled_linear | linear_beta | sub_vp | cosine | sigmoid | flow | edm | ve |
     # linear_logsnr | laplace | cauchy
@@ -132,6 +143,7 @@ def get_config() -> ConfigDict:
     c.model.unet.num_heads = 1
     c.model.unet.head_dim = 0  # channels per attention head; 0: use num_heads
     c.model.unet.scale_shift = True  # adaptive group norm (ADM); False: addition (DDPM)
+    c.model.unet.symmetric_padding = False  # of downsampling, as in Stable Diffusion
     c.model.unet.resblock_updown = False  # resample in the residual blocks (ADM)
     c.model.unet.dropout = 0.0
     # Rematerialisation of each block in the backward pass, to save memory: none | dots_saveable |

@@ -14,7 +14,8 @@ PACKAGE = "diffusion_jax"
 LEVELS = (
     ("types", "system", "metrics"),
     ("models", "data", "report"),
-    ("diffusion", "codecs", "text", "training"),
+    ("diffusion", "text", "training"),
+    ("codecs",),
     ("objectives", "samplers", "guidance"),
     ("restoration",),
     ("generation",),

@@ -6,11 +6,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.data import Dataset
 from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.from_config import token_guidance
 from diffusion_jax.from_config.choices import Config, ConfigError
+from diffusion_jax.from_config.codecs import make_codec
 from diffusion_jax.from_config.guidance import check as check_guidance
 from diffusion_jax.from_config.guidance import make_guidance
 from diffusion_jax.from_config.images import make_image_condition
@@ -46,10 +46,10 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
                 "objective.name='gaussian' adds noise to numbers, and these data are "
                 f"{kind.words}: use {' or '.join(FAMILIES)}"
             )
-        codec = Identity(kind.shape, kind.limit, kind.levels)
+        codec, frozen = make_codec(config, kind)
         reader = make_reader(config, dataset)
         given = make_image_condition(config, schedule, kind.shape)
-        channels = kind.shape[-1] * (2 if objective.learned_variance else 1)
+        channels = codec.shape[-1] * (2 if objective.learned_variance else 1)
         network = make_network(config, channels, dataset.num_classes, reader, given)
         start = make_start(config, kind)
         t = jnp.zeros(1)
@@ -89,6 +89,7 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
             quantile=times.quantile,
             reader=reader,
             condition=given.sample,
+            frozen=frozen,
         )
 
     return make

@@ -1,9 +1,13 @@
 """Text encoders, selected by the group `text`."""
 
+import functools
+
 from diffusion_jax.data import Dataset
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, weights_path
+from diffusion_jax.from_config.published import Published
 from diffusion_jax.models.bert import Bert
 from diffusion_jax.models.clip import ACTIVATIONS, TextTower
+from diffusion_jax.models.published.files import part_file
 from diffusion_jax.models.weights import packaged_file
 from diffusion_jax.system.files import path_of
 from diffusion_jax.text import (
@@ -35,10 +39,17 @@ def make_text_encoder(config: Config) -> TextEncoder | None:
     text = config.text
     if text.name not in FROZEN:
         return None
-    package = FROZEN[text.name]
-    installed = packaged_file(package, MINILM_FILE)
-    weights = weights_path(config, "text.name", installed, MINILM_FILE, package)
-    asked = path_of(text.tokenizer) if text.tokenizer else weights.parent
+    package, read = FROZEN[text.name], None
+    if text.name == "clip" and not text.weights and config.weights.source:
+        published = Published.of(config, "text.name")
+        weights = part_file(published.source, "text_encoder")
+        read = functools.partial(published.read, "text_encoder")
+        beside = published.source / "tokenizer"
+    else:
+        installed = packaged_file(package, MINILM_FILE)
+        weights = weights_path(config, "text.name", installed, MINILM_FILE, package)
+        beside = weights.parent
+    asked = path_of(text.tokenizer) if text.tokenizer else beside
     places = [asked / file for file in TOKENISERS] if asked.is_dir() else [asked]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
@@ -48,7 +59,9 @@ def make_text_encoder(config: Config) -> TextEncoder | None:
         )
     tokeniser = load_tokeniser(found)
     net = Bert() if text.name == "minilm" else TextTower(**text.clip)
-    return load_encoder(net, weights, tokeniser, text.length)
+    if read:  # textual inversion adds tokens
+        net = net.clone(vocabulary=tokeniser.vocabulary)
+    return load_encoder(net, weights, tokeniser, text.length, read)
 
 
 def make_text_tower(config: Config) -> TextTower | None:

@@ -117,11 +117,14 @@ class Conditions:
         if self.reader is None and not self.towards:
             return []
         if self.wanted.prompts:
-            texts = list(self.wanted.prompts)
-            if self.reader:
-                for text in np.array(texts, object)[self.reader.cut(texts)]:
-                    print(f"warning: {text[:40]!r}... is too long and ends early", file=sys.stderr)
-            return texts
+            asked = self.wanted
+            for text in (*asked.prompts, asked.negative, *asked.compose):
+                if rest := self.reader.rest(text) if self.reader else "":
+                    print(
+                        f"warning: the text {text[:40]!r}... is too long: not read is {rest!r}",
+                        file=sys.stderr,
+                    )
+            return list(asked.prompts)
         split = self._split("heldout" if self._split("heldout").captions else "train")
         return list(dict.fromkeys(split.names(np.arange(len(split)))))[:NAMES]
 

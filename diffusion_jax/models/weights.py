@@ -221,10 +221,10 @@ def _path(keys: Any) -> tuple[str, ...]:
     return tuple(key.key for key in keys[1:])
 
 
-def file_digest(path: Path) -> str:
-    """The first 12 digits of the file's SHA-256."""
+def file_digest(path: Path, digits: int = 12) -> str:
+    """The first digits, of 64, of the file's SHA-256."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+        return hashlib.file_digest(file, "sha256").hexdigest()[:digits]
 
 
 def packaged_file(package: str, name: str) -> Path | None:

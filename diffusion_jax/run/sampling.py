@@ -64,8 +64,8 @@ def sheet_of(
     """Samples number `index` as one image: with texts, one row of samples for each text.
 
     With weights `[N]` each sample is below its own.
-    Texts that no training item has are red, if there are any and the data are present. A sample with an image
-    condition is between that and the original.
+    Texts that no training item has are red, if there are any and the data are present. A sample
+    with an image condition is between that and the original.
     """
     conditions, dataset = run.conditions, run.parts.dataset
     if weights is not None:

@@ -26,6 +26,7 @@ from diffusion_jax.from_config.identity import (
     read_config,
 )
 from diffusion_jax.from_config.parts import make_parallel
+from diffusion_jax.from_config.published import network_params
 from diffusion_jax.from_config.sampling import OPTIMISED, grids_to_start_from
 from diffusion_jax.from_config.starts import STARTS
 from diffusion_jax.from_config.token_guidance import CLASSIFIER, JUDGE, check_classifier, is_on
@@ -144,6 +145,11 @@ class Run:
         step: int = self.config.sample.checkpoint
         return self.checkpoints.latest() if step < 0 else step
 
+    @property
+    def published(self) -> bool:
+        """Whether the network has its published weights, as it has not been trained here."""
+        return bool(self.config.weights.source) and self.step_to_use() is None
+
     def restored_state(self) -> TrainState:
         """The state of that checkpoint."""
         state: TrainState = self.checkpoints.restore(self.abstract_state(), self.step_to_use())[0]
@@ -159,9 +165,12 @@ class Run:
 
         Warns of averages unfit to sample with; searches for the best time grid if configured.
         """
-        state = self.restored_state() if state is None else state
         average = average or self.average
-        params, step = self.snapshots.average(state, average), int(state.step)
+        if state is None and self.published:
+            params, step = network_params(self.config, self.parts.task.init), 0
+        else:
+            state = self.restored_state() if state is None else state
+            params, step = self.snapshots.average(state, average), int(state.step)
         unfit = self.snapshots.unfit(average, step)
         if step and never_moved(params, self.parts.task.init, self.init_key):
             unfit.append(

@@ -74,7 +74,11 @@ class TextEncoder:
 
 
 def load_encoder(
-    net: Bert | TextTower, path: Path, tokeniser: Tokeniser, length: int
+    net: Bert | TextTower,
+    path: Path,
+    tokeniser: Tokeniser,
+    length: int,
+    read: Callable[[Any], Any] | None = None,
 ) -> TextEncoder:
     """MiniLM (sentence-transformers' all-MiniLM-L6-v2) or CLIP's text encoder from its weights.
 
@@ -82,12 +86,13 @@ def load_encoder(
     text encoder alone or both, named as in `CLIPTextModel` or `CLIPModel`; CLIP pads texts. Texts
     are projected to the space of images if the file has the projection: that of Stable Diffusion
     v1-5 has none, and gives the last layer's features of the last token. `tokeniser` is the one
-    published with the weights.
+    published with the weights. `read` gives the variables of these shapes, if the file holds more
+    than encoders.
 
     Raises:
         WeightsError: one sentence on the first tensor of the file that is wrong.
     """
-    tensors, name = read_tensors(path), "minilm"
+    tensors, name = {} if read else read_tensors(path), "minilm"
     if isinstance(net, TextTower):
         projection = tensors[PROJECTION].shape[:1] if PROJECTION in tensors else ()
         net = net.clone(end=tokeniser.end, projection=projection[0] if projection else 0)
@@ -95,7 +100,11 @@ def load_encoder(
     tokens = jax.ShapeDtypeStruct((1, length), jnp.int32)
     (text, pooled), template = jax.eval_shape(net.init_with_output, make_key(0), tokens)
     unused = UNUSED[name]
-    variables = variables_from(tensors, path, template, name, lambda key: key.startswith(unused))
+    variables = (
+        read(template)
+        if read
+        else variables_from(tensors, path, template, name, lambda key: key.startswith(unused))
+    )
     if tokeniser.vocabulary != net.vocabulary:
         raise WeightsError(
             f"{path}: {name} has {net.vocabulary} tokens, and its tokeniser {tokeniser.vocabulary}"

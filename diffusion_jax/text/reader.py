@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion_jax.text.cache import embed_all
 from diffusion_jax.text.encoder import TextEncoder
-from diffusion_jax.text.tokens import NONE, byte_tokens
+from diffusion_jax.text.tokens import NONE, byte_rest, byte_tokens
 from diffusion_jax.types import Embed
 
 
@@ -47,10 +47,11 @@ class Reader:
             return self.encoder(texts)
         return {"tokens": byte_tokens(texts, self.length).ids}
 
-    def cut(self, texts: Sequence[str]) -> np.ndarray:
-        """Which texts are too long and were cut: bool `[N]`."""
-        made = self.encoder.tokens(texts) if self.encoder else byte_tokens(texts, self.length)
-        return made.cut
+    def rest(self, text: str) -> str:
+        """The end of a text that is too long, and is not read."""
+        if self.encoder:
+            return self.encoder.tokeniser.rest(text, self.length)
+        return byte_rest(text, self.length)
 
     def embed_all(self, texts: Sequence[str], folder: Path, say: Callable[[str], None]) -> Embed:
         """The conditioning of all texts (at least one) of a data set, by their numbers.

@@ -46,11 +46,20 @@ def byte_tokens(texts: Sequence[str], length: int) -> Tokens:
 
     Any Unicode is allowed, and no character is cut in two.
     """
-    room = length - 2
     whole = [utf8(text) for text in texts]
-    cut = np.array([len(data) > room for data in whole], bool)
-    kept = (data[:room].decode("utf-8", "ignore").encode() for data in whole)
+    cut = np.array([len(data) > length - 2 for data in whole], bool)
+    kept = (_beginning(text, length).encode() for text in texts)
     return Tokens(pad([[BYTE_START, *data, BYTE_END] for data in kept], length).ids, cut)
+
+
+def byte_rest(text: str, length: int) -> str:
+    """The end of a text that has no room in `length` tokens of `byte_tokens`."""
+    return text[len(_beginning(text, length)) :]
+
+
+def _beginning(text: str, length: int) -> str:
+    """What of a text has room between start and end tokens."""
+    return utf8(text)[: length - 2].decode("utf-8", "ignore")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +82,18 @@ class Tokeniser:
     def __call__(self, texts: Sequence[str], length: int) -> Tokens:
         """Tokens of texts, at most `length` of each."""
         # One by one: after parallel use the library warns at every fork.
-        return pad([self.rules.encode(utf8(text).decode()).ids for text in texts], length)
+        return pad([self._encoded(text).ids for text in texts], length)
+
+    def rest(self, text: str, length: int) -> str:
+        """The end of a text that has no room in `length` tokens."""
+        found = self._encoded(text)
+        if len(found.ids) <= length:
+            return ""
+        first, _ = found.offsets[length - 1]  # of the first token that is lost to the end token
+        return text[first:]
+
+    def _encoded(self, text: str) -> Any:
+        return self.rules.encode(utf8(text).decode())
 
 
 def load_tokeniser(path: Path) -> Tokeniser:

@@ -16,7 +16,7 @@ from diffusion_jax.models.clip import TextTower
 from diffusion_jax.models.weights import WeightsError, packaged_file, read_tensors
 from diffusion_jax.text import load_encoder, load_tokeniser
 from diffusion_jax.text.encoder import MINILM_FILE, MINILM_PACKAGE
-from diffusion_jax.text.tokens import pad
+from diffusion_jax.text.tokens import byte_rest, byte_tokens, pad
 from tests.texts import (
     CAPTIONS,
     LENGTH,
@@ -78,6 +78,31 @@ def test_long_texts_are_cut_but_for_their_last_token(tmp_path):
         assert short[short >= 0].tolist() == list(expected)
     assert cut.sum() == sum(len(row) > 8 for row in reference_tokens("clip")) > 3
     assert pad([], 8).ids.shape == (0, 8)
+
+
+def test_the_end_of_a_long_text_that_is_not_read_is_known(tmp_path):
+    tokeniser = load_tokeniser(write_tokeniser(tmp_path))
+    for text in TEXTS:
+        rest = tokeniser.rest(text, 8)
+        assert bool(rest) == tokeniser([text], 8).cut[0]
+        assert text.endswith(rest)
+        read = text[: len(text) - len(rest)]
+        found, whole = (tokeniser([words], 8).ids[0] for words in (read, text))
+        # The last token that is read may be the beginning of a word, or of a letter's bytes.
+        same = 6 if text.isascii() else 2
+        np.testing.assert_array_equal(found[:same], whole[:same])
+
+
+@pytest.mark.parametrize("length", [3, 6, 9, 200])
+def test_the_same_of_bytes_without_cutting_a_letter_in_two(length):
+    for text in ("été et hiver", "日本", "\ud800abcdefg", ""):
+        rest = byte_rest(text, length)
+        read = text[: len(text) - len(rest)]
+        assert bool(rest) == byte_tokens([text], length).cut[0]
+        assert text == read + rest
+        np.testing.assert_array_equal(
+            byte_tokens([read], length).ids, byte_tokens([text], length).ids
+        )
 
 
 def test_the_length_is_that_asked_for_and_not_that_of_the_file(tmp_path):

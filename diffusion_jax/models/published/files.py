@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffusion_jax.models.published import unet
+from diffusion_jax.models.published import autoencoder, unet
 from diffusion_jax.models.weights import (
     Format,
     Stored,
@@ -35,15 +35,40 @@ class Part(NamedTuple):
     unused: tuple[str, ...]  # beginnings of tensors that are not parameters
 
 
+WEIGHTS = tuple(
+    f"diffusion_pytorch_model.{end}" for end in ("safetensors", "fp16.safetensors", "bin")
+)
+
+
+def _clip(template: Any) -> Format:
+    return like_torch
+
+
+def _clip_of_transformers_5(template: Any) -> Format:
+    """The names in folders that transformers has written since version 5."""
+
+    def layout(path: tuple[str, ...], leaf: Any) -> Stored:
+        stored = like_torch(path, leaf)
+        return stored._replace(name=stored.name.removeprefix("text_model."))
+
+    return layout
+
+
 PARTS = {
     "unet": Part(
         "the U-Net",
         "unet",
-        tuple(
-            f"diffusion_pytorch_model.{end}" for end in ("safetensors", "fp16.safetensors", "bin")
-        ),
+        WEIGHTS,
         "model.diffusion_model.",
         (unet.diffusers, unet.compvis),
+        (),
+    ),
+    "autoencoder": Part(
+        "the autoencoder",
+        "vae",
+        WEIGHTS,
+        "first_stage_model.",
+        (autoencoder.diffusers, autoencoder.diffusers_old, autoencoder.compvis),
         (),
     ),
     "text_encoder": Part(
@@ -51,7 +76,7 @@ PARTS = {
         "text_encoder",
         ("model.safetensors", "model.fp16.safetensors", "pytorch_model.bin"),
         "cond_stage_model.transformer.",
-        (lambda template: like_torch,),
+        (_clip, _clip_of_transformers_5, _clip),
         ("text_model.embeddings.position_ids",),
     ),
 }

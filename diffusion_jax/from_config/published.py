@@ -1,0 +1,102 @@
+"""Published weights that a config names: Stable Diffusion's folders and single files."""
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from diffusion_jax.from_config.choices import Config, ConfigError, lookup
+from diffusion_jax.models.published.files import part_file, read_part
+from diffusion_jax.models.weights import WeightsError, file_digest
+from diffusion_jax.system.files import path_of
+from diffusion_jax.types import Key, Params
+
+SCALE = 0.18215
+"""Of latents, where an autoencoder's `config.json` has none: v1's default."""
+
+
+class Published(NamedTuple):
+    """A folder of diffusers, a part of one, or a single file."""
+
+    source: Path
+    setting: str  # that names it, such as `weights.source`
+
+    @classmethod
+    def of(cls, config: Config, what: str, own: str = "") -> "Published":
+        """The files named by `own`, a setting beside `what`, or else by `weights.source`.
+
+        Raises:
+            ConfigError: neither is set, or there is no such file.
+        """
+        group, source = what.rpartition(".")[0], own or config.weights.source
+        setting = f"{group}.{config[group].name}.weights" if own else "weights.source"
+        if not source:
+            raise ConfigError(
+                f"{what}={config[group].name!r} needs published weights: weights.source=FOLDER, as "
+                "diffusers saves it, or a single .safetensors file"
+            )
+        path = path_of(source)
+        if not path.exists():
+            raise ConfigError(f"{setting}={source!r}: there is no such file or folder")
+        return cls(path, setting)
+
+    def read(self, part: str, template: Any) -> Any:
+        """The variables of a part, of the shapes of `template`; else a WeightsError."""
+        return read_part(self.source, part, template)
+
+    def digest(self, part: str) -> str:
+        """The SHA-256 of the file of a part."""
+        return _sha256(part_file(self.source, part))
+
+    def json(self, *places: str) -> dict[str, Any]:
+        """The first of these files that is in the folder, such as `vae/config.json`; {} if none.
+
+        Raises:
+            WeightsError: it cannot be read.
+        """
+        for place in places:
+            path = self.source / place
+            if self.source.is_dir() and path.is_file():
+                try:
+                    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+                except ValueError as error:
+                    raise WeightsError(f"{path}: not readable as JSON ({error})") from error
+                return found
+        return {}
+
+    def check_scale(self, scale: float) -> None:
+        """Raises a ConfigError if the autoencoder's latents have another scale."""
+        theirs = self.json("vae/config.json", "config.json").get("scaling_factor", SCALE)
+        if theirs != scale:
+            raise ConfigError(
+                f"{self.setting}={str(self.source)!r}: the latents of its autoencoder are scaled "
+                f"by {theirs}: codec.autoencoder.scale={scale} is another one's"
+            )
+
+
+PARTS = {"unet": "unet"}
+"""The part of Stable Diffusion that is the network, by `model.name`."""
+
+
+def network_params(config: Config, init: Callable[[Key], Params]) -> Params:
+    """The network's published weights, in place of the parameters made by `init`.
+
+    Raises:
+        ConfigError: `weights.source` names none, or none for this network.
+        WeightsError: its tensors are not those of the network.
+    """
+    part = lookup(
+        PARTS, config.model.name, "weights.source is for networks that are published: model.name"
+    )
+    template = jax.eval_shape(init, jax.eval_shape(jax.random.key, 0))
+    found = Published.of(config, "model.name").read(part, {"params": template})
+    params: Params = found["params"]
+    return params
+
+
+@functools.cache
+def _sha256(path: Path) -> str:
+    return file_digest(path, 64)
