@@ -5,8 +5,8 @@ reading (`variables_from`) and writing (`tensors_of`). No torch is needed.
 """
 
 import hashlib
+import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,6 +119,16 @@ def read_tensors(path: Path) -> Mapping[str, np.ndarray]:
         ) from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a `.safetensors` file says of itself; nothing for other files."""
+    from safetensors import safe_open
+
+    if path.suffix != ".safetensors":
+        return {}
+    with local_copy(path) as here, safe_open(here, "numpy") as file:
+        return dict(file.metadata() or {})
+
+
 def _state_dict(found: Any) -> dict[str, np.ndarray]:
     """Checks that what was unpickled are tensors by name."""
     if not isinstance(found, dict):
@@ -129,14 +139,17 @@ def _state_dict(found: Any) -> dict[str, np.ndarray]:
     return {str(name): tensor for name, tensor in found.items()}
 
 
-def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], **metadata: str) -> None:
     """Writes a `.safetensors` file, whole or not at all, that loaders for torch accept."""
     from safetensors.numpy import save_file
 
     # `save_file` writes the bytes of an array as they are in memory, whatever its strides.
-    whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     with written_whole(path) as part:
-        save_file(whole, part, {"format": "pt"})
+        part.touch()
+        mode = part.stat().st_mode  # as other files have it; `save_file` makes one for the owner
+        save_file(whole, part, {"format": "pt", **metadata})
+        part.chmod(mode)
 
 
 def load_variables(
@@ -178,7 +191,7 @@ def variables_from(
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
             raise WeightsError(f"{words}, which in the file has dtype {tensor.dtype}")
         used.add(name)
-        return np.ascontiguousarray(stored.read(tensor, leaf.shape), np.float32)
+        return np.asarray(stored.read(tensor, leaf.shape), np.float32, order="C")
 
     variables = jax.tree_util.tree_map_with_path(fill, template)
     for name in tensors:
@@ -230,8 +243,8 @@ def file_digest(path: Path) -> str:
 def packaged_file(package: str, name: str) -> Path | None:
     """A file of the PyPI package `name==version`, if installed; nothing is imported."""
     try:
-        found = metadata.distribution(package.split("==")[0])
-    except (metadata.PackageNotFoundError, ValueError):
+        found = importlib.metadata.distribution(package.split("==")[0])
+    except (importlib.metadata.PackageNotFoundError, ValueError):
         return None
     files = (file for file in found.files or () if file.name == name)
     return next((Path(str(file.locate())) for file in files), None)
