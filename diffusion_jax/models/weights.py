@@ -4,6 +4,7 @@ A format is a function that names the tensor of each of our parameters, so that 
 reading (`variables_from`) and writing (`tensors_of`). No torch is needed.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ LEAVES = {
     **{"mean": "running_mean", "var": "running_var"},
 }
 """Torch's names of a layer's parameters, where they differ from ours."""
+PICKLE = "weights that torch.save wrote"
 UNREADABLE = ("F8_", "F4", "F6_")
 """Beginnings of safetensors' names of types that numpy lacks."""
 
@@ -104,10 +106,29 @@ def read_tensors(path: Path) -> Mapping[str, np.ndarray]:
     Raises:
         WeightsError: one sentence that names the file and what is wrong in it.
     """
-    kind = "safetensors" if path.suffix == ".safetensors" else "weights that torch.save wrote"
+    if path.suffix == ".safetensors":
+        with _reading(path, "safetensors") as here:
+            return _Tensors(here)
+    with _reading(path, PICKLE) as here:
+        return _state_dict(read_pickled(here))
+
+
+def unpickled(path: Path) -> Any:
+    """What `torch.save` wrote, if it is made of arrays, numbers, texts, lists and dicts.
+
+    Raises:
+        WeightsError: one sentence that names the file and what else is in it.
+    """
+    with _reading(path, PICKLE) as here:
+        return read_pickled(here)
+
+
+@contextlib.contextmanager
+def _reading(path: Path, kind: str) -> Iterator[Path]:
+    """A local copy of a file, whose errors become a `WeightsError` that names it."""
     try:
         with local_copy(path) as here:
-            return _Tensors(here) if kind == "safetensors" else _state_dict(read_pickled(here))
+            yield here
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     except OSError:
