@@ -4,9 +4,10 @@ A format is a function that names the tensor of each of our parameters, so that 
 reading (`variables_from`) and writing (`tensors_of`). No torch is needed.
 """
 
+import contextlib
 import hashlib
+import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ LEAVES = {
     **{"mean": "running_mean", "var": "running_var"},
 }
 """Torch's names of a layer's parameters, where they differ from ours."""
+PICKLE = "weights that torch.save wrote"
 UNREADABLE = ("F8_", "F4", "F6_")
 """Beginnings of safetensors' names of types that numpy lacks."""
 
@@ -104,10 +106,29 @@ def read_tensors(path: Path) -> Mapping[str, np.ndarray]:
     Raises:
         WeightsError: one sentence that names the file and what is wrong in it.
     """
-    kind = "safetensors" if path.suffix == ".safetensors" else "weights that torch.save wrote"
+    if path.suffix == ".safetensors":
+        with _reading(path, "safetensors") as here:
+            return _Tensors(here)
+    with _reading(path, PICKLE) as here:
+        return _state_dict(read_pickled(here))
+
+
+def unpickled(path: Path) -> Any:
+    """What `torch.save` wrote, if it is made of arrays, numbers, texts, lists and dicts.
+
+    Raises:
+        WeightsError: one sentence that names the file and what else is in it.
+    """
+    with _reading(path, PICKLE) as here:
+        return read_pickled(here)
+
+
+@contextlib.contextmanager
+def _reading(path: Path, kind: str) -> Iterator[Path]:
+    """A local copy of a file, whose errors become a `WeightsError` that names it."""
     try:
         with local_copy(path) as here:
-            return _Tensors(here) if kind == "safetensors" else _state_dict(read_pickled(here))
+            yield here
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     except OSError:
@@ -117,6 +138,16 @@ def read_tensors(path: Path) -> Mapping[str, np.ndarray]:
             f"{path}: not a file of {kind}, or one that was cut short "
             f"({type(error).__name__}: {error})"
         ) from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a `.safetensors` file says of itself; nothing for other files."""
+    from safetensors import safe_open
+
+    if path.suffix != ".safetensors":
+        return {}
+    with local_copy(path) as here, safe_open(here, "numpy") as file:
+        return dict(file.metadata() or {})
 
 
 def _state_dict(found: Any) -> dict[str, np.ndarray]:
@@ -129,14 +160,17 @@ def _state_dict(found: Any) -> dict[str, np.ndarray]:
     return {str(name): tensor for name, tensor in found.items()}
 
 
-def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], **metadata: str) -> None:
     """Writes a `.safetensors` file, whole or not at all, that loaders for torch accept."""
     from safetensors.numpy import save_file
 
     # `save_file` writes the bytes of an array as they are in memory, whatever its strides.
-    whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     with written_whole(path) as part:
-        save_file(whole, part, {"format": "pt"})
+        part.touch()
+        mode = part.stat().st_mode  # as other files have it; `save_file` makes one for the owner
+        save_file(whole, part, {"format": "pt", **metadata})
+        part.chmod(mode)
 
 
 def load_variables(
@@ -178,7 +212,7 @@ def variables_from(
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
             raise WeightsError(f"{words}, which in the file has dtype {tensor.dtype}")
         used.add(name)
-        return np.ascontiguousarray(stored.read(tensor, leaf.shape), np.float32)
+        return np.asarray(stored.read(tensor, leaf.shape), np.float32, order="C")
 
     variables = jax.tree_util.tree_map_with_path(fill, template)
     for name in tensors:
@@ -230,8 +264,8 @@ def file_digest(path: Path, digits: int = 12) -> str:
 def packaged_file(package: str, name: str) -> Path | None:
     """A file of the PyPI package `name==version`, if installed; nothing is imported."""
     try:
-        found = metadata.distribution(package.split("==")[0])
-    except (metadata.PackageNotFoundError, ValueError):
+        found = importlib.metadata.distribution(package.split("==")[0])
+    except (importlib.metadata.PackageNotFoundError, ValueError):
         return None
     files = (file for file in found.files or () if file.name == name)
     return next((Path(str(file.locate())) for file in files), None)

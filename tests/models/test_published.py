@@ -16,6 +16,7 @@ import pytest
 from diffusion_jax.models.clip import TextTower
 from diffusion_jax.models.published.files import (
     PARTS,
+    digests,
     part_file,
     prefixed,
     read_part,
@@ -23,7 +24,7 @@ from diffusion_jax.models.published.files import (
     write_single_file,
 )
 from diffusion_jax.models.unet import UNet
-from diffusion_jax.models.weights import WeightsError, read_tensors, write_tensors
+from diffusion_jax.models.weights import WeightsError, file_digest, read_tensors, write_tensors
 from tests.models.test_models import SD_15
 from tests.published import drawn, drawn_variables, shapes_of
 
@@ -96,6 +97,18 @@ def test_a_folder_and_a_single_file_give_the_same_bits(tmp_path, dtype):
         found = read_part(tmp_path / "folder", part, small(part))
         same(found, read_part(tmp_path / "whole.safetensors", part, small(part)))
         same(found, jax.tree.map(lambda a: a.astype(dtype).astype(np.float32), variables))
+
+
+def test_each_part_has_the_digest_of_its_file(tmp_path):
+    parts = {part: variables_of(part) for part in PARTS}
+    for part, variables in parts.items():
+        write_part(tmp_path, part, variables)
+    found = digests(tmp_path)
+    assert found == {part: file_digest(part_file(tmp_path, part)) for part in PARTS}
+    assert len(set(found.values())) == len(PARTS)
+    path = tmp_path / "w.safetensors"
+    write_single_file(path, parts)
+    assert set(digests(path).values()) == {file_digest(path)}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, jnp.bfloat16])

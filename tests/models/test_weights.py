@@ -224,6 +224,8 @@ def test_what_is_read_and_written_again_has_the_same_bytes(tmp_path, dtype):
     write_tensors(again, tensors_of(found, dtype=dtype))
     assert first.read_bytes() == again.read_bytes()
     np.testing.assert_array_equal(read_tensors(again)["a.fc.weight"], tensors["a.fc.weight"])
+    (tmp_path / "other").touch()
+    assert again.stat().st_mode == (tmp_path / "other").stat().st_mode
     assert b'"__metadata__":{"format":"pt"}' in first.read_bytes()
 
 

@@ -1,6 +1,6 @@
 """Folders of diffusers and single files of CompVis, with the parts of Stable Diffusion v1."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from diffusion_jax.models.weights import (
     Format,
     Stored,
     WeightsError,
+    file_digest,
     like_torch,
     names_of,
     read_tensors,
@@ -120,6 +121,13 @@ def part_file(source: Path, part: str) -> Path:
         f"{source}: the folder has no {found.folder}/{found.files[0]}, with the weights of "
         f"{found.words}"
     )
+
+
+def digests(source: Path, parts: Iterable[str] = tuple(PARTS)) -> dict[str, str]:
+    """The digest of the file of each part; see `file_digest`. A single file is read once."""
+    files = {part: part_file(source, part) for part in parts}
+    found = {file: file_digest(file) for file in set(files.values())}
+    return {part: found[file] for part, file in files.items()}
 
 
 def read_part(source: Path, part: str, template: Any) -> Any:
