@@ -289,24 +289,29 @@ def get_config() -> ConfigDict:
     # Restart: go back up from time low to high this many times, and down again in `steps` steps
     c.sample.restart = ConfigDict({"repeats": 0, "low": 0.1, "high": 0.4, "steps": 5})
     c.sample.steps = 50  # with objective.name=block: in each block
-    # Sampling times: uniform | quadratic | trailing | leading | karras | uniform_logsnr | optimised
-    # (searched for the trained network and the sampler). Times whose noise is below the precision
-    # of float32, as near 0 with schedule edm, are left out. Of tokens: uniform | quadratic | held
-    # (stands still at a time, for remasking, while u, from 1 to 0, is between begin and end)
+    # Sampling times: uniform | quadratic | karras | uniform_logsnr | trailing | leading | linspace
+    # (of a table of num_steps: every n-th entry, shifted by `offset`, without the first `skip`,
+    # then `end`; Stable Diffusion: leading, offset 1, end 0.001, for dpmpp_multistep skip 1, end 0)
+    # | optimised (searched for the trained network and the sampler). Times whose noise is below the
+    # precision of float32, as near 0 with schedule edm, are left out. Of tokens: uniform |
+    # quadratic | held (stands still at a time, for remasking, while u, from 1 to 0, is between
+    # begin and end)
     c.sample.grid = "uniform"
     c.sample.held = ConfigDict({"at": 0.1, "begin": 0.55, "end": 0.05})
-    c.sample.trailing = ConfigDict({"num_steps": 1000})
-    c.sample.leading = ConfigDict({"num_steps": 1000})
+    c.sample.trailing = ConfigDict({"num_steps": 1000, "end": 0.0})
+    c.sample.leading = ConfigDict({"num_steps": 1000, "offset": 0, "end": 0.0, "skip": 0})
+    c.sample.linspace = ConfigDict({"num_steps": 1000, "end": 0.0, "skip": 0})
     c.sample.karras = ConfigDict({"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0})
     c.sample.uniform_logsnr = ConfigDict({"sigma_min": 0.002, "sigma_max": 80.0})
     # Samples compared with the exact solution, and gradient steps; the result is cached
     c.sample.optimised = ConfigDict({"images": 256, "iterations": 60})
     c.sample.t_max = 1.0  # time at which sampling starts; < 1 for eps or score with schedule flow
-    # Initial state: normal (noise, as in training) | uniform (noise with that mean and variance) |
-    # the path of an image, used as if it were noise: shifted and scaled to that mean and variance.
-    # No noise is added to it (sample.vary does that): with a deterministic sampler, samples with
-    # the same label or prompt are all the same. Of tokens: normal (masks alone), or a text in which
-    # _ stands for what is filled in, as it does for what is missing at its end.
+    # Initial state: normal (noise, as in training) | standard (of variance 1, as Stable Diffusion
+    # starts where there is still signal) | uniform (with the mean and variance of normal) | the
+    # path of an image, used as if it were noise: shifted and scaled to that mean and variance. No
+    # noise is added to it (sample.vary does that): with a deterministic sampler, samples with the
+    # same label or prompt are all the same. Of tokens: normal (masks alone), or a text in which _
+    # stands for what is filled in, as it does for what is missing at its end.
     c.sample.start = "normal"
     c.sample.guidance_scale = 1.0  # of classifier-free guidance; 1 is off
     c.sample.guidance = ConfigDict()
@@ -348,9 +353,9 @@ def get_config() -> ConfigDict:
     c.sample.negative = ""  # negative prompt: guide away from this text instead of from no text
     # Texts composed with the prompt, with weights (AND above 0, NOT below): (("a hat", 1.5),)
     c.sample.compose = ()
-    # Variants of an image instead of samples. by="noise": add noise up to `strength` of the way and
-    # denoise. by="inversion": solve the ODE back to the image's noise and rotate that towards fresh
-    # noise by `strength` of a right angle (0 reproduces the image).
+    # Variants of an image instead of samples. by="noise": add noise and take the last `strength` of
+    # the steps. by="inversion": solve the ODE back to the image's noise and rotate that towards
+    # fresh noise by `strength` of a right angle (0 reproduces the image).
     c.sample.vary = ConfigDict({"image": "", "strength": 0.5, "by": "noise"})
     # Two texts to interpolate between, instead of samples
     c.sample.interpolate = ()

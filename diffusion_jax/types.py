@@ -67,3 +67,8 @@ class Sampler(NamedTuple):
     step: Callable[[Denoise, Any, Array, Array, Array, Array], Step]
     evaluations: int = 1  # denoiser evaluations per step
     stochastic: bool = False  # whether steps draw noise; such samplers cannot run backwards
+    extra: int = 0  # further denoiser evaluations in the first step
+
+    def total(self, steps: int) -> int:
+        """Denoiser evaluations of so many steps."""
+        return steps * self.evaluations + self.extra

@@ -213,7 +213,7 @@ def constant_states(factory, name, times):
 
 
 def times_asked(factory, name, times):
-    """Times of the denoiser calls in each step, and the solver's own number of evaluations."""
+    """Times of the denoiser calls in each step, and the solver itself."""
     sampler, x = factory(SCHEDULES[name]), jnp.asarray(START)
     state, asked = sampler.init(x), []
 
@@ -225,7 +225,7 @@ def times_asked(factory, name, times):
         for t, s in itertools.pairwise(jnp.asarray(times)):
             asked.append([])
             x, state = sampler.step(denoise, state, x, t, s, None)
-    return asked, sampler.evaluations
+    return asked, sampler
 
 
 @functools.cache

@@ -12,6 +12,14 @@ from diffusion_jax.types import Array
 RESOLVED = -2 * float(np.log(np.finfo(np.float32).eps))
 """`logsnr` above which the noise is below the relative precision of float32."""
 
+TABLE: dict[str, str] = {
+    "steps": "[1, inf)",
+    "t_max": "(0, 1]",
+    "num_steps": "[1, inf)",
+    "end": "[0, t_max)",
+}
+"""Ranges of the arguments that all grids of a table have."""
+
 
 def resolved(schedule: Schedule, times: Array) -> Array:
     """`times` without those, except the last, whose noise is below the precision of float32.
@@ -47,35 +55,83 @@ def held(steps: int, at: float = 0.1, begin: float = 0.55, end: float = 0.05) ->
     return jnp.interp(u, jnp.array([0, end, begin, 1]), jnp.array([0, at, at, 1]))
 
 
-@checked(steps="[1, inf)", t_max="(0, 1]", num_steps="[1, inf)")
-def trailing(steps: int, t_max: float = 1.0, num_steps: int = 1000) -> Array:
-    """`uniform`, rounded to a table of `num_steps` from its end (Table 2, Lin et al. 2024).
+@checked(**TABLE)
+def trailing(steps: int, t_max: float = 1.0, num_steps: int = 1000, end: float = 0.0) -> Array:
+    """`uniform`, rounded to a table of `num_steps` from its last entry (Table 2, Lin et al. 2024).
+
+    Args (those of all grids of a table):
+        t_max: share of the table that is used.
+        num_steps: number of entries; the times of a table are `1 / num_steps .. 1`.
+        end: last time: 0, clean, or `1 / num_steps`, the first entry, for tables that are left at
+            it (`set_alpha_to_one=False` of published configs). A grid that comes to it earlier has
+            fewer steps: a step from a time to itself changes nothing.
 
     Raises:
-        ValueError: the table has fewer steps.
+        ValueError: the table has fewer entries, or the grid none above `end`.
     """
-    _check(steps, num_steps, t_max)
-    return jnp.round(jnp.linspace(t_max, 0.0, steps + 1) * num_steps) / num_steps
+    last = _last(steps, t_max, num_steps)
+    # Rounded as published code does, also at halves; its errors can add an entry below the first.
+    return _times(np.round(np.arange(last, 0, -last / steps)[:steps]), num_steps, end)
 
 
-@checked(steps="[1, inf)", t_max="(0, 1]", num_steps="[1, inf)")
-def leading(steps: int, t_max: float = 1.0, num_steps: int = 1000) -> Array:
-    """Every n-th step of a table of `num_steps`, from its first, then 0 (Lin et al. 2024).
+@checked(**TABLE, offset="[0, inf)", skip=(0, 1))
+def leading(
+    steps: int,
+    t_max: float = 1.0,
+    num_steps: int = 1000,
+    offset: int = 0,
+    end: float = 0.0,
+    skip: int = 0,
+) -> Array:
+    """Every n-th entry of a table of `num_steps`, from its first, then `end` (Lin et al. 2024).
 
-    Used by most published code. It omits the noisiest steps of the table, so that sampling starts
+    Used by most published code. It omits the noisiest entries of the table, so that sampling starts
     from pure noise at a time that still has signal.
 
+    Args (the others are those of `trailing`):
+        offset: shift of all entries towards the noise; 1 for Stable Diffusion (`steps_offset`).
+        skip: entries that are left out at the clean end, with `n = num_steps // (steps + skip)`; 1
+            for DPM-Solver++ as published.
+
     Raises:
-        ValueError: the table has fewer steps.
+        ValueError: the table has fewer entries, or the grid none above `end`.
     """
-    _check(steps, num_steps, t_max)
-    index = jnp.arange(steps - 1, -1, -1) * int(num_steps * t_max // steps)
-    return jnp.append((index + 1) / num_steps, 0.0)
+    every = _last(steps + skip, t_max, num_steps) // (steps + skip)
+    entries = np.arange(steps + skip, skip, -1) * every - every + 1 + offset
+    if entries[0] > num_steps:
+        raise ValueError(
+            f"offset={offset} leads to entry {entries[0]} of the {num_steps} of the table"
+        )
+    return _times(entries, num_steps, end)
 
 
-def _check(steps: int, num_steps: int, t_max: float) -> None:
+@checked(**TABLE, skip=(0, 1))
+def linspace(
+    steps: int, t_max: float = 1.0, num_steps: int = 1000, end: float = 0.0, skip: int = 0
+) -> Array:
+    """Entries evenly spaced from the last to the first of a table, rounded (Lin et al. 2024).
+
+    Then `end`. Arguments and errors are those of `leading`; with `skip=1` the first entry is left
+    out, as in DPM-Solver++ as published, and the grid is even down to its end.
+    """
+    last = _last(steps + skip, t_max, num_steps)
+    index = np.linspace(0, last - 1, steps + skip).round()[skip:]
+    return _times(index[::-1] + 1, num_steps, end)
+
+
+def _last(steps: int, t_max: float, num_steps: int) -> int:
+    """The last entry that is used, counted from 1."""
     if steps > num_steps * t_max:
         raise ValueError(f"steps={steps} is more than the {num_steps * t_max:g} of the table")
+    return round(num_steps * t_max)
+
+
+def _times(entries: np.ndarray, num_steps: int, end: float) -> Array:
+    """Times of descending entries, counted from 1, as far as they are above `end`; then `end`."""
+    times = entries / num_steps
+    if not times[0] > end:
+        raise ValueError(f"end={end:g} must be below the first time of the grid, {times[0]:g}")
+    return jnp.asarray(np.append(times[times > end], end))
 
 
 @checked(steps="[1, inf)", t_max="(0, 1]", sigma_min="(0, sigma_max)", rho="(0, inf)")

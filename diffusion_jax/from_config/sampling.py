@@ -35,6 +35,7 @@ GRIDS: dict[str, Callable[..., Array]] = {
     "quadratic": time_grids.quadratic,
     "trailing": time_grids.trailing,
     "leading": time_grids.leading,
+    "linspace": time_grids.linspace,
     "karras": time_grids.karras,
     "uniform_logsnr": time_grids.uniform_logsnr,
 }

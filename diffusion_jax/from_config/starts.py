@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from diffusion_jax.data import Kind
 from diffusion_jax.from_config.choices import Config, ConfigError
 from diffusion_jax.from_config.images import check_images, opened
-from diffusion_jax.generation.starts import NORMAL, UNIFORM, Start, picture
+from diffusion_jax.generation.starts import NORMAL, STANDARD, UNIFORM, Start, picture
 from diffusion_jax.system.files import path_of
 
-STARTS = {"normal": NORMAL, "uniform": UNIFORM}
+STARTS = {"normal": NORMAL, "standard": STANDARD, "uniform": UNIFORM}
 """By name; other values are the path of an image."""
 
 
@@ -32,8 +32,8 @@ def make_start(config: Config, kind: Kind) -> Start:
         return STARTS[name]
     if not path_of(name).is_file():
         raise ConfigError(
-            f"sample.start={name!r} must be normal, uniform or the path of a picture, and there is "
-            "no such file"
+            f"sample.start={name!r} must be normal, standard, uniform or the path of a picture, "
+            "and there is no such file"
         )
     check_images("sample.start", name, kind)
     items = opened("sample.start", name, kind)

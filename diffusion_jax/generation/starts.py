@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.diffusion.corruption import sample_noise
 from diffusion_jax.diffusion.process import Process, gaussian
 from diffusion_jax.types import Array
 
@@ -24,6 +25,14 @@ def _prior(process: Process, keys: Array, shape: tuple[int, ...], t: Array) -> A
 
 NORMAL = Start(_prior)
 """The noise of the process itself."""
+
+
+def _standard(process: Process, keys: Array, shape: tuple[int, ...], t: Array) -> Array:
+    return sample_noise(keys, shape)
+
+
+STANDARD = Start(_standard, "standard")
+"""Standard normal whatever `sigma_T` is, as in published pipelines (Lin et al. 2024, Sec. 3.1)."""
 
 
 def _uniform(process: Process, keys: Array, shape: tuple[int, ...], t: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Variants of one item, and interpolation between two conditions, by the choice of the noise.
+"""Variants and inpainting of one item, and interpolation between two conditions, by their noise.
 
 All functions take a `generator`, the `params` of its network and the `key` of the noise, and return
 samples `[B, *shape]`, not decoded. Variants of an encoded item `x_0` `[*shape]` are made for a
@@ -9,10 +9,12 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from diffusion_jax.diffusion.corruption import sample_noise
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.generation.generator import Generator, Request
+from diffusion_jax.restoration.operators import Mask, Observation
+from diffusion_jax.restoration.repaint import repaint
 from diffusion_jax.samplers.ode import heun
 from diffusion_jax.types import Array, Key, Params
 
@@ -26,18 +28,63 @@ def renoised(
     """Samples that start from an image with added noise: SDEdit (Meng et al. 2022).
 
     Args (the common ones are above):
-        generator: samples start at `strength` times its first time and follow its later times.
-        strength: in (0, 1]; 1 leaves nothing of the image except what the schedule leaves at the
-            first time.
+        generator: samples start at one of its times, and follow the later ones.
+        strength: in [0, 1], share of its steps that are taken, rounded down as in published image
+            to image. 1 leaves nothing of the image except what the schedule leaves at the first
+            time; less than one step returns it, at the noise level of the last time.
     """
-    times = np.asarray(generator.times)
-    start = np.float32(strength * times[0])
-    rest = jnp.asarray(np.concatenate([[start], times[times < start]]))
+    from_there = _last_steps(generator, strength)
     noise_keys, keys = generator.keys(key, request.index)
-    same = jnp.broadcast_to(x_0, (len(keys), *x_0.shape))
-    x = generator.process.corrupt(same, jnp.full(len(keys), start), noise_keys)
-    from_there = dataclasses.replace(generator, times=rest)
+    x = _noisy(from_there, x_0, noise_keys)
     return from_there.go_on(params, x, keys, request)[0]
+
+
+def inpainted(
+    generator: Generator,
+    params: Params,
+    key: Key,
+    request: Request,
+    x_0: Array,
+    known: Array,
+    strength: float = 1.0,
+) -> Array:
+    """Samples that are `x_0` where it is known, by a network that is not told of it.
+
+    After each step what is known becomes `x_0` at the time just reached, always with the noise of
+    the start (`restoration.repaint`), and `x_0` itself after the last one.
+
+    Args (the common ones are above):
+        generator: of the Gaussian process; its sampler keeps what is known.
+        x_0: where it is not known, only used with a `strength` below 1.
+        known: `[..., 1 or C]` for `x_0` `[..., C]`; above 0 where it is kept.
+        strength: as for `renoised`; 1 starts from noise alone.
+    """
+    from_there = _last_steps(generator, strength)
+    schedule = gaussian(generator.process).schedule
+    noise_keys, keys = generator.keys(key, request.index)
+    if strength == 1:
+        x = generator.start.draw(generator.process, noise_keys, x_0.shape, generator.times[0])
+    else:
+        x = _noisy(from_there, x_0, noise_keys)
+    num, noise = len(keys), sample_noise(noise_keys, x_0.shape)
+    mask = Mask(jnp.broadcast_to(known, (num, *known.shape)))
+    seen = Observation(jnp.broadcast_to(x_0, (num, *x_0.shape)), mask, jnp.zeros(num))
+    sampler = repaint(schedule, seen, generator.sampler, noise, generator.times[-1])
+    return dataclasses.replace(from_there, sampler=sampler).go_on(params, x, keys, request)[0]
+
+
+def _last_steps(generator: Generator, share: float) -> Generator:
+    """The generator with the last `int(share steps)` of its steps."""
+    steps = len(generator.times) - 1
+    first = steps - min(int(steps * share), steps)
+    return dataclasses.replace(generator, times=generator.times[first:])
+
+
+def _noisy(generator: Generator, x_0: Array, noise_keys: Array) -> Array:
+    """`x_0` `[*shape]` at the first of the times, `[B, *shape]`, each with its own noise."""
+    same = jnp.broadcast_to(x_0, (len(noise_keys), *x_0.shape))
+    times = jnp.full(len(noise_keys), generator.times[0])
+    return generator.process.corrupt(same, times, noise_keys)
 
 
 def inverted(

@@ -178,7 +178,8 @@ def ipndm(schedule: Schedule, order: int = 4) -> Sampler:
 def pndm(schedule: Schedule) -> Sampler:
     """Pseudo linear multistep method (PLMS, Eqs. 9-12, Liu et al. 2022) after a step of Heun's.
 
-    Same as `ipndm` of order 4, but the first step evaluates the denoiser twice.
+    Same as `ipndm` of order 4, but the first step evaluates the denoiser twice: Stable Diffusion's
+    sampler, 49 evaluations in 48 steps.
     """
     return _adams_bashforth(schedule, 4, heun_first=True)
 
@@ -205,7 +206,7 @@ def _adams_bashforth(schedule: Schedule, order: int, heun_first: bool) -> Sample
         change = jax.lax.cond(state.known == 1, first, later)
         return x_s + stretch(schedule, "ve", t, s) * change, state
 
-    return Sampler(init=lambda x_T: multistep.empty(x_T, order), step=step)
+    return Sampler(lambda x_T: multistep.empty(x_T, order), step, extra=int(heun_first))
 
 
 @checked(order=(1, 2, 3, 4), scaling=SCALINGS)

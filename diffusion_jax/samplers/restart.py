@@ -32,7 +32,7 @@ def restart(schedule: Schedule, sampler: Sampler) -> Sampler:
 
         return jax.lax.cond(s > t, up, down)
 
-    return Sampler(sampler.init, step, sampler.evaluations, stochastic=True)
+    return sampler._replace(step=step, stochastic=True)
 
 
 @checked(low="[0, high)", high="(0, 1]", repeats="[1, inf)", steps="[1, inf)")

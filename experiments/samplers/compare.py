@@ -66,8 +66,6 @@ TOLERANCES = (1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4)
 """Relative and absolute tolerances of `adaptive`, which set its number of evaluations."""
 OPTIMISED, ITERATIONS, SEARCHED = 2, 60, 256
 """Number of methods whose grid is optimised, iterations, and number of samples."""
-EXTRA = {"pndm": 1}
-"""Additional evaluations of a method's first step."""
 KEY = make_key(0)
 
 
@@ -167,9 +165,8 @@ def ours(bench: Bench, say: Callable[..., None]) -> None:
     for evaluations in EVALUATIONS:
         best: list[tuple[float, str, dict[str, Array]]] = []
         for method in METHODS:
-            cost = sampler_of(method, 1, bench).evaluations
-            extra = EXTRA.get(method, 0)
-            steps, rest = divmod(evaluations - extra, cost)
+            one = sampler_of(method, 1, bench)
+            steps, rest = divmod(evaluations - one.extra, one.evaluations)
             if rest or steps < (3 if method in RESTARTED else 1):
                 continue
             sampler = sampler_of(method, steps, bench)

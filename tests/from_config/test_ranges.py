@@ -28,6 +28,7 @@ ALLOWED = {
         optimizer.learning_rate optimizer.warmup_steps sample.adaptive.rtol sample.checkpoint
         sample.churn.s_churn sample.churn.s_min sample.churn.s_noise sample.cld.gamma sample.clip
         *.eta sample.euler_maruyama.noise sample.first_index sample.guidance* *.corrector_steps
+        sample.leading.offset sample.*.end sample.*.skip
         sample.restart.low sample.restart.repeats sample.upscale.noise sample.vary.strength
         schedule.cauchy.mean schedule.laplace.mean schedule.c*y.logsnr_* schedule.l*.logsnr_*
         schedule.*.beta_min schedule.sigmoid.end schedule.sigmoid.start time_sampling.*.mean
@@ -50,7 +51,7 @@ def with_effect(key: str) -> dict[str, object]:
     """Settings with which the group of a key has an effect."""
     group, name = key.split(".")[:-1], "name"
     if group[:1] == ["sample"] and len(group) == 2:
-        if group[1] in ("trailing", "leading", "karras", "uniform_logsnr"):
+        if group[1] in ("trailing", "leading", "linspace", "karras", "uniform_logsnr"):
             return {"sample.grid": group[1]}
         if group[1] in from_config.SAMPLERS:
             return {"sample.sampler": group[1]}

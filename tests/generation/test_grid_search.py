@@ -97,7 +97,7 @@ def test_a_stochastic_sampler_is_refused():
 def test_starts_are_the_grids_with_the_same_end():
     c = default.get_config()
     c.sample.steps = 5
-    names = {"uniform", "quadratic", "trailing", "leading", "karras", "uniform_logsnr"}
+    names = {"uniform", "quadratic", "trailing", "leading", "linspace", "karras", "uniform_logsnr"}
     assert set(grids_to_start_from(c, SCHEDULES["cosine"])) == names
     # Its times near 1 are too near to each other.
     c.sample.steps = 50

@@ -144,7 +144,10 @@ def test_starts_that_are_none(tmp_path):
     flat = tmp_path / "flat.png"
     Image.fromarray(np.full((8, 8), 7, np.uint8)).save(flat)
     for wrong, said in (
-        ({"sample__start": "unifrom"}, "must be normal, uniform or the path of a picture"),
+        (
+            {"sample__start": "unifrom"},
+            "must be normal, standard, uniform or the path",
+        ),
         ({"sample__start": str(flat)}, "all its pixels are the same"),
         ({"sample__start": __file__}, "sample.start: "),
         ({"sample__start": "uniform", "sample__vary__image": "a.png"}, "sample.vary.image"),

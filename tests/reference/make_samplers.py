@@ -4,12 +4,11 @@ Run it in an environment with `requirements.txt`; it writes next to itself. Only
 uses the result, which has for every trajectory the states `x`, the `times` or `sigmas` of its
 steps, and the `noise`.
 
-The denoiser is the exact one of `oracles.three_components`, rewritten below. Everything is in
-float64: diffusers' tables and some of its states are float32, with errors of 3e-7 to 2e-5, so that
-`float32` is replaced by `float64` in the module of a scheduler while it runs.
+The denoiser is the exact one of `oracles.three_components`, rewritten in `doubled.py`. Everything
+is in float64: diffusers' tables and some of its states are float32, with errors of 3e-7 to 2e-5, so
+that `float32` is replaced by `float64` in the module of a scheduler while it runs.
 """
 
-import contextlib
 import importlib.metadata
 import importlib.util
 import inspect
@@ -25,6 +24,7 @@ from unittest import mock
 import diffusers
 import numpy as np
 import torch
+from doubled import MIXTURE, doubled, posterior_mean
 
 # The package itself imports training code (wandb, clip, ...), and its `utils` torchvision; its
 # samplers need neither.
@@ -37,40 +37,9 @@ from k_diffusion import sampling as k_sampling  # noqa: E402
 
 torch.set_default_dtype(torch.float64)
 
-MIXTURE = {
-    "weights": [0.5, 0.3, 0.2],
-    "means": [[-1.0, 0.5], [1.0, 1.0], [0.2, -1.2]],
-    "covs": [
-        [[0.10, 0.04], [0.04, 0.06]],
-        [[0.05, -0.03], [-0.03, 0.12]],
-        [[0.2, 0.0], [0.0, 0.04]],
-    ],
-}
 TABLE = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 NUM, STEPS = 4, 20
 SIGMA_MAX, SIGMA_MIN = 80.0, 0.01
-
-
-def posterior_mean(x: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """`E[x_0 | x_t]` `[B, 2]` for `x_t = alpha x_0 + sigma eps` and x_0 of the mixture."""
-    weights, means, covs = (torch.tensor(MIXTURE[k]) for k in ("weights", "means", "covs"))
-    marginal = alpha**2 * covs + sigma**2 * torch.eye(2)  # [K, 2, 2]
-    rest = x[:, None] - alpha * means  # [B, K, 2]
-    solved = torch.einsum("kij,bkj->bki", torch.linalg.inv(marginal), rest)
-    logits = weights.log() - 0.5 * ((rest * solved).sum(-1) + torch.logdet(marginal))
-    return torch.einsum(
-        "bk,bki->bi", logits.softmax(-1), means + alpha * torch.einsum("kij,bkj->bki", covs, solved)
-    )
-
-
-class InDouble:
-    """`torch` or `numpy` as a scheduler's module sees it: `float32` is `float64`."""
-
-    def __init__(self, module: types.ModuleType):
-        self._module = module
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._module, "float64" if name == "float32" else name)
 
 
 class Noise:
@@ -87,13 +56,6 @@ class Noise:
 def start() -> torch.Tensor:
     """The initial noise of every run, `[NUM, 2]`, with standard deviation 1."""
     return torch.from_numpy(np.random.default_rng(0).normal(size=(NUM, 2)))
-
-
-def doubled(scheduler_class: type, noise: Noise) -> contextlib.AbstractContextManager:
-    """Context: the class' module works in float64 and takes its noise from `noise`."""
-    module = sys.modules[scheduler_class.__module__]
-    names = {"torch": InDouble(torch), "np": InDouble(np), "randn_tensor": noise}
-    return mock.patch.multiple(module, **{k: v for k, v in names.items() if hasattr(module, k)})
 
 
 def follow(
