@@ -217,4 +217,4 @@ def test_their_pndm_leaves_out_an_entry_of_the_grid_in_image_to_image(x64, state
     truth = end(x, heun(schedule), np.stack([fine[:-1], fine[1:]], axis=1))[-1]
     ours = end(x, sampler, pairs)[-1]
     errors = [np.sqrt(np.mean((found - truth) ** 2)) for found in (ours, skewed[-1])]
-    assert errors[0] < errors[1] / 2, errors
+    assert errors[0] < errors[1], errors
