@@ -38,6 +38,9 @@ def get_config() -> ConfigDict:
     c.sample.sampler = "pndm"
     c.sample.steps = 48
     c.sample.grid = "leading"
+    c.sample.leading.offset = 1
+    c.sample.leading.end = 0.001
+    c.sample.start = "standard"
     c.sample.guidance_scale = 7.5
     c.sample.strip = 2
     c.sample.batch_size = 4
