@@ -5,6 +5,7 @@ reading (`variables_from`) and writing (`tensors_of`). No torch is needed.
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ LEAVES = {
     **{"mean": "running_mean", "var": "running_var"},
 }
 """Torch's names of a layer's parameters, where they differ from ours."""
+MAPPED_BYTES = 2**28
 PICKLE = "weights that torch.save wrote"
 UNREADABLE = ("F8_", "F4", "F6_")
 """Beginnings of safetensors' names of types that numpy lacks."""
@@ -72,13 +74,18 @@ def in_layer(layer: str, name: str, leaf: Any, spatial: int | None = None) -> St
 
 
 class _Tensors(Mapping[str, np.ndarray]):
-    """The tensors of a `.safetensors` file, each read when it is asked for."""
+    """The tensors of a local `.safetensors` file, each read when it is asked for.
+
+    The file is mapped into memory, anew after every `MAPPED_BYTES` read: until then, what was read
+    counts as memory of the process.
+    """
 
     def __init__(self, path: Path) -> None:
         from safetensors import safe_open
 
-        self._file = safe_open(path, "numpy")
-        self._names = list(self._file.keys())
+        self._open = functools.partial(safe_open, path, "numpy")
+        self._file, self._read = self._open(), 0
+        self._names = dict.fromkeys(self._file.keys())
         for name in self._names:
             kind = self._file.get_slice(name).get_dtype()
             if kind.startswith(UNREADABLE):
@@ -87,7 +94,10 @@ class _Tensors(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._names:
             raise KeyError(name)
+        if self._read > MAPPED_BYTES:
+            self._file, self._read = self._open(), 0
         tensor: np.ndarray = self._file.get_tensor(name)  # bfloat16 is kept
+        self._read += tensor.nbytes
         return tensor
 
     def __iter__(self) -> Iterator[str]:
@@ -108,7 +118,8 @@ def read_tensors(path: Path) -> Mapping[str, np.ndarray]:
     """
     if path.suffix == ".safetensors":
         with _reading(path, "safetensors") as here:
-            return _Tensors(here)
+            tensors = _Tensors(here)
+            return tensors if here == path else dict(tensors)  # a copy is not kept
     with _reading(path, PICKLE) as here:
         return _state_dict(read_pickled(here))
 

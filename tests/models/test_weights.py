@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion_jax.models import weights
 from diffusion_jax.models.torch_files import DTYPES
 from diffusion_jax.models.weights import (
     WeightsError,
@@ -227,6 +228,19 @@ def test_what_is_read_and_written_again_has_the_same_bytes(tmp_path, dtype):
     (tmp_path / "other").touch()
     assert again.stat().st_mode == (tmp_path / "other").stat().st_mode
     assert b'"__metadata__":{"format":"pt"}' in first.read_bytes()
+
+
+def test_tensors_are_the_same_when_the_file_is_mapped_anew_for_each(tmp_path, monkeypatch):
+    tensors = tensors_of(random_variables())
+    write_tensors(tmp_path / "w.safetensors", tensors)
+    monkeypatch.setattr(weights, "MAPPED_BYTES", 0)
+    found = read_tensors(tmp_path / "w.safetensors")
+    for _ in range(2):
+        assert found.keys() == tensors.keys()
+        for name, value in tensors.items():
+            np.testing.assert_array_equal(found[name], value)
+    with pytest.raises(KeyError):
+        found["none"]
 
 
 def test_two_parameters_of_one_name_are_refused():
