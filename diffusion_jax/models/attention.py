@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -36,15 +37,11 @@ def attention(
         key_value_seq_lengths=lengths,
         implementation="xla",
     )
-    if platform() == "cpu":  # the same result in half the library's time
-        logits = jnp.einsum("bqhd,bkhd->bhqk", q / math.sqrt(q.shape[-1]), k)
+    if platform() == "cpu" or q.dtype == jnp.float64:  # on CPUs, half the library's time
+        masks = [] if mask is None else [mask]
         if lengths is not None:
-            there = jnp.arange(k.shape[1]) < lengths[:, None]
-            logits = jnp.where(there[:, None, None], logits, -jnp.inf)
-        if mask is not None:
-            logits = jnp.where(mask, logits, -jnp.inf)
-        weights = jax.nn.softmax(at_least_float32(logits)).astype(v.dtype)
-        out: Array = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+            masks.append((jnp.arange(k.shape[1]) < lengths[:, None])[:, None, None])
+        out = _by_weights(q, k, v, masks)
     elif platform() == "gpu" and fits_cudnn(q):
         if has_cudnn() and not needs_jvp():
             out = kernel(q, k, v, implementation="cudnn")
@@ -53,6 +50,18 @@ def attention(
     else:
         out = kernel(q, k, v)
     return out.reshape(*out.shape[:2], -1)
+
+
+def _by_weights(q: Array, k: Array, v: Array, masks: Sequence[Array]) -> Array:
+    """Attention of heads [B, L, H, D] whose softmax is float64 for these, unlike the library's.
+
+    `masks` are broadcastable to [B, H, L, M]. Rows that attend to none get a mean of `v`.
+    """
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q / math.sqrt(q.shape[-1]), k)
+    for mask in masks:
+        logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
+    weights = jax.nn.softmax(at_least_float32(logits)).astype(v.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
 
 
 def fits_cudnn(heads: Array) -> bool:
@@ -101,8 +110,10 @@ def masked_attention(q: Array, k: Array, v: Array, num_heads: int, mask: Array) 
     Rows that attend to none get finite values without meaning.
     """
     q, k, v = (a.reshape(*a.shape[:2], num_heads, -1) for a in (q, k, v))
-    # Not cuDNN's kernel, which does not support rows that are fully masked.
-    out = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation="xla")
+    if q.dtype == jnp.float64:
+        out = _by_weights(q, k, v, [mask[:, None]])
+    else:  # not cuDNN's kernel, which does not support rows that are fully masked
+        out = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation="xla")
     return out.reshape(*out.shape[:2], -1)
 
 

@@ -58,12 +58,16 @@ class TextTower(nn.Module):
     end: int = 49407  # end token; the embedding is read at its first position, so texts need one
     causal: bool = True  # whether tokens attend only to earlier ones
     activation: str = "quick_gelu"  # of the MLPs, a name of `ACTIVATIONS`
-    dtype: Dtype = jnp.float32  # compute dtype; parameters and outputs are float32
+    skip: int = 0  # last layers that the features pass by ("CLIP skip"), at most `depth`
+    # compute dtype; parameters are initialised in float32, and others keep their dtype
+    dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, tokens: Array) -> tuple[Array, Array]:
         """Tokens int32 [B, L] to features [B, L, width] and text embeddings; L <= `positions`.
 
+        Features are normalised outputs of the last layer, or of the one `skip` layers before it;
+        embeddings are always those of the last. Both are float32, or float64 with that `dtype`.
         Tokens of -1 are padding, which does not affect the others; published networks pad with
         `end` instead. Features of padding are 0, and so are the embeddings [B, projection or
         width] of texts without tokens.
@@ -72,6 +76,8 @@ class TextTower(nn.Module):
             raise ValueError(
                 f"a text of {tokens.shape[1]} tokens is longer than positions={self.positions}"
             )
+        if not 0 <= self.skip <= self.depth:
+            raise ValueError(f"skip={self.skip} must be 0 to the number of layers, {self.depth}")
         init = nn.initializers.normal
 
         def table(rows: int, std: float, name: str) -> nn.Embed:
@@ -81,15 +87,20 @@ class TextTower(nn.Module):
         words = table(self.vocabulary, 0.02, "token_embedding")(jnp.maximum(tokens, 0))
         x = words + table(self.positions, 0.01, "position_embedding")(jnp.arange(tokens.shape[1]))
         mask, layer = token_mask(tokens, self.causal), (self.heads, self.depth, self.activation)
+        outputs = [x]  # of all layers: passed-by ones have parameters and make the embeddings
         for number in range(self.depth):
-            x = ClipLayer(*layer, self.dtype, name=f"text_model.encoder.layers.{number}")(x, mask)
+            block = ClipLayer(*layer, self.dtype, name=f"text_model.encoder.layers.{number}")
+            outputs.append(block(outputs[-1], mask))
         norm = LayerNorm(epsilon=1e-5, name="text_model.final_layer_norm")
-        x = jnp.where((tokens >= 0)[..., None], norm(at_least_float32(x)), 0.0)
+        features, last = (
+            jnp.where((tokens >= 0)[..., None], norm(at_least_float32(x)), 0.0)
+            for x in (outputs[self.depth - self.skip], outputs[-1])
+        )
         ends = tokens == self.end
         first = ends & (jnp.cumsum(ends, axis=1) == 1)
-        pooled = jnp.einsum("bl,blc->bc", first.astype(x.dtype), x)
+        pooled = jnp.einsum("bl,blc->bc", first.astype(last.dtype), last)
         if self.projection:
             pooled = dense(
                 self.projection, init(self.width**-0.5), use_bias=False, name="text_projection"
             )(pooled)
-        return x, pooled
+        return features, pooled

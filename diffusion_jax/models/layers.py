@@ -29,14 +29,17 @@ def at_least_float32(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def sinusoidal_embedding(t: Array, features: int, max_period: float = 1e4) -> Array:
-    """Cosines and sines of `t` [B] at `features // 2` geometric frequencies: float32 [B, features].
+def sinusoidal_embedding(
+    t: Array, features: int, max_period: float = 1e4, dtype: Dtype = jnp.float32
+) -> Array:
+    """Cosines and sines of `t` [B] at `features // 2` geometric frequencies: [B, features].
 
-    Section 3.5 of Vaswani et al. 2017, in the layout of ADM and DiT: cosines first.
+    Section 3.5 of Vaswani et al. 2017, in the layout of ADM and DiT: cosines first. `dtype` is
+    float32 or float64, since angles reach 1000.
     """
     half = features // 2
-    frequencies = jnp.exp(-math.log(max_period) / half * jnp.arange(half, dtype=jnp.float32))
-    angles = t.astype(jnp.float32)[:, None] * frequencies
+    frequencies = jnp.exp(-math.log(max_period) / half * jnp.arange(half, dtype=dtype))
+    angles = t.astype(dtype)[:, None] * frequencies
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
@@ -57,7 +60,8 @@ class ConditionEmbedding(nn.Module):
         missing or all-zero vector is replaced by a learned embedding.
         """
         init = nn.initializers.normal(0.02)
-        emb = sinusoidal_embedding(t, self.frequencies).astype(self.dtype)
+        exact = jnp.promote_types(self.dtype, jnp.float32)
+        emb = sinusoidal_embedding(t, self.frequencies, dtype=exact).astype(self.dtype)
         emb = dense(self.features, dtype=self.dtype, name="time_0")(emb)
         emb = dense(self.features, dtype=self.dtype, name="time_1")(nn.silu(emb))
         if self.num_classes:
@@ -82,8 +86,8 @@ class Network(nn.Module, kw_only=True):
     Inputs are noisy samples `x_t` [B, ..., C], time inputs `t` [B] of the process
     (`process.TimeInput`), and `cond` as in `conditioning.py`, of which the attributes below select
     `label`, `text`, the `vectors` and `image`. Missing or switched-off parts are unconditional.
-    `train` enables dropout, which needs the 'dropout' key. The prediction is float32
-    [B, ..., out_channels].
+    `train` enables dropout, which needs the 'dropout' key. The prediction [B, ..., out_channels] is
+    float32, or float64 with that `dtype`.
     """
 
     # width of the token features `cond['text']` for cross-attention; 0: no text
@@ -93,7 +97,8 @@ class Network(nn.Module, kw_only=True):
     image_channels: int = 0  # channels of the second input `cond['image']`; 0 for none
     out_channels: int = 3  # channels of the prediction; twice the sample's with a learned variance
     remat: str = "none"  # rematerialisation of blocks, a name of `remat.REMAT`
-    dtype: Dtype = jnp.float32  # compute dtype; parameters and output are float32
+    # compute dtype; parameters are initialised in float32, and others keep their dtype
+    dtype: Dtype = jnp.float32
 
     def embedding(self, t: Array, cond: Cond, features: int, frequencies: int) -> Array:
         """Embedding of the times and of `cond` for all blocks: [B, features]."""
@@ -166,12 +171,13 @@ class Conv(nn.Module):
 class GroupNorm(nn.Module):
     """Group normalisation (Wu & He 2018) with a learned scale and bias per channel.
 
-    32 groups as in DDPM and ADM; fewer in narrow networks, so that a group has at least four
-    channels.
+    By default 32 groups as in DDPM and ADM; fewer in narrow networks, so that a group has at least
+    four channels.
     """
 
     dtype: Dtype = jnp.float32
     epsilon: float = 1e-5
+    groups: int = 0  # divides the channels; 0: `num_groups` of them
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -179,7 +185,9 @@ class GroupNorm(nn.Module):
         c = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
         bias = self.param("bias", zeros, (c,), jnp.float32)
-        groups = num_groups(c)
+        groups = self.groups or num_groups(c)
+        if c % groups:
+            raise ValueError(f"{c} channels cannot be split into {groups} groups evenly")
 
         def group_mean(x: Array) -> Array:
             """Mean over the group of each channel: [B, ..., C] -> [B, 1, ..., C]."""

@@ -7,6 +7,7 @@ parameters for latents of 64 x 64 x 4 and texts of 77 x 768, is
          num_heads=8, context_dim=768, symmetric_padding=True, dropout=0.0, out_channels=4)
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -31,6 +32,7 @@ class SpatialTransformer(nn.Module):
 
     num_heads: int  # heads of both attentions
     dtype: Dtype = jnp.float32
+    norm: Callable[..., GroupNorm] = GroupNorm
 
     @nn.compact
     def __call__(self, x: Array, text: Array, lengths: Array) -> Array:
@@ -38,7 +40,7 @@ class SpatialTransformer(nn.Module):
         b, *_, c = x.shape
         layer = partial(dense, dtype=self.dtype)
         norm = partial(LayerNorm, epsilon=1e-5, dtype=self.dtype)
-        h = GroupNorm(self.dtype, epsilon=1e-6, name="norm")(x).reshape(b, -1, c)
+        h = self.norm(self.dtype, epsilon=1e-6, name="norm")(x).reshape(b, -1, c)
         h = layer(c, name="proj_in")(h)
         to_heads = partial(attend, num_heads=self.num_heads, dtype=self.dtype)
         own = norm(name="norm_self")(h)

@@ -22,6 +22,7 @@ from diffusion_jax.models.layers import (
     Dtype,
     GroupNorm,
     Network,
+    at_least_float32,
     beside,
     dense,
     downsample,
@@ -46,22 +47,26 @@ class ResBlock(nn.Module):
     """
 
     features: int
-    scale_shift: bool
+    scale_shift: bool = False
     resample: Callable[[Array], Array] | None = None
     dropout: float = 0.0
     dtype: Dtype = jnp.float32
+    norm: Callable[..., GroupNorm] = GroupNorm
 
     @nn.compact
-    def __call__(self, x: Array, emb: Array, train: bool) -> Array:
-        """Samples x [B, ..., C] and conditioning emb [B, E] -> [B, ..., features]."""
-        h = nn.silu(GroupNorm(self.dtype, name="norm_0")(x))
+    def __call__(self, x: Array, emb: Array | None = None, train: bool = False) -> Array:
+        """Samples x [B, ..., C] and conditioning emb [B, E] or none -> [B, ..., features]."""
+        h = nn.silu(self.norm(self.dtype, name="norm_0")(x))
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
         h = Conv(self.features, dtype=self.dtype, name="conv_0")(h)
-        norm = GroupNorm(self.dtype, name="norm_1")
-        width = 2 * self.features if self.scale_shift else self.features
-        emb = everywhere(dense(width, dtype=self.dtype, name="emb")(emb), h)
-        if self.scale_shift:
+        norm = self.norm(self.dtype, name="norm_1")
+        if emb is not None:
+            width = 2 * self.features if self.scale_shift else self.features
+            emb = everywhere(dense(width, dtype=self.dtype, name="emb")(emb), h)
+        if emb is None:
+            h = norm(h)
+        elif self.scale_shift:
             scale, shift = jnp.split(emb, 2, axis=-1)
             h = norm(h) * (1 + scale) + shift
         else:
@@ -79,6 +84,7 @@ class AttentionBlock(nn.Module):
     num_heads: int
     head_dim: int
     dtype: Dtype = jnp.float32
+    norm: Callable[..., GroupNorm] = GroupNorm
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -90,7 +96,7 @@ class AttentionBlock(nn.Module):
                 f"model.unet.head_dim={self.head_dim} or model.unet.num_heads={self.num_heads}"
             )
         heads = c // self.head_dim if self.head_dim else self.num_heads
-        h = GroupNorm(self.dtype, name="norm")(x).reshape(b, -1, c)
+        h = self.norm(self.dtype, name="norm")(x).reshape(b, -1, c)
         q, k, v = jnp.split(dense(3 * c, dtype=self.dtype, name="qkv")(h), 3, axis=-1)
         h = attention(q, k, v, heads)
         h = dense(c, kernel_init=zeros, dtype=self.dtype, name="out")(h)
@@ -121,6 +127,7 @@ class UNet(Network):
     # downsampling convolutions pad by one pixel on every side (Stable Diffusion) instead of only to
     # the right and below (DDPM's 'SAME')
     symmetric_padding: bool = False
+    norm_groups: int = 0  # groups of all group norms; 0: 32, or fewer in narrow networks
 
     @nn.compact
     def __call__(self, x_t: Array, t: Array, cond: Cond, train: bool = False) -> Array:
@@ -151,23 +158,29 @@ class UNet(Network):
             if level > 0:
                 h = self._resample(h, emb, upsample, train, f"up_{level}")
 
-        h = nn.silu(GroupNorm(self.dtype, name="norm_out")(h))
+        h = nn.silu(self._norm(self.dtype, name="norm_out")(h))
         patch = self.patch_size ** (x_t.ndim - 2) * self.out_channels
         h = Conv(patch, kernel_init=zeros, dtype=self.dtype, name="conv_out")(h)
-        return unpatchify(h, self.patch_size).astype(jnp.float32)
+        return at_least_float32(unpatchify(h, self.patch_size))
+
+    @property
+    def _norm(self) -> Callable[..., GroupNorm]:
+        return partial(GroupNorm, groups=self.norm_groups)
 
     def _res_block(
         self, mult: int, name: str, resample: Callable[[Array], Array] | None = None
     ) -> Any:
         block = partial(remat(ResBlock, self.remat, static_argnums=(3,)), name=f"{name}_res")
-        return block(mult * self.channels, self.scale_shift, resample, self.dropout, self.dtype)
+        features = mult * self.channels
+        return block(features, self.scale_shift, resample, self.dropout, self.dtype, self._norm)
 
     def _attention(self, h: Array, cond: Cond, name: str) -> Array:
         if self.context_dim:
-            block = remat(SpatialTransformer, self.remat)(self.num_heads, self.dtype, name=name)
+            block = remat(SpatialTransformer, self.remat)
+            block = block(self.num_heads, self.dtype, self._norm, name=name)
             return block(h, *text_of(cond, len(h), self.context_dim))
         block = remat(AttentionBlock, self.remat)
-        return block(self.num_heads, self.head_dim, self.dtype, name=name)(h)
+        return block(self.num_heads, self.head_dim, self.dtype, self._norm, name=name)(h)
 
     def _block(self, h: Array, emb: Array, cond: Cond, level: int, train: bool, name: str) -> Array:
         h = self._res_block(self.channel_mults[level], name=name)(h, emb, train)
