@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffusion_jax.models.published import unet
+from diffusion_jax.models.published import autoencoder, unet
 from diffusion_jax.models.weights import (
     Format,
     Stored,
@@ -36,13 +36,14 @@ class Part(NamedTuple):
     unused: tuple[str, ...]  # beginnings of tensors that are not parameters
 
 
+OF_DIFFUSERS = tuple(
+    f"diffusion_pytorch_model.{end}" for end in ("safetensors", "fp16.safetensors", "bin")
+)
 PARTS = {
     "unet": Part(
         "the U-Net",
         "unet",
-        tuple(
-            f"diffusion_pytorch_model.{end}" for end in ("safetensors", "fp16.safetensors", "bin")
-        ),
+        OF_DIFFUSERS,
         "model.diffusion_model.",
         (unet.diffusers, unet.compvis),
         (),
@@ -54,6 +55,14 @@ PARTS = {
         "cond_stage_model.transformer.",
         (lambda template: like_torch,),
         ("text_model.embeddings.position_ids",),
+    ),
+    "vae": Part(
+        "the autoencoder",
+        "vae",
+        OF_DIFFUSERS,
+        "first_stage_model.",
+        (autoencoder.diffusers, autoencoder.diffusers_old, autoencoder.compvis),
+        (),
     ),
 }
 BUFFERS = (
