@@ -39,7 +39,7 @@ def make_codec(config: Config, kind: Kind) -> tuple[Codec, dict[str, Frozen]]:
     def load() -> Params:
         published = Published.of(config, "codec.name", own.weights)
         published.check_scale(own.scale)
-        params: Params = published.read("autoencoder", template)["params"]
+        params: Params = published.read("vae", template)["params"]
         return params
 
     return codec, {CODEC: Frozen(template["params"], load)}

@@ -161,7 +161,7 @@ class DiT(Network):
         pixels = self.patch_size ** len(grid) * self.out_channels
         x = layer(pixels, kernel_init=zeros, name="out")(modulate(x, shift, scale))
         x = x.reshape(b, *grid, pixels)
-        return unpatchify(x, self.patch_size).astype(jnp.float32)
+        return at_least_float32(unpatchify(x, self.patch_size))
 
     def positions(self, sizes: Sequence[int]) -> Array:
         """Rows of the patches of a grid: their embedding and, if `rotary`, their rotation."""

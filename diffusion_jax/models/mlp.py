@@ -10,6 +10,7 @@ from diffusion_jax.models.dit import gelu, modulate
 from diffusion_jax.models.layers import (
     ConditionEmbedding,
     Dtype,
+    at_least_float32,
     dense,
     sinusoidal_embedding,
     zeros,
@@ -32,7 +33,7 @@ class MLP(nn.Module):
     num_classes: int = 0  # classes of `cond['label']`; 0 for none
     vectors: Sequence[str] = ()  # names of the vectors in `cond` to use
     out_channels: int = 2  # width of the prediction; twice the input's with a learned variance
-    dtype: Dtype = jnp.float32  # compute dtype; parameters and output are float32
+    dtype: Dtype = jnp.float32  # compute dtype, as in `layers.Network`
 
     @nn.compact
     def __call__(self, x_t: Array, t: Array, cond: Cond, train: bool = False) -> Array:
@@ -58,4 +59,4 @@ class MLP(nn.Module):
         modulation = layer(2 * self.features, kernel_init=zeros, name="modulation_out")(emb)
         shift, scale = jnp.split(modulation, 2, axis=-1)
         x = layer(self.out_channels, kernel_init=zeros, name="out")(modulate(x, shift, scale))
-        return x.astype(jnp.float32)
+        return at_least_float32(x)

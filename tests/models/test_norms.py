@@ -1,5 +1,7 @@
 """Normalisation of values far from zero, and in double precision."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,8 +15,8 @@ from diffusion_jax.models.layers import GroupNorm, LayerNorm, num_groups
 CHANNELS = 256
 
 
-def group_norm(x):
-    net = GroupNorm(x.dtype)
+def group_norm(x, **settings):
+    net = GroupNorm(x.dtype, **settings)
     return net.apply({"params": {"scale": jnp.ones(CHANNELS), "bias": jnp.zeros(CHANNELS)}}, x)
 
 
@@ -29,6 +31,7 @@ def modulated(x):
 
 NORMS = {  # name: norm, number of groups, epsilon
     "group": (group_norm, num_groups(CHANNELS), 1e-5),
+    "groups_of_autoencoder": (partial(group_norm, epsilon=1e-6, groups=64), 64, 1e-6),
     "layer": (layer_norm, None, 1e-6),
     "modulate": (modulated, None, 1e-6),
 }

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion_jax.models.autoencoder import Autoencoder
 from diffusion_jax.models.clip import TextTower
 from diffusion_jax.models.published.files import (
     PARTS,
@@ -40,6 +41,7 @@ SMALL_UNET = UNet(
     dropout=0.0,
     out_channels=4,
 )
+SMALL_AUTOENCODER = Autoencoder(channels=8, channel_mults=(1, 2), num_blocks=1)
 SMALL_TOWER = TextTower(vocabulary=11, positions=7, width=8, depth=1, heads=2)
 
 
@@ -57,6 +59,9 @@ def tower_shapes(net):
 @functools.cache
 def small(part):
     """The shapes of a part of a small model."""
+    if part == "vae":
+        x = jax.ShapeDtypeStruct((1, 2, 2, 3), jnp.float32)
+        return jax.eval_shape(SMALL_AUTOENCODER.init, jax.random.key(0), x)
     return unet_shapes(SMALL_UNET, 4) if part == "unet" else tower_shapes(SMALL_TOWER)
 
 

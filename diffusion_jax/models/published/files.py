@@ -36,7 +36,7 @@ class Part(NamedTuple):
     unused: tuple[str, ...]  # beginnings of tensors that are not parameters
 
 
-WEIGHTS = tuple(
+OF_DIFFUSERS = tuple(
     f"diffusion_pytorch_model.{end}" for end in ("safetensors", "fp16.safetensors", "bin")
 )
 
@@ -59,17 +59,9 @@ PARTS = {
     "unet": Part(
         "the U-Net",
         "unet",
-        WEIGHTS,
+        OF_DIFFUSERS,
         "model.diffusion_model.",
         (unet.diffusers, unet.compvis),
-        (),
-    ),
-    "autoencoder": Part(
-        "the autoencoder",
-        "vae",
-        WEIGHTS,
-        "first_stage_model.",
-        (autoencoder.diffusers, autoencoder.diffusers_old, autoencoder.compvis),
         (),
     ),
     "text_encoder": Part(
@@ -79,6 +71,14 @@ PARTS = {
         "cond_stage_model.transformer.",
         (_clip, _clip_of_transformers_5, _clip),
         ("text_model.embeddings.position_ids",),
+    ),
+    "vae": Part(
+        "the autoencoder",
+        "vae",
+        OF_DIFFUSERS,
+        "first_stage_model.",
+        (autoencoder.diffusers, autoencoder.diffusers_old, autoencoder.compvis),
+        (),
     ),
 }
 BUFFERS = (
