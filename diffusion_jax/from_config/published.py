@@ -1,6 +1,5 @@
 """Published weights that a config names: Stable Diffusion's folders and single files."""
 
-import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +7,16 @@ from typing import Any, NamedTuple
 
 import jax
 
+from diffusion_jax.diffusion import scheduler_configs
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.from_config.choices import Config, ConfigError, lookup
-from diffusion_jax.models.published.files import part_file, read_part
-from diffusion_jax.models.weights import WeightsError, file_digest
+from diffusion_jax.from_config.process import make_schedule
+from diffusion_jax.models.published.files import read_part
+from diffusion_jax.models.weights import WeightsError
 from diffusion_jax.system.files import path_of
 from diffusion_jax.types import Key, Params
 
+SCHEDULER = "scheduler/scheduler_config.json"
 SCALE = 0.18215
 """Of latents, where an autoencoder's `config.json` has none: v1's default."""
 
@@ -47,10 +50,6 @@ class Published(NamedTuple):
         """The variables of a part, of the shapes of `template`; else a WeightsError."""
         return read_part(self.source, part, template)
 
-    def digest(self, part: str) -> str:
-        """The SHA-256 of the file of a part."""
-        return _sha256(part_file(self.source, part))
-
     def json(self, *places: str) -> dict[str, Any]:
         """The first of these files that is in the folder, such as `vae/config.json`; {} if none.
 
@@ -66,6 +65,25 @@ class Published(NamedTuple):
                     raise WeightsError(f"{path}: not readable as JSON ({error})") from error
                 return found
         return {}
+
+    def check_scheduler(self, schedule: Schedule, prediction: str) -> None:
+        """Raises a ConfigError if the network was trained with another schedule or prediction."""
+        settings = self.json(SCHEDULER)
+        if not settings:
+            return
+        try:
+            found = scheduler_configs.read(settings, f"{self.source}/{SCHEDULER}")
+        except ValueError as error:
+            raise ConfigError(f"{self.setting}: {error}") from error
+        for key, ours, theirs in (
+            ("schedule", schedule, found.schedule),
+            ("objective.prediction", prediction, found.prediction),
+        ):
+            if ours != theirs:
+                raise ConfigError(
+                    f"{self.setting}={str(self.source)!r}: by its {SCHEDULER} the network was "
+                    f"trained with {theirs}: {key} is {ours}"
+                )
 
     def check_scale(self, scale: float) -> None:
         """Raises a ConfigError if the autoencoder's latents have another scale."""
@@ -91,12 +109,8 @@ def network_params(config: Config, init: Callable[[Key], Params]) -> Params:
     part = lookup(
         PARTS, config.model.name, "weights.source is for networks that are published: model.name"
     )
+    published = Published.of(config, "model.name")
+    published.check_scheduler(make_schedule(config), config.objective.prediction)
     template = jax.eval_shape(init, jax.eval_shape(jax.random.key, 0))
-    found = Published.of(config, "model.name").read(part, {"params": template})
-    params: Params = found["params"]
+    params: Params = published.read(part, {"params": template})["params"]
     return params
-
-
-@functools.cache
-def _sha256(path: Path) -> str:
-    return file_digest(path, 64)

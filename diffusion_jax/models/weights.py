@@ -266,10 +266,15 @@ def _path(keys: Any) -> tuple[str, ...]:
     return tuple(key.key for key in keys[1:])
 
 
-def file_digest(path: Path, digits: int = 12) -> str:
-    """The first digits, of 64, of the file's SHA-256."""
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, 64 digits."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:digits]
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """The first 12 digits of the file's SHA-256."""
+    return sha256(path)[:12]
 
 
 def packaged_file(package: str, name: str) -> Path | None:

@@ -168,13 +168,13 @@ def _write_report(
         f"{epochs:,.0f} epochs" + (f", {curves:,.0f} s" if curves else "") + f", EMA {averages}",
     }
     if model.generator:
-        made_by = model.made_by(0)
+        made_by, sampler = model.made_by(0), model.generator.sampler
+        steps = len(model.generator.times) - 1
         words = run.parts.task.noise, run.parts.task.learned(model.params)
         facts["process"] = report.plain("; ".join(filter(None, words)))
         facts["sampling"] = (
-            f"{made_by['sampler']}, {len(model.generator.times) - 1} steps of "
-            f"{model.generator.sampler.evaluations} evaluation(s), grid {made_by['grid']}, "
-            f"guidance {config.sample.guidance_scale}"
+            f"{made_by['sampler']}, {steps} steps with {sampler.total(steps)} evaluations, grid "
+            f"{made_by['grid']}, guidance {config.sample.guidance_scale}"
         )
         if "candidates" in made_by:
             each = f"in each step one of {made_by['candidates']}, which is evaluated as often"

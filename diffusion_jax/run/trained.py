@@ -35,6 +35,7 @@ from diffusion_jax.generation.generator import Generator, Request, check_finite
 from diffusion_jax.generation.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.models.flops import count_flops
+from diffusion_jax.models.published.files import digests
 from diffusion_jax.system.arguments import check
 from diffusion_jax.system.command_line import program
 from diffusion_jax.system.devices import is_main
@@ -150,6 +151,13 @@ class Run:
         """Whether the network has its published weights, as it has not been trained here."""
         return bool(self.config.weights.source) and self.step_to_use() is None
 
+    @functools.cached_property
+    def weights(self) -> dict[str, str]:
+        """SHA-256 of the files of published weights by part, if there are any."""
+        if not self.config.weights.source:
+            return {}
+        return digests(path_of(self.config.weights.source))
+
     def restored_state(self) -> TrainState:
         """The state of that checkpoint."""
         state: TrainState = self.checkpoints.restore(self.abstract_state(), self.step_to_use())[0]
@@ -235,6 +243,7 @@ class Run:
         return {
             "config": config_hash(self.config),
             "checkpoint": step,
+            **({"weights": self.weights} if self.weights else {}),
             "seed": seed,
             "ema": self.snapshots.describe(average or self.average),
             "sampler": words(sample.sampler),

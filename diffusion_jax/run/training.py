@@ -21,6 +21,7 @@ from diffusion_jax.from_config.identity import (
     write_config,
     write_identity,
 )
+from diffusion_jax.from_config.published import network_params
 from diffusion_jax.generation.generator import SamplingError
 from diffusion_jax.run.initial import initial_params
 from diffusion_jax.run.planning import print_notes, print_plan
@@ -91,6 +92,11 @@ def _prepare(run: Run) -> loop.Ready:
     config, task, (index, count) = run.config, run.parts.task, run.parallel.share
     check_workdir(config, run.workdir)  # again: another process may have changed it
     latest, params = run.checkpoints.latest(), None
+    if not len(run.parts.dataset.splits["train"]):
+        raise ConfigError(f"data.name={config.data.name!r} has no items to train on")
+    if run.published:
+        params = network_params(config, task.init)
+        print(f"starting from the weights of {config.weights.source}")
     if latest is None and config.train.init_from:
         channels = task.inputs[0].shape[-1]
         params = initial_params(config.train.init_from, task.init, channels)

@@ -11,10 +11,10 @@ from diffusion_jax.models.weights import (
     Format,
     Stored,
     WeightsError,
-    file_digest,
     like_torch,
     names_of,
     read_tensors,
+    sha256,
     tensors_of,
     variables_from,
     write_tensors,
@@ -124,9 +124,9 @@ def part_file(source: Path, part: str) -> Path:
 
 
 def digests(source: Path, parts: Iterable[str] = tuple(PARTS)) -> dict[str, str]:
-    """The digest of the file of each part; see `file_digest`. A single file is read once."""
+    """The SHA-256 of the file of each part. A single file is read once."""
     files = {part: part_file(source, part) for part in parts}
-    found = {file: file_digest(file) for file in set(files.values())}
+    found = {file: sha256(file) for file in set(files.values())}
     return {part: found[file] for part, file in files.items()}
 
 
