@@ -34,6 +34,12 @@ LEAST_AUTOENCODER = AUTOENCODER | {
     "up_block_types": ["UpDecoderBlock2D"] * 2,
     "layers_per_block": 1,
 }
+LEAST_UNET = UNET | {
+    "block_out_channels": [32, 64],
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    "layers_per_block": 1,
+}
 TEXT: dict[str, Any] = {
     "vocab_size": 100,
     "hidden_size": 48,
@@ -57,6 +63,18 @@ def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if len(shape) == 1:
         return 1 + 0.1 * values
     return values if "embeddings" in name else values / np.sqrt(np.prod(shape[1:]))
+
+
+def noise(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Normal numbers `[B, H, W, C]` of a pipeline: 0 for its start, 1 for its encoder."""
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def hidden() -> np.ndarray:
+    """What is to be painted: 1 there, 0 where pixels [16, 24] are known."""
+    mask = np.zeros((16, 24))
+    mask[5:12, 3:15] = 1  # in part between pixels of latents
+    return mask
 
 
 def inputs() -> dict[str, np.ndarray]:
