@@ -57,6 +57,7 @@ def get_config() -> ConfigDict:
     c.codec.autoencoder = ConfigDict({"channels": 128, "channel_mults": (1, 2, 4, 4)})
     c.codec.autoencoder.num_blocks = 2  # residual blocks per level
     c.codec.autoencoder.latent_channels = 4
+    c.codec.autoencoder.norm_groups = 0  # as model.unet.norm_groups
     c.codec.autoencoder.scale = 0.18215  # of latents, to variance 1
     c.codec.autoencoder.weights = ""  # its published file or folder; "": that of weights.source
 
@@ -144,6 +145,7 @@ def get_config() -> ConfigDict:
     c.model.unet.head_dim = 0  # channels per attention head; 0: use num_heads
     c.model.unet.scale_shift = True  # adaptive group norm (ADM); False: addition (DDPM)
     c.model.unet.symmetric_padding = False  # of downsampling, as in Stable Diffusion
+    c.model.unet.norm_groups = 0  # of all group norms; 0: 32, or fewer in narrow networks
     c.model.unet.resblock_updown = False  # resample in the residual blocks (ADM)
     c.model.unet.dropout = 0.0
     # Rematerialisation of each block in the backward pass, to save memory: none | dots_saveable |
@@ -175,6 +177,7 @@ def get_config() -> ConfigDict:
     c.text.tokenizer = ""  # tokenizer.json, or vocab.json and merges.txt; "": next to the weights
     # activation: quick_gelu (OpenAI) | gelu (OpenCLIP); the sizes are those of ViT-L/14.
     c.text.clip = ConfigDict({"width": 768, "depth": 12, "heads": 12, "activation": "quick_gelu"})
+    c.text.clip.skip = 0  # layers left out before the last norm (CLIP skip)
     c.text.bytes = ConfigDict({"width": 128, "depth": 4, "heads": 4, "activation": "gelu"})
     c.text.bytes.causal = False  # True: each byte attends only to earlier ones
 

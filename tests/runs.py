@@ -34,6 +34,7 @@ SHAPES = {
     "imagenet256_dit": (256, 256, 3),
     "photographs": (64, 64, 3),
     "photographs_damage": (64, 64, 3),
+    "sd15": (64, 64, 3),
 }
 TINY = {
     "model.name": "dit",
@@ -90,7 +91,7 @@ def config_with_noise(name: str, monkeypatch: pytest.MonkeyPatch) -> ConfigDict:
     assert config.data.image_size in (0, shape[0])
     dataset = random_texts() if config.data.name == "sotu" else random_dataset(shape)
     if config.text.name != "none":  # its package may not be installed
-        config.text.name = "bytes"
+        config.text.name, config.text.unconditional = "bytes", "zeros"
         splits = {
             key: Split(split.source, Captions.of([[f"text {i}"] for i in range(len(split))]))
             for key, split in dataset.splits.items()

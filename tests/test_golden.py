@@ -23,6 +23,9 @@ SMALL = {
     "model.unet.channels": 8,
     "model.unet.channel_mults": (1, 2),
     "model.unet.attention_levels": (1,),
+    "codec.autoencoder.channels": 8,
+    "codec.autoencoder.channel_mults": (1, 2),
+    "codec.autoencoder.num_blocks": 1,
     "text.bytes.width": 16,
     "text.bytes.depth": 1,
     "model.unet.num_blocks": 1,
@@ -44,10 +47,14 @@ def numbers_of(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     tools, reader = (parts.optimizer, parts.averages), parts.task.reader
     state, step = init(jax.random.key(config.seed)), jax.jit(make_step(config, parts))
     embed = (lambda ids: reader([f"text {i}" for i in ids])) if reader else None
+    frozen = jax.tree.map(
+        lambda a: 0.1 * jax.random.normal(jax.random.key(a.size), a.shape),
+        {name: params.shapes for name, params in parts.task.frozen.items()},
+    )
     batches = train_batches(parts.dataset, batch_size=4, seed=0, prefetch=0, embed=embed)
     for _ in range(2):
         batch = {**next(batches), "index": np.arange(4)}
-        state, metrics = step(state, batch, jax.random.key(1), {})
+        state, metrics = step(state, batch, jax.random.key(1), frozen)
     return {key: float(metrics[key]) for key in ("loss", "grad_norm")}
 
 

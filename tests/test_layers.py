@@ -127,7 +127,7 @@ def test_the_top_of_the_package_is_small():
             "from diffusion_jax.data import Kind\nfrom diffusion_jax.types import Array",
             set(),
         ),
-        ("codecs", "from diffusion_jax.text.tokens import Bytes", {"text"}),
+        ("codecs", "from diffusion_jax.objectives.parts import Times", {"objectives"}),
         ("training", "from diffusion_jax.codecs.codec import Identity", {"codecs"}),
         ("samplers", "def f():\n    from diffusion_jax.models.dit import DiT", {"models"}),
         ("samplers", "import diffusion_jax.guidance.clip", {"guidance"}),

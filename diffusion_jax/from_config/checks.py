@@ -32,7 +32,11 @@ RANGES: dict[str, dict[str, Any]] = {
     "objective.p2": {"k": POSITIVE, "gamma": REAL},
     "model.unet": {
         **dict.fromkeys(("num_blocks", "num_heads", "patch_size"), SOME),
-        **{"channels": "[2, inf)", "head_dim": COUNT, "dropout": RATE},
+        **{"channels": "[2, inf)", "head_dim": COUNT, "dropout": RATE, "norm_groups": COUNT},
+    },
+    "codec.autoencoder": {
+        **dict.fromkeys(("channels", "num_blocks", "latent_channels"), SOME),
+        **{"norm_groups": COUNT, "scale": POSITIVE},
     },
     "model.dit": {
         **dict.fromkeys(("patch_size", "hidden_size", "depth", "num_heads", "unroll"), SOME),
@@ -43,7 +47,7 @@ RANGES: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("width", "channels", "features"), SOME),
         "dropout": RATE,
     },
-    "text.clip": dict.fromkeys(("width", "depth", "heads"), SOME),
+    "text.clip": {**dict.fromkeys(("width", "depth", "heads"), SOME), "skip": COUNT},
     "text.bytes": dict.fromkeys(("width", "depth", "heads"), SOME),
     "optimizer.adamw": {"b1": RATE, "b2": RATE, "eps": POSITIVE, "weight_decay": REAL},
     "optimizer.adam": {"b1": RATE, "b2": RATE, "eps": POSITIVE},
@@ -100,6 +104,8 @@ RANGES: dict[str, dict[str, Any]] = {
 TUPLES: dict[str, tuple[type, int, str]] = {
     "model.unet.channel_mults": (int, 1, "whole numbers of 1 or more, one at least"),
     "model.unet.attention_levels": (int, 0, "whole numbers of 0 or more"),
+    "codec.autoencoder.channel_mults": (int, 1, "whole numbers of 1 or more, one at least"),
+    "data.shape": (int, 1, "whole numbers of 1 or more"),
     "plan.shape": (int, 1, "whole numbers of 1 or more"),
     "sample.prompts": (str, 0, "texts"),
     "sample.guidance.magnet.words": (str, 0, "texts"),
@@ -109,7 +115,10 @@ TUPLES: dict[str, tuple[type, int, str]] = {
     "restore.decay.kinds": (str, 0, "names of kinds of decay"),
 }
 """Settings that are tuples: type and minimum of their entries, and both in words."""
-NOT_EMPTY = ("model.unet.channel_mults", "image_condition.decayed.kinds")
+NOT_EMPTY = (
+    *("model.unet.channel_mults", "codec.autoencoder.channel_mults"),
+    "image_condition.decayed.kinds",
+)
 SEEDS = ("seed", "sample.seed", "evaluate.seed", "restore.decay.seed")
 ENDLESS = "logsnr_min"  # setting of schedules that may be -inf: no signal at all
 

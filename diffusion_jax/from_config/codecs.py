@@ -25,8 +25,8 @@ def make_codec(config: Config, kind: Kind) -> tuple[Codec, dict[str, Frozen]]:
     if settings.name == "identity":
         return Identity(kind.shape, kind.limit, kind.levels), {}
     own = settings.autoencoder
-    sizes = {key: own[key] for key in ("channels", "channel_mults", "num_blocks")}
-    network = Autoencoder(**sizes, latent_channels=own.latent_channels, out_channels=kind.shape[-1])
+    sizes = {key: own[key] for key in own if key not in ("scale", "weights")}
+    network = Autoencoder(**sizes, out_channels=kind.shape[-1])
     x = jax.ShapeDtypeStruct((1, *kind.shape), kind.dtype)
     key = jax.eval_shape(jax.random.key, 0)
     try:

@@ -23,7 +23,7 @@ def make_start(config: Config, kind: Kind) -> Start:
     sample = config.sample
     name = sample.get("start", "normal")  # older runs have no choice
     for key, value in (("vary.image", sample.vary.image), ("interpolate", sample.interpolate)):
-        if value and name != "normal":
+        if value and name not in ("normal", "standard"):
             raise ConfigError(
                 f"sample.start={name!r} does not go with sample.{key}, which starts from a "
                 "picture or from two noises of its own"

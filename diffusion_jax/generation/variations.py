@@ -125,7 +125,8 @@ def between(
     """
     first, last = ends
     noise_keys, keys = generator.keys(key, jnp.concatenate([first.index, last.index]))
-    ends_x_T = generator.process.prior(noise_keys, generator.codec.shape, generator.times[0])
+    shape, t = generator.codec.shape, generator.times[0]
+    ends_x_T = generator.start.draw(generator.process, noise_keys, shape, t)
     x_T = jax.vmap(lambda share: turn(ends_x_T[0], ends_x_T[1], share))(shares)
 
     def mixed(a: Array, b: Array) -> Array:

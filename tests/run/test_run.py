@@ -343,7 +343,8 @@ def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.Monke
     step = make_train_step(
         parts.task.loss, parts.optimizer, parts.averages, config.train.accumulate
     )
-    after, metrics = jax.eval_shape(step, state, batch, key, {})
+    frozen = {name: params.shapes for name, params in parts.task.frozen.items()}
+    after, metrics = jax.eval_shape(step, state, batch, key, frozen)
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
         lambda a: (a.shape, a.dtype), state
     )
@@ -352,9 +353,11 @@ def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.Monke
         return
     t = jax.ShapeDtypeStruct((size,), np.float32)
     denoise = lambda params, *args: parts.generator.denoiser(params)(*args)  # noqa: E731
-    denoised = jax.eval_shape(denoise, state.params, batch["x"], t, batch["cond"])
+    diffused = size, *parts.generator.codec.shape
+    x_t = jax.ShapeDtypeStruct(diffused, batch["x"].dtype)
+    denoised = jax.eval_shape(denoise, state.params, x_t, t, batch["cond"])
     vocabulary = parts.dataset.kind.vocabulary
-    assert denoised.x_0.shape == (size, *shape, *[vocabulary] * bool(vocabulary))
+    assert denoised.x_0.shape == (*diffused, *[vocabulary] * bool(vocabulary))
 
 
 @pytest.mark.slow

@@ -1,0 +1,134 @@
+"""Stable Diffusion from its published files: a small one with random weights, as a folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import sd15
+from diffusion_jax import run
+from diffusion_jax.diffusion import scheduler_configs
+from diffusion_jax.diffusion.schedules import DDPM, ScaledLinear
+from diffusion_jax.from_config import Config, ConfigError, build
+from diffusion_jax.from_config.published import Published, network_params
+from diffusion_jax.models.clip import TextTower
+from diffusion_jax.models.published.files import digests, write_part, write_single_file
+from diffusion_jax.models.weights import WeightsError
+from diffusion_jax.system.pictures import read_made_by
+from tests.texts import VOCABULARY, write_tokeniser
+
+SMALL = {
+    "data.shape": (16, 24, 3),
+    "model.unet.channels": 32,
+    "model.unet.channel_mults": (1,),
+    "model.unet.num_blocks": 1,
+    "model.unet.attention_levels": (0,),
+    "codec.autoencoder.channels": 8,
+    "codec.autoencoder.channel_mults": (1, 1),
+    "codec.autoencoder.num_blocks": 1,
+    "text.clip.width": 16,
+    "text.clip.depth": 1,
+    "text.clip.heads": 2,
+    "sample.steps": 3,
+    "sample.num_images": 2,
+    "sample.prompts": ("a house",),
+}
+GRID = {"num_steps": 1000, "offset": 1, "end": 0.001, "skip": 0}
+SCHEDULER = scheduler_configs.SchedulerConfig(ScaledLinear(), "eps", "pndm", {}, "leading", GRID)
+
+
+def settings(source: Path, **changes: Any) -> Config:
+    config = sd15.get_config()
+    changes = {key.replace("__", "."): value for key, value in changes.items()}
+    config.update_from_flattened_dict({**SMALL, "weights.source": str(source), **changes})
+    return config
+
+
+def variables(source: Path) -> dict[str, Any]:
+    """Random variables of all parts."""
+    config = settings(source, text__name="none", text__unconditional="zeros", sample__prompts=())
+    config.model.unet.norm_groups = 0
+    key = jax.random.key(0)
+    tower = TextTower(VOCABULARY, width=16, depth=1, heads=2)
+    task = build(config).task
+    net = task.generator.apply._network.clone(context_dim=16)
+    x, t, _ = task.inputs
+    text = {"text": np.ones((1, 77, 16), np.float32)}
+    coder = task.generator.codec.network
+    made = {
+        "unet": jax.eval_shape(net.init, key, x, t, text),
+        "vae": jax.eval_shape(coder.init, key, np.zeros((1, 16, 24, 3), np.float32)),
+        "text_encoder": jax.eval_shape(tower.init, key, np.zeros((1, 77), np.int32)),
+    }
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda a: 0.1 * rng.standard_normal(a.shape, np.float32), made)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = tmp_path_factory.mktemp("published") / "small"
+    for part, values in variables(source).items():
+        write_part(source, part, values)
+    (source / "tokenizer").mkdir()
+    write_tokeniser(source / "tokenizer")
+    (source / "scheduler").mkdir()
+    written = scheduler_configs.write(SCHEDULER)
+    (source / "scheduler/scheduler_config.json").write_text(json.dumps(written))
+    return source
+
+
+@pytest.mark.slow
+def test_pictures_of_texts_are_drawn_from_a_folder_and_from_a_single_file(
+    folder: Path, tmp_path: Path
+) -> None:
+    assert run.run(settings(folder), tmp_path / "folder", "sample") == 0
+    single = tmp_path / "small.safetensors"
+    write_single_file(single, variables(folder))
+    tokens = str(folder / "tokenizer")
+    assert run.run(settings(single, text__tokenizer=tokens), tmp_path / "single", "sample") == 0
+    names = [tmp_path / name / "samples/images/000001.png" for name in ("folder", "single")]
+    first, second = (np.asarray(Image.open(name)) for name in names)
+    assert first.shape == (16, 24, 3)
+    assert first.std() > 1
+    np.testing.assert_array_equal(first, second)
+    about = read_made_by(names[0])
+    assert about is not None
+    assert about["weights"] == digests(folder)
+    assert len(about["weights"]["unet"]) == 64
+    assert about["unconditional"] == "the empty text"
+    # A negative text of no words is none.
+    assert run.run(settings(folder, sample__negative=" "), tmp_path / "none", "sample") == 0
+    third = np.asarray(Image.open(tmp_path / "none/samples/images/000001.png"))
+    np.testing.assert_array_equal(first, third)
+
+
+def test_what_was_trained_otherwise_is_refused(folder: Path) -> None:
+    published = Published.of(settings(folder), "model.name")
+    published.check_scheduler(ScaledLinear(), "eps")
+    published.check_scale(0.18215)
+    with pytest.raises(ConfigError, match=r"trained with eps: objective\.prediction is v"):
+        published.check_scheduler(ScaledLinear(), "v")
+    with pytest.raises(ConfigError, match=r"trained with ScaledLinear.*: schedule is DDPM"):
+        published.check_scheduler(DDPM(), "eps")
+    with pytest.raises(ConfigError, match=r"are scaled by 0\.18215: codec\.autoencoder\.scale=1"):
+        published.check_scale(1.0)
+
+
+def test_files_that_are_missing_are_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.name='unet' needs published weights"):
+        Published.of(sd15.get_config(), "model.name")
+    with pytest.raises(ConfigError, match=r"weights\.source='/nowhere': there is no such file"):
+        Published.of(settings(Path("/nowhere")), "model.name")
+    with pytest.raises(WeightsError, match=r"has no unet/diffusion_pytorch_model\.safetensors"):
+        network_params(settings(tmp_path), lambda key: {})
+    with pytest.raises(ConfigError, match=r"for networks that are published: model\.name='dit'"):
+        network_params(settings(folder, model__name="dit"), lambda key: {})
+
+
+def test_nothing_can_be_trained_without_data(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    assert run.run(settings(folder), tmp_path / "run", "train") == 2
+    assert "data.name='none' has no items to train on" in capsys.readouterr().err
