@@ -26,7 +26,12 @@ def keys(num: int, first: int = 0) -> jax.Array:
     return sample_keys(jax.random.key(0), jnp.arange(first, first + num))
 
 
-@pytest.mark.parametrize("name", KINDS)
+QUICK = ("fading", "dust", "scratches")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in KINDS]
+)
 def test_kind(name: str) -> None:
     """Four severities of the same six pictures and keys."""
     x = np.tile(pictures(6), (4, 1, 1, 1))

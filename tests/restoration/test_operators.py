@@ -67,7 +67,10 @@ def norm(x: Any) -> Any:
     return jnp.sqrt(jnp.sum(x**2))
 
 
-@of_shapes
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param(shape, marks=[pytest.mark.slow] * (i > 0)) for i, shape in enumerate(SHAPES)],
+)
 @each
 def test_linear(x64: None, name: str, shape: tuple[int, ...]) -> None:
     """Adjoint, decomposition, and independence of the batch."""
