@@ -249,7 +249,7 @@ def test_table_of_edges() -> None:
     for sampler, by_schedule in result["distances"].items():
         assert by_schedule.keys() == edges.schedules().keys() == result["refused"].keys()
         for name, by_grid in by_schedule.items():
-            assert by_grid.keys() == GRIDS.keys()
+            assert by_grid.keys() == GRIDS.keys() - {"linspace"}  # which is newer than the table
             for grid, distances in by_grid.items():
                 others = result["distances"]["ddim"][name][grid]
                 for num, far, ddim in zip(result["steps"], distances, others, strict=True):

@@ -25,7 +25,7 @@ from diffusion_jax.models.published.files import (
     write_single_file,
 )
 from diffusion_jax.models.unet import UNet
-from diffusion_jax.models.weights import WeightsError, file_digest, read_tensors, write_tensors
+from diffusion_jax.models.weights import WeightsError, read_tensors, sha256, write_tensors
 from tests.models.test_models import SD_15
 from tests.published import drawn, drawn_variables, shapes_of
 
@@ -109,11 +109,11 @@ def test_each_part_has_the_digest_of_its_file(tmp_path):
     for part, variables in parts.items():
         write_part(tmp_path, part, variables)
     found = digests(tmp_path)
-    assert found == {part: file_digest(part_file(tmp_path, part)) for part in PARTS}
+    assert found == {part: sha256(part_file(tmp_path, part)) for part in PARTS}
     assert len(set(found.values())) == len(PARTS)
     path = tmp_path / "w.safetensors"
     write_single_file(path, parts)
-    assert set(digests(path).values()) == {file_digest(path)}
+    assert set(digests(path).values()) == {sha256(path)}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, jnp.bfloat16])
