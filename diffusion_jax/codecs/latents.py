@@ -16,13 +16,11 @@ CODEC = "codec"
 
 @dataclasses.dataclass(frozen=True)
 class Latents:
-    """`x_0 = scale (z - shift)` with `z` drawn from the encoder's law: a `Codec`."""
+    """`x_0 = scale z` with `z` drawn from the encoder's law: a `Codec`."""
 
     network: Autoencoder
     shape: tuple[int, ...]  # of `x_0`
-    # of each channel, or one number for all: so that `x_0` has variance 1, and mean 0
-    scale: tuple[float, ...] = (1.0,)
-    shift: tuple[float, ...] = (0.0,)
+    scale: float  # so that `x_0` has variance 1
     limit: None = None
     levels: int = 0
 
@@ -30,16 +28,13 @@ class Latents:
         """Latents `[B, *shape]` of `x` `[B, ...]`, each drawn with its own key."""
         found: Any = self.network.apply({"params": frozen[CODEC]}, x, method="encode")
         mean, logvar = found
-        return self.drawn(mean, logvar, keys)
-
-    def drawn(self, mean: Array, logvar: Array, keys: Array) -> Array:
-        """`x_0` `[B, *shape]` from the encoder's law of `z`, each with its own key."""
-        z = mean + jnp.exp(0.5 * logvar) * sample_noise(keys, self.shape)
-        return jnp.asarray(self.scale) * (z - jnp.asarray(self.shift))
+        x_0: Array = self.scale * (mean + jnp.exp(0.5 * logvar) * sample_noise(keys, self.shape))
+        return x_0
 
     def decode(self, frozen: Mapping[str, Params], x_0: Array) -> Array:
         """Samples `[B, ...]` of latents `[B, *shape]`."""
-        z = x_0 / jnp.asarray(self.scale) + jnp.asarray(self.shift)
-        found: Any = self.network.apply({"params": frozen[CODEC]}, z, method="decode")
+        found: Any = self.network.apply(
+            {"params": frozen[CODEC]}, x_0 / self.scale, method="decode"
+        )
         x: Array = found
         return x

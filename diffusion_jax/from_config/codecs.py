@@ -34,7 +34,7 @@ def make_codec(config: Config, kind: Kind) -> tuple[Codec, dict[str, Frozen]]:
     except ValueError as error:
         raise ConfigError(f"codec.name='autoencoder' for {kind.words}: {error}") from error
     mean, _ = jax.eval_shape(lambda v, x: network.apply(v, x, method="encode"), template, x)
-    codec = Latents(network, mean.shape[1:], (own.scale,))
+    codec = Latents(network, mean.shape[1:], own.scale)
 
     def load() -> Params:
         published = Published.of(config, "codec.name", own.weights)

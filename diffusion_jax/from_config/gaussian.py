@@ -73,7 +73,7 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
             )
 
         guide = functools.partial(make_guidance, config, schedule, codec.limit)
-        no_text: Any = reader.none if reader and reader.empty else None
+        no_text: Any = reader.no_text if reader else None
         dropped = Conditioning(
             given.train, objective.cond_dropout, dict(objective.part_dropout), no_text
         )

@@ -21,6 +21,12 @@ SCALE = 0.18215
 """Of latents, where an autoencoder's `config.json` has none: v1's default."""
 
 
+def weights_source(config: Config) -> str:
+    """`weights.source`, which configs of older runs do not have."""
+    found: str = config.get("weights", {}).get("source", "")
+    return found
+
+
 class Published(NamedTuple):
     """A folder of diffusers, a part of one, or a single file."""
 
@@ -34,7 +40,7 @@ class Published(NamedTuple):
         Raises:
             ConfigError: neither is set, or there is no such file.
         """
-        group, source = what.rpartition(".")[0], own or config.weights.source
+        group, source = what.rpartition(".")[0], own or weights_source(config)
         setting = f"{group}.{config[group].name}.weights" if own else "weights.source"
         if not source:
             raise ConfigError(

@@ -4,7 +4,7 @@ import functools
 
 from diffusion_jax.data import Dataset
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, weights_path
-from diffusion_jax.from_config.published import Published
+from diffusion_jax.from_config.published import Published, weights_source
 from diffusion_jax.models.bert import Bert
 from diffusion_jax.models.clip import ACTIVATIONS, TextTower
 from diffusion_jax.models.published.files import part_file
@@ -40,7 +40,7 @@ def make_text_encoder(config: Config) -> TextEncoder | None:
     if text.name not in FROZEN:
         return None
     package, read = FROZEN[text.name], None
-    if text.name == "clip" and not text.weights and config.weights.source:
+    if text.name == "clip" and not text.weights and weights_source(config):
         published = Published.of(config, "text.name")
         weights = part_file(published.source, "text_encoder")
         read = functools.partial(published.read, "text_encoder")

@@ -204,7 +204,7 @@ class Conditions:
 
     def _no_text(self, num: int) -> dict[str, np.ndarray]:
         """What stands for no text where that is not zeros: arrays `[num, ...]`."""
-        none = self.reader.none if self.reader and self.reader.empty else {}
+        none = self.reader.no_text if self.reader else {}
         return {name: array.repeat(num, axis=0) for name, array in none.items()}
 
     def around(self, index: np.ndarray, given: np.ndarray, items: np.ndarray) -> np.ndarray:

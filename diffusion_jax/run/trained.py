@@ -26,7 +26,7 @@ from diffusion_jax.from_config.identity import (
     read_config,
 )
 from diffusion_jax.from_config.parts import make_parallel
-from diffusion_jax.from_config.published import network_params
+from diffusion_jax.from_config.published import network_params, weights_source
 from diffusion_jax.from_config.sampling import OPTIMISED, grids_to_start_from
 from diffusion_jax.from_config.starts import STARTS
 from diffusion_jax.from_config.token_guidance import CLASSIFIER, JUDGE, check_classifier, is_on
@@ -149,14 +149,13 @@ class Run:
     @property
     def published(self) -> bool:
         """Whether the network has its published weights, as it has not been trained here."""
-        return bool(self.config.weights.source) and self.step_to_use() is None
+        return bool(weights_source(self.config)) and self.step_to_use() is None
 
     @functools.cached_property
     def weights(self) -> dict[str, str]:
         """SHA-256 of the files of published weights by part, if there are any."""
-        if not self.config.weights.source:
-            return {}
-        return digests(path_of(self.config.weights.source))
+        source = weights_source(self.config)
+        return digests(path_of(source)) if source else {}
 
     def restored_state(self) -> TrainState:
         """The state of that checkpoint."""

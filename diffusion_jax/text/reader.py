@@ -41,6 +41,11 @@ class Reader:
             "pooled": np.zeros((1, self.encoder.pooled_width), np.float32),
         }
 
+    @property
+    def no_text(self) -> dict[str, np.ndarray]:
+        """What stands for no text where that is not zeros: arrays `[1, ...]`."""
+        return self.none if self.empty else {}
+
     def __call__(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Conditioning on texts: `text` and `pooled`, or `tokens`; arrays `[N, ...]`."""
         if self.encoder:

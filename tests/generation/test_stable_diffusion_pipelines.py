@@ -23,27 +23,15 @@ from diffusion_jax.generation.starts import STANDARD
 from diffusion_jax.generation.variations import inpainted, renoised
 from diffusion_jax.models.applied import Applied
 from diffusion_jax.models.published import autoencoder, unet
-from diffusion_jax.models.unet import UNet
 from diffusion_jax.models.weights import like_torch
 from tests.models.test_stable_diffusion import AUTOENCODERS, GIVEN, TEXT, weights
+from tests.models.test_stable_diffusion import UNET as LARGER
 from tests.reference.small_stable_diffusion import hidden, noise
 
 REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "pipelines.npz")
 SHAPE = 8, 12, 4  # of latents
-UNET = UNet(
-    channels=32,
-    channel_mults=(1, 2),
-    num_blocks=1,
-    attention_levels=(0,),
-    num_heads=8,
-    context_dim=48,
-    symmetric_padding=True,
-    norm_groups=32,
-    dropout=0.0,
-    out_channels=4,
-    dtype=np.float64,
-)
-CODER = Latents(AUTOENCODERS["least_autoencoder"], SHAPE, (0.18215,))
+UNET = LARGER.clone(channel_mults=(1, 2), num_blocks=1, attention_levels=(0,))
+CODER = Latents(AUTOENCODERS["least_autoencoder"], SHAPE, 0.18215)
 DPM_GRID = {"end": 0.0, "skip": 1}
 
 

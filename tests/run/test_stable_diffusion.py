@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import sd15
+from configs import default, sd15
 from diffusion_jax import run
+from diffusion_jax.codecs import Identity
+from diffusion_jax.data import Images
 from diffusion_jax.diffusion import scheduler_configs
 from diffusion_jax.diffusion.schedules import DDPM, ScaledLinear
 from diffusion_jax.from_config import Config, ConfigError, build
-from diffusion_jax.from_config.published import Published, network_params
+from diffusion_jax.from_config.codecs import make_codec
+from diffusion_jax.from_config.published import Published, network_params, weights_source
 from diffusion_jax.models.clip import TextTower
 from diffusion_jax.models.published.files import digests, write_part, write_single_file
 from diffusion_jax.models.weights import WeightsError
 from diffusion_jax.system.pictures import read_made_by
+from tests.runs import random_dataset
 from tests.texts import VOCABULARY, write_tokeniser
 
 SMALL = {
@@ -127,6 +131,17 @@ def test_files_that_are_missing_are_named(folder: Path, tmp_path: Path) -> None:
         network_params(settings(tmp_path), lambda key: {})
     with pytest.raises(ConfigError, match=r"for networks that are published: model\.name='dit'"):
         network_params(settings(folder, model__name="dit"), lambda key: {})
+
+
+def test_runs_from_before_are_without_published_weights_and_codec() -> None:
+    config = default.get_config()
+    with config.unlocked():
+        del config["weights"], config["codec"], config.text["unconditional"]
+    assert weights_source(config) == ""
+    codec, frozen = make_codec(config, Images((8, 8, 1)))
+    assert (codec, frozen) == (Identity((8, 8, 1), 1.0, 256), {})
+    task = build(config, random_dataset()).task
+    assert not task.frozen
 
 
 def test_nothing_can_be_trained_without_data(folder: Path, tmp_path: Path, capsys: Any) -> None:
