@@ -54,6 +54,9 @@ def get_config() -> ConfigDict:
 
     c.codec = ConfigDict()  # the space of diffusion
     c.codec.name = "identity"  # identity | autoencoder (latents)
+    # Encode the training images once, to the user's cache folder, instead of in every step: 4 bytes
+    # for each mean and log-variance, twice as many with data.flip
+    c.codec.cache = True
     c.codec.autoencoder = ConfigDict({"channels": 128, "channel_mults": (1, 2, 4, 4)})
     c.codec.autoencoder.num_blocks = 2  # residual blocks per level
     c.codec.autoencoder.latent_channels = 4

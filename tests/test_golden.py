@@ -26,6 +26,7 @@ SMALL = {
     "codec.autoencoder.channels": 8,
     "codec.autoencoder.channel_mults": (1, 2),
     "codec.autoencoder.num_blocks": 1,
+    "codec.cache": False,
     "text.bytes.width": 16,
     "text.bytes.depth": 1,
     "model.unet.num_blocks": 1,

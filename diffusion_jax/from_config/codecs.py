@@ -1,11 +1,13 @@
 """The codec of a config: the space in which diffusion takes place."""
 
+import dataclasses
+
 import jax
 
 from diffusion_jax.codecs.codec import Codec, Identity
-from diffusion_jax.codecs.latents import CODEC, Latents
+from diffusion_jax.codecs.latents import CODEC, FromMoments, Latents, OneByOne
 from diffusion_jax.data import Kind
-from diffusion_jax.from_config.choices import Config, ConfigError, check_known
+from diffusion_jax.from_config.choices import Config, ConfigError, check_known, group_of
 from diffusion_jax.from_config.published import Published
 from diffusion_jax.from_config.task import Frozen
 from diffusion_jax.models.autoencoder import Autoencoder
@@ -24,6 +26,7 @@ def make_codec(config: Config, kind: Kind) -> tuple[Codec, dict[str, Frozen]]:
     check_known(settings.name, NAMES, "codec.name")
     if settings.name == "identity":
         return Identity(kind.shape, kind.limit, kind.levels), {}
+    _check_latents(config)
     own = settings.autoencoder
     sizes = {key: own[key] for key in own if key not in ("scale", "weights")}
     network = Autoencoder(**sizes, out_channels=kind.shape[-1])
@@ -43,3 +46,31 @@ def make_codec(config: Config, kind: Kind) -> tuple[Codec, dict[str, Frozen]]:
         return params
 
     return codec, {CODEC: Frozen(template["params"], load)}
+
+
+def training_codec(config: Config, codec: Codec) -> Codec:
+    """The codec of a training: of moments of latents, if they are computed once before it."""
+    if not isinstance(codec, Latents):
+        return codec
+    fields = {field.name: getattr(codec, field.name) for field in dataclasses.fields(codec)}
+    make = FromMoments if config.codec.get("cache", False) else OneByOne
+    return make(**fields)
+
+
+def _check_latents(config: Config) -> None:
+    """Raises a ConfigError for a setting that is of pixels only."""
+    sample = config.sample
+    for key, is_set, why in (
+        ("image_condition.name", config.image_condition.name != "none", "gives pixels"),
+        ("sample.guidance.likeness.judge", sample.guidance.likeness.judge, "judges pixels"),
+        (
+            "sample.clip",
+            sample.clip > 0,
+            "is a limit of pixels, and latents have none: set 0",
+        ),
+    ):
+        if is_set:
+            raise ConfigError(
+                f"{key}={group_of(config, key)!r} does not go with codec.name="
+                f"{config.codec.name!r}: it {why}"
+            )

@@ -24,7 +24,7 @@ CONFIG, IDENTITY = "config.json", "identity.json"
 FREE = (
     *("sample", "restore", "evaluate", "parallel", "plan", "data.dir", "data.manual_dir"),
     *("data.in_memory", "data.num_workers", "data.prefetch", "data.stall_seconds"),
-    "data.allow_changes",
+    *("data.allow_changes", "codec.cache"),
     *("train.log_every", "train.heldout_every", "train.sample_every", "train.checkpoint_every"),
     *("train.keep_checkpoints", "train.keep_every", "train.keep_best", "train.max_skipped"),
     "train.wandb",

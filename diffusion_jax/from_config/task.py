@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffusion_jax.codecs.latents import FromMoments
+from diffusion_jax.codecs.moments import Moments
+from diffusion_jax.data import Kind
 from diffusion_jax.diffusion.time_sampling import Quantile
 from diffusion_jax.diffusion.tokens import Masked, Replaced
 from diffusion_jax.generation.generator import Generator, Guidance
@@ -51,6 +54,12 @@ class Task:
     reader: Reader | None = None  # reader of texts, if the network has a text input
     condition: Condition | None = None  # conditioning computed from items in sampling, if any
     frozen: Mapping[str, Frozen] = dataclasses.field(default_factory=dict)  # by name
+    # codec of which the moments of the training items are computed once, and trained on
+    cached: FromMoments | None = None
+
+    def trained_on(self, kind: Kind) -> Kind:
+        """Kind of the items of training batches, for a data set of a kind."""
+        return Moments(self.cached.moments_shape) if self.cached else kind
 
     @property
     def cond(self) -> Mapping[str, np.ndarray]:

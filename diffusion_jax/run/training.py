@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
-from diffusion_jax.data import Record, train_batches
+from diffusion_jax.codecs.moments import encoded
+from diffusion_jax.data import Dataset, Record, train_batches
 from diffusion_jax.evaluation.heldout import HeldoutLoss
 from diffusion_jax.from_config import ConfigError, make_step
 from diffusion_jax.from_config.choices import keyed
@@ -29,6 +30,7 @@ from diffusion_jax.run.sampling import draw_grid
 from diffusion_jax.run.trained import Run
 from diffusion_jax.system.devices import is_main, put
 from diffusion_jax.system.files import in_store
+from diffusion_jax.system.runtime import cache_dir
 from diffusion_jax.training import loop
 from diffusion_jax.training.abreast import abreast
 from diffusion_jax.training.state import TrainState, initial_state
@@ -111,8 +113,10 @@ def _prepare(run: Run) -> loop.Ready:
         data = Record.of(run.parts.dataset)
         write_identity(Identity(config_hash(config), data, changes), run.workdir)
     writer = _make_writer(run)
+    frozen = {name: run.frozen[name] for name in task.frozen}
+    frozen = jax.tree.map(put, frozen, run.parallel.shardings(frozen))
     batches = train_batches(
-        run.parts.dataset,
+        _stored(run, frozen),
         batch_size=config.train.batch_size // count,
         seed=config.seed,
         flip=config.data.flip,
@@ -126,11 +130,22 @@ def _prepare(run: Run) -> loop.Ready:
         *(task.init, run.parts.optimizer, run.init_key, run.parts.averages, run.parallel.shardings),
         params,
     )
-    frozen = {name: run.frozen[name] for name in task.frozen}
-    frozen = jax.tree.map(put, frozen, run.parallel.shardings(frozen))
     actions = _actions(run, writer, frozen)
     return loop.Ready(
         *(state, batches, run.train_key, run.parallel, run.checkpoints, writer, frozen, actions)
+    )
+
+
+def _stored(run: Run, frozen: Mapping[str, Params]) -> Dataset:
+    """The data set as it is trained on, which may be encoded first."""
+    config, task, dataset = run.config, run.parts.task, run.parts.dataset
+    if not task.cached:
+        return dataset
+    return encoded(
+        *(dataset, task.cached, frozen, cache_dir() / "latents"),
+        flip=config.data.flip,
+        batch_size=config.train.batch_size // config.train.accumulate,
+        say=print if is_main() else lambda line: None,
     )
 
 
