@@ -54,6 +54,9 @@ def get_config() -> ConfigDict:
 
     c.codec = ConfigDict()  # the space of diffusion
     c.codec.name = "identity"  # identity | autoencoder (latents)
+    # Folder of a run that trained an autoencoder, or of diffusers' AutoencoderKL: its sizes, its
+    # weights, and mean and deviation of its latents replace the settings of codec.autoencoder
+    c.codec.run = ""
     c.codec.autoencoder = ConfigDict({"channels": 128, "channel_mults": (1, 2, 4, 4)})
     c.codec.autoencoder.num_blocks = 2  # residual blocks per level
     c.codec.autoencoder.latent_channels = 4
