@@ -54,6 +54,9 @@ def get_config() -> ConfigDict:
 
     c.codec = ConfigDict()  # the space of diffusion
     c.codec.name = "identity"  # identity | autoencoder (latents)
+    # Folder of a run that trained an autoencoder, or of diffusers' AutoencoderKL: its sizes, its
+    # weights, and mean and deviation of its latents replace the settings of codec.autoencoder
+    c.codec.run = ""
     # Encode the training images once, to the user's cache folder, instead of in every step: 4 bytes
     # for each mean and log-variance, twice as many with data.flip
     c.codec.cache = True

@@ -19,11 +19,13 @@ CODEC = "codec"
 
 @dataclasses.dataclass(frozen=True)
 class Latents:
-    """`x_0 = scale z` with `z` drawn from the encoder's law: a `Codec`."""
+    """`x_0 = scale (z - mean)` with `z` drawn from the encoder's law: a `Codec`."""
 
     network: Autoencoder
     shape: tuple[int, ...]  # of `x_0`
-    scale: float  # so that `x_0` has variance 1
+    # so that `x_0` has variance 1; a number, or one for each channel
+    scale: float | tuple[float, ...]
+    mean: float | tuple[float, ...] = 0.0  # of `z`, likewise
     limit: None = None
     levels: int = 0
     second_moment: float = 1.0
@@ -44,8 +46,8 @@ class Latents:
     def drawn(self, moments: Array, keys: Array) -> Array:
         """Latents `[B, *shape]` of these moments, each drawn with its own key."""
         mean, logvar = jnp.split(moments, 2, axis=-1)
-        x_0: Array = self.scale * (mean + jnp.exp(0.5 * logvar) * sample_noise(keys, self.shape))
-        return x_0
+        z = mean + jnp.exp(0.5 * logvar) * sample_noise(keys, self.shape)
+        return jnp.asarray(self.scale) * (z - jnp.asarray(self.mean))
 
     def encode(self, frozen: Mapping[str, Params], x: Array, keys: Array) -> Array:
         """Latents `[B, *shape]` of `x` `[B, ...]`, each drawn with its own key."""
@@ -53,9 +55,8 @@ class Latents:
 
     def decode(self, frozen: Mapping[str, Params], x_0: Array) -> Array:
         """Samples `[B, ...]` of latents `[B, *shape]`."""
-        found: Any = self.network.apply(
-            {"params": frozen[CODEC]}, x_0 / self.scale, method="decode"
-        )
+        z = x_0 / jnp.asarray(self.scale) + jnp.asarray(self.mean)
+        found: Any = self.network.apply({"params": frozen[CODEC]}, z, method="decode")
         x: Array = found
         return x
 

@@ -17,6 +17,7 @@ from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.from_config import Config, ConfigError, Parts, build, candidates, sample_average
 from diffusion_jax.from_config.choices import group_of, keyed, named, override
+from diffusion_jax.from_config.codecs import weights_digests
 from diffusion_jax.from_config.data import make_dataset
 from diffusion_jax.from_config.identity import (
     Identity,
@@ -35,7 +36,6 @@ from diffusion_jax.generation.generator import Generator, Request, check_finite
 from diffusion_jax.generation.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.models.flops import count_flops
-from diffusion_jax.models.published.files import digests
 from diffusion_jax.system.arguments import check
 from diffusion_jax.system.command_line import program
 from diffusion_jax.system.devices import is_main
@@ -154,8 +154,7 @@ class Run:
     @functools.cached_property
     def weights(self) -> dict[str, str]:
         """SHA-256 of the files of published weights by part, if there are any."""
-        source = weights_source(self.config)
-        return digests(path_of(source)) if source else {}
+        return weights_digests(self.config)
 
     def restored_state(self) -> TrainState:
         """The state of that checkpoint."""
