@@ -9,7 +9,7 @@ from diffusion_jax.codecs.codec import Codec, Identity
 from diffusion_jax.codecs.latents import CODEC, FromMoments, Latents, OneByOne
 from diffusion_jax.data import Kind
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, group_of
-from diffusion_jax.from_config.published import Published, weights_source
+from diffusion_jax.from_config.published import Published, network_digests
 from diffusion_jax.from_config.task import Frozen
 from diffusion_jax.models.autoencoder import Autoencoder
 from diffusion_jax.models.published.files import digests
@@ -82,8 +82,7 @@ def _of_run(config: Config) -> Published | None:
 
 def weights_digests(config: Config) -> dict[str, str]:
     """SHA-256 of the files of published weights by part, and of the codec if it has its own."""
-    source, codec = weights_source(config), config.get("codec", {"name": "identity"})
-    found = digests(path_of(source)) if source else {}
+    found, codec = network_digests(config), config.get("codec", {"name": "identity"})
     own = codec["name"] == "autoencoder" and (
         codec.get("run", "") or codec.get("autoencoder", {}).get("weights", "")
     )

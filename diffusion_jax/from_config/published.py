@@ -13,8 +13,9 @@ from diffusion_jax.from_config.choices import Config, ConfigError, lookup
 from diffusion_jax.from_config.process import make_schedule
 from diffusion_jax.models.published import autoencoder_configs
 from diffusion_jax.models.published.autoencoder_configs import SCALE, AutoencoderConfig
-from diffusion_jax.models.published.files import read_part
-from diffusion_jax.models.weights import WeightsError
+from diffusion_jax.models.published.dit import read_dit
+from diffusion_jax.models.published.files import digests, read_part
+from diffusion_jax.models.weights import WeightsError, sha256
 from diffusion_jax.system.files import path_of
 from diffusion_jax.types import Key, Params
 
@@ -125,8 +126,19 @@ class Published(NamedTuple):
             raise ConfigError(f"{self.setting}: {error}") from error
 
 
-PARTS = {"unet": "unet"}
-"""The part of Stable Diffusion that is the network, by `model.name`."""
+NETWORKS: dict[str, Callable[[Path, Any], Any]] = {
+    "unet": lambda source, template: read_part(source, "unet", template),
+    "dit": read_dit,
+}
+"""By `model.name`: reads the variables of a published network, of the shapes of a template."""
+
+
+def network_digests(config: Config) -> dict[str, str]:
+    """SHA-256 of the files of `weights.source`, by part; nothing if it is not set."""
+    if not (source := weights_source(config)):
+        return {}
+    path = path_of(source)
+    return {"dit": sha256(path)} if config.model.name == "dit" else digests(path)
 
 
 def network_params(config: Config, init: Callable[[Key], Params]) -> Params:
@@ -136,11 +148,11 @@ def network_params(config: Config, init: Callable[[Key], Params]) -> Params:
         ConfigError: `weights.source` names none, or none for this network.
         WeightsError: its tensors are not those of the network.
     """
-    part = lookup(
-        PARTS, config.model.name, "weights.source is for networks that are published: model.name"
+    read = lookup(
+        NETWORKS, config.model.name, "weights.source is for networks that are published: model.name"
     )
     published = Published.of(config, "model.name")
     published.check_scheduler(make_schedule(config), config.objective.prediction)
     template = jax.eval_shape(init, jax.eval_shape(jax.random.key, 0))
-    params: Params = published.read(part, {"params": template})["params"]
+    params: Params = read(published.source, {"params": template})["params"]
     return params
