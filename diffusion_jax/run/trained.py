@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.data import Dataset, kept_dataset
+from diffusion_jax.data.sources import content_hash
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.from_config import Config, ConfigError, Parts, build, candidates, sample_average
@@ -22,6 +23,7 @@ from diffusion_jax.from_config.data import make_dataset
 from diffusion_jax.from_config.identity import (
     Identity,
     check_data,
+    check_frozen,
     config_hash,
     folder_and_step,
     read_config,
@@ -77,6 +79,7 @@ class Run:
         conditions: conditioning of samples.
         generator: from parameters to samples; None for a network that cannot sample.
         frozen: parameters that a request needs in addition to those of the network.
+        digests: short hashes of those that the task needs, by name.
         average: name of the average of parameters to sample with.
     """
 
@@ -104,6 +107,8 @@ class Run:
         self.parallel = make_parallel(config)
         self.generator = task.generator
         self.frozen = {name: params.load() for name, params in task.frozen.items()}
+        self.digests = {n: content_hash(*jax.tree.leaves(p)) for n, p in self.frozen.items()}
+        check_frozen(self.digests, workdir)
         guides = {"judge": self.judge, CLASSIFIER: self.classifier}
         if self.generator and any(guides.values()):
             self.generator = self._guided(self.generator)

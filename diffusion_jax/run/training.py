@@ -111,7 +111,7 @@ def _prepare(run: Run) -> loop.Ready:
         if run.changes:
             changes += [f"from step {latest:,} on {', '.join(run.changes)}"]
         data = Record.of(run.parts.dataset)
-        write_identity(Identity(config_hash(config), data, changes), run.workdir)
+        write_identity(Identity(config_hash(config), data, changes, run.digests), run.workdir)
     writer = _make_writer(run)
     frozen = {name: run.frozen[name] for name in task.frozen}
     frozen = jax.tree.map(put, frozen, run.parallel.shardings(frozen))

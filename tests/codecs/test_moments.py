@@ -14,8 +14,10 @@ from diffusion_jax.codecs.moments import MomentSource, encoded
 from diffusion_jax.data import DataError, Dataset, Split, train_batches
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.models.autoencoder import Autoencoder
+from diffusion_jax.models.layout import rows_over
 from diffusion_jax.system.keys import make_key
-from tests.runs import random_dataset
+from diffusion_jax.training.parallel import Sharded
+from tests.runs import random_dataset, with_eight_devices
 
 NETWORK = Autoencoder(channels=8, channel_mults=(1, 2), num_blocks=1, out_channels=1)
 ARGS: Any = NETWORK, (4, 4, 4), 0.2
@@ -62,6 +64,32 @@ def test_two_epochs_are_those_that_are_encoded_in_the_step_to_the_bit(tmp_path: 
         seen.append(x_0)
     # Each draw is its own: 40 items are seen twice in 84, and no two latents are the same.
     assert len(np.unique(np.concatenate(seen), axis=0)) == 84
+
+
+def on_eight_devices(out: str) -> None:
+    """Saves moments that were encoded over eight devices, and in a step over all of them."""
+    sharded, items = Sharded(2, 1), DATA.splits["train"].source.items[:16]
+    data = encoded(DATA, STORED, frozen(), Path(out).parent / "eight", flip=False, batch_size=16)
+    placed = sharded.place(frozen(), donated=False)
+
+    x = sharded.split({"x": DATA.kind.decode(items)})["x"]
+
+    @jax.jit
+    def in_step(params: Any, x_0: Any) -> Any:
+        with rows_over(x.sharding):
+            return IN_STEP.moments(params, x_0)
+
+    source = data.splits["train"].source
+    np.savez(out, stored=source.content[1], in_step=in_step(placed, x))
+
+
+@pytest.mark.slow
+def test_eight_devices_give_the_moments_of_one(tmp_path: Path) -> None:
+    found = with_eight_devices("tests.codecs.test_moments.on_eight_devices", tmp_path / "eight.npz")
+    one = encoded(DATA, STORED, frozen(), tmp_path / "one", flip=False, batch_size=40)
+    expected = one.splits["train"].source.content[1]
+    np.testing.assert_array_equal(found["stored"], expected)
+    np.testing.assert_array_equal(found["in_step"], expected[:16])
 
 
 def test_latents_that_are_not_mirrored_need_half_the_space(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from diffusion_jax import run
 from diffusion_jax.from_config import ConfigError, build
+from diffusion_jax.from_config.restoration_checks import check_restoration
 from diffusion_jax.models.autoencoder import Autoencoder
 from diffusion_jax.models.published.files import write_part
 from diffusion_jax.run import training
@@ -69,6 +70,23 @@ def test_a_training_on_stored_latents_is_the_same_to_the_bit_and_goes_on_exactly
         shutil.rmtree(tmp_path / f"b/checkpoints/{step}")
     assert run.run(stored, tmp_path / "b", "train") == 0
     assert_same(final_state(stored, tmp_path / "b"), expected)
+
+
+@pytest.mark.slow
+def test_a_run_keeps_its_autoencoder(config: Any, tmp_path: Path, capsys: Any) -> None:
+    """Neither going on nor drawing takes another one in the same place."""
+    short = config(train__steps=2, train__checkpoint_every=2)
+    assert run.run(short, tmp_path / "a", "train") == 0
+    write_autoencoder(tmp_path / "autoencoder", seed=1)
+    for mode in ("train", "sample"):
+        assert run.run(short, tmp_path / "a", mode) == 2
+        assert "was trained with another codec: its parameters have" in capsys.readouterr().err
+
+
+def test_restoring_is_of_pixels(config: Any) -> None:
+    asked = config(restore__image="picture.png")
+    with pytest.raises(ConfigError, match="restore needs a network of pixels, not codec"):
+        check_restoration(asked, random_dataset().kind)
 
 
 @pytest.mark.parametrize(
