@@ -29,11 +29,13 @@ SHAPES = {
     "emoji_clip": (32, 32, 3),
     "emoji_text": (32, 32, 3),
     "emoji_upscale": (64, 64, 3),
+    "emoji_vae": (64, 64, 3),
     "fashion_mnist": (28, 28, 1),
     "imagenet64_adm": (64, 64, 3),
     "imagenet256_dit": (64, 64, 3),
     "photographs": (64, 64, 3),
     "photographs_damage": (64, 64, 3),
+    "photographs_vae": (128, 128, 3),
     "sd15": (64, 64, 3),
 }
 TINY = {
