@@ -11,14 +11,17 @@ from diffusion_jax.diffusion import scheduler_configs
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.from_config.choices import Config, ConfigError, lookup
 from diffusion_jax.from_config.process import make_schedule
-from diffusion_jax.models.published.files import read_part
-from diffusion_jax.models.weights import WeightsError
+from diffusion_jax.models.published import autoencoder_configs
+from diffusion_jax.models.published.autoencoder_configs import SCALE, AutoencoderConfig
+from diffusion_jax.models.published.dit import read_dit
+from diffusion_jax.models.published.files import digests, read_part
+from diffusion_jax.models.weights import WeightsError, sha256
 from diffusion_jax.system.files import path_of
 from diffusion_jax.types import Key, Params
 
 SCHEDULER = "scheduler/scheduler_config.json"
-SCALE = 0.18215
-"""Of latents, where an autoencoder's `config.json` has none: v1's default."""
+OF_AUTOENCODER = ("vae/config.json", "config.json")
+"""Places of an autoencoder's settings: in a folder of several parts, or of one alone."""
 
 
 def weights_source(config: Config) -> str:
@@ -47,6 +50,11 @@ class Published(NamedTuple):
                 f"{what}={config[group].name!r} needs published weights: weights.source=FOLDER, as "
                 "diffusers saves it, or a single .safetensors file"
             )
+        return cls.at(source, setting)
+
+    @classmethod
+    def at(cls, source: str, setting: str) -> "Published":
+        """The files that `setting` names by their path; a ConfigError if there are none."""
         path = path_of(source)
         if not path.exists():
             raise ConfigError(f"{setting}={source!r}: there is no such file or folder")
@@ -93,16 +101,44 @@ class Published(NamedTuple):
 
     def check_scale(self, scale: float) -> None:
         """Raises a ConfigError if the autoencoder's latents have another scale."""
-        theirs = self.json("vae/config.json", "config.json").get("scaling_factor", SCALE)
+        theirs = self.json(*OF_AUTOENCODER).get("scaling_factor", SCALE)
         if theirs != scale:
             raise ConfigError(
                 f"{self.setting}={str(self.source)!r}: the latents of its autoencoder are scaled "
                 f"by {theirs}: codec.autoencoder.scale={scale} is another one's"
             )
 
+    def autoencoder(self) -> AutoencoderConfig:
+        """The autoencoder of the folder, by its `config.json`.
 
-PARTS = {"unet": "unet"}
-"""The part of Stable Diffusion that is the network, by `model.name`."""
+        Raises:
+            ConfigError: there is none, or not of our kind.
+        """
+        settings = self.json(*OF_AUTOENCODER)
+        if not settings.get("block_out_channels"):
+            raise ConfigError(
+                f"{self.setting}={str(self.source)!r}: there is no {OF_AUTOENCODER[0]}, which "
+                "a run with objective.name='autoencoder' writes when its training ends"
+            )
+        try:
+            return autoencoder_configs.read(settings, f"{self.source}/{OF_AUTOENCODER[0]}")
+        except ValueError as error:
+            raise ConfigError(f"{self.setting}: {error}") from error
+
+
+NETWORKS: dict[str, Callable[[Path, Any], Any]] = {
+    "unet": lambda source, template: read_part(source, "unet", template),
+    "dit": read_dit,
+}
+"""By `model.name`: reads the variables of a published network, of the shapes of a template."""
+
+
+def network_digests(config: Config) -> dict[str, str]:
+    """SHA-256 of the files of `weights.source`, by part; nothing if it is not set."""
+    if not (source := weights_source(config)):
+        return {}
+    path = path_of(source)
+    return {"dit": sha256(path)} if config.model.name == "dit" else digests(path)
 
 
 def network_params(config: Config, init: Callable[[Key], Params]) -> Params:
@@ -112,11 +148,11 @@ def network_params(config: Config, init: Callable[[Key], Params]) -> Params:
         ConfigError: `weights.source` names none, or none for this network.
         WeightsError: its tensors are not those of the network.
     """
-    part = lookup(
-        PARTS, config.model.name, "weights.source is for networks that are published: model.name"
+    read = lookup(
+        NETWORKS, config.model.name, "weights.source is for networks that are published: model.name"
     )
     published = Published.of(config, "model.name")
     published.check_scheduler(make_schedule(config), config.objective.prediction)
     template = jax.eval_shape(init, jax.eval_shape(jax.random.key, 0))
-    params: Params = published.read(part, {"params": template})["params"]
+    params: Params = read(published.source, {"params": template})["params"]
     return params

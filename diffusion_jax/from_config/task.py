@@ -2,14 +2,19 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffusion_jax.codecs.latents import FromMoments
+from diffusion_jax.codecs.moments import Moments
+from diffusion_jax.data import Kind
 from diffusion_jax.diffusion.time_sampling import Quantile
 from diffusion_jax.diffusion.tokens import Masked, Replaced
 from diffusion_jax.generation.generator import Generator, Guidance
 from diffusion_jax.models.dual_encoder import Likeness
+from diffusion_jax.objectives.autoencoder import Coder
 from diffusion_jax.text import Reader
 from diffusion_jax.types import Array, Cond, Condition, Key, LossFn, Params
 
@@ -48,9 +53,22 @@ class Task:
     noise: str = ""  # how data become noise, in words, if they do
     learned: Callable[[Params], str] = lambda params: ""  # what of that is learned, in words
     quantile: Quantile | None = None  # of the distribution of training times, if there are times
+    coder: Coder | None = None  # the autoencoder that is trained
+    groups: tuple[str, ...] = ()  # of the parameters' top level, each of which must move
+    rivals: tuple[str, ...] = ()  # groups with a loss, and so an optimizer, of their own
+    # picture of what the network does, for tasks that draw no samples
+    sheet: Callable[[Params], np.ndarray] | None = None
+    # writes the trained network to a folder in a published format, and says what it wrote
+    publish: Callable[[Params, Path], str] | None = None
     reader: Reader | None = None  # reader of texts, if the network has a text input
     condition: Condition | None = None  # conditioning computed from items in sampling, if any
     frozen: Mapping[str, Frozen] = dataclasses.field(default_factory=dict)  # by name
+    # codec of which the moments of the training items are computed once, and trained on
+    cached: FromMoments | None = None
+
+    def trained_on(self, kind: Kind) -> Kind:
+        """Kind of the items of training batches, for a data set of a kind."""
+        return Moments(self.cached.moments_shape) if self.cached else kind
 
     @property
     def cond(self) -> Mapping[str, np.ndarray]:

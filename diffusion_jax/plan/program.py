@@ -100,7 +100,8 @@ class Program:
         def shaped(shape: Sequence[int], dtype: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((size, *shape), dtype)
 
-        x = shaped(self.dataset.kind.shape, self.dataset.kind.dtype)
+        kind = self.parts.task.trained_on(self.dataset.kind)
+        x = shaped(kind.shape, kind.dtype)
         cond = {name: shaped(a.shape[1:], a.dtype) for name, a in self.parts.task.cond.items()}
         return {"x": x, "cond": cond, "index": shaped((), np.int32)}
 

@@ -13,14 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.data import Dataset, kept_dataset
+from diffusion_jax.data.sources import content_hash
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.from_config import Config, ConfigError, Parts, build, candidates, sample_average
 from diffusion_jax.from_config.choices import group_of, keyed, named, override
+from diffusion_jax.from_config.codecs import weights_digests
 from diffusion_jax.from_config.data import make_dataset
 from diffusion_jax.from_config.identity import (
     Identity,
     check_data,
+    check_frozen,
     config_hash,
     folder_and_step,
     read_config,
@@ -35,7 +38,6 @@ from diffusion_jax.generation.generator import Generator, Request, check_finite
 from diffusion_jax.generation.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.models.flops import count_flops
-from diffusion_jax.models.published.files import digests
 from diffusion_jax.system.arguments import check
 from diffusion_jax.system.command_line import program
 from diffusion_jax.system.devices import is_main
@@ -77,6 +79,7 @@ class Run:
         conditions: conditioning of samples.
         generator: from parameters to samples; None for a network that cannot sample.
         frozen: parameters that a request needs in addition to those of the network.
+        digests: short hashes of those that the task needs, by name.
         average: name of the average of parameters to sample with.
     """
 
@@ -104,6 +107,8 @@ class Run:
         self.parallel = make_parallel(config)
         self.generator = task.generator
         self.frozen = {name: params.load() for name, params in task.frozen.items()}
+        self.digests = {n: content_hash(*jax.tree.leaves(p)) for n, p in self.frozen.items()}
+        check_frozen(self.digests, workdir)
         guides = {"judge": self.judge, CLASSIFIER: self.classifier}
         if self.generator and any(guides.values()):
             self.generator = self._guided(self.generator)
@@ -154,8 +159,7 @@ class Run:
     @functools.cached_property
     def weights(self) -> dict[str, str]:
         """SHA-256 of the files of published weights by part, if there are any."""
-        source = weights_source(self.config)
-        return digests(path_of(source)) if source else {}
+        return weights_digests(self.config)
 
     def restored_state(self) -> TrainState:
         """The state of that checkpoint."""
