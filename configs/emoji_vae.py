@@ -1,7 +1,10 @@
 """An autoencoder of emoji, 64x64 in colour: 4 x 4 pixels are one latent of four channels.
 
 Weights of ST-LPIPS come with `pip install --no-deps stlpips_pytorch==0.0.2`; without the package
-set `objective.autoencoder.perceptual=0`. Commands and how to use it: docs/autoencoders.md.
+set `objective.autoencoder.perceptual=0`. A step took 3 to 10 s on two CPU cores that other jobs
+shared. It has not been trained to the end: after 223 of the 500 steps held-out pictures came back
+with 20.6 dB (95% interval 20.3 to 21.0) and an ST-LPIPS of 0.039 (0.034 to 0.043); outlines were
+right, and plain areas had a faint pattern. docs/autoencoders.md has more on it.
 """
 
 from ml_collections import ConfigDict
