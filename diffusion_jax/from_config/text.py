@@ -1,6 +1,7 @@
 """Text encoders, selected by the group `text`."""
 
 import functools
+from pathlib import Path
 
 from diffusion_jax.data import Dataset
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, weights_path
@@ -39,17 +40,44 @@ def make_text_encoder(config: Config) -> TextEncoder | None:
     text = config.text
     if text.name not in FROZEN:
         return None
-    package, read = FROZEN[text.name], None
-    if text.name == "clip" and not text.weights and weights_source(config):
+    read, tokeniser = None, load_tokeniser(tokeniser_file(config))
+    if _published(config):
         published = Published.of(config, "text.name")
         weights = part_file(published.source, "text_encoder")
         read = functools.partial(published.read, "text_encoder")
-        beside = published.source / "tokenizer"
     else:
-        installed = packaged_file(package, MINILM_FILE)
-        weights = weights_path(config, "text.name", installed, MINILM_FILE, package)
-        beside = weights.parent
-    asked = path_of(text.tokenizer) if text.tokenizer else beside
+        weights = _own_weights(config)
+    net = Bert() if text.name == "minilm" else TextTower(**text.clip)
+    if read:  # textual inversion adds tokens
+        net = net.clone(vocabulary=tokeniser.vocabulary)
+    return load_encoder(net, weights, tokeniser, text.length, read)
+
+
+def _published(config: Config) -> bool:
+    """Whether the encoder is the one among the parts of `weights.source`."""
+    text = config.text
+    return text.name == "clip" and not text.weights and bool(weights_source(config))
+
+
+def _own_weights(config: Config) -> Path:
+    package = FROZEN[config.text.name]
+    installed = packaged_file(package, MINILM_FILE)
+    return weights_path(config, "text.name", installed, MINILM_FILE, package)
+
+
+def tokeniser_file(config: Config) -> Path:
+    """The file of a frozen encoder's tokeniser: `text.tokenizer`, or beside the weights.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    text = config.text
+    if text.tokenizer:
+        asked = path_of(text.tokenizer)
+    elif _published(config):
+        asked = Published.of(config, "text.name").source / "tokenizer"
+    else:
+        asked = _own_weights(config).parent
     places = [asked / file for file in TOKENISERS] if asked.is_dir() else [asked]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
@@ -57,11 +85,7 @@ def make_text_encoder(config: Config) -> TextEncoder | None:
             f"text.name={text.name!r} needs its tokeniser: text.tokenizer={text.tokenizer!r} "
             f"must be a {' or a '.join(TOKENISERS)}, or a folder with one; there is none at {asked}"
         )
-    tokeniser = load_tokeniser(found)
-    net = Bert() if text.name == "minilm" else TextTower(**text.clip)
-    if read:  # textual inversion adds tokens
-        net = net.clone(vocabulary=tokeniser.vocabulary)
-    return load_encoder(net, weights, tokeniser, text.length, read)
+    return found
 
 
 def make_text_tower(config: Config) -> TextTower | None:

@@ -17,13 +17,14 @@ from diffusion_jax.diffusion import scheduler_configs
 from diffusion_jax.diffusion.schedules import DDPM, ScaledLinear
 from diffusion_jax.from_config import Config, ConfigError, build
 from diffusion_jax.from_config.codecs import make_codec
+from diffusion_jax.from_config.exports import check_export, scheduler_config
 from diffusion_jax.from_config.published import Published, network_params, weights_source
 from diffusion_jax.models.clip import TextTower
 from diffusion_jax.models.published.files import digests, write_part, write_single_file
 from diffusion_jax.models.weights import WeightsError
 from diffusion_jax.system.pictures import read_made_by
 from tests.runs import random_dataset
-from tests.texts import VOCABULARY, write_tokeniser
+from tests.texts import TOKENISERS, VOCABULARY, write_tokeniser
 
 SMALL = {
     "data.shape": (16, 24, 3),
@@ -147,3 +148,29 @@ def test_runs_from_before_are_without_published_weights_and_codec() -> None:
 def test_nothing_can_be_trained_without_data(folder: Path, tmp_path: Path, capsys: Any) -> None:
     assert run.run(settings(folder), tmp_path / "run", "train") == 2
     assert "data.name='none' has no items to train on" in capsys.readouterr().err
+
+
+def test_what_is_read_is_written_again_with_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    groups = {"model__unet__norm_groups": 32, "codec__autoencoder__norm_groups": 8}
+    assert run.run(settings(folder, **groups), tmp_path, "export") == 0
+    written = tmp_path / "published"
+    assert digests(written) == digests(folder)
+    names = ["scheduler/scheduler_config.json", *(f"tokenizer/{name}" for name in TOKENISERS)]
+    for name in names:
+        first, second = ((root / name).read_bytes() for root in (folder, written))
+        assert json.loads(first) == json.loads(second)
+    config = json.loads((written / "unet/config.json").read_text())
+    assert (config["cross_attention_dim"], config["sample_size"]) == (16, 8)
+    assert json.loads((written / "vae/config.json").read_text())["scaling_factor"] == 0.18215
+
+
+def test_what_no_folder_can_hold_is_not_written() -> None:
+    config = sd15.get_config()
+    assert scheduler_config(config) == scheduler_configs.write(SCHEDULER)
+    check_export(config)
+    config.model.time_input = "thousands"
+    with pytest.raises(ConfigError, match=r"of model\.time_input='table_index': it is 'thousands'"):
+        check_export(config)
+    config.sample.sampler = "heun"
+    with pytest.raises(ConfigError, match=r"sample\.sampler='heun': sampler 'heun' on the sched"):
+        scheduler_config(config)
