@@ -8,7 +8,7 @@ MODE = flags.DEFINE_enum(
     "mode",
     "all",
     ["all", "train", "sample", "restore", "evaluate", "export", "plan"],
-    "all (default), train, sample, restore, evaluate, export, plan (costs).",
+    "all (default), train, sample, restore, evaluate, export or plan.",
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/NAME.")
 PROFILE = flags.DEFINE_integer(

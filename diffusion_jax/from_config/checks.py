@@ -20,6 +20,7 @@ RANGES: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("image_size", "num_workers", "prefetch", "length"), COUNT),
         **{"heldout_fraction": RATE, "stall_seconds": POSITIVE, "vocabulary": "[257, inf)"},
     },
+    "data.mix": {"share": "(0, 1)"},
     "objective": {
         **{"sigma_data": POSITIVE, "huber": REAL, "cond_dropout": SHARE, "vlb_weight": REAL},
     },
@@ -34,6 +35,8 @@ RANGES: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("num_blocks", "num_heads", "patch_size"), SOME),
         **{"channels": "[2, inf)", "head_dim": COUNT, "dropout": RATE, "norm_groups": COUNT},
     },
+    "adapter.lora": {"rank": SOME, "alpha": POSITIVE},
+    "adapter.textual_inversion": {"vectors": SOME},
     "codec.autoencoder": {
         **dict.fromkeys(("channels", "num_blocks", "latent_channels"), SOME),
         **{"norm_groups": COUNT, "scale": POSITIVE},
@@ -105,6 +108,8 @@ TUPLES: dict[str, tuple[type, int, str]] = {
     "model.unet.channel_mults": (int, 1, "whole numbers of 1 or more, one at least"),
     "model.unet.attention_levels": (int, 0, "whole numbers of 0 or more"),
     "codec.autoencoder.channel_mults": (int, 1, "whole numbers of 1 or more, one at least"),
+    "weights.lora": (str, 0, "names of files"),
+    "weights.embeddings": (str, 0, "names of files"),
     "data.shape": (int, 1, "whole numbers of 1 or more"),
     "plan.shape": (int, 1, "whole numbers of 1 or more"),
     "sample.prompts": (str, 0, "texts"),

@@ -40,6 +40,11 @@ def check_export(config: Config) -> None:
                 f"--mode export writes Stable Diffusion's networks, of {key}={needed!r}: it is "
                 f"{value!r}"
             )
+    if config.weights.embeddings:
+        raise ConfigError(
+            f"weights.embeddings={config.weights.embeddings} must be () for --mode export: their "
+            "words are not part of a published tokeniser, and diffusers loads their files"
+        )
 
 
 def write_published(

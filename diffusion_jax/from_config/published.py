@@ -11,8 +11,9 @@ from diffusion_jax.diffusion import scheduler_configs
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.from_config.choices import Config, ConfigError, lookup
 from diffusion_jax.from_config.process import make_schedule
-from diffusion_jax.models.published.files import read_part
-from diffusion_jax.models.weights import WeightsError
+from diffusion_jax.models.published.files import digests, read_part
+from diffusion_jax.models.published.lora import with_lora
+from diffusion_jax.models.weights import WeightsError, sha256
 from diffusion_jax.system.files import path_of
 from diffusion_jax.types import Key, Params
 
@@ -27,11 +28,37 @@ def weights_source(config: Config) -> str:
     return found
 
 
+def files_beside(config: Config, name: str) -> tuple[Path, ...]:
+    """The files of `weights.lora` or `weights.embeddings`, which older runs do not have.
+
+    Raises:
+        ConfigError: one is not there, or there is no `weights.source` that they belong to.
+    """
+    asked = config.get("weights", {}).get(name, ())
+    if asked and not weights_source(config):
+        raise ConfigError(f"weights.{name}={asked} belongs to weights.source, and that is ''")
+    paths = tuple(map(path_of, asked))
+    for path in paths:
+        if not path.is_file():
+            raise ConfigError(f"weights.{name}: there is no file {path}")
+    return paths
+
+
+def weights_digests(config: Config) -> dict[str, str]:
+    """SHA-256 of all files of published weights, by part or by what changes them."""
+    source = weights_source(config)
+    found = digests(path_of(source)) if source else {}
+    for name in ("lora", "embeddings"):
+        found |= {f"{name} {path.name}": sha256(path) for path in files_beside(config, name)}
+    return found
+
+
 class Published(NamedTuple):
     """A folder of diffusers, a part of one, or a single file."""
 
     source: Path
     setting: str  # that names it, such as `weights.source`
+    lora: tuple[Path, ...] = ()  # files of changes that are merged into what is read
 
     @classmethod
     def of(cls, config: Config, what: str, own: str = "") -> "Published":
@@ -50,11 +77,14 @@ class Published(NamedTuple):
         path = path_of(source)
         if not path.exists():
             raise ConfigError(f"{setting}={source!r}: there is no such file or folder")
-        return cls(path, setting)
+        return cls(path, setting, () if own else files_beside(config, "lora"))
 
     def read(self, part: str, template: Any) -> Any:
         """The variables of a part, of the shapes of `template`; else a WeightsError."""
-        return read_part(self.source, part, template)
+        found = read_part(self.source, part, template)
+        for path in self.lora:
+            found = with_lora(path, part, found)
+        return found
 
     def json(self, *places: str) -> dict[str, Any]:
         """The first of these files that is in the folder, such as `vae/config.json`; {} if none.
@@ -112,11 +142,15 @@ def network_params(config: Config, init: Callable[[Key], Params]) -> Params:
         ConfigError: `weights.source` names none, or none for this network.
         WeightsError: its tensors are not those of the network.
     """
+    return network_of(config, jax.eval_shape(init, jax.eval_shape(jax.random.key, 0)))
+
+
+def network_of(config: Config, shapes: Any) -> Params:
+    """The same, of parameters with these shapes; raises the same errors."""
     part = lookup(
         PARTS, config.model.name, "weights.source is for networks that are published: model.name"
     )
     published = Published.of(config, "model.name")
     published.check_scheduler(make_schedule(config), config.objective.prediction)
-    template = jax.eval_shape(init, jax.eval_shape(jax.random.key, 0))
-    params: Params = published.read(part, {"params": template})["params"]
+    params: Params = published.read(part, {"params": shapes})["params"]
     return params

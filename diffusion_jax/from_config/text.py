@@ -1,21 +1,33 @@
 """Text encoders, selected by the group `text`."""
 
-import functools
+import dataclasses
 from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from diffusion_jax.data import Dataset
-from diffusion_jax.from_config.choices import Config, ConfigError, check_known, weights_path
-from diffusion_jax.from_config.published import Published, weights_source
+from diffusion_jax.from_config.choices import (
+    Config,
+    ConfigError,
+    check_known,
+    weights_path,
+)
+from diffusion_jax.from_config.published import Published, files_beside, weights_source
 from diffusion_jax.models.bert import Bert
-from diffusion_jax.models.clip import ACTIVATIONS, TextTower
+from diffusion_jax.models.clip import ACTIVATIONS, TOKENS, TextTower
+from diffusion_jax.models.published.embeddings import read_embeddings
 from diffusion_jax.models.published.files import part_file
-from diffusion_jax.models.weights import packaged_file
+from diffusion_jax.models.weights import file_digest, packaged_file
 from diffusion_jax.system.files import path_of
 from diffusion_jax.text import (
     BYTE_END,
     BYTE_VOCABULARY,
     Reader,
     TextEncoder,
+    Tokeniser,
     load_encoder,
     load_tokeniser,
 )
@@ -40,17 +52,41 @@ def make_text_encoder(config: Config) -> TextEncoder | None:
     text = config.text
     if text.name not in FROZEN:
         return None
-    read, tokeniser = None, load_tokeniser(tokeniser_file(config))
+    tokeniser = load_tokeniser(tokeniser_file(config))
     if _published(config):
-        published = Published.of(config, "text.name")
-        weights = part_file(published.source, "text_encoder")
-        read = functools.partial(published.read, "text_encoder")
-    else:
-        weights = _own_weights(config)
+        return _published_encoder(config, tokeniser)
     net = Bert() if text.name == "minilm" else TextTower(**text.clip)
-    if read:  # textual inversion adds tokens
-        net = net.clone(vocabulary=tokeniser.vocabulary)
-    return load_encoder(net, weights, tokeniser, text.length, read)
+    return load_encoder(net, _own_weights(config), tokeniser, text.length)
+
+
+def _published_encoder(config: Config, tokeniser: Tokeniser) -> TextEncoder:
+    """The encoder of `weights.source`, with the words of `weights.embeddings`."""
+    text, published = config.text, Published.of(config, "text.name")
+    changes = [*published.lora, *files_beside(config, "embeddings")]
+    known = tokeniser.vocabulary
+    learned: dict[str, np.ndarray] = {}
+    for path in files_beside(config, "embeddings"):
+        found = read_embeddings(path, text.clip.width)
+        learned |= found
+        try:
+            tokeniser = tokeniser.with_learned({word: len(v) for word, v in found.items()})
+        except ValueError as error:
+            raise ConfigError(f"weights.embeddings: {path}: {error}") from error
+
+    def read(template: Any) -> Any:
+        table = "params", TOKENS, "embedding"
+        shapes = flatten_dict(template)
+        shapes[table] = jax.ShapeDtypeStruct((known, text.clip.width), np.float32)
+        found = flatten_dict(published.read("text_encoder", unflatten_dict(shapes)))
+        found[table] = np.concatenate([found[table], *learned.values()])
+        return unflatten_dict(found)
+
+    net = TextTower(**text.clip, vocabulary=tokeniser.vocabulary)
+    weights = part_file(published.source, "text_encoder")
+    encoder = load_encoder(net, weights, tokeniser, text.length, read)
+    return dataclasses.replace(
+        encoder, digest=" ".join([encoder.digest, *map(file_digest, changes)])
+    )
 
 
 def _published(config: Config) -> bool:
@@ -88,10 +124,32 @@ def tokeniser_file(config: Config) -> Path:
     return found
 
 
+def inversion_of(config: Config) -> Config | None:
+    """The settings of textual inversion, if that is trained."""
+    adapter = config.get("adapter", {})  # which older runs do not have
+    found: Config | None = adapter.get("textual_inversion")
+    return found if adapter.get("name") == "textual_inversion" else None
+
+
+def _learning_tokeniser(config: Config, inversion: Config) -> Tokeniser:
+    """The published tokeniser with the new tokens whose vectors are trained."""
+    known = load_tokeniser(tokeniser_file(config))
+    try:
+        return known.with_learned({inversion.token: inversion.vectors})
+    except ValueError as error:
+        raise ConfigError(f"adapter.textual_inversion.token={error}") from error
+
+
 def make_text_tower(config: Config) -> TextTower | None:
-    """The trained encoder over `byte_tokens`; None unless `text.name` is "bytes"."""
+    """The encoder inside the network; None for one whose features are computed before.
+
+    It is the one over `byte_tokens` of `text.name` "bytes", and that of textual inversion.
+    """
     check_text(config)
     text = config.text
+    if inversion := inversion_of(config):
+        known = _learning_tokeniser(config, inversion)
+        return TextTower(**text.clip, vocabulary=known.vocabulary, end=known.end)
     if text.name != "bytes":
         return None
     own = {"vocabulary": BYTE_VOCABULARY, "end": BYTE_END, "positions": text.length}
@@ -120,7 +178,10 @@ def make_reader(config: Config, dataset: Dataset) -> Reader | None:
         raise ConfigError(
             f"text.name={name!r} needs captions, and data.name={dataset.name!r} has none"
         )
-    return Reader(make_text_encoder(config), config.text.length, _unconditional(config) == EMPTY)
+    length, empty = config.text.length, _unconditional(config) == EMPTY
+    if inversion := inversion_of(config):
+        return Reader(None, length, empty, _learning_tokeniser(config, inversion))
+    return Reader(make_text_encoder(config), length, empty)
 
 
 def _unconditional(config: Config) -> str:
