@@ -35,6 +35,7 @@ SHAPES = {
     "photographs": (64, 64, 3),
     "photographs_damage": (64, 64, 3),
     "sd15": (64, 64, 3),
+    "sd15_finetune": (64, 64, 3),
 }
 TINY = {
     "model.name": "dit",
