@@ -83,7 +83,9 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
             inputs,
             loss(model.train, dropped),
             loss(model.heldout, PLAIN),
-            Generator(model, process, codec, sampler, grid, guide(), start=start),
+            Generator(
+                *(model, process, codec, sampler, grid, guide()), start=start, ready=model.ready
+            ),
             guide=guide,
             noise=f"{config.schedule.name} schedule, {objective.prediction} prediction",
             quantile=times.quantile,

@@ -121,6 +121,7 @@ def token_task(config: Config) -> Callable[[Dataset], Task]:
                 *(model, process, Identity(kind.shape)),
                 guidance=guide(),
                 start=_start(sample.start, name, kind),
+                ready=model.ready,
                 **course._asdict(),
             ),
             guide=guide,

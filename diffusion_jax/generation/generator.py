@@ -70,6 +70,11 @@ def as_configured(sampler: Sampler, params: Params, request: Request, guided: bo
     return sampler
 
 
+def as_they_are(params: Params) -> Params:
+    """The parameters."""
+    return params
+
+
 CLASSIFIER_FREE = Guidance(_classifier_free)
 """By the request's scale, away from its `negative` conditioning if it has one."""
 
@@ -88,6 +93,7 @@ class Generator:
     tells_until: bool = False
     start: Start = NORMAL  # distribution of `x_T`
     with_params: WithParams = as_configured  # applied to the sampler before that of guidance
+    ready: Callable[[Params], Params] = as_they_are  # parameters for many calls of the network
 
     def denoiser(self, params: Params) -> Denoiser:
         """The network with these parameters, without guidance and clipping."""
@@ -141,6 +147,7 @@ class Generator:
         for name in self.guidance.needs:
             if name not in request.given and name not in request.frozen:
                 raise ValueError(f"guidance needs {name!r}, and the request has none")
+        params = self.ready(params)
         network = self.denoiser(params)
         denoise = self.guidance.guide(network, request, self.times)
         if self.guidance.limit:

@@ -94,6 +94,8 @@ def classifier_free(
             terms += [(w, r.x_0 - origin.x_0) for w, r in zip(weights, rest, strict=True)]
             return own._replace(x_0=push(own.x_0, terms))
 
+        if not any(map(callable, (scale, *(weight for _, weight in others)))):
+            return pushed()  # one network in the program, not two
         on = jnp.any(jnp.stack([less, *weights]) != 0)
         return jax.lax.cond(on, pushed, lambda: denoise(x_t, t, cond))
 

@@ -10,7 +10,7 @@ from diffusion_jax.types import Array
 
 Scale = float | Array | Callable[[Array], Array]
 """A guidance scale, or one for each time: `t [B] -> [B]`. Guidance costs nothing at times at which
-its scale is off: that branch of the program is not executed."""
+such a function is off: that branch of the program is not executed."""
 
 
 def at(scale: Scale, t: Array) -> Array:
@@ -34,7 +34,12 @@ def limited(change: Array, max_norm: float) -> Array:
 
 @checked(low="[0, high)", high="(0, 1]")
 def within(scale: Scale, low: float, high: float, off: float = 1.0) -> Scale:
-    """`scale` for `low <= t <= high`, and `off` elsewhere (Kynkaanniemi et al. 2024)."""
+    """`scale` for `low <= t <= high`, and `off` elsewhere (Kynkaanniemi et al. 2024).
+
+    From 0 to 1 it is `scale` itself.
+    """
+    if (low, high) == (0, 1):
+        return scale
 
     def limited(t: Array) -> Array:
         return jnp.where((t >= low) & (t <= high), at(scale, t), off)

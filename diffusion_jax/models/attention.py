@@ -67,20 +67,26 @@ def _by_weights(q: Array, k: Array, v: Array, masks: Sequence[Array]) -> Array:
 def fits_cudnn(heads: Array) -> bool:
     """Whether cuDNN supports `heads` [B, L, H, D]: half precision, D a multiple of 8, at most 128.
 
-    Version 9.0 allows up to 256, which no network here uses.
+    At most 256 where the compute capability is 9.0 (Hopper) or later, as for heads of 160 in Stable
+    Diffusion.
     """
-    half = heads.dtype in (jnp.bfloat16, jnp.float16)
-    return half and heads.shape[-1] % 8 == 0 and heads.shape[-1] <= 128
+    half, most = heads.dtype in (jnp.bfloat16, jnp.float16), 256 if _capability() >= 9 else 128
+    return half and heads.shape[-1] % 8 == 0 and heads.shape[-1] <= most
 
 
 def has_cudnn() -> bool:
     """Whether this process's GPUs run the kernel: NVIDIA, compute capability 8.0 or later."""
+    return _capability() >= 8
+
+
+def _capability() -> float:
+    """Compute capability of this process's NVIDIA GPUs; 0 without any."""
     if jax.default_backend() != "gpu":
-        return False
+        return 0
     device = jax.local_devices()[0]
     capability = str(getattr(device, "compute_capability", ""))  # AMD's are such as "gfx90a"
     cuda = "cuda" in device.client.platform_version.lower()
-    return cuda and float(capability or 0) >= 8
+    return float(capability or 0) if cuda else 0
 
 
 def causal(length: int) -> Array:

@@ -4,7 +4,7 @@
                              batches from the input pipeline instead of a fixed one
     start dit_xl2 | adm64    time until the first step is ready, and until its end: with an empty
                              and then a filled compilation cache
-    sample                   steps per second of a U-Net of Stable Diffusion v1-5's shape, guided
+    sample                   pictures of Stable Diffusion v1-5, guided, with random weights
     depth                    compilation time of DiT-XL/2's step at depths 7, 14 and 28; with
                              --topology v5e:1x1 for a TPU, by libtpu
 
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 from diffusion_jax.system.runtime import enable_compilation_cache, tune_cpu_allocator
@@ -30,10 +31,16 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 from configs import imagenet64_adm, imagenet256_dit  # noqa: E402
+from diffusion_jax.codecs.latents import CODEC, Latents  # noqa: E402
 from diffusion_jax.data import ArraySource, Split, train_batches  # noqa: E402
+from diffusion_jax.diffusion.prediction import PREDICTIONS  # noqa: E402
+from diffusion_jax.diffusion.process import TIME_INPUTS, Gaussian  # noqa: E402
 from diffusion_jax.diffusion.schedules import ScaledLinear  # noqa: E402
+from diffusion_jax.diffusion.time_grids import leading  # noqa: E402
 from diffusion_jax.from_config import planned_dataset  # noqa: E402
-from diffusion_jax.guidance.extrapolation import classifier_free  # noqa: E402
+from diffusion_jax.generation.generator import Generator, Request, as_they_are  # noqa: E402
+from diffusion_jax.models.applied import Applied  # noqa: E402
+from diffusion_jax.models.autoencoder import Autoencoder  # noqa: E402
 from diffusion_jax.models.flops import count_flops  # noqa: E402
 from diffusion_jax.models.platform import computing_on  # noqa: E402
 from diffusion_jax.models.unet import UNet  # noqa: E402
@@ -41,10 +48,9 @@ from diffusion_jax.plan import parse_topology  # noqa: E402
 from diffusion_jax.plan.ahead_of_time import compile_step  # noqa: E402
 from diffusion_jax.plan.measured import Steps, matrix_peak, seconds  # noqa: E402
 from diffusion_jax.plan.program import Program  # noqa: E402
-from diffusion_jax.samplers.ddim import ddim  # noqa: E402
-from diffusion_jax.samplers.loop import sample  # noqa: E402
+from diffusion_jax.samplers.ode import pndm  # noqa: E402
 from diffusion_jax.system.keys import make_key  # noqa: E402
-from diffusion_jax.types import Denoised  # noqa: E402
+from diffusion_jax.types import Params  # noqa: E402
 from experiments.speed.bench import describe  # noqa: E402
 
 DIT_XL2 = {
@@ -77,7 +83,7 @@ REDUCED = {
         "train.batch_size": 4,
     },
 }
-SAMPLING_STEPS = 50
+SAMPLING_STEPS = 48
 
 
 def program(network: str, batch: int, changes: dict[str, Any] | None = None) -> Program:
@@ -161,14 +167,11 @@ def first(network: str, batch: int) -> None:
     print("taken", flush=True)
 
 
-def guided_sampling(rounds: int) -> None:
-    """Prints steps per second of DDIM with guidance, for one sample."""
-    cpu = jax.default_backend() == "cpu"
-    small: dict[str, Any] = (
-        {"channels": 64, "num_heads": 4} if cpu else {"channels": 320, "num_heads": 8}
-    )
+def stable_diffusion(dtype: Any, **sizes: Any) -> tuple[Generator, Params, Request]:
+    """Stable Diffusion v1-5 with random weights, and a request of one picture."""
+    shape, key = (64, 64, 4), make_key(0)
     net = UNet(
-        **small,
+        **sizes,
         channel_mults=(1, 2, 4, 4),
         num_blocks=2,
         attention_levels=(0, 1, 2),
@@ -176,41 +179,75 @@ def guided_sampling(rounds: int) -> None:
         symmetric_padding=True,
         dropout=0.0,
         out_channels=4,
-        dtype=jnp.float32 if cpu else jnp.bfloat16,
+        dtype=dtype,
     )
-    x = jax.random.normal(make_key(0), (1, 64, 64, 4))
-    cond = {"text": jax.random.normal(make_key(1), (1, 77, 768))}
-    shapes = jax.eval_shape(net.init, make_key(2), x, jnp.zeros(1), cond)
+    decoder = Autoencoder()
+    cond = {"text": np.asarray(jax.random.normal(key, (1, 77, 768)))}
+    model = Applied(net, (jnp.zeros((1, *shape)), jnp.zeros(1), cond))
     rng = np.random.default_rng(0)  # compiling the initialisation would take longer than the rest
-    params = jax.tree.map(lambda a: 0.02 * rng.standard_normal(a.shape, np.float32), shapes)
-    with computing_on("tpu"):
-        flops = count_flops(net.apply, params, x, jnp.zeros(1), cond)
-    # Sampling reads all weights at every step: half precision takes half the time.
+    params, frozen = (
+        jax.tree.map(lambda a: jnp.asarray(0.02 * rng.standard_normal(a.shape, np.float32)), shapes)
+        for shapes in (
+            jax.eval_shape(model.init, key),
+            jax.eval_shape(decoder.init, key, jnp.zeros((1, 512, 512, 3)))["params"],
+        )
+    )
+    schedule = ScaledLinear()
+    process = Gaussian(schedule, PREDICTIONS["eps"], time_input=TIME_INPUTS["table_index"])
+    generator = Generator(
+        *(model, process, Latents(decoder, shape, 0.18215), pndm(schedule)),
+        leading(SAMPLING_STEPS, offset=1, end=0.001),
+        ready=model.ready,
+    )
+    request = Request(np.zeros(1, np.int32), cond, 7.5, frozen={CODEC: frozen})
+    return generator, params, request
+
+
+def guided_sampling(rounds: int) -> None:
+    """Prints evaluations per second of PLMS with guidance, for one picture of 512 x 512.
+
+    Evaluations are of the guided network, two forward passes each; also with parameters that are
+    cast at every one of them, and with the decoder.
+    """
+    cpu = jax.default_backend() == "cpu"
+    small: dict[str, int] = {"channels": 64, "num_heads": 4}
+    sizes = small if cpu else {"channels": 320, "num_heads": 8}
     dtype = jnp.float32 if cpu else jnp.bfloat16
-    params = jax.tree.map(lambda a: jnp.asarray(a, dtype), params)
-    steps = SAMPLING_STEPS // 10 if cpu else SAMPLING_STEPS
-
-    @jax.jit
-    def run(params: Any, x: jax.Array, scale: jax.Array) -> jax.Array:
-        def denoiser(x_t: jax.Array, t: jax.Array, cond: Any) -> Denoised:
-            y: Any = net.apply(params, x_t, 1000 * t, cond)
-            return Denoised(y)
-
-        times = jnp.linspace(0.999, 0.001, steps + 1)
-        keys = jax.random.split(make_key(3), 1)
-        guided = classifier_free(denoiser, scale)
-        return sample(guided, ddim(ScaledLinear()), times, x, cond, keys)[0]
-
-    scale = jnp.asarray(7.5)
-    compiled = seconds(lambda: jax.block_until_ready(run(params, x, scale)))
-    taken = [seconds(lambda: jax.block_until_ready(run(params, x, scale))) for _ in range(rounds)]
-    best = float(np.median(taken))
+    generator, params, request = stable_diffusion(dtype, **sizes)
+    if cpu:
+        generator = dataclasses.replace(generator, times=generator.times[::12])
+    x, cond = jnp.zeros((1, *generator.codec.shape)), request.cond
+    with computing_on("tpu"):
+        flops = count_flops(generator.apply, params, x, jnp.zeros(1), cond)
     print(
         f"{sum(a.size for a in jax.tree.leaves(params)):,} parameters, {flops / 1e9:.1f} GFLOP per "
-        f"forward: {steps / best:.2f} steps/s, {2 * steps / best:.2f} forwards/s, "
-        f"{2 * steps * flops / best / 1e12:.3f} TFLOP/s (median of {rounds}, from "
-        f"{steps / max(taken):.2f} to {steps / min(taken):.2f} steps/s; first run {compiled:.1f} s)"
+        f"forward, {jax.devices()[0].device_kind}",
+        flush=True,
     )
+
+    def latents(generator: Generator) -> Callable[[], Any]:
+        _, steps = generator.keys(make_key(0), jnp.zeros(1, jnp.int32))
+        draw = jax.jit(lambda *args: generator.run(*args).x)
+        return lambda: jax.block_until_ready(draw(params, x, steps, request))
+
+    jobs = {
+        "": latents(generator),
+        "casting at each": latents(dataclasses.replace(generator, ready=as_they_are)),
+        "with the decoder": lambda: generator(params, 0, request, batch_size=1)[0],
+    }
+    if cpu:  # in float32 nothing is cast
+        del jobs["casting at each"]
+    for name, job in jobs.items():
+        print(f"{name or 'sampling'}: the first run took {seconds(job):.1f} s", flush=True)
+    evaluations = len(generator.times)  # the first step of PLMS takes two
+    taken: dict[str, list[float]] = {name: [] for name in jobs}
+    for _ in range(rounds):
+        for name, job in jobs.items():
+            taken[name].append(seconds(job))
+    for name, each in taken.items():
+        print(describe(f"evaluations/s {name}", [evaluations / t for t in each]))
+        print(describe(f"TFLOP/s {name}", [2 * flops * evaluations / t / 1e12 for t in each]))
+        print(describe(f"s per picture {name}", each))
 
 
 def depth(topology: str, depths: list[int]) -> None:

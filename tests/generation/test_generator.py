@@ -1,5 +1,7 @@
 """Samplers that guidance makes for a request, and what a sampler ends with."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,13 @@ import numpy as np
 from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.diffusion.prediction import PREDICTIONS
 from diffusion_jax.diffusion.process import Gaussian
-from diffusion_jax.generation.generator import Generator, Guidance, Request
+from diffusion_jax.generation.generator import (
+    CLASSIFIER_FREE,
+    Generator,
+    Guidance,
+    Request,
+    as_they_are,
+)
 from diffusion_jax.restoration.operators import Mask, Observation
 from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.samplers.loop import sample
@@ -74,3 +82,24 @@ def test_the_sampler_of_an_observation_and_its_final_state():
     np.testing.assert_array_equal(steps, 5 * y[:, 0])
     called, _ = generator(guidance)({}, 3, request(7), batch_size=4)
     np.testing.assert_array_equal(called, y)
+
+
+def test_the_network_gets_parameters_that_were_made_ready_once_for_all_steps():
+    made, ran = generator(CLASSIFIER_FREE), []
+    network = made.apply
+
+    def halved(params):
+        ran.append(params)
+        return {"half": params["whole"] / 2}
+
+    def apply(params, x_t, t, cond):
+        return network({}, x_t, t, cond) * params["half"]
+
+    made = dataclasses.replace(made, apply=apply, ready=halved)
+    plainly = dataclasses.replace(made, apply=network, ready=as_they_are)
+    same = [
+        m(params, 3, Request(np.arange(4), {}), batch_size=4)[0]
+        for m, params in ((made, {"whole": jnp.array(2.0)}), (plainly, {}))
+    ]
+    np.testing.assert_allclose(*same, rtol=1e-6)
+    assert len(ran) == 1
