@@ -1,11 +1,13 @@
 """A small Stable Diffusion with random weights, as a folder of diffusers."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from configs import sd15
 from diffusion_jax.diffusion import scheduler_configs
@@ -62,10 +64,21 @@ def variables(source: Path) -> dict[str, Any]:
     return jax.tree.map(lambda a: 0.1 * rng.standard_normal(a.shape, np.float32), made)
 
 
-def write_small(source: Path) -> Path:
-    """Writes the folder, and returns it."""
+def livelier(params: Any) -> Any:
+    """The random parameters as those of a network in which all layers have something to say."""
+
+    def one(path: tuple[str, ...], value: Any) -> Any:
+        if path[-1] == "kernel":
+            return 10 * value / np.sqrt(np.prod(value.shape[:-1]))
+        return {"scale": 1 + value, "embedding": 10 * value}.get(path[-1], value)
+
+    return unflatten_dict({path: one(path, v) for path, v in flatten_dict(params).items()})
+
+
+def write_small(source: Path, changed: Callable[[Any], Any] = lambda values: values) -> Path:
+    """Writes the folder, of changed random parameters, and returns it."""
     for part, values in variables(source).items():
-        write_part(source, part, values)
+        write_part(source, part, changed(values))
     (source / "tokenizer").mkdir()
     write_tokeniser(source / "tokenizer")
     (source / "scheduler").mkdir()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from PIL import Image
 
 from diffusion_jax import run
@@ -21,7 +21,7 @@ from diffusion_jax.from_config.text import make_text_encoder
 from diffusion_jax.models.clip import TOKENS
 from diffusion_jax.models.weights import read_tensors
 from diffusion_jax.types import Context
-from tests.stable_diffusion import settings, write_small
+from tests.stable_diffusion import livelier, settings, write_small
 from tests.texts import VOCABULARY
 
 WORD = "<thing>"
@@ -36,7 +36,7 @@ INVERSION = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_small(tmp_path_factory.mktemp("published") / "small")
+    return write_small(tmp_path_factory.mktemp("published") / "small", livelier)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def training(source: Path, pictures: Path, **changes: Any) -> Config:
     own = {"data__name": "folder", "data__dir": str(pictures), "data__shape": ()}
-    train = {"train__batch_size": 4, "train__steps": 3, "optimizer__learning_rate": 0.03}
+    train = {"train__batch_size": 4, "train__steps": 3}
+    train |= {"optimizer__learning_rate": 0.1, "optimizer__warmup_steps": 0}
     never = dict.fromkeys(("train__heldout_every", "train__sample_every"), 0)
     prompts = {"sample__prompts": (f"a {WORD}",)}
     return settings(source, **{**own, **train, **never, **prompts, **changes})
@@ -172,17 +173,6 @@ def test_what_cannot_be_trained_is_refused(
     assert words.replace("\\", "") in str(found.value)
 
 
-def livelier(params: Any) -> Any:
-    """The random parameters as those of a network in which all layers have something to say."""
-
-    def one(path: tuple[str, ...], value: Any) -> Any:
-        if path[-1] == "kernel":
-            return 10 * value / np.sqrt(np.prod(value.shape[:-1]))
-        return {"scale": 1 + value, "embedding": 10 * value}.get(path[-1], value)
-
-    return unflatten_dict({path: one(path, v) for path, v in flatten_dict(params).items()})
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, LORA, INVERSION], ids=["whole", "lora", "inversion"])
 def test_the_loss_of_a_batch_falls(changes: dict[str, Any], folder: Path, pictures: Path) -> None:
@@ -193,9 +183,8 @@ def test_the_loss_of_a_batch_falls(changes: dict[str, Any], folder: Path, pictur
     items, _ = parts.dataset.arrays("train", 4)
     x = jnp.asarray(parts.dataset.kind.decode(items))
     batch = {"x": x, "cond": reader([f"a {WORD}"] * len(x)), "index": jnp.arange(len(x))}
-    frozen = {name: livelier(params.load()) for name, params in task.frozen.items()}
+    frozen = {name: params.load() for name, params in task.frozen.items()}
     init = task.init(jax.random.key(0)) if changes else network_params(config, task.init)
-    init = init if changes else livelier(init)
     optimizer = optax.adam(0.02)
 
     @jax.jit
@@ -229,8 +218,6 @@ def test_a_trained_adapter_draws_as_its_file_does(
 ) -> None:
     config, workdir = training(folder, pictures, **changes), tmp_path / "run"
     assert run.run(config, workdir, "train") == 0
-    size = sum(path.stat().st_size for path in workdir.glob("checkpoints/**/*") if path.is_file())
-    assert size < 1e5 or changes is LORA
     assert run.run(config, workdir, "sample") == 0
     assert run.run(config, workdir, "export") == 0
     path = str(workdir / "published" / file)
