@@ -26,6 +26,9 @@ def get_config() -> ConfigDict:
     # data_dir ("": TFDS's default)
     c.data.dir = ""
     c.data.manual_dir = ""  # manually downloaded files, for TFDS builders that need them
+    # A second folder of the same kind, from which this share of the training items is taken
+    # (DreamBooth: pictures of the class of the subject in data.dir)
+    c.data.mix = ConfigDict({"dir": "", "share": 0.5})
     c.data.shape = ()  # none: height, width and channels of pictures, such as (512, 512, 3)
     c.data.image_size = 0  # resize the shorter side, then crop; 0: size as stored (emoji: 32)
     # TFDS, huggingface: a split or slice such as train[:90%]. Folder: a sub-folder. With the
@@ -49,8 +52,18 @@ def get_config() -> ConfigDict:
     c.data.stall_seconds = 60.0  # warn after this time without a new batch
     c.data.allow_changes = False  # resume although the data differ from those trained on
 
-    # Published weights of Stable Diffusion v1: a folder as diffusers saves it, or a single file
-    c.weights = ConfigDict({"source": ""})
+    # Published weights of Stable Diffusion v1: a folder as diffusers saves it, or a single file;
+    # files of LoRA (PEFT's or kohya's), merged into them, and of textual inversion
+    c.weights = ConfigDict({"source": "", "lora": (), "embeddings": ()})
+
+    # Trained in place of the network, whose published weights then stay as they are: none | lora
+    # (low-rank changes of kernels) | textual_inversion (vectors of a new word)
+    c.adapter = ConfigDict({"name": "none"})
+    # Changes are alpha / rank times a product of rank `rank`. layers: attention (q, k, v, output of
+    # all attentions) | all
+    c.adapter.lora = ConfigDict({"rank": 4, "alpha": 4.0, "layers": "attention"})
+    # The new word, such as <cat>; how many vectors it has; the word that they start from
+    c.adapter.textual_inversion = ConfigDict({"token": "", "vectors": 1, "initial": ""})
 
     c.codec = ConfigDict()  # the space of diffusion
     c.codec.name = "identity"  # identity | autoencoder (latents)

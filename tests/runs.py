@@ -37,6 +37,7 @@ SHAPES = {
     "photographs_damage": (64, 64, 3),
     "photographs_vae": (128, 128, 3),
     "sd15": (64, 64, 3),
+    "sd15_finetune": (64, 64, 3),
 }
 TINY = {
     "model.name": "dit",

@@ -24,6 +24,7 @@ RANGES: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("image_size", "num_workers", "prefetch", "length"), COUNT),
         **{"heldout_fraction": RATE, "stall_seconds": POSITIVE, "vocabulary": "[257, inf)"},
     },
+    "data.mix": {"share": "(0, 1)"},
     "objective": {
         **{"sigma_data": POSITIVE, "huber": REAL, "cond_dropout": SHARE, "vlb_weight": REAL},
     },
@@ -42,6 +43,8 @@ RANGES: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("num_blocks", "num_heads", "patch_size"), SOME),
         **{"channels": "[2, inf)", "head_dim": COUNT, "dropout": RATE, "norm_groups": COUNT},
     },
+    "adapter.lora": {"rank": SOME, "alpha": POSITIVE},
+    "adapter.textual_inversion": {"vectors": SOME},
     "codec.autoencoder": {**AUTOENCODER, "scale": POSITIVE},
     "model.autoencoder": AUTOENCODER,
     "model.critic": dict.fromkeys(("channels", "num_blocks"), SOME),
@@ -115,6 +118,8 @@ TUPLES: dict[str, tuple[type, int, str]] = {
         f"{group}.channel_mults": (int, 1, "whole numbers of 1 or more, one at least")
         for group in ("model.unet", "model.autoencoder", "model.critic", "codec.autoencoder")
     },
+    "weights.lora": (str, 0, "names of files"),
+    "weights.embeddings": (str, 0, "names of files"),
     "data.shape": (int, 1, "whole numbers of 1 or more"),
     "plan.shape": (int, 1, "whole numbers of 1 or more"),
     "sample.prompts": (str, 0, "texts"),

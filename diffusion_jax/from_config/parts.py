@@ -10,6 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from diffusion_jax.data import Dataset
+from diffusion_jax.from_config.adapters import adapted, check_adapter
 from diffusion_jax.from_config.autoencoder import autoencoder
 from diffusion_jax.from_config.averages import make_averages
 from diffusion_jax.from_config.candidates import check_law
@@ -77,6 +78,7 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
         DataError: the data are missing, or not as configured.
     """
     check_ranges(config)
+    check_adapter(config)
     make_task = lookup(TASKS, config.objective.name, "objective.name")(config)
     _optimizer(config)  # raises early
     averages = make_averages(config)
@@ -88,7 +90,7 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
         raise ConfigError(
             f"train.keep_best needs held-out {dataset.kind.noun}, and {dataset.name} has none"
         )
-    task = make_task(dataset)
+    task = adapted(config, make_task(dataset))
     check_law(config, dataset)
     check_metrics(config, task, dataset)
     optimizer = _optimizer(config, task.rivals)

@@ -15,6 +15,7 @@ from diffusion_jax.models.published import autoencoder_configs
 from diffusion_jax.models.published.autoencoder_configs import SCALE, AutoencoderConfig
 from diffusion_jax.models.published.dit import read_dit
 from diffusion_jax.models.published.files import digests, read_part
+from diffusion_jax.models.published.lora import with_lora
 from diffusion_jax.models.weights import WeightsError, sha256
 from diffusion_jax.system.files import path_of
 from diffusion_jax.types import Key, Params
@@ -30,11 +31,28 @@ def weights_source(config: Config) -> str:
     return found
 
 
+def files_beside(config: Config, name: str) -> tuple[Path, ...]:
+    """The files of `weights.lora` or `weights.embeddings`, which older runs do not have.
+
+    Raises:
+        ConfigError: one is not there, or there is no `weights.source` that they belong to.
+    """
+    asked = config.get("weights", {}).get(name, ())
+    if asked and not weights_source(config):
+        raise ConfigError(f"weights.{name}={asked} belongs to weights.source, and that is ''")
+    paths = tuple(map(path_of, asked))
+    for path in paths:
+        if not path.is_file():
+            raise ConfigError(f"weights.{name}: there is no file {path}")
+    return paths
+
+
 class Published(NamedTuple):
     """A folder of diffusers, a part of one, or a single file."""
 
     source: Path
     setting: str  # that names it, such as `weights.source`
+    lora: tuple[Path, ...] = ()  # files of changes that are merged into what is read
 
     @classmethod
     def of(cls, config: Config, what: str, own: str = "") -> "Published":
@@ -50,7 +68,8 @@ class Published(NamedTuple):
                 f"{what}={config[group].name!r} needs published weights: weights.source=FOLDER, as "
                 "diffusers saves it, or a single .safetensors file"
             )
-        return cls.at(source, setting)
+        lora = () if own else files_beside(config, "lora")
+        return cls.at(source, setting)._replace(lora=lora)
 
     @classmethod
     def at(cls, source: str, setting: str) -> "Published":
@@ -62,7 +81,10 @@ class Published(NamedTuple):
 
     def read(self, part: str, template: Any) -> Any:
         """The variables of a part, of the shapes of `template`; else a WeightsError."""
-        return read_part(self.source, part, template)
+        found = read_part(self.source, part, template)
+        for path in self.lora:
+            found = with_lora(path, part, found)
+        return found
 
     def json(self, *places: str) -> dict[str, Any]:
         """The first of these files that is in the folder, such as `vae/config.json`; {} if none.
@@ -126,19 +148,22 @@ class Published(NamedTuple):
             raise ConfigError(f"{self.setting}: {error}") from error
 
 
-NETWORKS: dict[str, Callable[[Path, Any], Any]] = {
-    "unet": lambda source, template: read_part(source, "unet", template),
-    "dit": read_dit,
+NETWORKS: dict[str, Callable[[Published, Any], Any]] = {
+    "unet": lambda published, template: published.read("unet", template),
+    "dit": lambda published, template: read_dit(published.source, template),
 }
 """By `model.name`: reads the variables of a published network, of the shapes of a template."""
 
 
 def network_digests(config: Config) -> dict[str, str]:
-    """SHA-256 of the files of `weights.source`, by part; nothing if it is not set."""
+    """SHA-256 of the files of `weights.source`, by part, and of those beside; {} if not set."""
     if not (source := weights_source(config)):
         return {}
     path = path_of(source)
-    return {"dit": sha256(path)} if config.model.name == "dit" else digests(path)
+    found = {"dit": sha256(path)} if config.model.name == "dit" else digests(path)
+    for name in ("lora", "embeddings"):
+        found |= {f"{name} {file.name}": sha256(file) for file in files_beside(config, name)}
+    return found
 
 
 def network_params(config: Config, init: Callable[[Key], Params]) -> Params:
@@ -148,11 +173,15 @@ def network_params(config: Config, init: Callable[[Key], Params]) -> Params:
         ConfigError: `weights.source` names none, or none for this network.
         WeightsError: its tensors are not those of the network.
     """
+    return network_of(config, jax.eval_shape(init, jax.eval_shape(jax.random.key, 0)))
+
+
+def network_of(config: Config, shapes: Any) -> Params:
+    """The same, of parameters with these shapes; raises the same errors."""
     read = lookup(
         NETWORKS, config.model.name, "weights.source is for networks that are published: model.name"
     )
     published = Published.of(config, "model.name")
     published.check_scheduler(make_schedule(config), config.objective.prediction)
-    template = jax.eval_shape(init, jax.eval_shape(jax.random.key, 0))
-    params: Params = read(published.source, {"params": template})["params"]
+    params: Params = read(published, {"params": shapes})["params"]
     return params

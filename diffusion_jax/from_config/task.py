@@ -16,7 +16,17 @@ from diffusion_jax.generation.generator import Generator, Guidance
 from diffusion_jax.models.dual_encoder import Likeness
 from diffusion_jax.objectives.autoencoder import Coder
 from diffusion_jax.text import Reader
-from diffusion_jax.types import Array, Cond, Condition, Key, LossFn, Params
+from diffusion_jax.types import (
+    Array,
+    Batch,
+    Cond,
+    Condition,
+    Context,
+    Key,
+    LossFn,
+    Metrics,
+    Params,
+)
 
 
 class Classifier(NamedTuple):
@@ -34,12 +44,26 @@ class Frozen(NamedTuple):
     load: Callable[[], Params]
 
 
+BASE = "base"
+"""Name of the parameters that an adapter changes among those that are not trained."""
+
+
+class Adapter(NamedTuple):
+    """A trained change of a network whose own parameters are not trained."""
+
+    init: Callable[[Key], Params]  # parameters that change nothing yet
+    whole: Callable[[Params, Params], Params]  # from the base and them to the network's parameters
+    base: Frozen
+    # `(folder, base, them)`: writes them for other programs, and returns the files
+    write: Callable[[Path, Params, Params], list[Path]]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
     """A network with its objective and, if it draws samples, its generator."""
 
-    init: Callable[[Key], Params]
-    apply: Callable[..., Any]  # the network, `(params, *inputs) -> outputs`
+    init: Callable[[Key], Params]  # of what is trained
+    apply: Callable[..., Any]  # the network, `(whole params, *inputs) -> outputs`
     inputs: tuple[Any, ...]  # example inputs for one item, with switched-off conditioning
     loss: LossFn
     heldout_loss: LossFn  # without dropout of any kind, with conditioning as in sampling
@@ -65,10 +89,33 @@ class Task:
     frozen: Mapping[str, Frozen] = dataclasses.field(default_factory=dict)  # by name
     # codec of which the moments of the training items are computed once, and trained on
     cached: FromMoments | None = None
+    adapter: Adapter | None = None  # what is trained in place of the network, if it is not
 
     def trained_on(self, kind: Kind) -> Kind:
         """Kind of the items of training batches, for a data set of a kind."""
         return Moments(self.cached.moments_shape) if self.cached else kind
+
+    def whole(self, params: Params, frozen: Mapping[str, Params]) -> Params:
+        """The network's parameters, from those that are trained and those that are not."""
+        return self.adapter.whole(frozen[BASE], params) if self.adapter else params
+
+    def adapted(self, adapter: Adapter) -> "Task":
+        """The task of training an adapter of the network, by the same losses."""
+
+        def of(loss: LossFn) -> LossFn:
+            def of_whole(params: Params, batch: Batch, context: Context) -> tuple[Array, Metrics]:
+                return loss(adapter.whole(context.frozen[BASE], params), batch, context)
+
+            return of_whole
+
+        return dataclasses.replace(
+            self,
+            init=adapter.init,
+            loss=of(self.loss),
+            heldout_loss=of(self.heldout_loss),
+            frozen={**self.frozen, BASE: adapter.base},
+            adapter=adapter,
+        )
 
     @property
     def cond(self) -> Mapping[str, np.ndarray]:

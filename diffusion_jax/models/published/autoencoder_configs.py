@@ -69,11 +69,16 @@ def read(settings: Mapping[str, Any], file: str) -> AutoencoderConfig:
 
 
 def write(
-    network: Autoencoder, mean: Sequence[float], std: Sequence[float], size: int
+    network: Autoencoder,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    size: int,
+    scale: float = 1.0,
 ) -> dict[str, Any]:
     """The `config.json` of an autoencoder of pictures whose larger side is `size`.
 
-    `mean` and `std` are those of each channel of its latents.
+    `mean` and `std` are those of each channel of its latents, or None where one `scale` stands for
+    them, as in Stable Diffusion v1.
 
     Raises:
         ValueError: its group norms differ in their numbers of groups, as a file cannot say.
@@ -92,9 +97,9 @@ def write(
         "norm_num_groups": groups_of(network),
         "mid_block_add_attention": network.attention,
         "sample_size": size,
-        "scaling_factor": 1.0,
-        "latents_mean": [float(each) for each in mean],
-        "latents_std": [float(each) for each in std],
+        "scaling_factor": scale,
+        "latents_mean": None if mean is None else [float(each) for each in mean],
+        "latents_std": None if std is None else [float(each) for each in std],
     }
 
 
