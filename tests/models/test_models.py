@@ -27,6 +27,7 @@ from diffusion_jax.models.layers import (
 from diffusion_jax.models.platform import computing_on
 from diffusion_jax.models.products import (
     conv_by_matmul,
+    conv_by_patches,
     conv_for_cpu,
     matmul,
     matmul_for_cpu,
@@ -194,6 +195,9 @@ def test_flops_of_known_programs():
             (2, 9, 8, 3),
             (3, 3, 3, 4),
         ),
+        (conv_for_cpu, plain_conv, (2, 3, 2, 256), (3, 3, 256, 256)),  # by `conv_by_patches`
+        (conv_by_patches, plain_conv, (2, 5, 4, 3), (3, 3, 3, 4)),
+        (conv_by_patches, plain_conv, (2, 5, 3), (4, 3, 4)),
         (conv_by_matmul, plain_conv, (4, 32, 31, 3), (3, 3, 3, 4)),
         (conv_by_matmul, plain_conv, (1, 2, 3, 2), (5, 5, 2, 4)),
         (conv_by_matmul, plain_conv, (4, 32, 3), (3, 3, 4)),
