@@ -8,10 +8,13 @@ import jax.numpy as jnp
 
 from diffusion_jax.diffusion.corruption import sample_noise
 from diffusion_jax.models.autoencoder import Autoencoder
+from diffusion_jax.models.tiles import in_tiles
 from diffusion_jax.types import Array, Params
 
 CODEC = "codec"
 """Name of the autoencoder's parameters among those that are not trained."""
+OVERLAP = 0.25
+"""Share of a tile that it has in common with its neighbour, at least."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Latents:
     scale: float  # so that `x_0` has variance 1
     limit: None = None
     levels: int = 0
+    tile: int = 0  # latents along each axis that are decoded at once; 0: all
 
     def encode(self, frozen: Mapping[str, Params], x: Array, keys: Array) -> Array:
         """Latents `[B, *shape]` of `x` `[B, ...]`, each drawn with its own key."""
@@ -32,9 +36,19 @@ class Latents:
         return x_0
 
     def decode(self, frozen: Mapping[str, Params], x_0: Array) -> Array:
-        """Samples `[B, ...]` of latents `[B, *shape]`."""
-        found: Any = self.network.apply(
-            {"params": frozen[CODEC]}, x_0 / self.scale, method="decode"
-        )
-        x: Array = found
+        """Samples `[B, ...]` of latents `[B, *shape]`.
+
+        In tiles they are not quite the same, as a norm or an attention of the decoder sees one tile
+        only.
+        """
+
+        def decoded(z: Array) -> Array:
+            found: Any = self.network.apply({"params": frozen[CODEC]}, z, method="decode")
+            return found
+
+        z = x_0 / self.scale
+        if not self.tile:
+            return decoded(z)
+        overlap, factor = int(OVERLAP * self.tile), self.network.factor
+        x: Array = in_tiles(decoded, z, self.tile, overlap, factor=factor)
         return x

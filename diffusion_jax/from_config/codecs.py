@@ -25,7 +25,7 @@ def make_codec(config: Config, kind: Kind) -> tuple[Codec, dict[str, Frozen]]:
     if settings.name == "identity":
         return Identity(kind.shape, kind.limit, kind.levels), {}
     own = settings.autoencoder
-    sizes = {key: own[key] for key in own if key not in ("scale", "weights")}
+    sizes = {key: own[key] for key in own if key not in ("scale", "weights", "tile")}
     network = Autoencoder(**sizes, out_channels=kind.shape[-1])
     x = jax.ShapeDtypeStruct((1, *kind.shape), kind.dtype)
     key = jax.eval_shape(jax.random.key, 0)
@@ -34,7 +34,7 @@ def make_codec(config: Config, kind: Kind) -> tuple[Codec, dict[str, Frozen]]:
     except ValueError as error:
         raise ConfigError(f"codec.name='autoencoder' for {kind.words}: {error}") from error
     mean, _ = jax.eval_shape(lambda v, x: network.apply(v, x, method="encode"), template, x)
-    codec = Latents(network, mean.shape[1:], own.scale)
+    codec = Latents(network, mean.shape[1:], own.scale, tile=own.get("tile", 0))
 
     def load() -> Params:
         published = Published.of(config, "codec.name", own.weights)
