@@ -24,7 +24,7 @@ from diffusion_jax.from_config.identity import (
 from diffusion_jax.from_config.published import network_params
 from diffusion_jax.generation.generator import SamplingError
 from diffusion_jax.run.initial import initial_params
-from diffusion_jax.run.planning import print_notes, print_plan
+from diffusion_jax.run.planning import NOTHING, print_notes, print_plan
 from diffusion_jax.run.sampling import draw_grid
 from diffusion_jax.run.trained import Run
 from diffusion_jax.system.devices import is_main, put
@@ -67,7 +67,7 @@ def train(run: Run, profile: int = 0) -> int:
 
 def check_trained(config: Config) -> None:
     """Raises a ConfigError if there is nothing to train on."""
-    if config.data.name == "none":
+    if config.data.name == NOTHING:
         raise ConfigError(
             "data.name='none' has no items to train on: --mode sample draws with the weights as "
             "they are"

@@ -106,7 +106,7 @@ def test_at_full_strength_its_own_network_does_not_see_what_is_hidden(
         ({"data__shape": (16, 16, 3)}, "samples are 16 x 16: resize it"),
         ({"sample__inpaint__strength": 0.3}, "of sample.steps=3 is less than one step"),
         ({"sample__inpaint__image": "", **OWN}, "draws only into a picture: --inpaint"),
-        (OWN, "needs weights of Stable Diffusion's inpainting network"),
+        (OWN, "conv_in.weight [32, 9, 3, 3], which in the file is [32, 4, 3, 3]"),
     ],
 )
 def test_what_cannot_be_painted_is_one_line(
