@@ -26,6 +26,9 @@ def get_config() -> ConfigDict:
     # data_dir ("": TFDS's default)
     c.data.dir = ""
     c.data.manual_dir = ""  # manually downloaded files, for TFDS builders that need them
+    # A second folder of the same kind, from which this share of the training items is taken
+    # (DreamBooth: pictures of the class of the subject in data.dir)
+    c.data.mix = ConfigDict({"dir": "", "share": 0.5})
     c.data.shape = ()  # none: height, width and channels of pictures, such as (512, 512, 3)
     c.data.image_size = 0  # resize the shorter side, then crop; 0: size as stored (emoji: 32)
     # TFDS, huggingface: a split or slice such as train[:90%]. Folder: a sub-folder. With the
@@ -49,11 +52,27 @@ def get_config() -> ConfigDict:
     c.data.stall_seconds = 60.0  # warn after this time without a new batch
     c.data.allow_changes = False  # resume although the data differ from those trained on
 
-    # Published weights of Stable Diffusion v1: a folder as diffusers saves it, or a single file
-    c.weights = ConfigDict({"source": ""})
+    # Published weights of Stable Diffusion v1: a folder as diffusers saves it, or a single file;
+    # files of LoRA (PEFT's or kohya's), merged into them, and of textual inversion
+    c.weights = ConfigDict({"source": "", "lora": (), "embeddings": ()})
+
+    # Trained in place of the network, whose published weights then stay as they are: none | lora
+    # (low-rank changes of kernels) | textual_inversion (vectors of a new word)
+    c.adapter = ConfigDict({"name": "none"})
+    # Changes are alpha / rank times a product of rank `rank`. layers: attention (q, k, v, output of
+    # all attentions) | all
+    c.adapter.lora = ConfigDict({"rank": 4, "alpha": 4.0, "layers": "attention"})
+    # The new word, such as <cat>; how many vectors it has; the word that they start from
+    c.adapter.textual_inversion = ConfigDict({"token": "", "vectors": 1, "initial": ""})
 
     c.codec = ConfigDict()  # the space of diffusion
     c.codec.name = "identity"  # identity | autoencoder (latents)
+    # Folder of a run that trained an autoencoder, or of diffusers' AutoencoderKL: its sizes, its
+    # weights, and mean and deviation of its latents replace the settings of codec.autoencoder
+    c.codec.run = ""
+    # Encode the training images once, to the user's cache folder, instead of in every step: 4 bytes
+    # for each mean and log-variance, twice as many with data.flip
+    c.codec.cache = True
     c.codec.autoencoder = ConfigDict({"channels": 128, "channel_mults": (1, 2, 4, 4)})
     c.codec.autoencoder.num_blocks = 2  # residual blocks per level
     c.codec.autoencoder.latent_channels = 4
@@ -101,6 +120,7 @@ def get_config() -> ConfigDict:
     # model.name=dual_encoder; training images are shifted at random by up to max_shift pixels |
     # damage: find the destroyed pixels of decayed images, for restore.mask.detector; the severity
     # is uniform up to `severity`, and decay as large as that of images up to `zoom` times as large
+    # | autoencoder: latents for codec.run, with model.name=autoencoder
     # Of tokens (data.name=hmm, sotu, text, ...): masked (unmasking) | masked_by_token (each token
     # with its own, learned power of token_schedule) | block (unmasking, in blocks from left to
     # right) | replaced (uniform noise) | autoregressive (left to right) | classified (the class of
@@ -115,6 +135,16 @@ def get_config() -> ConfigDict:
     c.objective.classified = ConfigDict({"replaced": False})  # noise: masks; True: uniform noise
     c.objective.contrastive = ConfigDict({"max_shift": 2})
     c.objective.damage = ConfigDict({"severity": 1.0, "zoom": 8.0})
+    # Error of an entry: l1 | squared (minus the log density of a normal law with that `variance`).
+    # kl: weight of the latents' divergence per entry of the data, 1 in the evidence lower bound.
+    # perceptual: weight of ST-LPIPS, whose file is `weights` ("": the installed package); 0: off
+    c.objective.autoencoder = ConfigDict({"reconstruction": "l1", "variance": 1.0, "kl": 1e-6})
+    c.objective.autoencoder.perceptual = 0.0
+    c.objective.autoencoder.weights = ""
+    # Weight of the relativistic loss by model.critic, which has two gradient penalties of weight
+    # `penalty` (R3GAN); its optimizer is optimizer.groups.critic. 0: no critic
+    c.objective.autoencoder.adversarial = 0.0
+    c.objective.autoencoder.penalty = 1.0
     c.objective.prediction = "v"  # network output: eps | x0 | v | velocity | score | edm
     c.objective.loss_space = ""  # prediction type in which the error is squared ("": prediction)
     # uniform | snr | truncated_snr | min_snr | p2 | edm | sigmoid | vlb
@@ -132,7 +162,7 @@ def get_config() -> ConfigDict:
     c.objective.vlb_weight = 1e-3  # lambda of L_hybrid
 
     c.model = ConfigDict()
-    # unet | dit | mlp (vectors) | dual_encoder (objective.name=contrastive)
+    # unet | dit | mlp (vectors) | dual_encoder (objective.name=contrastive) | autoencoder
     c.model.name = "unet"
     # Time input of the network: thousands (1000 t) | table_index (1000 t - 1) | log_noise
     # (log(sigma / alpha) / 4, EDM)
@@ -166,6 +196,15 @@ def get_config() -> ConfigDict:
     c.model.mlp = ConfigDict({"features": 64, "depth": 2})
     c.model.dual_encoder = ConfigDict({"width": 256, "channels": 64, "features": 512})
     c.model.dual_encoder.dropout = 0.4  # in the image encoder
+
+    # As codec.autoencoder, trained here: each level but the first halves the size
+    c.model.autoencoder = ConfigDict({"channels": 32, "channel_mults": (1, 2, 4)})
+    c.model.autoencoder.num_blocks = 1
+    c.model.autoencoder.latent_channels = 4
+    c.model.autoencoder.norm_groups = 8  # the same for all norms, as in published files
+    c.model.autoencoder.remat = "none"  # as model.unet.remat
+    # Of adversarial losses; each level but the first halves the size
+    c.model.critic = ConfigDict({"channels": 32, "channel_mults": (1, 2, 4), "num_blocks": 1})
 
     c.text = ConfigDict()  # text encoder, for data with captions
     # none | minilm (all-MiniLM-L6-v2, frozen) | clip (text encoder with published weights, frozen)
@@ -202,7 +241,7 @@ def get_config() -> ConfigDict:
     c.optimizer.learning_rate = 1e-3
     c.optimizer.warmup_steps = 100
     c.optimizer.decay = "cosine"  # constant | linear | cosine, to 0 at train.steps
-    c.optimizer.clip_norm = 1.0  # largest global gradient norm; 0: no clipping
+    c.optimizer.clip_norm = 1.0  # largest gradient norm, of each group by itself; 0: no clipping
     c.optimizer.adamw = ConfigDict({"b1": 0.9, "b2": 0.99, "eps": 1e-8, "weight_decay": 0.0})
     c.optimizer.adam = ConfigDict({"b1": 0.9, "b2": 0.999, "eps": 1e-8})
     # Overrides for top-level groups of the parameters, such as {"critic": {"learning_rate": 1e-4}}
@@ -434,8 +473,8 @@ def get_config() -> ConfigDict:
     # | field (points: error of the learned score) | damage (destroyed pixels found) | bits (tokens:
     # bits per character) | texts (entropy, real words and copies of samples) | sentences
     # (distance of texts to held-out ones in MiniLM's features) | classes (of texts, by
-    # objective.name=classified). Figures that too few images do not define are left out, and the
-    # report gives the reason.
+    # objective.name=classified) | reconstruction (by an autoencoder). Figures that too few images
+    # do not define are left out, and the report gives the reason.
     c.evaluate.metrics = "distances,denoising,likelihood"
     c.evaluate.num_samples = 1797  # with labels in the proportions of the training data
     c.evaluate.seed = 1
@@ -462,4 +501,5 @@ def get_config() -> ConfigDict:
     c.evaluate.bits = ConfigDict({"num_texts": 512, "levels": 32})
     c.evaluate.classes = ConfigDict({"num_texts": 512})  # held-out, clean and noisy
     c.evaluate.damage = ConfigDict({"num_images": 512})  # held-out, each decayed once
+    c.evaluate.reconstruction = ConfigDict({"num_images": 512})  # held-out
     return c.lock()  # a config file that sets an unknown key is refused

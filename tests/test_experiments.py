@@ -322,6 +322,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The benchmark of steps, its networks small."""
     steps = experiment("speed/steps")
     tiny = {
+        "codec.name": "identity",
         "plan.shape": (32, 32, 4),
         "model.dit.patch_size": 8,
         "model.dit.hidden_size": 8,

@@ -7,8 +7,8 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of set
 MODE = flags.DEFINE_enum(
     "mode",
     "all",
-    ["all", "train", "sample", "restore", "evaluate", "plan"],
-    "all (default), train, sample, restore, evaluate or plan (the costs).",
+    ["all", "train", "sample", "restore", "evaluate", "export", "plan"],
+    "all (default), train, sample, restore, evaluate, export or plan.",
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/NAME.")
 PROFILE = flags.DEFINE_integer(

@@ -17,6 +17,10 @@ class Codec(Protocol):
     @property
     def levels(self) -> int: ...  # number of values of an entry, evenly in [-1, 1]; 0: continuous
 
+    # mean square of an entry of `x_0`, if the codec has that; None: that of the data
+    @property
+    def second_moment(self) -> float | None: ...
+
     def encode(self, frozen: Mapping[str, Params], x: Array, keys: Array) -> Array:
         """`x_0` `[B, *shape]` from items `x` `[B, ...]`, with one key per item, `keys` `[B]`."""
 
@@ -31,6 +35,7 @@ class Identity:
     shape: tuple[int, ...]
     limit: float | None = None
     levels: int = 0
+    second_moment: float | None = None
 
     def encode(self, frozen: Mapping[str, Params], x: Array, keys: Array) -> Array:
         return x

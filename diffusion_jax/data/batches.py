@@ -67,8 +67,11 @@ class _Batches:
         start = (index * self.process_count + self.process_index) * self.batch_size
         indices, coins, draws = self.places(start, start + self.batch_size)
         items, labels = self.split.gather(indices, draws)
-        if self.flip:
+        mirrored = self.split.mirrored
+        if self.flip and mirrored is None:
             items = self.kind.mirrored(items, coins)
+        elif self.flip and mirrored is not None:
+            items[coins], _ = mirrored.gather(indices[coins], draws[coins])
         cond: dict[str, Any] = {"label": labels} if self.num_classes else {}
         if self.embed and self.split.captions is not None:
             cond |= self.embed(self.split.captions.draw(indices, draws))
@@ -222,7 +225,7 @@ def train_batches(
         raise DataError(
             f"data.name='{dataset.name}' has no captions, which a text input of the network needs."
         )
-    if flip:
+    if flip and split.mirrored is None:
         dataset.kind.mirrored(np.empty((0, *dataset.kind.shape)), np.empty(0, bool))
     resident = split.source.resident
     threads = min(prefetch, 1 if resident else (os.cpu_count() or 1))

@@ -68,6 +68,8 @@ class Split:
 
     source: Source  # random access to them
     captions: Captions | None = None  # their texts; None for sets without
+    # its items mirrored, of a kind that cannot mirror them; None for all others
+    mirrored: Source | None = None
 
     def __len__(self) -> int:
         return len(self.source)

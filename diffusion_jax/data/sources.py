@@ -25,6 +25,7 @@ class Source(Protocol):
     """Random access to labelled items of one kind; labels are 0 if there are none."""
 
     resident: ClassVar[bool]  # whether items are in memory: then nothing is read ahead
+    varies: ClassVar[bool]  # whether an item is another one with other `draws`
 
     def __len__(self) -> int:
         """The number of items."""
@@ -44,6 +45,7 @@ class ArraySource:
     items: np.ndarray
     labels: np.ndarray
     resident: ClassVar[bool] = True
+    varies: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.items)
@@ -79,6 +81,7 @@ class PictureSource:
     size: int  # side in pixels of the square that images are resized and cropped to; 0 as stored
     shape: tuple[int, ...]  # of all of them
     resident: ClassVar[bool] = False
+    varies: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -103,6 +106,7 @@ class RecordSource:
     size: int  # side in pixels of the square that images are resized and cropped to; 0 as stored
     labelled: bool  # whether the records have a class `label`
     resident: ClassVar[bool] = False
+    varies: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.records)

@@ -20,25 +20,35 @@ def packaged() -> Path | None:
     return packaged_file(PACKAGE, FILE)
 
 
-def load_stlpips(path: Path) -> Callable[[Any, Any], Array]:
-    """The distance of images in [-1, 1], twice [B, H, W, 1 or 3], as an array [B].
+def stlpips_shapes() -> Any:
+    """The network's variables, as shapes."""
+    x = jax.ShapeDtypeStruct((1, SMALLEST, SMALLEST, 3), jnp.float32)
+    return jax.eval_shape(STLPIPS().init, make_key(0), x, x)
 
-    Lower is more alike. It is differentiable, and of float32 on all platforms.
+
+def stlpips_variables(path: Path) -> Any:
+    """The network's variables from the file of its weights.
 
     Raises:
         WeightsError: one sentence on the first tensor of the file that does not fit.
     """
-    net, x = STLPIPS(), jax.ShapeDtypeStruct((1, SMALLEST, SMALLEST, 3), jnp.float32)
-    shapes = jax.eval_shape(net.init, make_key(0), x, x)
-    variables = jax.device_put(load_variables(path, shapes, "ST-LPIPS", _constant))
+    return load_variables(path, stlpips_shapes(), "ST-LPIPS", _constant)
 
-    @jax.jit
-    def distance(variables: Any, a: Array, b: Array) -> Array:
-        # GPUs and TPUs by default multiply with fewer digits.
-        with jax.default_matmul_precision("float32"):
-            found: Any = net.apply(variables, a, b)
-        return found
 
+def stlpips(variables: Any, a: Array, b: Array) -> Array:
+    """The distance of images in [-1, 1], twice [B, H, W, 1 or 3], as an array [B].
+
+    Lower is more alike. It is differentiable, and of float32 on all platforms, which on GPUs and
+    TPUs by default multiply with fewer digits.
+    """
+    with jax.default_matmul_precision("float32"):
+        found: Any = STLPIPS().apply(variables, a, b)
+    return found
+
+
+def load_stlpips(path: Path) -> Callable[[Any, Any], Array]:
+    """`stlpips` with the weights of a file, compiled; raises as `stlpips_variables`."""
+    variables, distance = jax.device_put(stlpips_variables(path)), jax.jit(stlpips)
     return lambda a, b: distance(variables, jnp.asarray(a), jnp.asarray(b))
 
 

@@ -16,17 +16,26 @@ from diffusion_jax.system.files import path_of
 
 COUNT, SOME, POSITIVE = "[0, inf)", "[1, inf)", "(0, inf)"
 SHARE, RATE, REAL = "[0, 1]", "[0, 1)", "[0, inf)"
+AUTOENCODER = {
+    **dict.fromkeys(("channels", "num_blocks", "latent_channels"), SOME),
+    "norm_groups": COUNT,
+}
 RANGES: dict[str, dict[str, Any]] = {
     "data": {
         **dict.fromkeys(("image_size", "num_workers", "prefetch", "length"), COUNT),
         **{"heldout_fraction": RATE, "stall_seconds": POSITIVE, "vocabulary": "[257, inf)"},
     },
+    "data.mix": {"share": "(0, 1)"},
     "objective": {
         **{"sigma_data": POSITIVE, "huber": REAL, "cond_dropout": SHARE, "vlb_weight": REAL},
     },
     "objective.part_dropout": dict.fromkeys(("label", "text", "vector", "image"), SHARE),
     "objective.contrastive": {"max_shift": COUNT},
     "objective.damage": {"severity": "(0, 1]", "zoom": "[1, inf)"},
+    "objective.autoencoder": {
+        **dict.fromkeys(("kl", "perceptual", "adversarial", "penalty"), REAL),
+        "variance": POSITIVE,
+    },
     "objective.masked": {"steps": SOME},
     "objective.block": {"size": SOME, "steps": SOME},
     "objective.min_snr": {"gamma": POSITIVE},
@@ -35,10 +44,11 @@ RANGES: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("num_blocks", "num_heads", "patch_size"), SOME),
         **{"channels": "[2, inf)", "head_dim": COUNT, "dropout": RATE, "norm_groups": COUNT},
     },
-    "codec.autoencoder": {
-        **dict.fromkeys(("channels", "num_blocks", "latent_channels"), SOME),
-        **{"norm_groups": COUNT, "scale": POSITIVE, "tile": COUNT},
-    },
+    "adapter.lora": {"rank": SOME, "alpha": POSITIVE},
+    "adapter.textual_inversion": {"vectors": SOME},
+    "codec.autoencoder": {**AUTOENCODER, "scale": POSITIVE, "tile": COUNT},
+    "model.autoencoder": AUTOENCODER,
+    "model.critic": dict.fromkeys(("channels", "num_blocks"), SOME),
     "model.dit": {
         **dict.fromkeys(("patch_size", "hidden_size", "depth", "num_heads", "unroll"), SOME),
         "mlp_ratio": POSITIVE,
@@ -100,13 +110,18 @@ RANGES: dict[str, dict[str, Any]] = {
     "evaluate.names": {"num": "[2, inf)"},
     "evaluate.bits": {"num_texts": "[2, inf)", "levels": SOME},
     "evaluate.damage": {"num_images": "[2, inf)"},
+    "evaluate.reconstruction": {"num_images": "[2, inf)"},
     "evaluate.classes": {"num_texts": "[2, inf)"},
 }
 """Ranges of settings that nothing else checks before training."""
 TUPLES: dict[str, tuple[type, int, str]] = {
-    "model.unet.channel_mults": (int, 1, "whole numbers of 1 or more, one at least"),
     "model.unet.attention_levels": (int, 0, "whole numbers of 0 or more"),
-    "codec.autoencoder.channel_mults": (int, 1, "whole numbers of 1 or more, one at least"),
+    **{
+        f"{group}.channel_mults": (int, 1, "whole numbers of 1 or more, one at least")
+        for group in ("model.unet", "model.autoencoder", "model.critic", "codec.autoencoder")
+    },
+    "weights.lora": (str, 0, "names of files"),
+    "weights.embeddings": (str, 0, "names of files"),
     "data.shape": (int, 1, "whole numbers of 1 or more"),
     "plan.shape": (int, 1, "whole numbers of 1 or more"),
     "sample.prompts": (str, 0, "texts"),
@@ -119,6 +134,7 @@ TUPLES: dict[str, tuple[type, int, str]] = {
 """Settings that are tuples: type and minimum of their entries, and both in words."""
 NOT_EMPTY = (
     *("model.unet.channel_mults", "codec.autoencoder.channel_mults"),
+    *("model.autoencoder.channel_mults", "model.critic.channel_mults"),
     "image_condition.decayed.kinds",
 )
 SEEDS = ("seed", "sample.seed", "evaluate.seed", "restore.decay.seed")

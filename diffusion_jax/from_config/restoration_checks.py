@@ -23,6 +23,8 @@ def check_restoration(config: Config, kind: Kind) -> None:
     if not settings.image:
         raise ConfigError("--mode restore needs a picture: --restore FILE, or a folder of them")
     check_images("restore.image", settings.image, kind)
+    if (codec := config.get("codec", {"name": "identity"})["name"]) != "identity":
+        raise ConfigError(f"--mode restore needs a network of pixels, not codec.name={codec!r}")
     names = settings.operator.split(JOINT)
     for name in names:
         check_known(name, (*OPERATORS, *[DECAY] * (len(names) == 1)), "restore.operator")

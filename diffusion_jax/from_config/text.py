@@ -1,20 +1,33 @@
 """Text encoders, selected by the group `text`."""
 
-import functools
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from diffusion_jax.data import Dataset
-from diffusion_jax.from_config.choices import Config, ConfigError, check_known, weights_path
-from diffusion_jax.from_config.published import Published, weights_source
+from diffusion_jax.from_config.choices import (
+    Config,
+    ConfigError,
+    check_known,
+    weights_path,
+)
+from diffusion_jax.from_config.published import Published, files_beside, weights_source
 from diffusion_jax.models.bert import Bert
-from diffusion_jax.models.clip import ACTIVATIONS, TextTower
+from diffusion_jax.models.clip import ACTIVATIONS, TOKENS, TextTower
+from diffusion_jax.models.published.embeddings import read_embeddings
 from diffusion_jax.models.published.files import part_file
-from diffusion_jax.models.weights import packaged_file
+from diffusion_jax.models.weights import file_digest, packaged_file
 from diffusion_jax.system.files import path_of
 from diffusion_jax.text import (
     BYTE_END,
     BYTE_VOCABULARY,
     Reader,
     TextEncoder,
+    Tokeniser,
     load_encoder,
     load_tokeniser,
 )
@@ -39,17 +52,68 @@ def make_text_encoder(config: Config) -> TextEncoder | None:
     text = config.text
     if text.name not in FROZEN:
         return None
-    package, read = FROZEN[text.name], None
-    if text.name == "clip" and not text.weights and weights_source(config):
-        published = Published.of(config, "text.name")
-        weights = part_file(published.source, "text_encoder")
-        read = functools.partial(published.read, "text_encoder")
-        beside = published.source / "tokenizer"
+    tokeniser = load_tokeniser(tokeniser_file(config))
+    if _published(config):
+        return _published_encoder(config, tokeniser)
+    net = Bert() if text.name == "minilm" else TextTower(**text.clip)
+    return load_encoder(net, _own_weights(config), tokeniser, text.length)
+
+
+def _published_encoder(config: Config, tokeniser: Tokeniser) -> TextEncoder:
+    """The encoder of `weights.source`, with the words of `weights.embeddings`."""
+    text, published = config.text, Published.of(config, "text.name")
+    changes = [*published.lora, *files_beside(config, "embeddings")]
+    known = tokeniser.vocabulary
+    learned: dict[str, np.ndarray] = {}
+    for path in files_beside(config, "embeddings"):
+        found = read_embeddings(path, text.clip.width)
+        learned |= found
+        try:
+            tokeniser = tokeniser.with_learned({word: len(v) for word, v in found.items()})
+        except ValueError as error:
+            raise ConfigError(f"weights.embeddings: {path}: {error}") from error
+
+    def read(template: Any) -> Any:
+        table = "params", TOKENS, "embedding"
+        shapes = flatten_dict(template)
+        shapes[table] = jax.ShapeDtypeStruct((known, text.clip.width), np.float32)
+        found = flatten_dict(published.read("text_encoder", unflatten_dict(shapes)))
+        found[table] = np.concatenate([found[table], *learned.values()])
+        return unflatten_dict(found)
+
+    net = TextTower(**text.clip, vocabulary=tokeniser.vocabulary)
+    weights = part_file(published.source, "text_encoder")
+    encoder = load_encoder(net, weights, tokeniser, text.length, read)
+    return dataclasses.replace(
+        encoder, digest=" ".join([encoder.digest, *map(file_digest, changes)])
+    )
+
+
+def _published(config: Config) -> bool:
+    """Whether the encoder is the one among the parts of `weights.source`."""
+    text = config.text
+    return text.name == "clip" and not text.weights and bool(weights_source(config))
+
+
+def _own_weights(config: Config) -> Path:
+    package = FROZEN[config.text.name]
+    installed = packaged_file(package, MINILM_FILE)
+    return weights_path(config, "text.name", installed, MINILM_FILE, package)
+
+
+def tokeniser_file(config: Config) -> Path:
+    """The file of a frozen encoder's tokeniser: `text.tokenizer`, or beside the weights.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    text = config.text
+    if text.tokenizer:
+        asked = path_of(text.tokenizer)
+    elif _published(config):
+        asked = Published.of(config, "text.name").source / "tokenizer"
     else:
-        installed = packaged_file(package, MINILM_FILE)
-        weights = weights_path(config, "text.name", installed, MINILM_FILE, package)
-        beside = weights.parent
-    asked = path_of(text.tokenizer) if text.tokenizer else beside
+        asked = _own_weights(config).parent
     places = [asked / file for file in TOKENISERS] if asked.is_dir() else [asked]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
@@ -57,17 +121,35 @@ def make_text_encoder(config: Config) -> TextEncoder | None:
             f"text.name={text.name!r} needs its tokeniser: text.tokenizer={text.tokenizer!r} "
             f"must be a {' or a '.join(TOKENISERS)}, or a folder with one; there is none at {asked}"
         )
-    tokeniser = load_tokeniser(found)
-    net = Bert() if text.name == "minilm" else TextTower(**text.clip)
-    if read:  # textual inversion adds tokens
-        net = net.clone(vocabulary=tokeniser.vocabulary)
-    return load_encoder(net, weights, tokeniser, text.length, read)
+    return found
+
+
+def inversion_of(config: Config) -> Config | None:
+    """The settings of textual inversion, if that is trained."""
+    adapter = config.get("adapter", {})  # which older runs do not have
+    found: Config | None = adapter.get("textual_inversion")
+    return found if adapter.get("name") == "textual_inversion" else None
+
+
+def _learning_tokeniser(config: Config, inversion: Config) -> Tokeniser:
+    """The published tokeniser with the new tokens whose vectors are trained."""
+    known = load_tokeniser(tokeniser_file(config))
+    try:
+        return known.with_learned({inversion.token: inversion.vectors})
+    except ValueError as error:
+        raise ConfigError(f"adapter.textual_inversion.token={error}") from error
 
 
 def make_text_tower(config: Config) -> TextTower | None:
-    """The trained encoder over `byte_tokens`; None unless `text.name` is "bytes"."""
+    """The encoder inside the network; None for one whose features are computed before.
+
+    It is the one over `byte_tokens` of `text.name` "bytes", and that of textual inversion.
+    """
     check_text(config)
     text = config.text
+    if inversion := inversion_of(config):
+        known = _learning_tokeniser(config, inversion)
+        return TextTower(**text.clip, vocabulary=known.vocabulary, end=known.end)
     if text.name != "bytes":
         return None
     own = {"vocabulary": BYTE_VOCABULARY, "end": BYTE_END, "positions": text.length}
@@ -96,7 +178,10 @@ def make_reader(config: Config, dataset: Dataset) -> Reader | None:
         raise ConfigError(
             f"text.name={name!r} needs captions, and data.name={dataset.name!r} has none"
         )
-    return Reader(make_text_encoder(config), config.text.length, _unconditional(config) == EMPTY)
+    length, empty = config.text.length, _unconditional(config) == EMPTY
+    if inversion := inversion_of(config):
+        return Reader(None, length, empty, _learning_tokeniser(config, inversion))
+    return Reader(make_text_encoder(config), length, empty)
 
 
 def _unconditional(config: Config) -> str:

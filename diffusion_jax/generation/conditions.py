@@ -136,7 +136,7 @@ class Conditions:
         reader, distinct = self.reader, list(dict.fromkeys(texts))
         found = reader(distinct) if reader else {}
         # Encoders that pad texts were trained with the empty text.
-        if reader and not (reader.encoder and reader.encoder.pads):
+        if reader and not reader.pads:
             blank = np.array([not text.strip() for text in distinct])
             for array in found.values():
                 array[blank] = -1 if array.dtype.kind == "i" else 0

@@ -20,6 +20,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": partial(nn.gelu, approximate=False),
 }
 """OpenAI's networks use quick_gelu (Hendrycks & Gimpel 2016), OpenCLIP's the exact GELU."""
+TOKENS = "text_model.embeddings.token_embedding"
+"""The module with the vectors of tokens."""
 
 
 class ClipLayer(nn.Module):
@@ -81,11 +83,11 @@ class TextTower(nn.Module):
         init = nn.initializers.normal
 
         def table(rows: int, std: float, name: str) -> nn.Embed:
-            name = f"text_model.embeddings.{name}"
             return nn.Embed(rows, self.width, self.dtype, embedding_init=init(std), name=name)
 
-        words = table(self.vocabulary, 0.02, "token_embedding")(jnp.maximum(tokens, 0))
-        x = words + table(self.positions, 0.01, "position_embedding")(jnp.arange(tokens.shape[1]))
+        words = table(self.vocabulary, 0.02, TOKENS)(jnp.maximum(tokens, 0))
+        places = table(self.positions, 0.01, "text_model.embeddings.position_embedding")
+        x = words + places(jnp.arange(tokens.shape[1]))
         mask, layer = token_mask(tokens, self.causal), (self.heads, self.depth, self.activation)
         outputs = [x]  # of all layers: passed-by ones have parameters and make the embeddings
         for number in range(self.depth):

@@ -55,7 +55,8 @@ class Steps:
         # The time does not depend on their values, and their files may be elsewhere.
         frozen = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), program.frozen)
         self._frozen = parallel.place(frozen, donated=False)
-        size, kind = config.train.batch_size // parallel.share[1], program.dataset.kind
+        size = config.train.batch_size // parallel.share[1]
+        kind = parts.task.trained_on(program.dataset.kind)
         noise = np.random.default_rng(0).uniform(-1, 1, (size, *kind.shape))
         cond = {name: one.repeat(size, axis=0) for name, one in parts.task.cond.items()}
         self._batch: Batch = {"x": noise.astype(kind.dtype), "cond": cond}

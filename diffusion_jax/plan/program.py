@@ -100,7 +100,8 @@ class Program:
         def shaped(shape: Sequence[int], dtype: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((size, *shape), dtype)
 
-        x = shaped(self.dataset.kind.shape, self.dataset.kind.dtype)
+        kind = self.parts.task.trained_on(self.dataset.kind)
+        x = shaped(kind.shape, kind.dtype)
         cond = {name: shaped(a.shape[1:], a.dtype) for name, a in self.parts.task.cond.items()}
         return {"x": x, "cond": cond, "index": shaped((), np.int32)}
 
@@ -112,10 +113,11 @@ class Program:
     @functools.cached_property
     def forward_flops(self) -> int:
         """FLOPs of the network for one item."""
-        apply, inputs = self.parts.task.apply, self.parts.task.inputs
+        task = self.parts.task
+        params = jax.eval_shape(task.whole, self.state.params, self.frozen)
         # As on a TPU, since products inside fused kernels cannot be counted.
         with computing_on("tpu"):
-            return count_flops(lambda params: apply(params, *inputs), self.state.params)
+            return count_flops(lambda params: task.apply(params, *task.inputs), params)
 
     @functools.cached_property
     def gradient(self) -> tuple[int, int, int]:

@@ -24,6 +24,9 @@ NOTES = {
     "entropy": "`entropy_N` is of runs of N tokens, in bits per token, within a text (`_pool`: of "
     "all texts): texts that repeat themselves have less than held-out ones. `copied` counts the "
     "characters of the longest part of a text that the training texts have too.",
+    "psnr": "What comes back is decoded from the means of latents, and compared as it is stored. "
+    "`kl_bits` is the divergence of an item's latents from a normal law, and `latent_std_I` the "
+    "deviation of channel I, which codecs divide by.",
     "field": "`field_error` is the distance of the learned score from the exact one in units of "
     "the noise, sigma |s_hat - s| per dimension (the error of eps_hat); `_label` is under each "
     "point's own label. The divergence is -2 where the field leads to a point, -1 to a curve, "

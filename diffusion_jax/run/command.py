@@ -18,6 +18,7 @@ from diffusion_jax.generation.generator import SamplingError
 from diffusion_jax.models.weights import WeightsError
 from diffusion_jax.plan import TopologyError
 from diffusion_jax.run.evaluation import evaluate
+from diffusion_jax.run.export import export
 from diffusion_jax.run.planning import plan
 from diffusion_jax.run.restoration import restore
 from diffusion_jax.run.trained import Run, command, data_to_draw
@@ -40,8 +41,8 @@ TRAINING, SAMPLING, EVALUATING = "training", "sampling", "evaluating"
 """Locks of a workdir, one process each: one may train while another samples its checkpoints."""
 TRAINS = ("all", "train")
 """Modes that train."""
-DRAWS = ("sample", "restore")
-"""Modes that only draw, and do without the data."""
+DRAWS = ("sample", "restore", "export")
+"""Modes that only draw, or write what draws, and do without the data."""
 
 
 def run(config: Config, workdir: Path, mode: str, topology: str = "", profile: int = 0) -> int:
@@ -156,6 +157,9 @@ def _run(config: Config, workdir: Path, mode: str, topology: str, profile: int) 
     if mode == "restore":
         with locked(workdir, SAMPLING):
             restore(made)
+    if mode == "export":
+        with locked(workdir, SAMPLING):
+            export(made)
     if mode in ("all", "evaluate"):
         with locked(workdir, EVALUATING):
             evaluate(made, again=mode == "evaluate")

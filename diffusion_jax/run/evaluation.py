@@ -79,6 +79,7 @@ def _passport(run: Run, lengths: Sequence[str]) -> dict[str, Any]:
         "denoising": {"denoising_images": settings.denoising_images},
         "likelihood": {"likelihood": dict(settings.likelihood)},
         "damage": {"damage": dict(settings.damage)},
+        "reconstruction": {"reconstruction": dict(settings.reconstruction)},
         "classes": {"classes": dict(settings.classes)},
         "bits": {"bits": dict(settings.bits)},
         "texts": {"num_samples": settings.num_samples},

@@ -47,8 +47,11 @@ def print_plan(config: Config, parts: Parts, only_warnings: bool = False) -> Non
     """Prints the plan of the noise levels, if there are any; warnings go to stderr."""
     if parts.task.quantile is None:
         return
-    items, _ = parts.dataset.arrays("train", MOMENT_ITEMS)
-    plan = make_plan(config, parts, float(np.mean(parts.dataset.kind.decode(items) ** 2)))
+    moment = parts.generator.codec.second_moment
+    if moment is None:
+        items, _ = parts.dataset.arrays("train", MOMENT_ITEMS)
+        moment = float(np.mean(parts.dataset.kind.decode(items) ** 2))
+    plan = make_plan(config, parts, moment)
     if not only_warnings:
         print("\n".join(plan.lines))
     for warning in plan.warnings:

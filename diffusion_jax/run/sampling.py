@@ -45,6 +45,18 @@ def draw_grid(model: Trained, path: Path) -> np.ndarray:
     return sheet
 
 
+def draw_sheet(model: Trained, path: Path) -> np.ndarray:
+    """`draw_grid`, or for a task that draws no samples the sheet of what its network does."""
+    sheet = model.run.parts.task.sheet
+    if sheet is None:
+        return draw_grid(model, path)
+    picture = sheet(model.params)
+    if is_main():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_png(path, picture, model.made_by(model.run.config.sample.seed))
+    return picture
+
+
 def weights_of(parts: Sequence[Drawn]) -> np.ndarray | None:
     """The weights `[N]` of all samples, whose sum is 1; None if they have none."""
     found = [part.log_weights for part in parts if part.log_weights is not None]

@@ -13,14 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.data import Dataset, kept_dataset
+from diffusion_jax.data.sources import content_hash
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.from_config import Config, ConfigError, Parts, build, candidates, sample_average
 from diffusion_jax.from_config.choices import group_of, keyed, named, override
+from diffusion_jax.from_config.codecs import weights_digests
 from diffusion_jax.from_config.data import make_dataset
 from diffusion_jax.from_config.identity import (
     Identity,
     check_data,
+    check_frozen,
     config_hash,
     folder_and_step,
     read_config,
@@ -29,13 +32,13 @@ from diffusion_jax.from_config.parts import make_parallel
 from diffusion_jax.from_config.published import network_params, weights_source
 from diffusion_jax.from_config.sampling import OPTIMISED, grids_to_start_from
 from diffusion_jax.from_config.starts import STARTS
+from diffusion_jax.from_config.task import BASE
 from diffusion_jax.from_config.token_guidance import CLASSIFIER, JUDGE, check_classifier, is_on
 from diffusion_jax.generation.conditions import Asked, Conditions
 from diffusion_jax.generation.generator import Generator, Request, check_finite
 from diffusion_jax.generation.grid_search import Found, cached_times, optimise_times
 from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.models.flops import count_flops
-from diffusion_jax.models.published.files import digests
 from diffusion_jax.system.arguments import check
 from diffusion_jax.system.command_line import program
 from diffusion_jax.system.devices import is_main
@@ -77,6 +80,7 @@ class Run:
         conditions: conditioning of samples.
         generator: from parameters to samples; None for a network that cannot sample.
         frozen: parameters that a request needs in addition to those of the network.
+        digests: short hashes of those that the task needs, by name.
         average: name of the average of parameters to sample with.
     """
 
@@ -104,6 +108,8 @@ class Run:
         self.parallel = make_parallel(config)
         self.generator = task.generator
         self.frozen = {name: params.load() for name, params in task.frozen.items()}
+        self.digests = {n: content_hash(*jax.tree.leaves(p)) for n, p in self.frozen.items()}
+        check_frozen(self.digests, workdir)
         guides = {"judge": self.judge, CLASSIFIER: self.classifier}
         if self.generator and any(guides.values()):
             self.generator = self._guided(self.generator)
@@ -149,13 +155,13 @@ class Run:
     @property
     def published(self) -> bool:
         """Whether the network has its published weights, as it has not been trained here."""
-        return bool(weights_source(self.config)) and self.step_to_use() is None
+        trained_here = self.parts.task.adapter or self.step_to_use() is not None
+        return bool(weights_source(self.config)) and not trained_here
 
     @functools.cached_property
     def weights(self) -> dict[str, str]:
         """SHA-256 of the files of published weights by part, if there are any."""
-        source = weights_source(self.config)
-        return digests(path_of(source)) if source else {}
+        return weights_digests(self.config)
 
     def restored_state(self) -> TrainState:
         """The state of that checkpoint."""
@@ -164,8 +170,23 @@ class Run:
 
     def preview(self, state: TrainState) -> "Trained":
         """The model at a step of training, without worse model and search of times."""
-        params = self.snapshots.average(state, self.average)
-        return Trained(self, params, int(state.step), self.average, self.generator, self.frozen)
+        params = self._whole(self.snapshots.average(state, self.average))
+        return Trained(self, params, int(state.step), self.average, self.generator, self._beside)
+
+    def _whole(self, params: Params) -> Params:
+        return self.parts.task.whole(params, self.frozen)
+
+    @property
+    def _beside(self) -> dict[str, Params]:
+        """The frozen parameters that are not part of the network."""
+        return {name: params for name, params in self.frozen.items() if name != BASE}
+
+    def learned(self, state: TrainState | None = None, average: str = "") -> tuple[Params, int]:
+        """What has been trained, by default up to the checkpoint, in an average; and its step."""
+        if state is None and self.published:
+            return network_params(self.config, self.parts.task.init), 0
+        state = self.restored_state() if state is None else state
+        return self.snapshots.average(state, average or self.average), int(state.step)
 
     def trained(self, state: TrainState | None = None, average: str = "") -> "Trained":
         """The configured model at a state, by default that of the checkpoint.
@@ -173,11 +194,7 @@ class Run:
         Warns of averages unfit to sample with; searches for the best time grid if configured.
         """
         average = average or self.average
-        if state is None and self.published:
-            params, step = network_params(self.config, self.parts.task.init), 0
-        else:
-            state = self.restored_state() if state is None else state
-            params, step = self.snapshots.average(state, average), int(state.step)
+        params, step = self.learned(state, average)
         unfit = self.snapshots.unfit(average, step)
         if step and never_moved(params, self.parts.task.init, self.init_key):
             unfit.append(
@@ -186,7 +203,8 @@ class Run:
             )
         for warning in unfit if is_main() else ():
             print(f"warning: {warning}", file=sys.stderr)
-        generator, frozen = self.generator, self.frozen
+        params = self._whole(params)
+        generator, frozen = self.generator, self._beside
         if generator and self.config.sample.guidance.worse:
             worse = worse_model(self)
             generator = self._guided(generator, worse)
@@ -266,8 +284,9 @@ class Run:
     def cost(self, state: TrainState) -> str:
         """Size and cost of the network in words."""
         task = self.parts.task
-        flops = count_flops(lambda params: task.apply(params, *task.inputs), state.params)
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        params = jax.eval_shape(task.whole, state.params, self.frozen)
+        flops = count_flops(lambda params: task.apply(params, *task.inputs), params)
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         noun = self.parts.dataset.kind.noun.removesuffix("s")
         return f"{parameters:,} parameters, {flops / 1e9:.3g} GFLOP per {noun} and evaluation"
 

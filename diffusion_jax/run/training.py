@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
-from diffusion_jax.data import Record, train_batches
+from diffusion_jax.codecs.moments import encoded
+from diffusion_jax.data import Dataset, Record, train_batches
 from diffusion_jax.evaluation.heldout import HeldoutLoss
 from diffusion_jax.from_config import Config, ConfigError, make_step
 from diffusion_jax.from_config.choices import keyed
@@ -25,10 +26,11 @@ from diffusion_jax.from_config.published import network_params
 from diffusion_jax.generation.generator import SamplingError
 from diffusion_jax.run.initial import initial_params
 from diffusion_jax.run.planning import NOTHING, print_notes, print_plan
-from diffusion_jax.run.sampling import draw_grid
+from diffusion_jax.run.sampling import draw_sheet
 from diffusion_jax.run.trained import Run
 from diffusion_jax.system.devices import is_main, put
 from diffusion_jax.system.files import in_store
+from diffusion_jax.system.runtime import cache_dir
 from diffusion_jax.training import loop
 from diffusion_jax.training.abreast import abreast
 from diffusion_jax.training.state import TrainState, initial_state
@@ -54,6 +56,7 @@ def train(run: Run, profile: int = 0) -> int:
     if latest is not None and latest >= steps:
         further = f", further than train.steps={steps}" * (latest > steps)
         print(f"training is done: step {latest} is in {run.workdir}{further}")
+        publish(run)
         return 0
     ready = _prepare(run)
     _tell(run, ready.state)
@@ -62,7 +65,8 @@ def train(run: Run, profile: int = 0) -> int:
         ready.batches.set_state(data_state)
         ready = ready._replace(state=state)
         print(f"going on from step {int(state.step)}", flush=True)
-    return _loop(run, ready, (run.workdir / "profile", profile))
+    signum = _loop(run, ready, (run.workdir / "profile", profile))
+    return signum or publish(run)
 
 
 def check_trained(config: Config) -> None:
@@ -93,7 +97,17 @@ def train_abreast(runs: Sequence[Run]) -> int:
     """Trains runs that differ only in their seeds in one program, from the start; as `train`."""
     each = [_prepare(run) for run in runs]
     _tell(runs[0], each[0].state)
-    return _loop(runs[0], abreast(each))
+    signum = _loop(runs[0], abreast(each))
+    return signum or max(map(publish, runs))
+
+
+def publish(run: Run) -> int:
+    """Writes the trained network for others to read, if the task has a format for it; returns 0."""
+    if run.parts.task.publish:
+        params = run.trained().params
+        if is_main():
+            print(run.parts.task.publish(params, run.workdir))
+    return 0
 
 
 def _prepare(run: Run) -> loop.Ready:
@@ -116,10 +130,12 @@ def _prepare(run: Run) -> loop.Ready:
         if run.changes:
             changes += [f"from step {latest:,} on {', '.join(run.changes)}"]
         data = Record.of(run.parts.dataset)
-        write_identity(Identity(config_hash(config), data, changes), run.workdir)
+        write_identity(Identity(config_hash(config), data, changes, run.digests), run.workdir)
     writer = _make_writer(run)
+    frozen = {name: run.frozen[name] for name in task.frozen}
+    frozen = jax.tree.map(put, frozen, run.parallel.shardings(frozen))
     batches = train_batches(
-        run.parts.dataset,
+        _stored(run, frozen),
         batch_size=config.train.batch_size // count,
         seed=config.seed,
         flip=config.data.flip,
@@ -133,11 +149,22 @@ def _prepare(run: Run) -> loop.Ready:
         *(task.init, run.parts.optimizer, run.init_key, run.parts.averages, run.parallel.shardings),
         params,
     )
-    frozen = {name: run.frozen[name] for name in task.frozen}
-    frozen = jax.tree.map(put, frozen, run.parallel.shardings(frozen))
     actions = _actions(run, writer, frozen)
     return loop.Ready(
         *(state, batches, run.train_key, run.parallel, run.checkpoints, writer, frozen, actions)
+    )
+
+
+def _stored(run: Run, frozen: Mapping[str, Params]) -> Dataset:
+    """The data set as it is trained on, which may be encoded first."""
+    config, task, dataset = run.config, run.parts.task, run.parts.dataset
+    if not task.cached:
+        return dataset
+    return encoded(
+        *(dataset, task.cached, frozen, cache_dir() / "latents"),
+        flip=config.data.flip,
+        batch_size=config.train.batch_size // config.train.accumulate,
+        say=print if is_main() else lambda line: None,
     )
 
 
@@ -162,7 +189,7 @@ def _actions(run: Run, writer: Any, frozen: Mapping[str, Params]) -> list[tuple[
     def show(step: int, state: TrainState) -> dict[str, float]:
         path = run.workdir / "samples" / f"step_{step:08d}.png"
         try:
-            writer.write_images(step, {"samples": draw_grid(run.preview(state), path)[None]})
+            writer.write_images(step, {"samples": draw_sheet(run.preview(state), path)[None]})
         except SamplingError as error:  # training continues: later samples may be finite
             if is_main():
                 print(f"warning: no {path.name}: {error}", file=sys.stderr)
@@ -175,7 +202,7 @@ def _actions(run: Run, writer: Any, frozen: Mapping[str, Params]) -> list[tuple[
 
     return [
         (config.train.heldout_every, measure),
-        (config.train.sample_every if run.generator else 0, show),
+        (config.train.sample_every if run.generator or parts.task.sheet else 0, show),
         (config.ema.snapshot_every, snapshot),
     ]
 

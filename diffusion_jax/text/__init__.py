@@ -3,4 +3,10 @@
 from diffusion_jax.text.cache import embed_all
 from diffusion_jax.text.encoder import TextEncoder, load_encoder
 from diffusion_jax.text.reader import Reader
-from diffusion_jax.text.tokens import BYTE_END, BYTE_VOCABULARY, byte_tokens, load_tokeniser
+from diffusion_jax.text.tokens import (
+    BYTE_END,
+    BYTE_VOCABULARY,
+    Tokeniser,
+    byte_tokens,
+    load_tokeniser,
+)

@@ -14,7 +14,7 @@ from diffusion_jax.models.clip import TextTower
 from diffusion_jax.models.weights import WeightsError, file_digest, read_tensors, variables_from
 from diffusion_jax.system.devices import in_batches
 from diffusion_jax.system.keys import make_key
-from diffusion_jax.text.tokens import NONE, Tokeniser, Tokens
+from diffusion_jax.text.tokens import Tokeniser, Tokens
 from diffusion_jax.types import Array
 
 BATCH_SIZE = 16
@@ -56,8 +56,8 @@ class TextEncoder:
 
     def tokens(self, texts: Sequence[str]) -> Tokens:
         """The tokens of texts, int32 [N, L], and which texts were cut."""
-        ids, cut = self.tokeniser(texts, self.length)
-        return Tokens(np.where(ids == NONE, self.tokeniser.end, ids) if self.pads else ids, cut)
+        read = self.tokeniser.filled if self.pads else self.tokeniser
+        return read(texts, self.length)
 
     def encode(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         """Features of tokens int32 [N, L]: `text` float32 [N, L, D] and `pooled` [N, P]."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion_jax.text.cache import embed_all
 from diffusion_jax.text.encoder import TextEncoder
-from diffusion_jax.text.tokens import NONE, byte_rest, byte_tokens
+from diffusion_jax.text.tokens import NONE, Tokeniser, byte_rest, byte_tokens
 from diffusion_jax.types import Embed
 
 
@@ -17,17 +17,27 @@ from diffusion_jax.types import Embed
 class Reader:
     """Converts texts to conditioning arrays."""
 
-    # frozen text encoder, whose features are the conditioning; None for byte tokens, which an
-    # encoder inside the network takes
+    # frozen text encoder, whose features are the conditioning; None for tokens, which an encoder
+    # inside the network takes
     encoder: TextEncoder | None
     length: int  # largest number of tokens in a text
     # whether no text is the encoded empty text, as in Stable Diffusion, instead of zeros
     empty: bool = False
+    # of the encoder inside the network, which pads texts as CLIP does; None for bytes
+    tokeniser: Tokeniser | None = None
 
     @property
     def identity(self) -> str:
         """Unique description of the reader."""
-        return self.encoder.identity if self.encoder else f"bytes, {self.length} at most"
+        if self.encoder:
+            return self.encoder.identity
+        own = f"tokens {self.tokeniser.digest}" if self.tokeniser else "bytes"
+        return f"{own}, {self.length} at most"
+
+    @property
+    def pads(self) -> bool:
+        """Whether texts are padded to `length`, so that a text without words is a text, too."""
+        return self.encoder.pads if self.encoder else self.tokeniser is not None
 
     @functools.cached_property
     def none(self) -> dict[str, np.ndarray]:
@@ -50,13 +60,16 @@ class Reader:
         """Conditioning on texts: `text` and `pooled`, or `tokens`; arrays `[N, ...]`."""
         if self.encoder:
             return self.encoder(texts)
-        return {"tokens": byte_tokens(texts, self.length).ids}
+        return {"tokens": self._tokens(texts)}
+
+    def _tokens(self, texts: Sequence[str]) -> np.ndarray:
+        read = self.tokeniser.filled if self.tokeniser else byte_tokens
+        return read(texts, self.length).ids
 
     def rest(self, text: str) -> str:
         """The end of a text that is too long, and is not read."""
-        if self.encoder:
-            return self.encoder.tokeniser.rest(text, self.length)
-        return byte_rest(text, self.length)
+        tokeniser = self.encoder.tokeniser if self.encoder else self.tokeniser
+        return tokeniser.rest(text, self.length) if tokeniser else byte_rest(text, self.length)
 
     def embed_all(self, texts: Sequence[str], folder: Path, say: Callable[[str], None]) -> Embed:
         """The conditioning of all texts (at least one) of a data set, by their numbers.
@@ -65,7 +78,7 @@ class Reader:
         """
         if self.encoder:
             return embed_all(self.encoder, texts, folder, say)
-        return functools.partial(_rows, byte_tokens(texts, self.length).ids)
+        return functools.partial(_rows, self._tokens(texts))
 
 
 def _rows(tokens: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +68,9 @@ class Tokeniser:
 
     digest: str  # short hash of its files
     rules: Any  # tokeniser of the library `tokenizers`, without padding and truncation
+    learned: tuple[
+        tuple[str, ...], ...
+    ] = ()  # names of new tokens, several where they are one word
 
     @property
     def vocabulary(self) -> int:
@@ -84,6 +87,36 @@ class Tokeniser:
         # One by one: after parallel use the library warns at every fork.
         return pad([self._encoded(text).ids for text in texts], length)
 
+    def filled(self, texts: Sequence[str], length: int) -> Tokens:
+        """The same, padded with the last token, as in CLIP's training."""
+        ids, cut = self(texts, length)
+        return Tokens(np.where(ids == NONE, self.end, ids), cut)
+
+    def with_learned(self, words: Mapping[str, int], digest: str = "") -> "Tokeniser":
+        """With new tokens behind the others: for each of the `words` so many, of which it consists.
+
+        As diffusers does, a word of three vectors is the tokens `word`, `word_1` and `word_2`.
+        `digest` is that of their vectors, if they are known.
+
+        Raises:
+            ValueError: there is such a token, or a word is not one.
+        """
+        from tokenizers import AddedToken, Tokenizer
+
+        rules = Tokenizer.from_str(self.rules.to_str())
+        learned = tuple(
+            (word, *(f"{word}_{i}" for i in range(1, num))) for word, num in words.items()
+        )
+        for names in learned:
+            if not names[0] or any(letter.isspace() for letter in names[0]):
+                raise ValueError(f"{names[0]!r} must be one word, the name of a new token")
+            for name in names:
+                if rules.token_to_id(name) is not None:
+                    raise ValueError(f"{name!r} must be a new token, and the tokeniser has it")
+                rules.add_tokens([AddedToken(name)])
+        whole = hashlib.sha256(repr((self.digest, learned, digest)).encode()).hexdigest()[:12]
+        return Tokeniser(whole, rules, (*self.learned, *learned))
+
     def rest(self, text: str, length: int) -> str:
         """The end of a text that has no room in `length` tokens."""
         found = self._encoded(text)
@@ -93,6 +126,8 @@ class Tokeniser:
         return text[first:]
 
     def _encoded(self, text: str) -> Any:
+        for word, *more in self.learned:
+            text = text.replace(word, " ".join((word, *more)))
         return self.rules.encode(utf8(text).decode())
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from diffusion_jax.system.memory import device_memory
 from diffusion_jax.system.signals import stop_signal
 from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.training.movement import Movement
 from diffusion_jax.training.parallel import Parallel
 from diffusion_jax.training.progress import Progress
 from diffusion_jax.training.stalls import StallWatch
@@ -99,7 +100,8 @@ def train(
         The signal that ended it early, 0 if none did. The state has been saved.
 
     Raises:
-        TrainingError: too many steps in a row were skipped, or all of the run.
+        TrainingError: too many steps in a row were skipped, or all of the run; or a group whose
+            updates are among the metrics does not move.
         CheckpointError: a checkpoint could not be written.
     """
     step_fn = parallel.compile(train_step)
@@ -109,7 +111,7 @@ def train(
     progress = Progress(cadence.steps, start, batch_size, noun)
     trace = Trace(*(traced or (Path(), 0)), start, progress.say)
     window: list[Mapping[str, Any]] = []
-    unread: deque[tuple[int, Any]] = deque()
+    movement, unread = Movement(), deque[tuple[int, Any]]()
     measured: dict[str, float] = {}
     told = clock = time.monotonic()
 
@@ -134,6 +136,8 @@ def train(
         told = clock = now
         writer.write_scalars(step, scalars)
         progress.report(step, scalars)
+        if said := movement(sound):
+            raise TrainingError(f"step {step}: {said}")
 
     def check_skipped(most: int) -> None:
         """Ends the run at too many skipped steps in a row; leaves at most `most` steps unread."""

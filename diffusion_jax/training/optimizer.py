@@ -50,9 +50,9 @@ def make_optimizer(
     Args:
         name: name of a function of optax or optax.contrib.
         schedule: learning rate by step.
-        clip_norm: largest norm of the whole gradient, over all groups.
+        clip_norm: largest norm of the gradient of all parameters that are in no group.
         groups: optimizers used instead of this one for groups of the parameters' top level, such
-            as the two players of an adversarial loss.
+            as the two players of an adversarial loss; each clips its own gradient, if it does.
         options: options of that function.
 
     Raises:
@@ -69,6 +69,8 @@ def make_optimizer(
     if "Callable" not in str(taken[rate].annotation):  # accepts a number, not a schedule
         factory = optax.inject_hyperparams(factory)
     optimizer = factory(**{rate: schedule}, **options)
+    if clip_norm:
+        optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
 
     def own_or_common(params: Mapping[str, Any]) -> dict[str, str]:
         for group in groups:
@@ -76,9 +78,7 @@ def make_optimizer(
                 raise ValueError(f"optimizer.groups={group!r} is not known{suggest(group, params)}")
         return {group: group if group in groups else "" for group in params}
 
-    if groups:
-        optimizer = optax.multi_transform({"": optimizer, **groups}, own_or_common)
-    return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer) if clip_norm else optimizer
+    return optax.multi_transform({"": optimizer, **groups}, own_or_common) if groups else optimizer
 
 
 def check_optimizer(optimizer: optax.GradientTransformation, params: Params) -> None:

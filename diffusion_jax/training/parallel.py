@@ -31,8 +31,9 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 class Replicated:
     """Every device has all parameters and a part of the batch.
 
-    On one device the step is only jitted: pmap would add a copy of the state to every step, a sixth
-    of the time of a small network's step on a CPU.
+    The state is one array per parameter, with a copy on every device: pmap maps the batch alone. On
+    one device the step is only jitted: pmap would add a copy of the state to every step, a sixth of
+    the time of a small network's step on a CPU.
 
     Attributes:
         axis_name: mapped axis over which a step averages gradients; None on one device.
@@ -45,7 +46,7 @@ class Replicated:
         self.share = jax.process_index(), jax.process_count()
 
     def shardings(self, tree: Any) -> Any:
-        """Shardings for making or restoring one copy of every array: replicated."""
+        """Shardings for making or restoring every array: replicated."""
         target = everywhere(all_devices())
         return jax.tree.map(lambda _: target, tree)
 
@@ -53,41 +54,27 @@ class Replicated:
         """`(state, batch, key, frozen) -> (state, metrics)` over devices; the state is donated."""
         if self.axis_name is None:
             return jax.jit(step, donate_argnums=0)
-        return jax.pmap(step, axis_name=self.axis_name, donate_argnums=0)
+        mapped, whole = (None, 0, None, None), (None, None)
+        return jax.pmap(step, self.axis_name, in_axes=mapped, out_axes=whole, donate_argnums=0)
 
     def place(self, tree: Any, donated: bool = True) -> Any:
-        """Copies every array, which this process has whole, to each device.
+        """`tree` on each device; arrays that are there already are not copied.
 
-        Sharded like the results of `jax.pmap`, to avoid a second compilation of the step. On one
-        device, arrays that are already there and will not be `donated` are not copied.
+        On one device they are copied if they will be `donated`.
         """
         if self.axis_name is None:
             return jax.device_put(tree, self._devices[0], may_alias=not donated)
-        n = len(self._devices)
-        sharding = NamedSharding(Mesh(np.array(self._devices), (AXIS,)), PartitionSpec(AXIS))
-
-        def place_one(array: Any) -> jax.Array:
-            one = array.addressable_data(0) if isinstance(array, jax.Array) else array
-            return jax.device_put(jnp.broadcast_to(one, (n, *one.shape)), sharding)
-
-        return jax.tree.map(place_one, tree)
+        return jax.tree.map(put, tree, self.shardings(tree))
 
     def fetch(self, tree: Any) -> Any:
-        """One copy of every array, which stays valid when the original is donated."""
-        if self.axis_name is None:
-            return _copy(tree)
-
-        def fetch_one(array: jax.Array) -> jax.Array:
-            copies = [shard.data[0] for shard in array.addressable_shards]
-            target = everywhere(all_devices())
-            return jax.make_array_from_single_device_arrays(copies[0].shape, target, copies)
-
-        return jax.tree.map(fetch_one, tree)
+        """As `Sharded.fetch`; of several processes, which pmap gives arrays of their own."""
+        if self.share[1] > 1:
+            tree = jax.tree.map(_of_all_processes, tree)
+        return as_it_is(tree, self._devices[0].platform)
 
     def read(self, metrics: Any) -> Any:
-        """Metrics as NumPy arrays; they are equal on all devices."""
-        metrics = jax.device_get(metrics)
-        return metrics if self.axis_name is None else jax.tree.map(lambda a: a[0], metrics)
+        """Metrics as NumPy arrays."""
+        return jax.device_get(metrics)
 
     def split(self, batch: Batch) -> Batch:
         """Splits this process's share `[B, ...]` of a batch over its devices.
@@ -170,9 +157,11 @@ class Sharded:
         return jax.tree.map(put, tree, self.shardings(tree))
 
     def fetch(self, tree: Any) -> Any:
-        """The same arrays; copies on a CPU, where readers would see the donated memory."""
-        cpu = self.mesh.devices.flat[0].platform == "cpu"
-        return _copy(tree) if cpu else tree
+        """The same arrays, to be read before they are donated.
+
+        On a CPU copies, as what was read there would be the donated memory itself.
+        """
+        return as_it_is(tree, self.mesh.devices.flat[0].platform)
 
     def read(self, metrics: Any) -> Any:
         """Metrics as NumPy arrays."""
@@ -198,6 +187,18 @@ class Sharded:
 
 
 Parallel = Replicated | Sharded
+
+
+def as_it_is(tree: Any, platform: str) -> Any:
+    """`tree`; a copy of it on a CPU."""
+    return _copy(tree) if platform == "cpu" else tree
+
+
+def _of_all_processes(array: jax.Array) -> jax.Array:
+    """The array that processes have on their own devices, as one on all devices; not copied."""
+    copies = [shard.data for shard in array.addressable_shards]
+    target = everywhere(all_devices())
+    return jax.make_array_from_single_device_arrays(array.shape, target, copies)
 
 
 @jax.jit

@@ -1,6 +1,6 @@
 """The train step: loss, gradient mean over devices, guarded update, moving averages."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from diffusion_jax.training.ema import Average, update_averages
+from diffusion_jax.training.movement import UPDATE_NORM
 from diffusion_jax.training.optimizer import evaluation_params
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.types import Array, Batch, Context, Key, LossFn, Metrics, Params
@@ -22,6 +23,7 @@ def make_train_step(
     accumulate: int = 1,
     axis_name: str | None = None,
     max_grad_norm: float = 0.0,
+    groups: Sequence[str] = (),
 ) -> TrainStep:
     """A pure `(state, batch, key, frozen) -> (state, metrics)` for any loss.
 
@@ -36,6 +38,7 @@ def make_train_step(
         accumulate: number of microbatches whose gradients are averaged for one update.
         axis_name: mapped axis over which gradients and metrics are averaged.
         max_grad_norm: largest gradient norm that is not skipped; 0 is no limit.
+        groups: groups of the parameters' top level whose updates have their norms as metrics.
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
@@ -97,6 +100,7 @@ def make_train_step(
         # Also for skipped steps: the weights of the averages depend on the number of steps.
         params = evaluation_params(kept.opt_state, kept.params)
         ema = update_averages(averages, state.ema, params, step)
+        metrics |= {UPDATE_NORM + name: optax.tree.norm(updates[name]) for name in groups}
         return kept._replace(ema=ema), metrics | {"grad_norm": norm, "skipped": skipped}
 
     return train_step

@@ -54,11 +54,8 @@ from diffusion_jax.types import Params  # noqa: E402
 from experiments.speed.bench import describe  # noqa: E402
 
 DIT_XL2 = {
+    "codec.name": "identity",  # latents are taken as they are
     "plan.shape": (32, 32, 4),
-    "model.dit.patch_size": 2,
-    "model.dit.hidden_size": 1152,
-    "model.dit.depth": 28,
-    "model.dit.num_heads": 16,
     "model.dit.remat": "none",
     "train.batch_size": 64,
 }

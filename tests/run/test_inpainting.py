@@ -125,3 +125,11 @@ def test_what_cannot_be_painted_is_one_line(
 def test_its_own_network_is_not_trained() -> None:
     with pytest.raises(ConfigError, match=r"is not trained: data\.name='.*' must be 'none'"):
         build(tiny(**OWN), random_dataset())
+
+
+def test_a_network_starts_from_one_place() -> None:
+    config = tiny(train__init_from="runs/other", weights__source="sd15")
+    with pytest.raises(
+        ConfigError, match=r"train\.init_from='runs/other' and weights\.source='sd1"
+    ):
+        build(config, random_dataset())

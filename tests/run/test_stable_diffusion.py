@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,74 +14,21 @@ from diffusion_jax.codecs import Identity
 from diffusion_jax.data import Images
 from diffusion_jax.diffusion import scheduler_configs
 from diffusion_jax.diffusion.schedules import DDPM, ScaledLinear
-from diffusion_jax.from_config import Config, ConfigError, build
+from diffusion_jax.from_config import ConfigError, build
 from diffusion_jax.from_config.codecs import make_codec
+from diffusion_jax.from_config.exports import check_export, scheduler_config
 from diffusion_jax.from_config.published import Published, network_params, weights_source
-from diffusion_jax.models.clip import TextTower
-from diffusion_jax.models.published.files import digests, write_part, write_single_file
+from diffusion_jax.models.published.files import digests, write_single_file
 from diffusion_jax.models.weights import WeightsError
 from diffusion_jax.system.pictures import read_made_by
 from tests.runs import random_dataset
-from tests.texts import VOCABULARY, write_tokeniser
-
-SMALL = {
-    "data.shape": (16, 24, 3),
-    "model.unet.channels": 32,
-    "model.unet.channel_mults": (1,),
-    "model.unet.num_blocks": 1,
-    "model.unet.attention_levels": (0,),
-    "codec.autoencoder.channels": 8,
-    "codec.autoencoder.channel_mults": (1, 1),
-    "codec.autoencoder.num_blocks": 1,
-    "text.clip.width": 16,
-    "text.clip.depth": 1,
-    "text.clip.heads": 2,
-    "sample.steps": 3,
-    "sample.num_images": 2,
-    "sample.prompts": ("a house",),
-}
-GRID = {"num_steps": 1000, "offset": 1, "end": 0.001, "skip": 0}
-SCHEDULER = scheduler_configs.SchedulerConfig(ScaledLinear(), "eps", "pndm", {}, "leading", GRID)
-
-
-def settings(source: Path, **changes: Any) -> Config:
-    config = sd15.get_config()
-    changes = {key.replace("__", "."): value for key, value in changes.items()}
-    config.update_from_flattened_dict({**SMALL, "weights.source": str(source), **changes})
-    return config
-
-
-def variables(source: Path) -> dict[str, Any]:
-    """Random variables of all parts."""
-    config = settings(source, text__name="none", text__unconditional="zeros", sample__prompts=())
-    config.model.unet.norm_groups = 0
-    key = jax.random.key(0)
-    tower = TextTower(VOCABULARY, width=16, depth=1, heads=2)
-    task = build(config).task
-    net = task.generator.apply._network.clone(context_dim=16)
-    x, t, _ = task.inputs
-    text = {"text": np.ones((1, 77, 16), np.float32)}
-    coder = task.generator.codec.network
-    made = {
-        "unet": jax.eval_shape(net.init, key, x, t, text),
-        "vae": jax.eval_shape(coder.init, key, np.zeros((1, 16, 24, 3), np.float32)),
-        "text_encoder": jax.eval_shape(tower.init, key, np.zeros((1, 77), np.int32)),
-    }
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda a: 0.1 * rng.standard_normal(a.shape, np.float32), made)
+from tests.stable_diffusion import SCHEDULER, settings, variables, write_small
+from tests.texts import TOKENISERS
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = tmp_path_factory.mktemp("published") / "small"
-    for part, values in variables(source).items():
-        write_part(source, part, values)
-    (source / "tokenizer").mkdir()
-    write_tokeniser(source / "tokenizer")
-    (source / "scheduler").mkdir()
-    written = scheduler_configs.write(SCHEDULER)
-    (source / "scheduler/scheduler_config.json").write_text(json.dumps(written))
-    return source
+    return write_small(tmp_path_factory.mktemp("published") / "small")
 
 
 @pytest.mark.slow
@@ -129,8 +75,8 @@ def test_files_that_are_missing_are_named(folder: Path, tmp_path: Path) -> None:
         Published.of(settings(Path("/nowhere")), "model.name")
     with pytest.raises(WeightsError, match=r"has no unet/diffusion_pytorch_model\.safetensors"):
         network_params(settings(tmp_path), lambda key: {})
-    with pytest.raises(ConfigError, match=r"for networks that are published: model\.name='dit'"):
-        network_params(settings(folder, model__name="dit"), lambda key: {})
+    with pytest.raises(ConfigError, match=r"for networks that are published: model\.name='mlp'"):
+        network_params(settings(folder, model__name="mlp"), lambda key: {})
 
 
 def test_runs_from_before_are_without_published_weights_and_codec() -> None:
@@ -147,3 +93,29 @@ def test_runs_from_before_are_without_published_weights_and_codec() -> None:
 def test_nothing_can_be_trained_without_data(folder: Path, tmp_path: Path, capsys: Any) -> None:
     assert run.run(settings(folder), tmp_path / "run", "train") == 2
     assert "data.name='none' has no items to train on" in capsys.readouterr().err
+
+
+def test_what_is_read_is_written_again_with_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    groups = {"model__unet__norm_groups": 32, "codec__autoencoder__norm_groups": 8}
+    assert run.run(settings(folder, **groups), tmp_path, "export") == 0
+    written = tmp_path / "published"
+    assert digests(written) == digests(folder)
+    names = ["scheduler/scheduler_config.json", *(f"tokenizer/{name}" for name in TOKENISERS)]
+    for name in names:
+        first, second = ((root / name).read_bytes() for root in (folder, written))
+        assert json.loads(first) == json.loads(second)
+    config = json.loads((written / "unet/config.json").read_text())
+    assert (config["cross_attention_dim"], config["sample_size"]) == (16, 8)
+    assert json.loads((written / "vae/config.json").read_text())["scaling_factor"] == 0.18215
+
+
+def test_what_no_folder_can_hold_is_not_written() -> None:
+    config = sd15.get_config()
+    assert scheduler_config(config) == scheduler_configs.write(SCHEDULER)
+    check_export(config)
+    config.model.time_input = "thousands"
+    with pytest.raises(ConfigError, match=r"of model\.time_input='table_index': it is 'thousands'"):
+        check_export(config)
+    config.sample.sampler = "heun"
+    with pytest.raises(ConfigError, match=r"sample\.sampler='heun': sampler 'heun' on the sched"):
+        scheduler_config(config)

@@ -40,11 +40,22 @@ def test_each_group_moves_by_its_own_rate_and_the_others_by_the_common_one() -> 
         np.testing.assert_array_equal(found[name], -rate)
 
 
-def test_the_gradient_is_clipped_as_a_whole() -> None:
+def test_each_group_is_clipped_by_itself() -> None:
+    """The norm of one player's gradient does not shrink the other's step."""
     rate = optax.constant_schedule(1.0)
     found = moved(make_optimizer("sgd", rate, 1.0, {"critic": sgd(2.0)}))
-    np.testing.assert_allclose(found["generator"], -(6**-0.5), rtol=1e-6)
-    np.testing.assert_allclose(found["critic"], -2 * 6**-0.5, rtol=1e-6)
+    np.testing.assert_allclose(found["generator"], -(4**-0.5), rtol=1e-6)
+    np.testing.assert_array_equal(found["critic"], -2.0)
+    groups = {"critic": {"clip_norm": 0.5}}
+    found = moved(_optimizer(settings(learning_rate=1.0, clip_norm=1.0, groups=groups)))
+    np.testing.assert_allclose(found["generator"], -(4**-0.5), rtol=1e-6)
+    np.testing.assert_allclose(found["critic"], -0.5 * 2**-0.5, rtol=1e-6)
+
+
+def test_rivals_are_groups_without_settings_of_their_own() -> None:
+    found = moved(_optimizer(settings(learning_rate=1.0, clip_norm=1.0), ("critic",)))
+    np.testing.assert_allclose(found["generator"], -(4**-0.5), rtol=1e-6)
+    np.testing.assert_allclose(found["critic"], -(2**-0.5), rtol=1e-6)
 
 
 def test_a_group_has_the_common_settings_but_for_its_own() -> None:
@@ -63,7 +74,7 @@ def test_a_group_has_the_common_settings_but_for_its_own() -> None:
     [
         ({"critc": {}}, r"optimizer.groups='critc' is not known: did you mean 'critic'\?"),
         ({"critic": {"rate": 1.0}}, r"optimizer.groups.critic='rate' is not known"),
-        ({"critic": {"clip_norm": 1.0}}, r"optimizer.groups.critic='clip_norm' is not known"),
+        ({"critic": {"clip_norm": -1.0}}, r"optimizer.groups.critic.clip_norm=-1.0 must"),
         ({"critic": {"learning_rate": -1.0}}, r"optimizer.groups.critic.learning_rate=-1.0 must"),
         (
             {"critic": {"name": "sdg"}},

@@ -1,9 +1,11 @@
 """Layouts over eight virtual devices: all train the same network as a single device."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
@@ -88,6 +90,29 @@ def eight(out: str) -> None:
     np.savez(out, **found)
 
 
+def held(out: str) -> None:
+    """Bytes of the arrays on eight devices: of the state, after a step, and read by an action."""
+    layout, one = Replicated(), jnp.ones((256, 256))
+
+    def live() -> int:
+        shards = [shard.data for a in jax.live_arrays() for shard in a.addressable_shards]
+        return sum({data.unsafe_buffer_pointer(): data.nbytes for data in shards}.values())
+
+    before = live()
+    state = jax.jit(lambda: {"w": one}, out_shardings=layout.shardings({"w": one}))()
+    state, key = layout.place((state, jax.random.key(0)))
+    found = [live() - before]
+    step = layout.compile(lambda state, *_: ({"w": state["w"] + 1}, {"loss": jnp.zeros(())}))
+    state, metrics = step(state, layout.split({"x": np.zeros((8, 1))}), key, {})
+    found.append(live() - before)
+    layout._devices = [SimpleNamespace(platform="gpu")]
+    read = layout.fetch(state)
+    found.append(live() - before)
+    assert np.all(np.asarray(read["w"]) == 2)
+    assert metrics["loss"].shape == ()
+    np.savez(out, found=found, of_one=one.nbytes)
+
+
 def leaves_of(state: TrainState) -> list[np.ndarray]:
     return jax.device_get(jax.tree.leaves((state.params, state.ema)))
 
@@ -127,6 +152,12 @@ def test_parameters_are_cut(found: dict) -> None:
     assert found["pmap/bytes"] == found["data/bytes"] == whole
     # A few vectors stay whole.
     assert whole / 8 < found["fsdp4_model2/bytes"] < whole / 7
+
+
+def test_every_device_has_one_copy_of_the_state_and_no_reader_makes_another(tmp_path: Path) -> None:
+    found = with_eight_devices("tests.training.test_parallel.held", tmp_path / "held.npz")
+    copies = found["found"] / found["of_one"]
+    assert np.all((copies >= 8) & (copies < 8.1)), copies
 
 
 def test_names_decide_how_parameters_are_cut() -> None:

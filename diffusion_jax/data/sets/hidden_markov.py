@@ -88,6 +88,7 @@ class WindowSource:
     size: int
     seed: int
     resident: ClassVar[bool] = True
+    varies: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return self.size

@@ -121,6 +121,7 @@ class Patches:
     cells: np.ndarray  # int [N, 3]: number of the photograph, top and left of the first window
     size: int  # side of a window in pixels
     resident: ClassVar[bool] = True
+    varies: ClassVar[bool] = True
 
     @classmethod
     def of(cls, photographs: dict[str, np.ndarray], size: int) -> "Patches":

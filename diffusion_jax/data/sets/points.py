@@ -84,6 +84,7 @@ class PointSource:
     size: int
     seed: int
     resident: ClassVar[bool] = True
+    varies: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return self.size

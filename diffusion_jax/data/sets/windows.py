@@ -22,6 +22,7 @@ class TextWindows:
     cells: np.ndarray  # int `[N, 3]`: where the first window begins, number of windows, label
     length: int
     resident: ClassVar[bool] = True
+    varies: ClassVar[bool] = True
 
     @classmethod
     def of(

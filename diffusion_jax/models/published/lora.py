@@ -57,6 +57,8 @@ NAMINGS = {
         *("_", ".lora_down.weight", ".lora_up.weight"),
     ),
 }
+CHANGED = tuple(NAMINGS["peft"].parts)
+"""The parts of `files.PARTS` that LoRA can change."""
 
 
 class Lora(NamedTuple):
@@ -119,11 +121,11 @@ def lora_init(
     )
 
 
-def read_lora(path: Path, templates: Mapping[str, Any]) -> Lora:
+def read_lora(path: Path, templates: Mapping[str, Any], others: Sequence[str] = ()) -> Lora:
     """The factors in a file of PEFT (diffusers) or of kohya's trainer, as float32.
 
-    `templates` has the variables, or their shapes, of each part that the file may change. Without
-    an alpha the scale is 1.
+    `templates` has the variables, or their shapes, of each part that the file may change, `others`
+    are parts whose factors are passed over. Without an alpha the scale is 1.
 
     Raises:
         WeightsError: one sentence that names the file and the first tensor that is wrong.
@@ -131,6 +133,7 @@ def read_lora(path: Path, templates: Mapping[str, Any]) -> Lora:
     tensors, words = read_tensors(path), " and ".join(PARTS[part].words for part in templates)
     kohya = any(name.endswith(NAMINGS["kohya"].a) for name in tensors)
     naming = NAMINGS["kohya" if kohya else "peft"]
+    passed_over = tuple(start for part in others for start in naming.parts[part])
     layers = {name.removesuffix(naming.a): name for name in tensors if name.endswith(naming.a)}
     known, kernels = dict(_layers(templates, naming)), _kernels_of(templates)
     names = {known[layer]: layer for layer in layers if layer in known}
@@ -146,7 +149,7 @@ def read_lora(path: Path, templates: Mapping[str, Any]) -> Lora:
         path,
         {"lora": unflatten_dict(template)},
         f"LoRA of {words}",
-        alphas.__contains__,
+        lambda name: name in alphas or name.startswith(passed_over),
         _layout(templates, names, naming),
     )["lora"]
     scales = _configured_scales(path, names, ranks)
@@ -155,6 +158,19 @@ def read_lora(path: Path, templates: Mapping[str, Any]) -> Lora:
             raise WeightsError(f"{path}: {name} {list(tensors[name].shape)} is no number")
         scales[alphas[name]] = float(tensors[name].item()) / ranks[alphas[name]][0]
     return Lora(factors, unflatten_dict(scales))
+
+
+def with_lora(path: Path, part: str, variables: Any) -> Any:
+    """The variables of a part with the changes in a file, which may change others, too.
+
+    Raises:
+        WeightsError: as `read_lora`.
+    """
+    if part not in CHANGED:
+        return variables
+    found = read_lora(path, {part: variables}, [other for other in CHANGED if other != part])
+    factors, scales = (tree.get(part, {}) for tree in found)
+    return {**variables, "params": merged(variables["params"], factors, scales)}
 
 
 def _configured_scales(

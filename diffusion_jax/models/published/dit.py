@@ -1,0 +1,118 @@
+"""Names of the published diffusion transformers, such as `DiT-XL-2-256x256.pt`: `weights.Format`s.
+
+They are those of facebookresearch/DiT. Its position embedding is fixed, and no parameter here.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffusion_jax.models.dit import position_embedding
+from diffusion_jax.models.weights import (
+    Format,
+    Stored,
+    WeightsError,
+    in_layer,
+    read_tensors,
+    tensors_of,
+    variables_from,
+    write_tensors,
+)
+
+POSITIONS = "pos_embed"
+CHANNELS = 4
+"""Of the latents that the published networks are for."""
+_LAYERS = {
+    "embedding.time_0": "t_embedder.mlp.0",
+    "embedding.time_1": "t_embedder.mlp.2",
+    "embedding.label": "y_embedder.embedding_table",
+    "patches": "x_embedder.proj",
+    "modulation_out": "final_layer.adaLN_modulation.1",
+    "out": "final_layer.linear",
+}
+_OF_BLOCK = {
+    "modulation": "adaLN_modulation.1",
+    "qkv": "attn.qkv",
+    "out": "attn.proj",
+    "mlp_0": "mlp.fc1",
+    "mlp_1": "mlp.fc2",
+}
+_STACKED, _BLOCK = "blocks", "blocks."
+"""Our module of all blocks, whose parameters are [depth, ...]; the beginning of each of theirs."""
+
+
+def read_dit(path: Path, template: Any) -> Any:
+    """The variables of a transformer from its published file, as float32.
+
+    `template` is the tree of their shapes. What is checked is in `variables_from`.
+
+    Raises:
+        WeightsError: one sentence that names the file and the first tensor that is wrong.
+    """
+    if path.is_dir():
+        raise WeightsError(f"{path}: a transformer is one file, such as DiT-XL-2-256x256.pt")
+    theirs, tensors = apart(template), read_tensors(path)
+    found = variables_from(
+        tensors, path, theirs, "the transformer", lambda name: name == POSITIONS, published(theirs)
+    )
+    return together(found)
+
+
+def write_dit(path: Path, variables: Any, grid: tuple[int, int], dtype: Any = np.float32) -> None:
+    """Writes a transformer's `.safetensors` file, as `dtype`, which may be half precision.
+
+    `grid` is the number of patches along each side of its pictures, for the position embedding that
+    the published file has.
+    """
+    theirs = apart(variables)
+    tensors = tensors_of(theirs, published(theirs), dtype)
+    width = theirs["params"]["patches"]["bias"].shape[0]
+    positions = np.asarray(position_embedding(grid, width))[None]
+    write_tensors(path, {**tensors, POSITIONS: positions.astype(dtype)})
+
+
+def published(template: Any) -> Format:
+    """The format, of variables that are `apart`."""
+
+    def layout(path: tuple[str, ...], leaf: Any) -> Stored:
+        *layer, name = path
+        if layer[0].startswith(_BLOCK):
+            return in_layer(f"{layer[0]}.{_OF_BLOCK.get(layer[1], layer[1])}", name, leaf)
+        joined = ".".join(layer)
+        stored = in_layer(_LAYERS.get(joined, joined), name, leaf)
+        return _of_patches(stored, leaf) if path == ("patches", "kernel") else stored
+
+    return layout
+
+
+def _of_patches(stored: Stored, leaf: Any) -> Stored:
+    """The convolution [D, C, p, p] that is our layer [p p C, D] of patches."""
+    inputs, features = leaf.shape
+    p = math.isqrt(inputs // CHANNELS)
+    return Stored(stored.name, (2, 3, 1, 0), (features, CHANNELS, p, p))
+
+
+def apart(variables: Any) -> Any:
+    """Variables, or their shapes, with each block by itself: `blocks.0`, `blocks.1` and so on."""
+    params = dict(variables["params"])
+    stacked = params.pop(_STACKED)
+    depth = jax.tree.leaves(stacked)[0].shape[0]
+
+    def of_block(i: int) -> Any:
+        return jax.tree.map(
+            lambda a: a.update(shape=a.shape[1:]) if isinstance(a, jax.ShapeDtypeStruct) else a[i],
+            stacked,
+        )
+
+    return {"params": {**params, **{f"{_BLOCK}{i}": of_block(i) for i in range(depth)}}}
+
+
+def together(variables: Any) -> Any:
+    """The inverse of `apart`."""
+    params = dict(variables["params"])
+    depth = sum(name.startswith(_BLOCK) for name in params)
+    blocks = [params.pop(f"{_BLOCK}{i}") for i in range(depth)]
+    return {"params": {**params, _STACKED: jax.tree.map(lambda *each: np.stack(each), *blocks)}}
