@@ -10,7 +10,7 @@ from diffusion_jax.from_config import build
 from diffusion_jax.from_config.data import planned_dataset
 from diffusion_jax.plan import parse_topology, plan_sampling
 from diffusion_jax.plan.sampling import memory, products
-from tests.run.test_stable_diffusion import SMALL
+from tests.stable_diffusion import SMALL
 
 
 def small(**changes: Any) -> Any:

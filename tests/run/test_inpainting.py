@@ -12,13 +12,17 @@ from diffusion_jax import run
 from diffusion_jax.from_config import ConfigError, build
 from diffusion_jax.models.published.files import write_part
 from diffusion_jax.system.pictures import read_made_by
-from tests.run.test_stable_diffusion import folder, settings
 from tests.runs import random_dataset, tiny
+from tests.stable_diffusion import settings, write_small
 
-__all__ = ["folder"]  # a fixture
 MASK = np.zeros((16, 24), bool)
 MASK[4:11, 5:20] = True
 OWN = {"image_condition__name": "inpainting"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small(tmp_path_factory.mktemp("published") / "small")
 
 
 @pytest.fixture(scope="module")
