@@ -78,6 +78,8 @@ def get_config() -> ConfigDict:
     c.codec.autoencoder.latent_channels = 4
     c.codec.autoencoder.norm_groups = 0  # as model.unet.norm_groups
     c.codec.autoencoder.scale = 0.18215  # of latents, to variance 1
+    # Large samples are decoded in overlapping tiles of so many latents along each side; 0: at once
+    c.codec.autoencoder.tile = 0
     c.codec.autoencoder.weights = ""  # its published file or folder; "": that of weights.source
 
     c.schedule = ConfigDict()
@@ -222,7 +224,8 @@ def get_config() -> ConfigDict:
 
     # Image given to the network as a second input, computed from the training image itself
     c.image_condition = ConfigDict()
-    # none | low_resolution (for --upscale) | masked | decayed (tears, mould, fading and such)
+    # none | low_resolution (for --upscale) | masked | decayed (tears, mould, fading and such) |
+    # inpainting (Stable Diffusion's own network for it, of 9 channels)
     c.image_condition.name = "none"
     # Predict what the image differs in from that input, which is then copied without being learned
     c.image_condition.residual = False
@@ -399,6 +402,9 @@ def get_config() -> ConfigDict:
     # the steps. by="inversion": solve the ODE back to the image's noise and rotate that towards
     # fresh noise by `strength` of a right angle (0 reproduces the image).
     c.sample.vary = ConfigDict({"image": "", "strength": 0.5, "by": "noise"})
+    # An image that is painted where a mask, an image of the same size, is white: by the last
+    # `strength` of the steps. keep: the rest has the image's own pixels, not those of the codec
+    c.sample.inpaint = ConfigDict({"image": "", "mask": "", "strength": 1.0, "keep": True})
     # Two texts to interpolate between, instead of samples
     c.sample.interpolate = ()
     c.sample.frames = 8  # images per interpolation

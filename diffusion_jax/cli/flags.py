@@ -26,12 +26,13 @@ PROMPT = flags.DEFINE_multi_string(
 PROMPTS = flags.DEFINE_string("prompts", None, "The same for each line of a text file.")
 flags.DEFINE_string("negative", None, "A text to guide away from.")
 flags.DEFINE_string("vary", None, "Draw variants of this picture.")
-flags.DEFINE_float("strength", None, "How far variants are from it, in [0, 1].")
+INPAINT = flags.DEFINE_string("inpaint", None, "Paint this picture where --mask is white.")
+flags.DEFINE_float("strength", None, "How far from the picture, in [0, 1]: the share of steps.")
 UPSCALE = flags.DEFINE_string(
     "upscale", None, "Enlarge this picture, by a model conditioned on low resolution."
 )
 flags.DEFINE_string("restore", None, "A damaged picture, or a folder, for --mode restore.")
-flags.DEFINE_string("mask", None, "Picture that is white where that one is destroyed.")
+flags.DEFINE_string("mask", None, "Picture that is white where that one is painted or restored.")
 INTERPOLATE = flags.DEFINE_string(
     "interpolate", None, "Draw the pictures on the way from one text to another."
 )
@@ -78,6 +79,7 @@ GROUPS = {
         "prompts": "FILE",
         "negative": "TEXT",
         "vary": "IMAGE",
+        "inpaint": "IMAGE",
         "strength": "X",
         "upscale": "IMAGE",
         "restore": "IMAGE",
@@ -102,15 +104,16 @@ GROUPS = {
 }
 """Flags with the form of their values, by heading of `--help`."""
 SETTINGS = {
-    "mask": "restore.mask.image",
-    "negative": "sample.negative",
-    "restore": "restore.image",
-    "strip": "sample.strip",
-    "strength": "sample.vary.strength",
-    "upscale": "sample.upscale.image",
-    "vary": "sample.vary.image",
+    "inpaint": ("sample.inpaint.image",),
+    "mask": ("restore.mask.image", "sample.inpaint.mask"),
+    "negative": ("sample.negative",),
+    "restore": ("restore.image",),
+    "strip": ("sample.strip",),
+    "strength": ("sample.vary.strength", "sample.inpaint.strength"),
+    "upscale": ("sample.upscale.image",),
+    "vary": ("sample.vary.image",),
 }
-"""Flags that stand for settings of the config."""
+"""Flags that stand for settings of the config, one for each stage that they are for."""
 NOT_OF_A_SWEEP = (
     *("mode", "profile", "topology", "coordinator", "num_processes", "process_id", "multihost"),
     *("prompt", "prompts", "interpolate", *SETTINGS),

@@ -11,6 +11,7 @@ from ml_collections import config_flags
 from diffusion_jax.cli.flags import (
     CONFIG,
     COORDINATOR,
+    INPAINT,
     INTERPOLATE,
     MAX_RUNS,
     MODE,
@@ -120,10 +121,10 @@ def _shortcuts(rest: list[str]) -> None:
         prompts += _prompts_in(PROMPTS.value)
     if prompts:
         sample.prompts = tuple(prompts)
-    asked = len(prompts) or (UPSCALE.value is not None)
+    asked = len(prompts) or any(flag.value is not None for flag in (UPSCALE, INPAINT))
     if asked and not any("config.sample.num_images" in arg for arg in sys.argv):
         sample.num_images = VARIANTS * asked
-    given = {key: flags.FLAGS[flag].value for flag, key in SETTINGS.items()}
+    given = {key: flags.FLAGS[flag].value for flag, keys in SETTINGS.items() for key in keys}
     CONFIG.value.update_from_flattened_dict({k: v for k, v in given.items() if v is not None})
     if INTERPOLATE.value is not None:
         if len(rest) != 1:

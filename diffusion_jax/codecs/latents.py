@@ -11,10 +11,13 @@ import jax.numpy as jnp
 from diffusion_jax.diffusion.corruption import sample_noise
 from diffusion_jax.models.autoencoder import Autoencoder
 from diffusion_jax.models.layout import one_by_one
+from diffusion_jax.models.tiles import in_tiles
 from diffusion_jax.types import Array, Params
 
 CODEC = "codec"
 """Name of the autoencoder's parameters among those that are not trained."""
+OVERLAP = 0.25
+"""Share of a tile that it has in common with its neighbour, at least."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Latents:
     limit: None = None
     levels: int = 0
     second_moment: float = 1.0
+    tile: int = 0  # latents along each axis that are decoded at once; 0: all
 
     @property
     def moments_shape(self) -> tuple[int, ...]:
@@ -54,10 +58,21 @@ class Latents:
         return self.drawn(self.moments(frozen, x), keys)
 
     def decode(self, frozen: Mapping[str, Params], x_0: Array) -> Array:
-        """Samples `[B, ...]` of latents `[B, *shape]`."""
+        """Samples `[B, ...]` of latents `[B, *shape]`.
+
+        In tiles they are not quite the same, as a norm or an attention of the decoder sees one tile
+        only.
+        """
+
+        def decoded(z: Array) -> Array:
+            found: Any = self.network.apply({"params": frozen[CODEC]}, z, method="decode")
+            return found
+
         z = x_0 / jnp.asarray(self.scale) + jnp.asarray(self.mean)
-        found: Any = self.network.apply({"params": frozen[CODEC]}, z, method="decode")
-        x: Array = found
+        if not self.tile:
+            return decoded(z)
+        overlap, factor = int(OVERLAP * self.tile), self.network.factor
+        x: Array = in_tiles(decoded, z, self.tile, overlap, factor=factor)
         return x
 
 

@@ -9,6 +9,7 @@
 | `vector` | float `[B, E]` | any other embedding |
 | `image` | float `[B, H, W, C]` | second input image, of the sample's size |
 | `level` | float `[B, E]` | embedded level of the noise added to that image |
+| `inpainting` | float `[B, H, W, 1 + C]` | mask, 1 where to paint, and the rest; never off |
 | `until` | float `[B]` | end time of the current step; not a condition, and never switched off |
 
 Integers are switched off by -1, floats by zeros.
@@ -30,6 +31,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "image": ("image", "level"),
 }
 """Parts of the conditioning that can be dropped separately, and the arrays of each."""
+KEPT = ("until", "inpainting")
+"""Arrays that are never switched off."""
 
 
 def unconditional(cond: Cond) -> Cond:
@@ -38,7 +41,7 @@ def unconditional(cond: Cond) -> Cond:
     def off(value: Array) -> Array:
         return jnp.full_like(value, -1 if jnp.issubdtype(value.dtype, jnp.integer) else 0)
 
-    return {n: value if n == "until" else off(value) for n, value in cond.items()}
+    return {n: value if n in KEPT else off(value) for n, value in cond.items()}
 
 
 def drop(

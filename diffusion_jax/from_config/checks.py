@@ -10,6 +10,7 @@ from diffusion_jax.from_config import candidates
 from diffusion_jax.from_config.choices import Config, ConfigError, group_of, keyed, metrics_of
 from diffusion_jax.from_config.extractors import statistics_of, weights_file
 from diffusion_jax.from_config.identity import read_config
+from diffusion_jax.from_config.published import weights_source
 from diffusion_jax.system.arguments import check
 from diffusion_jax.system.files import path_of
 
@@ -45,7 +46,7 @@ RANGES: dict[str, dict[str, Any]] = {
     },
     "adapter.lora": {"rank": SOME, "alpha": POSITIVE},
     "adapter.textual_inversion": {"vectors": SOME},
-    "codec.autoencoder": {**AUTOENCODER, "scale": POSITIVE},
+    "codec.autoencoder": {**AUTOENCODER, "scale": POSITIVE, "tile": COUNT},
     "model.autoencoder": AUTOENCODER,
     "model.critic": dict.fromkeys(("channels", "num_blocks"), SOME),
     "model.dit": {
@@ -84,6 +85,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "sample.guidance.classifier": {"label": COUNT, "scale": REAL},
     "sample.particles": {"size": COUNT, "resample_below": SHARE},
     "sample.upscale": {"noise": SHARE},
+    "sample.inpaint": {"strength": SHARE},
     "sample.vary": {"strength": SHARE, "by": ("noise", "inversion")},
     "restore": {"num_samples": "[2, inf)", "sigma": REAL, "overlap": "(0, 0.5]"},
     "restore.blind": {"rounds": COUNT, "windows": SOME, "noise": POSITIVE},
@@ -187,6 +189,11 @@ def check_numbers(config: Config, devices: int) -> None:
         )
     if config.train.keep_best and not config.train.heldout_every:
         raise ConfigError("train.keep_best needs the held-out loss: set train.heldout_every")
+    if config.train.init_from and weights_source(config):
+        raise ConfigError(
+            f"train.init_from={config.train.init_from!r} and weights.source="
+            f"{config.weights.source!r} do not go together: each is what the network starts from"
+        )
     metrics, image_condition = metrics_of(config), config.image_condition.name
     if "names" in metrics and image_condition != "none":
         raise ConfigError(

@@ -9,6 +9,7 @@ from diffusion_jax.codecs.codec import Codec, Identity
 from diffusion_jax.codecs.latents import CODEC, FromMoments, Latents, OneByOne
 from diffusion_jax.data import Kind
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, group_of
+from diffusion_jax.from_config.images import INPAINTING
 from diffusion_jax.from_config.published import Published, network_digests
 from diffusion_jax.from_config.task import Frozen
 from diffusion_jax.models.autoencoder import Autoencoder
@@ -44,7 +45,7 @@ def make_codec(config: Config, kind: Kind) -> tuple[Codec, dict[str, Frozen]]:
                 f"these are {kind.words}"
             )
     else:
-        sizes = {key: own[key] for key in own if key not in ("scale", "weights")}
+        sizes = {key: own[key] for key in own if key not in ("scale", "weights", "tile")}
         network = Autoencoder(**sizes, out_channels=kind.shape[-1])
     template, shape = shapes_of(network, kind, "codec.name='autoencoder'")
 
@@ -55,7 +56,8 @@ def make_codec(config: Config, kind: Kind) -> tuple[Codec, dict[str, Frozen]]:
         params: Params = published.read(PART, template)["params"]
         return params
 
-    return Latents(network, shape, scale, center), {CODEC: Frozen(template["params"], load)}
+    codec = Latents(network, shape, scale, center, tile=own.get("tile", 0))
+    return codec, {CODEC: Frozen(template["params"], load)}
 
 
 def shapes_of(network: Autoencoder, kind: Kind, what: str) -> tuple[Any, tuple[int, ...]]:
@@ -102,7 +104,11 @@ def _check_latents(config: Config) -> None:
     """Raises a ConfigError for a setting that is of pixels only."""
     sample = config.sample
     for key, is_set, why in (
-        ("image_condition.name", config.image_condition.name != "none", "gives pixels"),
+        (
+            "image_condition.name",
+            config.image_condition.name not in ("none", INPAINTING),
+            "gives pixels",
+        ),
         ("sample.guidance.likeness.judge", sample.guidance.likeness.judge, "judges pixels"),
         (
             "sample.clip",

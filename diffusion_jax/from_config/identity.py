@@ -23,7 +23,7 @@ from diffusion_jax.training.checkpoint import Checkpoints
 CONFIG, IDENTITY = "config.json", "identity.json"
 FREE = (
     *("sample", "restore", "evaluate", "parallel", "plan", "data.dir", "data.manual_dir"),
-    "data.mix.dir",
+    *("codec.autoencoder.tile", "data.mix.dir"),
     *("data.in_memory", "data.num_workers", "data.prefetch", "data.stall_seconds"),
     *("data.allow_changes", "codec.cache"),
     *("train.log_every", "train.heldout_every", "train.sample_every", "train.checkpoint_every"),

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from diffusion_jax.data import Kind, open_image
-from diffusion_jax.data.images import MODES
+from diffusion_jax.data import Dataset, Kind, open_image
+from diffusion_jax.data.images import MODES, read_image
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, keyed, named
 from diffusion_jax.restoration.image_conditions import (
@@ -19,8 +19,9 @@ from diffusion_jax.system.arguments import check
 from diffusion_jax.system.files import path_of
 from diffusion_jax.types import Condition
 
+INPAINTING = "inpainting"
 OF_ITSELF = {"masked": Masked, "decayed": Decayed}
-NAMES = ("none", "low_resolution", *OF_ITSELF)
+NAMES = ("none", "low_resolution", *OF_ITSELF, INPAINTING)
 
 
 class ImageCondition(NamedTuple):
@@ -30,14 +31,23 @@ class ImageCondition(NamedTuple):
     sample: Condition | None  # in sampling, at the noise level `sample.upscale.noise`
     none: dict[str, np.ndarray]  # switched-off conditioning of one sample, arrays `[1, ...]`
 
+    @property
+    def beside(self) -> list[str]:
+        """Names of the arrays that the network takes beside a sample."""
+        return [name for name in self.none if name != "level"]
+
 
 NOTHING = ImageCondition(None, None, {})
 
 
 def make_image_condition(
-    config: Config, schedule: Schedule, shape: tuple[int, ...]
+    config: Config, schedule: Schedule, dataset: Dataset, latents: tuple[int, ...]
 ) -> ImageCondition:
-    """Image conditioning for images of a `shape`."""
+    """Image conditioning for the images of a data set, which are diffused as arrays `latents`.
+
+    Raises:
+        ConfigError: it is unknown, or not for these.
+    """
     name, upscale = config.image_condition.name, config.sample.upscale
     check_known(name, NAMES, "image_condition.name")
     if upscale.image and name != "low_resolution":
@@ -47,6 +57,15 @@ def make_image_condition(
         )
     if name == "none":
         return NOTHING
+    if name == INPAINTING:
+        if len(dataset.splits["train"]):
+            raise ConfigError(
+                "image_condition.name='inpainting' draws with a published network, and is not "
+                f"trained: data.name={config.data.name!r} must be 'none'"
+            )
+        sides, channels = latents[:-1], 1 + latents[-1]
+        return ImageCondition(None, None, {name: np.zeros((1, *sides, channels), np.float32)})
+    shape = dataset.kind.shape
     settings = config.image_condition[name]
     train: Condition
     sample: Condition | None = None
@@ -73,6 +92,28 @@ def opened(key: str, file: str, kind: Kind, factor: int = 1) -> np.ndarray:
     height, width, channels = kind.shape
     with named(key):
         return open_image(path_of(file), (height // factor, width // factor, channels))
+
+
+def opened_mask(key: str, file: str, of: str, sides: tuple[int, ...]) -> np.ndarray:
+    """The mask named by the setting `key`, bool [H, W, 1]: true where the picture is white.
+
+    Raises:
+        ConfigError: it cannot be read, or its `sides` are not those of the picture it goes with,
+            `of` in words.
+    """
+    with named(key):
+        found = read_image(path_of(file), 0, 1)
+    if found.shape[:2] != sides:
+        raise ConfigError(
+            f"{key}={file!r} is {size_of(found.shape)} pixels and {of} {size_of(sides)}: they must "
+            "be of one size"
+        )
+    return found >= 128
+
+
+def size_of(shape: tuple[int, ...]) -> str:
+    """Width and height of a picture [H, W, ...] in words."""
+    return f"{shape[1]} x {shape[0]}"
 
 
 def check_images(key: str, file: str, kind: Kind) -> None:

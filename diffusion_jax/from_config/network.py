@@ -66,7 +66,7 @@ def make_network(
         "context_dim": texts.width if texts else 0,
         "num_classes": num_classes,
         "vectors": ("pooled",) * pooled + ("level",) * ("level" in given.none),
-        "image_channels": given.none["image"].shape[-1] if given.train else 0,
+        **{f"{key}_channels": given.none[key].shape[-1] for key in given.beside},
     }
     known = {field.name for field in dataclasses.fields(make)}  # type: ignore[arg-type]
     for key, value in inputs.items():

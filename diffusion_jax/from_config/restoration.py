@@ -17,7 +17,8 @@ from diffusion_jax.data.images import read_image, to_float
 from diffusion_jax.diffusion.corruption import sample_noise
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.from_config.choices import Config, ConfigError, keyed, lookup, named
+from diffusion_jax.from_config.choices import Config, ConfigError, keyed, lookup
+from diffusion_jax.from_config.images import opened_mask
 from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.restoration.ddrm import ddrm
 from diffusion_jax.restoration.decay import Decay
@@ -43,7 +44,6 @@ from diffusion_jax.restoration.repaint import repaint
 from diffusion_jax.restoration.solvers import Solver
 from diffusion_jax.restoration.tiles import tiled
 from diffusion_jax.restoration.twisted import twisted
-from diffusion_jax.system.files import path_of
 from diffusion_jax.system.keys import make_key
 from diffusion_jax.types import Array, Denoiser, Sampler
 
@@ -70,16 +70,8 @@ def _mask(settings: Config, shape: tuple[int, ...]) -> Mask:
     """
     if settings.detector:
         return Mask(jnp.ones((1, *shape[:2], 1)))
-    key, path = "restore.mask.image", path_of(settings.image)
-    with named(key):
-        lost = read_image(path, 0, 1)
-    if lost.shape[:2] != shape[:2]:
-        sizes = [" x ".join(map(str, sides[1::-1])) for sides in (lost.shape, shape)]
-        raise ConfigError(
-            f"{key}={settings.image!r} is {sizes[0]} pixels and the picture {sizes[1]}: they must "
-            "be of one size"
-        )
-    return Mask(jnp.asarray(lost < 128, jnp.float32)[None])
+    lost = opened_mask("restore.mask.image", settings.image, "the picture", shape[:2])
+    return Mask(jnp.asarray(~lost, jnp.float32)[None])
 
 
 def _decayed(settings: Config, truth: np.ndarray) -> Seen:

@@ -48,13 +48,14 @@ def inpainted(
     known: Array,
     strength: float = 1.0,
 ) -> Array:
-    """Samples that are `x_0` where it is known, by a network that is not told of it.
+    """Samples that are `x_0` where it is known, or near it.
 
-    After each step what is known becomes `x_0` at the time just reached, always with the noise of
-    the start (`restoration.repaint`), and `x_0` itself after the last one.
+    By a network that is told of it, by the request's `cond["inpainting"]`, samples are drawn as
+    ever. With another, what is known becomes `x_0` at the time just reached after each step, always
+    with the noise of the start (`restoration.repaint`), and `x_0` itself after the last one.
 
     Args (the common ones are above):
-        generator: of the Gaussian process; its sampler keeps what is known.
+        generator: of the Gaussian process.
         x_0: where it is not known, only used with a `strength` below 1.
         known: `[..., 1 or C]` for `x_0` `[..., C]`; above 0 where it is kept.
         strength: as for `renoised`; 1 starts from noise alone.
@@ -66,6 +67,8 @@ def inpainted(
         x = generator.start.draw(generator.process, noise_keys, x_0.shape, generator.times[0])
     else:
         x = _noisy(from_there, x_0, noise_keys)
+    if "inpainting" in request.cond:
+        return from_there.go_on(params, x, keys, request)[0]
     num, noise = len(keys), sample_noise(noise_keys, x_0.shape)
     mask = Mask(jnp.broadcast_to(known, (num, *known.shape)))
     seen = Observation(jnp.broadcast_to(x_0, (num, *x_0.shape)), mask, jnp.zeros(num))

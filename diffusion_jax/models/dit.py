@@ -19,7 +19,6 @@ from diffusion_jax.models.layers import (
     Dtype,
     Network,
     at_least_float32,
-    beside,
     dense,
     patchify,
     unpatchify,
@@ -147,7 +146,7 @@ class DiT(Network):
             )
         layer = partial(dense, dtype=self.dtype)
         emb = self.embedding(t, cond, self.hidden_size, 256)
-        patches = patchify(beside(x_t, cond, self.image_channels), self.patch_size)
+        patches = patchify(self.beside(x_t, cond), self.patch_size)
         b, *grid, values = patches.shape
         x = layer(self.hidden_size, name="patches")(patches.reshape(b, -1, values))
         positions = (self.positions(grid) if positions is None else positions).astype(self.dtype)

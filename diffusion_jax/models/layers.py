@@ -85,7 +85,8 @@ class Network(nn.Module, kw_only=True):
 
     Inputs are noisy samples `x_t` [B, ..., C], time inputs `t` [B] of the process
     (`process.TimeInput`), and `cond` as in `conditioning.py`, of which the attributes below select
-    `label`, `text`, the `vectors` and `image`. Missing or switched-off parts are unconditional.
+    `label`, `text`, the `vectors`, `image` and `inpainting`. Missing or switched-off parts are
+    unconditional, except the last, which is needed.
     `train` enables dropout, which needs the 'dropout' key. The prediction [B, ..., out_channels] is
     float32, or float64 with that `dtype`.
     """
@@ -95,6 +96,7 @@ class Network(nn.Module, kw_only=True):
     num_classes: int = 0  # classes of `cond['label']`; 0 for none
     vectors: Sequence[str] = ()  # names of the vectors in `cond` to use, such as 'pooled'
     image_channels: int = 0  # channels of the second input `cond['image']`; 0 for none
+    inpainting_channels: int = 0  # channels of `cond['inpainting']`; 0 for none
     out_channels: int = 3  # channels of the prediction; twice the sample's with a learned variance
     remat: str = "none"  # rematerialisation of blocks, a name of `remat.REMAT`
     # compute dtype; parameters are initialised in float32, and others keep their dtype
@@ -106,6 +108,21 @@ class Network(nn.Module, kw_only=True):
             features, frequencies, self.num_classes, self.vectors, self.dtype, name="embedding"
         )
         return nn.silu(embed(t, cond))
+
+    def beside(self, x_t: Array, cond: Cond) -> Array:
+        """Concatenates x_t [B, ..., C] and those of `cond`'s signals on its axes that are inputs.
+
+        The order is that of Stable Diffusion's inpainting network; no channel tells it whether
+        `cond['inpainting']` is given, as it must be.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if self.inpainting_channels:
+            if "inpainting" not in cond:
+                raise ValueError("the network paints pictures, and needs cond['inpainting']")
+            x_t = jnp.concatenate([x_t, cond["inpainting"].astype(x_t.dtype)], axis=-1)
+        return beside(x_t, cond, self.image_channels)
 
 
 def beside(x_t: Array, cond: Cond, channels: int) -> Array:

@@ -23,7 +23,6 @@ from diffusion_jax.models.layers import (
     GroupNorm,
     Network,
     at_least_float32,
-    beside,
     dense,
     downsample,
     everywhere,
@@ -134,7 +133,7 @@ class UNet(Network):
         """See `Network`: [B, ..., C] and [B] -> [B, ..., out_channels]."""
         self._check_levels(x_t.shape[1:-1])
         emb = keep_rows(self.embedding(t, cond, 4 * self.channels, self.channels))
-        h = patchify(beside(x_t, cond, self.image_channels), self.patch_size)
+        h = patchify(self.beside(x_t, cond), self.patch_size)
         h = Conv(self.channels, dtype=self.dtype, name="conv_in")(h)
         skips = [h]
         last = len(self.channel_mults) - 1

@@ -3,3 +3,4 @@
 from diffusion_jax.plan.devices import plan_here, plan_topology
 from diffusion_jax.plan.hardware import TopologyError, parse_topology
 from diffusion_jax.plan.noise_levels import Plan, make_plan
+from diffusion_jax.plan.sampling import plan_sampling

@@ -45,7 +45,7 @@ def plan_topology(config: Config, dataset: Dataset, topology: Topology) -> list[
     elif platform == "tpu":
         lines.append("`pip install libtpu` compiles the step too; what follows is estimated")
     limit = topology.hardware.memory * USABLE[platform]
-    lines += _about_memory(memory, told, refused, topology.hardware, limit)
+    lines += about_memory(memory, told, refused, topology.hardware, limit)
     times = roofline(program, topology, sent)
     lines += _about_time(program, topology, times, collectives)
     return [*lines, f"next: {_next_change(program, topology, memory, refused, times, limit)}"]
@@ -57,13 +57,13 @@ def plan_here(config: Config, dataset: Dataset) -> list[str]:
     program = Program(config, dataset, count, jax.default_backend())
     # CPU devices share memory and cores.
     shared = count if device.platform == "cpu" else 1
-    limit = _memory_of(device) * USABLE[device.platform] / shared
+    limit = memory_of(device) * USABLE[device.platform] / shared
     hardware, told = find_hardware(device.device_kind), "estimated from lifetimes"
     dtype = jnp.dtype(config.model.dtype)
     peak = matrix_peak(dtype) * count / shared
     lines = [
         _about_network(program),
-        *_about_memory(program.memory, told, "", hardware, limit),
+        *about_memory(program.memory, told, "", hardware, limit),
         f"matrix peak of {count} x {device.device_kind}: {peak / 1e12:.3g} TFLOP/s in {dtype}, "
         "measured",
     ]
@@ -71,19 +71,20 @@ def plan_here(config: Config, dataset: Dataset) -> list[str]:
         return [*lines, "no step is timed: it does not fit"]
     expected = 2 * program.step_flops / peak
     if expected > PATIENCE:
-        return [*lines, f"no step is timed: one would take about {_duration(expected)}"]
+        return [*lines, f"no step is timed: one would take about {duration(expected)}"]
     steps = Steps(program)
     first, times = steps.take(), steps.take_some()
     step = statistics.median(times)
     return [
         *lines,
-        f"a step: {_duration(step)} (median of {len(times)}; the first, compilation included, "
-        f"{_duration(first)}), {program.model_flops / step / peak:.0%} of the measured peak",
+        f"a step: {duration(step)} (median of {len(times)}; the first, compilation included, "
+        f"{duration(first)}), {program.model_flops / step / peak:.0%} of the measured peak",
         _whole_run(program, step, "at this rate"),
     ]
 
 
-def _memory_of(device: Any) -> float:
+def memory_of(device: Any) -> float:
+    """Bytes that a device has."""
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return float(stats["bytes_limit"])
@@ -118,9 +119,10 @@ def _compiled_memory(program: Program, compiled: Compiled) -> dict[str, int]:
     }
 
 
-def _about_memory(
+def about_memory(
     memory: Mapping[str, int], told: str, refused: str, hardware: Hardware | None, limit: float
 ) -> list[str]:
+    """Lines about bytes by part, how they are `told`, and whether they are within the limit."""
     whole = sum(memory.values())
     lines = [f"memory on each device, {told}:"]
     lines += [f"  {_size(size):>10} {name}" for name, size in memory.items() if size >= 2**10]
@@ -167,9 +169,9 @@ def _about_time(
 ) -> list[str]:
     bound = max(times, key=times.__getitem__)
     hardware, best = topology.hardware, times[bound]
-    words = ", ".join(f"{name} {_duration(value)}" for name, value in times.items())
+    words = ", ".join(f"{name} {duration(value)}" for name, value in times.items())
     return [
-        f"a step takes no less than {_duration(best)}, bound by {bound} ({words})",
+        f"a step takes no less than {duration(best)}, bound by {bound} ({words})",
         f"  assumed: {_peak(program, hardware) / 1e12:.4g} TFLOP/s and "
         f"{hardware.bandwidth / 1e12:.4g} TB/s per device as published, "
         f"{topology.link / 1e9:.4g} GB/s between devices, all three at the same time; each product "
@@ -186,11 +188,12 @@ def _whole_run(program: Program, step: float, when: str) -> str:
     many = f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
     return (
         f"{when}: {train.batch_size / step:,.0f} {noun}/s; {train.steps:,} steps in "
-        f"{_duration(whole)}, {many} device-hours"
+        f"{duration(whole)}, {many} device-hours"
     )
 
 
-def _duration(value: float) -> str:
+def duration(value: float) -> str:
+    """Seconds in words."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60), ("s", 1)):
         if value >= (1 if unit == "s" else 2) * size:
             return f"{value / size:.3g} {unit}"

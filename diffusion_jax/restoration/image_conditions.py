@@ -5,10 +5,12 @@ conditioning depends only on its own image and its own key.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.codecs.codec import Codec
 from diffusion_jax.diffusion.conditioning import unconditional
 from diffusion_jax.diffusion.corruption import diffuse, sample_noise
 from diffusion_jax.diffusion.schedules import Schedule
@@ -18,7 +20,7 @@ from diffusion_jax.restoration.linear import Downscale
 from diffusion_jax.restoration.operators import Mask, Observation, linearised
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.system.keys import make_key
-from diffusion_jax.types import Array, Cond, Condition, Denoised, Denoiser
+from diffusion_jax.types import Array, Cond, Condition, Denoised, Denoiser, Params
 
 LEVEL_WIDTH = 64  # of the noise level's embedding; cosines and sines, so never all zeros ("off")
 
@@ -102,6 +104,36 @@ class Decayed:
     def __call__(self, x_0: Array, keys: Array) -> Cond:
         """`image` [B, H, W, C] from images [B, H, W, C]."""
         return {"image": Decay(self.severity, self.kinds)(x_0, keys).image}
+
+
+def inpainting(
+    codec: Codec, frozen: Mapping[str, Params], x: Array, hidden: Array, keys: Array
+) -> Cond:
+    """What Stable Diffusion's network for it is given of pictures: `inpainting` [B, h, w, 1 + C].
+
+    The mask comes first, then the latents of the picture that is grey where it is hidden.
+
+    Args:
+        codec: of the latents [B, h, w, C].
+        frozen: its parameters.
+        x: pictures [B, H, W, ...] in [-1, 1].
+        hidden: [B, H, W, 1], 1 where they are to be painted and 0 elsewhere.
+        keys: of the encoder's noise, one for each picture.
+    """
+    x_0 = codec.encode(frozen, jnp.where(hidden > 0, 0.0, x), keys)
+    mask = of_latents(hidden, x_0.shape).astype(x_0.dtype)
+    return {"inpainting": jnp.concatenate([mask, x_0], -1)}
+
+
+def of_latents(mask: Array, shape: tuple[int, ...]) -> Array:
+    """A mask of pictures [B, H, W, 1] as that of their latents, of a `shape` [B, h, w, C].
+
+    A latent has the value of the first of its pixels, as by the nearest neighbours of PyTorch.
+    """
+    _, *sides, _ = mask.shape
+    for axis, (side, own) in enumerate(zip(sides, shape[1:], strict=False), 1):
+        mask = jnp.take(mask, jnp.arange(own) * side // own, axis)
+    return mask
 
 
 def given_image(denoise: Denoiser, observation: Observation, mask: bool) -> Denoiser:

@@ -22,7 +22,7 @@ from diffusion_jax.run.export import export
 from diffusion_jax.run.planning import plan
 from diffusion_jax.run.restoration import restore
 from diffusion_jax.run.trained import Run, command, data_to_draw
-from diffusion_jax.run.training import train, train_abreast
+from diffusion_jax.run.training import check_trained, train, train_abreast
 from diffusion_jax.run.variations import chosen
 from diffusion_jax.system import progress
 from diffusion_jax.system.devices import DevicesError, check_devices
@@ -135,6 +135,8 @@ def _run(config: Config, workdir: Path, mode: str, topology: str, profile: int) 
     config = resolved(config, workdir)
     check_workdir(config, workdir)
     dataset = data_to_draw(config, workdir) if mode in DRAWS else None
+    if mode in TRAINS:
+        check_trained(config)  # before weights are read
     made = Run(config, workdir, build(config, dataset))
     # Raises if there is no generator, or the data have changed and that is not allowed.
     _ = made.parts.generator if mode in DRAWS else made.changes

@@ -7,19 +7,27 @@ import numpy as np
 
 from diffusion_jax.data import Dataset
 from diffusion_jax.from_config import Config, Parts, build, planned_dataset
-from diffusion_jax.plan import make_plan, parse_topology, plan_here, plan_topology
+from diffusion_jax.plan import make_plan, parse_topology, plan_here, plan_sampling, plan_topology
 
+NOTHING = "none"
+"""The data set without items: nothing is trained."""
 MOMENT_ITEMS = 1000
 """Training items for the mean square of the data."""
 
 
 def plan(config: Config, topology: str) -> None:
-    """Prints the plan of the noise levels, if the data are present, and that of the devices."""
+    """Prints the plan of the noise levels, if the data are present, and that of the devices.
+
+    Where nothing is trained, it is the plan of sampling.
+    """
     target = parse_topology(topology) if topology else None
     if target:
         jax.config.update("jax_platforms", "cpu")  # the devices are elsewhere
     dataset = planned_dataset(config)
     print_notes(dataset)
+    if config.data.name == NOTHING:
+        print("\n".join(plan_sampling(config, dataset, target)))
+        return
     if len(dataset.splits["train"]):
         print_plan(config, build(config, dataset, target.count if target else None))
     else:

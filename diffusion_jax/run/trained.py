@@ -229,6 +229,8 @@ class Run:
             given["given"] = f"{picture} of {self.conditions.shown} pictures"
         if picture == "low_resolution":
             given["noise"] = sample.upscale.noise
+        if tile := self.config.get("codec", {}).get("autoencoder", {}).get("tile", 0):
+            given["decoded"] = f"in tiles of {tile} latents"
         if generator and generator.start.words:
             given["start"] = generator.start.words
         if self.judge:

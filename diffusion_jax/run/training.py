@@ -13,7 +13,7 @@ from clu import parameter_overview
 from diffusion_jax.codecs.moments import encoded
 from diffusion_jax.data import Dataset, Record, train_batches
 from diffusion_jax.evaluation.heldout import HeldoutLoss
-from diffusion_jax.from_config import ConfigError, make_step
+from diffusion_jax.from_config import Config, ConfigError, make_step
 from diffusion_jax.from_config.choices import keyed
 from diffusion_jax.from_config.identity import (
     Identity,
@@ -25,7 +25,7 @@ from diffusion_jax.from_config.identity import (
 from diffusion_jax.from_config.published import network_params
 from diffusion_jax.generation.generator import SamplingError
 from diffusion_jax.run.initial import initial_params
-from diffusion_jax.run.planning import print_notes, print_plan
+from diffusion_jax.run.planning import NOTHING, print_notes, print_plan
 from diffusion_jax.run.sampling import draw_sheet
 from diffusion_jax.run.trained import Run
 from diffusion_jax.system.devices import is_main, put
@@ -69,6 +69,15 @@ def train(run: Run, profile: int = 0) -> int:
     return signum or publish(run)
 
 
+def check_trained(config: Config) -> None:
+    """Raises a ConfigError if there is nothing to train on."""
+    if config.data.name == NOTHING:
+        raise ConfigError(
+            "data.name='none' has no items to train on: --mode sample draws with the weights as "
+            "they are"
+        )
+
+
 def _check_profile(run: Run, profile: int, done: int) -> None:
     """Raises a ConfigError for a trace of more steps than are left, or that cannot be written."""
     if in_store(run.workdir):
@@ -106,8 +115,6 @@ def _prepare(run: Run) -> loop.Ready:
     config, task, (index, count) = run.config, run.parts.task, run.parallel.share
     check_workdir(config, run.workdir)  # again: another process may have changed it
     latest, params = run.checkpoints.latest(), None
-    if not len(run.parts.dataset.splits["train"]):
-        raise ConfigError(f"data.name={config.data.name!r} has no items to train on")
     if run.published:
         params = network_params(config, task.init)
         print(f"starting from the weights of {config.weights.source}")

@@ -1,4 +1,4 @@
-"""The stages that vary or upscale an image, or interpolate between two texts."""
+"""The stages that vary, inpaint or upscale an image, or interpolate between two texts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,14 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.data import Kind
-from diffusion_jax.data.images import look_at
+from diffusion_jax.data.images import look_at, read_image
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.from_config import Config, ConfigError
 from diffusion_jax.from_config.choices import named
-from diffusion_jax.from_config.images import check_images, opened
+from diffusion_jax.from_config.images import (
+    INPAINTING,
+    check_images,
+    opened,
+    opened_mask,
+    size_of,
+)
 from diffusion_jax.generation.conditions import SEED
-from diffusion_jax.generation.variations import between, inverted, renoised
-from diffusion_jax.restoration.image_conditions import LowResolution
+from diffusion_jax.generation.variations import between, inpainted, inverted, renoised
+from diffusion_jax.restoration.image_conditions import LowResolution, inpainting, of_latents
 from diffusion_jax.run.sampling import sample, save_items
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import in_batches, is_main
@@ -24,10 +30,12 @@ from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.pictures import save_gif, save_png
 from diffusion_jax.system.progress import tracked
 
+GREY = 127
+"""Of the image on the sheet, where it is painted."""
 ROWS = 4
 """Rows of an interpolation at most, each with its own noise."""
 WAYS = {"noise": renoised, "inversion": inverted}
-COLUMNS = {"variants": 8, "upscaled": 5}
+COLUMNS = {"variants": 8, "inpainted": 5, "upscaled": 5}
 """By name of the sheet."""
 
 
@@ -38,11 +46,7 @@ def vary(run: Run) -> None:
     model = run.trained()
     generator, codec = model.draws, model.draws.codec
     index = asked.first_index + np.arange(asked.num_images)
-    cond = (
-        run.conditions.asked(index)
-        if asked.prompts or not run.parts.task.reader
-        else run.conditions.read([""] * len(index))
-    )
+    cond = _asked(run, index)
     request = model.request(index, cond)
 
     @jax.jit
@@ -62,6 +66,81 @@ def vary(run: Run) -> None:
         return
     about = {**run.span(index, cond), "vary": settings.to_dict()}
     _save(model, "variants", original, items, about)
+
+
+def inpaint(run: Run) -> None:
+    """Paints an image anew where a mask is white: `inpainted.png`, with the image first.
+
+    By the network's own way if it was trained for it, else by what is known at every step.
+    """
+    asked, settings, kind = run.config.sample, run.config.sample.inpaint, run.parts.dataset.kind
+    original, hidden = _to_paint(settings, kind)
+    model = run.trained()
+    generator, codec = model.draws, model.draws.codec
+    index = asked.first_index + np.arange(asked.num_images)
+    cond = _asked(run, index)
+    request = model.request(index, cond)
+    told = INPAINTING in run.parts.task.cond
+
+    @jax.jit
+    def program(whole: Any, each: Any) -> Any:
+        params, key, x, hidden, scale, frozen = whole
+        of_whole, of_rest = (jax.random.fold_in(key, number)[None] for number in (1, 2))
+        x_0 = codec.encode(frozen, x, of_whole)
+        batch = each._replace(scale=scale, frozen=frozen)
+        if told:
+            given = inpainting(codec, frozen, x, hidden, of_rest)
+            num = len(each.index)
+            given = {name: jnp.repeat(array, num, axis=0) for name, array in given.items()}
+            batch = batch._replace(cond={**each.cond, **given})
+        known = 1 - of_latents(hidden, x_0.shape)[0]
+        job = generator, params, key, batch, x_0[0], known
+        return codec.decode(frozen, inpainted(*job, settings.strength))
+
+    key, mask = make_key(asked.seed), hidden[None].astype(np.float32)
+    picture = kind.decode(original[None])
+    whole = model.params, key, picture, mask, request.scale, dict(model.frozen)
+    each = request._replace(scale=None, frozen={})
+    items = model.encoded(in_batches(program, whole, each, asked.batch_size, "sampling"), index)
+    if not is_main():
+        return
+    if settings.keep:
+        items = np.where(hidden, items, original)
+    about = {**run.span(index, cond), "inpaint": settings.to_dict()}
+    made_by = {**model.made_by(asked.seed), **about}
+    save_items(run, run.workdir / "samples" / "inpainted", index, items, made_by, {})
+    _save(model, "inpainted", np.where(hidden, np.uint8(GREY), original), items, about)
+
+
+def _to_paint(settings: Config, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
+    """The image of `sample.inpaint`, uint8 [H, W, C], and where to paint it, bool [H, W, 1].
+
+    Raises:
+        ConfigError: they cannot be read, or are of other sizes.
+    """
+    key = "sample.inpaint.image"
+    with named(key):
+        picture = read_image(path_of(settings.image), 0, kind.shape[-1])
+    if picture.shape != kind.shape:
+        raise ConfigError(
+            f"{key}={settings.image!r} is {size_of(picture.shape)} pixels, and samples are "
+            f"{size_of(kind.shape)}: resize it, or with data.name='none' set "
+            f"data.shape={picture.shape}"
+        )
+    if not settings.mask:
+        raise ConfigError(
+            f"{key}={settings.image!r} needs sample.inpaint.mask, a picture that is white where to "
+            "paint: --mask PICTURE"
+        )
+    mask = opened_mask("sample.inpaint.mask", settings.mask, key, kind.shape[:2])
+    return picture, mask
+
+
+def _asked(run: Run, index: np.ndarray) -> dict[str, np.ndarray]:
+    """Conditioning of the samples number `index` as configured; no text is the empty one."""
+    if run.config.sample.prompts or not run.parts.task.reader:
+        return run.conditions.asked(index)
+    return run.conditions.read([""] * len(index))
 
 
 def upscale(run: Run) -> None:
@@ -161,6 +240,14 @@ def _check(asked: Config, kind: Kind) -> None:
         raise ConfigError("sample.vary.strength=0.0 must be above 0 with sample.vary.by='noise'")
     if asked.interpolate and len(asked.interpolate) != 2:
         raise ConfigError(f"sample.interpolate={tuple(asked.interpolate)} must be two texts")
+    if asked.inpaint.image:
+        check_images("sample.inpaint.image", asked.inpaint.image, kind)
+        _to_paint(asked.inpaint, kind)
+        if int(asked.steps * asked.inpaint.strength) < 1:
+            raise ConfigError(
+                f"sample.inpaint.strength={asked.inpaint.strength} of sample.steps={asked.steps} "
+                "is less than one step"
+            )
     for key, file in (("vary", asked.vary.image), ("upscale", asked.upscale.image)):
         if file:
             check_images(f"sample.{key}.image", file, kind)
@@ -169,7 +256,7 @@ def _check(asked: Config, kind: Kind) -> None:
 
 
 def chosen(config: Config, kind: Kind) -> Callable[[Run, bool], None]:
-    """The sampling stage that a config selects: `sample`, `vary`, `upscale` or `interpolate`.
+    """The sampling stage that a config selects: `sample` or one of those here.
 
     Raises:
         ConfigError: its settings are impossible; called before a training, not after it.
@@ -177,11 +264,17 @@ def chosen(config: Config, kind: Kind) -> Callable[[Run, bool], None]:
     asked = config.sample
     ways = [
         ("sample.vary.image", asked.vary.image, vary),
+        ("sample.inpaint.image", asked.inpaint.image, inpaint),
         ("sample.interpolate", asked.interpolate, interpolate),
         ("sample.upscale.image", asked.upscale.image, upscale),
     ]
     found = [(key, draw) for key, value, draw in ways if value]
     if len(found) > 1:
         raise ConfigError(f"{' and '.join(key for key, _ in found)} do not go together")
+    if config.image_condition.name == INPAINTING and not asked.inpaint.image:
+        raise ConfigError(
+            "image_condition.name='inpainting' draws only into a picture: --inpaint PICTURE --mask "
+            "MASK"
+        )
     _check(asked, kind)
     return (lambda run, _: found[0][1](run)) if found else sample

@@ -29,8 +29,8 @@ ALLOWED = {
         optimizer.learning_rate optimizer.warmup_steps sample.adaptive.rtol sample.checkpoint
         sample.churn.s_churn sample.churn.s_min sample.churn.s_noise sample.cld.gamma sample.clip
         *.eta sample.euler_maruyama.noise sample.first_index sample.guidance* *.corrector_steps
-        sample.leading.offset sample.*.end *.skip *.norm_groups
-        sample.restart.low sample.restart.repeats sample.upscale.noise sample.vary.strength
+        sample.leading.offset sample.*.end *.skip *.norm_groups *.tile
+        sample.restart.low sample.restart.repeats sample.upscale.noise sample.*.strength
         schedule.cauchy.mean schedule.laplace.mean schedule.c*y.logsnr_* schedule.l*.logsnr_*
         schedule.*.beta_min schedule.sigmoid.end schedule.sigmoid.start time_sampling.*.mean
         time_sampling.*.t_min train.*_every train.keep_best train.max_grad_norm

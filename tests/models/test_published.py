@@ -25,7 +25,13 @@ from diffusion_jax.models.published.files import (
     write_single_file,
 )
 from diffusion_jax.models.unet import UNet
-from diffusion_jax.models.weights import WeightsError, read_tensors, sha256, write_tensors
+from diffusion_jax.models.weights import (
+    WeightsError,
+    read_tensors,
+    sha256,
+    tensors_of,
+    write_tensors,
+)
 from tests.models.test_models import SD_15
 from tests.published import drawn, drawn_variables, shapes_of
 
@@ -198,6 +204,28 @@ def test_a_folder_of_another_version_is_refused_as_such(tmp_path, width, version
     write_tensors(tmp_path / "unet" / "diffusion_pytorch_model.safetensors", tensors)
     with pytest.raises(WeightsError, match=f"weights of Stable Diffusion {version}, which is"):
         read_part(tmp_path, "unet", small("unet"))
+
+
+def test_the_network_for_inpainting_is_named_where_another_is_wanted(tmp_path):
+    wider = unet_shapes(SMALL_UNET, 4)
+    wider["params"]["conv_in"]["kernel"] = jax.ShapeDtypeStruct((3, 3, 9, 32), jnp.float32)
+    write_part(tmp_path, "unet", drawn_variables(wider, PARTS["unet"].formats[0](wider)))
+    with pytest.raises(
+        WeightsError, match=r"Diffusion for inpainting \(image_condition\.name='inp"
+    ):
+        read_part(tmp_path, "unet", small("unet"))
+    read_part(tmp_path, "unet", wider)
+
+
+def test_what_a_training_left_in_a_file_of_the_autoencoder_alone_is_passed_over(tmp_path):
+    variables = variables_of("vae")
+    tensors = tensors_of(variables, PARTS["vae"].formats[-1](variables), np.float32)
+    more = {"loss.logvar": np.zeros(1, np.float32), "model_ema.decay": np.ones(1, np.float32)}
+    write_tensors(tmp_path / "vae.safetensors", tensors | more)
+    same(read_part(tmp_path / "vae.safetensors", "vae", small("vae")), variables)
+    write_tensors(tmp_path / "vae.safetensors", tensors | {"other": np.zeros(1, np.float32)})
+    with pytest.raises(WeightsError, match="other"):
+        read_part(tmp_path / "vae.safetensors", "vae", small("vae"))
 
 
 def test_files_that_are_not_there_or_not_safe_are_refused(tmp_path):

@@ -19,14 +19,25 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from doubled import doubled
 from make_schedulers import DDIM, DPM, LEADING, PNDM
 from make_stable_diffusion import first, last, loaded
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import CLIPTextConfig, CLIPTextModel
 
 KINDS = {
     "text": diffusers.StableDiffusionPipeline,
     "image": diffusers.StableDiffusionImg2ImgPipeline,
     "inpaint": diffusers.StableDiffusionInpaintPipeline,
+    "told": diffusers.StableDiffusionInpaintPipeline,  # its network is, of what to paint
+    "lora": diffusers.StableDiffusionPipeline,
+    "wide": diffusers.StableDiffusionPipeline,  # not square, and few steps
 }
+UNETS = {"told": small.INPAINTING_UNET, "wide": small.WIDE_UNET}
+LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
 RUNS: dict[str, tuple[str, dict[str, Any], float]] = {
+    "told_pndm": ("told", PNDM, 1.0),
+    "told_ddim": ("told", DDIM, 0.6),
+    "lora_pndm": ("lora", PNDM, 1.0),
+    "wide_ddim": ("wide", DDIM, 1.0),
     "text_pndm": ("text", PNDM, 1.0),
     "text_ddim": ("text", DDIM, 1.0),
     "text_dpm": ("text", {**DPM, **LEADING}, 1.0),
@@ -45,6 +56,32 @@ def noise(seed: int) -> Any:
         return first(small.noise((b, h, w, c), seed))
 
     return draw
+
+
+def unet(kind: str) -> UNet2DConditionModel:
+    """The U-Net of a pipeline."""
+    net = loaded(UNet2DConditionModel(**UNETS.get(kind, small.LEAST_UNET)))
+    if kind == "lora":
+        net.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=LAYERS))
+        net.double()
+        factors = {
+            name: torch.from_numpy(small.factor(f"unet.{name}", tuple(value.shape))).double()
+            for name, value in get_peft_model_state_dict(net).items()
+        }
+        set_peft_model_state_dict(net, factors)
+    return net
+
+
+def forwards() -> dict[str, torch.Tensor]:
+    """Outputs of networks for latents of other sizes, some of their pixels."""
+    text, found = torch.from_numpy(small.inputs()["text"][:1]), {}
+    for (height, width), config in small.SIZES.items():
+        net = loaded(UNet2DConditionModel(**config))
+        with mock.patch.object(torch, "float32", torch.float64):
+            x_t = first(small.noise((1, height, width, 4), 3))
+            noise = net(x_t, torch.tensor([500]), text).sample
+        found[f"{height}x{width}"] = noise[..., :: small.EVERY, :: small.EVERY]
+    return found
 
 
 def run(kind: str, config: dict[str, Any], strength: float) -> torch.Tensor:
@@ -67,7 +104,7 @@ def run(kind: str, config: dict[str, Any], strength: float) -> torch.Tensor:
             vae=loaded(AutoencoderKL(**small.LEAST_AUTOENCODER)),
             text_encoder=text,
             tokenizer=None,
-            unet=loaded(UNet2DConditionModel(**small.LEAST_UNET)),
+            unet=unet(kind),
             scheduler=scheduler_class.from_config(config),
             safety_checker=None,
             feature_extractor=None,
@@ -75,27 +112,29 @@ def run(kind: str, config: dict[str, Any], strength: float) -> torch.Tensor:
         )
         pipe.set_progress_bar_config(disable=True)
         more: dict[str, Any] = {}
-        if kind != "text":
+        if kind in ("image", "inpaint", "told"):
             more = {"image": first(given["picture"][:1]) / 2 + 0.5, "strength": strength}
-        if kind == "inpaint":
+        if kind in ("inpaint", "told"):
             more["mask_image"] = torch.from_numpy(small.hidden())[None, None]
         if kind != "image":
-            more |= {"height": 16, "width": 24}
+            height, width = small.WIDE if kind == "wide" else (16, 24)
+            more |= {"height": height, "width": width}
         found = pipe(
             prompt_embeds=embeds,
             negative_prompt_embeds=negative,
-            num_inference_steps=48,
+            num_inference_steps=small.FEW if kind == "wide" else 48,
             guidance_scale=7.5,
             output_type="latent",
             **more,
         )
-        return found.images
+        every = small.EVERY if kind == "wide" else 1
+        return found.images[..., ::every, ::every]
 
 
 def main() -> None:
     """Writes the latents of all pipelines, and the pictures that the first become."""
     with torch.no_grad():
-        arrays = {name: run(*settings) for name, settings in RUNS.items()}
+        arrays = {name: run(*settings) for name, settings in RUNS.items()} | forwards()
         vae = loaded(AutoencoderKL(**small.LEAST_AUTOENCODER))
         arrays["picture"] = vae.decode(arrays["text_pndm"] / 0.18215).sample
     for name, array in arrays.items():

@@ -40,6 +40,16 @@ LEAST_UNET = UNET | {
     "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
     "layers_per_block": 1,
 }
+INPAINTING_UNET = LEAST_UNET | {"in_channels": 9}
+WIDE_UNET = UNET | {
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+}
+"""For large pictures, with little attention."""
+SIZES = {(32, 32): UNET, (64, 96): WIDE_UNET, (72, 96): WIDE_UNET}
+"""Sides of latents with the networks that are tried on them; at the lowest level, 72 is odd."""
+EVERY = 8  # of their pixels are stored, along each axis
+WIDE, FEW = (144, 192), 3  # pixels of a picture that is drawn in so many steps
 TEXT: dict[str, Any] = {
     "vocab_size": 100,
     "hidden_size": 48,
@@ -63,6 +73,11 @@ def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if len(shape) == 1:
         return 1 + 0.1 * values
     return values if "embeddings" in name else values / np.sqrt(np.prod(shape[1:]))
+
+
+def factor(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The factor of LoRA that PEFT calls `name`, float32 as in its files."""
+    return drawn(name, shape).astype(np.float32)
 
 
 def noise(shape: tuple[int, ...], seed: int) -> np.ndarray:

@@ -78,7 +78,7 @@ PARTS = {
         OF_DIFFUSERS,
         "first_stage_model.",
         (autoencoder.diffusers, autoencoder.diffusers_old, autoencoder.compvis),
-        (),
+        ("loss.", "model_ema."),  # of training, in CompVis' files of it alone
     ),
 }
 BUFFERS = (
@@ -93,6 +93,8 @@ OTHER_NAMES = {
 """Beginnings of tensors' names that other versions of Stable Diffusion have."""
 OTHER_WIDTHS = {1024: "2", 1280: "XL", 2048: "XL"}
 """Widths of the text that they have."""
+PAINTER, CONV_IN = 9, ("conv_in.weight", "model.diffusion_model.input_blocks.0.0.weight")
+"""Inputs of the network for inpainting, and names of their kernel [D, inputs, 3, 3]."""
 TEXT_WIDTH = ("attn2.to_k.weight", "embeddings.position_embedding.weight")
 """Ends of the names of tensors [D, width of the text]."""
 
@@ -156,7 +158,7 @@ def read_part(source: Path, part: str, template: Any) -> Any:
             tensors, path, template, found.words, lambda name: name.startswith((*unused,)), layout
         )
     except WeightsError as error:
-        if number := _version(tensors):
+        if number := _version(tensors, template):
             raise WeightsError(
                 f"{path}: these are weights of Stable Diffusion {number}, which is another network "
                 f"than version 1: {str(error).removeprefix(f'{path}: ')}"
@@ -164,8 +166,15 @@ def read_part(source: Path, part: str, template: Any) -> Any:
         raise
 
 
-def _version(tensors: Mapping[str, np.ndarray]) -> str:
-    """The version of Stable Diffusion whose weights these can only be, '' if none is known."""
+def _version(tensors: Mapping[str, np.ndarray], template: Any) -> str:
+    """The version of Stable Diffusion whose weights these can only be, '' if none is known.
+
+    Or its network for inpainting, if the `template` has fewer inputs.
+    """
+    own = template["params"].get("conv_in", {"kernel": np.zeros((PAINTER, 1))})["kernel"]
+    inputs = (tensors[name].shape[1] for name in CONV_IN if name in tensors)
+    if next(inputs, 0) == PAINTER != own.shape[-2]:
+        return "for inpainting (image_condition.name='inpainting')"
     for start, version in OTHER_NAMES.items():
         if any(name.startswith(start) for name in tensors):
             return version

@@ -1,0 +1,101 @@
+"""Cost of drawing samples on given devices, in words: for networks that are not trained here."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.data import Dataset
+from diffusion_jax.from_config import Config, Parts, build
+from diffusion_jax.generation.generator import Request
+from diffusion_jax.models.flops import count_flops, count_peak_memory
+from diffusion_jax.models.platform import computing_on
+from diffusion_jax.plan.devices import USABLE, about_memory, duration, memory_of
+from diffusion_jax.plan.hardware import Topology, find_hardware
+from diffusion_jax.plan.measured import matrix_peak
+
+
+def plan_sampling(config: Config, dataset: Dataset, topology: Topology | None) -> list[str]:
+    """Lines about the cost of samples: products, memory, and the least time on one device.
+
+    On this process's device, whose speed is measured, or on one of a topology.
+
+    Raises:
+        ConfigError: the config draws nothing, or a file is missing.
+    """
+    parts = build(config, dataset, 1)
+    sample, generator = config.sample, parts.generator
+    network, decoder = products(config, parts)
+    num = generator.sampler.total(len(generator.times) - 1)
+    whole = num * network + decoder
+    noun = dataset.kind.noun.removesuffix("s")
+    if topology:
+        hardware: Any = topology.hardware
+        half = hardware.platform == "gpu" and config.model.dtype == "float32"  # TF32
+        peak, limit, told = hardware.flops / (1 + half), hardware.memory, "the published peak"
+        platform = hardware.platform
+    else:
+        device = jax.local_devices()[0]
+        hardware, platform = find_hardware(device.device_kind), device.platform
+        peak, limit = matrix_peak(jnp.dtype(config.model.dtype)), memory_of(device)
+        told = "the matrix peak as measured"
+    least = whole / peak
+    return [
+        f"one {noun}: {num} evaluations of the network in {sample.steps} steps of "
+        f"{sample.sampler}, {network / 1e9:.4g} GFLOP each at sample.guidance_scale="
+        f"{sample.guidance_scale}, and {decoder / 1e9:.4g} GFLOP to decode: {whole / 1e12:.4g} "
+        "TFLOP",
+        *about_memory(
+            memory(config, parts, platform),
+            f"estimated from lifetimes, {sample.batch_size} at a time",
+            *("", hardware, limit * USABLE[platform]),
+        ),
+        f"it takes no less than {duration(least)} at {told}, {peak / 1e12:.3g} TFLOP/s",
+    ]
+
+
+def products(config: Config, parts: Parts) -> tuple[int, int]:
+    """FLOPs of a guided evaluation of the network and of the decoder, for one sample."""
+    with computing_on("tpu"):  # products inside fused kernels cannot be counted
+        guided, decode, args = _programs(config, parts, 1)
+        return count_flops(guided, *args), count_flops(decode, *args)
+
+
+def memory(config: Config, parts: Parts, platform: str) -> dict[str, int]:
+    """Bytes of the parameters, and of what is computed with them for a batch of samples."""
+    with computing_on(platform):
+        guided, decode, args = _programs(config, parts, config.sample.batch_size)
+        largest = max(count_peak_memory(program, *args) for program in (guided, decode))
+    params, frozen, *_ = args
+    return {
+        "parameters": _size(params),
+        "parameters of the codec and of other networks": _size(frozen),
+        "activations": largest,
+    }
+
+
+def _programs(config: Config, parts: Parts, num: int) -> tuple[Any, Any, tuple[Any, ...]]:
+    """A guided evaluation of the network and the decoder, and the shapes of their arguments."""
+    generator, task = parts.generator, parts.task
+
+    def shaped(array: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((num, *array.shape[1:]), array.dtype)
+
+    def guided(params: Any, frozen: Any, x_t: Any, t: Any, cond: Any) -> Any:
+        request = Request(jnp.arange(num), cond, config.sample.guidance_scale, {}, frozen)
+        denoise = generator.guidance.guide(generator.denoiser(params), request, generator.times)
+        return denoise(x_t, t, cond).x_0
+
+    def decode(params: Any, frozen: Any, x_0: Any, t: Any, cond: Any) -> Any:
+        return generator.codec.decode(frozen, x_0)
+
+    x_t, t, cond = jax.tree.map(shaped, task.inputs)
+    params = jax.eval_shape(task.init, jax.eval_shape(jax.random.key, 0))
+    frozen = {name: own.shapes for name, own in task.frozen.items()}
+    return guided, decode, (params, frozen, x_t, t, cond)
+
+
+def _size(tree: Any) -> int:
+    """Bytes of all arrays of a tree."""
+    return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(tree))
