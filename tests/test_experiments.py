@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,14 @@ from diffusion_jax.sweep.design import check, load, make_runs
 from diffusion_jax.system.pictures import WORDS
 from diffusion_jax.types import Denoised
 from tests.runs import ROOT, TEXT, TINY, assert_same, colours, tiny
+from tests.stable_diffusion import settings, write_small
 from tests.tilted import Tilted
 
 SWEEPS = ("prediction/five_seeds", "prediction/sweep", "schedule_size/sweep")
 NEEDS = {
     "samplers/theirs": ("torch", "diffusers", "k_diffusion"),
     "speed/theirs": ("torch", "diffusers"),
+    "stable_diffusion/theirs": ("torch", "diffusers"),
     **{
         f"restoration/{name}": ("torch", "azula", "deepinv")
         for name in ("theirs", "exact", "claims")
@@ -289,6 +292,43 @@ def test_a_benchmark_of_two_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert found["**dit train, theirs / ours**"] == 2
     assert found["**dit forward, theirs / ours**"] == 2
     assert found["**dit sample / (steps x forward), ours**"] == 1
+
+
+DRAWING = """
+import json, sys
+import numpy as np
+print("ready", flush=True)
+for line in sys.stdin:
+    np.save(line.strip(), np.full((1, 2, 2, 3), %s))
+    print(json.dumps({"seconds": %s, "memory": 3.0}), flush=True)
+"""
+
+
+def test_a_benchmark_of_two_that_draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bench = experiment("stable_diffusion/bench")
+    for name, pixel, seconds in (("ours", 0.5, 1.0), ("theirs", 0.25, 2.0)):
+        (tmp_path / f"{name}.py").write_text(DRAWING % (pixel, seconds))
+    monkeypatch.setattr(bench, "HERE", tmp_path)
+    asked = Namespace(folder="", theirs_python=sys.executable, size=16, steps=2, rounds=3)
+    rows = bench.compare(asked, tmp_path)
+    assert "| **picture, theirs / ours** | 2.000 | 2.000 to 2.000 | 3 |" in rows
+    assert "| 2.5e-01 | | |" in rows[-1]
+
+
+@pytest.mark.slow
+def test_our_pictures_of_the_benchmark(tmp_path: Path) -> None:
+    ours = experiment("stable_diffusion/ours")
+    noise = np.random.default_rng(0).standard_normal((8, 12, 4), np.float32)
+    model = ours.opened(settings(write_small(tmp_path)), noise)
+    x = ours.picture(model, "a house")
+    assert x.shape == (1, 16, 24, 3)
+    np.testing.assert_array_equal(x, ours.picture(model, "a house"))
+
+
+def test_their_pictures_of_the_benchmark(tmp_path: Path) -> None:
+    theirs = experiment("stable_diffusion/theirs")
+    theirs.write_tokeniser(tmp_path)
+    assert len(json.loads((tmp_path / "vocab.json").read_text())) == theirs.TOKENS
 
 
 @pytest.mark.slow
