@@ -23,6 +23,7 @@ from diffusion_jax.data.sets.windows import TextWindows
 from diffusion_jax.diffusion.schedules import Cosine
 from diffusion_jax.from_config import SAMPLERS
 from diffusion_jax.from_config.sampling import GRIDS
+from diffusion_jax.models.autoencoder import Autoencoder
 from diffusion_jax.models.dit import DiT
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.restoration.decay import Decay, RandomDecay
@@ -407,10 +408,13 @@ def test_speed_of_sampling(
         few = {"channels": 4, "channel_mults": (1, 1), "num_blocks": 1, "num_heads": 1}
         return UNet(**{**options, **few})
 
+    coder = Autoencoder(channels=4, channel_mults=(1, 1, 1, 1), num_blocks=1, attention=False)
     monkeypatch.setattr(steps, "UNet", small)
-    monkeypatch.setattr(steps, "SAMPLING_STEPS", 10)
+    monkeypatch.setattr(steps, "Autoencoder", lambda: coder)
     steps.guided_sampling(1)
-    assert " forwards/s" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "| evaluations/s  |" in said
+    assert "| s per picture with the decoder |" in said
 
 
 @pytest.mark.slow

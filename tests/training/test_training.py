@@ -115,7 +115,7 @@ def test_the_parallel_step_is_the_plain_one(mapped: bool) -> None:
     batch = data()
     split = parallel.split({"x": batch["x"], "y": batch["y"]})
     np.testing.assert_array_equal(np.ravel(split["index"]), batch["index"])
-    state = create_state(PARAMS, optimizer, AVERAGES)
+    state = create_state(jax.tree.map(jnp.copy, PARAMS), optimizer, AVERAGES)  # it is donated
     plain = make_train_step(regression, optimizer, AVERAGES)
     expected, wanted = plain(state, batch, jax.random.key(0), {})
     placed, key = parallel.place((state, jax.random.key(0)))
