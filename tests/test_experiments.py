@@ -400,6 +400,7 @@ def test_the_first_step(
     assert "| dit_xl2 **first step taken, empty / filled** | 1.000 |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_speed_of_sampling(
     steps: Any, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param("unet", marks=pytest.mark.slow), "dit"])
 def test_a_networks_outputs_stay_the_same_to_the_bit_and_norms_stay_in_float32(name):
     x = jax.random.normal(make_key(0), (2, 8, 8, 3))
     cond = {"text": jnp.ones((2, 3, 8)), "label": jnp.zeros(2, jnp.int32)}
