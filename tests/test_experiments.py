@@ -298,7 +298,6 @@ def test_a_benchmark_of_two_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 DRAWING = """
 import json, sys
 import numpy as np
-print("ready", flush=True)
 for line in sys.stdin:
     np.save(line.strip(), np.full((1, 2, 2, 3), %s))
     print(json.dumps({"seconds": %s, "memory": 3.0}), flush=True)

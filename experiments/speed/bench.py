@@ -10,23 +10,21 @@ import pathlib
 import statistics
 import subprocess
 import sys
+from typing import Any
 
 HERE = pathlib.Path(__file__).parent
 
 
 class Worker:
-    """A process that times one round of the job named on each input line."""
+    """A process that answers each input line with a line of JSON."""
 
-    def __init__(self, python: str, script: str, network: str):
+    def __init__(self, *command: str) -> None:
         self.process = subprocess.Popen(
-            [python, str(HERE / script), network],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def seconds(self, job: str) -> float:
-        """Seconds of the next round of `job`."""
+    def ask(self, job: str) -> Any:
+        """The answer to a line; ends this process if the other has died."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(job + "\n")
@@ -34,7 +32,7 @@ class Worker:
         line = self.process.stdout.readline()
         if not line:
             sys.exit(f"worker died: {self.process.args!r}")
-        return float(json.loads(line))
+        return json.loads(line)
 
     def close(self) -> None:
         """Ends the process."""
@@ -55,8 +53,8 @@ def describe(name: str, values: list[float]) -> str:
 def compare(network: str, rounds: int, warmup: int, ours: str, theirs: str) -> list[str]:
     """Table rows for one network."""
     workers = {
-        "ours": Worker(ours, "ours.py", network),
-        "theirs": Worker(theirs, "theirs.py", network),
+        "ours": Worker(ours, str(HERE / "ours.py"), network),
+        "theirs": Worker(theirs, str(HERE / "theirs.py"), network),
     }
     times: dict[str, list[float]] = {}
     for i in range(warmup + rounds):
@@ -69,7 +67,7 @@ def compare(network: str, rounds: int, warmup: int, ours: str, theirs: str) -> l
             ("forward", "ours"),
         ]:
             key = f"{job} {who}"
-            value = workers[who].seconds(job)
+            value = float(workers[who].ask(job))  # seconds
             if i >= warmup:
                 times.setdefault(key, []).append(value)
     for worker in workers.values():

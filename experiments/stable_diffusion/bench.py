@@ -8,8 +8,6 @@ the first picture, and how far the pictures are apart. See README.md.
 """
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,45 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.speed.bench import describe
+from experiments.speed.bench import Worker, describe
 
 HERE = Path(__file__).parent
 PROMPT = "a photograph of a lighthouse in a storm"
-
-
-class Worker:
-    """A process that draws a picture for each line."""
-
-    def __init__(self, python: str, script: str, arguments: list[str]) -> None:
-        self.started = time.perf_counter()
-        self.process = subprocess.Popen(
-            [python, str(HERE / script), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._line()
-
-    def draw(self, out: Path) -> dict[str, float]:
-        """Draws into a file; seconds, and the largest memory so far in GiB."""
-        assert self.process.stdin
-        self.process.stdin.write(f"{out}\n")
-        self.process.stdin.flush()
-        found: dict[str, float] = json.loads(self._line())
-        return found
-
-    def _line(self) -> str:
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"worker died: {self.process.args!r}")
-        return line
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def compare(asked: argparse.Namespace, folder: Path) -> list[str]:
@@ -66,12 +29,13 @@ def compare(asked: argparse.Namespace, folder: Path) -> list[str]:
     arguments = [asked.folder, f"--latents={noise}", f"--steps={asked.steps}", f"--prompt={PROMPT}"]
     rows, found, workers = [], {}, {}
     for name, python in (("ours", sys.executable), ("theirs", asked.theirs_python)):
-        worker = workers[name] = Worker(python, f"{name}.py", arguments)
-        found[name] = [worker.draw(folder / f"{name}.npy")]
-        rows.append(describe(f"first picture {name}, s", [time.perf_counter() - worker.started]))
+        started = time.perf_counter()
+        worker = workers[name] = Worker(python, str(HERE / f"{name}.py"), *arguments)
+        found[name] = [worker.ask(f"{folder / name}.npy")]
+        rows.append(describe(f"first picture {name}, s", [time.perf_counter() - started]))
     for _ in range(asked.rounds):
         for name, worker in workers.items():
-            found[name].append(worker.draw(folder / f"{name}.npy"))
+            found[name].append(worker.ask(f"{folder / name}.npy"))
     for worker in workers.values():
         worker.close()
     seconds = {name: [each["seconds"] for each in rounds[1:]] for name, rounds in found.items()}

@@ -49,7 +49,6 @@ def main() -> None:
     noise = np.load(args.latents)
     config.data.shape = (8 * noise.shape[0], 8 * noise.shape[1], 3)
     model = opened(config, noise)
-    print("ready", flush=True)
     for line in sys.stdin:
         start = time.perf_counter()
         x = picture(model, args.prompt)

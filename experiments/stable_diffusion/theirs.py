@@ -93,7 +93,6 @@ def main() -> None:
     pipe.set_progress_bar_config(disable=True)
     noise = torch.from_numpy(np.load(args.latents)).permute(2, 0, 1)[None]
     height, width = (8 * side for side in noise.shape[2:])
-    print("ready", flush=True)
     for line in sys.stdin:
         start = time.perf_counter()
         with torch.inference_mode():
