@@ -120,7 +120,7 @@ def conv_by_matmul(x: Array, kernel: Array, positions: int = 2048) -> Array:
 def conv_by_patches(x: Array, kernel: Array) -> Array:
     """`plain_conv` as one matrix product of the pixels' neighbourhoods `[P, K K C]` and the kernel.
 
-    Fast where there are few pixels and large kernels, for which XLA's convolution is 2 to 20 times
+    Fast where there are few pixels and large kernels, for which XLA's convolution is several times
     slower: a U-Net's inner levels.
     """
     *window, c, features = kernel.shape
