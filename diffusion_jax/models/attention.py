@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.models.layers import at_least_float32
-from diffusion_jax.models.platform import needs_jvp, platform
+from diffusion_jax.models.platform import capability, needs_jvp, platform
 from diffusion_jax.types import Array
 
 
+@jax.named_scope("dot_product_attention")  # in profiles and compiled programs
 def attention(
     q: Array,
     k: Array,
@@ -45,7 +46,7 @@ def attention(
     elif platform() == "gpu" and fits_cudnn(q):
         if has_cudnn() and not needs_jvp():
             out = kernel(q, k, v, implementation="cudnn")
-        else:  # also for ahead-of-time GPU programs: like the kernel, it stores no weights
+        else:  # also for GPUs that are only estimated: like the kernel, it stores no weights
             out = jax.checkpoint(kernel)(q, k, v)
     else:
         out = kernel(q, k, v)
@@ -70,23 +71,13 @@ def fits_cudnn(heads: Array) -> bool:
     At most 256 where the compute capability is 9.0 (Hopper) or later, as for heads of 160 in Stable
     Diffusion.
     """
-    half, most = heads.dtype in (jnp.bfloat16, jnp.float16), 256 if _capability() >= 9 else 128
+    half, most = heads.dtype in (jnp.bfloat16, jnp.float16), 256 if capability() >= 9 else 128
     return half and heads.shape[-1] % 8 == 0 and heads.shape[-1] <= most
 
 
 def has_cudnn() -> bool:
-    """Whether this process's GPUs run the kernel: NVIDIA, compute capability 8.0 or later."""
-    return _capability() >= 8
-
-
-def _capability() -> float:
-    """Compute capability of this process's NVIDIA GPUs; 0 without any."""
-    if jax.default_backend() != "gpu":
-        return 0
-    device = jax.local_devices()[0]
-    capability = str(getattr(device, "compute_capability", ""))  # AMD's are such as "gfx90a"
-    cuda = "cuda" in device.client.platform_version.lower()
-    return float(capability or 0) if cuda else 0
+    """Whether the target's GPUs run the kernel: NVIDIA, compute capability 8.0 or later."""
+    return capability() >= 8
 
 
 def causal(length: int) -> Array:
@@ -109,6 +100,7 @@ def block_mask(length: int, block: int) -> Array:
     return own | (earlier & ~noisy)
 
 
+@jax.named_scope("dot_product_attention")
 def masked_attention(q: Array, k: Array, v: Array, num_heads: int, mask: Array) -> Array:
     """Multi-head attention within texts: q, k and v [B, L, C] -> [B, L, C].
 

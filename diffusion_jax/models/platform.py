@@ -10,6 +10,7 @@ import jax
 
 Value = TypeVar("Value")
 _PLATFORM: ContextVar[str | None] = ContextVar("platform", default=None)
+_CAPABILITY: ContextVar[float] = ContextVar("capability", default=0.0)
 _FORWARDS: ContextVar[bool] = ContextVar("forwards", default=False)
 
 
@@ -28,13 +29,28 @@ def platform() -> str:
     return _PLATFORM.get() or jax.default_backend()
 
 
-def computing_on(name: str) -> AbstractContextManager[None]:
+def capability() -> float:
+    """Compute capability of the target GPUs, 0 if they are not NVIDIA's; read as `platform`."""
+    if _PLATFORM.get() is not None:
+        return _CAPABILITY.get()
+    if jax.default_backend() != "gpu":
+        return 0
+    device = jax.local_devices()[0]
+    found = str(getattr(device, "compute_capability", ""))  # AMD's are such as "gfx90a"
+    cuda = "cuda" in device.client.platform_version.lower()
+    return float(found or 0) if cuda else 0
+
+
+@contextlib.contextmanager
+def computing_on(name: str, capability: float = 0) -> Iterator[None]:
     """Context: functions traced inside are for the platform `name`, whatever this process uses.
 
-    For compiling programs ahead of time for other devices. `jax.jit` does not retrace a function
+    For compiling programs ahead of time for other devices, with the compute `capability` of GPUs if
+    it is known: without it no kernels of libraries are used. `jax.jit` does not retrace a function
     for another platform: create it anew inside.
     """
-    return set_while(_PLATFORM, name)
+    with set_while(_PLATFORM, name), set_while(_CAPABILITY, capability):
+        yield
 
 
 def needs_jvp() -> bool:

@@ -68,6 +68,15 @@ class Topology:
         whole = self.count <= self.hardware.node
         return self.hardware.interconnect if whole else self.hardware.network
 
+    def along(self, axes: int) -> float:
+        """Bytes/s that a device can send to others along some of the axes of its torus.
+
+        Each axis has an equal share of the links. GPUs have one axis.
+        """
+        if self.hardware.platform != "tpu":
+            return self.link
+        return self.link * axes / (self.name.count("x") + 1)
+
 
 def parse_topology(name: str) -> Topology:
     """Parses a topology name: a kind, a colon, and a number or a grid of devices.

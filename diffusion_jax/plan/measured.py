@@ -1,5 +1,6 @@
 """Measurements on this process's devices: their matrix peak, and a few train steps."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -38,6 +39,14 @@ def seconds(job: Callable[[], Any]) -> float:
     began = time.perf_counter()
     job()
     return time.perf_counter() - began
+
+
+def memory_of(device: Any) -> float:
+    """Bytes that a device has."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return float(stats["bytes_limit"])
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 class Steps:

@@ -16,13 +16,13 @@ from diffusion_jax.from_config.checks import mesh_shape
 from diffusion_jax.models.flops import count_flops, count_peak_memory, count_traffic
 from diffusion_jax.models.platform import computing_on
 from diffusion_jax.models.remat import REMAT
-from diffusion_jax.training.parallel import ROWS, Sharded
+from diffusion_jax.training.parallel import ROWS, Sharded, axes_of
 from diffusion_jax.training.state import TrainState, abstract_state
 from diffusion_jax.types import Context
 
 # Names of the fields of the state in reports.
 PARTS = {"params": "parameters", "ema": "moving averages", "opt_state": "optimizer"}
-FROZEN = "frozen parameters"
+FROZEN, REST = "frozen parameters", "the rest of the state"
 
 
 def _size(tree: Any) -> int:
@@ -156,10 +156,9 @@ class Program:
     @functools.cached_property
     def memory(self) -> dict[str, int]:
         """Estimated bytes per device by part, without compilation; the total is their sum."""
-        rest = "the rest of the state"
-        found = dict.fromkeys((*PARTS.values(), rest), 0)
+        found = dict.fromkeys((*PARTS.values(), REST), 0)
         for name, value in self.state._asdict().items():
-            found[PARTS.get(name, rest)] += self.bytes_of({name: value})
+            found[PARTS.get(name, REST)] += self.bytes_of({name: value})
         if self.parts.task.frozen:
             found[FROZEN] = self.bytes_of({"frozen": self.frozen})
         whole = _size(self.state.params)
@@ -183,9 +182,33 @@ class Program:
     def traffic(self) -> int:
         """Memory traffic of each device in a step, in bytes."""
         _, _, model = self.cuts
+        return self.gradient[1] * self.config.train.accumulate // model + self.state_traffic
+
+    @property
+    def state_traffic(self) -> int:
+        """The part of the memory traffic that reads and writes the state and gradients, once."""
         held = self.memory
-        state = sum(held[name] for name in PARTS.values()) + held["gradients"]
-        return self.gradient[1] * self.config.train.accumulate // model + 2 * state
+        return 2 * (sum(held[name] for name in PARTS.values()) + held["gradients"])
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the step is one program for a mesh, as it is compiled ahead of time."""
+        return bool(self.config.parallel.strategy == "sharded")
+
+    @property
+    def mesh(self) -> dict[str, int]:
+        """Number of devices along each axis of the mesh."""
+        return dict(zip((*ROWS, "model"), self.cuts, strict=True))
+
+    @property
+    def undivided(self) -> dict[tuple[str, int], int]:
+        """Bytes of parameters with an axis that is not cut, by mesh axis and size of theirs."""
+        found: dict[tuple[str, int], int] = {}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.state.params):
+            for axis, size in zip(axes_of(path, leaf), leaf.shape, strict=True):
+                if axis and size % self.mesh[axis]:
+                    found[axis, size] = found.get((axis, size), 0) + _size(leaf)
+        return found
 
     @property
     def exchanged(self) -> int:
@@ -194,9 +217,11 @@ class Program:
         Gradients are summed over `data`. With `fsdp`, parameters are gathered in the forward and in
         the backward pass and gradients scattered, each once per microbatch; frozen parameters are
         gathered in the forward pass only. Communication of activations over `model` is omitted.
+        On a mesh all of it is in the compute dtype, otherwise in float32.
         """
         data, fsdp, model = self.cuts
-        whole, frozen = _size(self.state.params) // model, _size(self.frozen) // model
+        part = np.dtype(self.config.model.dtype).itemsize / 4 if self.is_sharded else 1
+        whole, frozen = (_size(a) * part // model for a in (self.state.params, self.frozen))
         gathered = (3 * whole + frozen) * (fsdp - 1) / fsdp * self.config.train.accumulate
         return int(gathered + 2 * whole / fsdp * (data - 1) / data)
 

@@ -11,9 +11,10 @@ from diffusion_jax.from_config import Config, Parts, build
 from diffusion_jax.generation.generator import Request
 from diffusion_jax.models.flops import count_flops, count_peak_memory
 from diffusion_jax.models.platform import computing_on
-from diffusion_jax.plan.devices import USABLE, about_memory, duration, memory_of
 from diffusion_jax.plan.hardware import Topology, find_hardware
-from diffusion_jax.plan.measured import matrix_peak
+from diffusion_jax.plan.measured import matrix_peak, memory_of
+from diffusion_jax.plan.memory import USABLE, about_memory
+from diffusion_jax.plan.roofline import duration
 
 
 def plan_sampling(config: Config, dataset: Dataset, topology: Topology | None) -> list[str]:
@@ -65,14 +66,19 @@ def products(config: Config, parts: Parts) -> tuple[int, int]:
 def memory(config: Config, parts: Parts, platform: str) -> dict[str, int]:
     """Bytes of the parameters, and of what is computed with them for a batch of samples."""
     with computing_on(platform):
-        guided, decode, args = _programs(config, parts, config.sample.batch_size)
-        largest = max(count_peak_memory(program, *args) for program in (guided, decode))
-    params, frozen, *_ = args
+        params, frozen, *_ = _programs(config, parts, 1)[-1]
     return {
         "parameters": _size(params),
         "parameters of the codec and of other networks": _size(frozen),
-        "activations": largest,
+        "activations": drawing(config, parts, platform, config.sample.batch_size),
     }
+
+
+def drawing(config: Config, parts: Parts, platform: str, num: int) -> int:
+    """Bytes that are computed to draw `num` samples at once, or to decode them."""
+    with computing_on(platform):
+        guided, decode, args = _programs(config, parts, num)
+        return max(count_peak_memory(program, *args) for program in (guided, decode))
 
 
 def _programs(config: Config, parts: Parts, num: int) -> tuple[Any, Any, tuple[Any, ...]]:

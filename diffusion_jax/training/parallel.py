@@ -28,6 +28,13 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 )
 
 
+def axes_of(path: Any, leaf: Any) -> tuple[str | None, ...]:
+    """Mesh axes over which the axes of an array in a tree are cut by `RULES`, if they divide."""
+    name = "/" + jax.tree_util.keystr(path, simple=True, separator="/")
+    axes = next(axes for pattern, axes in RULES if re.search(pattern, name))
+    return (*[None] * leaf.ndim, *axes)[len(axes) :]  # aligned to the last axes
+
+
 class Replicated:
     """Every device has all parameters and a part of the batch.
 
@@ -130,12 +137,9 @@ class Sharded:
         """Sharding of every array of `tree`, by `RULES`."""
 
         def sharding(path: Any, leaf: Any) -> NamedSharding:
-            name = "/" + jax.tree_util.keystr(path, simple=True, separator="/")
-            axes = next(axes for pattern, axes in RULES if re.search(pattern, name))
-            axes = (*[None] * leaf.ndim, *axes)[len(axes) :]  # aligned to the last axes
             even = (
                 axis if axis and size % self.mesh.shape[axis] == 0 else None
-                for axis, size in zip(axes, leaf.shape, strict=True)
+                for axis, size in zip(axes_of(path, leaf), leaf.shape, strict=True)
             )
             return NamedSharding(self.mesh, PartitionSpec(*even))
 
