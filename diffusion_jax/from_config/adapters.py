@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known
-from diffusion_jax.from_config.published import Published, network_of
+from diffusion_jax.from_config.published import Published, network_params
 from diffusion_jax.from_config.task import Adapter, Frozen, Task
 from diffusion_jax.from_config.text import inversion_of
 from diffusion_jax.models.clip import TOKENS
@@ -72,14 +71,9 @@ def adapted(config: Config, task: Task) -> Task:
     return task.adapted(ADAPTERS[name](config, task)) if name in ADAPTERS else task
 
 
-def _shapes(task: Task) -> Any:
-    """Shapes of the network's parameters."""
-    return jax.eval_shape(task.init, jax.eval_shape(jax.random.key, 0))
-
-
 def _lora(config: Config, task: Task) -> Adapter:
     """LoRA of the U-Net (Hu et al. 2021)."""
-    settings, shapes = config.adapter.lora, _shapes(task)
+    settings, shapes = config.adapter.lora, task.shapes
     scale = settings.alpha / settings.rank
 
     def init(key: Key) -> Params:
@@ -95,7 +89,7 @@ def _lora(config: Config, task: Task) -> Adapter:
     return Adapter(
         init,
         lambda base, factors: merged(base, factors, scale),
-        Frozen(shapes, lambda: network_of(config, shapes)),
+        Frozen(shapes, lambda: network_params(config, shapes)),
         write,
     )
 
@@ -105,7 +99,7 @@ def _inversion(config: Config, task: Task) -> Adapter:
 
     The parameters are differences from the tokens that they start from.
     """
-    settings, shapes = config.adapter.textual_inversion, flatten_dict(_shapes(task))
+    settings, shapes = config.adapter.textual_inversion, flatten_dict(task.shapes)
     assert task.reader
     assert task.reader.tokeniser
     ids = task.reader.tokeniser.rules.encode(settings.initial).ids[1:-1]
@@ -128,7 +122,7 @@ def _inversion(config: Config, task: Task) -> Adapter:
     def load() -> Params:
         published = Published.of(config, "text.name")
         encoder = published.read("text_encoder", {"params": template["tower"]})["params"]
-        return {"network": network_of(config, template["network"]), "tower": encoder}
+        return {"network": network_params(config, template["network"]), "tower": encoder}
 
     def write(folder: Path, base: Params, trained: Params) -> list[Path]:
         learned = flatten_dict(whole(base, trained))[TABLE][-num:]

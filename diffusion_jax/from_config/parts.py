@@ -95,7 +95,7 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     check_metrics(config, task, dataset)
     optimizer = _optimizer(config, task.rivals)
     try:
-        state = abstract_state(task.init, optimizer, averages)
+        state = abstract_state(task.shapes, optimizer, averages)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     with keyed(f"optimizer.name={config.optimizer.name!r}"):

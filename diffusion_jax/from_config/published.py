@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Sharding
 
 from diffusion_jax.diffusion import scheduler_configs
 from diffusion_jax.diffusion.schedules import Schedule
@@ -18,7 +19,7 @@ from diffusion_jax.models.published.files import digests, read_part
 from diffusion_jax.models.published.lora import with_lora
 from diffusion_jax.models.weights import WeightsError, sha256
 from diffusion_jax.system.files import path_of
-from diffusion_jax.types import Key, Params
+from diffusion_jax.types import Params
 
 SCHEDULER = "scheduler/scheduler_config.json"
 OF_AUTOENCODER = ("vae/config.json", "config.json")
@@ -166,18 +167,16 @@ def network_digests(config: Config) -> dict[str, str]:
     return found
 
 
-def network_params(config: Config, init: Callable[[Key], Params]) -> Params:
-    """The network's published weights, in place of the parameters made by `init`.
+def network_params(config: Config, shapes: Any, sharding: Sharding | None = None) -> Params:
+    """The network's published weights, in place of initial parameters with these shapes.
+
+    With a `sharding` each is put there when it is read, so that the host never has them all.
 
     Raises:
         ConfigError: `weights.source` names none, or none for this network.
         WeightsError: its tensors are not those of the network.
     """
-    return network_of(config, jax.eval_shape(init, jax.eval_shape(jax.random.key, 0)))
-
-
-def network_of(config: Config, shapes: Any) -> Params:
-    """The same, of parameters with these shapes; raises the same errors."""
+    shapes = jax.tree.map(lambda a: a.update(sharding=sharding), shapes)
     read = lookup(
         NETWORKS, config.model.name, "weights.source is for networks that are published: model.name"
     )

@@ -1,10 +1,12 @@
 """A task: one kind of training, with what trainer, plan and runs need of it."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from diffusion_jax.codecs.latents import FromMoments
@@ -90,6 +92,11 @@ class Task:
     # codec of which the moments of the training items are computed once, and trained on
     cached: FromMoments | None = None
     adapter: Adapter | None = None  # what is trained in place of the network, if it is not
+
+    @functools.cached_property
+    def shapes(self) -> Params:
+        """Shapes of what is trained. To trace a large network takes seconds: it is done once."""
+        return jax.eval_shape(self.init, jax.eval_shape(jax.random.key, 0))
 
     def trained_on(self, kind: Kind) -> Kind:
         """Kind of the items of training batches, for a data set of a kind."""

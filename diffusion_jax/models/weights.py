@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.models.torch_files import WeightsError, read_pickled
+from diffusion_jax.system.devices import put
 from diffusion_jax.system.files import local_copy, written_whole
 
 LEAVES = {
@@ -201,17 +202,18 @@ def variables_from(
 ) -> Any:
     """Variables of a network from the tensors of its published weights, float32.
 
-    `template` is a tree of shapes, as from `jax.eval_shape` of `net.init`; `path` and `whose`, the
-    network's name, are for errors. Every tensor of the file must be used, except those for which
-    `unused` is true, and every shape is checked. Tensors of float16 and bfloat16 become float32
-    here, once and exactly.
+    `template` is a tree of shapes, as from `jax.eval_shape` of `net.init`; a parameter whose shape
+    has a `sharding` is put there as soon as it is read, and others are NumPy's. `path` and `whose`,
+    the network's name, are for errors. Every tensor of the file must be used, except those for
+    which `unused` is true, and every shape is checked. Tensors of float16 and bfloat16 become
+    float32 here, once and exactly.
 
     Raises:
         WeightsError: one sentence that names the file and the first tensor that is wrong.
     """
     used = set()
 
-    def fill(keys: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    def fill(keys: Any, leaf: jax.ShapeDtypeStruct) -> Any:
         stored = layout(_path(keys), leaf)
         name = stored.name
         words = f"{path}: {whose} has a tensor {name} {list(map(int, stored.shape))}"
@@ -223,7 +225,8 @@ def variables_from(
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
             raise WeightsError(f"{words}, which in the file has dtype {tensor.dtype}")
         used.add(name)
-        return np.asarray(stored.read(tensor, leaf.shape), np.float32, order="C")
+        value = np.asarray(stored.read(tensor, leaf.shape), np.float32, order="C")
+        return put(value, leaf.sharding) if getattr(leaf, "sharding", None) else value
 
     variables = jax.tree_util.tree_map_with_path(fill, template)
     for name in tensors:

@@ -87,7 +87,7 @@ class Program:
     def state(self) -> TrainState:
         """Shapes of the state."""
         parts = self.parts  # must be built before anything is traced
-        return abstract_state(parts.task.init, parts.optimizer, parts.averages)
+        return abstract_state(parts.task.shapes, parts.optimizer, parts.averages)
 
     @property
     def frozen(self) -> Any:

@@ -97,9 +97,8 @@ def _programs(config: Config, parts: Parts, num: int) -> tuple[Any, Any, tuple[A
         return generator.codec.decode(frozen, x_0)
 
     x_t, t, cond = jax.tree.map(shaped, task.inputs)
-    params = jax.eval_shape(task.init, jax.eval_shape(jax.random.key, 0))
     frozen = {name: own.shapes for name, own in task.frozen.items()}
-    return guided, decode, (params, frozen, x_t, t, cond)
+    return guided, decode, (task.shapes, frozen, x_t, t, cond)
 
 
 def _size(tree: Any) -> int:

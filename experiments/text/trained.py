@@ -64,24 +64,25 @@ STRETCHES, STRETCH = 32, 4096
 """Number and characters of the stretches of training text that are seen many times."""
 
 
-def language(manual_dir: str, length: int) -> Dataset:
+def language(data: Config) -> Dataset:
     """The small language of known entropy."""
-    return load_dataset("hmm", length=length)
+    return load_dataset("hmm", length=data.length)
 
 
-def addresses(manual_dir: str, length: int) -> Dataset:
+def addresses(data: Config) -> Dataset:
     """The addresses of the presidents, without their eras."""
-    found = load_dataset("sotu", manual_dir=manual_dir, length=length)
+    names = "manual_dir", "length", "tokenizer", "vocabulary"
+    found = load_dataset("sotu", **{name: data[name] for name in names})
     return dataclasses.replace(found, class_names=())
 
 
-def few_addresses(manual_dir: str, length: int) -> Dataset:
+def few_addresses(data: Config) -> Dataset:
     """The same with stretches of the training text only, and all that is held out."""
-    found = addresses(manual_dir, length)
+    found = addresses(data)
     source: Any = found.splits["train"].source
     begins = np.linspace(0, len(source.tokens) - STRETCH, STRETCHES).astype(int)
     texts = {str(begin): source.tokens[begin : begin + STRETCH] for begin in begins}
-    some = TextWindows.of(texts, dict.fromkeys(texts, 0), length, fixed=False)
+    some = TextWindows.of(texts, dict.fromkeys(texts, 0), data.length, fixed=False)
     splits = {**found.splits, "train": Split(some)}
     fingerprint = f"{found.fingerprint} {STRETCHES}x{STRETCH}"
     return dataclasses.replace(found, splits=splits, fingerprint=fingerprint)
@@ -90,18 +91,23 @@ def few_addresses(manual_dir: str, length: int) -> Dataset:
 class Study(NamedTuple):
     """Data, and how networks are trained on them."""
 
-    data: Callable[[str, int], Dataset]  # of the folder of the addresses and the window's length
+    data: Callable[[Config], Dataset]
     settings: Mapping[str, Any]
     points: int  # checkpoints that are measured, evenly in steps
 
 
 SOTU = {"data.name": "sotu", "data.length": 64}
+PIECES = {
+    **{"data.tokenizer": "bpe", "data.vocabulary": 2048},
+    **{"model.dit.hidden_size": 192, "model.dit.depth": 4},
+}
 STUDIES = {
     "hidden_markov": Study(language, {"data.length": 64}, points=4),
     "equal_compute": Study(addresses, SOTU, points=2),
     "many_epochs": Study(few_addresses, SOTU, points=4),
+    "pieces": Study(addresses, {**SOTU, **PIECES}, points=2),
 }
-"""By name; the network and its training are those of configs/hmm.py."""
+"""By name; the network and its training are those of configs/hmm.py, of pieces with more width."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,8 +126,7 @@ class Job:
 
     @functools.cached_property
     def dataset(self) -> Dataset:
-        config = self.config(FIRST, 0, 1)
-        return STUDIES[self.study].data(self.manual_dir, config.data.length)
+        return STUDIES[self.study].data(self.config(FIRST, 0, 1).data)
 
     def config(self, objective: str, seed: int, steps: int) -> Config:
         """Of a run with so many steps."""

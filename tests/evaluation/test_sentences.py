@@ -44,7 +44,7 @@ def encoder() -> TextEncoder:
     variables = jax.tree.map(lambda a: 20 * a if a.ndim > 1 else a, variables)
     forward = jax.jit(net.apply)
     letters: Any = Letters()
-    return TextEncoder("tiny", "d", letters, 64, 16, 16, False, forward, variables)
+    return TextEncoder("tiny", "d", letters, 64, 16, 16, False, forward, variables, 16)
 
 
 def drawn(num: int, p: Any = None) -> np.ndarray:

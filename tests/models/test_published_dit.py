@@ -104,9 +104,9 @@ def test_the_config_reads_published_weights(tmp_path):
     path, config = tmp_path / "dit.safetensors", imagenet256_dit.get_config()
     write_dit(path, variables(), (4, 4))
     config.weights.source = str(path)
-    found = network_params(config, lambda key: shapes(SMALL, 8)["params"])
+    found = network_params(config, shapes(SMALL, 8)["params"])
     jax.tree.map(np.testing.assert_array_equal, found, variables()["params"])
     assert network_digests(config) == {"dit": sha256(path)}
     config.weights.source = str(tmp_path)
     with pytest.raises(WeightsError, match="a transformer is one file, such as DiT-XL-2"):
-        network_params(config, lambda key: shapes(SMALL, 8)["params"])
+        network_params(config, shapes(SMALL, 8)["params"])

@@ -23,6 +23,7 @@ from diffusion_jax.models.weights import (
     variables_from,
     write_tensors,
 )
+from diffusion_jax.system.devices import all_devices, everywhere
 from tests.torch_files import Asking, Stored, pickled, tensor, write_legacy, write_zip
 
 REFERENCE = pathlib.Path(__file__).parents[1] / "reference"
@@ -241,6 +242,19 @@ def test_tensors_are_the_same_when_the_file_is_mapped_anew_for_each(tmp_path, mo
             np.testing.assert_array_equal(found[name], value)
     with pytest.raises(KeyError):
         found["none"]
+
+
+def test_parameters_are_put_where_their_shapes_say(tmp_path):
+    where = everywhere(all_devices())
+    template = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), TEMPLATE)
+    template["params"]["a.fc"]["kernel"] = template["params"]["a.fc"]["kernel"].update(
+        sharding=where
+    )
+    variables = random_variables()
+    found = variables_from(tensors_of(variables), tmp_path, template, "net")
+    jax.tree.map(np.testing.assert_array_equal, found, variables)
+    assert found["params"]["a.fc"].pop("kernel").sharding == where
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
 
 
 def test_two_parameters_of_one_name_are_refused():

@@ -93,9 +93,8 @@ def test_it_starts_from_the_parameters_of_another_run(
 def test_parameters_that_do_not_fit_are_refused_by_name(
     source: dict, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own, other = (from_config.build(tiny(**changes)).task.init for changes in ({}, source))
-    key = jax.random.key(0)
-    opened = SimpleNamespace(params=jax.eval_shape(other, key))
+    own, other = (from_config.build(tiny(**changes)).task.shapes for changes in ({}, source))
+    opened = SimpleNamespace(params=other)
     monkeypatch.setattr(run.initial, "open_run", lambda folder, **_: opened)
     with pytest.raises(from_config.ConfigError) as error:
         initial_params("runs/a@3", own, channels=1)
@@ -118,7 +117,7 @@ def test_a_network_given_an_image_starts_as_the_one_without(
         lambda a: jax.random.normal(jax.random.key(a.size), a.shape), prior.init(key)
     )
     monkeypatch.setattr(run.initial, "open_run", lambda *_, **__: SimpleNamespace(params=params))
-    found = initial_params("runs/a", wider.init, channels=1)
+    found = initial_params("runs/a", wider.shapes, channels=1)
     x_t, image = jax.random.normal(key, (2, 3, *prior.inputs[0].shape[1:]))
     times = jnp.array([0.2, 0.5, 0.9])
     outputs = [

@@ -74,9 +74,9 @@ def test_files_that_are_missing_are_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"weights\.source='/nowhere': there is no such file"):
         Published.of(settings(Path("/nowhere")), "model.name")
     with pytest.raises(WeightsError, match=r"has no unet/diffusion_pytorch_model\.safetensors"):
-        network_params(settings(tmp_path), lambda key: {})
+        network_params(settings(tmp_path), {})
     with pytest.raises(ConfigError, match=r"for networks that are published: model\.name='mlp'"):
-        network_params(settings(folder, model__name="mlp"), lambda key: {})
+        network_params(settings(folder, model__name="mlp"), {})
 
 
 def test_runs_from_before_are_without_published_weights_and_codec() -> None:
