@@ -1088,11 +1088,14 @@ def letters(class_names: tuple[str, ...] = ()) -> Dataset:
 def test_words_that_tell_an_era() -> None:
     magnet = experiment("magnet/trained")
     texts = ["the ship and the sail of the sea", "the bank and the coin of the bank "]
-    assert set(magnet.marks(texts, 0)[:2]) == {"ship", "sail"}
-    assert magnet.marks(texts, 1)[0] == "bank"
-    count = magnet.counting(["a", "bc"], " abc")
+    assert set(magnet.marks(texts, 0, "abc")[:2]) == {"ship", "sail"}
+    assert magnet.marks(texts, 1, "abc")[0] == "bank"
+    assert magnet.marks(texts, 0, [" ", " sail", "ship"])[0] == "sail"
+    count = magnet.counting(["a", "bc"], tuple(" abc"))
     x = jnp.array([[0, 1, 0, 1, 0, 2, 3, 0], [1, 0, 2, 3, 0, 1, 2, 3]])
     np.testing.assert_allclose(count(jax.nn.one_hot(x, 4)), [3, 1])
+    count = magnet.counting(["bc"], [" bc", "a", "b", "c"])
+    np.testing.assert_allclose(count(jax.nn.one_hot(x, 4)), [4, 2])
 
 
 def test_divergence_of_a_uniform_law() -> None:

