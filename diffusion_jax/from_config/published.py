@@ -14,13 +14,15 @@ from diffusion_jax.from_config.process import make_schedule
 from diffusion_jax.models.published import autoencoder_configs
 from diffusion_jax.models.published.autoencoder_configs import SCALE, AutoencoderConfig
 from diffusion_jax.models.published.dit import read_dit
-from diffusion_jax.models.published.files import digests, read_part
+from diffusion_jax.models.published.files import ANOTHER, PARTS, digests, read_part
 from diffusion_jax.models.published.lora import with_lora
 from diffusion_jax.models.weights import WeightsError, sha256
 from diffusion_jax.system.files import path_of
 from diffusion_jax.types import Key, Params
 
 SCHEDULER = "scheduler/scheduler_config.json"
+SECOND_ENCODER = "text_encoder_2"
+"""A folder that version 1 does not have."""
 OF_AUTOENCODER = ("vae/config.json", "config.json")
 """Places of an autoencoder's settings: in a folder of several parts, or of one alone."""
 
@@ -59,7 +61,7 @@ class Published(NamedTuple):
         """The files named by `own`, a setting beside `what`, or else by `weights.source`.
 
         Raises:
-            ConfigError: neither is set, or there is no such file.
+            ConfigError: neither is set, or there is no such file, or it is Stable Diffusion XL.
         """
         group, source = what.rpartition(".")[0], own or weights_source(config)
         setting = f"{group}.{config[group].name}.weights" if own else "weights.source"
@@ -69,7 +71,14 @@ class Published(NamedTuple):
                 "diffusers saves it, or a single .safetensors file"
             )
         lora = () if own else files_beside(config, "lora")
-        return cls.at(source, setting)._replace(lora=lora)
+        published = cls.at(source, setting)._replace(lora=lora)
+        folders = (published.source / PARTS["unet"].folder, published.source / SECOND_ENCODER)
+        if not own and all(folder.is_dir() for folder in folders):
+            raise ConfigError(
+                f"{setting}={source!r}: by its {SECOND_ENCODER} this is Stable Diffusion XL, "
+                f"{ANOTHER}"
+            )
+        return published
 
     @classmethod
     def at(cls, source: str, setting: str) -> "Published":

@@ -223,7 +223,15 @@ def variables_from(
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
             raise WeightsError(f"{words}, which in the file has dtype {tensor.dtype}")
         used.add(name)
-        return np.asarray(stored.read(tensor, leaf.shape), np.float32, order="C")
+        found = np.asarray(stored.read(tensor, leaf.shape), np.float32, order="C")
+        with np.errstate(all="ignore"):
+            total = found.sum()  # quicker than all, and without more memory
+        if not np.isfinite(total) and not np.isfinite(found).all():
+            raise WeightsError(
+                f"{words}, which in the file is not finite: it was damaged, or made by a "
+                "conversion to half precision in which it overflowed"
+            )
+        return found
 
     variables = jax.tree_util.tree_map_with_path(fill, template)
     for name in tensors:

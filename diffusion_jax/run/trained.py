@@ -291,6 +291,14 @@ class Run:
         return f"{parameters:,} parameters, {flops / 1e9:.3g} GFLOP per {noun} and evaluation"
 
 
+def suspects(config: Config) -> list[str]:
+    """The settings that may make samples not finite, the likeliest first."""
+    sample, dtype = config.sample, config.model.dtype
+    named = [name for name in ("guidance_scale", "t_max") if sample[name] != 1]
+    found = [f"sample.{name}={sample[name]!r}" for name in (*named, "sampler", "steps", "grid")]
+    return [f"half precision, model.dtype={dtype!r}"] * (dtype != "float32") + found
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trained:
     """A trained model: averaged parameters at a step, and how to sample."""
@@ -400,10 +408,7 @@ class Trained:
         Raises:
             SamplingError: some are not finite, which stored images would not show.
         """
-        sample = self.run.config.sample
-        named = [name for name in ("guidance_scale", "t_max") if sample[name] != 1]
-        named += ["sampler", "steps", "grid"]
-        causes = [f"sample.{name}={sample[name]!r}" for name in named]
+        causes = suspects(self.run.config)
         check_finite(x, index, self.params, f"step {self.step}", causes)
         return self.run.parts.dataset.kind.encode(x)
 
