@@ -1,7 +1,7 @@
 """Published weights that a config names: Stable Diffusion's folders and single files."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,11 +157,12 @@ class Published(NamedTuple):
             raise ConfigError(f"{self.setting}: {error}") from error
 
 
-NETWORKS: dict[str, Callable[[Published, Any], Any]] = {
-    "unet": lambda published, template: published.read("unet", template),
-    "dit": lambda published, template: read_dit(published.source, template),
+NETWORKS: dict[str, Callable[[Published, Any, Sequence[int]], Any]] = {
+    "unet": lambda published, template, sizes: published.read("unet", template),
+    "dit": lambda published, template, sizes: read_dit(published.source, template, sizes),
 }
-"""By `model.name`: reads the variables of a published network, of the shapes of a template."""
+"""By `model.name`: reads the variables of a published network, of the shapes of a template and for
+`x_t` of these sizes."""
 
 
 def network_digests(config: Config) -> dict[str, str]:
@@ -175,22 +176,24 @@ def network_digests(config: Config) -> dict[str, str]:
     return found
 
 
-def network_params(config: Config, init: Callable[[Key], Params]) -> Params:
+def network_params(config: Config, init: Callable[[Key], Params], sizes: Sequence[int]) -> Params:
     """The network's published weights, in place of the parameters made by `init`.
+
+    `sizes` are the axes of `x_t` between batch and channels.
 
     Raises:
         ConfigError: `weights.source` names none, or none for this network.
         WeightsError: its tensors are not those of the network.
     """
-    return network_of(config, jax.eval_shape(init, jax.eval_shape(jax.random.key, 0)))
+    return network_of(config, jax.eval_shape(init, jax.eval_shape(jax.random.key, 0)), sizes)
 
 
-def network_of(config: Config, shapes: Any) -> Params:
+def network_of(config: Config, shapes: Any, sizes: Sequence[int]) -> Params:
     """The same, of parameters with these shapes; raises the same errors."""
     read = lookup(
         NETWORKS, config.model.name, "weights.source is for networks that are published: model.name"
     )
     published = Published.of(config, "model.name")
     published.check_scheduler(make_schedule(config), config.objective.prediction)
-    params: Params = read(published, {"params": shapes})["params"]
+    params: Params = read(published, {"params": shapes}, sizes)["params"]
     return params

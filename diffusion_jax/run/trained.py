@@ -184,7 +184,8 @@ class Run:
     def learned(self, state: TrainState | None = None, average: str = "") -> tuple[Params, int]:
         """What has been trained, by default up to the checkpoint, in an average; and its step."""
         if state is None and self.published:
-            return network_params(self.config, self.parts.task.init), 0
+            task = self.parts.task
+            return network_params(self.config, task.init, task.sizes), 0
         state = self.restored_state() if state is None else state
         return self.snapshots.average(state, average or self.average), int(state.step)
 

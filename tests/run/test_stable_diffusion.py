@@ -75,9 +75,9 @@ def test_files_that_are_missing_are_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"weights\.source='/nowhere': there is no such file"):
         Published.of(settings(Path("/nowhere")), "model.name")
     with pytest.raises(WeightsError, match=r"has no unet/diffusion_pytorch_model\.safetensors"):
-        network_params(settings(tmp_path), lambda key: {})
+        network_params(settings(tmp_path), lambda key: {}, (8, 12))
     with pytest.raises(ConfigError, match=r"for networks that are published: model\.name='mlp'"):
-        network_params(settings(folder, model__name="mlp"), lambda key: {})
+        network_params(settings(folder, model__name="mlp"), lambda key: {}, (8, 12))
 
 
 def test_a_folder_of_stable_diffusion_xl_is_refused_by_its_second_encoder(tmp_path: Path) -> None:
