@@ -31,7 +31,7 @@ def plan_topology(config: Config, dataset: Dataset, topology: Topology) -> list[
     """
     platform = topology.hardware.platform
     program = Program(config, dataset, topology.count, platform)
-    lines = [_about_network(program)]
+    lines = [_about_network(program), *about_encoding(program)]
     refused, sent = "", None
     memory, told, collectives = program.memory, "estimated from lifetimes", "rings"
     if platform == "tpu" and has_libtpu():
@@ -63,6 +63,7 @@ def plan_here(config: Config, dataset: Dataset) -> list[str]:
     peak = matrix_peak(dtype) * count / shared
     lines = [
         _about_network(program),
+        *about_encoding(program),
         *about_memory(program.memory, told, "", hardware, limit),
         f"matrix peak of {count} x {device.device_kind}: {peak / 1e12:.3g} TFLOP/s in {dtype}, "
         "measured",
@@ -100,6 +101,21 @@ def _about_network(program: Program) -> str:
         f"one of {words}; {program.step_flops / 1e12:.4g} TFLOP for a training step of "
         f"{size}{computed}"
     )
+
+
+def about_encoding(program: Program) -> list[str]:
+    """A line about latents that are computed once, if training is on such."""
+    if not (cached := program.parts.task.cached):
+        return []
+    entries, dataset = 1 + program.config.data.flip, program.dataset
+    noun, num = dataset.kind.noun, len(dataset.splits["train"])
+    flops, size = entries * program.encoding_flops, 4 * entries * math.prod(cached.moments_shape)
+    whole = f"; {num * flops / 1e15:.4g} PFLOP and {_size(num * size)} for all {num:,}" * (num > 0)
+    mirrored = ", mirrored included" * (entries > 1)
+    return [
+        f"latents are computed once before training: {flops / 1e9:.4g} GFLOP and {_size(size)} in "
+        f"the user's cache folder for one of the {noun}{mirrored}{whole}"
+    ]
 
 
 # Memory

@@ -14,6 +14,7 @@ from diffusion_jax.models.platform import computing_on
 from diffusion_jax.plan.devices import USABLE, about_memory, duration, memory_of
 from diffusion_jax.plan.hardware import Topology, find_hardware
 from diffusion_jax.plan.measured import matrix_peak
+from diffusion_jax.text import Reader
 
 
 def plan_sampling(config: Config, dataset: Dataset, topology: Topology | None) -> list[str]:
@@ -46,12 +47,28 @@ def plan_sampling(config: Config, dataset: Dataset, topology: Topology | None) -
         f"{sample.sampler}, {network / 1e9:.4g} GFLOP each at sample.guidance_scale="
         f"{sample.guidance_scale}, and {decoder / 1e9:.4g} GFLOP to decode: {whole / 1e12:.4g} "
         "TFLOP",
+        *about_texts(parts.task.reader),
         *about_memory(
             memory(config, parts, platform),
             f"estimated from lifetimes, {sample.batch_size} at a time",
             *("", hardware, limit * USABLE[platform]),
         ),
         f"it takes no less than {duration(least)} at {told}, {peak / 1e12:.3g} TFLOP/s",
+    ]
+
+
+def about_texts(reader: Reader | None) -> list[str]:
+    """A line about a frozen text encoder, if there is one."""
+    if not (reader and reader.encoder):
+        return []
+    encoder = reader.encoder
+    num = encoder.batch_size
+    tokens = jax.ShapeDtypeStruct((num, encoder.length), jnp.int32)
+    with computing_on("tpu"):
+        cost = count_flops(encoder.forward, encoder.variables, tokens)
+    return [
+        f"each text is encoded once: {cost / num / 1e9:.4g} GFLOP, {num} of them at a time "
+        f"({cost / 1e12:.4g} TFLOP also for fewer)"
     ]
 
 
