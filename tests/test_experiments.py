@@ -40,6 +40,7 @@ NEEDS = {
     "samplers/theirs": ("torch", "diffusers", "k_diffusion"),
     "speed/theirs": ("torch", "diffusers"),
     "stable_diffusion/theirs": ("torch", "diffusers"),
+    "stable_diffusion/theirs_parts": ("torch", "diffusers"),
     **{
         f"restoration/{name}": ("torch", "azula", "deepinv")
         for name in ("theirs", "exact", "claims")
@@ -323,6 +324,30 @@ def test_our_pictures_of_the_benchmark(tmp_path: Path) -> None:
     x = ours.picture(model, "a house")
     assert x.shape == (1, 16, 24, 3)
     np.testing.assert_array_equal(x, ours.picture(model, "a house"))
+
+
+DOUBLING = """
+import sys, numpy as np
+np.savez(sys.argv[3], **{name: 2 * x for name, x in np.load(%r).items()})
+"""
+
+
+@pytest.mark.slow
+def test_parts_are_compared_by_their_largest_value(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    parts, config = experiment("stable_diffusion/parts"), settings(write_small(tmp_path / "small"))
+    sizes = [(16, 24), (8, 8)]
+    ours: Any = parts.outputs(config, parts.inputs(config, sizes))
+    assert ours["text"].shape == (1, 77, 16)
+    assert ours["noise 16x24"].shape == ours["mean 16x24"].shape == (1, 8, 12, 4)
+    assert ours["decoded 8x8"].shape == (1, 8, 8, 3)
+    np.savez(tmp_path / "ours.npz", **ours)
+    (tmp_path / "theirs_parts.py").write_text(DOUBLING % str(tmp_path / "ours.npz"))
+    monkeypatch.setattr(parts, "HERE", tmp_path)
+    rows = parts.compare(config, sys.executable, sizes)
+    assert len(rows) == len(ours) == 9
+    assert all(row.endswith("| 5.0e-01 |") for row in rows)
 
 
 def test_their_pictures_of_the_benchmark(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def _lora(config: Config, task: Task) -> Adapter:
     return Adapter(
         init,
         lambda base, factors: merged(base, factors, scale),
-        Frozen(shapes, lambda: network_params(config, shapes)),
+        Frozen(shapes, lambda: network_params(config, shapes, task.sizes)),
         write,
     )
 
@@ -122,7 +122,8 @@ def _inversion(config: Config, task: Task) -> Adapter:
     def load() -> Params:
         published = Published.of(config, "text.name")
         encoder = published.read("text_encoder", {"params": template["tower"]})["params"]
-        return {"network": network_params(config, template["network"]), "tower": encoder}
+        network = network_params(config, template["network"], task.sizes)
+        return {"network": network, "tower": encoder}
 
     def write(folder: Path, base: Params, trained: Params) -> list[Path]:
         learned = flatten_dict(whole(base, trained))[TABLE][-num:]

@@ -97,7 +97,7 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
     try:
         state = abstract_state(task.shapes, optimizer, averages)
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"{error} (for {dataset.kind.words})") from error
     with keyed(f"optimizer.name={config.optimizer.name!r}"):
         check_optimizer(optimizer, state.params)
     return Parts(dataset, task, optimizer, averages)

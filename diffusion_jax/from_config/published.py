@@ -1,7 +1,7 @@
 """Published weights that a config names: Stable Diffusion's folders and single files."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +15,15 @@ from diffusion_jax.from_config.process import make_schedule
 from diffusion_jax.models.published import autoencoder_configs
 from diffusion_jax.models.published.autoencoder_configs import SCALE, AutoencoderConfig
 from diffusion_jax.models.published.dit import read_dit
-from diffusion_jax.models.published.files import digests, read_part
+from diffusion_jax.models.published.files import ANOTHER, PARTS, digests, read_part
 from diffusion_jax.models.published.lora import with_lora
 from diffusion_jax.models.weights import WeightsError, sha256
 from diffusion_jax.system.files import path_of
 from diffusion_jax.types import Params
 
 SCHEDULER = "scheduler/scheduler_config.json"
+SECOND_ENCODER = "text_encoder_2"
+"""A folder that version 1 does not have."""
 OF_AUTOENCODER = ("vae/config.json", "config.json")
 """Places of an autoencoder's settings: in a folder of several parts, or of one alone."""
 
@@ -60,7 +62,7 @@ class Published(NamedTuple):
         """The files named by `own`, a setting beside `what`, or else by `weights.source`.
 
         Raises:
-            ConfigError: neither is set, or there is no such file.
+            ConfigError: neither is set, or there is no such file, or it is Stable Diffusion XL.
         """
         group, source = what.rpartition(".")[0], own or weights_source(config)
         setting = f"{group}.{config[group].name}.weights" if own else "weights.source"
@@ -70,7 +72,14 @@ class Published(NamedTuple):
                 "diffusers saves it, or a single .safetensors file"
             )
         lora = () if own else files_beside(config, "lora")
-        return cls.at(source, setting)._replace(lora=lora)
+        published = cls.at(source, setting)._replace(lora=lora)
+        folders = (published.source / PARTS["unet"].folder, published.source / SECOND_ENCODER)
+        if not own and all(folder.is_dir() for folder in folders):
+            raise ConfigError(
+                f"{setting}={source!r}: by its {SECOND_ENCODER} this is Stable Diffusion XL, "
+                f"{ANOTHER}"
+            )
+        return published
 
     @classmethod
     def at(cls, source: str, setting: str) -> "Published":
@@ -149,11 +158,12 @@ class Published(NamedTuple):
             raise ConfigError(f"{self.setting}: {error}") from error
 
 
-NETWORKS: dict[str, Callable[[Published, Any], Any]] = {
-    "unet": lambda published, template: published.read("unet", template),
-    "dit": lambda published, template: read_dit(published.source, template),
+NETWORKS: dict[str, Callable[[Published, Any, Sequence[int]], Any]] = {
+    "unet": lambda published, template, sizes: published.read("unet", template),
+    "dit": lambda published, template, sizes: read_dit(published.source, template, sizes),
 }
-"""By `model.name`: reads the variables of a published network, of the shapes of a template."""
+"""By `model.name`: reads the variables of a published network, of the shapes of a template and for
+`x_t` of these sizes."""
 
 
 def network_digests(config: Config) -> dict[str, str]:
@@ -167,10 +177,14 @@ def network_digests(config: Config) -> dict[str, str]:
     return found
 
 
-def network_params(config: Config, shapes: Any, sharding: Sharding | None = None) -> Params:
+def network_params(
+    config: Config, shapes: Any, sizes: Sequence[int], sharding: Sharding | None = None
+) -> Params:
     """The network's published weights, in place of initial parameters with these shapes.
 
     With a `sharding` each is put there when it is read, so that the host never has them all.
+
+    `sizes` are the axes of `x_t` between batch and channels.
 
     Raises:
         ConfigError: `weights.source` names none, or none for this network.
@@ -182,5 +196,5 @@ def network_params(config: Config, shapes: Any, sharding: Sharding | None = None
     )
     published = Published.of(config, "model.name")
     published.check_scheduler(make_schedule(config), config.objective.prediction)
-    params: Params = read(published, {"params": shapes})["params"]
+    params: Params = read(published, {"params": shapes}, sizes)["params"]
     return params

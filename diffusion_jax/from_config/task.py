@@ -125,6 +125,12 @@ class Task:
         )
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """The axes of the network's first input between batch and channels."""
+        sizes: tuple[int, ...] = self.inputs[0].shape[1:-1]
+        return sizes
+
+    @property
     def cond(self) -> Mapping[str, np.ndarray]:
         """Switched-off conditioning of one item, arrays `[1, ...]`: all inputs of the network."""
         cond: Mapping[str, np.ndarray] = self.inputs[-1]

@@ -111,7 +111,8 @@ def tokeniser_file(config: Config) -> Path:
     if text.tokenizer:
         asked = path_of(text.tokenizer)
     elif _published(config):
-        asked = Published.of(config, "text.name").source / "tokenizer"
+        source = Published.of(config, "text.name").source
+        asked = source / "tokenizer" if source.is_dir() else source.parent
     else:
         asked = _own_weights(config).parent
     places = [asked / file for file in TOKENISERS] if asked.is_dir() else [asked]

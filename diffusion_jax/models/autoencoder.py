@@ -145,7 +145,7 @@ class Autoencoder(_Part):
                 f"all sides of size {'x'.join(map(str, sizes))} must be multiples of "
                 f"{self.factor}: the {len(self.channel_mults)} levels of the autoencoder's "
                 f"channel_mults={tuple(self.channel_mults)} halve them "
-                f"{len(self.channel_mults) - 1} times"
+                f"{len(self.channel_mults) - 1} time(s)"
             )
         mean, logvar = jnp.split(at_least_float32(self.encoder(x)), 2, axis=-1)
         return mean, jnp.clip(logvar, *LOGVAR_LIMITS)

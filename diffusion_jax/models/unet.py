@@ -213,5 +213,6 @@ class UNet(Network):
             raise ValueError(
                 f"all sides of size {'x'.join(map(str, sizes))} must be multiples of {factor}: the "
                 f"{levels} levels of model.unet.channel_mults={tuple(self.channel_mults)} halve "
-                f"them {levels - 1} times after patches of model.unet.patch_size={self.patch_size}"
+                f"them {levels - 1} time(s) after patches of model.unet.patch_size="
+                f"{self.patch_size}"
             )

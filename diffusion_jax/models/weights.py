@@ -226,6 +226,13 @@ def variables_from(
             raise WeightsError(f"{words}, which in the file has dtype {tensor.dtype}")
         used.add(name)
         value = np.asarray(stored.read(tensor, leaf.shape), np.float32, order="C")
+        with np.errstate(all="ignore"):
+            total = value.sum()  # quicker than all, and without more memory
+        if not np.isfinite(total) and not np.isfinite(value).all():
+            raise WeightsError(
+                f"{words}, which in the file is not finite: it was damaged, or made by a "
+                "conversion to half precision in which it overflowed"
+            )
         return put(value, leaf.sharding) if getattr(leaf, "sharding", None) else value
 
     variables = jax.tree_util.tree_map_with_path(fill, template)

@@ -1,5 +1,6 @@
 """Memory and time of a config on given devices, and the next change to try, in words."""
 
+import math
 import statistics
 
 import jax
@@ -37,7 +38,7 @@ def plan_topology(config: Config, dataset: Dataset, topology: Topology) -> list[
     """
     hardware = topology.hardware
     program = Program(config, dataset, topology.count, hardware.platform)
-    lines = [_about_network(program), *_about_undivided(program)]
+    lines = [_about_network(program), *about_encoding(program), *_about_undivided(program)]
     memory, told, compiled = program.memory, "estimated from lifetimes", Compiled()
     if has_compiler(topology):
         compiled = compile_step(program, topology)
@@ -69,6 +70,7 @@ def plan_here(config: Config, dataset: Dataset) -> list[str]:
     peak = matrix_peak(dtype) * count / shared
     lines = [
         _about_network(program),
+        *about_encoding(program),
         *_about_undivided(program),
         *about_memory(program.memory, told, "", hardware, limit),
         *about_stages(program, sum(program.memory.values()), limit),
@@ -100,6 +102,22 @@ def _about_network(program: Program) -> str:
         f"one of {words}; {program.step_flops / 1e12:.4g} TFLOP for a training step of "
         f"{size}{computed}"
     )
+
+
+def about_encoding(program: Program) -> list[str]:
+    """A line about latents that are computed once, if training is on such."""
+    if not (cached := program.parts.task.cached):
+        return []
+    entries, dataset = 1 + program.config.data.flip, program.dataset
+    noun, num = dataset.kind.noun, len(dataset.splits["train"])
+    flops, size = entries * program.encoding_flops, 4 * entries * math.prod(cached.moments_shape)
+    whole = f"{num * flops / 1e15:.4g} PFLOP and {size_in_words(num * size)} for all {num:,}"
+    mirrored = ", mirrored included" * (entries > 1)
+    return [
+        f"latents are computed once before training: {flops / 1e9:.4g} GFLOP and "
+        f"{size_in_words(size)} in the user's cache folder for one of the {noun}{mirrored}"
+        f"{f'; {whole}' if num else ''}"
+    ]
 
 
 def _about_undivided(program: Program) -> list[str]:

@@ -119,6 +119,14 @@ class Program:
         with computing_on("tpu"):
             return count_flops(lambda params: task.apply(params, *task.inputs), params)
 
+    @property
+    def encoding_flops(self) -> int:
+        """FLOPs of the encoder for one item, if latents are computed before training."""
+        kind, cached = self.dataset.kind, self.parts.task.cached
+        x = jax.ShapeDtypeStruct((1, *kind.shape), np.float32)
+        with computing_on("tpu"):
+            return count_flops(cached.moments, self.frozen, x) if cached else 0
+
     @functools.cached_property
     def gradient(self) -> tuple[int, int, int]:
         """FLOPs, memory traffic and peak memory (bytes) of the gradient of `rows` samples."""

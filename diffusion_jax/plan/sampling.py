@@ -15,6 +15,7 @@ from diffusion_jax.plan.hardware import Topology, find_hardware
 from diffusion_jax.plan.measured import matrix_peak, memory_of
 from diffusion_jax.plan.memory import USABLE, about_memory
 from diffusion_jax.plan.roofline import duration
+from diffusion_jax.text import Reader
 
 
 def plan_sampling(config: Config, dataset: Dataset, topology: Topology | None) -> list[str]:
@@ -47,6 +48,7 @@ def plan_sampling(config: Config, dataset: Dataset, topology: Topology | None) -
         f"{sample.sampler}, {network / 1e9:.4g} GFLOP each at sample.guidance_scale="
         f"{sample.guidance_scale}, and {decoder / 1e9:.4g} GFLOP to decode: {whole / 1e12:.4g} "
         "TFLOP",
+        *about_texts(parts.task.reader),
         *about_memory(
             memory(config, parts, platform),
             f"estimated from lifetimes, {sample.batch_size} at a time",
@@ -54,6 +56,17 @@ def plan_sampling(config: Config, dataset: Dataset, topology: Topology | None) -
         ),
         f"it takes no less than {duration(least)} at {told}, {peak / 1e12:.3g} TFLOP/s",
     ]
+
+
+def about_texts(reader: Reader | None) -> list[str]:
+    """A line about a frozen text encoder, if there is one."""
+    if not (reader and reader.encoder):
+        return []
+    encoder = reader.encoder
+    tokens = jax.ShapeDtypeStruct((1, encoder.length), jnp.int32)
+    with computing_on("tpu"):
+        cost = count_flops(encoder.forward, encoder.variables, tokens)
+    return [f"each text is encoded once: {cost / 1e9:.4g} GFLOP"]
 
 
 def products(config: Config, parts: Parts) -> tuple[int, int]:

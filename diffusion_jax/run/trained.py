@@ -185,8 +185,8 @@ class Run:
     def learned(self, state: TrainState | None = None, average: str = "") -> tuple[Params, int]:
         """What has been trained, by default up to the checkpoint, in an average; and its step."""
         if state is None and self.published:
-            where = everywhere(all_devices())
-            return network_params(self.config, self.parts.task.shapes, where), 0
+            task, where = self.parts.task, everywhere(all_devices())
+            return network_params(self.config, task.shapes, task.sizes, where), 0
         state = self.restored_state() if state is None else state
         return self.snapshots.average(state, average or self.average), int(state.step)
 
@@ -291,6 +291,14 @@ class Run:
         parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         noun = self.parts.dataset.kind.noun.removesuffix("s")
         return f"{parameters:,} parameters, {flops / 1e9:.3g} GFLOP per {noun} and evaluation"
+
+
+def suspects(config: Config) -> list[str]:
+    """The settings that may make samples not finite, the likeliest first."""
+    sample, dtype = config.sample, config.model.dtype
+    named = [name for name in ("guidance_scale", "t_max") if sample[name] != 1]
+    found = [f"sample.{name}={sample[name]!r}" for name in (*named, "sampler", "steps", "grid")]
+    return [f"half precision, model.dtype={dtype!r}"] * (dtype != "float32") + found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -402,10 +410,7 @@ class Trained:
         Raises:
             SamplingError: some are not finite, which stored images would not show.
         """
-        sample = self.run.config.sample
-        named = [name for name in ("guidance_scale", "t_max") if sample[name] != 1]
-        named += ["sampler", "steps", "grid"]
-        causes = [f"sample.{name}={sample[name]!r}" for name in named]
+        causes = suspects(self.run.config)
         check_finite(x, index, self.params, f"step {self.step}", causes)
         return self.run.parts.dataset.kind.encode(x)
 

@@ -116,7 +116,7 @@ def _prepare(run: Run) -> loop.Ready:
     check_workdir(config, run.workdir)  # again: another process may have changed it
     latest, params = run.checkpoints.latest(), None
     if run.published:
-        params = network_params(config, task.shapes)
+        params = network_params(config, task.shapes, task.sizes)
         print(f"starting from the weights of {config.weights.source}")
     if latest is None and config.train.init_from:
         channels = task.inputs[0].shape[-1]

@@ -103,7 +103,7 @@ def test_lora_is_written_and_merged_into_what_is_read(
     assert {float(a) for a in alpha} == {3.0}
     for path in files:
         config = settings(folder, weights__lora=(str(path),))
-        assert_equal(network_params(config, parts.task.adapter.base.shapes), whole, atol=1e-6)
+        assert_equal(network_params(config, parts.task.adapter.base.shapes, ()), whole, atol=1e-6)
         # Another part than those that it changes is as it was.
         config = training(folder, pictures, weights__lora=(str(path),))
         assert make_text_encoder(config).digest != make_text_encoder(settings(folder)).digest
@@ -184,7 +184,9 @@ def test_the_loss_of_a_batch_falls(changes: dict[str, Any], folder: Path, pictur
     x = jnp.asarray(parts.dataset.kind.decode(items))
     batch = {"x": x, "cond": reader([f"a {WORD}"] * len(x)), "index": jnp.arange(len(x))}
     frozen = {name: params.load() for name, params in task.frozen.items()}
-    init = task.init(jax.random.key(0)) if changes else network_params(config, task.shapes)
+    init = (
+        task.init(jax.random.key(0)) if changes else network_params(config, task.shapes, task.sizes)
+    )
     optimizer = optax.adam(0.02)
 
     @jax.jit

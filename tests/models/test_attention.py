@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.models import attention as attention_module
-from diffusion_jax.models.attention import attention
+from diffusion_jax.models.attention import attention, fits_cudnn
 from diffusion_jax.models.platform import computing_on, differentiated_forwards
 
 LENGTHS = np.array([2, 5], np.int32)
@@ -60,3 +60,20 @@ def test_a_kernel_without_a_jvp_is_not_taken_where_one_is_needed(monkeypatch):
         attention(heads, heads, heads, 4)
         assert taken[-1] == "cudnn"
     np.testing.assert_array_equal(inside, outside)
+
+
+@pytest.mark.parametrize(
+    ("capability", "widths"),
+    [(8.0, [40, 80, 128]), *((new, [40, 80, 128, 136, 160, 256]) for new in (9.0, 10.0))],
+)
+def test_heads_of_stable_diffusion_are_for_cudnn_from_hopper_on(monkeypatch, capability, widths):
+    """Its heads are of 40, 80 and 160; Ampere's kernel takes 128 at most, Hopper's 256."""
+    monkeypatch.setattr(attention_module, "_capability", lambda: capability)
+
+    def fits(width, dtype):
+        return fits_cudnn(jax.ShapeDtypeStruct((2, 16, 8, width), dtype))
+
+    tried = (12, 40, 80, 128, 136, 160, 164, 256, 264)
+    for dtype in (jnp.bfloat16, jnp.float16):
+        assert [width for width in tried if fits(width, dtype)] == widths
+    assert not any(fits(width, jnp.float32) for width in tried)

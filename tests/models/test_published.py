@@ -217,6 +217,36 @@ def test_the_network_for_inpainting_is_named_where_another_is_wanted(tmp_path):
     read_part(tmp_path, "unet", wider)
 
 
+def test_the_network_for_inpainting_of_another_version_is_named_by_its_version(tmp_path):
+    changes = {"model.diffusion_model.input_blocks.0.0.weight": np.zeros((32, 9, 3, 3))}
+    path = whole(tmp_path / "w.safetensors", **changes, **{"cond_stage_model.model.x": np.zeros(2)})
+    with pytest.raises(WeightsError, match="these are weights of Stable Diffusion 2, which is"):
+        read_part(path, "unet", small("unet"))
+
+
+@pytest.mark.parametrize("form", range(3))
+@pytest.mark.parametrize("levels", [1, 3])
+def test_an_autoencoder_of_another_downsampling_is_refused_by_it(tmp_path, form, levels):
+    net = SMALL_AUTOENCODER.clone(channel_mults=(1, 2, 2)[:levels])
+    x = jax.ShapeDtypeStruct((1, 4, 4, 3), jnp.float32)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), x)
+    layout = PARTS["vae"].formats[form](shapes)
+    write_tensors(tmp_path / "v.safetensors", tensors_of(drawn_variables(shapes, layout), layout))
+    says = f"this autoencoder divides all sides by {net.factor}, and one that divides them by 2 was"
+    with pytest.raises(WeightsError, match=says):
+        read_part(tmp_path / "v.safetensors", "vae", small("vae"))
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, value):
+    broken = np.array([[np.inf] + [value] * 31] + [[0] * 32] * 127, np.float16)
+    path = whole(tmp_path / "w.safetensors", **{TIME: broken})
+    with pytest.raises(WeightsError, match=rf"{TIME} \[128, 32\], which in the file is not finite"):
+        read_part(path, "unet", small("unet"))
+    large = np.full((128, 32), 1e38, np.float32)  # whose sum is not finite
+    read_part(whole(path, **{TIME: large}), "unet", small("unet"))
+
+
 def test_what_a_training_left_in_a_file_of_the_autoencoder_alone_is_passed_over(tmp_path):
     variables = variables_of("vae")
     tensors = tensors_of(variables, PARTS["vae"].formats[-1](variables), np.float32)

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import math
+from argparse import Namespace
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,12 @@ from diffusion_jax.models.flops import count_peak_memory, count_traffic
 from diffusion_jax.plan import TopologyError, parse_topology, plan_topology
 from diffusion_jax.plan.ahead_of_time import compile_step
 from diffusion_jax.plan.collectives import exchanged_bytes
+from diffusion_jax.plan.devices import about_encoding
 from diffusion_jax.plan.hardware import HARDWARE, find_hardware
 from diffusion_jax.plan.measured import Steps
 from diffusion_jax.plan.program import FROZEN, Program
 from diffusion_jax.training.parallel import Sharded
+from tests.runs import random_dataset
 
 NETWORK = {
     "model.name": "dit",
@@ -36,6 +39,36 @@ def program(devices=4, platform="tpu", **changes):
     changes = {key.replace("__", "."): value for key, value in changes.items()}
     config.update_from_flattened_dict(NETWORK | changes)
     return Program(config, planned_dataset(config), devices, platform)
+
+
+LATENTS = {
+    "plan__shape": (16, 16, 3),
+    "codec__name": "autoencoder",
+    "codec__autoencoder__channels": 8,
+    "codec__autoencoder__channel_mults": (1, 1),
+    "codec__autoencoder__num_blocks": 1,
+}
+
+
+def test_latents_are_encoded_once_and_cached():
+    # Multiply-adds by hand: convolutions of 3 x 3, and on the lower level attention of one head.
+    upper = 27 * 8 + 2 * 9 * 8**2
+    lower = (7 * 9 + 4) * 8**2 + 2 * 8**2 * 8 + 9 * 8 * 8 + 8 * 8
+    flops = 2 * 2 * (16**2 * upper + 8**2 * lower)  # mirrored items are encoded, too
+    size = 2 * 8 * 8 * 2 * 4 * 4 / 2**10
+    each = (
+        f"{flops / 1e9:.4g} GFLOP and {size:.4g} KiB in the user's cache folder for one of the im"
+    )
+    planned = program(data__flip=True, **LATENTS)
+    (line,) = about_encoding(planned)
+    assert each in line
+    assert line.endswith("images, mirrored included")
+    here = dataclasses.replace(planned, dataset=random_dataset((16, 16, 3)))
+    here.__dict__["parts"] = planned.parts
+    (line,) = about_encoding(here)
+    assert line.endswith(f"; {40 * flops / 1e15:.4g} PFLOP and {40 * size:.4g} KiB for all 40")
+    here.__dict__["parts"] = Namespace(task=Namespace(cached=None))
+    assert about_encoding(here) == []
 
 
 def test_topologies_by_name():

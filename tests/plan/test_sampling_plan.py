@@ -3,13 +3,16 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from configs import sd15
 from diffusion_jax.from_config import build
 from diffusion_jax.from_config.data import planned_dataset
+from diffusion_jax.models.clip import TextTower
 from diffusion_jax.plan import parse_topology, plan_sampling
-from diffusion_jax.plan.sampling import memory, products
+from diffusion_jax.plan.sampling import about_texts, memory, products
+from diffusion_jax.text import Reader, TextEncoder
 from tests.stable_diffusion import SMALL
 
 
@@ -23,6 +26,20 @@ def small(**changes: Any) -> Any:
 
 def size(tree: Any) -> int:
     return 4 * sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def test_a_text_costs_the_layers_of_its_encoder() -> None:
+    net, width, length = TextTower(50, width=16, depth=3, heads=2), 16, 77
+    variables = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, length), jnp.int32))
+    tokeniser: Any = None
+    sizes = length, width, width
+    encoder = TextEncoder("clip", "", tokeniser, *sizes, True, net.apply, variables, 4)
+    (line,) = about_texts(Reader(encoder, length))
+    # Per token four projections and an MLP of four times the width, and two products of attention;
+    # the last token is taken by a product with a row of zeros and a one.
+    flops = 2 * 3 * length * (12 * width**2 + 2 * length * width) + 2 * length * width
+    assert line.endswith(f": {flops / 1e9:.4g} GFLOP")
+    assert about_texts(Reader(None, length)) == about_texts(None) == []
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from diffusion_jax import from_config, run
 from diffusion_jax.data import load_dataset
 from diffusion_jax.evaluation import field
 from diffusion_jax.generation.generator import Generator, SamplingError, check_finite
-from diffusion_jax.run.trained import Trained
+from diffusion_jax.run.trained import Trained, suspects
 from tests.runs import tiny
 
 SMALL = {"train__steps": 2, "train__checkpoint_every": 2, "train__log_every": 1}
@@ -54,6 +54,14 @@ def test_they_are_counted_and_named() -> None:
     )
     with pytest.raises(SamplingError, match="first: nor are the parameters, so that it is the tr"):
         check_finite(x, np.arange(4), {"w": np.array(np.nan)}, "step 7", ["a=1", "b=2"])
+
+
+def test_half_precision_is_the_first_suspect() -> None:
+    config = tiny(sample__guidance_scale=1.5)
+    found = suspects(config)
+    assert found[:2] == ["sample.guidance_scale=1.5", "sample.sampler='ddim'"]
+    config.model.dtype = "bfloat16"
+    assert suspects(config) == ["half precision, model.dtype='bfloat16'", *found]
 
 
 @pytest.mark.slow

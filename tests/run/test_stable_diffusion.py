@@ -18,6 +18,7 @@ from diffusion_jax.from_config import ConfigError, build
 from diffusion_jax.from_config.codecs import make_codec
 from diffusion_jax.from_config.exports import check_export, scheduler_config
 from diffusion_jax.from_config.published import Published, network_params, weights_source
+from diffusion_jax.from_config.text import tokeniser_file
 from diffusion_jax.models.published.files import digests, write_single_file
 from diffusion_jax.models.weights import WeightsError
 from diffusion_jax.system.pictures import read_made_by
@@ -74,9 +75,35 @@ def test_files_that_are_missing_are_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"weights\.source='/nowhere': there is no such file"):
         Published.of(settings(Path("/nowhere")), "model.name")
     with pytest.raises(WeightsError, match=r"has no unet/diffusion_pytorch_model\.safetensors"):
-        network_params(settings(tmp_path), {})
+        network_params(settings(tmp_path), {}, (8, 12))
     with pytest.raises(ConfigError, match=r"for networks that are published: model\.name='mlp'"):
-        network_params(settings(folder, model__name="mlp"), {})
+        network_params(settings(folder, model__name="mlp"), {}, (8, 12))
+
+
+def test_a_folder_of_stable_diffusion_xl_is_refused_by_its_second_encoder(tmp_path: Path) -> None:
+    (tmp_path / "text_encoder_2").mkdir()
+    Published.of(settings(tmp_path), "model.name")  # a version with another network, or damaged
+    (tmp_path / "unet").mkdir()
+    with pytest.raises(ConfigError, match="by its text_encoder_2 this is Stable Diffusion XL"):
+        Published.of(settings(tmp_path), "model.name")
+    own = str(tmp_path)  # its autoencoder is one of our kind
+    assert Published.of(settings(tmp_path), "codec.name", own).source == tmp_path
+
+
+def test_the_tokeniser_of_a_single_file_is_looked_for_beside_it(tmp_path: Path) -> None:
+    config = settings(tmp_path / "v1.safetensors")
+    (tmp_path / "v1.safetensors").touch()
+    with pytest.raises(ConfigError, match=rf"text\.tokenizer=.* there is none at {tmp_path}$"):
+        tokeniser_file(config)
+    (tmp_path / "vocab.json").touch()
+    assert tokeniser_file(config) == tmp_path / "vocab.json"
+
+
+def test_sizes_that_do_not_divide_are_named_with_those_of_the_pictures() -> None:
+    sizes = {"data__shape": (16, 18, 3), "model__unet__channel_mults": (1, 1)}
+    plain = {"text__name": "none", "text__unconditional": "zeros", "sample__prompts": ()}
+    with pytest.raises(ConfigError, match=r"size 8x9 must be .* of 2.* \(for images of 16x18x3\)$"):
+        build(settings(Path(), **sizes, **plain))
 
 
 def test_runs_from_before_are_without_published_weights_and_codec() -> None:

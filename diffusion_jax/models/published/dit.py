@@ -1,9 +1,11 @@
 """Names of the published diffusion transformers, such as `DiT-XL-2-256x256.pt`: `weights.Format`s.
 
-They are those of facebookresearch/DiT. Its position embedding is fixed, and no parameter here.
+They are those of facebookresearch/DiT. Its position embedding is fixed, and no parameter here: a
+file must have the same table.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from diffusion_jax.models.weights import (
 )
 
 POSITIONS = "pos_embed"
+ROUNDING = 4e-3
+"""Largest difference of the positions' table in a file from ours: it may be in bfloat16."""
 CHANNELS = 4
 """Of the latents that the published networks are for."""
 _LAYERS = {
@@ -44,10 +48,11 @@ _STACKED, _BLOCK = "blocks", "blocks."
 """Our module of all blocks, whose parameters are [depth, ...]; the beginning of each of theirs."""
 
 
-def read_dit(path: Path, template: Any) -> Any:
+def read_dit(path: Path, template: Any, sizes: Sequence[int]) -> Any:
     """The variables of a transformer from its published file, as float32.
 
-    `template` is the tree of their shapes. What is checked is in `variables_from`.
+    `template` is the tree of their shapes, `sizes` the height and width of the latents. What is
+    checked is in `variables_from`, and that the file's positions are ours for this size.
 
     Raises:
         WeightsError: one sentence that names the file and the first tensor that is wrong.
@@ -58,7 +63,32 @@ def read_dit(path: Path, template: Any) -> Any:
     found = variables_from(
         tensors, path, theirs, "the transformer", lambda name: name == POSITIONS, published(theirs)
     )
+    _check_positions(path, tensors, found, sizes)
     return together(found)
+
+
+def _check_positions(
+    path: Path, tensors: Mapping[str, np.ndarray], theirs: Any, sizes: Sequence[int]
+) -> None:
+    """Raises a WeightsError if the file has positions, and not those of latents of these sizes."""
+    patches = theirs["params"]["patches"]["kernel"]
+    side, words = _patch_size(patches), "x".join(map(str, sizes))
+    ours = np.asarray(position_embedding([size // side for size in sizes], patches.shape[1]))[None]
+    if (found := tensors.get(POSITIONS, ours)).shape != ours.shape:
+        raise WeightsError(
+            f"{path}: the transformer is for other sizes than {words} latents: its {POSITIONS} is "
+            f"{list(found.shape)}, and that of the {words} here {list(ours.shape)}"
+        )
+    if not np.allclose(found.astype(np.float32), ours, rtol=0, atol=ROUNDING):
+        raise WeightsError(
+            f"{path}: its {POSITIONS} is not the table of sines and cosines of {words} latents, "
+            "which is the only one that the transformer here has"
+        )
+
+
+def _patch_size(kernel: Any) -> int:
+    """The side of the patches of our layer [p p C, D]."""
+    return math.isqrt(kernel.shape[0] // CHANNELS)
 
 
 def write_dit(path: Path, variables: Any, grid: tuple[int, int], dtype: Any = np.float32) -> None:
@@ -90,9 +120,8 @@ def published(template: Any) -> Format:
 
 def _of_patches(stored: Stored, leaf: Any) -> Stored:
     """The convolution [D, C, p, p] that is our layer [p p C, D] of patches."""
-    inputs, features = leaf.shape
-    p = math.isqrt(inputs // CHANNELS)
-    return Stored(stored.name, (2, 3, 1, 0), (features, CHANNELS, p, p))
+    p = _patch_size(leaf)
+    return Stored(stored.name, (2, 3, 1, 0), (leaf.shape[1], CHANNELS, p, p))
 
 
 def apart(variables: Any) -> Any:

@@ -1,5 +1,6 @@
 """Folders of diffusers and single files of CompVis, with the parts of Stable Diffusion v1."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,10 +94,13 @@ OTHER_NAMES = {
 """Beginnings of tensors' names that other versions of Stable Diffusion have."""
 OTHER_WIDTHS = {1024: "2", 1280: "XL", 2048: "XL"}
 """Widths of the text that they have."""
+ANOTHER = "which is another network than version 1"
 PAINTER, CONV_IN = 9, ("conv_in.weight", "model.diffusion_model.input_blocks.0.0.weight")
 """Inputs of the network for inpainting, and names of their kernel [D, inputs, 3, 3]."""
 TEXT_WIDTH = ("attn2.to_k.weight", "embeddings.position_embedding.weight")
 """Ends of the names of tensors [D, width of the text]."""
+LEVEL = re.compile(r"encoder\.down(?:_blocks)?\.(\d+)\.")
+"""In the names of an autoencoder's tensors, the number of a level."""
 
 
 def part_file(source: Path, part: str) -> Path:
@@ -158,23 +162,39 @@ def read_part(source: Path, part: str, template: Any) -> Any:
             tensors, path, template, found.words, lambda name: name.startswith((*unused,)), layout
         )
     except WeightsError as error:
-        if number := _version(tensors, template):
+        if other := _other(tensors, template, layout):
             raise WeightsError(
-                f"{path}: these are weights of Stable Diffusion {number}, which is another network "
-                f"than version 1: {str(error).removeprefix(f'{path}: ')}"
+                f"{path}: {other}: {str(error).removeprefix(f'{path}: ')}"
             ) from error
         raise
 
 
-def _version(tensors: Mapping[str, np.ndarray], template: Any) -> str:
-    """The version of Stable Diffusion whose weights these can only be, '' if none is known.
-
-    Or its network for inpainting, if the `template` has fewer inputs.
-    """
+def _other(tensors: Mapping[str, np.ndarray], template: Any, layout: Format) -> str:
+    """The other network whose weights these can only be, in words; '' if none is known."""
+    if version := _version(tensors):
+        return f"these are weights of Stable Diffusion {version}, {ANOTHER}"
     own = template["params"].get("conv_in", {"kernel": np.zeros((PAINTER, 1))})["kernel"]
     inputs = (tensors[name].shape[1] for name in CONV_IN if name in tensors)
     if next(inputs, 0) == PAINTER != own.shape[-2]:
-        return "for inpainting (image_condition.name='inpainting')"
+        words = "for inpainting (image_condition.name='inpainting')"
+        return f"these are weights of Stable Diffusion {words}, {ANOTHER}"
+    theirs, ours = _factor(tensors), _factor(names_of(template, layout))
+    if theirs != ours:
+        return (
+            f"this autoencoder divides all sides by {theirs}, and one that divides them by {ours} "
+            "was expected, by the number of levels in channel_mults"
+        )
+    return ""
+
+
+def _factor(names: Iterable[str]) -> int:
+    """Pixels per latent along each axis, by the names of an autoencoder's tensors; else 1."""
+    found = map(LEVEL.search, names)
+    return int(2 ** max((int(level[1]) for level in found if level), default=0))
+
+
+def _version(tensors: Mapping[str, np.ndarray]) -> str:
+    """The version of Stable Diffusion whose weights these can only be, '' if none is known."""
     for start, version in OTHER_NAMES.items():
         if any(name.startswith(start) for name in tensors):
             return version
