@@ -34,6 +34,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(np.where(MASK[..., None], 255 - x, x)).save(where / "b.png")
     Image.fromarray(np.uint8(255 * MASK)).save(where / "mask.png")
     Image.fromarray(np.uint8(255 * MASK[:8])).save(where / "half.png")
+    Image.fromarray(np.uint8(0 * MASK)).save(where / "black.png")
     return where
 
 
@@ -81,6 +82,16 @@ def test_what_is_not_masked_is_kept_to_the_bit(
     assert about["inpaint"]["strength"] == 0.7
     assert inpaint(folder, pictures, tmp_path / "as_drawn", sample__inpaint__keep=False) == 0
     assert np.mean(result(tmp_path / "as_drawn")[~MASK] != picture[~MASK]) > 0.5
+
+
+@pytest.mark.slow
+def test_where_all_is_known_nothing_is_drawn(folder: Path, pictures: Path, tmp_path: Path) -> None:
+    """Also without the image's own pixels: what is decoded are its latents."""
+    asked = {"mask": str(pictures / "black.png"), "keep": False}
+    changes = {f"sample__inpaint__{key}": value for key, value in asked.items()}
+    assert inpaint(folder, pictures, tmp_path, **changes, sample__num_images=2) == 0
+    second = np.asarray(Image.open(tmp_path / "samples/inpainted/000001.png"))
+    np.testing.assert_array_equal(result(tmp_path), second)
 
 
 @pytest.mark.slow
