@@ -10,7 +10,7 @@ from configs import sd15
 from diffusion_jax.from_config import build
 from diffusion_jax.from_config.data import planned_dataset
 from diffusion_jax.models.clip import TextTower
-from diffusion_jax.plan import parse_topology, plan_sampling
+from diffusion_jax.plan import parse_topology, plan_sampling, sampling
 from diffusion_jax.plan.sampling import about_texts, memory, products
 from diffusion_jax.text import Reader, TextEncoder
 from tests.stable_diffusion import SMALL
@@ -43,7 +43,8 @@ def test_a_text_costs_the_layers_of_its_encoder() -> None:
 
 
 @pytest.mark.slow
-def test_a_picture_costs_the_guided_steps_and_the_decoder() -> None:
+def test_a_picture_costs_the_guided_steps_and_the_decoder(monkeypatch: Any) -> None:
+    monkeypatch.setattr(sampling, "about_texts", lambda reader: ["of texts"])
     config = small(**{"sample.steps": 48})
     dataset = planned_dataset(config)
     parts = build(config, dataset)
@@ -54,6 +55,7 @@ def test_a_picture_costs_the_guided_steps_and_the_decoder() -> None:
     first, *rest = plan_sampling(config, dataset, parse_topology("h100:1"))
     assert f": 49 evaluations of the network in 48 steps of pndm, {network / 1e9:.4g} G" in first
     assert f": {(49 * network + decoder) / 1e12:.4g} TFLOP" in first
+    assert rest[0] == "of texts"
     assert "at the published peak, 495 TFLOP/s" in rest[-1]
     held = memory(config, parts, "gpu")
     params = jax.eval_shape(parts.task.init, jax.eval_shape(jax.random.key, 0))
