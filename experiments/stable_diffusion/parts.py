@@ -26,6 +26,7 @@ from diffusion_jax.from_config.text import tokeniser_file
 from diffusion_jax.models.clip import TextTower
 from diffusion_jax.models.published.files import read_part
 from diffusion_jax.models.unet import UNet
+from diffusion_jax.system.keys import make_key
 from diffusion_jax.text import load_tokeniser
 
 HERE = Path(__file__).parent
@@ -99,7 +100,7 @@ def noise(config: Config, given: Arrays) -> Arrays:
 def forward(config: Config, part: str, net: Any, *example: Any) -> Callable[..., Any]:
     """A network with its published weights."""
     example = example or (np.zeros((1, config.text.length), np.int32),)
-    template = jax.eval_shape(net.init, jax.random.key(0), *example)
+    template = jax.eval_shape(net.init, make_key(0), *example)
     variables = jax.device_put(read_part(Path(config.weights.source), part, template))
     return functools.partial(jax.jit(net.apply), variables)
 

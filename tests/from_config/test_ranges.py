@@ -116,7 +116,7 @@ def test_bad_numbers_are_refused_by_their_key(group):
         ("evaluate.metrics", "distence", "='distence' is not known: did you mean 'distances'"),
         ("model.unet.channels", 1, "=1 must lie in [2, inf)"),
         ("model.unet.num_heads", 3, "cannot be split into heads evenly: change"),
-        ("model.unet.patch_size", 3, "halve them 1 times after patches of"),
+        ("model.unet.patch_size", 3, "halve them 1 time(s) after patches of"),
     ],
 )
 def test_bad_tuples_and_words_are_refused_by_their_key(key, value, says):

@@ -66,12 +66,12 @@ def test_a_kernel_without_a_jvp_is_not_taken_where_one_is_needed(monkeypatch):
     ("capability", "widths"),
     [(8.0, [40, 80, 128]), *((new, [40, 80, 128, 136, 160, 256]) for new in (9.0, 10.0))],
 )
-def test_heads_of_stable_diffusion_are_for_cudnn_from_hopper_on(monkeypatch, capability, widths):
+def test_heads_of_stable_diffusion_are_for_cudnn_from_hopper_on(capability, widths):
     """Its heads are of 40, 80 and 160; Ampere's kernel takes 128 at most, Hopper's 256."""
-    monkeypatch.setattr(attention_module, "_capability", lambda: capability)
 
     def fits(width, dtype):
-        return fits_cudnn(jax.ShapeDtypeStruct((2, 16, 8, width), dtype))
+        with computing_on("gpu", capability):
+            return fits_cudnn(jax.ShapeDtypeStruct((2, 16, 8, width), dtype))
 
     tried = (12, 40, 80, 128, 136, 160, 164, 256, 264)
     for dtype in (jnp.bfloat16, jnp.float16):
