@@ -90,17 +90,26 @@ def build(config: ConfigDict, dataset: Dataset | None = None, devices: int | Non
         raise ConfigError(
             f"train.keep_best needs held-out {dataset.kind.noun}, and {dataset.name} has none"
         )
-    task = adapted(config, make_task(dataset))
+    task = adapted(config, _traced(make_task(dataset), dataset))
     check_law(config, dataset)
     check_metrics(config, task, dataset)
     optimizer = _optimizer(config, task.rivals)
     try:
         state = abstract_state(task.shapes, optimizer, averages)
     except ValueError as error:
-        raise ConfigError(f"{error} (for {dataset.kind.words})") from error
+        raise ConfigError(str(error)) from error
     with keyed(f"optimizer.name={config.optimizer.name!r}"):
         check_optimizer(optimizer, state.params)
     return Parts(dataset, task, optimizer, averages)
+
+
+def _traced(task: Task, dataset: Dataset) -> Task:
+    """The task, whose network takes the items of the data; a ConfigError if it does not."""
+    try:
+        _ = task.shapes
+    except ValueError as error:
+        raise ConfigError(f"{error} (for {dataset.kind.words})") from error
+    return task
 
 
 def _optimizer(config: ConfigDict, rivals: Sequence[str] = ()) -> optax.GradientTransformation:

@@ -25,7 +25,7 @@ PARTS = {"params": "parameters", "ema": "moving averages", "opt_state": "optimiz
 FROZEN, REST = "frozen parameters", "the rest of the state"
 
 
-def _size(tree: Any) -> int:
+def size_of(tree: Any) -> int:
     """Bytes of all arrays of a tree."""
     return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(tree))
 
@@ -157,7 +157,7 @@ class Program:
     def bytes_of(self, tree: Any) -> int:
         """Bytes per device of a tree whose names are those of the state."""
         shardings = _Sizes(*self.cuts).shardings(tree)
-        return _size(
+        return size_of(
             jax.tree.map(lambda a, s: a.update(shape=s.shard_shape(a.shape)), tree, shardings)
         )
 
@@ -169,11 +169,11 @@ class Program:
             found[PARTS.get(name, REST)] += self.bytes_of({name: value})
         if self.parts.task.frozen:
             found[FROZEN] = self.bytes_of({"frozen": self.frozen})
-        whole = _size(self.state.params)
+        whole = size_of(self.state.params)
         found["gradients"] = found[PARTS["params"]] * (2 if self.config.train.accumulate > 1 else 1)
         found["activations"] = max(self.gradient[2] - whole, 0)
         found["parameters as computed with"] = self._copy_bytes(whole)
-        found["batch"] = _size(self.batch(self.rows * self.config.train.accumulate))
+        found["batch"] = size_of(self.batch(self.rows * self.config.train.accumulate))
         return found
 
     def _copy_bytes(self, whole: int) -> int:
@@ -215,7 +215,7 @@ class Program:
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.state.params):
             for axis, size in zip(axes_of(path, leaf), leaf.shape, strict=True):
                 if axis and size % self.mesh[axis]:
-                    found[axis, size] = found.get((axis, size), 0) + _size(leaf)
+                    found[axis, size] = found.get((axis, size), 0) + size_of(leaf)
         return found
 
     @property
@@ -229,7 +229,7 @@ class Program:
         """
         data, fsdp, model = self.cuts
         part = np.dtype(self.config.model.dtype).itemsize / 4 if self.is_sharded else 1
-        whole, frozen = (_size(a) * part // model for a in (self.state.params, self.frozen))
+        whole, frozen = (size_of(a) * part // model for a in (self.state.params, self.frozen))
         gathered = (3 * whole + frozen) * (fsdp - 1) / fsdp * self.config.train.accumulate
         return int(gathered + 2 * whole / fsdp * (data - 1) / data)
 

@@ -34,8 +34,9 @@ class Times:
 def roofline(program: Program, topology: Topology, compiled: Compiled | None = None) -> Times:
     """Times of a step: by the bytes of the compiled program, or estimated."""
     traffic = compiled.traffic.whole if compiled and compiled.traffic else program.traffic
+    peak = peak_of(topology.hardware, program.config.model.dtype)
     return Times(
-        program.step_flops / topology.count / peak(program, topology.hardware),
+        program.step_flops / topology.count / peak,
         traffic / topology.hardware.bandwidth,
         _sending(program, topology, compiled) if topology.count > 1 else 0.0,
     )
@@ -52,9 +53,9 @@ def _sending(program: Program, topology: Topology, compiled: Compiled | None) ->
     return program.exchanged / topology.link
 
 
-def peak(program: Program, hardware: Hardware) -> float:
+def peak_of(hardware: Hardware, dtype: str) -> float:
     """Peak FLOP/s: float32 products run at half the rate on a GPU (TF32), on a TPU in bfloat16."""
-    half = program.platform == "gpu" and program.config.model.dtype == "float32"
+    half = hardware.platform == "gpu" and dtype == "float32"
     return hardware.flops / 2 if half else hardware.flops
 
 
@@ -63,6 +64,7 @@ def about_time(program: Program, topology: Topology, compiled: Compiled | None) 
     times, hardware = roofline(program, topology, compiled), topology.hardware
     parts = dataclasses.asdict(times).items()
     words = ", ".join(f"{name} {duration(value)}" for name, value in parts)
+    peak = peak_of(hardware, program.config.model.dtype)
     moved = "each product reads and writes memory once; collectives as rings"
     if compiled and compiled.traffic:
         moved = "bytes as compiled"
@@ -72,7 +74,7 @@ def about_time(program: Program, topology: Topology, compiled: Compiled | None) 
     return [
         f"a step takes {duration(times.overlapped)} with perfect overlap, bound by {times.bound}; "
         f"{duration(times.serial)} serially ({words})",
-        f"  assumed: {peak(program, hardware) / 1e12:.4g} TFLOP/s and "
+        f"  assumed: {peak / 1e12:.4g} TFLOP/s and "
         f"{hardware.bandwidth / 1e12:.4g} TB/s per device as published, "
         f"{topology.link / 1e9:.4g} GB/s between devices; {moved}",
         *(

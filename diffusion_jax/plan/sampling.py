@@ -1,6 +1,5 @@
 """Cost of drawing samples on given devices, in words: for networks that are not trained here."""
 
-import math
 from typing import Any
 
 import jax
@@ -14,7 +13,8 @@ from diffusion_jax.models.platform import computing_on
 from diffusion_jax.plan.hardware import Topology, find_hardware
 from diffusion_jax.plan.measured import matrix_peak, memory_of
 from diffusion_jax.plan.memory import USABLE, about_memory
-from diffusion_jax.plan.roofline import duration
+from diffusion_jax.plan.program import size_of
+from diffusion_jax.plan.roofline import duration, peak_of
 from diffusion_jax.text import Reader
 
 
@@ -34,8 +34,8 @@ def plan_sampling(config: Config, dataset: Dataset, topology: Topology | None) -
     noun = dataset.kind.noun.removesuffix("s")
     if topology:
         hardware: Any = topology.hardware
-        half = hardware.platform == "gpu" and config.model.dtype == "float32"  # TF32
-        peak, limit, told = hardware.flops / (1 + half), hardware.memory, "the published peak"
+        peak, limit = peak_of(hardware, config.model.dtype), hardware.memory
+        told = "the published peak"
         platform = hardware.platform
     else:
         device = jax.local_devices()[0]
@@ -81,8 +81,8 @@ def memory(config: Config, parts: Parts, platform: str) -> dict[str, int]:
     with computing_on(platform):
         params, frozen, *_ = _programs(config, parts, 1)[-1]
     return {
-        "parameters": _size(params),
-        "parameters of the codec and of other networks": _size(frozen),
+        "parameters": size_of(params),
+        "parameters of the codec and of other networks": size_of(frozen),
         "activations": drawing(config, parts, platform, config.sample.batch_size),
     }
 
@@ -112,8 +112,3 @@ def _programs(config: Config, parts: Parts, num: int) -> tuple[Any, Any, tuple[A
     x_t, t, cond = jax.tree.map(shaped, task.inputs)
     frozen = {name: own.shapes for name, own in task.frozen.items()}
     return guided, decode, (task.shapes, frozen, x_t, t, cond)
-
-
-def _size(tree: Any) -> int:
-    """Bytes of all arrays of a tree."""
-    return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(tree))

@@ -263,13 +263,7 @@ def _is_cast(one: Instruction) -> bool:
 def _fills(inside: list[Instruction]) -> bool:
     """Whether nothing is read: arrays are filled with constants."""
     kinds = {one.kind for one in inside}
-    return "broadcast" in kinds and kinds <= {
-        "broadcast",
-        "constant",
-        "tuple",
-        "bitcast",
-        "convert",
-    }
+    return "broadcast" in kinds and kinds <= FILLS
 
 
 def _stacks(inside: list[Instruction]) -> bool:

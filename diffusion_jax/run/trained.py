@@ -41,7 +41,7 @@ from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.models.flops import count_flops
 from diffusion_jax.system.arguments import check
 from diffusion_jax.system.command_line import program
-from diffusion_jax.system.devices import all_devices, everywhere, is_main, on_devices
+from diffusion_jax.system.devices import all_devices, everywhere, is_main, on_devices, put
 from diffusion_jax.system.files import path_of
 from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.texts import shown
@@ -109,7 +109,8 @@ class Run:
         self.generator = task.generator
         loaded = {name: params.load() for name, params in task.frozen.items()}
         self.digests = {n: content_hash(*jax.tree.leaves(p)) for n, p in loaded.items()}
-        self.frozen: dict[str, Params] = on_devices(loaded)
+        # As training needs them: of what is cut over devices no device has the whole beside it.
+        self.frozen = jax.tree.map(put, loaded, self.parallel.shardings(loaded))
         check_frozen(self.digests, workdir)
         guides = {"judge": self.judge, CLASSIFIER: self.classifier}
         if self.generator and any(guides.values()):

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from clu import parameter_overview
 
@@ -28,7 +27,7 @@ from diffusion_jax.run.initial import initial_params
 from diffusion_jax.run.planning import NOTHING, print_notes, print_plan
 from diffusion_jax.run.sampling import draw_sheet
 from diffusion_jax.run.trained import Run
-from diffusion_jax.system.devices import is_main, put
+from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.files import in_store
 from diffusion_jax.system.runtime import cache_dir
 from diffusion_jax.training import loop
@@ -133,7 +132,6 @@ def _prepare(run: Run) -> loop.Ready:
         write_identity(Identity(config_hash(config), data, changes, run.digests), run.workdir)
     writer = _make_writer(run)
     frozen = {name: run.frozen[name] for name in task.frozen}
-    frozen = jax.tree.map(put, frozen, run.parallel.shardings(frozen))
     batches = train_batches(
         _stored(run, frozen),
         batch_size=config.train.batch_size // count,

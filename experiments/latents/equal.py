@@ -93,9 +93,8 @@ class Study:
 
     seconds: float  # of one core, in total of each arm
     runs: Path
-    changes: Mapping[str, Any] = dataclasses.field(
-        default_factory=dict
-    )  # those of texts not of autoencoders
+    # of settings; those of texts are not for autoencoders
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def folder(self, name: str, seed: int) -> Path:
         """Of a run; all seeds have the same judge."""

@@ -52,13 +52,19 @@ def compare(asked: argparse.Namespace, folder: Path) -> list[str]:
     return rows
 
 
-def main() -> None:
-    """Prints the table."""
+def parser_of(about: str) -> argparse.ArgumentParser:
+    """The arguments of a comparison with diffusers."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder")
     parser.add_argument("--theirs-python", required=True, help="with requirements.txt installed")
+    return parser
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = parser_of(__doc__)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)

@@ -6,7 +6,6 @@
 difference over the largest value. See README.md.
 """
 
-import argparse
 import functools
 import subprocess
 import tempfile
@@ -28,6 +27,7 @@ from diffusion_jax.models.published.files import read_part
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.system.keys import make_key
 from diffusion_jax.text import load_tokeniser
+from experiments.stable_diffusion.bench import parser_of
 
 HERE = Path(__file__).parent
 Arrays = dict[str, Any]
@@ -125,11 +125,7 @@ def compare(config: Config, theirs_python: str, sizes: list[tuple[int, int]]) ->
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder")
-    parser.add_argument("--theirs-python", required=True, help="with requirements.txt installed")
+    parser = parser_of(__doc__)
     parser.add_argument("--sizes", nargs="+", default=["256x256", "512x768"], help="of pictures")
     asked = parser.parse_args()
     config = sd15.get_config()

@@ -131,10 +131,12 @@ def apart(variables: Any) -> Any:
     depth = jax.tree.leaves(stacked)[0].shape[0]
 
     def of_block(i: int) -> Any:
-        return jax.tree.map(
-            lambda a: a.update(shape=a.shape[1:]) if isinstance(a, jax.ShapeDtypeStruct) else a[i],
-            stacked,
-        )
+        def one(a: Any) -> Any:
+            if isinstance(a, jax.ShapeDtypeStruct):  # on no device before all are together
+                return a.update(shape=a.shape[1:], sharding=None)
+            return a[i]
+
+        return jax.tree.map(one, stacked)
 
     return {"params": {**params, **{f"{_BLOCK}{i}": of_block(i) for i in range(depth)}}}
 
