@@ -88,6 +88,14 @@ def test_lora_is_little_and_changes_nothing_at_first(folder: Path, pictures: Pat
     assert {path[-1] for path in kernels} == {"kernel"}
 
 
+def test_sizes_that_do_not_divide_are_refused_before_anything_is_adapted(
+    folder: Path, pictures: Path
+) -> None:
+    wrong = {"data__image_size": 18, "model__unet__channel_mults": (1, 1)}
+    with pytest.raises(ConfigError, match=r"size 9x9 must be .* \(for images of 18x18x3\)$"):
+        build(training(folder, pictures, **wrong, **LORA))
+
+
 def test_lora_is_written_and_merged_into_what_is_read(
     folder: Path, pictures: Path, tmp_path: Path
 ) -> None:
