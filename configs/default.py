@@ -191,7 +191,9 @@ def get_config() -> ConfigDict:
     c.model.dit.num_heads = 6
     c.model.dit.mlp_ratio = 4.0
     c.model.dit.rotary = False  # attention by distance, too (RoPE): texts are learned much faster
-    c.model.dit.unroll = 1  # layers per loop iteration; more: longer to compile, faster on a CPU
+    # Layers per loop iteration; more: longer to compile, faster on CPUs and GPUs. 0: all on GPUs,
+    # else 1
+    c.model.dit.unroll = 0
     c.model.dit.remat = "none"  # as model.unet.remat
     c.model.mlp = ConfigDict({"features": 64, "depth": 2})
     c.model.dual_encoder = ConfigDict({"width": 256, "channels": 64, "features": 512})

@@ -50,8 +50,8 @@ RANGES: dict[str, dict[str, Any]] = {
     "model.autoencoder": AUTOENCODER,
     "model.critic": dict.fromkeys(("channels", "num_blocks"), SOME),
     "model.dit": {
-        **dict.fromkeys(("patch_size", "hidden_size", "depth", "num_heads", "unroll"), SOME),
-        "mlp_ratio": POSITIVE,
+        **dict.fromkeys(("patch_size", "hidden_size", "depth", "num_heads"), SOME),
+        **{"mlp_ratio": POSITIVE, "unroll": COUNT},
     },
     "model.mlp": {"features": SOME, "depth": SOME},
     "model.dual_encoder": {

@@ -16,6 +16,7 @@ from jax import lax
 
 from diffusion_jax.models.attention import attention
 from diffusion_jax.models.layers import (
+    PRODUCT,
     Dtype,
     Network,
     at_least_float32,
@@ -25,6 +26,7 @@ from diffusion_jax.models.layers import (
     zeros,
 )
 from diffusion_jax.models.layout import keep_rows
+from diffusion_jax.models.platform import platform
 from diffusion_jax.models.remat import remat
 from diffusion_jax.models.transformer import attend, text_of
 from diffusion_jax.types import Array, Cond
@@ -84,7 +86,7 @@ class DiTBlock(nn.Module):
             x = keep_rows(x + to_text(h, text[0], "text", text[1]))
 
         h = modulate(x, shift_m, scale_m)
-        h = gelu(layer(int(self.mlp_ratio * features), name="mlp_0")(h))
+        h = gelu_layer(int(self.mlp_ratio * features), self.dtype, name="mlp_0")(h)
         return keep_rows(x + gate_m * layer(features, name="mlp_1")(h)), None
 
     def _cached(self, name: str, x: Array, place: Array) -> Array:
@@ -105,9 +107,10 @@ class DiT(Network):
     depth: int = 12  # number of blocks
     num_heads: int = 6  # attention heads
     mlp_ratio: float = 4.0  # width of the MLPs' hidden layer over `hidden_size`
-    # blocks per iteration of the loop over them. Unrolling all removes the loop, which takes longer
-    # to compile and trains faster on a CPU, by a sixth for the size S.
-    unroll: int = 1
+    # blocks per iteration of the loop over them; 0: all on GPUs, else one. Unrolling all removes
+    # the loop, which takes longer to compile and trains faster: on a CPU by a sixth for the size S,
+    # on a GPU as the loop's copies of all activations are a third of the memory traffic.
+    unroll: int = 0
     mask: Mask | None = None  # which patches attend to which; None: to all
     # Whether attention depends on the distance of patches, too: queries and keys are rotated by
     # their positions (RoPE, Su et al. 2021).
@@ -177,8 +180,13 @@ class DiT(Network):
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=self.depth,
-            unroll=self.unroll,
+            unroll=self.unroll or (self.depth if platform() == "gpu" else 1),
         )
+        if not self.is_initializing():
+            # Ahead of the loop, so that it stacks gradients in this dtype; they are rounded to it
+            # in any case. Initialised in float32.
+            cast = partial(jax.tree.map, lambda a: a.astype(self.dtype))
+            scanned = nn.map_variables(scanned, "params", cast)
         return scanned(self.num_heads, self.mlp_ratio, self.dtype, self.mask, name="blocks")
 
 
@@ -192,10 +200,23 @@ def modulate(x: Array, shift: Array, scale: Array) -> Array:
     return h.astype(x.dtype) * (1 + scale) + shift
 
 
-@partial(jax.checkpoint, prevent_cse=False)
-def gelu(x: Array) -> Array:
-    """GELU in its tanh approximation (Hendrycks & Gimpel 2016, section 2), as in DiT."""
-    return nn.gelu(x, approximate=True)
+class _GeluLayer(nn.Dense):
+    """A linear layer and GELU in its tanh approximation (Hendrycks & Gimpel 2016, section 2)."""
+
+    def __call__(self, x: Array) -> Array:
+        """[..., C] -> [..., features]."""
+        return nn.gelu(super().__call__(x), approximate=True)
+
+
+def gelu_layer(features: int, dtype: Dtype, name: str) -> Any:
+    """`dense` and a GELU, of which the product alone is stored for the backward pass.
+
+    The rest is recomputed. On a GPU, where memory is slower than computation, a barrier keeps the
+    compiler from storing the tanh instead, where it sees both passes at once.
+    """
+    product = jax.checkpoint_policies.save_only_these_names(PRODUCT)
+    made_by = nn.remat(_GeluLayer, policy=product, prevent_cse=platform() == "gpu")
+    return dense(features, dtype=dtype, name=name, made_by=made_by)
 
 
 def position_embedding(sizes: Sequence[int], features: int) -> Array:

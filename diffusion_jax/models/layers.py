@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from diffusion_jax.models.products import Padding, conv, matmul
 from diffusion_jax.types import Array, Cond
@@ -19,6 +20,9 @@ fan_avg_uniform = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 """The initializer of all weights in DDPM; in DiT it is called Xavier."""
 
 zeros = nn.initializers.zeros
+
+PRODUCT = "product"
+"""What policies of rematerialisation call the products of `dense`."""
 
 LayerNorm = functools.partial(nn.LayerNorm, use_fast_variance=False)
 """Computes the variance from squared deviations, which is accurate for large means too."""
@@ -146,14 +150,15 @@ def dense(
     dtype: Dtype = jnp.float32,
     use_bias: bool = True,
     name: str | None = None,
+    made_by: Callable[..., nn.Dense] = nn.Dense,
 ) -> nn.Dense:
     """A linear layer with this package's initializer and matrix product."""
-    return nn.Dense(
+    return made_by(
         features,
         use_bias=use_bias,
         kernel_init=kernel_init,
         dtype=dtype,
-        dot_general=lambda x, kernel, *_, **__: matmul(x, kernel),
+        dot_general=lambda x, kernel, *_, **__: checkpoint_name(matmul(x, kernel), PRODUCT),
         name=name,
     )
 

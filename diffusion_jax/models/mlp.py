@@ -6,7 +6,7 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from diffusion_jax.models.dit import gelu, modulate
+from diffusion_jax.models.dit import gelu_layer, modulate
 from diffusion_jax.models.layers import (
     ConditionEmbedding,
     Dtype,
@@ -53,8 +53,9 @@ class MLP(nn.Module):
         for i in range(self.depth):
             modulation = layer(3 * self.features, kernel_init=zeros, name=f"modulation_{i}")(emb)
             shift, scale, gate = jnp.split(modulation, 3, axis=-1)
-            h = layer(2 * self.features, name=f"mlp_{i}_0")(modulate(x, shift, scale))
-            x = x + gate * layer(self.features, name=f"mlp_{i}_1")(gelu(h))
+            h = modulate(x, shift, scale)
+            h = gelu_layer(2 * self.features, self.dtype, name=f"mlp_{i}_0")(h)
+            x = x + gate * layer(self.features, name=f"mlp_{i}_1")(h)
 
         modulation = layer(2 * self.features, kernel_init=zeros, name="modulation_out")(emb)
         shift, scale = jnp.split(modulation, 2, axis=-1)

@@ -33,7 +33,7 @@ ALLOWED = {
         sample.restart.low sample.restart.repeats sample.upscale.noise sample.*.strength
         schedule.cauchy.mean schedule.laplace.mean schedule.c*y.logsnr_* schedule.l*.logsnr_*
         schedule.*.beta_min schedule.sigmoid.end schedule.sigmoid.start time_sampling.*.mean
-        time_sampling.*.t_min train.*_every train.keep_best train.max_grad_norm
+        model.dit.unroll time_sampling.*.t_min train.*_every train.keep_best train.max_grad_norm
     """,
     -1: """
         restore.clipping.low
