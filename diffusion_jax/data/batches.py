@@ -75,7 +75,7 @@ class _Batches:
         cond: dict[str, Any] = {"label": labels} if self.num_classes else {}
         if self.embed and self.split.captions is not None:
             cond |= self.embed(self.split.captions.draw(indices, draws))
-        return {"x": self.kind.decode(items), "cond": cond}
+        return {"x": items, "cond": cond}
 
     def places(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Indices, flips and random numbers of the items `start` to `stop` of the stream."""

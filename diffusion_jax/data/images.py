@@ -74,7 +74,7 @@ class Images(Kind):
     levels: ClassVar[int] = 256
     limit: ClassVar[float | None] = 1.0
 
-    def decode(self, items: Any) -> np.ndarray:
+    def decode(self, items: Any) -> Any:
         return to_float(items)
 
     def encode(self, x: Any) -> np.ndarray:
@@ -111,12 +111,15 @@ class Images(Kind):
         return tile(few.reshape(-1, *few.shape[2:]), columns=few.shape[1])
 
 
-def to_float(images: Any) -> np.ndarray:
-    """Maps uint8 in 0..255 to float32 in [-1, 1], any shape; the inverse of `to_uint8`."""
-    floats = np.asarray(images).astype(np.float32)
-    floats /= 127.5
-    floats -= 1.0
-    return floats
+def to_float(images: Any) -> Any:
+    """Maps uint8 in 0..255 to float32 in [-1, 1], any shape; the inverse of `to_uint8`.
+
+    Arrays of JAX stay with it. Only the product is rounded, so that all platforms have the same
+    bits: -1 and 1 are exact, and v and 255 - v are opposite numbers.
+    """
+    images = images if hasattr(images, "astype") else np.asarray(images)
+    twice = 2 * images.astype(np.int16) - 255
+    return twice.astype(np.float32) * np.float32(1 / 255)
 
 
 def to_uint8(images: Any) -> np.ndarray:

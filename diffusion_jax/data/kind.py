@@ -35,9 +35,12 @@ class Kind:
         """Number of tokens V, if entries of `x` are tokens 0 to V - 1; 0 for other data."""
         return 0
 
-    def decode(self, items: Any) -> np.ndarray:
-        """`x` `[..., *shape]`, of `dtype`, of stored items."""
-        return np.asarray(items, self.dtype)
+    def decode(self, items: Any) -> Any:
+        """`x` `[..., *shape]`, of `dtype`, of stored items: arrays of NumPy or of JAX.
+
+        The same bits in a compiled program and here, if nothing is fused with it.
+        """
+        return items.astype(self.dtype)
 
     def encode(self, x: Any) -> np.ndarray:
         """Stored items of `x` `[..., *shape]`."""

@@ -23,7 +23,7 @@ from diffusion_jax.system.progress import stage
 from diffusion_jax.training.ema import EXPONENTIAL, Exponential
 from diffusion_jax.training.optimizer import learning_rate_schedule
 from diffusion_jax.training.state import create_state
-from diffusion_jax.training.step import make_train_step
+from diffusion_jax.training.step import make_train_step, of_stored
 from diffusion_jax.types import Array, Batch, Context, Metrics, Params
 
 STEPS, BATCH_SIZE, LEARNING_RATE, MAX_SHIFT = 1500, 128, 2e-3, 1
@@ -103,7 +103,7 @@ def fit(net: Classifier, dataset: Dataset) -> Params:
     optimizer = optax.adam(learning_rate_schedule(LEARNING_RATE, STEPS, decay="cosine"))
     averages = {EXPONENTIAL: Exponential(0.99)}
     state = create_state(variables, optimizer, averages)
-    loss_fn = functools.partial(cross_entropy, net)
+    loss_fn = of_stored(dataset.kind.decode, functools.partial(cross_entropy, net))
     step_fn = jax.jit(make_train_step(loss_fn, optimizer, averages), donate_argnums=0)
     batches = train_batches(dataset, batch_size=BATCH_SIZE, seed=0)
     metrics: Metrics = {}

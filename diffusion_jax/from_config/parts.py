@@ -9,7 +9,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from diffusion_jax.data import Dataset
+from diffusion_jax.data import Dataset, Kind
 from diffusion_jax.from_config.adapters import adapted, check_adapter
 from diffusion_jax.from_config.autoencoder import autoencoder
 from diffusion_jax.from_config.averages import make_averages
@@ -35,7 +35,8 @@ from diffusion_jax.training.optimizer import (
 )
 from diffusion_jax.training.parallel import Parallel, Replicated, Sharded
 from diffusion_jax.training.state import abstract_state
-from diffusion_jax.training.step import TrainStep, make_train_step
+from diffusion_jax.training.step import TrainStep, make_train_step, of_stored
+from diffusion_jax.types import LossFn
 
 TASKS: dict[str, Callable[[ConfigDict], Callable[[Dataset], Task]]] = {
     "gaussian": gaussian,
@@ -56,6 +57,16 @@ class Parts:
     task: Task
     optimizer: optax.GradientTransformation  # including its learning rate schedule
     averages: dict[str, Average]  # averages of the parameters, by name
+
+    @property
+    def kind(self) -> Kind:
+        """Of the items that are trained on."""
+        return self.task.trained_on(self.dataset.kind)
+
+    @property
+    def loss(self) -> LossFn:
+        """The loss of batches of stored items."""
+        return of_stored(self.kind.decode, self.task.loss)
 
     @property
     def generator(self) -> Generator:
@@ -154,9 +165,9 @@ def _one_optimizer(
 
 
 def make_step(config: ConfigDict, parts: Parts, axis_name: str | None = None) -> TrainStep:
-    """The train step, averaging over the mapped axis `axis_name` if given."""
+    """The train step on stored items, averaging over the mapped axis `axis_name` if given."""
     return make_train_step(
-        parts.task.loss,
+        parts.loss,
         parts.optimizer,
         parts.averages,
         config.train.accumulate,

@@ -65,10 +65,9 @@ class Steps:
         frozen = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), program.frozen)
         self._frozen = parallel.place(frozen, donated=False)
         size = config.train.batch_size // parallel.share[1]
-        kind = parts.task.trained_on(program.dataset.kind)
-        noise = np.random.default_rng(0).uniform(-1, 1, (size, *kind.shape))
+        noise = np.random.default_rng(0).uniform(-1, 1, (size, *parts.kind.shape))
         cond = {name: one.repeat(size, axis=0) for name, one in parts.task.cond.items()}
-        self._batch: Batch = {"x": noise.astype(kind.dtype), "cond": cond}
+        self._batch: Batch = {"x": parts.kind.encode(noise), "cond": cond}
 
     def compile(self) -> None:
         """Compiles the step, or loads it from the cache, so that `take` measures steps only.

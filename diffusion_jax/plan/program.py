@@ -100,8 +100,7 @@ class Program:
         def shaped(shape: Sequence[int], dtype: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((size, *shape), dtype)
 
-        kind = self.parts.task.trained_on(self.dataset.kind)
-        x = shaped(kind.shape, kind.dtype)
+        x = shaped(self.parts.kind.shape, self.parts.kind.stored)
         cond = {name: shaped(a.shape[1:], a.dtype) for name, a in self.parts.task.cond.items()}
         return {"x": x, "cond": cond, "index": shaped((), np.int32)}
 
@@ -135,7 +134,7 @@ class Program:
         args = self.state.params, self.batch(self.rows), context
 
         def gradient(params: Any, batch: Any, context: Context) -> Any:
-            return jax.grad(lambda p: self.parts.task.loss(p, batch, context)[0].mean())(params)
+            return jax.grad(lambda p: self.parts.loss(p, batch, context)[0].mean())(params)
 
         with computing_on("tpu"):
             flops, traffic = count_flops(gradient, *args), count_traffic(gradient, *args)

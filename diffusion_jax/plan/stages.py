@@ -41,7 +41,7 @@ def _heldout(program: Program) -> int:
     key = jax.eval_shape(jax.random.key, 0)
     context = Context(key, program.state.step, program.state.ema, program.frozen)
     kind = program.dataset.kind  # they are not encoded before, unlike the items trained on
-    item = kind.decode(np.zeros((1, *kind.shape), kind.dtype))
+    item = kind.decode(np.zeros((1, *kind.shape), kind.stored))
     x = jax.ShapeDtypeStruct((rows, *item.shape[1:]), item.dtype)
     batch = {**program.batch(rows), "x": x}
     with computing_on(program.platform):

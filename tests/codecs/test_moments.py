@@ -49,7 +49,9 @@ def stored(folder: Path, dataset: Dataset = DATA, weight: float = 0.5, **changes
 
 def test_two_epochs_are_those_that_are_encoded_in_the_step_to_the_bit(tmp_path: Path) -> None:
     """Also where batches cut epochs, of items of which half are mirrored."""
-    encode, draw = jax.jit(IN_STEP.encode), jax.jit(STORED.encode)
+    decode = lambda items: jax.lax.optimization_barrier(DATA.kind.decode(items))  # noqa: E731
+    encode = jax.jit(lambda params, items, keys: IN_STEP.encode(params, decode(items), keys))
+    draw = jax.jit(STORED.encode)
     params, seen, said = frozen(), [], []
     for _ in range(2):  # encoded, then read
         data = encoded(DATA, STORED, params, tmp_path, flip=True, batch_size=16, say=said.append)

@@ -67,11 +67,11 @@ def assert_same(ours, theirs):
 # Batches
 
 
-def test_batches_have_the_shapes_and_range_of_the_network(digits):
+def test_batches_are_stored_items(digits):
     batch = next(train_batches(digits, batch_size=32, seed=0))
     assert batch["x"].shape == (32, 8, 8, 1)
-    assert batch["x"].dtype == np.float32
-    assert (batch["x"].min(), batch["x"].max()) == (-1, 1)
+    assert batch["x"].dtype == np.uint8
+    assert (batch["x"].min(), batch["x"].max()) == (0, 255)
     assert batch["cond"]["label"].dtype == np.int32
 
 
@@ -148,8 +148,8 @@ def test_flips_mirror_half_of_the_images():
     def mirrored(flip):
         stream = train_batches(counted(100), batch_size=100, seed=0, flip=flip)
         x = np.concatenate([batch["x"] for batch in take(stream, 20)])
-        assert (np.sort(x[:, 0, :, 0], axis=1) == [-1, 1]).all()
-        return x[:, 0, 0, 0] == 1
+        assert (np.sort(x[:, 0, :, 0], axis=1) == [0, 255]).all()
+        return x[:, 0, 0, 0] == 255
 
     assert not mirrored(False).any()
     coins = mirrored(True)
@@ -186,6 +186,8 @@ def test_floats_and_bytes_are_inverse():
     assert to_float(values).dtype == np.float32
     assert (to_float(values)[[0, 255]] == [-1, 1]).all()
     np.testing.assert_array_equal(to_uint8(to_float(values)), values)
+    np.testing.assert_array_equal(to_float(values), -to_float(values)[::-1])
+    np.testing.assert_allclose(to_float(values), values / 127.5 - 1, rtol=0, atol=1e-7)
     np.testing.assert_array_equal(to_uint8([-7.0, 7.0]), [0, 255])
 
 

@@ -1,10 +1,13 @@
 """Kinds of data items: storing and decoding, mirroring, writing and showing."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffusion_jax.data import ArraySource, DataError, Dataset, Images, Kind, Split, train_batches
+from diffusion_jax.training.step import of_stored
 
 
 def points():
@@ -70,3 +73,16 @@ def test_images_are_saved_under_their_numbers_with_how_they_were_made(tmp_path):
         with Image.open(tmp_path / f"{number:06d}.png") as found:
             np.testing.assert_array_equal(np.asarray(found), image)
             assert str(seed) in found.info["made_by"]
+
+
+def test_bytes_that_a_step_decodes_have_the_bits_of_those_decoded_before():
+    kind, items = Images((16, 16, 1)), np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+
+    def loss(params, batch, context):  # sums and products that a compiler would fuse
+        x = params * batch["x"] - 0.3 * jnp.roll(batch["x"], 1, 1) + 1e-3
+        return jnp.square(x - batch["x"]), {}
+
+    both = jax.jit(of_stored(kind.decode, loss)), jax.jit(loss)
+    inputs = jnp.asarray(items), jnp.asarray(kind.decode(items))
+    found, expected = (fn(0.7, {"x": x}, None)[0] for fn, x in zip(both, inputs, strict=True))
+    np.testing.assert_array_equal(found, expected)

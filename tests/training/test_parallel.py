@@ -42,7 +42,7 @@ def parts() -> from_config.Parts:
 
 def train(parts: from_config.Parts, layout: Any) -> tuple[list[float], TrainState, int]:
     """Losses of `STEPS` steps, the state after them, and the bytes of parameters on a device."""
-    step = make_train_step(parts.task.loss, parts.optimizer, parts.averages, 2, layout.axis_name)
+    step = make_train_step(parts.loss, parts.optimizer, parts.averages, 2, layout.axis_name)
     state = initial_state(
         parts.task.init, parts.optimizer, jax.random.key(0), parts.averages, layout.shardings
     )
