@@ -1,5 +1,6 @@
 """Every experiment still runs: each is imported and run as small as possible."""
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -422,6 +423,43 @@ def test_the_first_step(
     monkeypatch.setattr(steps, "_first_step", lambda network, batch, cache: (2.0, 3.0))
     steps.start("dit_xl2", 2, 1)
     assert "| dit_xl2 **first step taken, empty / filled** | 1.000 |" in capsys.readouterr().out
+
+
+def test_a_device_is_measured_job_by_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    device = experiment("speed/device")
+    say = "print('a step: 1 ms'); print('noise'); print('| images/s | 3 |'); "
+    jobs = {
+        "well": say,
+        "broken": f"{say}raise SystemExit(3)",
+        "late": "import time; time.sleep(9)",
+    }
+    made = tuple(device.Job(name, ("-c", code), 1.0) for name, code in jobs.items())
+    monkeypatch.setattr(device, "JOBS", made)
+    monkeypatch.setattr(sys, "argv", ["device.py", "--out", str(tmp_path / "table.md")])
+    device.main()
+    well, broken, late = (tmp_path / "table.md").read_text().split("**")[2::2]
+    assert well.splitlines()[2:4] == ["a step: 1 ms", "| images/s | 3 |"]
+    assert "failed: status 3" in broken
+    assert "noise" in broken
+    assert "failed: more than 1 s" in late
+    assert capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_jobs_of_a_device_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In small, on a CPU: each says what it measured."""
+    device = experiment("speed/device")
+    small = ("--config.model.dit.hidden_size=16", "--config.model.dit.depth=1")
+    small += ("--config.model.dit.num_heads=1", "--config.model.unet.channels=8")
+    small += ("--config.train.batch_size=2", "--config.model.dtype=float32")
+    for job in device.JOBS:
+        if job.arguments[0] == "launch.py":
+            job = dataclasses.replace(job, arguments=(*job.arguments, *small), seconds=300.0)
+            lines = device.told(job)
+            assert "failed" not in lines[0]
+            assert any(line.startswith("a step: ") for line in lines)
 
 
 @pytest.mark.slow

@@ -149,6 +149,11 @@ def check_classifier(
             f"it tells the classes of {there.name} ({there.kind.words}), not of {here.name} "
             f"({here.kind.words}): data, vocabulary and length must be the same"
         )
+    if config.objective.name == "masked_by_token":
+        raise ConfigError(
+            "objective.name='masked_by_token' masks some tokens earlier than others, which no "
+            "classifier is trained for"
+        )
     noise = [type(one.process).__name__.lower() for one in (classifier, generator) if one]
     if len({*noise}) > 1:
         raise ConfigError(

@@ -1,7 +1,8 @@
 """Compiles the train step ahead of time for absent devices, and reads what the compiler made."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 
@@ -45,12 +46,16 @@ def compile_step(program: Program, topology: Topology) -> Compiled:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             return Compiled(refused=one_line(error))
-        found, text = compiled.memory_analysis(), compiled.as_text()
-    held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-    in_order = parallel.mesh.devices.ravel()
-    places = [tuple(getattr(device, "coords", (device.id,))) for device in in_order]
+        return read(compiled, list(parallel.mesh.devices.flat))
+
+
+def read(compiled: jax.stages.Compiled, devices: Sequence[Any]) -> Compiled:
+    """What the compiler says of a program for `devices`, in the program's order."""
+    found: Any = compiled.memory_analysis()
+    text = compiled.as_text() or ""
+    places = [tuple(getattr(device, "coords", (device.id,))) for device in devices]
     return Compiled(
-        held,
+        found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes,
         found.temp_size_in_bytes,
         found.generated_code_size_in_bytes,
         exchanged_bytes(text, places),

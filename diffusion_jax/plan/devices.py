@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import time
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,8 @@ import jax.numpy as jnp
 from diffusion_jax.data import Dataset
 from diffusion_jax.from_config import Config
 from diffusion_jax.plan.absent import PACKAGES, has_compiler
-from diffusion_jax.plan.ahead_of_time import Compiled, compile_step
-from diffusion_jax.plan.hardware import Topology, find_hardware
+from diffusion_jax.plan.ahead_of_time import Compiled, compile_step, read
+from diffusion_jax.plan.hardware import Hardware, Topology, find_hardware
 from diffusion_jax.plan.measured import Steps, matrix_peak, memory_of
 from diffusion_jax.plan.memory import (
     USABLE,
@@ -82,15 +83,24 @@ def plan_here(config: Config, dataset: Dataset) -> list[str]:
     expected = 2 * program.step_flops / peak
     if expected > PATIENCE:
         return [*lines, f"no step is timed: one would take about {duration(expected)}"]
-    steps = Steps(program)
-    first, times = steps.take(), steps.take_some()
+    steps, began = Steps(program), time.perf_counter()
+    compiled = steps.compile()
+    took, times = time.perf_counter() - began, steps.take_some()
     step = statistics.median(times)
-    return [
-        *lines,
-        f"a step: {duration(step)} (median of {len(times)}; the first, compilation included, "
-        f"{duration(first)}), {program.model_flops / step / peak:.0%} of the measured peak",
+    lines += [
+        f"a step: {duration(step)} (median of {len(times)}; compiled in {duration(took)}), "
+        f"{program.model_flops / step / peak:.0%} of the measured peak",
         f"at this rate: {whole_run(program, step)}",
     ]
+    return [*lines, *_predicted(program, compiled, hardware)] if hardware else lines
+
+
+def _predicted(program: Program, compiled: jax.stages.Compiled, hardware: Hardware) -> list[str]:
+    """Lines about the time of a step by the published rates, beside the measured one."""
+    found = read(compiled, jax.devices())
+    topology = Topology(hardware.kind, hardware, jax.device_count())
+    told = about_traffic(found.traffic, hardware.platform) if found.traffic else []
+    return [*told, "predicted:", *about_time(program, topology, found)]
 
 
 def _about_network(program: Program) -> str:

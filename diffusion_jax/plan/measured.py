@@ -69,13 +69,15 @@ class Steps:
         cond = {name: one.repeat(size, axis=0) for name, one in parts.task.cond.items()}
         self._batch: Batch = {"x": parts.kind.encode(noise), "cond": cond}
 
-    def compile(self) -> None:
+    def compile(self) -> jax.stages.Compiled:
         """Compiles the step, or loads it from the cache, so that `take` measures steps only.
 
         Otherwise the first step includes compilation. Afterwards only batches of noise are allowed.
         """
         batch = self._parallel.split(self._batch)
-        self._step = self._step.lower(self._state, batch, self._key, self._frozen).compile()
+        compiled = self._step.lower(self._state, batch, self._key, self._frozen).compile()
+        self._step = compiled
+        return compiled
 
     def take(self, batches: Iterator[Batch] | None = None) -> float:
         """Seconds of one step, on the next of `batches`, or on a batch of noise."""

@@ -21,6 +21,7 @@ from PIL import Image
 from diffusion_jax import from_config, run
 from diffusion_jax.generation.generator import Request
 from diffusion_jax.generation.labels import cycle_labels, proportional_labels
+from diffusion_jax.plan.hardware import HARDWARE
 from diffusion_jax.system.command_line import check_command_line
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.parallel import Replicated
@@ -508,10 +509,13 @@ def test_plan_leaves_nothing_behind(
 ) -> None:
     monkeypatch.setattr("diffusion_jax.plan.measured.SECONDS", 0.0)
     monkeypatch.setattr("diffusion_jax.plan.measured.SIDES", {"cpu": 256})
+    known = lambda kind: HARDWARE["h100"]  # noqa: E731
+    monkeypatch.setattr("diffusion_jax.plan.devices.find_hardware", known)
     assert run.run(tiny(schedule__name="edm"), tmp_path / "run", "plan") == 0
     captured = capsys.readouterr()
     assert "training  sampling steps" in captured.out
     assert re.search(r"a step: .* of the measured peak", captured.out)
+    assert re.search(r"\d [MG]B together\npredicted:\na step takes", captured.out)
     assert captured.err.startswith("warning: ")
     assert not (tmp_path / "run").exists()
 
