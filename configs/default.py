@@ -281,6 +281,9 @@ def get_config() -> ConfigDict:
     c.parallel = ConfigDict()
     # replicated: all parameters on every device | sharded: a mesh of data x fsdp x model devices
     c.parallel.strategy = "replicated"
+    # dtype in which the replicated step averages gradients over devices: "" (float32) | bfloat16; a
+    # sharded step sends them in model.dtype
+    c.parallel.gradients = ""
     c.parallel.fsdp = 1  # devices that share the parameters and split the batch
     c.parallel.model = 1  # devices that share the parameters and process the same part of the batch
 

@@ -7,9 +7,17 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 
 from diffusion_jax.from_config import candidates
-from diffusion_jax.from_config.choices import Config, ConfigError, group_of, keyed, metrics_of
+from diffusion_jax.from_config.choices import (
+    Config,
+    ConfigError,
+    check_known,
+    group_of,
+    keyed,
+    metrics_of,
+)
 from diffusion_jax.from_config.extractors import statistics_of, weights_file
 from diffusion_jax.from_config.identity import read_config
+from diffusion_jax.from_config.network import DTYPES
 from diffusion_jax.from_config.published import weights_source
 from diffusion_jax.system.arguments import check
 from diffusion_jax.system.files import path_of
@@ -225,6 +233,13 @@ def check_numbers(config: Config, devices: int) -> None:
 
 def _check_parallel(config: Config, devices: int) -> None:
     settings = config.parallel
+    if settings.gradients:
+        check_known(settings.gradients, DTYPES, "parallel.gradients")
+        if settings.strategy == "sharded":
+            raise ConfigError(
+                f"parallel.gradients={settings.gradients!r} is for parallel.strategy='replicated': "
+                "a sharded step sends the gradients of kernels in model.dtype"
+            )
     if math.prod(mesh_shape(config, devices)) != devices:
         raise ConfigError(
             f"parallel.fsdp={settings.fsdp} x parallel.model={settings.model} must divide the "

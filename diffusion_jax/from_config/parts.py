@@ -174,6 +174,7 @@ def make_step(config: ConfigDict, parts: Parts, axis_name: str | None = None) ->
         axis_name,
         config.train.max_grad_norm,
         parts.task.groups,
+        config.parallel.gradients or None,
     )
 
 

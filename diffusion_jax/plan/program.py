@@ -218,16 +218,22 @@ class Program:
         return found
 
     @property
+    def sent(self) -> str:
+        """Dtype of what is sent: on a mesh the compute dtype, else as configured or float32."""
+        whole = self.config.parallel.gradients or "float32"
+        return str(self.config.model.dtype if self.is_sharded else whole)
+
+    @property
     def exchanged(self) -> int:
         """Bytes sent by each device in a step, with rings.
 
         Gradients are summed over `data`. With `fsdp`, parameters are gathered in the forward and in
         the backward pass and gradients scattered, each once per microbatch; frozen parameters are
         gathered in the forward pass only. Communication of activations over `model` is omitted.
-        On a mesh all of it is in the compute dtype, otherwise in float32.
+        All of it is of the dtype `sent`.
         """
         data, fsdp, model = self.cuts
-        part = np.dtype(self.config.model.dtype).itemsize / 4 if self.is_sharded else 1
+        part = np.dtype(self.sent).itemsize / 4
         whole, frozen = (size_of(a) * part // model for a in (self.state.params, self.frozen))
         gathered = (3 * whole + frozen) * (fsdp - 1) / fsdp * self.config.train.accumulate
         return int(gathered + 2 * whole / fsdp * (data - 1) / data)

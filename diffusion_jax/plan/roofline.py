@@ -46,7 +46,7 @@ def _sending(program: Program, topology: Topology, compiled: Compiled | None) ->
     """Seconds of sending to other devices.
 
     The compiled program is for one mesh, whose gradients are summed in the compute dtype; the
-    replicated step sums them in float32.
+    replicated step sums them in its own (`Program.sent`).
     """
     if compiled and compiled.traffic and program.is_sharded:
         return sum(sent / topology.along(axes) for axes, sent in compiled.exchanged.items())
@@ -70,7 +70,7 @@ def about_time(program: Program, topology: Topology, compiled: Compiled | None) 
         moved = "bytes as compiled"
         if topology.count > 1:
             sharded = "each collective over the links of its axes" if program.is_sharded else ""
-            moved += f", {sharded or 'gradients sent in float32 as rings'}"
+            moved += f", {sharded or f'gradients sent in {program.sent} as rings'}"
     return [
         f"a step takes {duration(times.overlapped)} with perfect overlap, bound by {times.bound}; "
         f"{duration(times.serial)} serially ({words})",

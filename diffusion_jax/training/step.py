@@ -37,6 +37,7 @@ def make_train_step(
     axis_name: str | None = None,
     max_grad_norm: float = 0.0,
     groups: Sequence[str] = (),
+    exchanged: Any = None,
 ) -> TrainStep:
     """A pure `(state, batch, key, frozen) -> (state, metrics)` for any loss.
 
@@ -52,6 +53,7 @@ def make_train_step(
         axis_name: mapped axis over which gradients and metrics are averaged.
         max_grad_norm: largest gradient norm that is not skipped; 0 is no limit.
         groups: groups of the parameters' top level whose updates have their norms as metrics.
+        exchanged: dtype in which gradients are averaged over that axis; None: their own.
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
@@ -95,7 +97,10 @@ def make_train_step(
         context = Context(key, state.step, state.ema, frozen, axis_name)
         grads, metrics = gradient(state.params, batch, context)
         if axis_name:
-            grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
+            metrics = jax.lax.pmean(metrics, axis_name)
+            sent = jax.tree.map(lambda a: a.astype(exchanged or a.dtype), grads)
+            mean = jax.lax.pmean(sent, axis_name)
+            grads = jax.tree.map(lambda a, b: a.astype(b.dtype), mean, grads)
         norm = optax.tree.norm(grads)
         sound = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
         if max_grad_norm:

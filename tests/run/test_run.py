@@ -12,13 +12,16 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffusion_jax import from_config, run
+from diffusion_jax.data import Images, to_float
 from diffusion_jax.generation.generator import Request
 from diffusion_jax.generation.labels import cycle_labels, proportional_labels
 from diffusion_jax.plan.hardware import HARDWARE
@@ -536,6 +539,21 @@ def test_batch_not_divisible_by_devices(
     assert "train.batch_size=16 cannot be split over 5 devices" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("strategy", "gradients", "says"),
+    [
+        ("sharded", "bfloat16", "is for parallel.strategy='replicated'"),
+        ("replicated", "bfloat", "did you mean 'bfloat16'"),
+    ],
+)
+def test_a_dtype_of_gradients_is_for_the_replicated_step(
+    strategy: str, gradients: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = tiny(parallel__strategy=strategy, parallel__gradients=gradients)
+    assert run.run(config, tmp_path, "train") == 2
+    assert says in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_workdir_keeps_to_its_config(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert run.run(tiny(train__steps=1), tmp_path, "train") == 0
@@ -556,10 +574,13 @@ def test_a_batch_that_is_not_finite_is_skipped_and_said(
 
     def spoil(self: Replicated, batch: dict) -> dict:
         taken.append(batch)
-        x = np.where(len(taken) == 3, np.nan, batch["x"])
-        return split(self, {**batch, "x": x.astype(np.float32)})
+        return split(self, {**batch, "x": batch["x"] * np.uint8(len(taken) != 3)})
+
+    def black_is_nan(self: Images, items: Any) -> Any:
+        return jnp.where(jnp.any(items), to_float(items), jnp.nan)
 
     monkeypatch.setattr(Replicated, "split", spoil)
+    monkeypatch.setattr(Images, "decode", black_is_nan)
     assert run.run(tiny(), tmp_path, "train") == 0
     said = capsys.readouterr().out
     assert "warning: 1 of the last 2 steps skipped" in said

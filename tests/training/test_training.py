@@ -91,6 +91,21 @@ def test_steps_that_are_not_sound_change_nothing_but_are_counted() -> None:
     assert unlimited(state, far, key, {})[1]["skipped"] == 0
 
 
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
+def test_gradients_are_averaged_over_devices_in_the_dtype_that_is_asked_for(dtype: Any) -> None:
+    step = make_train_step(regression, optax.sgd(1.0), {}, axis_name=AXIS, exchanged=dtype)
+    parts = jax.tree.map(lambda a: np.reshape(a, (2, -1, *a.shape[1:])), data())
+    state, key = create_state(PARAMS, optax.sgd(1.0), {}), jax.random.key(0)
+    devices = jax.vmap(step, (None, 0, None, None), axis_name=AXIS)
+    found = devices(state, parts, key, {})[0].params["w"]
+    context = context_of(jax.random.fold_in(key, 0))
+    loss = lambda params, part: regression(params, part, context)[0].mean()  # noqa: E731
+    each = jax.vmap(jax.grad(loss), (None, 0))(PARAMS, parts)["w"].astype(dtype or jnp.float32)
+    mean = ((each[0] + each[1]) / 2).astype(jnp.float32)
+    np.testing.assert_allclose(found[0], PARAMS["w"] - mean, rtol=1e-6)
+    np.testing.assert_array_equal(found[0], found[1])
+
+
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_accumulation_changes_nothing_but_memory(accumulate: int) -> None:
     optimizer = make_optimizer("adam", optax.constant_schedule(0.1), clip_norm=1.0)
