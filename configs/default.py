@@ -252,6 +252,9 @@ def get_config() -> ConfigDict:
     c.ema = ConfigDict()
     c.ema.decay = 0.999  # of the exponential moving average, used for sampling by default
     c.ema.warmup = True  # the decay is at most (1 + step) / (10 + step)
+    # Steps between updates of all averages, which then take the parameters for those of all steps
+    # since the last: less memory is read and written
+    c.ema.every = 1
     # Also keep power-function averages (EDM2) of these lengths: standard deviation of the weights
     # in time, as a share of training, e.g. (0.05, 0.1)
     c.ema.lengths = ()

@@ -21,6 +21,10 @@ def make_averages(config: Config) -> dict[str, Average]:
             f"ema.snapshot_every={every} must be 0, or a number of steps between stored snapshots "
             "of the averages that ema.lengths gives, e.g. ema.lengths=0.05,0.1"
         )
+    if every % settings.get("every", 1):  # missing in runs of older versions
+        raise ConfigError(
+            f"ema.snapshot_every={every} must be a multiple of ema.every={settings.every}"
+        )
     asked = {sample_average(config): "sample.ema"}
     asked |= {name: "evaluate.ema_lengths" for name in evaluated(config) if name not in asked}
     for name, key in asked.items():

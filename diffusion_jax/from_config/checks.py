@@ -70,6 +70,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "text.bytes": dict.fromkeys(("width", "depth", "heads"), SOME),
     "optimizer.adamw": {"b1": RATE, "b2": RATE, "eps": POSITIVE, "weight_decay": REAL},
     "optimizer.adam": {"b1": RATE, "b2": RATE, "eps": POSITIVE},
+    "ema": {"every": SOME},
     "train": {
         **dict.fromkeys(("steps", "batch_size", "accumulate", "log_every"), SOME),
         **dict.fromkeys(("keep_checkpoints", "max_skipped"), SOME),
@@ -233,7 +234,7 @@ def check_numbers(config: Config, devices: int) -> None:
 
 def _check_parallel(config: Config, devices: int) -> None:
     settings = config.parallel
-    if settings.gradients:
+    if settings.get("gradients"):  # missing in runs of older versions
         check_known(settings.gradients, DTYPES, "parallel.gradients")
         if settings.strategy == "sharded":
             raise ConfigError(

@@ -175,6 +175,7 @@ def make_step(config: ConfigDict, parts: Parts, axis_name: str | None = None) ->
         config.train.max_grad_norm,
         parts.task.groups,
         config.parallel.gradients or None,
+        config.ema.every,
     )
 
 

@@ -73,14 +73,37 @@ Average = Exponential | Power
 
 
 def update_averages(
-    averages: Mapping[str, Average], ema: Mapping[str, Params], params: Params, step: Array
+    averages: Mapping[str, Average],
+    ema: Mapping[str, Params],
+    params: Params,
+    step: Array,
+    every: int = 1,
 ) -> dict[str, Params]:
-    """Updates the averages `ema`, by name, with `params` after `step`, counted from 1."""
+    """Updates the averages `ema`, by name, with `params` after `step`, counted from 1.
 
-    def moved(old: Params, rate: Array) -> Params:
-        return jax.tree.map(lambda a, b: a + rate * (b - a), old, params)
+    Each n-th step alone with `every`, as if the parameters had been these in all n steps.
+    """
 
-    return {name: moved(ema[name], average.rate(step)) for name, average in averages.items()}
+    def moved(ema: Mapping[str, Params], params: Params) -> dict[str, Params]:
+        rates = {name: _rate_over(average, step, every) for name, average in averages.items()}
+        return {
+            name: jax.tree.map(lambda a, b, rate=rate: a + rate * (b - a), ema[name], params)
+            for name, rate in rates.items()
+        }
+
+    if every == 1:
+        return moved(ema, params)
+    found: dict[str, Params] = jax.lax.cond(
+        step % every == 0, moved, lambda ema, params: dict(ema), ema, params
+    )
+    return found
+
+
+def _rate_over(average: Average, step: Array, steps: int) -> Array:
+    """`1 - beta` of this many steps up to `step`, the product of theirs."""
+    if steps == 1:
+        return average.rate(step)
+    return -jnp.expm1(jnp.sum(jnp.log1p(-average.rate(step - jnp.arange(steps)))))
 
 
 def too_young(averages: Mapping[str, Average], steps: int) -> list[str]:

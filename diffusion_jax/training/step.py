@@ -38,6 +38,7 @@ def make_train_step(
     max_grad_norm: float = 0.0,
     groups: Sequence[str] = (),
     exchanged: Any = None,
+    average_every: int = 1,
 ) -> TrainStep:
     """A pure `(state, batch, key, frozen) -> (state, metrics)` for any loss.
 
@@ -54,6 +55,7 @@ def make_train_step(
         max_grad_norm: largest gradient norm that is not skipped; 0 is no limit.
         groups: groups of the parameters' top level whose updates have their norms as metrics.
         exchanged: dtype in which gradients are averaged over that axis; None: their own.
+        average_every: steps between updates of the averages.
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
@@ -117,7 +119,7 @@ def make_train_step(
         kept = jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, old)
         # Also for skipped steps: the weights of the averages depend on the number of steps.
         params = evaluation_params(kept.opt_state, kept.params)
-        ema = update_averages(averages, state.ema, params, step)
+        ema = update_averages(averages, state.ema, params, step, average_every)
         metrics |= {UPDATE_NORM + name: optax.tree.norm(updates[name]) for name in groups}
         return kept._replace(ema=ema), metrics | {"grad_norm": norm, "skipped": skipped}
 

@@ -45,7 +45,7 @@ ALLOWED = {
     -math.inf: "schedule.cosine.logsnr_min schedule.sigmoid.logsnr_min",
 }
 """Patterns of keys for which these values are allowed."""
-NOT_ZERO = ("train.log_every",)
+NOT_ZERO = ("train.log_every", "ema.every")
 
 
 def with_effect(key: str) -> dict[str, object]:

@@ -1,10 +1,12 @@
 """Parameter averages: closed forms, EDM2's figures, and lengths computed after training."""
 
+import functools
 import json
 import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -89,6 +91,23 @@ def test_a_step_without_a_sound_gradient_counts_for_the_averages() -> None:
         seen.append(float(state.params))
     assert seen == pytest.approx([1, 0.9, 0.9, 0.7])
     assert float(state.ema["a"]) == pytest.approx(weights(Power(0.1), 3) @ seen, rel=1e-6)
+
+
+@pytest.mark.parametrize("average", [Power(0.1), Exponential(0.9), Exponential(0.9, False)])
+def test_an_update_each_third_step_is_that_of_three_with_its_parameters(average: Any) -> None:
+    rng, every = np.random.default_rng(0), 3
+    start, rows = rng.normal(size=4).astype(np.float32), rng.normal(size=(9, 4)).astype(np.float32)
+    found = wanted = {"a": start}
+    update = jax.jit(functools.partial(update_averages, {"a": average}, every=every))
+    for step in range(1, 10):
+        found = update(found, rows[step - 1], jnp.array(step))
+        held = rows[(step - 1) // every * every + every - 1]
+        wanted = update_averages({"a": average}, wanted, held, jnp.array(step))
+        if step % every == 0:
+            np.testing.assert_allclose(found["a"], wanted["a"], rtol=1e-5, atol=1e-6)
+            kept = found["a"]
+        elif step > every:
+            np.testing.assert_array_equal(found["a"], kept)
 
 
 def test_late_in_training_float32_keeps_the_rate() -> None:
@@ -273,6 +292,10 @@ def test_averages_that_are_not_fit_to_sample_from() -> None:
         ({"ema__lengths": ("0.1", "x")}, "ema.lengths='x' is not known"),
         ({"ema__lengths": (0.1, 0.10)}, "has a length twice"),
         ({"ema__lengths": (0.1,), "ema__snapshot_every": -1}, "ema.snapshot_every=-1 must be 0"),
+        (
+            {"ema__lengths": (0.1,), "ema__snapshot_every": 5, "ema__every": 2},
+            "ema.snapshot_every=5 must be a multiple of ema.every=2",
+        ),
         ({"sample__ema": "parms"}, "allowed is '', 'params' or a length"),
         ({"evaluate__ema_lengths": (0.1,)}, "evaluate.ema_lengths needs EMA length 0.1"),
     ],
