@@ -1127,6 +1127,11 @@ def test_trained_networks_of_texts(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         for rest in ((0, 1), (2, 1), (2, magnet.PARTICLES))
     ]
     assert finite([[row["m"], row["bits"], row["ess"]] for row in rows])
+    monkeypatch.setattr(magnet, "drawn", lambda *_: pytest.fail("a row is repeated"))
+    magnet.main()
+    sys.argv += ["--num", "3"]
+    with pytest.raises(SystemExit, match="or of another --num"):
+        magnet.main()
 
 
 def test_published_figures_of_networks_of_texts() -> None:

