@@ -1,10 +1,11 @@
-"""Compiles the train step ahead of time for absent devices, and reads what the compiler made."""
+"""Compiles programs ahead of time for absent devices, and reads what the compiler made."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+from jax.sharding import SingleDeviceSharding
 
 from diffusion_jax.from_config import make_step
 from diffusion_jax.plan.absent import absent_devices, compiling_for, one_line
@@ -34,19 +35,34 @@ def compile_step(program: Program, topology: Topology) -> Compiled:
     Raises:
         TopologyError: the compiler does not support the topology.
     """
-    devices = absent_devices(topology)
     _, fsdp, model = program.cuts
-    parallel = Sharded(fsdp, model, devices)
+    parallel = Sharded(fsdp, model, absent_devices(topology))
     with compiling_for(topology):
         step = parallel.compile(make_step(program.config, program.parts))
         lowered = step.lower(*program.arguments(parallel))
-        try:
-            compiled = lowered.compile()
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            return Compiled(refused=one_line(error))
-        return read(compiled, list(parallel.mesh.devices.flat))
+        return _compile(lowered, list(parallel.mesh.devices.flat))
+
+
+def compile_call(fn: Callable[..., Any], args: Any, topology: Topology) -> Compiled:
+    """Compiles `fn(*args)`, whose arguments are shapes, for one device of `topology`.
+
+    Raises:
+        TopologyError: the compiler does not support the topology.
+    """
+    device = absent_devices(topology)[0]
+    place = SingleDeviceSharding(device)
+    with compiling_for(topology):
+        placed = jax.tree.map(lambda a: a.update(sharding=place), args)
+        return _compile(jax.jit(fn).lower(*placed), [device])
+
+
+def _compile(lowered: jax.stages.Lowered, devices: Sequence[Any]) -> Compiled:
+    try:
+        return read(lowered.compile(), devices)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return Compiled(refused=one_line(error))
 
 
 def read(compiled: jax.stages.Compiled, devices: Sequence[Any]) -> Compiled:

@@ -46,13 +46,13 @@ def about_memory(
     return [*lines, f"it fits{close}"]
 
 
-def about_traffic(traffic: Traffic, platform: str) -> list[str]:
-    """Lines about the bytes that a compiled step moves, by kind."""
+def about_traffic(traffic: Traffic, platform: str, by: str = "a step") -> list[str]:
+    """Lines about the bytes that a compiled program moves, by kind."""
     name, one = next(unit for unit in UNITS if traffic.whole >= unit[1] or unit is UNITS[-1])
     kernels = f", by {traffic.kernels:,} kernels" if platform == "gpu" else ""
     if traffic.fused_attention:
         kernels += f" of which {traffic.fused_attention:,} are fused attention"
-    lines = [f"memory read and written by a step on each device, as compiled{kernels}:"]
+    lines = [f"memory read and written by {by} on each device, as compiled{kernels}:"]
     for kind, size in sorted(traffic.bytes.items(), key=lambda item: -item[1]):
         if size >= 0.0005 * traffic.whole:
             lines.append(f"  {size / one:>7.2f} {name} {size / traffic.whole:>4.0%} {kind}")

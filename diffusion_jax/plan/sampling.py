@@ -10,21 +10,25 @@ from diffusion_jax.from_config import Config, Parts, build
 from diffusion_jax.generation.generator import Request
 from diffusion_jax.models.flops import count_flops, count_peak_memory
 from diffusion_jax.models.platform import computing_on
+from diffusion_jax.plan.absent import has_compiler
+from diffusion_jax.plan.ahead_of_time import Compiled, compile_call
 from diffusion_jax.plan.hardware import Topology, find_hardware
 from diffusion_jax.plan.measured import matrix_peak, memory_of
-from diffusion_jax.plan.memory import USABLE, about_memory
+from diffusion_jax.plan.memory import USABLE, about_memory, about_traffic
 from diffusion_jax.plan.program import size_of
-from diffusion_jax.plan.roofline import duration, peak_of
+from diffusion_jax.plan.roofline import Times, duration, peak_of
 from diffusion_jax.text import Reader
 
 
 def plan_sampling(config: Config, dataset: Dataset, topology: Topology | None) -> list[str]:
     """Lines about the cost of samples: products, memory, and the least time on one device.
 
-    On this process's device, whose speed is measured, or on one of a topology.
+    On this process's device, whose speed is measured, or on one of a topology, for which it is
+    compiled if its compiler can be imported.
 
     Raises:
         ConfigError: the config draws nothing, or a file is missing.
+        TopologyError: the compiler does not support the topology.
     """
     parts = build(config, dataset, 1)
     sample, generator = config.sample, parts.generator
@@ -42,19 +46,36 @@ def plan_sampling(config: Config, dataset: Dataset, topology: Topology | None) -
         hardware, platform = find_hardware(device.device_kind), device.platform
         peak, limit = matrix_peak(jnp.dtype(config.model.dtype)), memory_of(device)
         told = "the matrix peak as measured"
-    least = whole / peak
+    compiled = Compiled()
+    if topology and has_compiler(topology):
+        compiled = compile_call(*_whole(config, parts), topology)
+    num_drawn = sample.batch_size
+    held, how = memory(config, parts, platform), f"estimated from lifetimes, {num_drawn} at a time"
+    if compiled.traffic:
+        held["activations"], held["program"] = compiled.temporary, compiled.code
+        how = f"as compiled, {num_drawn} at a time"
     return [
         f"one {noun}: {num} evaluations of the network in {sample.steps} steps of "
         f"{sample.sampler}, {network / 1e9:.4g} GFLOP each at sample.guidance_scale="
         f"{sample.guidance_scale}, and {decoder / 1e9:.4g} GFLOP to decode: {whole / 1e12:.4g} "
         "TFLOP",
         *about_texts(parts.task.reader),
-        *about_memory(
-            memory(config, parts, platform),
-            f"estimated from lifetimes, {sample.batch_size} at a time",
-            *("", hardware, limit * USABLE[platform]),
-        ),
-        f"it takes no less than {duration(least)} at {told}, {peak / 1e12:.3g} TFLOP/s",
+        *about_memory(held, how, compiled.refused, hardware, limit * USABLE[platform]),
+        f"it takes no less than {duration(whole / peak)} at {told}, {peak / 1e12:.3g} TFLOP/s",
+        *_about_batch(compiled, hardware, num_drawn * whole / peak, f"{num_drawn} of them"),
+    ]
+
+
+def _about_batch(compiled: Compiled, hardware: Any, computation: float, many: str) -> list[str]:
+    """Lines about the bytes of a batch as compiled, and its time in two readings."""
+    if not compiled.traffic:
+        return []
+    times = Times(computation, compiled.traffic.whole / hardware.bandwidth, 0.0)
+    return [
+        *about_traffic(compiled.traffic, hardware.platform, many),
+        f"{many} take {duration(times.overlapped)} with perfect overlap, bound by {times.bound}; "
+        f"{duration(times.serial)} serially (computation {duration(times.computation)}, memory "
+        f"{duration(times.memory)})",
     ]
 
 
@@ -92,6 +113,18 @@ def drawing(config: Config, parts: Parts, platform: str, num: int) -> int:
     with computing_on(platform):
         guided, decode, args = _programs(config, parts, num)
         return max(count_peak_memory(program, *args) for program in (guided, decode))
+
+
+def _whole(config: Config, parts: Parts) -> tuple[Any, tuple[Any, ...]]:
+    """Drawing a batch of samples, and the shapes of its arguments."""
+    num, (params, frozen, _, _, cond) = config.sample.batch_size, _programs(config, parts, 1)[-1]
+    cond = jax.tree.map(lambda a: jax.ShapeDtypeStruct((num, *a.shape[1:]), a.dtype), cond)
+
+    def draw(params: Any, frozen: Any, cond: Any, key: Any, scale: Any) -> Any:
+        return parts.generator.draw(params, key, Request(jnp.arange(num), cond, scale, {}, frozen))
+
+    key, scale = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((), jnp.float32)
+    return draw, (params, frozen, cond, key, scale)
 
 
 def _programs(config: Config, parts: Parts, num: int) -> tuple[Any, Any, tuple[Any, ...]]:

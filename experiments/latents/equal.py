@@ -82,7 +82,13 @@ QUIET = {"train.heldout_every": 0, "train.sample_every": 0, "train.checkpoint_ev
 ROUNDS, SHOWN = 5, 10
 METRICS = {
     "autoencoder": ("psnr", "stlpips", "kl_bits"),
-    "": ("kernel_judge", "fd_judge", "coverage_judge", "top1_train", "clip_score_train"),
+    "": (
+        "kernel_emoji_clip",
+        "fd_emoji_clip",
+        "coverage_emoji_clip",
+        "top1_train",
+        "clip_score_train",
+    ),
 }
 """Figures in the tables, of autoencoders and of diffusion."""
 

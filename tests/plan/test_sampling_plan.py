@@ -11,6 +11,7 @@ from diffusion_jax.from_config import build
 from diffusion_jax.from_config.data import planned_dataset
 from diffusion_jax.models.clip import TextTower
 from diffusion_jax.plan import parse_topology, plan_sampling, sampling
+from diffusion_jax.plan.ahead_of_time import read
 from diffusion_jax.plan.sampling import about_texts, memory, products
 from diffusion_jax.text import Reader, TextEncoder
 from tests.stable_diffusion import SMALL
@@ -45,6 +46,7 @@ def test_a_text_costs_the_layers_of_its_encoder() -> None:
 @pytest.mark.slow
 def test_a_picture_costs_the_guided_steps_and_the_decoder(monkeypatch: Any) -> None:
     monkeypatch.setattr(sampling, "about_texts", lambda reader: ["of texts"])
+    monkeypatch.setattr(sampling, "has_compiler", lambda topology: False)
     config = small(**{"sample.steps": 48})
     dataset = planned_dataset(config)
     parts = build(config, dataset)
@@ -65,3 +67,14 @@ def test_a_picture_costs_the_guided_steps_and_the_decoder(monkeypatch: Any) -> N
     )
     # At least the picture itself, of 4 samples.
     assert held["activations"] > 4 * 16 * 24 * 3 * 4
+
+    def compile_here(fn: Any, args: Any, topology: Any) -> Any:
+        return read(jax.jit(fn).lower(*args).compile(), jax.devices())
+
+    monkeypatch.setattr(sampling, "has_compiler", lambda topology: True)
+    monkeypatch.setattr(sampling, "compile_call", compile_here)
+    compiled = plan_sampling(config, dataset, parse_topology("h100:1"))
+    assert compiled[0] == first
+    assert "memory on each device, as compiled, 4 at a time:" in compiled
+    assert any(line.startswith("memory read and written by 4 of them on") for line in compiled)
+    assert compiled[-1].startswith("4 of them take ")
