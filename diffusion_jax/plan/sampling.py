@@ -62,7 +62,7 @@ def plan_sampling(config: Config, dataset: Dataset, topology: Topology | None) -
         *about_texts(parts.task.reader),
         *about_memory(held, how, compiled.refused, hardware, limit * USABLE[platform]),
         f"it takes no less than {duration(whole / peak)} at {told}, {peak / 1e12:.3g} TFLOP/s",
-        *_about_batch(compiled, hardware, num_drawn * whole / peak, f"{num_drawn} of them"),
+        *_about_batch(compiled, hardware, num_drawn * whole / peak, f"a batch of {num_drawn}"),
     ]
 
 
@@ -73,7 +73,7 @@ def _about_batch(compiled: Compiled, hardware: Any, computation: float, many: st
     times = Times(computation, compiled.traffic.whole / hardware.bandwidth, 0.0)
     return [
         *about_traffic(compiled.traffic, hardware.platform, many),
-        f"{many} take {duration(times.overlapped)} with perfect overlap, bound by {times.bound}; "
+        f"{many} takes {duration(times.overlapped)} with perfect overlap, bound by {times.bound}; "
         f"{duration(times.serial)} serially (computation {duration(times.computation)}, memory "
         f"{duration(times.memory)})",
     ]

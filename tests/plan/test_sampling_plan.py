@@ -76,5 +76,5 @@ def test_a_picture_costs_the_guided_steps_and_the_decoder(monkeypatch: Any) -> N
     compiled = plan_sampling(config, dataset, parse_topology("h100:1"))
     assert compiled[0] == first
     assert "memory on each device, as compiled, 4 at a time:" in compiled
-    assert any(line.startswith("memory read and written by 4 of them on") for line in compiled)
-    assert compiled[-1].startswith("4 of them take ")
+    assert any(line.startswith("memory read and written by a batch of 4 on") for line in compiled)
+    assert compiled[-1].startswith("a batch of 4 takes ")
