@@ -224,6 +224,7 @@ def test_tables_of_samplers() -> None:
     assert any("tolerance 0.1 " in line for line in plot.table_of_adaptive(mine))
 
 
+@pytest.mark.slow
 def test_edges_of_samplers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Levels of noise that float32 does not hold, and steps over most of them at once."""
     edges = experiment("samplers/edges")
@@ -415,6 +416,7 @@ def test_speed_of_steps(steps: Any, capsys: pytest.CaptureFixture) -> None:
     assert steps.program("adm64", 0).config.train.batch_size == 4
 
 
+@pytest.mark.slow
 def test_the_first_step(
     steps: Any, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

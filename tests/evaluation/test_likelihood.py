@@ -200,6 +200,7 @@ def test_variational_bound_is_the_same_for_every_schedule(name):
         np.testing.assert_allclose(part, expected, rtol=2e-3, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_variational_bound_of_a_wrong_denoiser_is_worse():
     wrong, exact = (bound_in_the_plane()("flow", factor).total for factor in (0.9, 1.0))
     worse, error = mean_error(wrong - exact)

@@ -119,6 +119,7 @@ def test_simulated_damage_is_restored_and_compared(
     assert ("worth" in said) <= (method == "twisted")
 
 
+@pytest.mark.slow
 def test_damage_is_found_blind(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,6 +140,7 @@ def test_damage_is_found_blind(
         assert [f"{about['blind'][name][0]:.3g}" for name in FOUND] == [*found.groups()]
 
 
+@pytest.mark.slow
 def test_a_network_is_given_the_picture_as_in_training(tmp_path: Path) -> None:
     """The same condition as from the whole picture, and the picture stays where it is known."""
     given = {"image_condition__name": "masked", "train__steps": 2, "train__checkpoint_every": 2}

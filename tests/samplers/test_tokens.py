@@ -237,6 +237,7 @@ def test_first_hitting_has_the_law_of_infinitely_many_steps(name):
     assert p_value(texts, law) > 1e-4
 
 
+@pytest.mark.slow
 def test_predictions_are_used_again_while_nothing_changes():
     process, times, num = MASKED["linear"], jnp.linspace(1, 0, 65), 8
     keys = jax.random.split(jax.random.key(5), num)
