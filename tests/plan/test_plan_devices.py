@@ -134,7 +134,7 @@ def test_memory_by_part_is_that_of_the_arrays():
     memory = replicated.memory
     assert memory["parameters"] == memory["moving averages"] == memory["gradients"] == size
     assert memory["optimizer"] == pytest.approx(2 * size, rel=1e-3)  # AdamW's two moments
-    assert memory["batch"] == 8 * 4 * (8 * 8 * 4 + 2)  # 8 samples, each with index and label
+    assert memory["batch"] == 8 * (8 * 8 * 4 + 2 * 4)  # 8 samples, each with index and label
     assert replicated.exchanged == 2 * size * 3 // 4  # a ring of four
 
     sharded = program(parallel__strategy="sharded", parallel__fsdp=4)

@@ -88,7 +88,8 @@ def test_from_a_trained_classifier_to_weighted_samples(
     uniform = {"sample.sampler": "replacement", **by}
     assert run_of(noisy, "train", "replaced", **uniform) == 2
     assert "tokens that are masked, and here they are replaced" in capsys.readouterr().err
-    assert run_of(noisy, "train", "masked_by_token", **by, **steered) == 2
+    uncached = {"sample.unmasking.cached": False, **by}
+    assert run_of(noisy, "train", "masked_by_token", **uncached) == 2
     assert "earlier than others, which no classifier is trained for" in capsys.readouterr().err
     texts = {"evaluate.metrics": "texts", "sample.guidance.magnet.words": ("!",)}
     assert run_of(model, "all", **steered, **texts) == 2
