@@ -1,6 +1,7 @@
 """Least time of a train step on published hardware, read in two ways, and in words."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from diffusion_jax.plan.ahead_of_time import Compiled
 from diffusion_jax.plan.hardware import Hardware, Topology
@@ -59,11 +60,18 @@ def peak_of(hardware: Hardware, dtype: str) -> float:
     return hardware.flops / 2 if half else hardware.flops
 
 
+def in_two_readings(what: str, times: Times, parts: Sequence[str]) -> str:
+    """A line about how long something takes, and its `parts`."""
+    words = ", ".join(f"{name} {duration(getattr(times, name))}" for name in parts)
+    return (
+        f"{what} takes {duration(times.overlapped)} with perfect overlap, bound by {times.bound}; "
+        f"{duration(times.serial)} serially ({words})"
+    )
+
+
 def about_time(program: Program, topology: Topology, compiled: Compiled | None) -> list[str]:
     """Lines about the time of a step and of the whole training."""
     times, hardware = roofline(program, topology, compiled), topology.hardware
-    parts = dataclasses.asdict(times).items()
-    words = ", ".join(f"{name} {duration(value)}" for name, value in parts)
     peak = peak_of(hardware, program.config.model.dtype)
     moved = "each product reads and writes memory once; collectives as rings"
     if compiled and compiled.traffic:
@@ -72,8 +80,7 @@ def about_time(program: Program, topology: Topology, compiled: Compiled | None) 
             sharded = "each collective over the links of its axes" if program.is_sharded else ""
             moved += f", {sharded or f'gradients sent in {program.sent} as rings'}"
     return [
-        f"a step takes {duration(times.overlapped)} with perfect overlap, bound by {times.bound}; "
-        f"{duration(times.serial)} serially ({words})",
+        in_two_readings("a step", times, ("computation", "memory", "interconnect")),
         f"  assumed: {peak / 1e12:.4g} TFLOP/s and "
         f"{hardware.bandwidth / 1e12:.4g} TB/s per device as published, "
         f"{topology.link / 1e9:.4g} GB/s between devices; {moved}",

@@ -16,7 +16,7 @@ from diffusion_jax.plan.hardware import Topology, find_hardware
 from diffusion_jax.plan.measured import matrix_peak, memory_of
 from diffusion_jax.plan.memory import USABLE, about_memory, about_traffic
 from diffusion_jax.plan.program import size_of
-from diffusion_jax.plan.roofline import Times, duration, peak_of
+from diffusion_jax.plan.roofline import Times, duration, in_two_readings, peak_of
 from diffusion_jax.text import Reader
 
 
@@ -49,11 +49,12 @@ def plan_sampling(config: Config, dataset: Dataset, topology: Topology | None) -
     compiled = Compiled()
     if topology and has_compiler(topology):
         compiled = compile_call(*_whole(config, parts), topology)
-    num_drawn = sample.batch_size
-    held, how = memory(config, parts, platform), f"estimated from lifetimes, {num_drawn} at a time"
+    size, held = sample.batch_size, memory(config, parts, platform)
+    found_by = "estimated from lifetimes"
     if compiled.traffic:
         held["activations"], held["program"] = compiled.temporary, compiled.code
-        how = f"as compiled, {num_drawn} at a time"
+        found_by = "as compiled"
+    how = f"{found_by}, {size} at a time"
     return [
         f"one {noun}: {num} evaluations of the network in {sample.steps} steps of "
         f"{sample.sampler}, {network / 1e9:.4g} GFLOP each at sample.guidance_scale="
@@ -62,7 +63,7 @@ def plan_sampling(config: Config, dataset: Dataset, topology: Topology | None) -
         *about_texts(parts.task.reader),
         *about_memory(held, how, compiled.refused, hardware, limit * USABLE[platform]),
         f"it takes no less than {duration(whole / peak)} at {told}, {peak / 1e12:.3g} TFLOP/s",
-        *_about_batch(compiled, hardware, num_drawn * whole / peak, f"a batch of {num_drawn}"),
+        *_about_batch(compiled, hardware, size * whole / peak, f"a batch of {size}"),
     ]
 
 
@@ -73,9 +74,7 @@ def _about_batch(compiled: Compiled, hardware: Any, computation: float, many: st
     times = Times(computation, compiled.traffic.whole / hardware.bandwidth, 0.0)
     return [
         *about_traffic(compiled.traffic, hardware.platform, many),
-        f"{many} takes {duration(times.overlapped)} with perfect overlap, bound by {times.bound}; "
-        f"{duration(times.serial)} serially (computation {duration(times.computation)}, memory "
-        f"{duration(times.memory)})",
+        in_two_readings(many, times, ("computation", "memory")),
     ]
 
 
@@ -117,8 +116,8 @@ def drawing(config: Config, parts: Parts, platform: str, num: int) -> int:
 
 def _whole(config: Config, parts: Parts) -> tuple[Any, tuple[Any, ...]]:
     """Drawing a batch of samples, and the shapes of its arguments."""
-    num, (params, frozen, _, _, cond) = config.sample.batch_size, _programs(config, parts, 1)[-1]
-    cond = jax.tree.map(lambda a: jax.ShapeDtypeStruct((num, *a.shape[1:]), a.dtype), cond)
+    num = config.sample.batch_size
+    params, frozen, _, _, cond = _programs(config, parts, num)[-1]
 
     def draw(params: Any, frozen: Any, cond: Any, key: Any, scale: Any) -> Any:
         return parts.generator.draw(params, key, Request(jnp.arange(num), cond, scale, {}, frozen))

@@ -1,7 +1,6 @@
 """Memory of the stages of a training: steps, checkpoints, held-out losses and grids of samples."""
 
 import jax
-import numpy as np
 
 from diffusion_jax.models.flops import count_peak_memory
 from diffusion_jax.models.platform import computing_on
@@ -41,8 +40,7 @@ def _heldout(program: Program) -> int:
     key = jax.eval_shape(jax.random.key, 0)
     context = Context(key, program.state.step, program.state.ema, program.frozen)
     kind = program.dataset.kind  # they are not encoded before, unlike the items trained on
-    item = kind.decode(np.zeros((1, *kind.shape), kind.stored))
-    x = jax.ShapeDtypeStruct((rows, *item.shape[1:]), item.dtype)
+    x = jax.ShapeDtypeStruct((rows, *kind.shape), kind.dtype)
     batch = {**program.batch(rows), "x": x}
     with computing_on(program.platform):
         loss = program.parts.task.heldout_loss

@@ -181,6 +181,11 @@ def test_frozen_parameters_are_a_part_of_their_own():
     assert with_frozen(plain).exchanged == plain.exchanged
 
 
+def test_gradients_in_half_precision_are_half_of_what_is_sent():
+    halved = program(parallel__gradients="bfloat16").exchanged
+    assert 2 * halved == pytest.approx(program().exchanged, abs=2)
+
+
 @pytest.mark.slow
 def test_a_step_with_frozen_parameters_is_planned_and_measured():
     small = {"model.dit.hidden_size": 16, "model.dit.depth": 1, "train.batch_size": 4}
