@@ -330,23 +330,21 @@ def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.Monke
     """Its train step is traced, and what samples from it; nothing is computed."""
     config = config_with_noise(name, monkeypatch)
     parts = from_config.build(config)
-    shape = parts.dataset.kind.shape
+    kind = parts.kind
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(
         lambda key: create_state(parts.task.init(key), parts.optimizer, parts.averages), key
     )
     size = config.train.batch_size
     batch = {
-        "x": jax.ShapeDtypeStruct((size, *shape), parts.dataset.kind.dtype),
+        "x": jax.ShapeDtypeStruct((size, *kind.shape), kind.stored),
         "cond": {
             name: jax.ShapeDtypeStruct((size, *one.shape[1:]), one.dtype)
             for name, one in parts.task.cond.items()
         },
         "index": jax.ShapeDtypeStruct((size,), np.int32),
     }
-    step = make_train_step(
-        parts.task.loss, parts.optimizer, parts.averages, config.train.accumulate
-    )
+    step = make_train_step(parts.loss, parts.optimizer, parts.averages, config.train.accumulate)
     frozen = {name: params.shapes for name, params in parts.task.frozen.items()}
     after, metrics = jax.eval_shape(step, state, batch, key, frozen)
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
@@ -358,7 +356,7 @@ def test_every_config_is_sound_at_full_size(name: str, monkeypatch: pytest.Monke
     t = jax.ShapeDtypeStruct((size,), np.float32)
     denoise = lambda params, *args: parts.generator.denoiser(params)(*args)  # noqa: E731
     diffused = size, *parts.generator.codec.shape
-    x_t = jax.ShapeDtypeStruct(diffused, batch["x"].dtype)
+    x_t = jax.ShapeDtypeStruct(diffused, kind.dtype)
     denoised = jax.eval_shape(denoise, state.params, x_t, t, batch["cond"])
     vocabulary = parts.dataset.kind.vocabulary
     assert denoised.x_0.shape == (*diffused, *[vocabulary] * bool(vocabulary))
