@@ -287,7 +287,10 @@ def get_config() -> ConfigDict:
     # dtype in which the replicated step averages gradients over devices: "" (float32) | bfloat16; a
     # sharded step sends them in model.dtype
     c.parallel.gradients = ""
-    c.parallel.fsdp = 1  # devices that share the parameters and split the batch
+    c.parallel.fsdp = 1  # devices that share the state and split the batch
+    # parameters that are cut over fsdp are gathered for each use | once a step: more memory, less
+    # is sent
+    c.parallel.gather = "use"
     c.parallel.model = 1  # devices that share the parameters and process the same part of the batch
 
     c.plan = ConfigDict()  # --mode plan

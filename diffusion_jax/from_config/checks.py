@@ -77,7 +77,10 @@ RANGES: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("keep_every", "keep_best", "checkpoint_every"), COUNT),
         **{"heldout_every": COUNT, "sample_every": COUNT, "max_grad_norm": REAL},
     },
-    "parallel": {"strategy": ("replicated", "sharded"), "fsdp": SOME, "model": SOME},
+    "parallel": {
+        **{"strategy": ("replicated", "sharded"), "gather": ("use", "step")},
+        **{"fsdp": SOME, "model": SOME},
+    },
     "sample": {
         **{"num_images": SOME, "batch_size": SOME, "strip": "[2, inf)", "frames": "[2, inf)"},
         **{"first_index": COUNT, "checkpoint": "[-1, inf)", "steps": "[1, 1000000]"},
@@ -246,13 +249,24 @@ def _check_parallel(config: Config, devices: int) -> None:
             f"parallel.fsdp={settings.fsdp} x parallel.model={settings.model} must divide the "
             f"number of devices, {devices}"
         )
-    rows = math.prod(mesh_shape(config, devices)[:2])
+    data, fsdp, _ = mesh_shape(config, devices)
+    if gather_of(config) == "step" and fsdp == 1:
+        raise ConfigError(
+            "parallel.gather='step' is for parallel.strategy='sharded' with parallel.fsdp above 1: "
+            "else parameters are whole as it is"
+        )
+    rows = data * fsdp
     parts = rows * config.train.accumulate
     if config.train.batch_size % parts:
         raise ConfigError(
             f"train.batch_size={config.train.batch_size} cannot be split over {rows} devices x "
             f"train.accumulate={config.train.accumulate}: it must be a multiple of {parts}"
         )
+
+
+def gather_of(config: Config) -> str:
+    """How often parameters are gathered; runs of older versions lack the setting."""
+    return str(config.parallel.get("gather", "use"))
 
 
 def mesh_shape(config: Config, devices: int) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ from diffusion_jax.from_config.adapters import adapted, check_adapter
 from diffusion_jax.from_config.autoencoder import autoencoder
 from diffusion_jax.from_config.averages import make_averages
 from diffusion_jax.from_config.candidates import check_law
-from diffusion_jax.from_config.checks import check_numbers, check_ranges
+from diffusion_jax.from_config.checks import check_numbers, check_ranges, gather_of
 from diffusion_jax.from_config.choices import ConfigError, check_known, keyed, lookup
 from diffusion_jax.from_config.classified import classified
 from diffusion_jax.from_config.contrastive import contrastive
@@ -184,4 +184,4 @@ def make_parallel(config: ConfigDict) -> Parallel:
     settings = config.parallel
     if settings.strategy == "replicated":
         return Replicated()
-    return Sharded(settings.fsdp, settings.model)
+    return Sharded(settings.fsdp, settings.model, gather=gather_of(config))

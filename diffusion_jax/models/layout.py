@@ -1,16 +1,20 @@
-"""Sharding of activations when parameters are sharded over devices."""
+"""Sharding of activations, and of whole parameters, when parameters are sharded over devices."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from typing import Any
 
 import jax
-from jax.sharding import Sharding
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from diffusion_jax.models.platform import set_while
-from diffusion_jax.types import Array
+from diffusion_jax.types import Array, Params
 
+Shardings = Callable[[Any], Any]
+"""Of a tree of parameters, the tree of their `NamedSharding`."""
 _ROWS: ContextVar[Sharding | None] = ContextVar("rows", default=None)
+_CUT: ContextVar[Shardings | None] = ContextVar("cut", default=None)
 
 
 def rows_over(sharding: Sharding) -> AbstractContextManager[None]:
@@ -26,6 +30,31 @@ def keep_rows(x: Array) -> Array:
     """
     sharding = _ROWS.get()
     return x if sharding is None else jax.lax.with_sharding_constraint(x, sharding)
+
+
+def gathered_once(shardings: Shardings) -> AbstractContextManager[None]:
+    """Context: functions traced inside gather parameters, which are cut by `shardings`, once."""
+    return set_while(_CUT, shardings)
+
+
+def gathered(params: Params) -> Params:
+    """Parameters that are whole on all devices that share samples out; see `gathered_once`.
+
+    XLA casts them before it sends them, if they are used in half precision.
+    """
+    if (shardings := _CUT.get()) is None:
+        return params
+
+    def whole(cut: NamedSharding) -> NamedSharding:
+        return cut.update(spec=PartitionSpec(*(a if a == "model" else None for a in cut.spec)))
+
+    return jax.lax.with_sharding_constraint(params, jax.tree.map(whole, shardings(params)))
+
+
+def scattered(grads: Params) -> Params:
+    """The gradient with respect to `gathered` parameters, cut as these were."""
+    shardings = _CUT.get()
+    return jax.lax.with_sharding_constraint(grads, shardings(grads)) if shardings else grads
 
 
 def one_by_one(f: Callable[[Array], Array], x: Array) -> Array:

@@ -36,7 +36,7 @@ def compile_step(program: Program, topology: Topology) -> Compiled:
         TopologyError: the compiler does not support the topology.
     """
     _, fsdp, model = program.cuts
-    parallel = Sharded(fsdp, model, absent_devices(topology))
+    parallel = Sharded(fsdp, model, absent_devices(topology), program.gather)
     with compiling_for(topology):
         step = parallel.compile(make_step(program.config, program.parts))
         lowered = step.lower(*program.arguments(parallel))

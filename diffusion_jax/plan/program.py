@@ -12,7 +12,7 @@ from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from diffusion_jax.data import Dataset
 from diffusion_jax.from_config import Config, Parts, build
-from diffusion_jax.from_config.checks import mesh_shape
+from diffusion_jax.from_config.checks import gather_of, mesh_shape
 from diffusion_jax.models.flops import count_flops, count_peak_memory, count_traffic
 from diffusion_jax.models.platform import computing_on
 from diffusion_jax.models.remat import REMAT
@@ -203,6 +203,11 @@ class Program:
         return bool(self.config.parallel.strategy == "sharded")
 
     @property
+    def gather(self) -> str:
+        """How often parameters that are cut are gathered; see `Sharded`."""
+        return gather_of(self.config)
+
+    @property
     def mesh(self) -> dict[str, int]:
         """Number of devices along each axis of the mesh."""
         return dict(zip((*ROWS, "model"), self.cuts, strict=True))
@@ -212,7 +217,7 @@ class Program:
         """Bytes of parameters with an axis that is not cut, by mesh axis and size of theirs."""
         found: dict[tuple[str, int], int] = {}
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.state.params):
-            for axis, size in zip(axes_of(path, leaf), leaf.shape, strict=True):
+            for axis, size in zip(axes_of(path, leaf, self.mesh), leaf.shape, strict=True):
                 if axis and size % self.mesh[axis]:
                     found[axis, size] = found.get((axis, size), 0) + size_of(leaf)
         return found
@@ -228,14 +233,15 @@ class Program:
         """Bytes sent by each device in a step, with rings.
 
         Gradients are summed over `data`. With `fsdp`, parameters are gathered in the forward and in
-        the backward pass and gradients scattered, each once per microbatch; frozen parameters are
-        gathered in the forward pass only. Communication of activations over `model` is omitted.
-        All of it is of the dtype `sent`.
+        the backward pass and gradients scattered, each once per microbatch, or parameters gathered
+        once per step; frozen parameters are gathered in the forward pass only. Communication of
+        activations over `model` is omitted. All of it is of the dtype `sent`.
         """
-        data, fsdp, model = self.cuts
+        (data, fsdp, model), micros = self.cuts, self.config.train.accumulate
         part = np.dtype(self.sent).itemsize / 4
         whole, frozen = (size_of(a) * part // model for a in (self.state.params, self.frozen))
-        gathered = (3 * whole + frozen) * (fsdp - 1) / fsdp * self.config.train.accumulate
+        times = 1 + micros if self.gather == "step" else 3 * micros
+        gathered = (times * whole + micros * frozen) * (fsdp - 1) / fsdp
         return int(gathered + 2 * whole / fsdp * (data - 1) / data)
 
     def arguments(self, parallel: Sharded) -> tuple[Any, ...]:

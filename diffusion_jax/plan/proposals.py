@@ -102,6 +102,8 @@ def _faster(program: Program, topology: Topology, bound: str) -> Iterator[dict[s
         yield {"model.dtype": "bfloat16"}
     if bound == "memory" and program.state_traffic > program.traffic / 2:
         yield from _sharding(program, topology)
+    if bound == "interconnect" and program.cuts[1] > 1:
+        yield {"parallel.gather": "step"}
     yield from ({key: policy} for policy in lighter)
     if config.train.accumulate > 1:
         yield {"train.accumulate": config.train.accumulate // 2}

@@ -1,7 +1,8 @@
 """Running a train step on several devices: replicated by pmap, or sharded over a named mesh."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -10,29 +11,39 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from diffusion_jax.models.layout import rows_over
+from diffusion_jax.models.layout import gathered_once, rows_over
 from diffusion_jax.system.devices import AXIS, all_devices, everywhere, put
 from diffusion_jax.types import Batch
 
 ROWS = ("data", "fsdp")  # mesh axes over which the batch is sharded
-# Sharding of the last axes of a parameter, by the first pattern that matches its name; the names of
-# its optimizer state and averages end in the same name. Axes that do not divide evenly stay whole.
-RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    # Projections up and down again: between them only one sum is communicated over `model`
-    # (Shoeybi et al. 2019, section 3).
-    (r"/(qkv|mlp_0|conv_0|emb|time_0|modulation|modulation_out)/kernel$", ("fsdp", "model")),
-    (r"/(out|mlp_1|conv_1|time_1|skip)/kernel$", ("model", "fsdp")),
-    (r"/(qkv|mlp_0|conv_0|emb|time_0|modulation|modulation_out)/bias$", ("model",)),
-    (r"/(bias|scale|embedding)$", (None,)),  # small, and needed whole
-    (r"", (None, "fsdp")),
+# The axis of a parameter that is cut over `model`, by the first pattern that matches its name; the
+# names of its optimizer state and averages end in the same name. Between a projection up and the
+# one down again only one sum is communicated (Shoeybi et al. 2019, section 3).
+RULES = (
+    (r"/(qkv|mlp_0|conv_0|emb|time_0|modulation|modulation_out)/(kernel|bias)$", -1),
+    (r"/(out|mlp_1|conv_1|time_1|skip)/kernel$", -2),
 )
+SMALL = re.compile(r"/(bias|scale|embedding)$")
+"""Parameters that are needed whole and are not worth the exchange."""
 
 
-def axes_of(path: Any, leaf: Any) -> tuple[str | None, ...]:
-    """Mesh axes over which the axes of an array in a tree are cut by `RULES`, if they divide."""
+def axes_of(path: Any, leaf: Any, mesh: Mapping[str, int]) -> tuple[str | None, ...]:
+    """Axes of a mesh of these sizes over which the axes of an array in a tree are cut.
+
+    Over `model` by `RULES`; over `fsdp` the larger one of the last two that are left, of those that
+    it divides: cut finely it fills the tiles of a TPU better. An axis that is not divided by that
+    of the mesh stays whole.
+    """
     name = "/" + jax.tree_util.keystr(path, simple=True, separator="/")
-    axes = next(axes for pattern, axes in RULES if re.search(pattern, name))
-    return (*[None] * leaf.ndim, *axes)[len(axes) :]  # aligned to the last axes
+    axes: list[str | None] = [None] * leaf.ndim
+    cut = next((axis for pattern, axis in RULES if re.search(pattern, name)), None)
+    if cut is not None and leaf.ndim >= -cut and mesh["model"] > 1:
+        axes[cut] = "model"
+    left = [axis for axis in range(leaf.ndim)[-2:] if not axes[axis]]
+    if left and not SMALL.search(name):
+        size = leaf.shape
+        axes[max(left, key=lambda axis: (size[axis] % mesh["fsdp"] == 0, size[axis]))] = "fsdp"
+    return tuple(axes)
 
 
 class Replicated:
@@ -102,9 +113,11 @@ class Sharded:
     `fsdp` and `model` both 1 every device has all parameters.
 
     Args:
-        fsdp: devices over which parameters are sharded, and gathered for use (ZeRO-3, Rajbhandari
-            et al. 2020); the batch is sharded over them too.
+        fsdp: devices over which the state is sharded, and parameters gathered for use (ZeRO-3,
+            Rajbhandari et al. 2020); the batch is sharded over them too.
         model: devices over which parameters and activations are sharded, with the same samples.
+        gather: "use": parameters are gathered again for each use; "step": once in a step, so that
+            they are whole until the gradient is there (ZeRO-2): more memory, and less is sent.
         devices: those of all processes by default; a topology's can be compiled for.
 
     Attributes:
@@ -115,13 +128,20 @@ class Sharded:
 
     axis_name = None
 
-    def __init__(self, fsdp: int, model: int, devices: Sequence[Any] | None = None) -> None:
+    def __init__(
+        self,
+        fsdp: int,
+        model: int,
+        devices: Sequence[Any] | None = None,
+        gather: str = "use",
+    ) -> None:
         devices = jax.devices() if devices is None else devices
         shape = (len(devices) // (fsdp * model), fsdp, model)
         # A mesh axis may share a physical one with another: 16 x 16 chips allow fsdp=4.
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
         self.mesh = Mesh(grid, (*ROWS, "model"))
         self._rows = NamedSharding(self.mesh, PartitionSpec(ROWS))
+        self._gather = gather
         self.share = self._share()
 
     def _share(self) -> tuple[int, int]:
@@ -134,12 +154,13 @@ class Sharded:
         return shares.index(held.get(jax.process_index(), held[min(held)])), len(shares)
 
     def shardings(self, tree: Any) -> Any:
-        """Sharding of every array of `tree`, by `RULES`."""
+        """Sharding of every array of `tree`, by its name."""
+        mesh = self.mesh.shape
 
         def sharding(path: Any, leaf: Any) -> NamedSharding:
             even = (
-                axis if axis and size % self.mesh.shape[axis] == 0 else None
-                for axis, size in zip(axes_of(path, leaf), leaf.shape, strict=True)
+                axis if axis and size % mesh[axis] == 0 else None
+                for axis, size in zip(axes_of(path, leaf, mesh), leaf.shape, strict=True)
             )
             return NamedSharding(self.mesh, PartitionSpec(*even))
 
@@ -149,7 +170,8 @@ class Sharded:
         """`(state, batch, key, frozen) -> (state, metrics)` over the mesh; the state is donated."""
 
         def pinned(state: Any, batch: Batch, key: Any, frozen: Any) -> Any:
-            with rows_over(self._rows):
+            once = gathered_once(self.shardings) if self._gather == "step" else nullcontext()
+            with rows_over(self._rows), once:
                 state, metrics = step(state, batch, key, frozen)
             state = jax.lax.with_sharding_constraint(state, self.shardings(state))
             return state, jax.lax.with_sharding_constraint(metrics, everywhere(self.mesh))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from diffusion_jax.models.layout import gathered, scattered
 from diffusion_jax.training.ema import Average, update_averages
 from diffusion_jax.training.movement import UPDATE_NORM
 from diffusion_jax.training.optimizer import evaluation_params
@@ -63,13 +64,16 @@ def make_train_step(
         loss, metrics = loss_fn(params, batch, context)
         return loss.mean(), jax.tree.map(jnp.mean, {"loss": loss, **metrics})
 
-    gradient_of = jax.grad(mean_loss, has_aux=True)
+    def gradient_of(params: Params, batch: Batch, context: Context) -> tuple[Params, Metrics]:
+        grads, metrics = jax.grad(mean_loss, has_aux=True)(params, batch, context)
+        return scattered(grads), metrics
 
     def microbatches(batch: Batch) -> Batch:
         # Every n-th sample, so that each device has the same share of a microbatch as of the batch.
         return jax.tree.map(lambda a: a.reshape(-1, accumulate, *a.shape[1:]).swapaxes(0, 1), batch)
 
     def gradient(params: Params, batch: Batch, context: Context) -> tuple[Params, Metrics]:
+        params = gathered(params)
         if accumulate == 1:
             return gradient_of(params, batch, context)
 

@@ -16,9 +16,10 @@ from diffusion_jax.generation.generator import Request
 from diffusion_jax.models.dit import DiT
 from diffusion_jax.models.layout import rows_over
 from diffusion_jax.models.unet import UNet
+from diffusion_jax.plan.collectives import exchanged_bytes
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.ema import EXPONENTIAL
-from diffusion_jax.training.parallel import ROWS, Replicated, Sharded
+from diffusion_jax.training.parallel import ROWS, Replicated, Sharded, axes_of
 from diffusion_jax.training.state import TrainState, initial_state
 from diffusion_jax.training.step import make_train_step
 from tests.runs import random_dataset, tiny, with_eight_devices
@@ -31,6 +32,7 @@ LAYOUTS = {
     "pmap": lambda: Replicated(),
     "data": lambda: Sharded(fsdp=1, model=1),
     "fsdp4_model2": lambda: Sharded(fsdp=4, model=2),
+    "fsdp4_model2_once": lambda: Sharded(fsdp=4, model=2, gather="step"),
 }
 
 
@@ -40,8 +42,11 @@ def parts() -> from_config.Parts:
     return from_config.build(tiny(**net, **train, sample__sampler="ancestral"))
 
 
-def train(parts: from_config.Parts, layout: Any) -> tuple[list[float], TrainState, int]:
-    """Losses of `STEPS` steps, the state after them, and the bytes of parameters on a device."""
+def train(parts: from_config.Parts, layout: Any) -> tuple[list[float], TrainState, int, int]:
+    """Losses of `STEPS` steps, the state after them, and bytes of a device.
+
+    Those of parameters, and those that it sends in a step.
+    """
     step = make_train_step(parts.loss, parts.optimizer, parts.averages, 2, layout.axis_name)
     state = initial_state(
         parts.task.init, parts.optimizer, jax.random.key(0), parts.averages, layout.shardings
@@ -49,12 +54,14 @@ def train(parts: from_config.Parts, layout: Any) -> tuple[list[float], TrainStat
     state, key = layout.place((state, jax.random.key(1)))
     batches = train_batches(parts.dataset, batch_size=BATCH, seed=0)
     step_fn, losses = layout.compile(step), []
+    first = layout.split(next(batches))
+    text = step_fn.lower(state, first, key, {}).compile().as_text()
     for _ in range(STEPS):
         state, metrics = step_fn(state, layout.split(next(batches)), key, {})
         losses.append(float(np.mean(jax.device_get(metrics["loss"]))))
     batches.close()
     here = sum(leaf.addressable_data(0).nbytes for leaf in jax.tree.leaves(state.params))
-    return losses, layout.fetch(state), here
+    return losses, layout.fetch(state), here, sum(exchanged_bytes(text).values())
 
 
 def draw(parts: from_config.Parts, params: Any) -> np.ndarray:
@@ -68,8 +75,9 @@ def eight(out: str) -> None:
     assert jax.device_count() == 8
     made, found = parts(), {}
     for name, layout in LAYOUTS.items():
-        losses, state, here = train(made, layout())
+        losses, state, here, sent = train(made, layout())
         found |= {f"{name}/losses": losses, f"{name}/bytes": here, f"{name}/step": state.step}
+        found[f"{name}/sent"] = sent
         found[f"{name}/state"] = np.concatenate([np.ravel(a) for a in leaves_of(state)])
         if name == "fsdp4_model2":
             found["samples"] = draw(made, state.ema[EXPONENTIAL])
@@ -123,7 +131,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     return with_eight_devices("tests.training.test_parallel.eight", out)
 
 
-@pytest.mark.parametrize("name", ["pmap", "data", "fsdp4_model2"])
+@pytest.mark.parametrize("name", [*LAYOUTS][1:])
 def test_every_layout_trains_the_network_of_one_device(name: str, found: dict) -> None:
     np.testing.assert_allclose(found[f"{name}/losses"], found["one/losses"], rtol=1e-5)
     np.testing.assert_allclose(found[f"{name}/state"], found["one/state"], atol=1e-5)
@@ -151,7 +159,12 @@ def test_parameters_are_cut(found: dict) -> None:
     whole = found["one/bytes"]
     assert found["pmap/bytes"] == found["data/bytes"] == whole
     # A few vectors stay whole.
-    assert whole / 8 < found["fsdp4_model2/bytes"] < whole / 7
+    for name in ("fsdp4_model2", "fsdp4_model2_once"):
+        assert whole / 8 < found[f"{name}/bytes"] < whole / 7
+
+
+def test_parameters_that_are_gathered_once_are_sent_less(found: dict) -> None:
+    assert found["fsdp4_model2_once/sent"] < 0.8 * found["fsdp4_model2/sent"]
 
 
 def test_every_device_has_one_copy_of_the_state_and_no_reader_makes_another(tmp_path: Path) -> None:
@@ -160,16 +173,28 @@ def test_every_device_has_one_copy_of_the_state_and_no_reader_makes_another(tmp_
     assert np.all((copies >= 8) & (copies < 8.1)), copies
 
 
-def test_names_decide_how_parameters_are_cut() -> None:
-    layout = Sharded(fsdp=1, model=1)
-    shape = jax.ShapeDtypeStruct((4, 8, 16), np.float32)
-    tree = {"blocks": {"qkv": {"kernel": shape}, "out": {"kernel": shape}}, "odd": shape}
-    specs = jax.tree.map(lambda s: tuple(s.spec), layout.shardings({"opt": (tree,)}))["opt"][0]
-    assert specs["blocks"]["qkv"]["kernel"] == (None, "fsdp", "model")
-    assert specs["blocks"]["out"]["kernel"] == (None, "model", "fsdp")
-    assert specs["odd"] == (None, None, "fsdp")
-    scalar = layout.shardings(jax.ShapeDtypeStruct((), np.int32))
-    assert tuple(scalar.spec) == ()
+def test_names_and_sizes_decide_how_parameters_are_cut() -> None:
+    shape, tall, row = (
+        jax.ShapeDtypeStruct(sizes, np.float32) for sizes in ((4, 8, 16), (3, 20, 6), (4, 16))
+    )
+    two = {"kernel": shape, "bias": row}
+    tree = {"blocks": {"qkv": two, "out": two}, "odd": shape, "tall": tall, "one": jnp.zeros(())}
+
+    def cut(fsdp: int, model: int) -> Any:
+        mesh = {"fsdp": fsdp, "model": model}
+        specs = jax.tree_util.tree_map_with_path(
+            lambda path, a: axes_of(path, a, mesh), {"opt": (tree,)}
+        )
+        return specs["opt"][0]
+
+    both, one = cut(2, 2), cut(4, 1)
+    assert both["blocks"]["qkv"] == {"kernel": (None, "fsdp", "model"), "bias": (None, "model")}
+    assert both["blocks"]["out"] == {"kernel": (None, "model", "fsdp"), "bias": (None, None)}
+    assert one["blocks"]["qkv"] == {"kernel": (None, None, "fsdp"), "bias": (None, None)}
+    assert both["odd"] == one["odd"] == (None, None, "fsdp")
+    assert both["tall"] == (None, "fsdp", None)
+    assert cut(3, 1)["tall"] == (None, None, "fsdp")  # 20 cannot be cut in 3
+    assert both["one"] == ()
 
 
 def test_activations_stay_with_their_samples() -> None:
@@ -193,6 +218,7 @@ def test_layouts_that_do_not_fit(tmp_path: Path) -> None:
         ({"parallel.strategy": "shard"}, "must be 'replicated' or 'sharded'"),
         ({"parallel.strategy": "sharded", "parallel.fsdp": 3}, "must divide the number of devices"),
         ({"parallel.strategy": "sharded", "parallel.model": 0}, "must lie in"),
+        ({"parallel.gather": "step"}, "parallel.fsdp above 1"),
     ):
         with pytest.raises(from_config.ConfigError, match=says):
             from_config.build(tiny(**settings))
