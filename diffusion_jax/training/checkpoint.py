@@ -136,6 +136,7 @@ class Checkpoints:
                     remove_tree(self._folder / str(step), missing_ok=True)
         self._damage = {step: None for step, damage in self._damage.items() if not damage}
         _drop_late_failures()
+        _save_in_place()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(self._policies),
             best_fn=_loss,  # required for metrics to be written
@@ -329,6 +330,16 @@ def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding)
+
+
+@functools.cache
+def _save_in_place() -> None:
+    """Makes Orbax read arrays where they lie.
+
+    For replicas to write parts of an array each, it would make these parts anew on the devices.
+    """
+    handler = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
+    ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
 
 
 @functools.cache
