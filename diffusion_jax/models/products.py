@@ -17,8 +17,11 @@ from jax import lax
 from diffusion_jax.models.platform import platform
 from diffusion_jax.types import Array
 
-FEW, MANY = 2**10, 2**16
-"""Pixels of a batch up to which, and weights from which on, `conv_by_patches` is the faster."""
+FEW, SHARE = 2**12, 2**6
+"""Pixels of a batch up to which, and weights `C D` per pixel from which on, `conv_by_patches` is
+the faster."""
+
+LARGE = 2**20  # products of a pixel's channels by `D` from which on `conv_by_matmul` is the faster
 
 Padding = str | Sequence[tuple[int, int]]
 Product = Callable[[Array, Array], Array]
@@ -87,36 +90,54 @@ def _matmul_by_chunks(x: Array, kernel: Array, positions: int = 2048) -> Array:
     return y.reshape(*x.shape[:-1], -1)
 
 
-@jax.checkpoint  # stores `x` alone for the backward pass, not its transposed copy
-def conv_by_matmul(x: Array, kernel: Array, positions: int = 2048) -> Array:
-    """`plain_conv` as one matrix product for all K^2 weights, whose results are shifted and summed.
+def conv_by_matmul(x: Array, kernel: Array, positions: int = 1024) -> Array:
+    """`plain_conv` as a product `[P, K C] @ [K C, K D]` of P pixels, whose results are summed.
 
-    Its transpose with respect to `kernel` is one product `[C, P] @ [P, K K D]`, which is fast if
-    both operands are contiguous along rows (`x` is transposed here, and a barrier keeps it so) and
-    fit in cache (the batch is cut into chunks of about `positions` pixels).
+    Neighbours along the first half of the axes are columns of the left side, and for those along
+    the others the results are shifted. The transpose with respect to `kernel` is one product
+    `[K C, P] @ [P, K D]` for each chunk of about `positions` pixels, whose operands fit in cache
+    and are contiguous along rows. For that `x` is transposed, chunk by chunk.
     """
     b, *sizes, c = x.shape
     *window, _, features = kernel.shape
-    pixels = math.prod(sizes)
+    half, pixels = len(window) // 2, math.prod(sizes)
     chunk = max(n for n in range(1, b + 1) if b % n == 0 and (n == 1 or n * pixels <= positions))
-    columns = lax.optimization_barrier(x.reshape(-1, chunk * pixels, c).swapaxes(1, 2))
-    weights = lax.optimization_barrier(jnp.moveaxis(kernel, -2, 0).reshape(c, -1))
+    weights = jnp.moveaxis(kernel, -2, half).reshape(math.prod(window[:half]) * c, -1)
+    # The gradient is the sum over chunks, which half precision would round at every term.
+    weights = weights.astype(jnp.promote_types(x.dtype, jnp.float32))
 
-    def convolve(carry: None, columns: Array) -> tuple[None, Array]:
-        z = lax.dot_general(columns, weights, (((0,), (0,)), ((), ())))
-        z = z.reshape(chunk, *sizes, math.prod(window) * features)
-        y = jnp.zeros((chunk, *sizes, features), x.dtype)
+    @jax.checkpoint  # the columns are built in the loop of the backward pass, and not stored
+    def convolve(x: Array, weights: Array) -> Array:
+        rows = jnp.moveaxis(x, -1, 0)
+        near = [_shifted(rows, place, axis=2) for place in _places(window[:half])]
+        columns = jnp.concatenate(near).reshape(-1, chunk * pixels)
+        z = lax.dot_general(columns, weights.astype(x.dtype), (((0,), (0,)), ((), ())))
         # Split, not slices: its transpose is a single concatenation.
-        parts = lax.split(z, [features] * math.prod(window), axis=z.ndim - 1)
-        for place, part in zip(np.ndindex(*window), parts, strict=True):
-            shift = [(k // 2 - i, i - k // 2, 0) for k, i in zip(window, place, strict=True)]
-            y += lax.pad(part, jnp.zeros((), x.dtype), [(0, 0, 0), *shift, (0, 0, 0)])
-        return carry, y
+        places = _places(window[half:])
+        parts = lax.split(z.reshape(chunk, *sizes, -1), [features] * len(places), axis=x.ndim - 1)
+        near = [_shifted(*part, axis=1 + half) for part in zip(parts, places, strict=True)]
+        return functools.reduce(jnp.add, near)
 
-    _, y = lax.scan(convolve, None, columns)
+    chunks = x.reshape(-1, chunk, *sizes, c)
+    _, y = lax.scan(lambda carry, x: (carry, convolve(x, weights)), None, chunks)
     return y.reshape(b, *sizes, features)
 
 
+def _places(window: Sequence[int]) -> list[list[int]]:
+    """How far a kernel's weights are before the pixel that they are added to, along each axis."""
+    return [
+        [(k - 1) // 2 - i for k, i in zip(window, at, strict=True)] for at in np.ndindex(*window)
+    ]
+
+
+def _shifted(x: Array, places: Sequence[int], axis: int) -> Array:
+    """`x` moved by `places` along the axes from `axis` on; zeros come in."""
+    config = [(0, 0, 0)] * x.ndim
+    config[axis : axis + len(places)] = [(n, -n, 0) for n in places]
+    return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+@jax.checkpoint  # stores `x` alone for the backward pass, not the neighbourhoods
 def conv_by_patches(x: Array, kernel: Array) -> Array:
     """`plain_conv` as one matrix product of the pixels' neighbourhoods `[P, K K C]` and the kernel.
 
@@ -140,15 +161,15 @@ def conv_for_cpu(x: Array, kernel: Array, stride: int = 1, padding: Padding = "S
     Inside loops XLA is fast only for kernels in HWIO layout, which the transpose with respect to
     `x` needs as HWOI.
     """
-    pixels, (c, features) = math.prod(x.shape[:-1]), kernel.shape[-2:]
-    if stride == 1 and padding == "SAME" and pixels <= FEW and c * features >= MANY:
-        return conv_by_patches(x, kernel)
+    pixels, weights = math.prod(x.shape[:-1]), math.prod(kernel.shape[-2:])
     product = functools.partial(plain_conv, stride=stride, padding=padding)
-    large = stride == 1 and padding == "SAME" and x.size * kernel.shape[-1] > 2**23
+    keeps_size = stride == 1 and padding == "SAME"
+    if keeps_size and pixels <= min(FEW, weights // SHARE):
+        return conv_by_patches(x, kernel)
     return with_derivatives(
         product,
         lambda x, kernel: plain_conv(x, kernel.swapaxes(-2, -1), stride, padding, "OI"),
-        conv_by_matmul if large else product,
+        conv_by_matmul if keeps_size and pixels * weights > LARGE else product,
     )(x, kernel)
 
 

@@ -1,4 +1,4 @@
-"""Times the gradients of kernels on this CPU: the library's and ours (`models/products.py`).
+"""Times products on this CPU, and the gradients of kernels: the library's and `models/products.py`.
 
 Prints GFLOP/s of the fastest of some interleaved runs. As in a network, inputs come from and
 outputs go to element-wise operations.
@@ -16,13 +16,17 @@ from diffusion_jax.models.products import conv_for_cpu, matmul_for_cpu, plain_co
 from diffusion_jax.system.keys import make_key  # isort: skip
 
 ROUNDS = 15
-CONVOLUTIONS = [  # side, channels in, channels out
-    (32, 64, 64),
-    (32, 192, 64),
-    (32, 64, 128),
-    (16, 256, 128),
-    (16, 128, 128),
-    (8, 128, 128),
+CONVOLUTIONS = [  # images, side, channels in, channels out
+    (32, 32, 64, 64),
+    (32, 32, 192, 64),
+    (32, 32, 64, 128),
+    (32, 16, 256, 128),
+    (32, 16, 128, 128),
+    (32, 8, 128, 128),
+    (32, 8, 256, 128),
+    (4, 16, 256, 256),  # from here on by `conv_by_patches`
+    (4, 8, 512, 512),
+    (2, 4, 1280, 1280),
 ]
 PRODUCTS = [  # positions of an image, channels in, channels out
     (64, 384, 1536),
@@ -37,7 +41,7 @@ PRODUCTS = [  # positions of an image, channels in, channels out
 def rates(
     products: Sequence[Callable[..., jax.Array]], x: jax.Array, kernel: jax.Array
 ) -> list[float]:
-    """GFLOP/s of the first product's forward pass, and of each product's kernel gradient."""
+    """GFLOP/s of each product's forward pass, and then of each product's kernel gradient."""
 
     def gradient(product: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
         def of_kernel(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
@@ -47,7 +51,7 @@ def rates(
 
     g = jnp.ones_like(products[0](x, kernel))
     flops = 2 * kernel.size * g.size // g.shape[-1]
-    jobs = [jax.jit(lambda x, kernel, _: products[0](2 * x, kernel))]
+    jobs = [jax.jit(lambda x, kernel, _, f=f: f(2 * x, kernel)) for f in products]
     jobs += [jax.jit(gradient(product)) for product in products]
     times = [
         [seconds(functools.partial(_finish, job, x, kernel, g)) for job in jobs]
@@ -62,16 +66,17 @@ def _finish(job: Callable[..., jax.Array], *arrays: jax.Array) -> None:
 
 def main() -> None:
     """Prints the table."""
-    print("| product | forward | gradient, library | gradient, ours |\n|---|---|---|---|")
+    print("| product | forward, library | forward, ours | gradient, library | gradient, ours |")
+    print("|---|---|---|---|---|")
     key = make_key(0)
     cases: list[tuple[str, list[Callable[..., jax.Array]], tuple, tuple]] = [
         (
-            f"3x3, {side}x{side}, {c} to {d}",
+            f"3x3, {b} of {side}x{side}, {c} to {d}",
             [plain_conv, conv_for_cpu],
-            (32, side, side, c),
+            (b, side, side, c),
             (3, 3, c, d),
         )
-        for side, c, d in CONVOLUTIONS
+        for b, side, c, d in CONVOLUTIONS
     ]
     cases += [
         (f"dense, {n} positions, {c} to {d}", [jnp.matmul, matmul_for_cpu], (32, n, c), (c, d))
