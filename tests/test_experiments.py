@@ -1231,6 +1231,9 @@ def test_published_figures_of_the_magnet() -> None:
         if method == "exact":
             _, low, high = rows[name, h, "correct field"]["m"]
             assert low < row["exact"] < high
+    trained = json.loads((folder / "trained.json").read_text())
+    lines = experiment("magnet/trained").tables(trained)
+    assert set(lines) <= set((folder / "README.md").read_text().splitlines())
 
 
 def squares(num: int, first: int) -> Split:
