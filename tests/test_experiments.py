@@ -1294,6 +1294,27 @@ def test_pixels_and_latents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert (tmp_path / "reconstructions.png").stat().st_size
 
 
+@pytest.mark.slow
+def test_the_loss_by_options_that_save_bytes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numerics = experiment("speed/numerics")
+    half = "first moment in bfloat16"
+    monkeypatch.setattr(
+        numerics, "ARMS", {name: numerics.ARMS[name] for name in ("as it is", half)}
+    )
+    out = ("--workdir", str(tmp_path / "runs"), "--out", str(tmp_path))
+    numerics.main(["--steps", "4", "--seeds", "0", "1", *out])
+    losses = json.loads((tmp_path / numerics.RESULTS).read_text())["losses"]
+    assert all(np.shape(losses[name][seed]) == (4,) for name in losses for seed in "01")
+    assert losses["as it is"] != losses[half]
+    assert "| step 1 | step 2 | step 3 | step 4 |" in capsys.readouterr().out
+    monkeypatch.setattr(numerics, "trained", lambda *_: pytest.fail("a run is repeated"))
+    numerics.main(["--steps", "4", "--seeds", "0", "1", *out])
+    with pytest.raises(SystemExit, match="--steps=4"):
+        numerics.main(["--steps", "8", *out])
+
+
 def test_published_figures_of_latents() -> None:
     """The page has the tables of the results, as far as there are some."""
     equal, folder = experiment("latents/equal"), ROOT / "experiments/latents"

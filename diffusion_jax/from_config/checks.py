@@ -28,6 +28,7 @@ AUTOENCODER = {
     **dict.fromkeys(("channels", "num_blocks", "latent_channels"), SOME),
     "norm_groups": COUNT,
 }
+ADAM = {"b1": RATE, "b2": RATE, "eps": POSITIVE, "mu_dtype": tuple(DTYPES)}
 RANGES: dict[str, dict[str, Any]] = {
     "data": {
         **dict.fromkeys(("image_size", "num_workers", "prefetch", "length"), COUNT),
@@ -68,8 +69,8 @@ RANGES: dict[str, dict[str, Any]] = {
     },
     "text.clip": {**dict.fromkeys(("width", "depth", "heads"), SOME), "skip": COUNT},
     "text.bytes": dict.fromkeys(("width", "depth", "heads"), SOME),
-    "optimizer.adamw": {"b1": RATE, "b2": RATE, "eps": POSITIVE, "weight_decay": REAL},
-    "optimizer.adam": {"b1": RATE, "b2": RATE, "eps": POSITIVE},
+    "optimizer.adamw": {**ADAM, "weight_decay": REAL},
+    "optimizer.adam": ADAM,
     "ema": {"every": SOME},
     "train": {
         **dict.fromkeys(("steps", "batch_size", "accumulate", "log_every"), SOME),
