@@ -116,9 +116,9 @@ class Sharded:
         fsdp: devices over which the state is sharded, and parameters gathered for use (ZeRO-3,
             Rajbhandari et al. 2020); the batch is sharded over them too.
         model: devices over which parameters and activations are sharded, with the same samples.
+        devices: those of all processes by default; a topology's can be compiled for.
         gather: "use": parameters are gathered again for each use; "step": once in a step, so that
             they are whole until the gradient is there (ZeRO-2): more memory, and less is sent.
-        devices: those of all processes by default; a topology's can be compiled for.
 
     Attributes:
         axis_name: None: the step averages over whole batches.
