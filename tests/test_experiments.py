@@ -1315,6 +1315,13 @@ def test_the_loss_by_options_that_save_bytes(
         numerics.main(["--steps", "8", *out])
 
 
+def test_published_losses_by_options_that_save_bytes() -> None:
+    """The page has the tables of the results."""
+    numerics, folder = experiment("speed/numerics"), ROOT / "experiments/speed"
+    lines = numerics.tables(json.loads((folder / numerics.RESULTS).read_text()))
+    assert set(lines) <= set((folder / "README.md").read_text().splitlines())
+
+
 def test_published_figures_of_latents() -> None:
     """The page has the tables of the results, as far as there are some."""
     equal, folder = experiment("latents/equal"), ROOT / "experiments/latents"
