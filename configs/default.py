@@ -244,9 +244,9 @@ def get_config() -> ConfigDict:
     c.optimizer.warmup_steps = 100
     c.optimizer.decay = "cosine"  # constant | linear | cosine, to 0 at train.steps
     c.optimizer.clip_norm = 1.0  # largest gradient norm, of each group by itself; 0: no clipping
-    # mu_dtype is that of the first moment: float32 | bfloat16
     c.optimizer.adamw = ConfigDict({"b1": 0.9, "b2": 0.99, "eps": 1e-8, "weight_decay": 0.0})
     c.optimizer.adam = ConfigDict({"b1": 0.9, "b2": 0.999, "eps": 1e-8})
+    # of the first moment: float32 | bfloat16
     c.optimizer.adamw.mu_dtype = c.optimizer.adam.mu_dtype = "float32"
     # Overrides for top-level groups of the parameters, such as {"critic": {"learning_rate": 1e-4}}
     c.optimizer.groups = ConfigDict()

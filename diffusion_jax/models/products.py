@@ -21,7 +21,7 @@ FEW, SHARE = 2**12, 2**6
 """Pixels of a batch up to which, and weights `C D` per pixel from which on, `conv_by_patches` is
 the faster."""
 
-LARGE = 2**20  # products of a pixel's channels by `D` from which on `conv_by_matmul` is the faster
+LARGE = 2**20  # pixels times weights `C D` beyond which `conv_by_matmul` is the faster
 
 Padding = str | Sequence[tuple[int, int]]
 Product = Callable[[Array, Array], Array]

@@ -24,7 +24,7 @@ RULES = (
     (r"/(out|mlp_1|conv_1|time_1|skip)/kernel$", -2),
 )
 SMALL = re.compile(r"/(bias|scale|embedding)$")
-"""Parameters that are needed whole and are not worth the exchange."""
+"""Parameters that are not cut over `fsdp`: they would not be worth the exchange."""
 
 
 def axes_of(path: Any, leaf: Any, mesh: Mapping[str, int]) -> tuple[str | None, ...]:

@@ -94,6 +94,9 @@ def test_a_state_that_binds_is_cut():
     assert "parallel.fsdp" not in next_change(
         *(cut, topology, sum(cut.memory.values()), "", "memory", topology.hardware.memory)
     )
+    assert next_change(
+        *(cut, topology, sum(cut.memory.values()), "", "interconnect", topology.hardware.memory)
+    ).startswith("--config.parallel.gather=step")
     # In the compute dtype: gathered twice and scattered once.
     assert cut.exchanged == 3 * 2 * cut.parameters * 7 // 8
 

@@ -186,6 +186,14 @@ def test_gradients_in_half_precision_are_half_of_what_is_sent():
     assert 2 * halved == pytest.approx(program().exchanged, abs=2)
 
 
+def test_parameters_gathered_once_are_sent_once_per_step_and_gradients_per_microbatch():
+    cut = {"parallel__strategy": "sharded", "parallel__fsdp": 4, "train__accumulate": 2}
+    used, once = program(**cut), program(**cut, parallel__gather="step")
+    each = 4 * used.parameters * 3 / 4
+    assert used.exchanged == pytest.approx(6 * each, rel=1e-6)
+    assert once.exchanged == pytest.approx(3 * each, rel=1e-6)
+
+
 @pytest.mark.slow
 def test_a_step_with_frozen_parameters_is_planned_and_measured():
     small = {"model.dit.hidden_size": 16, "model.dit.depth": 1, "train.batch_size": 4}
