@@ -168,6 +168,9 @@ def get_config() -> ConfigDict:
     # (log(sigma / alpha) / 4, EDM)
     c.model.time_input = "thousands"
     c.model.dtype = "float32"  # of activations: float32 | bfloat16; parameters stay float32
+    # Generator of the random bits of dropout: threefry | rbg (a step compiles faster, and is faster
+    # on TPUs; bits depend on the devices and on the version of the compiler)
+    c.model.dropout_bits = "threefry"
     c.model.unet = ConfigDict()
     c.model.unet.channels = 32
     c.model.unet.channel_mults = (1, 2)
@@ -191,6 +194,7 @@ def get_config() -> ConfigDict:
     c.model.dit.num_heads = 6
     c.model.dit.mlp_ratio = 4.0
     c.model.dit.rotary = False  # attention by distance, too (RoPE): texts are learned much faster
+    c.model.dit.dropout = 0.0
     # Layers per loop iteration; more: longer to compile, faster on CPUs and GPUs. 0: all on GPUs,
     # else 1
     c.model.dit.unroll = 0

@@ -60,7 +60,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "model.critic": dict.fromkeys(("channels", "num_blocks"), SOME),
     "model.dit": {
         **dict.fromkeys(("patch_size", "hidden_size", "depth", "num_heads"), SOME),
-        **{"mlp_ratio": POSITIVE, "unroll": COUNT},
+        **{"mlp_ratio": POSITIVE, "unroll": COUNT, "dropout": RATE},
     },
     "model.mlp": {"features": SOME, "depth": SOME},
     "model.dual_encoder": {

@@ -16,7 +16,7 @@ from diffusion_jax.from_config.codecs import make_codec, training_codec
 from diffusion_jax.from_config.guidance import check as check_guidance
 from diffusion_jax.from_config.guidance import make_guidance
 from diffusion_jax.from_config.images import make_image_condition
-from diffusion_jax.from_config.network import check_network, make_network, nothing
+from diffusion_jax.from_config.network import applied, check_network, make_network, nothing
 from diffusion_jax.from_config.process import make_error, make_process, make_times
 from diffusion_jax.from_config.sampling import make_grid, make_sampler
 from diffusion_jax.from_config.starts import make_start
@@ -24,7 +24,6 @@ from diffusion_jax.from_config.task import Task
 from diffusion_jax.from_config.text import make_reader
 from diffusion_jax.from_config.token_families import FAMILIES
 from diffusion_jax.generation.generator import Generator
-from diffusion_jax.models.applied import Applied
 from diffusion_jax.models.uncertainty import Uncertainty
 from diffusion_jax.objectives.gaussian import GaussianLoss
 from diffusion_jax.objectives.parts import PLAIN, Conditioning
@@ -57,7 +56,7 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
         start = make_start(config, kind)
         t = jnp.zeros(1)
         inputs = jnp.zeros((1, *codec.shape)), t, nothing(dataset, reader, given)
-        model = Applied(network, inputs)
+        model = applied(config, network, inputs)
 
         def init(key: Key) -> Params:
             params = model.init(key)

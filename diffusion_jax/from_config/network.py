@@ -13,11 +13,13 @@ from diffusion_jax.from_config.choices import Config, ConfigError, check_known
 from diffusion_jax.from_config.images import NOTHING, ImageCondition
 from diffusion_jax.from_config.text import make_text_tower
 from diffusion_jax.from_config.token_families import FAMILIES
+from diffusion_jax.models.applied import Applied
 from diffusion_jax.models.dit import DiT
 from diffusion_jax.models.mlp import MLP
 from diffusion_jax.models.reading import Reading
 from diffusion_jax.models.remat import REMAT
 from diffusion_jax.models.unet import UNet
+from diffusion_jax.system.keys import DROPOUT_GENERATORS
 from diffusion_jax.text import Reader
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "dit": DiT, "mlp": MLP}
@@ -80,6 +82,13 @@ def make_network(
         dtype=DTYPES[config.model.dtype],
     )
     return Reading(tower, network) if tower else network
+
+
+def applied(config: Config, network: nn.Module, inputs: tuple[Any, ...]) -> Applied:
+    """The network as a function of its parameters, with dropout by the generator of the config."""
+    name = config.model.get("dropout_bits", "threefry")  # older runs have no choice
+    check_known(name, DROPOUT_GENERATORS, "model.dropout_bits")
+    return Applied(network, inputs, DROPOUT_GENERATORS[name])
 
 
 def nothing(
