@@ -134,6 +134,13 @@ def get_config() -> ConfigDict:
     c.objective.replaced = ConfigDict({"leave_one_out": True, "timed": True})
     c.objective.classified = ConfigDict({"replaced": False})  # noise: masks; True: uniform noise
     c.objective.contrastive = ConfigDict({"max_shift": 2})
+    # Training images of gaussian are changed, each with that probability in each of these ways, and
+    # the network is told, so that samples are not (as EDM, whose values these are). scale, stretch:
+    # standard deviation of log2; rotation: the largest, in degrees; translation: share of a side
+    c.objective.augment = ConfigDict({"probability": 0.0, "flip": True, "scale": 0.2})
+    c.objective.augment.rotation = 180.0
+    c.objective.augment.stretch = 0.2
+    c.objective.augment.translation = 0.125
     c.objective.damage = ConfigDict({"severity": 1.0, "zoom": 8.0})
     # Error of an entry: l1 | squared (minus the log density of a normal law with that `variance`).
     # kl: weight of the latents' divergence per entry of the data, 1 in the evidence lower bound.

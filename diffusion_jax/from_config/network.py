@@ -55,11 +55,13 @@ def make_network(
     num_classes: int = 0,
     reader: Reader | None = None,
     given: ImageCondition = NOTHING,
+    vectors: tuple[str, ...] = (),
     **more: Any,
 ) -> nn.Module:
     """A network from arrays to arrays, including a trained text encoder.
 
-    `more` are arguments of its own that no setting has.
+    `vectors` are names of further vectors that it takes; `more` are arguments of its own that no
+    setting has.
     """
     name, pooled = config.model.name, bool(reader) and config.text.pooled
     make, tower = MODELS[name], make_text_tower(config) if reader else None
@@ -67,7 +69,7 @@ def make_network(
     inputs = {
         "context_dim": texts.width if texts else 0,
         "num_classes": num_classes,
-        "vectors": ("pooled",) * pooled + ("level",) * ("level" in given.none),
+        "vectors": ("pooled",) * pooled + ("level",) * ("level" in given.none) + vectors,
         **{f"{key}_channels": given.none[key].shape[-1] for key in given.beside},
     }
     known = {field.name for field in dataclasses.fields(make)}  # type: ignore[arg-type]
