@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion_jax.codecs.codec import Codec
 from diffusion_jax.codecs.latents import FromMoments
-from diffusion_jax.data import Dataset, Kind
+from diffusion_jax.data import Dataset
 from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.from_config import token_guidance
 from diffusion_jax.from_config.choices import Config, ConfigError, keyed
@@ -39,6 +39,7 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
     schedule = process.schedule
     times, error = make_times(config, schedule), make_error(config, process)
     grid, sampler = make_grid(config, schedule), make_sampler(config, schedule)
+    augment = make_augmentation(config)
     check_guidance(config)
     token_guidance.check_off(config)
 
@@ -53,7 +54,8 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
         trained = training_codec(config, codec)
         reader = make_reader(config, dataset)
         given = make_image_condition(config, schedule, dataset, codec.shape)
-        augment = make_augmentation(config, kind)
+        if augment:
+            check_images("objective.augment.probability", str(augment.probability), kind)
         channels = codec.shape[-1] * (2 if objective.learned_variance else 1)
         network = make_network(
             config, channels, dataset.num_classes, reader, given, (AUGMENT,) * bool(augment)
@@ -109,23 +111,23 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
     return make
 
 
-def make_augmentation(config: Config, kind: Kind) -> Augmentation | None:
-    """Random changes of training images, if the config has any.
+def make_augmentation(config: Config) -> Augmentation | None:
+    """Random changes of training images, if there are any.
 
     Raises:
-        ConfigError: they are not possible, or not of such data.
+        ConfigError: a setting is not possible.
     """
     settings = config.objective.get("augment", {"probability": 0.0})  # older runs have none
+    with keyed("objective.augment"):
+        found = Augmentation(**settings) if len(settings) > 1 else None
     if not settings["probability"]:
         return None
-    check_images("objective.augment.probability", settings.probability, kind)
     if config.codec.name != "identity" and config.codec.cache:
         raise ConfigError(
             "objective.augment changes images, and codec.cache=True keeps the latents of those "
             "that were not: set codec.cache=False"
         )
-    with keyed("objective.augment"):
-        return Augmentation(**settings)
+    return found
 
 
 def _uncertainty(params: Params, t: Array) -> Array:

@@ -20,8 +20,11 @@ STREAM = 0x617567  # apart from the keys that losses fold from that of the step
 
 
 @dataclasses.dataclass(frozen=True)
-@checked(probability="[0, 1]", scale="[0, inf)", rotation="[0, 180]", stretch="[0, inf)")
-@checked(translation="[0, inf)")
+@checked(
+    probability="[0, 1]",
+    rotation="[0, 180]",
+    **dict.fromkeys(("scale", "stretch", "translation"), "[0, inf)"),
+)
 class Augmentation:
     """Random affine maps of images (Table 6, Karras et al. 2022)."""
 

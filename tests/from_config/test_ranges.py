@@ -19,8 +19,9 @@ ALLOWED = {
     0: """
         seed *.seed data.heldout_fraction data.image_size data.num_workers data.prefetch ema.*
         image_condition.low_resolution.max_noise *.dropout model.unet.head_dim objective.*_dropout*
-        objective.autoencoder.kl objective.autoencoder.p* objective.autoencoder.adversarial
-        objective.contrastive.max_shift objective.huber objective.p2.gamma objective.sigmoid.bias
+        objective.augment.* objective.autoencoder.kl objective.autoencoder.p*
+        objective.autoencoder.adversarial objective.contrastive.max_shift objective.huber
+        objective.p2.gamma objective.sigmoid.bias
         restore.sigma restore.clipping.* restore.dps.zeta restore.*.tolerance restore.diffpir.zeta
         restore.ddrm.eta_b restore.twisted.resample_below restore.blind.rounds restore.mask.*
         restore.decay.severity data.length sample.remasking.strength sample.remasking.low
