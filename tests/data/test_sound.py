@@ -86,6 +86,7 @@ def test_a_wav_has_its_samples_and_its_passport(tmp_path):
 def test_passports_of_any_length_come_back(tmp_path, length):
     save_wav(tmp_path / "a.wav", np.zeros((3, 1), np.int16), RATE, {"list": "x" * length})
     assert read_made_by(tmp_path / "a.wav") == {"list": "x" * length}
+    assert (tmp_path / "a.wav").stat().st_size % 2 == 0  # chunks of RIFF begin at even places
     np.testing.assert_array_equal(soundfile.read(tmp_path / "a.wav")[0], np.zeros(3))
 
 
