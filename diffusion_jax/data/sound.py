@@ -12,10 +12,8 @@ from diffusion_jax.data.kind import Kind
 from diffusion_jax.data.sound_page import Column, listening_page
 from diffusion_jax.data.spectrograms import BANDS, COLUMNS, spectrograms
 from diffusion_jax.system.files import each_file
-from diffusion_jax.system.sounds import save_wav
+from diffusion_jax.system.sounds import FULL, save_wav
 
-FULL = 2**15
-"""Steps of 16 bits in an amplitude of 1."""
 CHANNELS = {1: "mono", 2: "stereo"}
 
 

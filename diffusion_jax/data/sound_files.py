@@ -14,6 +14,7 @@ from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.sound import Sound, of_channels
 from diffusion_jax.data.sound_page import level_gain
 from diffusion_jax.system.files import in_store
+from diffusion_jax.system.sounds import FULL
 from diffusion_jax.system.stores import StoreError
 from diffusion_jax.system.texts import shown
 
@@ -112,7 +113,7 @@ def _g722(path: Path) -> np.ndarray:
     if not data:
         raise _unreadable(path, "it is empty")
     decoded = np.array(G722(G722_RATE, G722_BITS).decode(data), np.float32)
-    return decoded[:, None] / np.float32(2**15)
+    return decoded[:, None] / np.float32(FULL)
 
 
 def prepare(path: Path, how: Preparation) -> np.ndarray:

@@ -10,12 +10,11 @@ import numpy as np
 from diffusion_jax.data.spectrograms import spectrograms
 from diffusion_jax.data.unmasking import escaped, passport_rows
 from diffusion_jax.system.pictures import as_image
-from diffusion_jax.system.sounds import wav
+from diffusion_jax.system.sounds import FULL, wav
 
 LEVEL = -23.0  # dB below full scale, the root mean square of what players play
 PEAK = -1.0  # dB, which no sample exceeds
 BYTES = 24 * 2**20  # of sounds on a page: later rows are left out
-FULL = 2**15
 
 
 class Column(NamedTuple):

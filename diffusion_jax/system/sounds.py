@@ -12,6 +12,8 @@ import numpy as np
 
 from diffusion_jax.system.files import write_whole
 
+FULL = 2**15
+"""Steps of 16 bits in an amplitude of 1."""
 HEAD = struct.Struct("<4sI")  # name and size of a chunk
 
 
