@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     # digits | fashion_mnist | emoji | photographs | folder | huggingface (its package datasets) |
     # any TFDS name; points in the plane: spiral | moons | pinwheel | eight_gaussians | swan;
     # tokens: hmm | sotu | text (a file or folder) | digits_tokens | texts of TFDS;
+    # sounds: drums | letters | prompts | music | recordings (a folder);
     # none: no data, for networks with published weights
     c.data.name = "digits"
     # folder: its path, also gs://... or s3://...; huggingface: a folder written by save_to_disk, of
@@ -42,9 +43,14 @@ def get_config() -> ConfigDict:
     c.data.caption_key = ""
     c.data.image_key = ""  # huggingface: column of the images; "": the usual names
     c.data.label_key = ""  # huggingface: column of the classes; as for captions
-    c.data.length = 0  # of tokens: their number in a window; 0: 256, hmm: 64
+    c.data.length = 0  # tokens of a window, or samples of sound; 0: 256, hmm: 64, sounds: 16,384
     c.data.tokenizer = "characters"  # sotu, text, TFDS's texts: characters | bytes | bpe
     c.data.vocabulary = 1024  # tokens of bpe, which is trained on the training texts
+    c.data.rate = 0  # resample sounds to so many Hz; 0: as stored, packages: 16,000
+    c.data.loudness = 0.0  # bring each recording to this RMS, in dB (-26, peak -1); 0: as recorded
+    # Items of recordings: windows, none shorter | padded (shorter ones go on with silence) | shots
+    # (the beginning of each, without silence before it); "": prompts padded, drums, letters shots
+    c.data.cut = ""
     c.data.flip = False  # mirror training images at random, with probability 1/2
     c.data.in_memory = "auto"  # auto (small data sets) | always | never
     c.data.num_workers = 0  # worker processes that read and decode data not held in memory

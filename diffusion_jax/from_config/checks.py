@@ -31,8 +31,9 @@ AUTOENCODER = {
 ADAM = {"b1": RATE, "b2": RATE, "eps": POSITIVE, "mu_dtype": tuple(DTYPES)}
 RANGES: dict[str, dict[str, Any]] = {
     "data": {
-        **dict.fromkeys(("image_size", "num_workers", "prefetch", "length"), COUNT),
+        **dict.fromkeys(("image_size", "num_workers", "prefetch", "length", "rate"), COUNT),
         **{"heldout_fraction": RATE, "stall_seconds": POSITIVE, "vocabulary": "[257, inf)"},
+        "loudness": "(-inf, 0]",
     },
     "data.mix": {"share": "(0, 1)"},
     "objective": {
