@@ -486,8 +486,9 @@ def get_config() -> ConfigDict:
     # | field (points: error of the learned score) | damage (destroyed pixels found) | bits (tokens:
     # bits per character) | texts (entropy, real words and copies of samples) | sentences
     # (distance of texts to held-out ones in MiniLM's features) | classes (of texts, by
-    # objective.name=classified) | reconstruction (by an autoencoder). Figures that too few images
-    # do not define are left out, and the report gives the reason.
+    # objective.name=classified) | reconstruction (by an autoencoder) | restored (recordings beside
+    # what was given). Figures that too few images do not define are left out, and the report gives
+    # the reason.
     c.evaluate.metrics = "distances,denoising,likelihood"
     c.evaluate.num_samples = 1797  # with labels in the proportions of the training data
     c.evaluate.seed = 1
@@ -515,4 +516,12 @@ def get_config() -> ConfigDict:
     c.evaluate.classes = ConfigDict({"num_texts": 512})  # held-out, clean and noisy
     c.evaluate.damage = ConfigDict({"num_images": 512})  # held-out, each decayed once
     c.evaluate.reconstruction = ConfigDict({"num_images": 512})  # held-out
+    # Held-out recordings, each restored so many times by="condition" (what image_condition makes of
+    # them) or "restore" (an observation by restore.operator and restore.sigma, by restore.method).
+    # measures: si_sdr_uncentred | snr | estoi | lsd | stft | pesq_wb, pesq_nb (pip install pesq) |
+    # word_error (pip install pocketsphinx; of captions, at 16 kHz). bands: dB of the input SNR
+    # between which gains are told apart
+    c.evaluate.restored = ConfigDict({"by": "condition", "num_sounds": 64, "samples": 1})
+    c.evaluate.restored.measures = "si_sdr_uncentred,estoi,lsd,stft"
+    c.evaluate.restored.bands = (0.0, 10.0)
     return c.lock()  # a config file that sets an unknown key is refused

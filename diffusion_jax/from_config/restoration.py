@@ -201,7 +201,7 @@ def observe(config: Config, channels: int, path: Path) -> Seen:
     else:
         height, width = height * factor, width * factor
     shape = height, width, channels
-    operator = _composed(settings, names, shape)
+    operator = composed(settings, names, shape)
     y: Any
     truth = picture[:height, :width] if settings.simulate else None
     if truth is not None:
@@ -215,7 +215,7 @@ def observe(config: Config, channels: int, path: Path) -> Seen:
     return Seen(Observation(y, operator, jnp.full(1, settings.sigma)), shape, truth)
 
 
-def _composed(settings: Config, names: Sequence[str], shape: tuple[int, ...]) -> Operator:
+def composed(settings: Config, names: Sequence[str], shape: tuple[int, ...]) -> Operator:
     """The operators of these names for pictures of a `shape` `[H, W, C]`, applied in turn."""
     operator: Operator | None = None
     for name in names:
