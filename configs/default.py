@@ -227,7 +227,8 @@ def get_config() -> ConfigDict:
     # Image given to the network as a second input, computed from the training image itself
     c.image_condition = ConfigDict()
     # none | low_resolution (for --upscale) | masked | decayed (tears, mould, fading and such) |
-    # inpainting (Stable Diffusion's own network for it, of 9 channels)
+    # inpainting (Stable Diffusion's own network for it, of 9 channels). Of sound: masked (gaps) |
+    # noisy | clipped | low_band | reverberant
     c.image_condition.name = "none"
     # Predict what the image differs in from that input, which is then copied without being learned
     c.image_condition.residual = False
@@ -237,6 +238,17 @@ def get_config() -> ConfigDict:
     c.image_condition.masked = ConfigDict({"boxes": 3, "least": 0.2, "most": 0.6})
     c.image_condition.decayed = ConfigDict({"severity": 1.0})  # the largest, in [0, 1]
     c.image_condition.decayed.kinds = ("blur", "fading", "silvering", *DESTROYING)
+    # Signal-to-noise ratio over the whole window, drawn from `least` to `most` dB. noises: coloured
+    # (from white to brown) | babble (`voices` of so many training recordings at once)
+    c.image_condition.noisy = ConfigDict({"least": -5.0, "most": 20.0, "voices": 4, "bank": 64})
+    c.image_condition.noisy.noises = ("coloured", "babble")
+    # All are drawn between least and most. Level of clipping, as a share of the largest value
+    c.image_condition.clipped = ConfigDict({"least": 0.1, "most": 0.5})
+    # Highest frequency in cycles per sample: 0.25 is 4 kHz at a rate of 16 kHz
+    c.image_condition.low_band = ConfigDict({"least": 0.1, "most": 0.25})
+    # Samples until the reverberation is 60 dB down, 0.2 to 0.8 s at 16 kHz, and the energy of the
+    # direct sound over that of the rest, in dB
+    c.image_condition.reverberant = ConfigDict({"least": 3200.0, "most": 12800.0, "direct": 0.0})
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "adamw"  # any of optax or optax.contrib; those without a group: its defaults
@@ -439,7 +451,8 @@ def get_config() -> ConfigDict:
     c.restore.image = ""
     # How the picture was damaged: identity (noise only) | mask | blur | downscale | grey | fading |
     # gamma | clipping | halftone | jpeg | decay (simulated tears, mould and such: a mask); several,
-    # in the order in which they happened: fading+blur
+    # in the order in which they happened: fading+blur. For sounds (evaluate.restored.by=restore):
+    # identity | clipping | band | decimate | gap | reverberation
     c.restore.operator = "mask"
     # By a denoiser given the observation: dps | pigdm | tmpd | mmps | ddnm | diffpir. By a sampler:
     # ddrm | repaint (with sample.restart) | daps | split_gibbs | twisted (the samples are weighted
@@ -470,6 +483,11 @@ def get_config() -> ConfigDict:
     c.restore.clipping = ConfigDict({"low": -0.7, "high": 0.7})
     c.restore.halftone = ConfigDict({"period": 4.0, "softness": 0.2})
     c.restore.jpeg = ConfigDict({"quality": 20.0})
+    c.restore.band = ConfigDict({"low": 0.0, "high": 0.25})  # known frequencies, cycles per sample
+    c.restore.decimate = ConfigDict({"factor": 2})  # to a lower rate
+    c.restore.gap = ConfigDict({"start": 0.45, "length": 0.1})  # shares of the recording
+    # as image_condition.reverberant
+    c.restore.reverberation = ConfigDict({"decay": 4800.0, "direct": 0.0, "seed": 0})
     c.restore.dps = ConfigDict({"zeta": 1.0, "steps": 1000})
     # data_std: standard deviation of the data, for the uncertainty that is assumed at each time
     c.restore.pigdm = ConfigDict({"data_std": 0.5, "iterations": 10, "tolerance": 1e-4})

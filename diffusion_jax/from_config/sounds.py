@@ -70,10 +70,12 @@ def restores_no_sounds(config: Config, task: Task, dataset: Dataset) -> str:
 def _cannot_restore(config: Config, task: Task) -> str:
     """Why recordings cannot be restored from observations, as `restore` configures it."""
     assert task.generator is not None
-    for name in config.restore.operator.split(JOINT):
+    names = config.restore.operator.split(JOINT)
+    for name in names:
         check_known(name, OPERATORS, "restore.operator")
     if not isinstance(task.generator.codec, Identity):
         return f"with {KEY}.by='restore' needs a network of samples of sound: codec.name='identity'"
+    composed(config.restore, names, task.generator.codec.shape)  # raises if it does not fit
     if make_method(config).particles > 1:
         return f"with {KEY}.by='restore' needs samples, and restore.method='twisted' has particles"
     return ""
