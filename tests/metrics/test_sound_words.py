@@ -52,6 +52,7 @@ def test_the_rate_is_of_the_corpus() -> None:
     assert found.low < 0.25 < found.high
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_as_often_as_it_should() -> None:
     """Recordings of 1 to 8 words, each wrong with probability 0.3 or 0.1 by recording."""
     rng, covered = np.random.default_rng(1), []

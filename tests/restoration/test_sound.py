@@ -57,7 +57,8 @@ def first_quick(names: Any) -> Any:
     return pytest.mark.parametrize("name", [next(iter(names)), *rest])
 
 
-@first_quick(OPERATORS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPERATORS)
 def test_decompositions_are_those_of_the_operators(x64: None, name: str) -> None:
     operator: Any = OPERATORS[name]()
     x, d = np.random.default_rng(0).standard_normal((2, 2, T, 2))
