@@ -244,7 +244,8 @@ def get_config() -> ConfigDict:
     # Image given to the network as a second input, computed from the training image itself
     c.image_condition = ConfigDict()
     # none | low_resolution (for --upscale) | masked | decayed (tears, mould, fading and such) |
-    # inpainting (Stable Diffusion's own network for it, of 9 channels)
+    # inpainting (Stable Diffusion's own network for it, of 9 channels). Of sound: masked (gaps) |
+    # noisy | clipped | low_band | reverberant
     c.image_condition.name = "none"
     # Predict what the image differs in from that input, which is then copied without being learned
     c.image_condition.residual = False
@@ -254,6 +255,17 @@ def get_config() -> ConfigDict:
     c.image_condition.masked = ConfigDict({"boxes": 3, "least": 0.2, "most": 0.6})
     c.image_condition.decayed = ConfigDict({"severity": 1.0})  # the largest, in [0, 1]
     c.image_condition.decayed.kinds = ("blur", "fading", "silvering", *DESTROYING)
+    # Signal-to-noise ratio over the whole window, drawn from `least` to `most` dB. noises: coloured
+    # (from white to brown) | babble (`voices` of so many training recordings at once)
+    c.image_condition.noisy = ConfigDict({"least": -5.0, "most": 20.0, "voices": 4, "bank": 64})
+    c.image_condition.noisy.noises = ("coloured", "babble")
+    # All are drawn between least and most. Level of clipping, as a share of the largest value
+    c.image_condition.clipped = ConfigDict({"least": 0.1, "most": 0.5})
+    # Highest frequency in cycles per sample: 0.25 is 4 kHz at a rate of 16 kHz
+    c.image_condition.low_band = ConfigDict({"least": 0.1, "most": 0.25})
+    # Samples until the reverberation is 60 dB down, 0.2 to 0.8 s at 16 kHz, and the energy of the
+    # direct sound over that of the rest, in dB
+    c.image_condition.reverberant = ConfigDict({"least": 3200.0, "most": 12800.0, "direct": 0.0})
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "adamw"  # any of optax or optax.contrib; those without a group: its defaults
@@ -456,7 +468,8 @@ def get_config() -> ConfigDict:
     c.restore.image = ""
     # How the picture was damaged: identity (noise only) | mask | blur | downscale | grey | fading |
     # gamma | clipping | halftone | jpeg | decay (simulated tears, mould and such: a mask); several,
-    # in the order in which they happened: fading+blur
+    # in the order in which they happened: fading+blur. For sounds (evaluate.restored.by=restore):
+    # identity | clipping | band | decimate | gap | reverberation
     c.restore.operator = "mask"
     # By a denoiser given the observation: dps | pigdm | tmpd | mmps | ddnm | diffpir. By a sampler:
     # ddrm | repaint (with sample.restart) | daps | split_gibbs | twisted (the samples are weighted
@@ -487,6 +500,11 @@ def get_config() -> ConfigDict:
     c.restore.clipping = ConfigDict({"low": -0.7, "high": 0.7})
     c.restore.halftone = ConfigDict({"period": 4.0, "softness": 0.2})
     c.restore.jpeg = ConfigDict({"quality": 20.0})
+    c.restore.band = ConfigDict({"low": 0.0, "high": 0.25})  # known frequencies, cycles per sample
+    c.restore.decimate = ConfigDict({"factor": 2})  # to a lower rate
+    c.restore.gap = ConfigDict({"start": 0.45, "length": 0.1})  # shares of the recording
+    # as image_condition.reverberant
+    c.restore.reverberation = ConfigDict({"decay": 4800.0, "direct": 0.0, "seed": 0})
     c.restore.dps = ConfigDict({"zeta": 1.0, "steps": 1000})
     # data_std: standard deviation of the data, for the uncertainty that is assumed at each time
     c.restore.pigdm = ConfigDict({"data_std": 0.5, "iterations": 10, "tolerance": 1e-4})
@@ -503,8 +521,9 @@ def get_config() -> ConfigDict:
     # | field (points: error of the learned score) | damage (destroyed pixels found) | bits (tokens:
     # bits per character) | texts (entropy, real words and copies of samples) | sentences
     # (distance of texts to held-out ones in MiniLM's features) | classes (of texts, by
-    # objective.name=classified) | reconstruction (by an autoencoder). Figures that too few images
-    # do not define are left out, and the report gives the reason.
+    # objective.name=classified) | reconstruction (by an autoencoder) | restored (recordings beside
+    # what was given). Figures that too few images do not define are left out, and the report gives
+    # the reason.
     c.evaluate.metrics = "distances,denoising,likelihood"
     c.evaluate.num_samples = 1797  # with labels in the proportions of the training data
     c.evaluate.seed = 1
@@ -532,4 +551,12 @@ def get_config() -> ConfigDict:
     c.evaluate.classes = ConfigDict({"num_texts": 512})  # held-out, clean and noisy
     c.evaluate.damage = ConfigDict({"num_images": 512})  # held-out, each decayed once
     c.evaluate.reconstruction = ConfigDict({"num_images": 512})  # held-out
+    # Held-out recordings, each restored so many times by="condition" (what image_condition makes of
+    # them) or "restore" (an observation by restore.operator and restore.sigma, by restore.method).
+    # measures: si_sdr_uncentred | snr | estoi | lsd | stft | pesq_wb, pesq_nb (pip install pesq) |
+    # word_error (pip install pocketsphinx; of captions, at 16 kHz). bands: dB of the input SNR
+    # between which gains are told apart
+    c.evaluate.restored = ConfigDict({"by": "condition", "num_sounds": 64, "samples": 1})
+    c.evaluate.restored.measures = "si_sdr_uncentred,estoi,lsd,stft"
+    c.evaluate.restored.bands = (0.0, 10.0)
     return c.lock()  # a config file that sets an unknown key is refused

@@ -73,11 +73,15 @@ class Model:
             save_png(self.folder / file, picture, {**self.passport, **about})
 
 
+def rows_of(model: Model, split: str, num: int) -> np.ndarray:
+    """Rows `[n]` of up to `num` random items of a split, always the same."""
+    return np.random.default_rng(model.seed).permutation(len(model.dataset.splits[split]))[:num]
+
+
 def chosen(model: Model, split: str, num: int) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Up to `num` random items of a split: as `x` `[n, ...]`, numbers `[n]`, conditioning."""
-    source = model.dataset.splits[split]
-    rows = np.random.default_rng(model.seed).permutation(len(source))[:num]
-    items, labels = source.gather(rows)
+    """The items in `rows_of`: as `x` `[n, ...]`, numbers `[n]`, conditioning."""
+    rows = rows_of(model, split, num)
+    items, labels = model.dataset.splits[split].gather(rows)
     index = np.arange(len(rows), dtype=np.int32)
     return model.dataset.kind.decode(items), index, model.cond_of(split, rows, labels)
 

@@ -83,6 +83,7 @@ RANGES: dict[str, dict[str, Any]] = {
         **{"strategy": ("replicated", "sharded"), "gather": ("use", "step")},
         **{"fsdp": SOME, "model": SOME},
     },
+    "image_condition.noisy": {"voices": SOME, "bank": SOME},
     "sample": {
         **{"num_images": SOME, "batch_size": SOME, "strip": "[2, inf)", "frames": "[2, inf)"},
         **{"first_index": COUNT, "checkpoint": "[-1, inf)", "steps": "[1, 1000000]"},
@@ -111,6 +112,10 @@ RANGES: dict[str, dict[str, Any]] = {
     "restore.clipping": {"low": "(-inf, high)", "high": "(-inf, inf)"},
     "restore.halftone": {"period": POSITIVE, "softness": POSITIVE},
     "restore.jpeg": {"quality": "[1, 100]"},
+    "restore.band": {"low": "[0, high)", "high": "(0, 0.5]"},
+    "restore.decimate": {"factor": SOME},
+    "restore.gap": {"start": RATE, "length": "(0, 1]"},
+    "restore.reverberation": {"decay": SOME, "direct": "(-inf, inf)"},
     "restore.dps": {"zeta": REAL, "steps": SOME},
     "restore.pigdm": {"data_std": POSITIVE, "iterations": SOME, "tolerance": RATE},
     "restore.mmps": {"iterations": SOME, "tolerance": RATE},
@@ -126,6 +131,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "evaluate.damage": {"num_images": "[2, inf)"},
     "evaluate.reconstruction": {"num_images": "[2, inf)"},
     "evaluate.classes": {"num_texts": "[2, inf)"},
+    "evaluate.restored": {"num_sounds": "[2, inf)", "samples": SOME},
 }
 """Ranges of settings that nothing else checks before training."""
 TUPLES: dict[str, tuple[type, int, str]] = {
@@ -142,16 +148,20 @@ TUPLES: dict[str, tuple[type, int, str]] = {
     "sample.guidance.magnet.words": (str, 0, "texts"),
     "sample.interpolate": (str, 0, "texts"),
     "evaluate.names.splits": (str, 0, "names of splits"),
+    "evaluate.restored.bands": (float, 0, "numbers"),
     "image_condition.decayed.kinds": (str, 1, "names of kinds of decay, one at least"),
     "restore.decay.kinds": (str, 0, "names of kinds of decay"),
+    "image_condition.noisy.noises": (str, 1, "names of noises, one at least"),
 }
 """Settings that are tuples: type and minimum of their entries, and both in words."""
 NOT_EMPTY = (
     *("model.unet.channel_mults", "codec.autoencoder.channel_mults"),
     *("model.autoencoder.channel_mults", "model.critic.channel_mults"),
-    "image_condition.decayed.kinds",
+    *("image_condition.decayed.kinds", "image_condition.noisy.noises"),
 )
-SEEDS = ("seed", "sample.seed", "evaluate.seed", "restore.decay.seed")
+SEEDS = (
+    *("seed", "sample.seed", "evaluate.seed", "restore.decay.seed", "restore.reverberation.seed"),
+)
 ENDLESS = "logsnr_min"  # setting of schedules that may be -inf: no signal at all
 
 

@@ -32,6 +32,7 @@ from diffusion_jax.from_config.extractors import (
     make_extractor,
     statistics_of,
 )
+from diffusion_jax.from_config.sounds import restored_sounds, restores_no_sounds
 from diffusion_jax.from_config.task import Task
 from diffusion_jax.from_config.token_families import FAMILIES
 from diffusion_jax.metrics import retrieval
@@ -262,6 +263,7 @@ def _of_sentences(config: Config, dataset: Dataset) -> Reasons:
 
 ERRORS = (*(f"denoising_error_{split}" for split in SPLITS), "denoising_gap")
 REFERENCE = 4096  # training texts that stand for a source without end
+RESTORED = "restored", "given", "original", "gain", "mse"
 CODED = "psnr", "stlpips", "kl_bits", "latent_std"
 TEXTS = "entropy", "real_words", "copied"
 BITS = tuple(f"bits_{name}_{split}" for name in ("ode", "bound", "ancestral") for split in SPLITS)
@@ -296,6 +298,9 @@ EVALUATORS = {
     "sentences": Measure(_sentences, (sentences.NAME,), _of_sentences, _has_no_texts),
     "damage": Measure(_damage, ("average_precision", "iou"), unfit=_finds_no_damage),
     "reconstruction": Measure(_reconstruction, CODED, unfit=_reconstructs_nothing),
+    "restored": Measure(
+        lambda config, _: restored_sounds(config), RESTORED, unfit=restores_no_sounds
+    ),
 }
 """By name in `evaluate.metrics`."""
 OF_SAMPLES = ("distances", "names", "texts")

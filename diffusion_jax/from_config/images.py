@@ -9,6 +9,7 @@ from diffusion_jax.data import Dataset, Kind, open_image
 from diffusion_jax.data.images import MODES, read_image
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, keyed, named
+from diffusion_jax.from_config.sound_damage import CONDITIONS, condition_of_sounds
 from diffusion_jax.restoration.image_conditions import (
     Decayed,
     LowResolution,
@@ -21,7 +22,7 @@ from diffusion_jax.types import Condition
 
 INPAINTING = "inpainting"
 OF_ITSELF = {"masked": Masked, "decayed": Decayed}
-NAMES = ("none", "low_resolution", *OF_ITSELF, INPAINTING)
+NAMES = ("none", "low_resolution", *OF_ITSELF, *CONDITIONS, INPAINTING)
 
 
 class ImageCondition(NamedTuple):
@@ -72,6 +73,8 @@ def make_image_condition(
     with keyed(f"image_condition.{name}"):
         if name in OF_ITSELF:
             train = sample = OF_ITSELF[name](**settings)
+        elif name in CONDITIONS:
+            train = sample = condition_of_sounds(name, settings, dataset)
         else:
             check({"factor": "[2, inf)", "max_noise": "[0, 1]"}, **settings)
             train = LowResolution(schedule, settings.factor, 0.0, settings.max_noise)

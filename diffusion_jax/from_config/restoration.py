@@ -17,6 +17,7 @@ from diffusion_jax.data.images import read_image, to_float
 from diffusion_jax.diffusion.corruption import sample_noise
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.from_config import sound_damage
 from diffusion_jax.from_config.choices import Config, ConfigError, keyed, lookup
 from diffusion_jax.from_config.images import opened_mask
 from diffusion_jax.generation.generator import Generator, Request
@@ -111,8 +112,9 @@ OPERATORS: dict[str, Callable[[Config, tuple[int, ...]], Operator]] = {
     "clipping": lambda own, shape: Clipping(jnp.array([own.low]), jnp.array([own.high])),
     "halftone": lambda own, shape: Halftone(jnp.array([own.period]), jnp.array([own.softness])),
     "jpeg": lambda own, shape: JPEG(jnp.array([own.quality])),
+    **sound_damage.OPERATORS,
 }
-"""By name: from the settings in its group and the shape `[H, W, C]` of whole pictures."""
+"""By name: from the settings in its group and the shape `[..., C]` of what is whole."""
 
 
 class Method(NamedTuple):
@@ -201,7 +203,7 @@ def observe(config: Config, channels: int, path: Path) -> Seen:
     else:
         height, width = height * factor, width * factor
     shape = height, width, channels
-    operator = _composed(settings, names, shape)
+    operator = composed(settings, names, shape)
     y: Any
     truth = picture[:height, :width] if settings.simulate else None
     if truth is not None:
@@ -215,7 +217,7 @@ def observe(config: Config, channels: int, path: Path) -> Seen:
     return Seen(Observation(y, operator, jnp.full(1, settings.sigma)), shape, truth)
 
 
-def _composed(settings: Config, names: Sequence[str], shape: tuple[int, ...]) -> Operator:
+def composed(settings: Config, names: Sequence[str], shape: tuple[int, ...]) -> Operator:
     """The operators of these names for pictures of a `shape` `[H, W, C]`, applied in turn."""
     operator: Operator | None = None
     for name in names:

@@ -8,6 +8,7 @@ from diffusion_jax.from_config.choices import Config, ConfigError, check_known, 
 from diffusion_jax.from_config.identity import folder_and_step, read_config
 from diffusion_jax.from_config.images import check_images
 from diffusion_jax.from_config.restoration import DECAY, JOINT, OPERATORS, Method, make_method
+from diffusion_jax.from_config.sound_damage import OPERATORS as OF_SOUNDS
 from diffusion_jax.restoration.decay import KINDS as DECAYS
 from diffusion_jax.system.files import path_of
 
@@ -28,6 +29,8 @@ def check_restoration(config: Config, kind: Kind) -> None:
     names = settings.operator.split(JOINT)
     for name in names:
         check_known(name, (*OPERATORS, *[DECAY] * (len(names) == 1)), "restore.operator")
+        if name in OF_SOUNDS:
+            raise ConfigError(f"restore.operator={name!r} is for sounds, and these are pictures")
     method, size = make_method(config), config.sample.guidance.flock.size
     if size and method.particles > 1:
         raise ConfigError(

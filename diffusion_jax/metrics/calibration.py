@@ -6,10 +6,12 @@ If the truth and K samples are draws of one posterior, the truth's rank among th
 intervals here count truths, `[N]`, and not features.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy import stats
 
-from diffusion_jax.metrics.intervals import Estimate, bootstrap, share, variance_of_mean
+from diffusion_jax.metrics.intervals import Estimate, bootstrap, mean, share, variance_of_mean
 
 REPEATS = 400  # resamples for the interval of `spread`
 TINY = 1e-12  # least variance
@@ -92,3 +94,38 @@ def spread(truth: np.ndarray, samples: np.ndarray) -> Estimate:
 
     found = bootstrap(log_ratio, np.stack([variance, error], axis=1), REPEATS)
     return Estimate(*np.exp(found).tolist())
+
+
+class MeanLine(NamedTuple):
+    """Squared errors of means of samples; exact ones have `error[k - 1] = (1 + 1 / k) error_inf`.
+
+    With the posterior mean as mean of infinitely many samples, `error_inf` is the least possible
+    error (MMSE), and one sample has twice as much, 3.01 dB.
+    """
+
+    error: list[Estimate]  # of the mean of 1, 2, ... K samples
+    limit: Estimate  # of infinitely many
+    left: Estimate  # 10 log10 (error of one sample / (2 limit)) in dB; 0 on the line
+
+
+def mean_line(truth: np.ndarray, samples: np.ndarray) -> MeanLine:
+    """Errors per feature of means of samples, `[N, F]` and `[N, K, F]`, with K of at least 2.
+
+    For `k` of the K samples it is the mean over all choices of `k`: with the variance `v` of the
+    samples and `a = |truth - mean|^2 - v / K` it is `a + v / k`, without bias. Samples that spread
+    too little have `left` below 0, and too much above it; a mean that is off has `left` below 0,
+    too, and a higher `limit`. Intervals are over truths.
+    """
+    num = samples.shape[1]
+    variance = samples.var(1, ddof=1).mean(1)
+    limit = ((truth - samples.mean(1)) ** 2).mean(1) - variance / num
+
+    def left(rows: np.ndarray) -> float:
+        own, around = np.maximum(rows.mean(0), TINY)
+        return float(10 * np.log10((around + own) / (2 * around)))
+
+    return MeanLine(
+        [mean(limit + variance / k) for k in range(1, num + 1)],
+        mean(limit),
+        bootstrap(left, np.stack([variance, limit], axis=1), REPEATS),
+    )

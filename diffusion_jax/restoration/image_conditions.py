@@ -64,32 +64,39 @@ class LowResolution:
 @dataclasses.dataclass(frozen=True)
 @checked(boxes="[1, inf)", least="(0, most]", most="[0, 1]")
 class Masked:
-    """The image with random rectangles hidden (box masks, Suvorov et al. 2022, "LaMa")."""
+    """The image with random rectangles hidden (box masks, Suvorov et al. 2022, "LaMa").
+
+    Of a sound they are gaps.
+    """
 
     boxes: int  # number of rectangles, which may overlap
     least: float  # shortest side, as a share of the image's side
     most: float  # longest side, as a share of the image's side
 
     def __call__(self, x_0: Array, keys: Array) -> Cond:
-        """`image` [B, H, W, C + 1]: zero where hidden; the last channel is 1 where known.
+        """`image` [B, ..., C + 1]: zero where hidden; the last channel is 1 where known.
 
         All zeros thus mean that nothing is known, as when conditioning is switched off.
         """
-        known = jax.vmap(lambda key: self._known(key, *x_0.shape[1:3]))(keys)[..., None]
+        known = jax.vmap(lambda key: self._known(key, x_0.shape[1:-1]))(keys)[..., None]
         known = known.astype(x_0.dtype)
         return {"image": jnp.concatenate([Mask(known)(x_0), known], -1)}
 
-    def _known(self, key: Array, height: int, width: int) -> Array:
-        """Whether a pixel is in no rectangle, bool [H, W]; positions are uniform in the image."""
-        draws = jax.random.uniform(key, (self.boxes, 4, 1))
-        sides = self.least + (self.most - self.least) * draws[:, :2]
-        starts = draws[:, 2:] * (1 - sides)
+    def _known(self, key: Array, sizes: tuple[int, ...]) -> Array:
+        """Whether a pixel is in no rectangle, bool `sizes`; positions are uniform in the image."""
+        axes = len(sizes)
+        draws = jax.random.uniform(key, (self.boxes, 2 * axes, 1))
+        sides = self.least + (self.most - self.least) * draws[:, :axes]
+        starts = draws[:, axes:] * (1 - sides)
 
         def within(axis: int, size: int) -> Array:
             place = (jnp.arange(size) + 0.5) / size
             return (place >= starts[:, axis]) & (place < starts[:, axis] + sides[:, axis])
 
-        hidden = within(0, height)[:, :, None] & within(1, width)[:, None, :]
+        hidden = jnp.ones((self.boxes,) + (1,) * axes, bool)
+        for axis, size in enumerate(sizes):
+            line = within(axis, size)
+            hidden &= line.reshape(-1, *(size if a == axis else 1 for a in range(axes)))
         return ~jnp.any(hidden, axis=0)
 
 

@@ -102,7 +102,7 @@ class GaussianBlur:
             line = (jnp.pi * jnp.arange(n, dtype=x.dtype) / n) ** 2
             squared = squared + _along(line[None], axis, x.ndim - 1)
         values = jnp.exp(-0.5 * per_sample(self.width, x) ** 2 * squared)
-        return Spectrum(values, _cosine, _inverse_cosine, _cosine)
+        return Spectrum(values, cosine, inverse_cosine, cosine)
 
 
 @struct.dataclass
@@ -270,14 +270,15 @@ def _hartley(x: Array) -> Array:
     return z.real - z.imag
 
 
-def _cosine(x: Array) -> Array:
+def cosine(x: Array) -> Array:
     """The orthonormal cosine transform (DCT-II)."""
     for axis in _axes(x):
         x = jax.scipy.fft.dct(x, axis=axis, norm="ortho")
     return x
 
 
-def _inverse_cosine(z: Array) -> Array:
+def inverse_cosine(z: Array) -> Array:
+    """Its inverse."""
     for axis in _axes(z):
         z = jax.scipy.fft.idct(z, axis=axis, norm="ortho")
     return z

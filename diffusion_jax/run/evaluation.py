@@ -80,6 +80,7 @@ def _passport(run: Run, lengths: Sequence[str]) -> dict[str, Any]:
         "likelihood": {"likelihood": dict(settings.likelihood)},
         "damage": {"damage": dict(settings.damage)},
         "reconstruction": {"reconstruction": dict(settings.reconstruction)},
+        "restored": {"restored": {**settings.restored, "bands": list(settings.restored.bands)}},
         "classes": {"classes": dict(settings.classes)},
         "bits": {"bits": dict(settings.bits)},
         "texts": {"num_samples": settings.num_samples},

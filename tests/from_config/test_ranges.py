@@ -35,9 +35,12 @@ ALLOWED = {
         sample.restart.low sample.restart.repeats sample.upscale.noise sample.*.strength
         schedule.cauchy.mean schedule.laplace.mean schedule.c*y.logsnr_* schedule.l*.logsnr_*
         schedule.*.beta_min schedule.sigmoid.end schedule.sigmoid.start time_sampling.*.mean
+        image_condition.noisy.*st image_condition.reverberant.direct restore.band.low
+        restore.gap.start restore.reverberation.direct
         model.dit.unroll time_sampling.*.t_min train.*_every train.keep_best train.max_grad_norm
     """,
     -1: """
+        image_condition.noisy.*st image_condition.reverberant.direct restore.reverberation.direct
         restore.clipping.low data.loudness
         objective.sigmoid.bias sample.checkpoint sample.clip sample.guidance.flock.*n*
         sample.guidance.magnet.scale

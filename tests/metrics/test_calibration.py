@@ -1,10 +1,19 @@
 """Ranks, coverage and spread of posterior samples, against closed forms for normal laws."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from diffusion_jax.metrics.calibration import coverage, histogram, ranks, spread, uniformity
+from diffusion_jax.metrics.calibration import (
+    coverage,
+    histogram,
+    mean_line,
+    ranks,
+    spread,
+    uniformity,
+)
 
 K = 19
 
@@ -83,3 +92,27 @@ def test_numbers_that_do_not_fit_are_refused() -> None:
         coverage(found, 15, 0.9)
     with pytest.raises(ValueError, match="bins=10 must divide the number of ranks, 16"):
         uniformity(found, 15)
+
+
+def test_errors_of_means_are_those_of_all_choices_of_samples() -> None:
+    truth, samples = draw(5, 3)
+    samples = samples[:, :5]
+    found = mean_line(truth, samples)
+    for k in range(1, 6):
+        means = [samples[:, list(c)].mean(1) for c in itertools.combinations(range(5), k)]
+        expected = np.mean([(truth - each) ** 2 for each in means])
+        np.testing.assert_allclose(found.error[k - 1].value, expected)
+
+
+@pytest.mark.parametrize(("std", "shift"), [(1.0, 0.0), (0.7, 0.0), (1.4, 0.0), (1.0, 0.5)])
+def test_exact_samples_are_on_the_line_and_others_leave_it(std: float, shift: float) -> None:
+    """The truth has variance 1 around the mean: MSE_k = 1 + shift^2 + std^2 / k."""
+    truth, samples = draw(2000, 4, std)
+    found = mean_line(truth, samples + shift)
+    for k in (1, 2, K):
+        value, low, high = found.error[k - 1]
+        assert low <= 1 + shift**2 + std**2 / k <= high
+        assert high - low < 0.2 * value
+    left = 10 * np.log10((1 + shift**2 + std**2) / (2 + 2 * shift**2))
+    assert found.left.low <= left <= found.left.high
+    assert (found.left.low <= 0 <= found.left.high) == (std == 1 and shift == 0)

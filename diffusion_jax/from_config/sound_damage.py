@@ -1,0 +1,107 @@
+"""Damage of sound as configured: `image_condition` of recordings, and operators of `restore`."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.data import Dataset
+from diffusion_jax.evaluation.sound_measures import Sounds
+from diffusion_jax.from_config.choices import Config, ConfigError, check_known
+from diffusion_jax.restoration.operators import Mask, Operator
+from diffusion_jax.restoration.sound import Band, Decimate, gap, room, room_response
+from diffusion_jax.restoration.sound_conditions import (
+    Clipped,
+    Coloured,
+    FromBank,
+    LowBand,
+    Noise,
+    Noisy,
+    Reverberant,
+)
+from diffusion_jax.system.arguments import check
+from diffusion_jax.system.keys import make_key
+from diffusion_jax.types import Condition
+
+BANK_SEED = 0
+"""Of the training recordings of which babble is made."""
+
+
+def _babble(settings: Config, dataset: Dataset) -> Noise:
+    source = dataset.splits["train"].source
+    rows = np.random.default_rng(BANK_SEED).permutation(len(source))[: settings.bank]
+    x = dataset.kind.decode(source.gather(np.sort(rows))[0])
+    return FromBank(x.mean(-1), settings.voices)
+
+
+NOISES: dict[str, Callable[[Config, Dataset], Noise]] = {
+    "coloured": lambda settings, dataset: Coloured(),
+    "babble": _babble,
+}
+"""By name in `image_condition.noisy.noises`."""
+
+
+def _noisy(settings: Config, dataset: Dataset) -> Noisy:
+    for name in settings.noises:
+        check_known(name, NOISES, "image_condition.noisy.noises")
+    noises = tuple(NOISES[name](settings, dataset) for name in settings.noises)
+    return Noisy(settings.least, settings.most, noises)
+
+
+CONDITIONS: dict[str, Callable[[Config, Dataset], Condition]] = {
+    "noisy": _noisy,
+    "clipped": lambda settings, dataset: Clipped(**settings),
+    "low_band": lambda settings, dataset: LowBand(**settings),
+    "reverberant": lambda settings, dataset: Reverberant(**settings),
+}
+"""By `image_condition.name`."""
+MADE = {"noisy": Noisy, "clipped": Clipped, "low_band": LowBand, "reverberant": Reverberant}
+
+
+def condition_of_sounds(name: str, settings: Config, dataset: Dataset) -> Condition:
+    """The condition of a data set of sounds.
+
+    Raises:
+        ConfigError: the data are no sounds, or a noise is unknown.
+        ValueError: a setting is impossible.
+    """
+    check(MADE[name], **settings)
+    if not isinstance(dataset.kind, Sounds):
+        raise ConfigError(
+            f"image_condition.name={name!r} is for sounds, and these data are {dataset.kind.words}"
+        )
+    return CONDITIONS[name](settings, dataset)
+
+
+def _gap(own: Config, size: int) -> Operator:
+    return Mask(gap(jnp.array([own.start]), jnp.array([own.length]), size))
+
+
+def _reverberation(own: Config, size: int) -> Operator:
+    length = min(int(own.decay) + 1, size // 2)
+    key = make_key(own.seed)[None]
+    return room(room_response(key, jnp.array([own.decay]), jnp.array([own.direct]), length))
+
+
+MAKE: dict[str, Callable[[Config, int], Operator]] = {
+    "band": lambda own, size: Band(jnp.array([own.low]), jnp.array([own.high])),
+    "decimate": lambda own, size: Decimate(own.factor),
+    "gap": _gap,
+    "reverberation": _reverberation,
+}
+
+
+def _of_sounds(name: str) -> Callable[[Config, tuple[int, ...]], Operator]:
+    def make(own: Config, shape: tuple[int, ...]) -> Operator:
+        if len(shape) != 2:
+            raise ConfigError(f"restore.operator={name!r} is for sounds, and these are pictures")
+        operator = MAKE[name](own, shape[0])
+        jax.eval_shape(operator, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+        return operator
+
+    return make
+
+
+OPERATORS = {name: _of_sounds(name) for name in MAKE}
+"""Those of `restore.operator` that are for sounds alone, as in `restoration.OPERATORS`."""
