@@ -51,7 +51,7 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
         codec, frozen = make_codec(config, kind)
         trained = training_codec(config, codec)
         reader = make_reader(config, dataset)
-        given = make_image_condition(config, schedule, dataset, codec.shape)
+        given = make_image_condition(config, schedule, dataset, codec)
         channels = codec.shape[-1] * (2 if objective.learned_variance else 1)
         network = make_network(config, channels, dataset.num_classes, reader, given)
         start = make_start(config, kind)
