@@ -15,13 +15,14 @@ from diffusion_jax.codecs.mdct import MDCT
 from diffusion_jax.codecs.stft import FAINT, STFT
 from diffusion_jax.data import Dataset, Kind, Split
 from diffusion_jax.data.sources import ArraySource
-from diffusion_jax.from_config import ConfigError
+from diffusion_jax.from_config import ConfigError, build
 from diffusion_jax.from_config.codecs import make_codec
+from diffusion_jax.generation.generator import Request
 from diffusion_jax.metrics.spectra import log_mel, mel_filters
 from diffusion_jax.restoration.image_conditions import Encoded
 from diffusion_jax.run.planning import print_space
 from tests.oracles import keys_of
-from tests.runs import tiny
+from tests.runs import context_of, tiny
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "sound.npz"
 LENGTHS = (1, 2, 7, 8, 15, 16, 64, 1001)
@@ -193,6 +194,39 @@ def test_the_config_makes_codecs_of_sound():
     codec, frozen = made("mdct", Kind((4000, 1)), codec__mdct__bins=64, codec__mdct__multiple=4)
     assert (codec, frozen) == (MDCT(4000, 1, bins=64, multiple=4), {})
     assert made("stft", Kind((4000, 2)))[0] == STFT(4000, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("mdct", "dit"),
+        *(
+            pytest.param(*names, marks=pytest.mark.slow)
+            for names in (("mdct", "unet"), ("identity", "dit"), ("stft", "unet"))
+        ),
+    ],
+)
+def test_networks_are_trained_and_sampled_in_these_spaces(name, model):
+    """As traced: sequences of one axis for both networks, and pictures."""
+    x = sounds(64, 1)
+    split = Split(ArraySource(x, np.zeros(6, np.int32)))
+    dataset = Dataset("s", Kind((64, 1)), {"train": split, "heldout": split}, ())
+    config = tiny(
+        **{"evaluate__metrics": "denoising"},
+        **{"codec__name": name, "codec__mdct__bins": 8, "sample__clip": 0.0, "model__name": model},
+        **{"codec__stft__size": 14, "codec__stft__hop": 4, "codec__stft__multiple": 8},
+        **{"model__dit__patch_size": 2, "model__unet__channels": 8, "model__unet__norm_groups": 2},
+    )
+    task = build(config, dataset).task
+    batch = {"x": x, "cond": {}, "index": jnp.arange(6)}
+    request = Request(jnp.arange(3), {})
+
+    def program(key):
+        params = task.init(key)
+        return task.loss(params, batch, context_of(key)), task.generator.draw(params, key, request)
+
+    (loss, _), (found, _) = jax.eval_shape(program, jax.random.key(0))
+    assert (loss.shape, found.shape) == ((6,), (3, 64, 1))
 
 
 @pytest.mark.parametrize(
