@@ -9,6 +9,7 @@ import numpy as np
 
 from diffusion_jax.data import Dataset
 from diffusion_jax.diffusion.corruption import sample_keys
+from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.from_config import Config, Parts, build, planned_dataset
 from diffusion_jax.plan import make_plan, parse_topology, plan_here, plan_sampling, plan_topology
 from diffusion_jax.system.keys import make_key
@@ -55,21 +56,28 @@ def print_space(parts: Parts) -> None:
     if codec is None or not codec.words:
         return
     decode = jax.jit(lambda x_0: codec.decode({}, x_0))
-    worst = max(np.max(np.abs(decode(x_0) - x)) for x, x_0 in _encoded(parts, GROUP))
+    worst = max(np.max(np.abs(decode(x_0) - x)) for x, x_0, _ in _encoded(parts, GROUP))
     print(f"diffused as {codec.words}: decoded again, they are off by {worst:.1e} at most")
 
 
-def _encoded(parts: Parts, num: int) -> Iterator[tuple[np.ndarray, Array]]:
-    """The first training items `x` `[N, ...]` and their `x_0`, some at a time.
+def _encoded(parts: Parts, num: int) -> Iterator[tuple[np.ndarray, Array, Array]]:
+    """The first training items `x` `[N, ...]`, their `x_0` and its origin, some at a time.
 
     The codec is one without parameters.
     """
-    kind, codec = parts.dataset.kind, parts.generator.codec
+    kind, codec, process = parts.dataset.kind, parts.generator.codec, parts.generator.process
+    condition = parts.task.condition if gaussian(process).residual else None
     items, _ = parts.dataset.arrays("train", num)
-    encode = jax.jit(lambda x, keys: codec.encode({}, x, keys))
+
+    @jax.jit
+    def program(x: Array, keys: Array) -> tuple[Array, Array]:
+        x_0 = codec.encode({}, x, keys)
+        cond = condition(x, keys) if condition else {}
+        return x_0, process.placed(jnp.zeros_like(x_0), jnp.zeros(()), cond)
+
     for group in np.array_split(items, -(-len(items) // GROUP)):
         x, keys = kind.decode(group), sample_keys(make_key(0), jnp.arange(len(group)))
-        yield x, encode(x, keys)
+        yield x, *program(x, keys)
 
 
 def print_plan(config: Config, parts: Parts, only_warnings: bool = False) -> None:
@@ -78,7 +86,7 @@ def print_plan(config: Config, parts: Parts, only_warnings: bool = False) -> Non
         return
     moment = parts.generator.codec.second_moment
     if moment is None:
-        squares = [np.mean(np.asarray(x_0) ** 2) for _, x_0 in _encoded(parts, MOMENT_ITEMS)]
+        squares = [np.mean((x_0 - origin) ** 2) for _, x_0, origin in _encoded(parts, MOMENT_ITEMS)]
         moment = float(np.mean(squares))
     plan = make_plan(config, parts, moment)
     if not only_warnings:

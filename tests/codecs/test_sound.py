@@ -4,6 +4,7 @@
 """
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +16,15 @@ from diffusion_jax.codecs.mdct import MDCT
 from diffusion_jax.codecs.stft import FAINT, STFT
 from diffusion_jax.data import Dataset, Kind, Split
 from diffusion_jax.data.sources import ArraySource
+from diffusion_jax.diffusion.prediction import PREDICTIONS
+from diffusion_jax.diffusion.process import Gaussian
+from diffusion_jax.diffusion.schedules import Flow
 from diffusion_jax.from_config import ConfigError, build
 from diffusion_jax.from_config.codecs import make_codec
 from diffusion_jax.generation.generator import Request
 from diffusion_jax.metrics.spectra import log_mel, mel_filters
 from diffusion_jax.restoration.image_conditions import Encoded
-from diffusion_jax.run.planning import print_space
+from diffusion_jax.run import planning
 from tests.oracles import keys_of
 from tests.runs import context_of, tiny
 
@@ -263,13 +267,33 @@ def test_a_recording_that_is_given_is_encoded_like_the_data():
     np.testing.assert_array_equal(found["level"], 1)
 
 
-def test_the_space_and_the_error_of_its_round_trip_are_printed(capsys):
-    x, codec = sounds(64, 1), MDCT(64, 1, bins=8)
-    dataset = Dataset(
-        "s", Kind((64, 1)), {"train": Split(ArraySource(x, np.zeros(6, np.int32)))}, ()
+def of_a_run(codec, residual):
+    """The parts of a run on six sounds, whose conditions are half of them."""
+    split = Split(ArraySource(sounds(64, 1), np.zeros(6, np.int32)))
+    process = Gaussian(Flow(), PREDICTIONS["v"], residual=residual)
+    half = Encoded(lambda x, keys: {"image": 0.5 * x}, codec)
+    return SimpleNamespace(
+        dataset=Dataset("s", Kind((64, 1)), {"train": split}, ()),
+        generator=SimpleNamespace(codec=codec, process=process),
+        task=SimpleNamespace(condition=half, quantile=True),
     )
-    parts = type("Parts", (), {"dataset": dataset, "generator": type("G", (), {"codec": codec})})
-    print_space(parts)
+
+
+def test_the_space_and_the_error_of_its_round_trip_are_printed(capsys):
+    planning.print_space(of_a_run(MDCT(64, 1, bins=8), False))
     line = capsys.readouterr().out
     assert line.startswith("diffused as 8 frames of an MDCT of 8 bins, sine window: decoded again")
     assert float(line.split(" by ")[1].split(" ")[0]) < 1e-6
+
+
+def test_the_plan_is_of_what_the_prior_lacks_about_the_origin(monkeypatch):
+    found = []
+    monkeypatch.setattr(
+        planning,
+        "make_plan",
+        lambda config, parts, moment: found.append(moment) or SimpleNamespace(warnings=[]),
+    )
+    for residual in (False, True):
+        parts = of_a_run(MDCT(64, 1, bins=8, scale=2.0), residual)
+        planning.print_plan(None, parts, only_warnings=True)
+    np.testing.assert_allclose(found, np.mean(sounds(64, 1) ** 2) * np.array([4, 1]), rtol=1e-5)
