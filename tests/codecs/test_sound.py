@@ -3,6 +3,7 @@
 `tests/reference/make_sound.py` made the spectra that these are compared with.
 """
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from diffusion_jax.diffusion.process import Gaussian
 from diffusion_jax.diffusion.schedules import Flow
 from diffusion_jax.from_config import ConfigError, build
 from diffusion_jax.from_config.codecs import make_codec
+from diffusion_jax.generation.conditions import Asked, Conditions
 from diffusion_jax.generation.generator import Request
 from diffusion_jax.metrics.spectra import log_mel, mel_filters
 from diffusion_jax.restoration.image_conditions import Encoded
@@ -297,3 +299,20 @@ def test_the_plan_is_of_what_the_prior_lacks_about_the_origin(monkeypatch):
         parts = of_a_run(MDCT(64, 1, bins=8, scale=2.0), residual)
         planning.print_plan(None, parts, only_warnings=True)
     np.testing.assert_allclose(found, np.mean(sounds(64, 1) ** 2) * np.array([4, 1]), rtol=1e-5)
+
+
+def test_a_recording_that_was_given_is_decoded_to_be_shown():
+    parts = of_a_run(MDCT(64, 1, bins=8), True)
+    dataset, x = parts.dataset, sounds(64, 1)
+    split = dataset.splits["train"]
+    dataset = dataclasses.replace(dataset, splits=dict.fromkeys(("train", "heldout"), split))
+    conditions = Conditions(
+        *(dataset, None, parts.task.condition, None, Asked(), 4, parts.generator.codec)
+    )
+    index = np.arange(3)
+    given = conditions.cond(index)["image"]
+    assert given.shape == (3, 8, 8)
+    shown = conditions.around(index, given, np.ones((3, 64, 1), np.float32))
+    np.testing.assert_allclose(shown[::3], 0.5 * x[:3], atol=1e-6)
+    np.testing.assert_array_equal(shown[1::3], 1)
+    np.testing.assert_array_equal(shown[2::3], x[:3])
