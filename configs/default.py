@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     # digits | fashion_mnist | emoji | photographs | folder | huggingface (its package datasets) |
     # any TFDS name; points in the plane: spiral | moons | pinwheel | eight_gaussians | swan;
     # tokens: hmm | sotu | text (a file or folder) | digits_tokens | texts of TFDS;
+    # sounds: drums | letters | prompts | music | recordings (a folder);
     # none: no data, for networks with published weights
     c.data.name = "digits"
     # folder: its path, also gs://... or s3://...; huggingface: a folder written by save_to_disk, of
@@ -42,9 +43,14 @@ def get_config() -> ConfigDict:
     c.data.caption_key = ""
     c.data.image_key = ""  # huggingface: column of the images; "": the usual names
     c.data.label_key = ""  # huggingface: column of the classes; as for captions
-    c.data.length = 0  # of tokens: their number in a window; 0: 256, hmm: 64
+    c.data.length = 0  # tokens of a window, or samples of sound; 0: 256, hmm: 64, sounds: 16,384
     c.data.tokenizer = "characters"  # sotu, text, TFDS's texts: characters | bytes | bpe
     c.data.vocabulary = 1024  # tokens of bpe, which is trained on the training texts
+    c.data.rate = 0  # resample sounds to so many Hz; 0: as stored, packages: 16,000
+    c.data.loudness = 0.0  # bring each recording to this RMS, in dB (-26, peak -1); 0: as recorded
+    # Items of recordings: windows, none shorter | padded (shorter ones go on with silence) | shots
+    # (the beginning of each, without silence before it); "": prompts padded, drums, letters shots
+    c.data.cut = ""
     c.data.flip = False  # mirror training images at random, with probability 1/2
     c.data.in_memory = "auto"  # auto (small data sets) | always | never
     c.data.num_workers = 0  # worker processes that read and decode data not held in memory
@@ -145,6 +151,13 @@ def get_config() -> ConfigDict:
     c.objective.replaced = ConfigDict({"leave_one_out": True, "timed": True})
     c.objective.classified = ConfigDict({"replaced": False})  # noise: masks; True: uniform noise
     c.objective.contrastive = ConfigDict({"max_shift": 2})
+    # Training images of gaussian are changed, each with that probability in each of these ways, and
+    # the network is told, so that samples are not (as EDM, whose values these are). scale, stretch:
+    # standard deviation of log2; rotation: the largest, in degrees; translation: share of a side
+    c.objective.augment = ConfigDict({"probability": 0.0, "flip": True, "scale": 0.2})
+    c.objective.augment.rotation = 180.0
+    c.objective.augment.stretch = 0.2
+    c.objective.augment.translation = 0.125
     c.objective.damage = ConfigDict({"severity": 1.0, "zoom": 8.0})
     # Error of an entry: l1 | squared (minus the log density of a normal law with that `variance`).
     # kl: weight of the latents' divergence per entry of the data, 1 in the evidence lower bound.
@@ -179,6 +192,9 @@ def get_config() -> ConfigDict:
     # (log(sigma / alpha) / 4, EDM)
     c.model.time_input = "thousands"
     c.model.dtype = "float32"  # of activations: float32 | bfloat16; parameters stay float32
+    # Generator of the random bits of dropout: threefry | rbg (a step compiles faster, and is faster
+    # on TPUs; bits depend on the devices and on the version of the compiler)
+    c.model.dropout_bits = "threefry"
     c.model.unet = ConfigDict()
     c.model.unet.channels = 32
     c.model.unet.channel_mults = (1, 2)
@@ -202,6 +218,7 @@ def get_config() -> ConfigDict:
     c.model.dit.num_heads = 6
     c.model.dit.mlp_ratio = 4.0
     c.model.dit.rotary = False  # attention by distance, too (RoPE): texts are learned much faster
+    c.model.dit.dropout = 0.0
     # Layers per loop iteration; more: longer to compile, faster on CPUs and GPUs. 0: all on GPUs,
     # else 1
     c.model.dit.unroll = 0

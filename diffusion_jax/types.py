@@ -67,8 +67,9 @@ class Sampler(NamedTuple):
     step: Callable[[Denoise, Any, Array, Array, Array, Array], Step]
     evaluations: int = 1  # denoiser evaluations per step
     stochastic: bool = False  # whether steps draw noise; such samplers cannot run backwards
-    extra: int = 0  # further denoiser evaluations in the first step
+    # further steps, each from the end of the first one to itself, for more evaluations in that one
+    extra: int = 0
 
     def total(self, steps: int) -> int:
         """Denoiser evaluations of so many steps."""
-        return steps * self.evaluations + self.extra
+        return (steps + self.extra) * self.evaluations

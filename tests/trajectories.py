@@ -8,6 +8,7 @@ Solvers use a schedule only through its values, so the program takes a schedule 
 import dataclasses
 import functools
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -108,6 +109,9 @@ def program(factory, dtype, name=None):
         def body(i, carry):
             states, state = carry
             x, state = sampler.step(denoise, state, states[i], times[i], times[i + 1], None)
+            for _ in range(sampler.extra):  # in the first step, as in `samplers.loop`
+                again = sampler.step(denoise, state, x, times[i + 1], times[i + 1], None)
+                x, state = jax.tree.map(partial(jnp.where, i == 0), again, (x, state))
             if hasattr(state, "x"):
                 state = state._replace(x=jnp.where(i < forced, exact[i], state.x))
             x = jnp.where(i < forced, exact[i + 1], x)
@@ -225,6 +229,8 @@ def times_asked(factory, name, times):
         for t, s in itertools.pairwise(jnp.asarray(times)):
             asked.append([])
             x, state = sampler.step(denoise, state, x, t, s, None)
+            for _ in range(sampler.extra if len(asked) == 1 else 0):
+                x, state = sampler.step(denoise, state, x, s, s, None)
     return asked, sampler
 
 

@@ -10,6 +10,8 @@ from diffusion_jax.data.kind import Kind
 from diffusion_jax.data.sources import ArraySource, Items, Source, read_all
 from diffusion_jax.system.arguments import checked
 
+CUTS = "windows", "padded", "shots"
+"""Ways to make items of recordings."""
 NO_CAPTIONS = "none"
 """The `caption_key` for no captions."""
 
@@ -22,21 +24,25 @@ NO_CAPTIONS = "none"
     length="[0, inf)",
     tokenizer=("characters", "bytes", "bpe"),
     vocabulary="[257, inf)",
+    rate="[0, inf)",
+    loudness="(-inf, 0]",
+    cut=("", *CUTS),
 )
 class Options:
     """The requested data set, and how to read it."""
 
     # `digits`, `fashion_mnist`, `emoji`, `photographs`, points, `folder`, `huggingface`, or any
     # image set of TFDS, as `set[/config][:version]`; of tokens `hmm`, `sotu`, `text` and
-    # `digits_tokens`; `none` is a set without items, for models that were trained elsewhere
+    # `digits_tokens`; of sounds `recordings`, `drums`, `letters`, `prompts` and `music`; `none` is
+    # a set without items, for models that were trained elsewhere
     name: str
-    # for `folder`, the folder of images; for `huggingface`, a folder or the name of a set on the
-    # hub, `owner/set[:config]`; for `text`, a text file or a folder of them; else the folder of
-    # prepared sets, '' being TFDS's default
+    # for `folder`, the folder of images, for `recordings` that of sounds; for `huggingface`, a
+    # folder or the name of a set on the hub, `owner/set[:config]`; for `text`, a text file or a
+    # folder of them; else the folder of prepared sets, '' being TFDS's default
     data_dir: str = ""
     # folder of manually downloaded files, for TFDS sets that need them, for `fashion_mnist`, for
-    # more styles of `emoji`, for the packages of `photographs` and that of `sotu`, which may be
-    # packed; '' is none
+    # more styles of `emoji`, for the packages of `photographs`, of sounds and that of `sotu`, which
+    # may be packed; '' is none
     manual_dir: str = ""
     # side in pixels to which images are resized (shorter side, antialiased) and cropped (centre);
     # 0: as stored, all of one size. `emoji` are rendered at this side, 0 being 32; of `photographs`
@@ -52,13 +58,24 @@ class Options:
     caption_key: str = ""
     image_key: str = ""  # for `huggingface`, the column of the images; '' finds the usual names
     label_key: str = ""  # and that of the classes; 'none' ignores them
-    # of images in files and tables: 1 is grey, 3 colour; 0: 1 if all of them are grey, else 3
+    # of images in files and tables: 1 is grey, 3 colour; 0: 1 if all of them are grey, else 3. Of
+    # sounds: 1 mixes their channels; 0: as stored
     channels: int = 0
-    length: int = 0  # tokens of a window of a text; 0: 256, and 64 for `hmm`
+    # tokens of a window of a text; 0: 256, and 64 for `hmm`. Of sounds its samples; 0: 16,384
+    length: int = 0
     # tokens of `sotu` and `text`: `characters` of the training texts, their `bytes` in UTF-8, or
     # `bpe`, byte-pair encoding trained on them
     tokenizer: str = "characters"
     vocabulary: int = 1024  # number of tokens of `bpe`, of which 256 are the single bytes
+    # of sounds: to so many Hz they are resampled; 0: as stored, all at one rate, and 16,000 for
+    # sets of packages
+    rate: int = 0
+    # to this root mean square, in dB below full scale, each whole recording is brought; its gain is
+    # less where it would exceed -1 dB; 0: as recorded
+    loudness: float = 0.0
+    # `windows` of recordings, none shorter; `padded`: shorter ones go on with silence; `shots`: the
+    # beginning of each, without the silence before it; '' is the usual one of a set
+    cut: str = ""
     shape: tuple[int, ...] = ()  # of the pictures of `none`: height, width, channels
 
 

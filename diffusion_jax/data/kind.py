@@ -46,6 +46,11 @@ class Kind:
         """Stored items of `x` `[..., *shape]`."""
         return np.asarray(x, self.stored)
 
+    @property
+    def blank(self) -> np.ndarray:
+        """A stored item that leaves its place on a sheet empty."""
+        return self.encode(np.ones(self.shape))
+
     def mirrored(self, items: np.ndarray, coins: np.ndarray) -> np.ndarray:
         """Stored items `[B, ...]`, mirrored where `coins` `[B]` are true.
 
@@ -80,9 +85,19 @@ class Kind:
         """
         raise NotImplementedError
 
-    def page(self, states: np.ndarray, made_by: Mapping[str, Any]) -> str | None:
-        """An HTML page of how items are sampled, in one file; None for kinds without.
+    def pages(
+        self,
+        items: np.ndarray,
+        texts: Sequence[str],
+        states: np.ndarray,
+        made_by: Mapping[str, Any],
+    ) -> dict[str, str]:
+        """HTML pages of samples by the names of their files, each whole in itself; none by default.
 
-        From states `[K, N, ...]` as stored, from noise to items, and their passport.
+        Args:
+            items: `[N, ...]`, as stored.
+            texts: the class or the text of each, `[N]`; empty if they have none.
+            states: of the first n `[K, n, ...]`, as stored, from noise to items.
+            made_by: their passport.
         """
-        return None
+        return {}

@@ -59,5 +59,11 @@ class Levels(Tokens):
     def strip(self, states: np.ndarray, columns: int) -> np.ndarray:
         return self._images.strip(self._pixels(states), columns)
 
-    def page(self, states: np.ndarray, made_by: Mapping[str, Any]) -> str | None:
-        return None
+    def pages(
+        self,
+        items: np.ndarray,
+        texts: Sequence[str],
+        states: np.ndarray,
+        made_by: Mapping[str, Any],
+    ) -> dict[str, str]:
+        return {}

@@ -9,12 +9,17 @@ import numpy as np
 
 from diffusion_jax.data.dataset import Dataset, Options
 from diffusion_jax.data.sets.digits import load_digits_tokens
+from diffusion_jax.data.sets.drums import load_drums
 from diffusion_jax.data.sets.folder import load_folder
 from diffusion_jax.data.sets.hidden_markov import load_hidden_markov
 from diffusion_jax.data.sets.huggingface import load_huggingface
+from diffusion_jax.data.sets.letters import load_letters
+from diffusion_jax.data.sets.music import load_music
 from diffusion_jax.data.sets.nothing import load_nothing
 from diffusion_jax.data.sets.photographs import load_photographs
 from diffusion_jax.data.sets.points import POINTS, load_points
+from diffusion_jax.data.sets.prompts import load_prompts
+from diffusion_jax.data.sets.recordings import load_recordings
 from diffusion_jax.data.sets.sotu import load_sotu
 from diffusion_jax.data.sets.texts import load_text
 from diffusion_jax.data.sets.tfds_sets import describe_tfds, load_tfds
@@ -23,11 +28,16 @@ from diffusion_jax.data.sources import ArraySource, content_hash
 MEMORY_LIMIT = 2 * 2**30  # bytes of items up to which sets are held in memory by default
 READERS: dict[str, Callable[[Options], Dataset]] = {
     "digits_tokens": load_digits_tokens,
+    "drums": load_drums,
     "folder": load_folder,
     "hmm": load_hidden_markov,
     "huggingface": load_huggingface,
+    "letters": load_letters,
+    "music": load_music,
     "none": load_nothing,
     "photographs": load_photographs,
+    "prompts": load_prompts,
+    "recordings": load_recordings,
     "sotu": load_sotu,
     "text": load_text,
     **dict.fromkeys(POINTS, load_points),

@@ -10,9 +10,10 @@ from diffusion_jax.data.images import Images
 from diffusion_jax.data.kind import Kind
 from diffusion_jax.data.levels import Levels
 from diffusion_jax.data.sets.points import Points
+from diffusion_jax.data.sound import Sound
 from diffusion_jax.data.tokens import Tokens
 
-KINDS: dict[str, type[Kind]] = {kind.noun: kind for kind in (Images, Points, Tokens, Levels)}
+KINDS: dict[str, type[Kind]] = {kind.noun: kind for kind in (Images, Points, Sound, Tokens, Levels)}
 NAMED = 5  # classes named in a sentence, at most
 
 

@@ -136,10 +136,16 @@ class Tokens(Kind):
         headings = [f"text {text + 1}, state {state + 1} of {num}" for text, state in places]
         return written(self.text(few.reshape(-1, *self.shape)), headings, faint=MASK)
 
-    def page(self, states: np.ndarray, made_by: Mapping[str, Any]) -> str | None:
-        """Texts that are filled step by step, with colours by the order."""
-        pieces = [*self.pieces, None]
-        return unmasking_page(pieces, self._of(states), self.text(states[-1]), MASK, made_by)
+    def pages(
+        self,
+        items: np.ndarray,
+        texts: Sequence[str],
+        states: np.ndarray,
+        made_by: Mapping[str, Any],
+    ) -> dict[str, str]:
+        """A page of texts that are filled step by step, with colours by the order."""
+        pieces, last = [*self.pieces, None], self.text(states[-1])
+        return {"denoise.html": unmasking_page(pieces, self._of(states), last, MASK, made_by)}
 
 
 def as_utf8(piece: str) -> bytes:

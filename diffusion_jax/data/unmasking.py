@@ -33,16 +33,12 @@ def unmasking_page(
         "pieces": [pieces[token] for token in used],
         "texts": [[changes(column) for column in text.T] for text in numbers.swapaxes(0, 1)],
     }
-    rows = "".join(
-        f"<tr><th>{escaped(name)}</th><td>{escaped(json.dumps(value))}</td></tr>\n"
-        for name, value in made_by.items()
-    )
     return TEMPLATE.format(
         style=STYLE,
         script=SCRIPT,
         last=len(states) - 1,
         texts="\n".join(f"<pre>{escaped(text)}</pre>" for text in texts),
-        rows=rows,
+        rows=passport_rows(made_by),
         # No tag or comment can begin or end in it.
         data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
     )
@@ -53,6 +49,14 @@ def changes(column: np.ndarray) -> list[int]:
     at = np.flatnonzero(np.diff(column, prepend=-1))
     found: list[int] = np.stack([at, column[at]], axis=1).ravel().tolist()
     return found
+
+
+def passport_rows(made_by: Mapping[str, Any]) -> str:
+    """Rows of a table of HTML, one for each field of a passport."""
+    return "".join(
+        f"<tr><th>{escaped(name)}</th><td>{escaped(json.dumps(value))}</td></tr>\n"
+        for name, value in made_by.items()
+    )
 
 
 def escaped(text: object) -> str:

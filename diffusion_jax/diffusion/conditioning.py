@@ -10,6 +10,7 @@
 | `image` | float `[B, H, W, C]` | second input image, of the sample's size |
 | `level` | float `[B, E]` | embedded level of the noise added to that image |
 | `inpainting` | float `[B, H, W, 1 + C]` | mask, 1 where to paint, and the rest; never off |
+| `augment` | float `[B, E]` | how a training image was changed; 0: not at all; never off |
 | `until` | float `[B]` | end time of the current step; not a condition, and never switched off |
 
 Integers are switched off by -1, floats by zeros.
@@ -31,7 +32,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "image": ("image", "level"),
 }
 """Parts of the conditioning that can be dropped separately, and the arrays of each."""
-KEPT = ("until", "inpainting")
+KEPT = ("until", "inpainting", "augment")
 """Arrays that are never switched off."""
 
 

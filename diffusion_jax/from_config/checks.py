@@ -32,8 +32,9 @@ AUTOENCODER = {
 ADAM = {"b1": RATE, "b2": RATE, "eps": POSITIVE, "mu_dtype": tuple(DTYPES)}
 RANGES: dict[str, dict[str, Any]] = {
     "data": {
-        **dict.fromkeys(("image_size", "num_workers", "prefetch", "length"), COUNT),
+        **dict.fromkeys(("image_size", "num_workers", "prefetch", "length", "rate"), COUNT),
         **{"heldout_fraction": RATE, "stall_seconds": POSITIVE, "vocabulary": "[257, inf)"},
+        "loudness": "(-inf, 0]",
     },
     "data.mix": {"share": "(0, 1)"},
     "objective": {
@@ -63,7 +64,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "model.critic": dict.fromkeys(("channels", "num_blocks"), SOME),
     "model.dit": {
         **dict.fromkeys(("patch_size", "hidden_size", "depth", "num_heads"), SOME),
-        **{"mlp_ratio": POSITIVE, "unroll": COUNT},
+        **{"mlp_ratio": POSITIVE, "unroll": COUNT, "dropout": RATE},
     },
     "model.mlp": {"features": SOME, "depth": SOME},
     "model.dual_encoder": {

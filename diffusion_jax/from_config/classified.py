@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from diffusion_jax.data import Dataset
 from diffusion_jax.diffusion.tokens import Masked, Replaced
 from diffusion_jax.from_config.choices import Config, ConfigError, choose, need_none
-from diffusion_jax.from_config.network import check_network, make_network, nothing
+from diffusion_jax.from_config.network import applied, check_network, make_network, nothing
 from diffusion_jax.from_config.task import Classifier, Task
 from diffusion_jax.from_config.tokens import SCHEDULES
-from diffusion_jax.models.applied import Applied
 from diffusion_jax.models.tokens import TokenClassifier
 from diffusion_jax.objectives.classified import ClassLoss
 from diffusion_jax.types import Array, Key, Params
@@ -35,7 +34,7 @@ def classified(config: Config) -> Callable[[Dataset], Task]:
         network = TokenClassifier(make_network(config, classes), timed=replaced)
         signal = jax.nn.one_hot(jnp.zeros((1, *kind.shape), int), kind.vocabulary + 1)
         inputs = signal, jnp.zeros(1), nothing(dataset, None)
-        model = Applied(network, inputs)
+        model = applied(config, network, inputs)
 
         def logits(params: Params, signal: Array, t: Array) -> Array:
             return model(params, signal, t, {})

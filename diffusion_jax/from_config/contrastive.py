@@ -6,10 +6,9 @@ import jax.numpy as jnp
 
 from diffusion_jax.data import Dataset
 from diffusion_jax.from_config.choices import Config, ConfigError
-from diffusion_jax.from_config.network import DTYPES, check_network, nothing
+from diffusion_jax.from_config.network import DTYPES, applied, check_network, nothing
 from diffusion_jax.from_config.task import Task
 from diffusion_jax.from_config.text import make_reader, make_text_tower
-from diffusion_jax.models.applied import Applied
 from diffusion_jax.models.dual_encoder import DualEncoder
 from diffusion_jax.models.reading import Reading
 from diffusion_jax.objectives.contrastive import ContrastiveLoss
@@ -31,8 +30,8 @@ def contrastive(config: Config) -> Callable[[Dataset], Task]:
         reader, tower = make_reader(config, dataset), make_text_tower(config)
         network = DualEncoder(**settings, dtype=DTYPES[config.model.dtype])
         x = jnp.zeros((1, *dataset.kind.shape))
-        model = Applied(
-            Reading(tower, network) if tower else network, (x, nothing(dataset, reader))
+        model = applied(
+            config, Reading(tower, network) if tower else network, (x, nothing(dataset, reader))
         )
         return Task(
             model.init,

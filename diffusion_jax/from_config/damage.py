@@ -6,9 +6,8 @@ import jax.numpy as jnp
 
 from diffusion_jax.data import Dataset
 from diffusion_jax.from_config.choices import Config, ConfigError, keyed, need_none
-from diffusion_jax.from_config.network import check_network, make_network
+from diffusion_jax.from_config.network import applied, check_network, make_network
 from diffusion_jax.from_config.task import Task
-from diffusion_jax.models.applied import Applied
 from diffusion_jax.objectives.segmentation import SegmentationLoss
 from diffusion_jax.restoration.decay import RandomDecay
 from diffusion_jax.types import Array, Key, Params
@@ -33,7 +32,7 @@ def damage(config: Config) -> Callable[[Dataset], Task]:
                 f"objective.name='damage' goes with images, and these data are {kind.words}"
             )
         network = make_network(config, out_channels=1)
-        model = Applied(network, (jnp.zeros((1, *kind.shape)), jnp.zeros(1), {}))
+        model = applied(config, network, (jnp.zeros((1, *kind.shape)), jnp.zeros(1), {}))
 
         def odds(params: Params, x: Array) -> Array:
             return model(params, x, jnp.zeros(len(x)), {})  # a network of noisy images at t = 0

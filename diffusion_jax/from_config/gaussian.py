@@ -5,18 +5,19 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion_jax.codecs.codec import Codec
 from diffusion_jax.codecs.latents import FromMoments
 from diffusion_jax.data import Dataset
 from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.from_config import token_guidance
-from diffusion_jax.from_config.choices import Config, ConfigError
+from diffusion_jax.from_config.choices import Config, ConfigError, keyed
 from diffusion_jax.from_config.codecs import make_codec, training_codec
 from diffusion_jax.from_config.guidance import check as check_guidance
 from diffusion_jax.from_config.guidance import make_guidance
-from diffusion_jax.from_config.images import make_image_condition
-from diffusion_jax.from_config.network import check_network, make_network, nothing
+from diffusion_jax.from_config.images import check_images, make_image_condition
+from diffusion_jax.from_config.network import applied, check_network, make_network, nothing
 from diffusion_jax.from_config.process import make_error, make_process, make_times
 from diffusion_jax.from_config.sampling import make_grid, make_sampler
 from diffusion_jax.from_config.starts import make_start
@@ -24,8 +25,8 @@ from diffusion_jax.from_config.task import Task
 from diffusion_jax.from_config.text import make_reader
 from diffusion_jax.from_config.token_families import FAMILIES
 from diffusion_jax.generation.generator import Generator
-from diffusion_jax.models.applied import Applied
 from diffusion_jax.models.uncertainty import Uncertainty
+from diffusion_jax.objectives.augmentation import AUGMENT, TOLD, Augmentation, augmented
 from diffusion_jax.objectives.gaussian import GaussianLoss
 from diffusion_jax.objectives.parts import PLAIN, Conditioning
 from diffusion_jax.types import Array, Key, Params
@@ -38,6 +39,7 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
     schedule = process.schedule
     times, error = make_times(config, schedule), make_error(config, process)
     grid, sampler = make_grid(config, schedule), make_sampler(config, schedule)
+    augment = make_augmentation(config)
     check_guidance(config)
     token_guidance.check_off(config)
 
@@ -52,12 +54,17 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
         trained = training_codec(config, codec)
         reader = make_reader(config, dataset)
         given = make_image_condition(config, schedule, dataset, codec)
+        if augment:
+            check_images("objective.augment.probability", str(augment.probability), kind)
         channels = codec.shape[-1] * (2 if objective.learned_variance else 1)
-        network = make_network(config, channels, dataset.num_classes, reader, given)
+        network = make_network(
+            config, channels, dataset.num_classes, reader, given, (AUGMENT,) * bool(augment)
+        )
         start = make_start(config, kind)
         t = jnp.zeros(1)
-        inputs = jnp.zeros((1, *codec.shape)), t, nothing(dataset, reader, given)
-        model = Applied(network, inputs)
+        told = {AUGMENT: np.zeros((1, TOLD), np.float32)} if augment else {}
+        inputs = jnp.zeros((1, *codec.shape)), t, nothing(dataset, reader, given) | told
+        model = applied(config, network, inputs)
 
         def init(key: Key) -> Params:
             params = model.init(key)
@@ -82,11 +89,12 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
         dropped = Conditioning(
             given.train, objective.cond_dropout, dict(objective.part_dropout), no_text
         )
+        training = loss(model.train, dropped, trained)
         return Task(
             init,
             model,
             inputs,
-            loss(model.train, dropped, trained),
+            augmented(augment, training) if augment else training,
             loss(model.heldout, PLAIN),
             Generator(
                 *(model, process, codec, sampler, grid, guide()), start=start, ready=model.ready
@@ -101,6 +109,25 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
         )
 
     return make
+
+
+def make_augmentation(config: Config) -> Augmentation | None:
+    """Random changes of training images, if there are any.
+
+    Raises:
+        ConfigError: a setting is not possible.
+    """
+    settings = config.objective.get("augment", {"probability": 0.0})  # older runs have none
+    with keyed("objective.augment"):
+        found = Augmentation(**settings) if len(settings) > 1 else None
+    if not settings["probability"]:
+        return None
+    if config.codec.name != "identity" and config.codec.cache:
+        raise ConfigError(
+            "objective.augment changes images, and codec.cache=True keeps the latents of those "
+            "that were not: set codec.cache=False"
+        )
+    return found
 
 
 def _uncertainty(params: Params, t: Array) -> Array:

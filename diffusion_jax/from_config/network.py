@@ -13,11 +13,13 @@ from diffusion_jax.from_config.choices import Config, ConfigError, check_known
 from diffusion_jax.from_config.images import NOTHING, ImageCondition
 from diffusion_jax.from_config.text import make_text_tower
 from diffusion_jax.from_config.token_families import FAMILIES
+from diffusion_jax.models.applied import Applied
 from diffusion_jax.models.dit import DiT
 from diffusion_jax.models.mlp import MLP
 from diffusion_jax.models.reading import Reading
 from diffusion_jax.models.remat import REMAT
 from diffusion_jax.models.unet import UNet
+from diffusion_jax.system.keys import DROPOUT_GENERATORS
 from diffusion_jax.text import Reader
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "dit": DiT, "mlp": MLP}
@@ -53,11 +55,13 @@ def make_network(
     num_classes: int = 0,
     reader: Reader | None = None,
     given: ImageCondition = NOTHING,
+    vectors: tuple[str, ...] = (),
     **more: Any,
 ) -> nn.Module:
     """A network from arrays to arrays, including a trained text encoder.
 
-    `more` are arguments of its own that no setting has.
+    `vectors` are names of further vectors that it takes; `more` are arguments of its own that no
+    setting has.
     """
     name, pooled = config.model.name, bool(reader) and config.text.pooled
     make, tower = MODELS[name], make_text_tower(config) if reader else None
@@ -65,7 +69,7 @@ def make_network(
     inputs = {
         "context_dim": texts.width if texts else 0,
         "num_classes": num_classes,
-        "vectors": ("pooled",) * pooled + ("level",) * ("level" in given.none),
+        "vectors": ("pooled",) * pooled + ("level",) * ("level" in given.none) + vectors,
         **{f"{key}_channels": given.none[key].shape[-1] for key in given.beside},
     }
     known = {field.name for field in dataclasses.fields(make)}  # type: ignore[arg-type]
@@ -80,6 +84,13 @@ def make_network(
         dtype=DTYPES[config.model.dtype],
     )
     return Reading(tower, network) if tower else network
+
+
+def applied(config: Config, network: nn.Module, inputs: tuple[Any, ...]) -> Applied:
+    """The network as a function of its parameters, with dropout by the generator of the config."""
+    name = config.model.get("dropout_bits", "threefry")  # older runs have no choice
+    check_known(name, DROPOUT_GENERATORS, "model.dropout_bits")
+    return Applied(network, inputs, DROPOUT_GENERATORS[name])
 
 
 def nothing(

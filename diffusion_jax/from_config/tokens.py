@@ -22,12 +22,11 @@ from diffusion_jax.from_config.choices import (
 )
 from diffusion_jax.from_config.guidance import check as check_guidance
 from diffusion_jax.from_config.guidance import make_guidance
-from diffusion_jax.from_config.network import check_network, make_network, nothing
+from diffusion_jax.from_config.network import applied, check_network, make_network, nothing
 from diffusion_jax.from_config.task import Classifier, Task
 from diffusion_jax.from_config.token_families import FAMILIES
 from diffusion_jax.generation.generator import Generator, Guidance
 from diffusion_jax.generation.starts import NORMAL, Start, known
-from diffusion_jax.models.applied import Applied
 from diffusion_jax.objectives.parts import PLAIN, Conditioning
 from diffusion_jax.objectives.token_losses import TokenLoss
 from diffusion_jax.types import Array
@@ -98,7 +97,7 @@ def token_task(config: Config) -> Callable[[Dataset], Task]:
         net = make_network(config, vocabulary, dataset.num_classes, mask=mask)
         inputs = jnp.zeros((1, length), jnp.int32), jnp.zeros(1), nothing(dataset, None)
         network = family.network(config, net, vocabulary)
-        model = Applied(network, inputs)
+        model = applied(config, network, inputs)
         course = family.course(config, process, network, length, sampler, times)
         bound = family.bound(config, process)
 

@@ -1,5 +1,6 @@
 """Samples from a seed, by one jitted program per generator, over all devices."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.diffusion.process import Process
 from diffusion_jax.generation.starts import NORMAL, Start
 from diffusion_jax.guidance.extrapolation import classifier_free, clip
+from diffusion_jax.models.layout import alone
 from diffusion_jax.samplers.loop import Outcome, run
 from diffusion_jax.system.devices import in_batches
 from diffusion_jax.system.keys import make_key
@@ -206,7 +208,8 @@ class Generator:
             x, kept, *rest = draw(params, key, Request(index, cond, scale, given, frozen))
             return x, None if kept is None else kept.swapaxes(0, 1), *rest
 
-        found = in_batches(draw_batch, whole, (index, filled), batch_size, "sampling", group)
+        with alone() if jax.device_count() == 1 else contextlib.nullcontext():
+            found = in_batches(draw_batch, whole, (index, filled), batch_size, "sampling", group)
         x, kept, *rest = jax.tree.map(lambda array: array[:num], found)
         return x, None if kept is None else kept.swapaxes(0, 1), *rest
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.models.casts import cast, read_as
-from diffusion_jax.system.keys import make_key
+from diffusion_jax.system.keys import GENERATOR, make_key, rekeyed
 from diffusion_jax.types import Key, Params
 
 
@@ -18,10 +18,13 @@ class Applied:
     Args:
         network: module whose last input is the conditioning.
         inputs: example inputs for one item.
+        generator: of the random bits of dropout.
     """
 
-    def __init__(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._network, self.inputs = network, inputs
+    def __init__(
+        self, network: nn.Module, inputs: tuple[Any, ...], generator: str = GENERATOR
+    ) -> None:
+        self._network, self.inputs, self._generator = network, inputs, generator
 
     def init(self, key: Key) -> Params:
         """Initial parameters."""
@@ -46,7 +49,7 @@ class Applied:
     def train(self, params: Params, *inputs: Any) -> Any:
         """The outputs in training; the last input is the dropout key."""
         *first, key = inputs
-        variables, rngs = {"params": params}, {"dropout": key}
+        variables, rngs = {"params": params}, {"dropout": rekeyed(key, self._generator)}
         return self._network.apply(variables, *first, train=True, rngs=rngs)
 
     def heldout(self, params: Params, *inputs: Any) -> Any:

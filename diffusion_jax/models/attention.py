@@ -1,5 +1,6 @@
 """Multi-head attention: over positions, with fused kernels, and masked within texts."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -8,8 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.models.layers import at_least_float32
+from diffusion_jax.models.layout import of_each_device
 from diffusion_jax.models.platform import capability, needs_jvp, platform
 from diffusion_jax.types import Array
+
+BLOCK = 512  # positions at a time of the kernel for TPUs
 
 
 @jax.named_scope("dot_product_attention")  # in profiles and compiled programs
@@ -26,8 +30,8 @@ def attention(
     With `lengths` int32 [B], only the first `max(lengths, 1)` of the M positions are attended to,
     and with `mask` bool [L, M] only those where it is true, one at least for each of the L.
 
-    On a GPU it is cuDNN's fused kernel (FlashAttention, Dao et al. 2022) if that supports the
-    arrays and no JVP is needed; on a TPU it is the library's.
+    With a fused kernel (FlashAttention, Dao et al. 2022) if that supports the arrays and no JVP is
+    needed: on a GPU cuDNN's, and on a TPU that of Pallas, for long sequences.
     """
     q, k, v = (a.reshape(*a.shape[:2], num_heads, -1) for a in (q, k, v))
     if lengths is not None:
@@ -49,7 +53,11 @@ def attention(
         else:  # also for GPUs that are only estimated: like the kernel, it stores no weights
             out = jax.checkpoint(kernel)(q, k, v)
     else:
-        out = kernel(q, k, v)
+        fused = of_each_device(_pallas_attention) if lengths is None and mask is None else None
+        if platform() == "tpu" and fused and fits_pallas(q, k) and not needs_jvp():
+            out = fused(q, k, v)
+        else:
+            out = kernel(q, k, v)
     return out.reshape(*out.shape[:2], -1)
 
 
@@ -63,6 +71,28 @@ def _by_weights(q: Array, k: Array, v: Array, masks: Sequence[Array]) -> Array:
         logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
     weights = jax.nn.softmax(at_least_float32(logits)).astype(v.dtype)
     return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+
+
+def _pallas_attention(q: Array, k: Array, v: Array) -> Array:
+    """Attention of heads [B, L, H, D], [B, M, H, D] on one TPU, by blocks of `BLOCK` positions."""
+    from jax.experimental.pallas.ops.tpu import flash_attention as pallas  # for TPUs alone
+
+    names = [field.name for field in dataclasses.fields(pallas.BlockSizes)]
+    blocks = pallas.BlockSizes(**{name: 1 if name == "block_b" else BLOCK for name in names})
+    heads = (jnp.swapaxes(a, 1, 2) for a in (q, k, v))
+    scale = 1 / math.sqrt(q.shape[-1])
+    out: Array = pallas.flash_attention(*heads, sm_scale=scale, block_sizes=blocks)
+    return jnp.swapaxes(out, 1, 2)
+
+
+def fits_pallas(q: Array, k: Array) -> bool:
+    """Whether the kernel for TPUs supports heads [B, L, H, D] and pays: in half precision.
+
+    As compiled for a v5e, forwards and backwards, it moves 0.71 of the bytes at 512 positions and
+    less than half at 1,024; at 256 no fewer, as the weights stay in the chip.
+    """
+    half, lengths = q.dtype == jnp.bfloat16, (q.shape[1], k.shape[1])
+    return half and all(n >= BLOCK and n % BLOCK == 0 for n in lengths)
 
 
 def fits_cudnn(heads: Array) -> bool:

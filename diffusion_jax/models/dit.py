@@ -46,6 +46,8 @@ class DiTBlock(nn.Module):
     mlp_ratio: float  # width of the MLP's hidden layer over that of the tokens
     dtype: Dtype
     mask: Mask | None = None  # which tokens attend to which
+    dropout: float = 0.0  # rate of both branches' outputs (section 5.4, Vaswani et al. 2017)
+    train: bool = False
 
     @nn.compact
     def __call__(
@@ -65,6 +67,7 @@ class DiTBlock(nn.Module):
         """
         features = x.shape[-1]
         layer = partial(dense, dtype=self.dtype)
+        drop = nn.Dropout(self.dropout, deterministic=not self.train)
         modulation = layer(6 * features, kernel_init=zeros, name="modulation")(emb)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation[:, None], 6, -1)
 
@@ -78,7 +81,7 @@ class DiTBlock(nn.Module):
             seen = {"lengths": jnp.full(len(x), place + x.shape[1])}
             k, v = self._cached("keys", k, place), self._cached("values", v, place)
         h = layer(features, name="out")(attention(q, k, v, self.num_heads, **seen))
-        x = keep_rows(x + gate_a * h)
+        x = keep_rows(x + gate_a * drop(h))
 
         if text is not None:
             to_text = partial(attend, num_heads=self.num_heads, dtype=self.dtype, out_init=zeros)
@@ -87,7 +90,7 @@ class DiTBlock(nn.Module):
 
         h = modulate(x, shift_m, scale_m)
         h = gelu_layer(int(self.mlp_ratio * features), self.dtype, name="mlp_0")(h)
-        return keep_rows(x + gate_m * layer(features, name="mlp_1")(h)), None
+        return keep_rows(x + gate_m * drop(layer(features, name="mlp_1")(h))), None
 
     def _cached(self, name: str, x: Array, place: Array) -> Array:
         """Writes x [B, L, D] at a place of the cache [B, M, D], and returns all of that."""
@@ -115,6 +118,7 @@ class DiT(Network):
     # Whether attention depends on the distance of patches, too: queries and keys are rotated by
     # their positions (RoPE, Su et al. 2021).
     rotary: bool = False
+    dropout: float = 0.0  # rate of the outputs of attention and of MLPs
 
     @nn.compact
     def __call__(
@@ -126,14 +130,13 @@ class DiT(Network):
         positions: Array | None = None,
         place: Array | None = None,
     ) -> Array:
-        """See `Network`: [B, ..., C] and [B] -> [B, ..., out_channels]; there is no dropout.
+        """See `Network`: [B, ..., C] and [B] -> [B, ..., out_channels].
 
         `positions`, rows of those of a grid, take the place of those of the own grid. With a
         `place` `x_t` are the patches from there on of a longer sequence. They attend to each other
         and to all before them, whose keys and values are in the variables "cache"; theirs are
         written there.
         """
-        del train
         sizes = x_t.shape[1:-1]
         if not sizes:
             raise ValueError("model.name='dit' needs images or the like: use 'mlp' for vectors")
@@ -156,7 +159,7 @@ class DiT(Network):
         x = x + positions[..., : self.hidden_size]
         rotation = positions[:, self.hidden_size :] if self.rotary else None
         text = text_of(cond, b, self.context_dim) if self.context_dim else None
-        x, _ = self._blocks()(keep_rows(x), keep_rows(emb), text, place, rotation)
+        x, _ = self._blocks(train)(keep_rows(x), keep_rows(emb), text, place, rotation)
 
         modulation = layer(2 * self.hidden_size, kernel_init=zeros, name="modulation_out")(emb)
         shift, scale = jnp.split(modulation[:, None], 2, axis=-1)
@@ -172,12 +175,12 @@ class DiT(Network):
             return added
         return jnp.append(added, rotation_of(sizes, self.hidden_size // self.num_heads), axis=-1)
 
-    def _blocks(self) -> Any:
+    def _blocks(self, train: bool) -> Any:
         """All blocks as one scanned module: parameters are [depth, ...], one block is compiled."""
         scanned = nn.scan(
             remat(DiTBlock, self.remat, scanned=True),
             variable_axes={"params": 0, "cache": 0},
-            split_rngs={"params": True},
+            split_rngs={"params": True, "dropout": True},
             in_axes=nn.broadcast,
             length=self.depth,
             unroll=self.unroll or (self.depth if platform() == "gpu" else 1),
@@ -187,7 +190,8 @@ class DiT(Network):
             # in any case. Initialised in float32.
             cast = partial(jax.tree.map, lambda a: a.astype(self.dtype))
             scanned = nn.map_variables(scanned, "params", cast)
-        return scanned(self.num_heads, self.mlp_ratio, self.dtype, self.mask, name="blocks")
+        sizes = self.num_heads, self.mlp_ratio, self.dtype, self.mask
+        return scanned(*sizes, self.dropout, train, name="blocks")
 
 
 # Recomputed in the backward pass: cheap to compute, and storing it costs more time and memory.

@@ -15,6 +15,7 @@ Shardings = Callable[[Any], Any]
 """Of a tree of parameters, the tree of their `NamedSharding`."""
 _ROWS: ContextVar[Sharding | None] = ContextVar("rows", default=None)
 _CUT: ContextVar[Shardings | None] = ContextVar("cut", default=None)
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 def rows_over(sharding: Sharding) -> AbstractContextManager[None]:
@@ -30,6 +31,35 @@ def keep_rows(x: Array) -> Array:
     """
     sharding = _ROWS.get()
     return x if sharding is None else jax.lax.with_sharding_constraint(x, sharding)
+
+
+def alone() -> AbstractContextManager[None]:
+    """Context: functions traced inside are the program of one device, which is not partitioned."""
+    return set_while(_ALONE, True)
+
+
+def of_each_device(f: Callable[..., Array]) -> Callable[..., Array] | None:
+    """`f` of arrays [B, L, H, D], samples and heads apart, as a program of each device.
+
+    For kernels, which XLA cannot partition. None where it is not known how arrays are sharded:
+    outside of `alone` and `rows_over`.
+    """
+    if _ALONE.get():
+        return f
+    sharding = _ROWS.get()
+    if not isinstance(sharding, NamedSharding):
+        return None
+    mesh, rows = sharding.mesh, sharding.spec[0]
+
+    def mapped(*arrays: Array) -> Array:
+        cut = all(a.shape[2] % mesh.shape.get("model", 1) == 0 for a in arrays)
+        spec = PartitionSpec(rows, None, "model" if cut and "model" in mesh.shape else None)
+        found: Array = jax.shard_map(f, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(
+            *arrays
+        )
+        return found
+
+    return mapped
 
 
 def gathered_once(shardings: Shardings) -> AbstractContextManager[None]:

@@ -8,6 +8,7 @@ import jax
 from jax.sharding import SingleDeviceSharding
 
 from diffusion_jax.from_config import make_step
+from diffusion_jax.models.layout import alone
 from diffusion_jax.plan.absent import absent_devices, compiling_for, one_line
 from diffusion_jax.plan.collectives import exchanged_bytes
 from diffusion_jax.plan.hardware import Topology
@@ -51,7 +52,7 @@ def compile_call(fn: Callable[..., Any], args: Any, topology: Topology) -> Compi
     """
     device = absent_devices(topology)[0]
     place = SingleDeviceSharding(device)
-    with compiling_for(topology):
+    with compiling_for(topology), alone():
         placed = jax.tree.map(lambda a: a.update(sharding=place), args)
         return _compile(jax.jit(fn).lower(*placed), [device])
 

@@ -183,6 +183,10 @@ def _write_report(
         if seconds:
             drawn = f"{config.evaluate.num_samples:,} samples in {seconds:.1f} s"
             facts["sampling"] += f"; {drawn}, compilation included"
+    facts["pages"] = ", ".join(
+        f"[{page.name}](samples/{page.name})"
+        for page in sorted((run.workdir / "samples").glob("*.html"))
+    )
     facts |= {
         "device": where["device"],
         "versions": ", ".join(f"{name} {v}" for name, v in where["versions"].items()),

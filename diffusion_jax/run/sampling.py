@@ -1,7 +1,7 @@
 """The stage that samples."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,15 @@ from diffusion_jax.from_config.sampling import OPTIMISED
 from diffusion_jax.generation.labels import as_cond
 from diffusion_jax.report.passports import differences
 from diffusion_jax.run.trained import Drawn, Run, Trained
+from diffusion_jax.system import sounds
 from diffusion_jax.system.devices import is_main
 from diffusion_jax.system.files import each_file, remove_tree, write_whole
 from diffusion_jax.system.pictures import read_made_by, save_gif, save_png
 from diffusion_jax.system.progress import stage
 
 COLUMNS = 10
+PASSPORTS = {".png": read_made_by, ".wav": sounds.read_made_by}
+"""Readers of the passports of samples that are files of their own."""
 TRIPLES = 4
 """Samples in a row if each is between two images."""
 
@@ -90,9 +93,8 @@ def sheet_of(
         return dataset.kind.sheet(items, COLUMNS)
     number = index % len(texts)  # of each sample's text
     rows, counts = np.unique(number, return_counts=True)
-    white = dataset.kind.encode(np.ones(items.shape[1:]))
     columns = int(np.max(counts))
-    cells = np.full((len(rows), columns, *items.shape[1:]), white, items.dtype)
+    cells = np.full((len(rows), columns, *items.shape[1:]), dataset.kind.blank, items.dtype)
     for row, one, count in zip(cells, rows, counts, strict=True):
         row[:count] = items[number == one]
     words = [texts[one] for one in rows]
@@ -190,8 +192,9 @@ def sample(run: Run, again: bool) -> None:
         of_each |= {"weight": weights.tolist(), "effective_size": [float(worth)] * len(index)}
     save_items(run, folder / "images", index, items, made_by, of_each)
     span = {**made_by, **run.span(index, cond)}
-    if page := kind.page(states[:, :COLUMNS], span):
-        write_whole(folder / "denoise.html", page.encode())
+    texts = prompts or _class_names(cond.get("label", ()), run.parts.dataset)
+    for name, page in kind.pages(items, texts, states[:, :COLUMNS], span).items():
+        write_whole(folder / name, page.encode())
     states = states[np.linspace(0, len(states) - 1, strip).round().astype(int)]
     save_png(folder / "trajectory.png", kind.strip(states, COLUMNS), span)
     save_gif(folder / "denoise.gif", [kind.sheet(state, COLUMNS) for state in states])
@@ -202,12 +205,18 @@ def sample(run: Run, again: bool) -> None:
         print(f"the samples are weighted, and worth {worth:.1f} of one weight")
 
 
+def _class_names(labels: Iterable[int], dataset: Dataset) -> list[str]:
+    """The class of each sample, '' for no class; empty for data without classes."""
+    return [dataset.class_names[label] if label >= 0 else "" for label in labels]
+
+
 def _damaged(folder: Path) -> Path | None:
     """The first file of the samples that is missing or damaged; None if there is none."""
     animation, images = folder / "denoise.gif", folder / "images"
-    pictures = [folder / "grid.png", folder / "trajectory.png", *sorted(images.glob("*.png"))]
-    passports = zip(pictures, each_file(read_made_by, pictures, "looking at images"), strict=True)
-    found = [path for path, passport in passports if passport is None]
+    single = [path for end in PASSPORTS for path in sorted(images.glob(f"*{end}"))]
+    files = [folder / "grid.png", folder / "trajectory.png", *single]
+    passports = each_file(lambda path: PASSPORTS[path.suffix](path), files, "looking at samples")
+    found = [path for path, passport in zip(files, passports, strict=True) if passport is None]
     found += [path for path in (animation, images) if not path.exists()]
     return next(iter(found), None)
 

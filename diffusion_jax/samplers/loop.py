@@ -53,7 +53,7 @@ def run(
                 f"a sampler that draws noise cannot run from t = {first:g} up to {last:g}: use a "
                 "deterministic sampler for inversion"
             )
-    steps = times.shape[0] - 1
+    steps, extra = times.shape[0] - 1, sampler.extra
     kept = jnp.zeros((-(-steps // keep_every) + 1, *x_T.shape), x_T.dtype) if keep_every else None
     if kept is not None:
         kept = kept.at[0].set(x_T)
@@ -69,11 +69,13 @@ def run(
         x, state = sampler.step(denoise, state, x, t, s, fold_in(keys, i))
         if kept is not None:
             # Each slot ends up with the last state written to it.
-            kept = kept.at[i // keep_every + 1].set(x)
+            kept = kept.at[jnp.maximum(i - extra, 0) // keep_every + 1].set(x)
         return (x, state, kept), None
 
     carry = (x_T, sampler.init(x_T), kept)
-    (x, state, kept), _ = jax.lax.scan(body, carry, (jnp.arange(steps), times[:-1], times[1:]))
+    times = jnp.concatenate([times[:1], *[times[1:2]] * extra, times[1:]])
+    each = jnp.arange(steps + extra), times[:-1], times[1:]
+    (x, state, kept), _ = jax.lax.scan(body, carry, each)
     return Outcome(x, state, kept)
 
 

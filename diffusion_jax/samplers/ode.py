@@ -16,7 +16,8 @@ In "ve" this term is omitted where `alpha_t = 0`, and where the step is too long
 (`ddim.far`); no method evaluates the denoiser at `sigma = 0`.
 """
 
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -172,41 +173,66 @@ def ipndm(schedule: Schedule, order: int = 4) -> Sampler:
     first steps are of lower order. The weights are those for equal steps in `sigma / alpha`: on
     other grids the order of convergence is two.
     """
-    return _adams_bashforth(schedule, order, heun_first=False)
+
+    def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
+        x_0 = denoise(x_t, t).x_0
+        eps = noise_estimate(schedule, x_t, x_0, t)
+        state = multistep.push(state, t, eps)
+        x_s = straight_step(schedule, x_t, x_0, t, s)
+        change = _adams_bashforth(state, order, eps)
+        return x_s + stretch(schedule, "ve", t, s) * change, state
+
+    return Sampler(lambda x_T: multistep.empty(x_T, order), step)
+
+
+class _Begun(NamedTuple):
+    """The state of `pndm`."""
+
+    history: History
+    x_t: Array  # state before the last step, `[B, ...]`
+    t: Array  # its time
+    x_0: Array  # its `x_0_hat`
+    fresh: Array  # bool `[]`, whether that step was the first
 
 
 def pndm(schedule: Schedule) -> Sampler:
     """Pseudo linear multistep method (PLMS, Eqs. 9-12, Liu et al. 2022) after a step of Heun's.
 
     Same as `ipndm` of order 4, but the first step evaluates the denoiser twice: Stable Diffusion's
-    sampler, 49 evaluations in 48 steps.
+    sampler, 49 evaluations in 48 steps. The second evaluation is a step of the loop, from the end
+    of the first step to itself; without it, as after a jump of `restart`, the first step is
+    Euler's.
     """
-    return _adams_bashforth(schedule, 4, heun_first=True)
+
+    def init(x_T: Array) -> _Begun:
+        return _Begun(multistep.empty(x_T, 4), x_T, jnp.ones((), x_T.dtype), x_T, jnp.array(False))
+
+    def step(denoise: Denoise, state: _Begun, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
+        again = (t == s) & state.fresh
+        x, r, x_0_hat = _where(again, state[1:4], (x_t, t, x_t))  # where the step begins
+        at = _where(again & (schedule.sigma(t) == 0), (x, r), (x_t, t))
+        found = denoise(*at).x_0
+        x_0_hat = jnp.where(again, x_0_hat, found)
+        eps = noise_estimate(schedule, x, x_0_hat, r)
+        pushed = multistep.push(state.history, t, eps)
+        history = jax.tree.map(partial(jnp.where, again), state.history, pushed)
+        heun = (slope(schedule, "ve", at[0], found, at[1]) - eps) / 2
+        heun = jnp.where(schedule.sigma(s) > 0, heun, 0.0)
+        change = jnp.where(again, heun, _adams_bashforth(history, 4, eps))
+        x_s = straight_step(schedule, x, x_0_hat, r, s) + stretch(schedule, "ve", r, s) * change
+        return x_s, _Begun(history, x, r, x_0_hat, state.history.known == 0)
+
+    return Sampler(init, step, extra=1)
 
 
-def _adams_bashforth(schedule: Schedule, order: int, heun_first: bool) -> Sampler:
-    """Adams-Bashforth on `eps_hat`; the first step is Heun's or Euler's."""
+def _where(condition: Array, yes: tuple[Array, ...], no: tuple[Array, ...]) -> tuple[Array, ...]:
+    return tuple(jnp.where(condition, *pair) for pair in zip(yes, no, strict=True))
 
-    def step(denoise: Denoise, state: History, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
-        x_0 = denoise(x_t, t).x_0
-        x_s = straight_step(schedule, x_t, x_0, t, s)
-        eps = noise_estimate(schedule, x_t, x_0, t)
-        state = multistep.push(state, t, eps)
-        weights = jnp.array(ADAMS_BASHFORTH, x_t.dtype)[state.known - 1, :order]
 
-        def first() -> Array:
-            if not heun_first:
-                return jnp.zeros_like(x_t)
-            change = (_end_slope(schedule, "ve", denoise, x_t, t, x_s, s) - eps) / 2
-            return jnp.where(schedule.sigma(s) > 0, change, 0.0)
-
-        def later() -> Array:
-            return jnp.tensordot(weights, state.values - eps, 1, precision="highest")
-
-        change = jax.lax.cond(state.known == 1, first, later)
-        return x_s + stretch(schedule, "ve", t, s) * change, state
-
-    return Sampler(lambda x_T: multistep.empty(x_T, order), step, extra=int(heun_first))
+def _adams_bashforth(history: History, order: int, eps: Array) -> Array:
+    """The Adams-Bashforth mean of past values of `eps_hat`, less the newest, `eps`."""
+    weights = jnp.array(ADAMS_BASHFORTH, eps.dtype)[history.known - 1, :order]
+    return jnp.tensordot(weights, history.values - eps, 1, precision="highest")
 
 
 @checked(order=(1, 2, 3, 4), scaling=SCALINGS)

@@ -8,6 +8,8 @@ from diffusion_jax.system.arguments import checked
 from diffusion_jax.types import Key
 
 GENERATOR = "threefry2x32"
+DROPOUT_GENERATORS = {"threefry": GENERATOR, "rbg": "rbg"}
+"""Generators that can draw dropout, by the name of the setting."""
 
 
 @checked(seed="[0, 4294967296)")
@@ -22,6 +24,14 @@ def make_key(seed: Any) -> Key:
         ValueError: the seed does not fit in 32 bits; JAX would truncate it to another one.
     """
     return jax.random.key(seed, impl=GENERATOR)
+
+
+def rekeyed(key: Key, generator: str) -> Key:
+    """A key of another generator, drawn with `key` `[]`; `key` itself if it is of that one."""
+    if str(jax.random.key_impl(key)) == generator:
+        return key
+    size = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=generator))).shape
+    return jax.random.wrap_key_data(jax.random.bits(key, size), impl=generator)
 
 
 def settle_generator() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from diffusion_jax.models.layout import gathered_once, rows_over
+from diffusion_jax.models.layout import alone, gathered_once, rows_over
 from diffusion_jax.system.devices import AXIS, all_devices, everywhere, put
 from diffusion_jax.types import Batch
 
@@ -70,10 +70,15 @@ class Replicated:
 
     def compile(self, step: Any) -> Any:
         """`(state, batch, key, frozen) -> (state, metrics)` over devices; the state is donated."""
+
+        def own(*args: Any) -> Any:
+            with alone():
+                return step(*args)
+
         if self.axis_name is None:
-            return jax.jit(step, donate_argnums=0)
+            return jax.jit(own, donate_argnums=0)
         mapped, whole = (None, 0, None, None), (None, None)
-        return jax.pmap(step, self.axis_name, in_axes=mapped, out_axes=whole, donate_argnums=0)
+        return jax.pmap(own, self.axis_name, in_axes=mapped, out_axes=whole, donate_argnums=0)
 
     def place(self, tree: Any, donated: bool = True) -> Any:
         """`tree` on each device; arrays that are there already are not copied.

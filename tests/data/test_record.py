@@ -14,6 +14,7 @@ from diffusion_jax.data import ArraySource, Dataset, Record, Split, kept_dataset
 from diffusion_jax.data.levels import Levels
 from diffusion_jax.data.record import KINDS
 from diffusion_jax.data.sets.points import Points
+from diffusion_jax.data.sound import Sound
 from diffusion_jax.data.tokens import Tokens
 from tests.runs import captioned_dataset, random_dataset
 
@@ -38,9 +39,17 @@ def of_tokens(*pieces: str) -> Dataset:
     return Dataset("texts", kind, {"train": split, "heldout": split})
 
 
+def of_sounds() -> Dataset:
+    """Noise at a rate."""
+    items = np.random.default_rng(0).integers(-99, 99, (5, 8, 2), np.int16)
+    split = Split(ArraySource(items, np.zeros(5, np.int32)))
+    return Dataset("sounds", Sound((8, 2), 8000), {"train": split, "heldout": split})
+
+
 SETS = [
     *(random_dataset(), captioned_dataset(), load_dataset("swan")),
     *(load_dataset("hmm", length=8), load_dataset("digits_tokens")),
+    of_sounds(),
     of_tokens("a", "\udcff", "\n", "\U0001f98a"),
 ]
 
@@ -64,7 +73,7 @@ def test_it_comes_back_from_json_and_stands_for_the_data(dataset: Dataset) -> No
 
 
 def test_every_kind_is_known() -> None:
-    assert {"images", Points.noun, Tokens.noun, Levels.noun} == set(KINDS)
+    assert {"images", Points.noun, Sound.noun, Tokens.noun, Levels.noun} == set(KINDS)
 
 
 @pytest.mark.parametrize("saved", [{}, [], {"noun": "words"}, None])

@@ -152,7 +152,7 @@ def states_of(kind, changes):
 def test_a_page_has_every_state_in_one_small_file(changes):
     kind = Tokens((256,), tuple(map(chr, range(33, 33 + 97))))
     states = states_of(kind, changes)
-    page = kind.page(states, {"seed": 3})
+    (page,) = kind.pages(states[-1], (), states, {"seed": 3}).values()
     assert len(page.encode()) < 200_000
     assert not re.search(r"(?:src|href)\s*=|https?:|url\(|@import", page.split("<body>")[0])
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL).group(1))
@@ -171,7 +171,7 @@ def test_nothing_of_a_text_or_passport_is_markup():
     hostile = "</script><script>alert(1)</script><!--"
     kind = Tokens((2,), (hostile, "\x00&"))
     states = np.array([[[2, 2]], [[0, 1]]])
-    page = kind.page(states, {hostile: hostile})
+    (page,) = kind.pages(states[-1], (), states, {hostile: hostile}).values()
     assert page.count("<script") == page.count("</script>") == 2
     assert "<!--" not in page
     assert page.count("&lt;script&gt;alert(1)") == 3  # the text, and the passport's two cells
@@ -202,4 +202,4 @@ def test_levels_are_shown_as_pixels_and_masks_in_colour(tmp_path):
     kind.save(tmp_path, np.array([5]), items, [{"seed": 0}])
     with Image.open(tmp_path / "000005.png") as image:
         assert [image.getpixel(p)[0] for p in ((0, 0), (1, 0), (0, 1))] == [0, 128, 255]
-    assert kind.page(np.stack([items] * 3), {}) is None
+    assert kind.pages(items, (), np.stack([items] * 3), {}) == {}

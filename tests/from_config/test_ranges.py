@@ -18,9 +18,11 @@ BAD = {int: (-1, 0, 2**32, 2**64), float: (math.nan, math.inf, -math.inf, -1.0, 
 ALLOWED = {
     0: """
         seed *.seed data.heldout_fraction data.image_size data.num_workers data.prefetch ema.*
+        data.rate data.loudness
         image_condition.low_resolution.max_noise *.dropout model.unet.head_dim objective.*_dropout*
-        objective.autoencoder.kl objective.autoencoder.p* objective.autoencoder.adversarial
-        objective.contrastive.max_shift objective.huber objective.p2.gamma objective.sigmoid.bias
+        objective.augment.* objective.autoencoder.kl objective.autoencoder.p*
+        objective.autoencoder.adversarial objective.contrastive.max_shift objective.huber
+        objective.p2.gamma objective.sigmoid.bias
         restore.sigma restore.clipping.* restore.dps.zeta restore.*.tolerance restore.diffpir.zeta
         restore.ddrm.eta_b restore.twisted.resample_below restore.blind.rounds restore.mask.*
         restore.decay.severity data.length sample.remasking.strength sample.remasking.low
@@ -36,7 +38,7 @@ ALLOWED = {
         model.dit.unroll time_sampling.*.t_min train.*_every train.keep_best train.max_grad_norm
     """,
     -1: """
-        restore.clipping.low
+        restore.clipping.low data.loudness
         objective.sigmoid.bias sample.checkpoint sample.clip sample.guidance.flock.*n*
         sample.guidance.magnet.scale
         sample.guidance_scale schedule.*.mean schedule.*.logsnr_* schedule.sigmoid.end

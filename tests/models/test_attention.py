@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pallas
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from diffusion_jax.models import attention as attention_module
-from diffusion_jax.models.attention import attention, fits_cudnn
+from diffusion_jax.models.attention import BLOCK, attention, fits_cudnn
+from diffusion_jax.models.layout import alone, rows_over
 from diffusion_jax.models.platform import computing_on, differentiated_forwards
 
 LENGTHS = np.array([2, 5], np.int32)
@@ -77,3 +80,57 @@ def test_heads_of_stable_diffusion_are_for_cudnn_from_hopper_on(capability, widt
     for dtype in (jnp.bfloat16, jnp.float16):
         assert [width for width in tried if fits(width, dtype)] == widths
     assert not any(fits(width, jnp.float32) for width in tried)
+
+
+def half(length, batch=1, seed=0):
+    return jax.random.normal(jax.random.key(seed), (batch, length, 16), jnp.bfloat16)
+
+
+@pytest.mark.slow
+def test_the_kernel_for_tpus_is_attention_and_so_is_its_gradient():
+    """Interpreted on this platform; in half precision, beside float32."""
+    *arrays, change = (half(2 * BLOCK, seed=i) for i in range(4))
+
+    def gradients(q, k, v, change):
+        y, backwards = jax.vjp(lambda *a: attention(*a, 2), q, k, v)
+        return y, *backwards(change)
+
+    with computing_on("tpu"), alone(), pallas.force_tpu_interpret_mode():
+        assert "pallas_call" in str(jax.make_jaxpr(gradients)(*arrays, change))
+        found = gradients(*arrays, change)
+    exact = gradients(*(a.astype(jnp.float32) for a in (*arrays, change)))
+    for one, other in zip(found, exact, strict=True):
+        np.testing.assert_allclose(one, other, atol=0.01 * np.abs(other).max())
+
+
+def test_the_kernel_for_tpus_is_for_long_sequences_of_a_known_part_of_the_batch(monkeypatch):
+    taken = []
+
+    def kernel(q, k, v):
+        taken.append(q.shape)
+        return v
+
+    monkeypatch.setattr(attention_module, "_pallas_attention", kernel)
+
+    def heads_in_kernel(x, **more):
+        taken.clear()
+        jax.eval_shape(lambda x: attention(x, x, x, 4, **more), x)
+        return [*taken]
+
+    long = half(2 * BLOCK, batch=8)
+    with computing_on("tpu"):
+        assert heads_in_kernel(long) == []  # XLA might partition the program
+        with alone():
+            assert heads_in_kernel(long) == [(8, 2 * BLOCK, 4, 4)]
+            assert heads_in_kernel(long[:, : BLOCK // 2]) == []
+            assert heads_in_kernel(long[:, :-1]) == []
+            assert heads_in_kernel(long.astype(jnp.float32)) == []
+            assert heads_in_kernel(long, lengths=jnp.full(8, 7)) == []
+            with differentiated_forwards():
+                assert heads_in_kernel(long) == []
+        for shape, local in (((4, 2), (2, 2 * BLOCK, 2, 4)), ((1, 8), (8, 2 * BLOCK, 4, 4))):
+            mesh = AbstractMesh(shape, ("data", "model"), (AxisType.Auto,) * 2)
+            with rows_over(NamedSharding(mesh, PartitionSpec("data"))):
+                assert heads_in_kernel(long) == [local]  # heads that 8 divides are needed for 8
+    with alone():
+        assert heads_in_kernel(long) == []  # on another platform

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.models import attention as attention_module
+from diffusion_jax.models.applied import Applied
 from diffusion_jax.models.attention import attention
 from diffusion_jax.models.dit import DiT, position_embedding
 from diffusion_jax.models.flops import count_flops
@@ -36,6 +37,7 @@ from diffusion_jax.models.products import (
 from diffusion_jax.models.published.unet import diffusers
 from diffusion_jax.models.remat import REMAT
 from diffusion_jax.models.unet import UNet
+from diffusion_jax.system.keys import make_key
 from tests.published import drawn_variables
 
 ADM_64 = UNet(
@@ -363,8 +365,9 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32(name):
     assert 0 < jnp.abs(output - expected).max() < 0.1 * jnp.abs(expected).max()
 
 
-def test_dropout_is_on_in_training_only():
-    net = UNet(**SMALL, dropout=0.5)
+@pytest.mark.parametrize("name", ["unet", "dit"])
+def test_dropout_is_on_in_training_only(name):
+    net = UNet(**SMALL, dropout=0.5) if name == "unet" else DiT(2, 8, 2, 2, dropout=0.5)
     params = random_params(net)
     apply = jax.jit(net.apply, static_argnames="train")
     outputs = [
@@ -376,6 +379,26 @@ def test_dropout_is_on_in_training_only():
     assert jnp.abs(outputs[0] - apply(params, X, T, {})).max() > 1e-3
     with pytest.raises(Exception, match="dropout"):
         jax.eval_shape(lambda: net.apply(params, X, T, {}, train=True))
+
+
+def test_dropout_of_another_generator_has_the_same_rate_and_other_bits():
+    x = jnp.ones((1, 4, 4, 3))
+    shares = {}
+    for generator in ("threefry2x32", "rbg"):
+        model = Applied(_Dropped(), (x,), generator)
+        y = model.train({}, jnp.ones((1, 200, 200, 3)), make_key(0))
+        again = model.train({}, jnp.ones((1, 200, 200, 3)), make_key(0))
+        np.testing.assert_array_equal(y, again)
+        shares[generator] = np.asarray(y == 0)
+        assert abs(shares[generator].mean() - 0.25) < 0.005  # 4 standard deviations
+    first, second = shares.values()
+    assert abs((first & second).mean() - 0.25**2) < 0.004  # independent
+
+
+class _Dropped(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dropout(0.25, deterministic=not train)(x)
 
 
 @pytest.mark.parametrize(

@@ -125,8 +125,14 @@ def test_trajectory(x64, monkeypatch, run):
         return carry, carry[0]
 
     def follow(x):
-        steps = times[:-1], times[1:], noise
-        return jax.lax.scan(body, (x, sampler.init(x)), steps)[1]
+        # With further evaluations in the first step, as in `samplers.loop`.
+        repeated = [times[1]] * sampler.extra
+        steps = (
+            np.insert(times[:-1], 1, repeated),
+            np.insert(times[1:], 1, repeated),
+            np.insert(noise, 1, noise[: sampler.extra], axis=0),
+        )
+        return jax.lax.scan(body, (x, sampler.init(x)), steps)[1][sampler.extra :]
 
     np.testing.assert_allclose(jax.jit(follow)(states[0]), states[1:], rtol=1e-10, atol=1e-10)
 

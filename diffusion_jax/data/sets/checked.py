@@ -66,11 +66,11 @@ def held_out(names: Sequence[str], fraction: float) -> np.ndarray:
     return draws < bar
 
 
-def check_sizes(train: int, heldout: int, options: Options) -> None:
-    """Raises a DataError if too few images are left to train on or to hold out."""
+def check_sizes(train: int, heldout: int, options: Options, noun: str = "images") -> None:
+    """Raises a DataError if too few items are left to train on or to hold out."""
     if not train or (not heldout and options.heldout_fraction):
         raise DataError(
-            f"data.dir='{shown(options.data_dir)}' leaves {train} images to train on and "
+            f"data.dir='{shown(options.data_dir)}' leaves {train} {noun} to train on and "
             f"{heldout} held out (data.heldout_fraction={options.heldout_fraction}); neither "
             "may be 0."
         )

@@ -63,7 +63,7 @@ def _loose(name: str) -> str:
 
 
 def read_captions(
-    root: Path, files: Iterable[str], images: Sequence[str], key: str
+    root: Path, files: Iterable[str], images: Sequence[str], key: str, noun: str = "images"
 ) -> tuple[Texts, list[str]]:
     """The texts of all images, or of none if there are no texts, and notes on their source.
 
@@ -71,6 +71,7 @@ def read_captions(
         root: folder to which names are relative.
         files: all files below it.
         images: those that need texts.
+        noun: of these, for messages.
         key: of the texts in metadata; '' finds the usual ones, `NO_CAPTIONS` reads none.
 
     Raises:
@@ -91,13 +92,13 @@ def read_captions(
     if not used:
         texts, used = _from_beside(root, files, known, images)
         lacks = (
-            f"data.dir='{shown(root)}' has texts beside images, but none, or an empty one, beside"
+            f"data.dir='{shown(root)}' has texts beside {noun}, but none, or an empty one, beside"
         )
     missing = [name for name in images if name not in texts]
     if used and missing:
         raise DataError(
-            f"{lacks} {shown(missing[0])} ({len(missing)} images have none); every image of a "
-            f"folder with captions needs one, or data.caption_key={NO_CAPTIONS} reads none."
+            f"{lacks} {shown(missing[0])} ({len(missing)} {noun} have none); in a folder "
+            f"with captions each needs one, or data.caption_key={NO_CAPTIONS} reads none."
         )
     unused = [f for f in files if f not in used and _may_be_captions(f)]
     noun = "file of texts is" if len(unused) == 1 else "files of texts are"

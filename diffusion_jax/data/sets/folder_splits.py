@@ -21,16 +21,17 @@ USUAL = {
 
 
 def split_folders(
-    names: Sequence[str], options: Options, left_out: str
+    names: Sequence[str], options: Options, left_out: str, noun: str = "images"
 ) -> tuple[dict[str, str], list[str]]:
     """The sub-folders to train on and to hold out, and notes on the choice.
 
     They have the names in the options, or usual names if these are the defaults.
 
     Args:
-        names: relative paths of the images.
+        names: relative paths of the items.
         options: of the data set.
         left_out: of the folder, for messages.
+        noun: of the items.
 
     Returns:
         Paths under "train" and "heldout"; the second, or both, may be missing.
@@ -45,11 +46,11 @@ def split_folders(
         name, default = (getattr(each, f"{key}_split") for each in (options, Options))
         if name != default:
             asked.append(key)
-            found[key] = _asked(key, options, names, folders, left_out)
+            found[key] = _asked(key, options, names, folders, left_out, noun)
         elif match := usual(key, folders):
             found[key] = match
     if "heldout" in asked and "train" not in found:
-        _asked("train", options, names, folders, left_out)
+        _asked("train", options, names, folders, left_out, noun)
     if len(found) == 2 and len(set(found.values())) == 1:
         raise DataError(
             f"data.heldout_split='{found['heldout']}' is what data.train_split trains on; give "
@@ -77,7 +78,7 @@ def split_folders(
             "data.heldout_split name others)"
         )
     if left:
-        parts = some([f"{shown(name)} ({num:,} images)" for name, num in left.items()])
+        parts = some([f"{shown(name)} ({num:,} {noun})" for name, num in left.items()])
         notes.append(f"neither trained on nor held out: {parts}")
     return found, notes
 
@@ -89,15 +90,20 @@ def usual(key: str, names: Iterable[str]) -> str:
 
 
 def _asked(
-    key: str, options: Options, names: Sequence[str], folders: Sequence[str], left_out: str
+    key: str,
+    options: Options,
+    names: Sequence[str],
+    folders: Sequence[str],
+    left_out: str,
+    noun: str,
 ) -> str:
-    """The sub-folder that the options name for a split; a DataError if it has no image."""
+    """The sub-folder that the options name for a split; a DataError if it has no item."""
     name: str = getattr(options, f"{key}_split")
     folder = PurePosixPath(name).as_posix()
     if not any(one.startswith(f"{folder}/") for one in names):
         raise DataError(
             f"data.{key}_split='{name}' is not a sub-folder of data.dir='{shown(options.data_dir)}'"
-            f" that holds images{f' ({left_out})' if left_out else ''}"
+            f" that holds {noun}{f' ({left_out})' if left_out else ''}"
             f"{suggest(name, map(shown, folders))}"
         )
     return folder

@@ -9,7 +9,6 @@ plasma-workspace-wallpapers give the LGPL-3 in their own metadata.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -19,10 +18,10 @@ from diffusion_jax.data.dataset import Dataset, Options, Split
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.images import Images, converted, open_picture
 from diffusion_jax.data.sets.checked import held_out
+from diffusion_jax.data.sets.debian import not_installed, package_root
 from diffusion_jax.data.sources import Items, content_hash, draw
-from diffusion_jax.system.files import path_of, readers, stamps
+from diffusion_jax.system.files import readers, stamps
 from diffusion_jax.system.progress import tracked
-from diffusion_jax.system.texts import shown
 
 NAME = "photographs"
 DEFAULT_SIZE = 64
@@ -172,7 +171,7 @@ def load_photographs(options: Options) -> Dataset:
     Raises:
         DataError: packages are missing, a file cannot be read, or the patches do not fit.
     """
-    root = path_of(options.manual_dir) if options.manual_dir else Path("/")
+    root = package_root(options)
     package = {
         f"{each.folder}/{one.file}": name
         for name, each in PACKAGES.items()
@@ -181,7 +180,8 @@ def load_photographs(options: Options) -> Dataset:
     names = tuple(package)
     missing = [name for name in names if not (root / name).is_file()]
     if missing:
-        raise _missing(options, missing, tuple(dict.fromkeys(package[name] for name in missing)))
+        lacks = f"{len(missing)} of its photographs, {missing[0]} for one"
+        raise not_installed(options, lacks, [package[name] for name in missing])
 
     def read(name: str) -> np.ndarray:
         try:
@@ -209,14 +209,3 @@ def load_photographs(options: Options) -> Dataset:
             )
     fingerprint = content_hash(names, stamps(root, names), size, held)
     return Dataset(NAME, Images((size, size, 3)), splits, fingerprint=fingerprint)
-
-
-def _missing(options: Options, files: Sequence[str], packages: Sequence[str]) -> DataError:
-    """The error for files that are not there, with how to install their packages."""
-    where = f"data.manual_dir='{shown(options.manual_dir)}'" if options.manual_dir else "the system"
-    install = f"`apt-get install --no-install-recommends {' '.join(packages)}`"
-    return DataError(
-        f"data.name='{NAME}': {where} lacks {len(files)} of its photographs, {files[0]} for one; "
-        f"{install} of Debian 12 installs them, or unpack each package into a folder (`apt-get "
-        "download PACKAGE && dpkg -x PACKAGE*.deb FOLDER`) and name it in data.manual_dir."
-    )

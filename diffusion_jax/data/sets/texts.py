@@ -73,7 +73,7 @@ def windows_of(
             said.append(
                 f"{short:,} of {len(sizes):,} {which} texts are shorter than a window and left out"
             )
-    arrays = (array for source in sources.values() for array in (source.tokens, source.cells))
+    arrays = (array for source in sources.values() for array in (source.entries, source.cells))
     fingerprint = content_hash(vocabulary.pieces, length, *arrays)
     kind = Tokens((length,), vocabulary.pieces)
     splits = {key: Split(source) for key, source in sources.items()}

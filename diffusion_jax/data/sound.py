@@ -1,0 +1,109 @@
+"""Sounds: recordings of one rate and length, how they are written, shown and listened to."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from diffusion_jax.data.images import Images
+from diffusion_jax.data.kind import Kind
+from diffusion_jax.data.sound_page import Column, listening_page
+from diffusion_jax.data.spectrograms import BANDS, COLUMNS, spectrograms
+from diffusion_jax.system.files import each_file
+from diffusion_jax.system.sounds import FULL, save_wav
+
+CHANNELS = {1: "mono", 2: "stereo"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sound(Kind):
+    """Sounds int16 `[T, C]`; `x` is in [-1, 1], the items divided by 2^15 exactly."""
+
+    rate: int  # samples per second, Hz
+    noun: ClassVar[str] = "sounds"
+    stored: ClassVar[type] = np.int16
+    limit: ClassVar[float | None] = 1.0
+    shown: ClassVar[int] = 20
+
+    @property
+    def words(self) -> str:
+        """Such as "sounds of 1.0 s at 16,000 Hz", or "sounds of 1.0 s at 44,100 Hz in stereo"."""
+        length, channels = self.shape
+        seconds = length / self.rate
+        size = f"{seconds:.1f}" if seconds >= 1 else f"{seconds:.2g}"
+        several = "" if channels == 1 else f" in {of_channels(channels)}"
+        return f"{self.noun} of {size} s at {self.rate:,} Hz{several}"
+
+    def decode(self, items: Any) -> Any:
+        return items.astype(np.float32) * np.float32(1 / FULL)
+
+    def encode(self, x: Any) -> np.ndarray:
+        """Items of `x`: rounded, and clipped at the ends of 16 bits (`clipped` counts these)."""
+        steps = np.rint(np.asarray(x, np.float32) * FULL)
+        return np.clip(steps, -FULL, FULL - 1).astype(self.stored)
+
+    def clipped(self, items: np.ndarray) -> np.ndarray:
+        """Number of samples at either end of 16 bits, int `[N]`, of items `[N, T, C]`."""
+        found: np.ndarray = ((items == -FULL) | (items == FULL - 1)).sum((1, 2))
+        return found
+
+    @property
+    def blank(self) -> np.ndarray:
+        return np.zeros(self.shape, self.stored)
+
+    def save(
+        self, folder: Path, index: np.ndarray, items: np.ndarray, made_by: Sequence[Mapping]
+    ) -> None:
+        """Writes one WAV per item; the passport also counts its clipped samples, if any are."""
+        whose = {
+            folder / f"{number:06d}.wav": (item, {**about, **({"clipped": int(n)} if n else {})})
+            for number, item, about, n in zip(
+                index, items, made_by, self.clipped(items), strict=True
+            )
+        }
+
+        def write(path: Path) -> None:
+            item, about = whose[path]
+            save_wav(path, item, self.rate, about)
+
+        each_file(write, list(whose), "writing sounds")
+
+    def _pictures(self, items: np.ndarray) -> np.ndarray:
+        """Spectrograms uint8 `[..., H, W, 3]` of items `[..., T, C]`."""
+        flat = items.reshape(-1, *self.shape)
+        images = spectrograms(self.decode(flat), self.rate)
+        return images.reshape(*items.shape[: items.ndim - 2], *images.shape[1:])
+
+    @property
+    def _images(self) -> Images:
+        return Images((BANDS, COLUMNS, 3))
+
+    def sheet(
+        self,
+        items: np.ndarray,
+        columns: int,
+        texts: Sequence[str] = (),
+        marked: Sequence[bool] = (),
+    ) -> np.ndarray:
+        """Rows of spectrograms, each row behind its text."""
+        return self._images.sheet(self._pictures(items), columns, texts, marked)
+
+    def strip(self, states: np.ndarray, columns: int) -> np.ndarray:
+        return self._images.strip(self._pictures(states), columns)
+
+    def pages(
+        self,
+        items: np.ndarray,
+        texts: Sequence[str],
+        states: np.ndarray,
+        made_by: Mapping[str, Any],
+    ) -> dict[str, str]:
+        """A page of players."""
+        return {"listen.html": listening_page([Column("", items)], self.rate, texts, made_by)}
+
+
+def of_channels(number: int) -> str:
+    """Such as "mono"."""
+    return CHANNELS.get(number, f"{number} channels")
