@@ -72,7 +72,9 @@ def get_config() -> ConfigDict:
     c.adapter.textual_inversion = ConfigDict({"token": "", "vectors": 1, "initial": ""})
 
     c.codec = ConfigDict()  # the space of diffusion
-    c.codec.name = "identity"  # identity | autoencoder (latents)
+    # identity | autoencoder (latents) | of sound: mdct (orthonormal, a sequence of frames with a
+    # channel for each bin) | stft (compressed complex spectrogram, a picture)
+    c.codec.name = "identity"
     # Folder of a run that trained an autoencoder, or of diffusers' AutoencoderKL: its sizes, its
     # weights, and mean and deviation of its latents replace the settings of codec.autoencoder
     c.codec.run = ""
@@ -87,6 +89,12 @@ def get_config() -> ConfigDict:
     # Large samples are decoded in overlapping tiles of so many latents along each side; 0: at once
     c.codec.autoencoder.tile = 0
     c.codec.autoencoder.weights = ""  # its published file or folder; "": that of weights.source
+    c.codec.mdct = ConfigDict({"bins": 256, "window": "sine"})  # sine | kbd
+    c.codec.mdct.multiple = 1  # of the number of frames, for networks that halve it
+    c.codec.mdct.scale = 1.0  # so that x_0 has about variance 1
+    # Those of SGMSE at 16 kHz: scale |X|^power e^(i phi) of windows of `size` samples
+    c.codec.stft = ConfigDict({"size": 510, "hop": 128, "power": 0.5, "scale": 0.15})
+    c.codec.stft.multiple = 64  # as of mdct
 
     c.schedule = ConfigDict()
     # ddpm | scaled_linear | linear_beta | sub_vp | cosine | sigmoid | flow | edm | ve |
@@ -104,6 +112,9 @@ def get_config() -> ConfigDict:
     c.schedule.sigmoid = ConfigDict({"start": -3.0, "end": 3.0, "tau": 1.0, "logsnr_min": -20.0})
     c.schedule.edm = ConfigDict({"sigma_max": 80.0, "rho": 7.0})
     c.schedule.ve = ConfigDict({"sigma_min": 0.01, "sigma_max": 50.0})
+    # Between data and the image they are conditioned on, with image_condition.residual
+    c.schedule.ouve = ConfigDict({"theta": 1.5, "sigma_min": 0.05, "sigma_max": 0.5})
+    c.schedule.bridge = ConfigDict({"k": 2.6, "c": 0.4})
     limits = {"logsnr_max": 13.3, "logsnr_min": -13.3}
     c.schedule.linear_logsnr = ConfigDict(limits)
     c.schedule.laplace = ConfigDict({"mean": 0.0, "scale": 0.5, **limits})

@@ -17,9 +17,11 @@ class Codec(Protocol):
     @property
     def levels(self) -> int: ...  # number of values of an entry, evenly in [-1, 1]; 0: continuous
 
-    # mean square of an entry of `x_0`, if the codec has that; None: that of the data
+    # mean square of an entry of `x_0`, if it is known; None: that of encoded data
     @property
     def second_moment(self) -> float | None: ...
+    @property
+    def words(self) -> str: ...  # of the space, for a log; '' where a round trip is not measured
 
     def encode(self, frozen: Mapping[str, Params], x: Array, keys: Array) -> Array:
         """`x_0` `[B, *shape]` from items `x` `[B, ...]`, with one key per item, `keys` `[B]`."""
@@ -36,6 +38,7 @@ class Identity:
     limit: float | None = None
     levels: int = 0
     second_moment: float | None = None
+    words: str = ""
 
     def encode(self, frozen: Mapping[str, Params], x: Array, keys: Array) -> Array:
         return x

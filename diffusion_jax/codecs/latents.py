@@ -32,6 +32,7 @@ class Latents:
     limit: None = None
     levels: int = 0
     second_moment: float = 1.0
+    words: str = ""
     tile: int = 0  # latents along each axis that are decoded at once; 0: all
 
     @property

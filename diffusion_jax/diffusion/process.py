@@ -22,6 +22,9 @@ class Process(Protocol):
     def prior(self, keys: Array, shape: tuple[int, ...], t: Array) -> Array:
         """Initial noise `[B, *shape]` at time `t` `[]`, each sample from its own key."""
 
+    def placed(self, noise: Array, t: Array, cond: Cond) -> Array:
+        """`x_t` at `t` `[]` when the conditioning alone is known: with the `noise` of `prior`."""
+
     def corrupt(self, x_0: Array, t: Array, keys: Array) -> Array:
         """`x_t` from `x_0` `[B, ...]` at times `t` `[B]`, each sample with its own key."""
 
@@ -53,18 +56,31 @@ TIME_INPUTS = {tell.__name__: tell for tell in (thousands, table_index, log_nois
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian:
-    """`x_t = alpha_t x_0 + sigma_t eps`: a `Process`."""
+    """`x_t = alpha_t x_0 + sigma_t eps`: a `Process`.
+
+    With an origin, `residual`, the network is that of `u_t = x_t - alpha_t c`, which is `x_0 - c`
+    diffused by the same noise, about the signal `c` that it is given: `cond["image"]`. Bridges from
+    data to `c` are this with the schedules `OUVE` and `Bridge`. As a denoiser it is of `x_t` like
+    any other, so that samplers, guidance and restoration do not know. SGMSE's networks see the sum
+    `c + u_t` and `c`, of which `u_t` and `c` are a linear map.
+    """
 
     schedule: Schedule  # `alpha` and `sigma`
     prediction: Prediction  # type of the network's output
     learned_variance: bool = False  # whether the network also outputs a variance per channel
     time_input: TimeInput = thousands  # time input of the network
-    # whether the network predicts `x_0 - c` for the picture `c` it is given (as Whang et al. 2022)
+    # whether `c` is the origin, and the network predicts `x_0 - c` (as Whang et al. 2022)
     residual: bool = False
 
     def prior(self, keys: Array, shape: tuple[int, ...], t: Array) -> Array:
         """`sigma_t eps`."""
         return self.schedule.sigma(t) * sample_noise(keys, shape)
+
+    def placed(self, noise: Array, t: Array, cond: Cond) -> Array:
+        """`alpha_t c + noise` about an origin, else the noise."""
+        if not self.residual or "image" not in cond:
+            return noise
+        return self.schedule.alpha(t) * cond["image"][..., : noise.shape[-1]] + noise
 
     def corrupt(self, x_0: Array, t: Array, keys: Array) -> Array:
         """`alpha_t x_0 + sigma_t eps`."""

@@ -246,6 +246,77 @@ class VE(_Exploding):
         return jnp.ones_like(t), self.sigma_min * jnp.sqrt(jnp.expm1(2 * log_ratio * t))
 
 
+@dataclasses.dataclass(frozen=True)
+@checked(theta="(0, inf)", sigma_min="(0, sigma_max)", sigma_max="(0, inf)")
+class OUVE(Schedule):
+    """Ornstein-Uhlenbeck SDE with exploding variance (Eqs. 4 and 10-12, Richter et al. 2023).
+
+    `alpha_t = e^(-theta t)`, `sigma_t^2 = sigma_min^2 e^(-2 theta t) (e^(2 (theta + l) t) - 1) A`
+    with `l = log(sigma_max / sigma_min)` and `A = l / (theta + l)`: about an origin (see `process`)
+    `x_t` drifts from `x_0` to it, and is about 0.22 of the way short of it at `t = 1`.
+
+    SGMSE's noise is complex, with half of the variance in each part: its `sigma_min` and
+    `sigma_max` are those here times `sqrt(2)`.
+    """
+
+    theta: float = 1.5
+    sigma_min: float = 0.05
+    sigma_max: float = 0.5
+
+    @property
+    def _growth(self) -> tuple[float, float]:
+        """`theta + l`, and `sigma_min sqrt(A)`."""
+        log_ratio = float(np.log(self.sigma_max / self.sigma_min))
+        rate = self.theta + log_ratio
+        return rate, self.sigma_min * float(np.sqrt(log_ratio / rate))
+
+    def scales(self, t: Array) -> tuple[Array, Array]:
+        rate, scale = self._growth
+        alpha = jnp.exp(-self.theta * t)
+        return alpha, scale * alpha * jnp.sqrt(jnp.expm1(2 * rate * t))
+
+    def norm(self, alpha: Array, sigma: Array) -> Array:
+        # alpha e^(theta t), with e^(2 (theta + l) t) = 1 + (sigma / (alpha scale))^2
+        rate, scale = self._growth
+        share = self.theta / rate
+        return alpha ** (1 - share) * jnp.hypot(alpha, sigma / scale) ** share
+
+
+@dataclasses.dataclass(frozen=True)
+@checked(k="(1, inf)", c="(0, inf)")
+class Bridge(Schedule):
+    """Schroedinger bridge with exploding variance (Table 1, Jukic et al. 2024).
+
+    With `s_t^2 = c (k^(2 t) - 1) / (2 log k)` and `sbar_t^2 = s_1^2 - s_t^2` the bridge is
+
+        X_t = origin + (sbar_t / s_1)^2 (x_0 - origin) + (s_t sbar_t / s_1) eps
+
+    from `x_0` to the origin itself, without noise at either end. Both scales are 0 at the origin,
+    where the noise of `X_t` cannot be told. Divided by `sbar_t / s_1` they are
+
+        alpha_t = sbar_t / s_1,    sigma_t = s_t
+
+    the same process, `X_t = origin + alpha_t u_t`, whose first step draws the noise that `X_1` does
+    not have: published steps are those of every sampler here (SDE: `ancestral` with the small
+    variance; ODE: `ddim`, there from `eps = 0`, which is one sample only for an exact ODE).
+
+    Complex noise with half of the variance in each part has half of this `c`.
+    """
+
+    k: float = 2.6
+    c: float = 0.4
+
+    def scales(self, t: Array) -> tuple[Array, Array]:
+        log_k = float(np.log(self.k))
+        whole, scale = float(np.expm1(2 * log_k)), float(np.sqrt(self.c / (2 * log_k)))
+        # k^2 - k^(2 t), without cancellation
+        left = self.k**2 * -jnp.expm1(2 * log_k * (t - 1))
+        return jnp.sqrt(left / whole), scale * jnp.sqrt(jnp.expm1(2 * log_k * t))
+
+    def norm(self, alpha: Array, sigma: Array) -> Array:
+        return jnp.hypot(alpha, sigma / self.sigma(jnp.ones_like(sigma)))
+
+
 class _LogSNR(Schedule):
     """Variance-preserving, defined by `logsnr`; a little noise is left at `t = 0`."""
 

@@ -110,6 +110,10 @@ class _Masks:
         """Masks alone."""
         return jnp.full((len(keys), *shape), self.mask, jnp.int32)
 
+    def placed(self, noise: Array, t: Array, cond: Cond) -> Array:
+        """The noise."""
+        return noise
+
     def corrupt(self, x_0: Array, t: Array, keys: Array) -> Array:
         return jnp.where(coins(keys, self.lost(x_0, t), x_0.shape[1:]), self.mask, x_0)
 
@@ -189,6 +193,10 @@ class Replaced:
         """Tokens drawn uniformly."""
         draw = lambda key: jax.random.randint(key, shape, 0, self.vocabulary)  # noqa: E731
         return jax.vmap(draw)(keys)
+
+    def placed(self, noise: Array, t: Array, cond: Cond) -> Array:
+        """The noise."""
+        return noise
 
     def corrupt(self, x_0: Array, t: Array, keys: Array) -> Array:
         lost = per_sample(self.schedule.lost(t), x_0)

@@ -1,14 +1,18 @@
 """The codec of a config: the space in which diffusion takes place."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from diffusion_jax.codecs.codec import Codec, Identity
 from diffusion_jax.codecs.latents import CODEC, FromMoments, Latents, OneByOne
+from diffusion_jax.codecs.mdct import MDCT
+from diffusion_jax.codecs.stft import STFT
 from diffusion_jax.data import Kind
-from diffusion_jax.from_config.choices import Config, ConfigError, check_known, group_of
+from diffusion_jax.from_config.choices import Config, ConfigError, group_of, keyed, lookup
 from diffusion_jax.from_config.images import INPAINTING
 from diffusion_jax.from_config.published import Published, network_digests
 from diffusion_jax.from_config.task import Frozen
@@ -17,23 +21,45 @@ from diffusion_jax.models.published.files import digests
 from diffusion_jax.system.files import path_of
 from diffusion_jax.types import Params
 
-NAMES = ("identity", "autoencoder")
 PART = "vae"
 """Name of the autoencoder in published folders and in the folder of a run that trained one."""
 
 
-def make_codec(config: Config, kind: Kind) -> tuple[Codec, dict[str, Frozen]]:
+Made = tuple[Codec, dict[str, Frozen]]
+"""A codec, and its parameters by name, which are not trained."""
+
+
+def make_codec(config: Config, kind: Kind) -> Made:
     """The codec of data of a kind, and its parameters, which are not trained.
 
     Raises:
         ConfigError: it is unknown, or not for data of this shape.
         WeightsError: its `config.json` cannot be read.
     """
-    settings = config.get("codec", Config({"name": "identity"}))  # older runs have no choice
-    check_known(settings.name, NAMES, "codec.name")
-    if settings.name == "identity":
-        return Identity(kind.shape, kind.limit, kind.levels), {}
-    _check_latents(config)
+    name = config.codec.name if "codec" in config else "identity"  # older runs have no choice
+    return lookup(CODECS, name, "codec.name")(config, kind)
+
+
+def _identity(config: Config, kind: Kind) -> Made:
+    return Identity(kind.shape, kind.limit, kind.levels), {}
+
+
+def _of_sound(make: Callable[..., Codec], config: Config, kind: Kind) -> Made:
+    """A transform of sound, without parameters."""
+    name = config.codec.name
+    if len(kind.shape) != 2:
+        raise ConfigError(f"codec.name={name!r} is of sound, and these data are {kind.words}")
+    _check_space(config)
+    with keyed(f"codec.{name}"):
+        return make(*kind.shape, **config.codec[name]), {}
+
+
+def _latents(config: Config, kind: Kind) -> Made:
+    """The latents of an autoencoder."""
+    if config.image_condition.name not in ("none", INPAINTING):
+        raise _refused(config, "image_condition.name", "gives pixels")
+    _check_space(config)
+    settings = config.codec
     of_run, own = _of_run(config), settings.autoencoder
     scale: float | tuple[float, ...] = own.scale
     center: float | tuple[float, ...] = 0.0
@@ -100,24 +126,26 @@ def training_codec(config: Config, codec: Codec) -> Codec:
     return make(**fields)
 
 
-def _check_latents(config: Config) -> None:
-    """Raises a ConfigError for a setting that is of pixels only."""
+def _check_space(config: Config) -> None:
+    """Raises a ConfigError for a setting that is of the data as they are only."""
     sample = config.sample
-    for key, is_set, why in (
-        (
-            "image_condition.name",
-            config.image_condition.name not in ("none", INPAINTING),
-            "gives pixels",
-        ),
-        ("sample.guidance.likeness.judge", sample.guidance.likeness.judge, "judges pixels"),
-        (
-            "sample.clip",
-            sample.clip > 0,
-            "is a limit of pixels, and latents have none: set 0",
-        ),
-    ):
-        if is_set:
-            raise ConfigError(
-                f"{key}={group_of(config, key)!r} does not go with codec.name="
-                f"{config.codec.name!r}: it {why}"
-            )
+    if sample.guidance.likeness.judge:
+        raise _refused(config, "sample.guidance.likeness.judge", "judges pixels")
+    if sample.clip > 0:
+        why = "is a limit of the data, and here there is none: set 0"
+        raise _refused(config, "sample.clip", why)
+
+
+def _refused(config: Config, key: str, why: str) -> ConfigError:
+    return ConfigError(
+        f"{key}={group_of(config, key)!r} does not go with codec.name={config.codec.name!r}: it "
+        f"{why}"
+    )
+
+
+CODECS: dict[str, Callable[[Config, Kind], Made]] = {
+    "identity": _identity,
+    "autoencoder": _latents,
+    "mdct": functools.partial(_of_sound, MDCT),
+    "stft": functools.partial(_of_sound, STFT),
+}

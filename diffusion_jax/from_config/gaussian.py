@@ -53,7 +53,7 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
         codec, frozen = make_codec(config, kind)
         trained = training_codec(config, codec)
         reader = make_reader(config, dataset)
-        given = make_image_condition(config, schedule, dataset, codec.shape)
+        given = make_image_condition(config, schedule, dataset, codec)
         if augment:
             check_images("objective.augment.probability", str(augment.probability), kind)
         channels = codec.shape[-1] * (2 if objective.learned_variance else 1)

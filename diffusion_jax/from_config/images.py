@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from diffusion_jax.codecs.codec import Codec, Identity
 from diffusion_jax.data import Dataset, Kind, open_image
 from diffusion_jax.data.images import MODES, read_image
 from diffusion_jax.diffusion.schedules import Schedule
@@ -12,6 +13,7 @@ from diffusion_jax.from_config.choices import Config, ConfigError, check_known, 
 from diffusion_jax.from_config.sound_damage import CONDITIONS, condition_of_sounds
 from diffusion_jax.restoration.image_conditions import (
     Decayed,
+    Encoded,
     LowResolution,
     Masked,
     nothing_given,
@@ -42,9 +44,9 @@ NOTHING = ImageCondition(None, None, {})
 
 
 def make_image_condition(
-    config: Config, schedule: Schedule, dataset: Dataset, latents: tuple[int, ...]
+    config: Config, schedule: Schedule, dataset: Dataset, codec: Codec
 ) -> ImageCondition:
-    """Image conditioning for the images of a data set, which are diffused as arrays `latents`.
+    """Image conditioning for the items of a data set, in the space of the codec.
 
     Raises:
         ConfigError: it is unknown, or not for these.
@@ -64,7 +66,7 @@ def make_image_condition(
                 "image_condition.name='inpainting' draws with a published network, and is not "
                 f"trained: data.name={config.data.name!r} must be 'none'"
             )
-        sides, channels = latents[:-1], 1 + latents[-1]
+        sides, channels = codec.shape[:-1], 1 + codec.shape[-1]
         return ImageCondition(None, None, {name: np.zeros((1, *sides, channels), np.float32)})
     shape = dataset.kind.shape
     settings = config.image_condition[name]
@@ -78,6 +80,9 @@ def make_image_condition(
         else:
             check({"factor": "[2, inf)", "max_noise": "[0, 1]"}, **settings)
             train = LowResolution(schedule, settings.factor, 0.0, settings.max_noise)
+        if not isinstance(codec, Identity):
+            train = Encoded(train, codec)
+            sample = sample and train
         none = jax.tree.map(np.asarray, dict(nothing_given(train, shape)))
     if sample is None:
         with keyed("sample.upscale"):

@@ -24,6 +24,8 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "flow": schedules.Flow,
     "edm": schedules.EDM,
     "ve": schedules.VE,
+    "ouve": schedules.OUVE,
+    "bridge": schedules.Bridge,
     "linear_logsnr": schedules.LinearLogSNR,
     "laplace": schedules.Laplace,
     "cauchy": schedules.Cauchy,

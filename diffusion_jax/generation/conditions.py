@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.codecs.codec import Codec
 from diffusion_jax.data import Dataset, Split
 from diffusion_jax.diffusion.conditioning import unconditional
 from diffusion_jax.diffusion.corruption import sample_keys
@@ -49,6 +50,7 @@ class Conditions:
     towards: Callable[[Sequence[str]], np.ndarray] | None  # texts' embeddings by guidance's judge
     wanted: Asked  # of samples
     batch_size: int  # items at a time
+    codec: Codec | None = None  # of the space of image conditions; None: that of the items
 
     @property
     def given(self) -> bool:
@@ -216,6 +218,9 @@ class Conditions:
             items: the samples as stored, `[N, H, W, C]`.
         """
         originals, _ = self._split(self.shown).gather(self._rows(index))
+        if self.codec:
+            own = jnp.asarray(given[..., : self.codec.shape[-1]])
+            given = np.asarray(self.codec.decode({}, own))
         shown = self.dataset.kind.encode(given[..., : items.shape[-1]])
         return np.stack([shown, items, originals], 1).reshape(-1, *items.shape[1:])
 

@@ -123,7 +123,8 @@ class Generator:
 
     def _drawn(self, params: Params, key: Key, request: Request, keep_every: int = 0) -> Outcome:
         keys, step_keys = self.keys(key, request.index)
-        x_T = self.start.draw(self.process, keys, self.codec.shape, self.times[0])
+        noise = self.start.draw(self.process, keys, self.codec.shape, self.times[0])
+        x_T = self.process.placed(noise, self.times[0], request.cond)
         return self.run(params, x_T, step_keys, request, keep_every)
 
     def keys(self, key: Key, index: Array) -> tuple[Array, Array]:

@@ -65,6 +65,7 @@ def inpainted(
     noise_keys, keys = generator.keys(key, request.index)
     if strength == 1:
         x = generator.start.draw(generator.process, noise_keys, x_0.shape, generator.times[0])
+        x = generator.process.placed(x, generator.times[0], request.cond)
     else:
         x = _noisy(from_there, x_0, noise_keys)
     if "inpainting" in request.cond:
@@ -111,7 +112,10 @@ def inverted(
     up = dataclasses.replace(down, times=times[::-1])
     x = schedule.alpha(times[-1]) * jnp.broadcast_to(x_0, (len(keys), *x_0.shape))
     x_T, _ = up.go_on(params, x, keys, request)
-    turned = turn(x_T, generator.process.prior(noise_keys, x_0.shape, times[0]), strength)
+    process = generator.process
+    origin = process.placed(jnp.zeros_like(x_T), times[0], request.cond)
+    eps = process.prior(noise_keys, x_0.shape, times[0])
+    turned = origin + turn(x_T - origin, eps, strength)
     x, _ = down.go_on(params, turned, keys, request)
     return x / schedule.alpha(times[-1])
 
@@ -137,6 +141,7 @@ def between(
         return (1 - share) * a + share * b
 
     request = first._replace(cond=jax.tree.map(mixed, dict(first.cond), dict(last.cond)))
+    x_T = generator.process.placed(x_T, t, request.cond)
     return generator.go_on(params, x_T, jnp.repeat(keys[:1], len(shares)), request)[0]
 
 

@@ -33,7 +33,7 @@ class Plan(NamedTuple):
 def make_plan(config: Config, parts: Parts, second_moment: float) -> Plan:
     """Checks schedule, training times and sampling grid.
 
-    `second_moment` is the mean of `x_0^2` over images, pixels and channels.
+    `second_moment` is the mean of `x_0^2` over items and entries, about the origin if there is one.
     """
     assert parts.task.quantile is not None
     generator = parts.generator

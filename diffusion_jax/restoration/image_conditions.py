@@ -113,6 +113,19 @@ class Decayed:
         return {"image": Decay(self.severity, self.kinds)(x_0, keys).image}
 
 
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """A condition's `image`, a signal like the items, in the space of the codec."""
+
+    condition: Condition  # from items
+    codec: Codec  # one without parameters
+
+    def __call__(self, x: Array, keys: Array) -> Cond:
+        """The condition of items `x` `[B, ...]`, with `image` `[B, *codec.shape]`."""
+        cond = self.condition(x, keys)
+        return {**cond, "image": self.codec.encode({}, cond["image"], keys)}
+
+
 def inpainting(
     codec: Codec, frozen: Mapping[str, Params], x: Array, hidden: Array, keys: Array
 ) -> Cond:

@@ -95,6 +95,7 @@ class Run:
             *(parts.dataset, task.reader, task.condition, towards),
             Asked(sample.labels, sample.prompts, sample.negative, texts),
             sample.batch_size,
+            task.generator.codec if task.generator else None,
         )
         with keyed("sample"):
             self.conditions.labels(np.arange(1))  # raises early if they are wrong

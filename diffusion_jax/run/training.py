@@ -24,7 +24,7 @@ from diffusion_jax.from_config.identity import (
 from diffusion_jax.from_config.published import network_params
 from diffusion_jax.generation.generator import SamplingError
 from diffusion_jax.run.initial import initial_params
-from diffusion_jax.run.planning import NOTHING, print_notes, print_plan
+from diffusion_jax.run.planning import NOTHING, print_notes, print_plan, print_space
 from diffusion_jax.run.sampling import draw_sheet
 from diffusion_jax.run.trained import Run
 from diffusion_jax.system.devices import is_main
@@ -240,4 +240,5 @@ def _tell(run: Run, state: TrainState) -> None:
         f"{dataset.num_classes} classes; {run.cost(state)}"
     )
     print_notes(dataset)
+    print_space(run.parts)
     print_plan(run.config, run.parts, only_warnings=True)
