@@ -121,9 +121,18 @@ class Encoded:
     codec: Codec  # one without parameters
 
     def __call__(self, x: Array, keys: Array) -> Cond:
-        """The condition of items `x` `[B, ...]`, with `image` `[B, *codec.shape]`."""
+        """The condition of items `x` `[B, ..., C]`, with `image` `[B, *codec.shape]`.
+
+        Further channels of it, as that of `Masked`, are encoded behind the first C, as many at a
+        time, and the last of them is repeated to fill up C.
+        """
         cond = self.condition(x, keys)
-        return {**cond, "image": self.codec.encode({}, cond["image"], keys)}
+        image, channels = cond["image"], x.shape[-1]
+        last = jnp.repeat(image[..., -1:], -image.shape[-1] % channels, axis=-1)
+        image = jnp.concatenate([image, last], axis=-1)
+        parts = jnp.split(image, image.shape[-1] // channels, axis=-1)
+        encoded = [self.codec.encode({}, part, keys) for part in parts]
+        return {**cond, "image": jnp.concatenate(encoded, axis=-1)}
 
 
 def inpainting(

@@ -269,6 +269,20 @@ def test_a_recording_that_is_given_is_encoded_like_the_data():
     np.testing.assert_array_equal(found["level"], 1)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_channel_of_what_is_known_is_encoded_behind_the_signal(channels):
+    codec, x = MDCT(64, channels, bins=8), sounds(64, channels)
+    known = (jnp.arange(64) % 40 > 9)[None, :, None] * jnp.ones((len(x), 1, 1))
+
+    def condition(x, keys):
+        return {"image": jnp.concatenate([known * x, known], -1)}
+
+    found = jax.jit(Encoded(condition, codec))(x, keys_of(6))["image"]
+    signals, mask = jnp.split(found, 2, -1)
+    for part, expected in ((signals, known * x), (mask, jnp.repeat(known, channels, -1))):
+        np.testing.assert_allclose(codec.decode({}, part), expected, atol=1e-5)
+
+
 def of_a_run(codec, residual):
     """The parts of a run on six sounds, whose conditions are half of them."""
     split = Split(ArraySource(sounds(64, 1), np.zeros(6, np.int32)))
