@@ -533,14 +533,15 @@ def get_config() -> ConfigDict:
     # bits per character) | texts (entropy, real words and copies of samples) | sentences
     # (distance of texts to held-out ones in MiniLM's features) | classes (of texts, by
     # objective.name=classified) | reconstruction (by an autoencoder) | restored (recordings beside
-    # what was given). Figures that too few images do not define are left out, and the report gives
-    # the reason.
+    # what was given) | pitch (of sounds, beside held-out ones). Figures that too few images do not
+    # define are left out, and the report gives the reason.
     c.evaluate.metrics = "distances,denoising,likelihood"
     c.evaluate.num_samples = 1797  # with labels in the proportions of the training data
     c.evaluate.seed = 1
     c.evaluate.ema_lengths = ()  # evaluate each of these lengths instead of sample.ema
     # Feature extractor: classifier (trained on the data set; needs two classes of at least five
-    # images) | judge (the dual encoder of evaluate.names) | entries (the raw items) | inception |
+    # images, or sounds) | judge (the dual encoder of evaluate.names) | entries (the raw items) |
+    # mel_statistics (of sounds: means, deviations and deltas of log-mel bands) | inception |
     # efflite0 | dinov2_vits14 | dinov2_vitb14 | dinov2_vitl14, the last three also with _reg
     c.evaluate.extractor = "classifier"
     c.evaluate.weights = ""  # its published weights; efflite0: "" uses the installed package
@@ -564,9 +565,9 @@ def get_config() -> ConfigDict:
     c.evaluate.reconstruction = ConfigDict({"num_images": 512})  # held-out
     # Held-out recordings, each restored so many times by="condition" (what image_condition makes of
     # them) or "restore" (an observation by restore.operator and restore.sigma, by restore.method).
-    # measures: si_sdr_uncentred | snr | estoi | lsd | stft | pesq_wb, pesq_nb (pip install pesq) |
-    # word_error (pip install pocketsphinx; of captions, at 16 kHz). bands: dB of the input SNR
-    # between which gains are told apart
+    # measures: si_sdr_uncentred | snr | estoi | lsd | stft | gross_pitch | pesq_wb, pesq_nb (pip
+    # install pesq) | word_error (pip install pocketsphinx; of captions, at 16 kHz). bands: dB of
+    # the input SNR between which gains are told apart
     c.evaluate.restored = ConfigDict({"by": "condition", "num_sounds": 64, "samples": 1})
     c.evaluate.restored.measures = "si_sdr_uncentred,estoi,lsd,stft"
     c.evaluate.restored.bands = (0.0, 10.0)

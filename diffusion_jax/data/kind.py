@@ -1,13 +1,21 @@
 """Kinds of items of data sets: their shape, how they are stored, written and shown."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from diffusion_jax.data.errors import DataError
+
+
+class View(NamedTuple):
+    """How items are compared, and seen by networks that judge images."""
+
+    shape: tuple[int, ...]  # of one; that of an image is [H, W, C]
+    of: Callable[[Any], Any]  # from `x` `[B, ...]` to floats of about the size of 1 `[B, *shape]`
+    words: str = ""  # how it is computed, for passports; '' for `x` itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +53,11 @@ class Kind:
     def encode(self, x: Any) -> np.ndarray:
         """Stored items of `x` `[..., *shape]`."""
         return np.asarray(x, self.stored)
+
+    @property
+    def view(self) -> View:
+        """What distances between items, and networks for images, are given: `x` itself."""
+        return View(self.shape, lambda x: x)
 
     @property
     def blank(self) -> np.ndarray:
@@ -101,3 +114,15 @@ class Kind:
             made_by: their passport.
         """
         return {}
+
+    def page_of_pairs(
+        self, columns: Mapping[str, np.ndarray], texts: Sequence[str], made_by: Mapping[str, Any]
+    ) -> str:
+        """An HTML page of items beside others, for what a sheet does not show; '' by default.
+
+        Args:
+            columns: items `[N, ...]`, as stored, by the heading of their column.
+            texts: of the rows `[N]`.
+            made_by: passport of the items.
+        """
+        return ""

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from diffusion_jax.data.images import Images
-from diffusion_jax.data.kind import Kind
+from diffusion_jax.data.kind import Kind, View
 from diffusion_jax.data.sound_page import Column, listening_page
-from diffusion_jax.data.spectrograms import BANDS, COLUMNS, spectrograms
+from diffusion_jax.data.spectrograms import BANDS, COLUMNS, log_mel_view, spectrograms
 from diffusion_jax.system.files import each_file
 from diffusion_jax.system.sounds import FULL, save_wav
 
@@ -48,6 +48,11 @@ class Sound(Kind):
         """Number of samples at either end of 16 bits, int `[N]`, of items `[N, T, C]`."""
         found: np.ndarray = ((items == -FULL) | (items == FULL - 1)).sum((1, 2))
         return found
+
+    @property
+    def view(self) -> View:
+        """Its log-mel spectrum: two sounds that are alike may differ in all samples."""
+        return log_mel_view(self.shape, self.rate)
 
     @property
     def blank(self) -> np.ndarray:
@@ -102,6 +107,13 @@ class Sound(Kind):
     ) -> dict[str, str]:
         """A page of players."""
         return {"listen.html": listening_page([Column("", items)], self.rate, texts, made_by)}
+
+    def page_of_pairs(
+        self, columns: Mapping[str, np.ndarray], texts: Sequence[str], made_by: Mapping[str, Any]
+    ) -> str:
+        """A page of players in columns."""
+        each = [Column(heading, items) for heading, items in columns.items()]
+        return listening_page(each, self.rate, texts, made_by)
 
 
 def of_channels(number: int) -> str:

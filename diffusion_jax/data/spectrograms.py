@@ -1,13 +1,21 @@
-"""Pictures of sounds: their power by time and pitch."""
+"""Pictures of sounds, their power by time and pitch: for people, and for networks."""
 
 import functools
+from typing import Any
 
 import numpy as np
 
+from diffusion_jax.data.kind import View
+
 COLUMNS = 128  # frames of a picture, whatever the length of the sound
 BANDS = 64  # equally wide in mel, from 0 Hz to half the rate
+BATCH = 64  # sounds whose views are computed at a time
 WINDOW = 0.032  # seconds of a frame, at least
 FLOOR, TOP = -90.0, -20.0  # dB: the power of a band that is black, or as bright as can be
+STEP = 0.01  # seconds between frames of a view, at least
+# Bels of a view: a sine of amplitude 1 has about -2.9; 85 dB less, which nobody hears, counts as
+# silence. (bels - MIDDLE) / SCALE is what networks get, in about [-1, 1].
+SILENCE, MIDDLE, SCALE = -11.4, -7.0, 4.0
 
 
 def spectrograms(x: np.ndarray, rate: int) -> np.ndarray:
@@ -34,6 +42,34 @@ def spectrograms(x: np.ndarray, rate: int) -> np.ndarray:
         shade = np.rint(255 * np.clip((level - FLOOR) / (TOP - FLOOR), 0, 1)).astype(int)
         image[:] = colours[shade.T[::-1]]
     return images
+
+
+@functools.lru_cache(maxsize=4)
+def log_mel_view(shape: tuple[int, ...], rate: int) -> View:
+    """Log-mel spectra of sounds `[T, C]`, with frames from the top and bands to the right.
+
+    In bels of mel power over the square of the window's length, brought to about [-1, 1]. There are
+    at most `COLUMNS` + 1 frames, whatever the length of the sounds.
+    """
+    import jax  # which data are read without
+
+    from diffusion_jax.metrics.spectra import log_mel
+
+    length, channels = shape
+    hop = max(round(STEP * rate), -(-length // COLUMNS))
+    size = 2 ** int(np.ceil(np.log2(max(2 * hop, WINDOW * rate))))
+
+    def of_one(x: Any) -> Any:
+        bels = log_mel(x, rate, BANDS, size, hop, floor=size**2 * 10**SILENCE)
+        return (bels - 2 * np.log10(size) - MIDDLE) / SCALE
+
+    # Spectra take more memory than sounds.
+    of = jax.jit(lambda x: jax.lax.map(of_one, x, batch_size=BATCH))
+    words = (
+        f"log-mel spectra of {length:,} samples at {rate:,} Hz, {BANDS} bands, windows of {size}, "
+        f"hop {hop}, float32"
+    )
+    return View((1 + length // hop, BANDS, channels), of, words)
 
 
 @functools.lru_cache(maxsize=4)

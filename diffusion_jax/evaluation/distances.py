@@ -40,6 +40,7 @@ LEAST = {
 }
 """The smallest numbers of samples, training items and held-out items that each metric needs."""
 CLOSEST = 10  # samples shown with their nearest training items
+PAGE = "closest.html"  # the same to listen to, of data that are heard
 
 
 def lacking(
@@ -155,16 +156,23 @@ class Distances(Evaluator):
     def __call__(self, model: Model) -> Result:
         """Metrics of the model's samples, of which one chunk is in memory at a time.
 
-        Samples closest to a training item are shown next to it in `closest.png`.
+        Samples closest to a training item are shown next to it in `closest.png`, and on `PAGE` if
+        the kind has one.
         """
         found = self._look(model.samples())
-        items = np.stack([one[place] for place in (1, 2) for one in found.closest])
-        model.show(self.pictures[0][0], self._dataset.kind.sheet(items, len(found.closest)))
+        kind, distances, *pairs = self._dataset.kind, *zip(*found.closest, strict=True)
+        of, near = map(np.stack, pairs)
+        model.show(self.pictures[0][0], kind.sheet(np.concatenate([of, near]), len(of)))
+        columns = {"sample": of, f"nearest of the training {kind.noun}": near}
+        texts = [f"distance {distance:.3g}" for distance in distances]
+        model.write(PAGE, kind.page_of_pairs(columns, texts, model.passport))
         return self._measures(found, model.passport)
 
     def _entries(self, items: np.ndarray) -> np.ndarray:
-        """All entries of items, float32 `[N, D]`, in the units of `x`."""
-        return self._dataset.kind.decode(items).reshape(len(items), -1)
+        """All entries of the views of items, float32 `[N, D]`."""
+        kind = self._dataset.kind
+        chunks = (kind.decode(items[i : i + CHUNK]) for i in range(0, len(items), CHUNK))
+        return np.concatenate([np.asarray(kind.view.of(x)).reshape(len(x), -1) for x in chunks])
 
     def _look(self, chunks: Iterable[Chunk]) -> Features:
         """Features, logits and distances of all items."""
@@ -204,7 +212,12 @@ class Distances(Evaluator):
             "copied_share": lambda: wilson(float(np.mean(near < RATIO * next_near)), n),
         }
         more = {"memorised_share": {"quantile": QUANTILE, "n_heldout": len(held)}}
-        about = {"reference": self._train, "n_reference": num}
+        words = self._dataset.kind.view.words
+        about = {
+            "reference": self._train,
+            "n_reference": num,
+            **({"compared": words} if words else {}),
+        }
         for name, estimate in made.items():
             why = lacking(name, self._dataset.kind.noun, n, num, len(held), of)
             value = why or estimate()

@@ -79,9 +79,11 @@ def unlearnable(dataset: Dataset) -> str:
 
 def get_extractor(dataset: Dataset, cache: Path, say: Callable[[str], None]) -> Extractor:
     """Loads the data set's classifier from `cache`, or trains it (minutes) and saves it."""
-    net = Classifier(dataset.num_classes)
-    template = jax.eval_shape(net.init, make_key(0), jnp.zeros((1, *dataset.kind.shape)))
+    net, kind = Classifier(dataset.num_classes), dataset.kind
+    view = kind.view
+    template = jax.eval_shape(net.init, make_key(0), jnp.zeros((1, *view.shape)))
     recipe = repr((net, STEPS, BATCH_SIZE, LEARNING_RATE, MAX_SHIFT, dataset.fingerprint))
+    recipe += view.words
 
     def read(path: Path) -> tuple[Params, str]:
         data = path.read_bytes()
@@ -93,17 +95,21 @@ def get_extractor(dataset: Dataset, cache: Path, say: Callable[[str], None]) -> 
 
     params, digest = cached(cache, recipe, ".msgpack", read, write)
     name = f"{dataset.name.replace('/', '_')}_cnn"
-    forward = jax.jit(lambda images: net.apply(params, images / 127.5 - 1.0))
-    return Extractor(name, digest, "pixels as stored, float32", forward)
+    forward = jax.jit(lambda items: net.apply(params, view.of(kind.decode(items))))
+    return Extractor(name, digest, view.words or "pixels as stored, float32", forward)
 
 
 def fit(net: Classifier, dataset: Dataset) -> Params:
-    """Trains by cross-entropy on shifted images, with the train step of all models."""
-    variables = net.init(make_key(0), jnp.zeros((1, *dataset.kind.shape)))
+    """Trains by cross-entropy on shifted views, with the train step of all models."""
+    kind = dataset.kind
+    view = kind.view
+    variables = net.init(make_key(0), jnp.zeros((1, *view.shape)))
     optimizer = optax.adam(learning_rate_schedule(LEARNING_RATE, STEPS, decay="cosine"))
     averages = {EXPONENTIAL: Exponential(0.99)}
     state = create_state(variables, optimizer, averages)
-    loss_fn = of_stored(dataset.kind.decode, functools.partial(cross_entropy, net))
+    loss_fn = of_stored(
+        lambda items: view.of(kind.decode(items)), functools.partial(cross_entropy, net)
+    )
     step_fn = jax.jit(make_train_step(loss_fn, optimizer, averages), donate_argnums=0)
     batches = train_batches(dataset, batch_size=BATCH_SIZE, seed=0)
     metrics: Metrics = {}

@@ -11,6 +11,7 @@ from diffusion_jax.data import Dataset
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.labels import CondOf
 from diffusion_jax.system.devices import is_main
+from diffusion_jax.system.files import write_whole
 from diffusion_jax.system.pictures import save_png
 from diffusion_jax.types import Params
 
@@ -71,6 +72,11 @@ class Model:
         if is_main():
             self.folder.mkdir(parents=True, exist_ok=True)
             save_png(self.folder / file, picture, {**self.passport, **about})
+
+    def write(self, file: str, page: str) -> None:
+        """Writes an HTML page, if it is not '', to the folder."""
+        if page and is_main():
+            write_whole(self.folder / file, page.encode())
 
 
 def rows_of(model: Model, split: str, num: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 
 from diffusion_jax.metrics import sound
 from diffusion_jax.metrics.sound_estoi import estoi
+from diffusion_jax.metrics.sound_pitch import HIGHEST, LOWEST, pitch, pitch_errors, shortest
 
 PESQ_RATES = {"wb": (16_000,), "nb": (8_000, 16_000)}
 """In Hz, by mode: wideband (P.862.2) and narrowband (P.862.1)."""
@@ -54,6 +55,34 @@ def pesq_scores(reference: np.ndarray, estimate: np.ndarray, rate: int, mode: st
     return np.array([score(*pair) for pair in zip(reference, estimate, strict=True)])
 
 
+def highest(rate: int) -> float:
+    """The highest pitch that is looked for, in Hz."""
+    return min(HIGHEST, rate / 4)
+
+
+def gross_pitch(reference: np.ndarray, estimate: np.ndarray, rate: int) -> np.ndarray:
+    """Share of frames whose pitch is off by more than half a semitone, `[B]`.
+
+    Of those that have a pitch in both recordings `[B, T, C]`, whose channels are mixed; NaN if none
+    has.
+    """
+
+    def share(s: np.ndarray, e: np.ndarray) -> float:
+        found = pitch_errors(*(pitch(x.mean(-1), rate, LOWEST, highest(rate)) for x in (s, e)))
+        return found.gross / found.both if found.both else float("nan")
+
+    return np.array([share(*pair) for pair in zip(reference, estimate, strict=True)])
+
+
+def lacks_pitch(rate: int, seconds: float) -> str:
+    """Why recordings of a rate and a length have no pitch; '' if they may have."""
+    if rate / 4 <= LOWEST:
+        return f"is for rates above {4 * LOWEST:g} Hz, and these recordings are of {rate:,} Hz"
+    least = shortest(rate) / rate
+    few = f"needs {least:.3g} s, and these recordings are of {seconds:.3g} s"
+    return few if seconds < least else ""
+
+
 def _lacks_pesq(mode: str) -> Callable[[int, float], str]:
     def lacks(rate: int, seconds: float) -> str:
         if rate not in PESQ_RATES[mode]:
@@ -79,7 +108,9 @@ MEASURES = {
     "estoi": Measure(estoi, _lacks_length("estoi")),
     "lsd": Measure(lambda s, e, rate: sound.log_spectral_distance(s, e)),
     "stft": Measure(lambda s, e, rate: sound.multi_resolution_stft(s, e)),
+    "gross_pitch": Measure(gross_pitch, lacks_pitch),
     "pesq_wb": Measure(lambda s, e, rate: pesq_scores(s, e, rate, "wb"), _lacks_pesq("wb")),
     "pesq_nb": Measure(lambda s, e, rate: pesq_scores(s, e, rate, "nb"), _lacks_pesq("nb")),
 }
-"""By name. SI-SDR, SNR and LSD are in dB; of LSD and stft less is better, of all others more."""
+"""By name. SI-SDR, SNR and LSD are in dB; of LSD, stft and gross_pitch less is better, of all
+others more."""

@@ -21,6 +21,7 @@ from diffusion_jax.evaluation.names import NamesFound, names_of
 from diffusion_jax.evaluation.perceptual import PACKAGE, load_stlpips
 from diffusion_jax.evaluation.reconstruction import Reconstruction
 from diffusion_jax.evaluation.sentences import SentenceDistance, load_minilm
+from diffusion_jax.evaluation.sound_pitch import Pitches
 from diffusion_jax.evaluation.texts import TextSamples
 from diffusion_jax.evaluation.token_bits import TokenBits
 from diffusion_jax.from_config.autoencoder import stlpips_file, unlike_photographs
@@ -32,7 +33,7 @@ from diffusion_jax.from_config.extractors import (
     make_extractor,
     statistics_of,
 )
-from diffusion_jax.from_config.sounds import restored_sounds, restores_no_sounds
+from diffusion_jax.from_config.sounds import has_no_pitch, restored_sounds, restores_no_sounds
 from diffusion_jax.from_config.task import Task
 from diffusion_jax.from_config.token_families import FAMILIES
 from diffusion_jax.metrics import retrieval
@@ -225,6 +226,10 @@ def _sentences(config: Config, means: Means) -> Evaluator:
     return SentenceDistance(means.dataset, load_minilm(), config.evaluate.num_samples, folder)
 
 
+def _pitch(config: Config, means: Means) -> Evaluator:
+    return Pitches(means.dataset, config.evaluate.num_samples, config.evaluate.bootstrap)
+
+
 Reasons = dict[str, str]
 """Reasons for omitting figures, by name prefix; '' for those that are not omitted."""
 
@@ -265,6 +270,7 @@ ERRORS = (*(f"denoising_error_{split}" for split in SPLITS), "denoising_gap")
 REFERENCE = 4096  # training texts that stand for a source without end
 RESTORED = "restored", "given", "original", "gain", "mse"
 CODED = "psnr", "stlpips", "kl_bits", "latent_std"
+PITCH = "pitch_voiced", "pitch_low", "pitch_median", "pitch_high"
 TEXTS = "entropy", "real_words", "copied"
 BITS = tuple(f"bits_{name}_{split}" for name in ("ode", "bound", "ancestral") for split in SPLITS)
 
@@ -301,7 +307,8 @@ EVALUATORS = {
     "restored": Measure(
         lambda config, _: restored_sounds(config), RESTORED, unfit=restores_no_sounds
     ),
+    "pitch": Measure(_pitch, PITCH, unfit=has_no_pitch),
 }
 """By name in `evaluate.metrics`."""
-OF_SAMPLES = ("distances", "names", "texts")
+OF_SAMPLES = ("distances", "names", "texts", "pitch")
 """Those that measure samples."""

@@ -1,5 +1,6 @@
 """The feature extractor selected by `evaluate.extractor` and `evaluate.weights`."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +9,14 @@ from diffusion_jax.evaluation.extractor import Extractor, entries, get_extractor
 from diffusion_jax.evaluation.judge import Judge
 from diffusion_jax.evaluation.pretrained import PRETRAINED, load_pretrained, packaged
 from diffusion_jax.evaluation.references import Statistics, read_statistics
+from diffusion_jax.evaluation.sound_extractor import NAME as MEL
+from diffusion_jax.evaluation.sound_extractor import mel_statistics
+from diffusion_jax.evaluation.sound_measures import Sounds
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, weights_path
 from diffusion_jax.system.files import path_of
 
 OWN, JUDGE, ENTRIES = "classifier", "judge", "entries"
-EXTRACTORS = (OWN, JUDGE, ENTRIES, *PRETRAINED)
+EXTRACTORS = (OWN, JUDGE, ENTRIES, MEL, *PRETRAINED)
 PACKAGED = tuple(name for name, net in PRETRAINED.items() if net.package)
 
 
@@ -55,14 +59,20 @@ def check_extractor(config: Config, dataset: Dataset) -> str:
     path, name, kind = weights_file(config), config.evaluate.extractor, dataset.kind
     if name in (ENTRIES, JUDGE):
         return ""
-    if len(kind.shape) != 3:
+    heard = isinstance(kind, Sounds)
+    if name == MEL:
+        if not heard:
+            raise ConfigError(f"evaluate.extractor={MEL!r} needs sounds, not {kind.words}")
+        return ""
+    if len(kind.view.shape if path is None else kind.shape) != 3:
         raise ConfigError(
             f"evaluate.extractor={name!r} needs images, and {dataset.name} has {kind.words}: "
-            f"use evaluate.extractor={ENTRIES!r}, or leave 'distances' out of evaluate.metrics"
+            f"use evaluate.extractor={MEL if heard else ENTRIES!r}, or leave 'distances' out of "
+            "evaluate.metrics"
         )
     if path is None:
         why = unlearnable(dataset)
-        others = " or ".join((ENTRIES, *PACKAGED))
+        others = MEL if heard else " or ".join((ENTRIES, *PACKAGED))
         return why and f"{why}; evaluate.extractor={others} needs none"
     if kind.shape[-1] not in (1, 3):
         raise ConfigError(
@@ -92,4 +102,10 @@ def make_extractor(
         return entries(dataset.kind)
     if judge and name == JUDGE:
         return judge.extractor
-    return get_extractor(dataset, cache, say) if path is None else load_pretrained(name, path)
+    if path is not None:
+        return load_pretrained(name, path)
+    found = mel_statistics(dataset.kind) if name == MEL else get_extractor(dataset, cache, say)
+    if level := config.data.loudness:
+        words = f"{found.preprocessing}; recordings at {level:g} dB"
+        return dataclasses.replace(found, preprocessing=words)
+    return found

@@ -8,7 +8,7 @@ from diffusion_jax.codecs.codec import Identity
 from diffusion_jax.data import Dataset
 from diffusion_jax.diffusion.corruption import sample_keys, sample_noise
 from diffusion_jax.evaluation.model import Evaluator, Model, count
-from diffusion_jax.evaluation.sound_measures import MEASURES, Sounds
+from diffusion_jax.evaluation.sound_measures import MEASURES, Sounds, lacks_pitch
 from diffusion_jax.evaluation.sound_restored import WORDS, Restore, Restored, as_conditioned
 from diffusion_jax.evaluation.sound_words import recognised, without
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known
@@ -79,6 +79,16 @@ def _cannot_restore(config: Config, task: Task) -> str:
     if make_method(config).particles > 1:
         return f"with {KEY}.by='restore' needs samples, and restore.method='twisted' has particles"
     return ""
+
+
+def has_no_pitch(config: Config, task: Task, dataset: Dataset) -> str:
+    """Why the pitch of samples cannot be measured; '' if it can."""
+    kind = dataset.kind
+    if not isinstance(kind, Sounds):
+        return f"needs sounds, and these data are {kind.words}"
+    if task.generator is None:
+        return f"measures samples: {task.draws_nothing}"
+    return lacks_pitch(kind.rate, kind.shape[0] / kind.rate)
 
 
 def restored_sounds(config: Config) -> Evaluator:

@@ -101,6 +101,7 @@ def multi_resolution_stft(reference: np.ndarray, estimate: np.ndarray) -> np.nda
     return np.array([np.mean([_stft(s, e, each) for each in RESOLUTIONS]) for s, e in pairs])
 
 
+# Not `spectra.stft`: these windows are shorter than the transform, and the numbers are of float64.
 def _stft(s: np.ndarray, e: np.ndarray, resolution: Resolution) -> float:
     size, hop, length = resolution
     window, before = np.hanning(length + 1)[:-1], (size - length) // 2

@@ -34,8 +34,8 @@ def pitch(x: np.ndarray, rate: int, lowest: float = LOWEST, highest: float = HIG
     """
     if not 0 < lowest < highest <= rate / 4:
         raise ValueError(f"pitch from {lowest} to {highest} Hz must lie between 0 and {rate / 4}")
-    longest = int(np.ceil(rate / lowest)) + 1
-    shortest = int(rate / highest)
+    longest = shortest(rate, lowest) // 2
+    least = int(rate / highest)
     if len(x) < 2 * longest:
         raise ValueError(
             f"{len(x)} samples are too short for a pitch of {lowest} Hz: {2 * longest} are needed"
@@ -43,16 +43,21 @@ def pitch(x: np.ndarray, rate: int, lowest: float = LOWEST, highest: float = HIG
     frames = sliding_window_view(np.asarray(x, np.float64), 2 * longest)[:: round(STEP * rate)]
     difference = _difference(frames, longest)
     normalised = _normalised(difference)
-    inner = normalised[:, shortest:-1]
-    lower = (inner <= normalised[:, shortest - 1 : -2]) & (inner < normalised[:, shortest + 1 :])
+    inner = normalised[:, least:-1]
+    lower = (inner <= normalised[:, least - 1 : -2]) & (inner < normalised[:, least + 1 :])
     dips = lower & (inner < THRESHOLD)
-    lag = dips.argmax(1) + shortest
+    lag = dips.argmax(1) + least
     # Of the difference itself: normalised it falls faster on one side.
     before, at, after = (difference[np.arange(len(lag)), lag + i] for i in (-1, 0, 1))
     curvature = np.maximum(before - 2 * at + after, TINY)
     period = lag + np.clip((before - after) / (2 * curvature), -1, 1)
     loud = np.sqrt(np.mean(frames**2, 1)) > QUIET
     return np.where(dips.any(1) & loud, rate / period, np.nan)
+
+
+def shortest(rate: int, lowest: float = LOWEST) -> int:
+    """Samples of a frame: no shorter recording has a pitch."""
+    return 2 * (int(np.ceil(rate / lowest)) + 1)
 
 
 def _difference(frames: np.ndarray, longest: int) -> np.ndarray:

@@ -41,7 +41,7 @@ SHARES = (
     *("accuracy", "precision", "recall", "coverage", "memorised_share", "copied_share"),
     *("top1", "top5"),
 )
-MEASURED = ("n", "n_reference", "n_heldout", "quantile", "extractor", "preprocessing")
+MEASURED = ("n", "n_reference", "n_heldout", "quantile", "extractor", "preprocessing", "compared")
 """Fields of passports that differ between metrics of one table by their nature."""
 
 

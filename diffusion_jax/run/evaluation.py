@@ -84,6 +84,7 @@ def _passport(run: Run, lengths: Sequence[str]) -> dict[str, Any]:
         "classes": {"classes": dict(settings.classes)},
         "bits": {"bits": dict(settings.bits)},
         "texts": {"num_samples": settings.num_samples},
+        "pitch": {"num_samples": settings.num_samples},
         "sentences": {
             "num_samples": settings.num_samples,
             "sentences_by": "none" if sentences.without() else MINILM_PACKAGE,
