@@ -12,7 +12,7 @@ BANDS = 64  # equally wide in mel, from 0 Hz to half the rate
 BATCH = 64  # sounds whose views are computed at a time
 WINDOW = 0.032  # seconds of a frame, at least
 FLOOR, TOP = -90.0, -20.0  # dB: the power of a band that is black, or as bright as can be
-STEP = 0.01  # seconds between frames of a view, at least
+STEP, FRAMES = 0.01, 64  # of a view: seconds between frames, at least, and their largest number
 # Bels of a view: a sine of amplitude 1 has about -2.9; 85 dB less, which nobody hears, counts as
 # silence. (bels - MIDDLE) / SCALE is what networks get, in about [-1, 1].
 SILENCE, MIDDLE, SCALE = -11.4, -7.0, 4.0
@@ -49,14 +49,14 @@ def log_mel_view(shape: tuple[int, ...], rate: int) -> View:
     """Log-mel spectra of sounds `[T, C]`, with frames from the top and bands to the right.
 
     In bels of mel power over the square of the window's length, brought to about [-1, 1]. There are
-    at most `COLUMNS` + 1 frames, whatever the length of the sounds.
+    at most `FRAMES` + 1 frames, whatever the length of the sounds.
     """
     import jax  # which data are read without
 
     from diffusion_jax.metrics.spectra import log_mel
 
     length, channels = shape
-    hop = max(round(STEP * rate), -(-length // COLUMNS))
+    hop = max(round(STEP * rate), -(-length // FRAMES))
     size = 2 ** int(np.ceil(np.log2(max(2 * hop, WINDOW * rate))))
 
     def of_one(x: Any) -> Any:

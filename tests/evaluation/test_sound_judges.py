@@ -1,6 +1,7 @@
 """Judges of generated sound: views, the classifier, mel statistics, pitch and nearest sounds."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax import from_config
+from diffusion_jax import from_config, run
 from diffusion_jax.data import ArraySource, Dataset, Split
 from diffusion_jax.data.sound import Sound
-from diffusion_jax.data.spectrograms import COLUMNS, MIDDLE, SCALE, SILENCE
+from diffusion_jax.data.spectrograms import FRAMES, MIDDLE, SCALE, SILENCE
 from diffusion_jax.evaluation import extractor as judge
 from diffusion_jax.evaluation.distances import PAGE, Distances
 from diffusion_jax.evaluation.sound_extractor import BANDS, statistics
@@ -75,7 +76,7 @@ def test_views_are_of_one_size_and_range_whatever_the_sounds_are() -> None:
     assert np.asarray(KIND.view.of(np.zeros_like(loud))) == pytest.approx(
         (SILENCE - MIDDLE) / SCALE
     )
-    assert Sound((160_000, 2), RATE).view.shape == (COLUMNS + 1, 64, 2)
+    assert Sound((160_000, 2), RATE).view.shape == (FRAMES + 1, 64, 2)
     assert Sound((80, 1), RATE).view.shape == (2, 64, 1)
 
 
@@ -261,3 +262,28 @@ def test_sounds_that_have_no_pitch_are_refused(
     data = dataclasses.replace(two_classes(), kind=Sound(shape, rate))
     task: Any = type("Drawing", (), {"generator": True})
     assert has_no_pitch(tiny(), task, data) == says
+
+
+@pytest.mark.slow
+def test_a_run_on_sounds_is_judged_from_its_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, folder = two_classes(), tmp_path / "run"
+    monkeypatch.setattr(from_config.data, "load_dataset", lambda *a, **k: data)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = tiny(
+        model__dit__patch_size=64,
+        train__steps=2,
+        evaluate__metrics="distances,pitch",
+        evaluate__extractor="mel_statistics",
+    )
+    assert run.run(config, folder, "all") == 0
+    result = json.loads((folder / "result.json").read_text())
+    for name in ("fd_mel_statistics", "nearest_training_distance", "pitch_voiced"):
+        for each in (name, f"{name}_heldout"):
+            assert {"value", "low", "high", "n"} <= result[each].keys()
+            assert result[each]["low"] <= result[each]["high"]
+    report = (folder / "report.md").read_text()
+    assert "[closest.html](samples/closest.html)" in report
+    assert "pitch_voiced" in report
+    assert "mean, deviation and deltas of 20 log-mel bands of 2,048 samples at 8,000 Hz" in report
