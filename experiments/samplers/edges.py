@@ -31,6 +31,7 @@ from diffusion_jax.types import Array, Denoise, Sampler, Step
 RESULTS = pathlib.Path(__file__).parent / "edges.json"
 NUM = 256
 LAW = Law(np.array([[-0.7], [0.1], [0.6]]), np.arange(3), 0.1, ("left", "middle", "right"))
+ABOUT_AN_ORIGIN = ("ouve", "bridge")  # which lead from data to it, and not to noise
 SHIFTED = ("flow", "cosine", "edm")
 ZERO_SNR = ("ddpm", "scaled_linear", "ve")
 NEAR = {1: 1.25, 2: 1.25, 3: 1.25, 10: 0.87, 50: 0.25, 1000: 0.2}
@@ -41,7 +42,9 @@ which is exact for known `x_0`, so that its error is due to the times alone."""
 
 def schedules() -> dict[str, dict[str, Any]]:
     """Settings of the schedules, by name."""
-    found: dict[str, dict[str, Any]] = {name: {"name": name} for name in SCHEDULES}
+    found: dict[str, dict[str, Any]] = {
+        name: {"name": name} for name in SCHEDULES if name not in ABOUT_AN_ORIGIN
+    }
     found |= {f"{name}, shift 3": {"name": name, "shift": 3.0} for name in SHIFTED}
     zero = {f"{n}, zero terminal SNR": {"name": n, "zero_terminal_snr": True} for n in ZERO_SNR}
     return found | zero
@@ -55,12 +58,12 @@ def config_of(sampler: str, schedule: dict[str, Any], grid: str, steps: int) -> 
     return config
 
 
-def without_pauses(sampler: Sampler) -> Sampler:
-    """`sampler` without the effect of steps of length 0, so that one program serves all steps."""
+def without_pauses(sampler: Sampler, end: Array) -> Sampler:
+    """`sampler` that stands still at the time `end`, so that one program serves all steps."""
 
     def step(denoise: Denoise, state: Any, x_t: Array, t: Array, s: Array, keys: Array) -> Step:
         return jax.lax.cond(
-            t != s,
+            (t != s) | (t > end),
             lambda: sampler.step(denoise, state, x_t, t, s, keys),
             lambda: (x_t, state),
         )
@@ -71,12 +74,13 @@ def without_pauses(sampler: Sampler) -> Sampler:
 def program(sampler: Sampler, schedule: Schedule) -> Any:
     """`times -> samples [NUM, 1]`, from noise at the quantiles of its distribution."""
     quantiles = norm.ppf((np.arange(NUM) + 0.5) / NUM)[:, None].astype(np.float32)
-    denoiser, method = exact_denoiser(LAW, schedule), without_pauses(sampler)
+    denoiser = exact_denoiser(LAW, schedule)
 
     @jax.jit
     def run(times: Array) -> Array:
         keys = sample_keys(make_key(0), jnp.arange(NUM))
-        return sample(denoiser, method, times, schedule.sigma(times[0]) * quantiles, {}, keys)[0]
+        method, x_T = without_pauses(sampler, times[-1]), schedule.sigma(times[0]) * quantiles
+        return sample(denoiser, method, times, x_T, {}, keys)[0]
 
     return run
 
