@@ -92,6 +92,9 @@ def get_config() -> ConfigDict:
     c.codec.mdct = ConfigDict({"bins": 256, "window": "sine"})  # sine | kbd
     c.codec.mdct.multiple = 1  # of the number of frames, for networks that halve it
     c.codec.mdct.scale = 1.0  # so that x_0 has about variance 1
+    # Root mean square of the data's coefficients by octave, from low to high, by which they are
+    # divided (docs/bridges.md has how to measure it); () is 1
+    c.codec.mdct.rms = ()
     # Those of SGMSE at 16 kHz: scale |X|^power e^(i phi) of windows of `size` samples
     c.codec.stft = ConfigDict({"size": 510, "hop": 128, "power": 0.5, "scale": 0.15})
     c.codec.stft.multiple = 64  # as of mdct
@@ -451,9 +454,9 @@ def get_config() -> ConfigDict:
     c.sample.negative = ""  # negative prompt: guide away from this text instead of from no text
     # Texts composed with the prompt, with weights (AND above 0, NOT below): (("a hat", 1.5),)
     c.sample.compose = ()
-    # Variants of an image instead of samples. by="noise": add noise and take the last `strength` of
-    # the steps. by="inversion": solve the ODE back to the image's noise and rotate that towards
-    # fresh noise by `strength` of a right angle (0 reproduces the image).
+    # Variants of an image or a sound instead of samples. by="noise": add noise and take the last
+    # `strength` of the steps. by="inversion": solve the ODE back to its noise and rotate that
+    # towards fresh noise by `strength` of a right angle (0 reproduces it).
     c.sample.vary = ConfigDict({"image": "", "strength": 0.5, "by": "noise"})
     # An image that is painted where a mask, an image of the same size, is white: by the last
     # `strength` of the steps. keep: the rest has the image's own pixels, not those of the codec
@@ -474,18 +477,19 @@ def get_config() -> ConfigDict:
     c.sample.strip = 10  # images per trajectory strip, and frames of the GIF
 
     c.restore = ConfigDict()  # --mode restore
-    # Picture to restore, or a folder of pictures, of any size: larger ones than the network's are
-    # denoised in overlapping tiles
+    # Picture or recording to restore, or a folder of them, of any size: larger ones than the
+    # network's are denoised in overlapping tiles
     c.restore.image = ""
     # How the picture was damaged: identity (noise only) | mask | blur | downscale | grey | fading |
     # gamma | clipping | halftone | jpeg | decay (simulated tears, mould and such: a mask); several,
-    # in the order in which they happened: fading+blur. For sounds (evaluate.restored.by=restore):
-    # identity | clipping | band | decimate | gap | reverberation
+    # in the order in which they happened: fading+blur. For sounds: identity | clipping | band |
+    # decimate | gap | reverberation
     c.restore.operator = "mask"
     # By a denoiser given the observation: dps | pigdm | tmpd | mmps | ddnm | diffpir. By a sampler:
     # ddrm | repaint (with sample.restart) | daps | split_gibbs | twisted (the samples are weighted
-    # particles). ddnm, ddrm: operators whose singular values are known. repaint: masks. as_trained:
-    # networks of image_condition masked (operator mask) or decayed (operator identity).
+    # particles). ddnm, ddrm: operators whose singular values are known. repaint: masks; these three
+    # with codec.name=identity. as_trained: networks of image_condition masked (operator mask or
+    # gap), decayed or noisy, clipped, low_band, reverberant (operator identity).
     c.restore.method = "pigdm"
     c.restore.sigma = 0.0  # standard deviation of its noise, on the scale of the data, [-1, 1]
     # The picture is whole: damage it, restore it, and compare with it

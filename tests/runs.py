@@ -18,6 +18,7 @@ from configs import default
 from diffusion_jax import from_config, run
 from diffusion_jax.data import ArraySource, Captions, Dataset, Images, Split, load_dataset
 from diffusion_jax.data.sets.points import POINTS
+from diffusion_jax.data.sound import Sound
 from diffusion_jax.data.tokens import Tokens
 from diffusion_jax.system.runtime import cache_dir
 from diffusion_jax.types import Context, Key
@@ -39,6 +40,8 @@ SHAPES = {
     "sd15": (64, 64, 3),
     "sd15_finetune": (64, 64, 3),
 }
+SOUNDS = {"drums": 10, "letters": 26, "music": 0, "speech": 5, "speech_enhanced": 5}
+"""Configs of sounds, and the number of their classes."""
 TINY = {
     "model.name": "dit",
     "model.dit.hidden_size": 16,
@@ -84,6 +87,20 @@ def random_texts(length: int = 256, vocabulary: int = 97, num_classes: int = 3) 
     return Dataset("noise", kind, {"train": split(40), "heldout": split(20)}, names)
 
 
+def random_sounds(length: int, num_classes: int) -> Dataset:
+    """Noise with labels, for recordings that are downloaded."""
+    rng = np.random.default_rng(0)
+
+    def split(n: int) -> Split:
+        sounds = rng.integers(-3000, 3000, (n, length, 1), np.int16)
+        labels = np.arange(n) % max(num_classes, 1)
+        return Split(ArraySource(sounds, labels.astype(np.int32)))
+
+    names = tuple(map(str, range(num_classes)))
+    splits = {"train": split(40), "heldout": split(20)}
+    return Dataset("noise", Sound((length, 1), 16_000), splits, names, fingerprint="noise")
+
+
 def config_with_noise(name: str, monkeypatch: pytest.MonkeyPatch) -> ConfigDict:
     """The config of a file, with noise in the shape of its images as data, if it has images."""
     config: ConfigDict = importlib.import_module(f"configs.{name}").get_config()
@@ -94,13 +111,16 @@ def config_with_noise(name: str, monkeypatch: pytest.MonkeyPatch) -> ConfigDict:
     in_latents = config.codec.name != "identity"  # which are of any size
     assert in_latents or config.data.image_size in (0, shape[0])
     dataset = random_texts() if config.data.name == "sotu" else random_dataset(shape)
+    if name in SOUNDS:
+        dataset = random_sounds(config.data.length, SOUNDS[name])
     if config.text.name != "none":  # its package may not be installed
         config.text.name, config.text.unconditional = "bytes", "zeros"
         splits = {
             key: Split(split.source, Captions.of([[f"text {i}"] for i in range(len(split))]))
             for key, split in dataset.splits.items()
         }
-        dataset = dataclasses.replace(dataset, name="texts", splits=splits, class_names=())
+        names = dataset.class_names if name in SOUNDS else ()
+        dataset = dataclasses.replace(dataset, name="texts", splits=splits, class_names=names)
     monkeypatch.setattr(from_config.data, "load_dataset", lambda *a, **k: dataset)
     return config
 

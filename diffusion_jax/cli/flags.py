@@ -25,13 +25,15 @@ PROMPT = flags.DEFINE_multi_string(
 )
 PROMPTS = flags.DEFINE_string("prompts", None, "The same for each line of a text file.")
 flags.DEFINE_string("negative", None, "A text to guide away from.")
-flags.DEFINE_string("vary", None, "Draw variants of this picture.")
+flags.DEFINE_string("vary", None, "Draw variants of this picture or recording.")
 INPAINT = flags.DEFINE_string("inpaint", None, "Paint this picture where --mask is white.")
 flags.DEFINE_float("strength", None, "How far from the picture, in [0, 1]: the share of steps.")
 UPSCALE = flags.DEFINE_string(
     "upscale", None, "Enlarge this picture, by a model conditioned on low resolution."
 )
-flags.DEFINE_string("restore", None, "A damaged picture, or a folder, for --mode restore.")
+flags.DEFINE_string(
+    "restore", None, "A damaged picture or recording, or a folder, for --mode restore."
+)
 flags.DEFINE_string("mask", None, "Picture that is white where that one is painted or restored.")
 INTERPOLATE = flags.DEFINE_string(
     "interpolate", None, "Draw the pictures on the way from one text to another."

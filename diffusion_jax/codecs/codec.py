@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from diffusion_jax.types import Array, Params
 
@@ -22,12 +22,22 @@ class Codec(Protocol):
     def second_moment(self) -> float | None: ...
     @property
     def words(self) -> str: ...  # of the space, for a log; '' where a round trip is not measured
+    @property
+    def log_scale(self) -> float: ...  # mean of `ln |d x_0 / d x|` over the entries; 0 if none
 
     def encode(self, frozen: Mapping[str, Params], x: Array, keys: Array) -> Array:
         """`x_0` `[B, *shape]` from items `x` `[B, ...]`, with one key per item, `keys` `[B]`."""
 
     def decode(self, frozen: Mapping[str, Params], x_0: Array) -> Array:
         """Items `x` `[B, ...]` from `x_0` `[B, *shape]`."""
+
+
+@runtime_checkable
+class Resizable(Codec, Protocol):
+    """A codec without parameters, for items of any size."""
+
+    def resized(self, shape: tuple[int, ...]) -> "Resizable":
+        """The same for items of another shape."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +49,14 @@ class Identity:
     levels: int = 0
     second_moment: float | None = None
     words: str = ""
+    log_scale: float = 0.0
 
     def encode(self, frozen: Mapping[str, Params], x: Array, keys: Array) -> Array:
         return x
 
     def decode(self, frozen: Mapping[str, Params], x_0: Array) -> Array:
         return x_0
+
+    def resized(self, shape: tuple[int, ...]) -> "Identity":
+        """The same for items of another shape."""
+        return dataclasses.replace(self, shape=shape)

@@ -33,6 +33,7 @@ class Latents:
     levels: int = 0
     second_moment: float = 1.0
     words: str = ""
+    log_scale: float = 0.0  # figures are of the latents
     tile: int = 0  # latents along each axis that are decoded at once; 0: all
 
     @property

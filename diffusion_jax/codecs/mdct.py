@@ -21,7 +21,7 @@ KBD_ALPHA = 4.0  # of the Kaiser-Bessel window, as in AAC (ISO/IEC 14496-3)
 
 @dataclasses.dataclass(frozen=True)
 class MDCT:
-    """`x_0 = scale MDCT(x)`, a sequence of frames with a channel for each bin: a `Codec`.
+    """`x_0 = scale MDCT(x) / rms`, a sequence of frames with a channel for each bin: a `Codec`.
 
     Frame by frame, since bins of different frequency are as different as channels: a network has
     weights of its own for each, and a DiT one token for `bins` samples.
@@ -33,6 +33,10 @@ class MDCT:
     orthonormal for lengths that are a multiple of `bins * multiple`; others are padded by zeros at
     the end, and then it keeps norms, with fewer than that many coefficients more than samples.
 
+    Natural sound has a hundredth of the amplitude at high frequencies, which white noise would hide
+    at most times: `rms` brings all bins to about one variance. It is a diagonal matrix after an
+    orthonormal one, whose determinant `log_scale` has.
+
     Raises:
         ValueError: a value is out of range, or `bins` odd.
     """
@@ -43,6 +47,8 @@ class MDCT:
     window: str = "sine"  # or "kbd", Kaiser-Bessel derived: far bins leak less, near ones more
     multiple: int = 1  # the number of frames is a multiple of this, for networks that halve it
     scale: float = 1.0  # so that `x_0` has about variance 1
+    # root mean square of the data's coefficients by octave, as `by_octave` finds it; () is 1
+    rms: tuple[float, ...] = ()
     limit: None = None
     levels: int = 0
     second_moment: None = None
@@ -51,11 +57,32 @@ class MDCT:
         check(ALLOWED, **vars(self))
         if self.bins % 2:
             raise ValueError(f"bins={self.bins} must be even")
+        if not all(np.isfinite(value) and value > 0 for value in self.rms):
+            raise ValueError(f"rms={self.rms} must be positive numbers, one for each octave")
 
     @property
     def words(self) -> str:
         """Frames, bins and window."""
         return f"{self.frames} frames of an MDCT of {self.bins} bins, {self.window} window"
+
+    @property
+    def log_scale(self) -> float:
+        """Mean of `ln |d x_0 / d x|` over the coefficients."""
+        return float(np.log(self._gains).mean())
+
+    @property
+    def _gains(self) -> np.ndarray:
+        """Factor of each bin, `[bins]`: between octaves the logarithm of `rms` is linear in it."""
+        if not self.rms:
+            return np.full(self.bins, self.scale)
+        octave = np.log2((np.arange(self.bins) + 0.5) / self.bins)
+        middles = np.arange(len(self.rms)) - len(self.rms) + 0.5
+        found: np.ndarray = self.scale / np.exp(np.interp(octave, middles, np.log(self.rms)))
+        return found
+
+    def resized(self, shape: tuple[int, ...]) -> "MDCT":
+        """The same for sound of another shape `[T, C]`."""
+        return dataclasses.replace(self, length=shape[0], channels=shape[1])
 
     @property
     def frames(self) -> int:
@@ -73,11 +100,13 @@ class MDCT:
         padded = jnp.pad(x, ((0, 0), (0, beyond), (0, 0)))
         blocks = padded.reshape(-1, self.frames, self.bins, self.channels)
         blocks = self._dct(self._rotated(blocks, 1.0))
-        return self.scale * blocks.reshape(-1, *self.shape)
+        blocks = blocks * jnp.asarray(self._gains[:, None], blocks.dtype)
+        return blocks.reshape(-1, *self.shape)
 
     def decode(self, frozen: Mapping[str, Params], x_0: Array) -> Array:
         """Sound `[B, T, C]` of coefficients `[B, frames, bins * C]`."""
-        blocks = x_0.reshape(-1, self.frames, self.bins, self.channels) / self.scale
+        blocks = x_0.reshape(-1, self.frames, self.bins, self.channels)
+        blocks = blocks / jnp.asarray(self._gains[:, None], blocks.dtype)
         blocks = self._rotated(self._dct(blocks), -1.0)
         return blocks.reshape(-1, self.frames * self.bins, self.channels)[:, : self.length]
 
@@ -120,3 +149,16 @@ class MDCT:
             rise = np.sqrt(total[:-1] / total[-1])
         half = self.bins // 2
         return rise[half:], rise[:half][::-1]
+
+
+def by_octave(x_0: np.ndarray, channels: int = 1, octaves: int = 7) -> tuple[float, ...]:
+    """Root mean square of coefficients `[..., bins * C]` in octaves, from low to high.
+
+    The lowest one has all that is below it, too. It does not depend on the number of bins.
+    """
+    power = np.square(x_0, dtype=np.float64).reshape(-1, x_0.shape[-1] // channels, channels)
+    bins = power.shape[1]
+    which = np.ceil(np.log2((np.arange(bins) + 0.5) / bins)) + octaves - 1
+    power = power.mean((0, 2))
+    which = np.maximum(which, 0)
+    return tuple(float(power[which == i].mean() ** 0.5) for i in range(octaves))

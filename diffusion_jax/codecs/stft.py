@@ -46,6 +46,7 @@ class STFT:
     limit: None = None
     levels: int = 0
     second_moment: None = None
+    log_scale: float = 0.0  # there are more entries than samples of sound: figures are of these
 
     def __post_init__(self) -> None:
         check(ALLOWED, **vars(self))
@@ -61,6 +62,10 @@ class STFT:
         """Frames, bins and compression."""
         frames, bins, _ = self.shape
         return f"{frames} frames of an STFT of {bins} bins, to the power {self.power:g}"
+
+    def resized(self, shape: tuple[int, ...]) -> "STFT":
+        """The same for sound of another shape `[T, C]`."""
+        return dataclasses.replace(self, length=shape[0], channels=shape[1])
 
     @property
     def filled(self) -> int:

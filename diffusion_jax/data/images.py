@@ -80,6 +80,20 @@ class Images(Kind):
     def encode(self, x: Any) -> np.ndarray:
         return to_uint8(x)
 
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        return tuple(suffixes()) if len(self.shape) == 3 and self.shape[-1] in MODES else ()
+
+    def check_file(self, path: Path) -> None:
+        look_at(path, 0)
+
+    def read_file(self, path: Path, channels: int = 0, factor: int = 1) -> np.ndarray:
+        return to_float(read_image(path, 0, channels or self.shape[-1]))
+
+    def open_file(self, path: Path) -> np.ndarray:
+        """Resized, and its middle."""
+        return open_image(path, self.shape)
+
     def mirrored(self, items: np.ndarray, coins: np.ndarray) -> np.ndarray:
         """Mirrors items left to right where `coins` are true."""
         items[coins] = items[coins, :, ::-1]

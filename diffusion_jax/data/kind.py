@@ -64,6 +64,36 @@ class Kind:
         """A stored item that leaves its place on a sheet empty."""
         return self.encode(np.ones(self.shape))
 
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Those of files, one item in each, that can be read; of other kinds there are none."""
+        return ()
+
+    def check_file(self, path: Path) -> None:
+        """Raises a DataError if a file cannot be read, without reading all of it if possible."""
+        raise NotImplementedError
+
+    def read_file(self, path: Path, channels: int = 0, factor: int = 1) -> np.ndarray:
+        """A file as `x` `[..., C]` of any size.
+
+        Args:
+            path: the file.
+            channels: C; 0: as many as this kind has.
+            factor: the file has so much less resolution than this kind, if that is a part of it.
+
+        Raises:
+            DataError: it cannot be read, or is not of this kind.
+        """
+        raise NotImplementedError
+
+    def open_file(self, path: Path) -> np.ndarray:
+        """A file as a stored item.
+
+        Raises:
+            DataError: it cannot be read, or made an item of this kind.
+        """
+        raise NotImplementedError
+
     def mirrored(self, items: np.ndarray, coins: np.ndarray) -> np.ndarray:
         """Stored items `[B, ...]`, mirrored where `coins` `[B]` are true.
 

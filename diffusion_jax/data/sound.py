@@ -7,12 +7,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.images import Images
 from diffusion_jax.data.kind import Kind, View
 from diffusion_jax.data.sound_page import Column, listening_page
+from diffusion_jax.data.sound_reading import SUFFIXES, look_at, read_sound
 from diffusion_jax.data.spectrograms import BANDS, COLUMNS, log_mel_view, spectrograms
 from diffusion_jax.system.files import each_file
 from diffusion_jax.system.sounds import FULL, save_wav
+from diffusion_jax.system.texts import shown
 
 CHANNELS = {1: "mono", 2: "stereo"}
 
@@ -43,6 +46,38 @@ class Sound(Kind):
         """Items of `x`: rounded, and clipped at the ends of 16 bits (`clipped` counts these)."""
         steps = np.rint(np.asarray(x, np.float32) * FULL)
         return np.clip(steps, -FULL, FULL - 1).astype(self.stored)
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        return SUFFIXES
+
+    def check_file(self, path: Path) -> None:
+        look_at(path)
+
+    def read_file(self, path: Path, channels: int = 0, factor: int = 1) -> np.ndarray:
+        """A recording float32 `[T, C]`; nothing is resampled or mixed: a model knows its own rate.
+
+        Raises:
+            DataError: the file cannot be read, or has another rate or other channels.
+        """
+        x, rate = read_sound(path)
+        channels = channels or self.shape[-1]
+        if rate * factor != self.rate:
+            raise self._unfit(path, f"is at {rate:,} Hz: resample it to {self.rate // factor:,} Hz")
+        if x.shape[1] != channels:
+            found, needed = of_channels(x.shape[1]), of_channels(channels)
+            raise self._unfit(path, f"is in {found}, and must be in {needed}")
+        return x
+
+    def open_file(self, path: Path) -> np.ndarray:
+        """The beginning of a recording; it is not padded."""
+        x, length = self.read_file(path), self.shape[0]
+        if len(x) < length:
+            raise self._unfit(path, f"has {len(x):,} of the {length:,} samples that are needed")
+        return self.encode(x[:length])
+
+    def _unfit(self, path: Path, why: str) -> DataError:
+        return DataError(f"{shown(path)} does not fit a model of {self.words}; it {why}.")
 
     def clipped(self, items: np.ndarray) -> np.ndarray:
         """Number of samples at either end of 16 bits, int `[N]`, of items `[N, T, C]`."""

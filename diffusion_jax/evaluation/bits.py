@@ -43,6 +43,7 @@ class Bits(Evaluator):
         schedule, codec = gaussian(generator.process).schedule, generator.codec
         times = jnp.unique(generator.times)[::-1]  # Restart visits some of them repeatedly
         size, levels = int(np.prod(codec.shape)), codec.levels
+        of_x_0 = codec.log_scale / np.log(2)  # bits more of `x_0` than of the items
 
         @jax.jit
         def program(whole: Any, each: Any) -> dict[str, Any]:
@@ -87,7 +88,7 @@ class Bits(Evaluator):
                 cost["ode"]["hutchinson_standard_error"] = float(error)
             about = f"{model.dataset.name} {split} {model.dataset.fingerprint}"
             for name, bits in found.items():
-                bits = bits.reshape(len(bits), -1).mean(1)
+                bits = bits.reshape(len(bits), -1).mean(1) - of_x_0
                 made = entry(mean(bits), len(bits), model.passport, reference=about, **cost[name])
                 result[f"bits_{name}_{split}"] = made
         return result

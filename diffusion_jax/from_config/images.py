@@ -124,6 +124,14 @@ def size_of(shape: tuple[int, ...]) -> str:
     return f"{shape[1]} x {shape[0]}"
 
 
+def check_files(key: str, file: str, kind: Kind) -> None:
+    """Raises a ConfigError if the setting `key` names a `file`, and data of a kind have none."""
+    if not kind.suffixes:
+        raise ConfigError(
+            f"{key}={file!r} goes with images and sounds, and these data are {kind.words}"
+        )
+
+
 def check_images(key: str, file: str, kind: Kind) -> None:
     """Raises a ConfigError if the setting `key` names an image `file` for data of another kind."""
     if len(kind.shape) != 3 or kind.shape[-1] not in MODES:

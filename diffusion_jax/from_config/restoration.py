@@ -1,4 +1,4 @@
-"""Restoration as `restore` configures it: the operator of a picture, and the method."""
+"""Restoration as `restore` configures it: the operator of an item, and the method."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.codecs.codec import Identity as Plain
-from diffusion_jax.data.images import read_image, to_float
+from diffusion_jax.codecs.codec import Resizable
+from diffusion_jax.data import Kind
 from diffusion_jax.diffusion.corruption import sample_noise
 from diffusion_jax.diffusion.process import gaussian
 from diffusion_jax.diffusion.schedules import Schedule
@@ -24,12 +25,13 @@ from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.restoration.ddrm import ddrm
 from diffusion_jax.restoration.decay import Decay
 from diffusion_jax.restoration.decoupled import daps, split_gibbs
-from diffusion_jax.restoration.image_conditions import given_image
+from diffusion_jax.restoration.image_conditions import Encoded, observed_image
 from diffusion_jax.restoration.jpeg import JPEG
 from diffusion_jax.restoration.linear import (
     LUMA,
     Composed,
     Crop,
+    Decoded,
     Downscale,
     Fading,
     GaussianBlur,
@@ -46,7 +48,7 @@ from diffusion_jax.restoration.solvers import Solver
 from diffusion_jax.restoration.tiles import tiled
 from diffusion_jax.restoration.twisted import twisted
 from diffusion_jax.system.keys import make_key
-from diffusion_jax.types import Array, Denoiser, Sampler
+from diffusion_jax.types import Array, Cond, Denoiser, Sampler
 
 SEED = 0
 """Of the noise of simulated damage, which is always the same for a shape."""
@@ -57,11 +59,11 @@ DECAY = "decay"
 
 
 class Seen(NamedTuple):
-    """A picture to restore; arrays in [-1, 1]."""
+    """A picture or a recording to restore; arrays in [-1, 1]."""
 
-    observation: Observation  # of one picture, arrays `[1, ...]`
-    shape: tuple[int, ...]  # of the restored picture, `[H, W, C]`
-    truth: np.ndarray | None  # the undamaged picture, if damage is simulated
+    observation: Observation  # of one item, arrays `[1, ...]`
+    shape: tuple[int, ...]  # of the restored one, `[..., C]`
+    truth: np.ndarray | None  # the undamaged one, if damage is simulated
 
 
 def _mask(settings: Config, shape: tuple[int, ...]) -> Mask:
@@ -115,6 +117,8 @@ OPERATORS: dict[str, Callable[[Config, tuple[int, ...]], Operator]] = {
     **sound_damage.OPERATORS,
 }
 """By name: from the settings in its group and the shape `[..., C]` of what is whole."""
+OF_ALL = {"identity", "clipping"}
+OF_PICTURES = {*OPERATORS, DECAY} - {*sound_damage.OPERATORS} - OF_ALL
 
 
 class Method(NamedTuple):
@@ -123,6 +127,8 @@ class Method(NamedTuple):
     guide: Callable[[Denoiser, Observation, Schedule], Denoiser] | None = None
     # from the configured sampler
     sampler: Callable[[Schedule, Observation, Sampler], Sampler] | None = None
+    # `(observation, shape of an item) -> image`, which the network is given
+    image: Callable[[Observation, tuple[int, ...]], Array] | None = None
     particles: int = 1  # this many samples are weighted particles, `Particles` of the final state
 
 
@@ -149,20 +155,24 @@ def _of_particles(num: int, settings: Config) -> Method:
 
 
 def _as_trained(config: Config) -> Method:
-    """A network that was trained to restore pictures, given them as their image condition."""
-    name = config.image_condition.name
-    if RESTORES.get(name) != config.restore.operator:
+    """A network that was trained to restore, given what is seen as its image condition."""
+    name, operator = config.image_condition.name, config.restore.operator
+    if operator not in RESTORES.get(name, ()):
         known = " or ".join(
-            f"{key!r} with the operator {value!r}" for key, value in RESTORES.items()
+            f"{key!r} with the operator {' or '.join(map(repr, values))}"
+            for key, values in RESTORES.items()
         )
         raise ConfigError(
             f"restore.method='as_trained' needs a network of image_condition.name={known}, and "
-            f"here it is {name!r} with {config.restore.operator!r}"
+            f"here it is {name!r} with {operator!r}"
         )
-    return Method(lambda denoise, given, _: given_image(denoise, given, name == "masked"))
+    return Method(image=functools.partial(observed_image, mask=name == "masked"))
 
 
-RESTORES = {"masked": "mask", "decayed": "identity"}
+RESTORES = {
+    "masked": ("mask", "gap"),
+    **dict.fromkeys(("decayed", *sound_damage.CONDITIONS), ("identity",)),
+}
 """Image conditions that are observations, with their operators."""
 METHODS: dict[str, Callable[[Config, Config], Method]] = {
     "as_trained": lambda own, config: _as_trained(config),
@@ -184,35 +194,35 @@ METHODS: dict[str, Callable[[Config, Config], Method]] = {
 """By name: from the settings in its group, and the config of the run."""
 
 
-def observe(config: Config, channels: int, path: Path) -> Seen:
-    """The picture in a file as an observation, for a network of pictures of so many `channels`.
+def observe(config: Config, kind: Kind, path: Path) -> Seen:
+    """A file as an observation, for a network of data of a kind; it may be of any size.
 
     Raises:
-        ConfigError: the operator does not fit the picture or the network.
-        DataError: the picture cannot be read.
+        ConfigError: the operator does not fit the file or the network.
+        DataError: the file cannot be read, or is not of this kind.
     """
-    settings = config.restore
+    settings, channels = config.restore, kind.shape[-1]
     names = settings.operator.split(JOINT)
-    factor = math.prod(settings.get(name, {}).get("factor", 1) for name in names)
-    picture = to_float(read_image(path, 0, channels))
     if settings.operator == DECAY:
-        return _decayed(settings, picture)
-    height, width = picture.shape[:2]
+        return _decayed(settings, kind.read_file(path))
+    factor = math.prod(settings.get(name, {}).get("factor", 1) for name in names)
+    x = kind.read_file(path, factor=1 if settings.simulate else factor)
+    sides = x.shape[:-1]
     if settings.simulate:
-        height, width = height // factor * factor, width // factor * factor
+        sides = tuple(side // factor * factor for side in sides)
     else:
-        height, width = height * factor, width * factor
-    shape = height, width, channels
+        sides = tuple(side * factor for side in sides)
+    shape = *sides, channels
     operator = composed(settings, names, shape)
     y: Any
-    truth = picture[:height, :width] if settings.simulate else None
+    truth = x[tuple(map(slice, sides))] if settings.simulate else None
     if truth is not None:
         y = operator(jnp.asarray(truth)[None])
         y += settings.sigma * sample_noise(make_key(SEED)[None], y.shape[1:])
     else:
-        x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        seen = jax.eval_shape(operator, x).shape[-1]
-        y = (picture if seen == channels else to_float(read_image(path, 0, seen)))[None]
+        whole = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        seen = jax.eval_shape(operator, whole).shape[-1]
+        y = (x if seen == channels else kind.read_file(path, seen, factor))[None]
         y = unmasked(operator)[1] * y  # the rest is not of the picture
     return Seen(Observation(y, operator, jnp.full(1, settings.sigma)), shape, truth)
 
@@ -262,33 +272,56 @@ def _fits(method: str) -> Iterator[None]:
         raise ConfigError(f"restore.method={method!r}: {error}") from error
 
 
-def make_restoration(config: Config, generator: Generator, shape: tuple[int, ...]) -> Generator:
-    """Turns a generator of samples into one of pictures of a `shape` given an observation.
+def requested(
+    config: Config, generator: Generator, request: Request, observation: Observation
+) -> Request:
+    """A request of samples given an observation, for the `generator` of `make_restoration`."""
+    request = request._replace(given={**request.given, "observation": observation})
+    if (make := make_method(config).image) is None:
+        return request
+    x = generator.codec.decode({}, jnp.zeros((len(request.index), *generator.codec.shape)))
+    cond: Cond = {"image": make(observation, x.shape[1:])}
+    if not isinstance(generator.codec, Plain):
+        cond = Encoded(lambda *_: cond, generator.codec)(x, x)
+    return request._replace(cond={**request.cond, **cond})
 
-    A request has it as `given["observation"]`. The network denoises pictures larger than its own in
-    overlapping tiles; the method is applied to the guided denoiser.
+
+def make_restoration(config: Config, generator: Generator, shape: tuple[int, ...]) -> Generator:
+    """Turns a generator of samples into one of items of a `shape` given an observation.
+
+    A request is one of `requested`. The network denoises items larger than its own in overlapping
+    tiles; the method is applied to the guided denoiser. Where the network denoises what a codec
+    makes of items, the operator is that of the items composed with their decoding.
     """
     settings, inner = config.restore, generator.guidance
-    schedule, size = gaussian(generator.process).schedule, generator.codec.shape
-    method, overlap = make_method(config), round(settings.overlap * min(size[:-1]))
+    schedule, own = gaussian(generator.process).schedule, generator.codec
+    assert isinstance(own, Resizable)  # by `check_restoration`
+    codec, size = own.resized(shape), own.shape[:-1]
+    method, overlap = make_method(config), round(settings.overlap * min(size))
+
+    def observation(request: Request) -> Observation:
+        found: Observation = request.given["observation"]
+        if isinstance(codec, Plain):
+            return found
+        return dataclasses.replace(found, operator=Composed(found.operator, Decoded(codec)))
 
     def guide(denoise: Denoiser, request: Request, times: Array) -> Denoiser:
-        if shape != size:
-            denoise = tiled(denoise, size[0], overlap)
+        if codec.shape != own.shape:
+            denoise = tiled(denoise, size, overlap)
         denoise = inner.guide(denoise, request, times)
         with _fits(settings.method):
-            given = request.given["observation"]
+            given = observation(request)
             return method.guide(denoise, given, schedule) if method.guide else denoise
 
     def sampler(configured: Sampler, request: Request) -> Sampler:
         with _fits(settings.method):
-            given = request.given["observation"]
+            given = observation(request)
             return method.sampler(schedule, given, configured) if method.sampler else configured
 
     needs = (*inner.needs, "observation")
     return dataclasses.replace(
         generator,
-        codec=Plain(shape, generator.codec.limit, generator.codec.levels),
+        codec=codec,
         guidance=inner._replace(
             guide=guide, sampler=sampler, needs=needs, group=max(inner.group, method.particles)
         ),

@@ -3,11 +3,18 @@
 from collections.abc import Sequence
 
 from diffusion_jax.data import Kind
-from diffusion_jax.data.images import look_at
+from diffusion_jax.data.sound import Sound
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, named
 from diffusion_jax.from_config.identity import folder_and_step, read_config
-from diffusion_jax.from_config.images import check_images
-from diffusion_jax.from_config.restoration import DECAY, JOINT, OPERATORS, Method, make_method
+from diffusion_jax.from_config.images import check_files
+from diffusion_jax.from_config.restoration import (
+    DECAY,
+    JOINT,
+    OF_PICTURES,
+    OPERATORS,
+    Method,
+    make_method,
+)
 from diffusion_jax.from_config.sound_damage import OPERATORS as OF_SOUNDS
 from diffusion_jax.restoration.decay import KINDS as DECAYS
 from diffusion_jax.system.files import path_of
@@ -22,15 +29,21 @@ def check_restoration(config: Config, kind: Kind) -> None:
     """Raises a ConfigError for settings that are impossible, or not for this kind of data."""
     settings = config.restore
     if not settings.image:
-        raise ConfigError("--mode restore needs a picture: --restore FILE, or a folder of them")
-    check_images("restore.image", settings.image, kind)
-    if (codec := config.get("codec", {"name": "identity"})["name"]) != "identity":
+        raise ConfigError(
+            "--mode restore needs a picture: --restore FILE, or a recording, or a folder of them"
+        )
+    check_files("restore.image", settings.image, kind)
+    if (codec := config.get("codec", {"name": "identity"})["name"]) == "autoencoder":
         raise ConfigError(f"--mode restore needs a network of pixels, not codec.name={codec!r}")
     names = settings.operator.split(JOINT)
     for name in names:
         check_known(name, (*OPERATORS, *[DECAY] * (len(names) == 1)), "restore.operator")
-        if name in OF_SOUNDS:
-            raise ConfigError(f"restore.operator={name!r} is for sounds, and these are pictures")
+        of_others = OF_PICTURES if isinstance(kind, Sound) else OF_SOUNDS
+        if name in of_others:
+            whose = "sounds" if name in OF_SOUNDS else "pictures"
+            raise ConfigError(
+                f"restore.operator={name!r} is for {whose}, and these data are {kind.words}"
+            )
     method, size = make_method(config), config.sample.guidance.flock.size
     if size and method.particles > 1:
         raise ConfigError(
@@ -43,6 +56,11 @@ def check_restoration(config: Config, kind: Kind) -> None:
             f"these data are {kind.words}"
         )
     if settings.blind.rounds:
+        if isinstance(kind, Sound):
+            raise ConfigError(
+                f"restore.blind.rounds={settings.blind.rounds} is for pictures, and these data are "
+                f"{kind.words}"
+            )
         _check_blind(settings, names, method)
     files = {"restore.image": settings.image}
     if settings.operator == DECAY:
@@ -73,7 +91,7 @@ def check_restoration(config: Config, kind: Kind) -> None:
     for key, file in files.items():
         if not path_of(file).is_dir():
             with named(key):
-                look_at(path_of(file), 0)
+                kind.check_file(path_of(file))
 
 
 def _check_blind(settings: Config, names: Sequence[str], method: Method) -> None:

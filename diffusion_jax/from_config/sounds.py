@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.codecs.codec import Identity
-from diffusion_jax.data import Dataset
+from diffusion_jax.data import Dataset, Kind
 from diffusion_jax.diffusion.corruption import sample_keys, sample_noise
 from diffusion_jax.evaluation.model import Evaluator, Model, count
 from diffusion_jax.evaluation.sound_measures import MEASURES, Sounds, lacks_pitch
@@ -18,6 +17,7 @@ from diffusion_jax.from_config.restoration import (
     composed,
     make_method,
     make_restoration,
+    requested,
 )
 from diffusion_jax.from_config.task import Task
 from diffusion_jax.generation.generator import Request
@@ -64,18 +64,15 @@ def restores_no_sounds(config: Config, task: Task, dataset: Dataset) -> str:
     if settings.by == "condition":
         given = task.condition is not None
         return "" if given else f"with {KEY}.by='condition' needs an image_condition of sounds"
-    return _cannot_restore(config, task)
+    return _cannot_restore(config, kind)
 
 
-def _cannot_restore(config: Config, task: Task) -> str:
+def _cannot_restore(config: Config, kind: Kind) -> str:
     """Why recordings cannot be restored from observations, as `restore` configures it."""
-    assert task.generator is not None
     names = config.restore.operator.split(JOINT)
     for name in names:
         check_known(name, OPERATORS, "restore.operator")
-    if not isinstance(task.generator.codec, Identity):
-        return f"with {KEY}.by='restore' needs a network of samples of sound: codec.name='identity'"
-    composed(config.restore, names, task.generator.codec.shape)  # raises if it does not fit
+    composed(config.restore, names, kind.shape)  # raises if it does not fit
     if make_method(config).particles > 1:
         return f"with {KEY}.by='restore' needs samples, and restore.method='twisted' has particles"
     return ""
@@ -121,7 +118,7 @@ def by_method(config: Config) -> Restore:
         keys = sample_keys(make_key(model.seed), jnp.asarray(index))
         y = operator(jnp.asarray(x))
         y = y + settings.sigma * sample_noise(keys, y.shape[1:])
-        given = _seen(operator, y, x)
+        given = heard(operator, y, x)
         generator = make_restoration(config, model.draws, shape)
         each = jax.tree.map(lambda array: jnp.repeat(array, len(x), 0), operator)
         seen = Observation(y, each, jnp.full(len(x), settings.sigma))
@@ -129,7 +126,8 @@ def by_method(config: Config) -> Restore:
         for k in range(num):
             numbers = (index + k * len(index)).astype(np.int32)
             scale = config.sample.guidance_scale
-            request = Request(numbers, cond, scale, {"observation": seen}, model.frozen)
+            request = Request(numbers, cond, scale, {}, model.frozen)
+            request = requested(config, generator, request, seen)
             batch = {"batch_size": model.batch_size}
             sample, _ = generator(model.params, model.seed, request, **batch)
             found.append(model.dataset.kind.decode(model.dataset.kind.encode(sample)))
@@ -138,7 +136,7 @@ def by_method(config: Config) -> Restore:
     return restore
 
 
-def _seen(operator: object, y: Array, x: np.ndarray) -> np.ndarray:
+def heard(operator: object, y: Array, x: np.ndarray) -> np.ndarray:
     """An observation as recordings like `x` `[N, T, C]`."""
     if y.shape == x.shape:
         return np.asarray(y)

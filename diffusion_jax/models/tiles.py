@@ -14,7 +14,7 @@ from diffusion_jax.types import Array
 def in_tiles(
     function: Callable[[Any], Any],
     arrays: Any,
-    size: int,
+    size: int | Sequence[int],
     overlap: int,
     *,
     at_once: int = 1,
@@ -33,13 +33,19 @@ def in_tiles(
     Args:
         function: from arrays `[B, n, ..., C]` to arrays `[B, factor n, ..., D]`.
         arrays: tree of arrays `[B, N, ..., C]`, with the same axes between the first and the last.
-        size: entries of a tile along each of these axes; of a shorter axis it is all.
-        overlap: least number of entries that two neighbours share, less than `size`.
+        size: entries of a tile along each of these axes, or one number for all; of a shorter axis
+            it is all.
+        overlap: least number of entries that two neighbours share, less than `size` of each axis
+            that is cut.
         at_once: number of tiles that are evaluated together.
         factor: entries of the result for one of the arrays.
     """
     sides = jax.tree.leaves(arrays)[0].shape[1:-1]
-    axes = [_axis(side, min(size, side), overlap, factor) for side in sides]
+    sizes = (size,) * len(sides) if isinstance(size, int) else size
+    axes = [
+        _axis(side, min(size, side), overlap, factor)
+        for side, size in zip(sides, sizes, strict=True)
+    ]
     tiles = jax.tree.map(lambda a: _cut(a, axes), arrays)
     each = jax.checkpoint(function)
     found = jax.lax.map(each, tiles, batch_size=at_once if at_once > 1 else None)

@@ -20,7 +20,7 @@ from diffusion_jax.restoration.linear import Downscale
 from diffusion_jax.restoration.operators import Mask, Observation, linearised
 from diffusion_jax.system.arguments import checked
 from diffusion_jax.system.keys import make_key
-from diffusion_jax.types import Array, Cond, Condition, Denoised, Denoiser, Params
+from diffusion_jax.types import Array, Cond, Condition, Params
 
 LEVEL_WIDTH = 64  # of the noise level's embedding; cosines and sines, so never all zeros ("off")
 
@@ -165,18 +165,14 @@ def of_latents(mask: Array, shape: tuple[int, ...]) -> Array:
     return mask
 
 
-def given_image(denoise: Denoiser, observation: Observation, mask: bool) -> Denoiser:
-    """The denoiser of a network trained with `Masked` (`mask`) or `Decayed`, given a picture.
+def observed_image(observation: Observation, shape: tuple[int, ...], mask: bool) -> Array:
+    """The `image` that a network is given of an observation of items of a `shape`, `[B, ..., C]`.
 
-    Its condition is `A^T y`, with `A^T 1` as the last channel for `mask`.
+    It is `A^T y`, for a network trained with `Masked` (`mask`) with `A^T 1` as the last channel.
     """
-
-    def denoise_given(x_t: Array, t: Array, cond: Cond) -> Denoised:
-        y, back = observation.y, linearised(observation.operator, x_t).adjoint
-        parts = [back(y), back(jnp.ones_like(y))[..., :1]][: 1 + mask]
-        return denoise(x_t, t, {**cond, "image": jnp.concatenate(parts, -1)})
-
-    return denoise_given
+    y = observation.y
+    back = linearised(observation.operator, jnp.zeros((len(y), *shape), y.dtype)).adjoint
+    return jnp.concatenate([back(y), back(jnp.ones_like(y))[..., :1]][: 1 + mask], -1)
 
 
 def nothing_given(condition: Condition, shape: tuple[int, ...]) -> Cond:

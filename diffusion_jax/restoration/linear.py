@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from diffusion_jax.codecs.codec import Codec
 from diffusion_jax.diffusion.prediction import per_sample
 from diffusion_jax.models.layers import downsample, patchify, unpatchify
 from diffusion_jax.restoration.operators import Identity, Mask, Operator, Spectrum
@@ -228,6 +229,16 @@ class Composed:
 
     def __call__(self, x: Array) -> Array:
         return self.outer(self.inner(x))
+
+
+@struct.dataclass
+class Decoded:
+    """Items of `x_0`, by a codec without parameters: `Composed(A, Decoded(codec))` sees them."""
+
+    codec: Codec = struct.field(pytree_node=False)
+
+    def __call__(self, x: Array) -> Array:
+        return self.codec.decode({}, x)
 
 
 def masked(operator: Operator, known: Array) -> Operator:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.from_config.restoration import Seen, make_restoration, within
+from diffusion_jax.from_config.restoration import Seen, make_restoration, requested, within
 from diffusion_jax.restoration.blind import (
     Estimate,
     Windows,
@@ -49,10 +49,8 @@ def estimated(model: Trained, seen: Seen) -> Estimate:
         index = number * num + np.arange(num)
         each = jax.tree.map(lambda a: np.repeat(np.asarray(a), num // len(a), 0), observation)
         request = model.request(index, model.run.conditions.explicit(index))
-        given = {**request.given, "observation": within(each, part, own)}
-        x, _ = generator(
-            model.params, seed, request._replace(given=given), batch_size=config.sample.batch_size
-        )
+        request = requested(config, generator, request, within(each, part, own))
+        x, _ = generator(model.params, seed, request, batch_size=config.sample.batch_size)
         model.encoded(x, index)  # raises if they are not finite
         return jnp.asarray(x[:, : part[0], : part[1]])
 

@@ -1,4 +1,4 @@
-"""The stages that vary, inpaint or upscale an image, or interpolate between two texts."""
+"""The stages that vary, inpaint or upscale an item, or interpolate between two texts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.data import Kind
-from diffusion_jax.data.images import look_at, read_image
+from diffusion_jax.data.images import read_image
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.from_config import Config, ConfigError
 from diffusion_jax.from_config.choices import named
 from diffusion_jax.from_config.images import (
     INPAINTING,
+    check_files,
     check_images,
     opened,
     opened_mask,
@@ -40,9 +41,13 @@ COLUMNS = {"variants": 8, "inpainted": 5, "upscaled": 5}
 
 
 def vary(run: Run) -> None:
-    """Makes `sample.num_images` variants of an image: `variants.png`, with the image first."""
+    """Makes `sample.num_images` variants of an image or a recording, which is shown first.
+
+    They are `variants.png`, and `variants/`, of sounds with a page to listen to.
+    """
     asked, settings, kind = run.config.sample, run.config.sample.vary, run.parts.dataset.kind
-    original = opened("sample.vary.image", settings.image, kind)
+    with named("sample.vary.image"):
+        original = kind.open_file(path_of(settings.image))
     model = run.trained()
     generator, codec = model.draws, model.draws.codec
     index = asked.first_index + np.arange(asked.num_images)
@@ -65,6 +70,12 @@ def vary(run: Run) -> None:
     if not is_main():
         return
     about = {**run.span(index, cond), "vary": settings.to_dict()}
+    made_by = {**model.made_by(asked.seed), **about}
+    folder = run.workdir / "samples" / "variants"
+    save_items(run, folder, index, items, made_by, {})
+    both, words = np.concatenate([original[None], items]), ["given", *["variant"] * len(items)]
+    for name, page in kind.pages(both, words, both[:0, None], made_by).items():
+        (folder / name).write_text(page)
     _save(model, "variants", original, items, about)
 
 
@@ -248,11 +259,14 @@ def _check(asked: Config, kind: Kind) -> None:
                 f"sample.inpaint.strength={asked.inpaint.strength} of sample.steps={asked.steps} "
                 "is less than one step"
             )
+    if asked.vary.image:
+        check_files("sample.vary.image", asked.vary.image, kind)
+    if asked.upscale.image:
+        check_images("sample.upscale.image", asked.upscale.image, kind)
     for key, file in (("vary", asked.vary.image), ("upscale", asked.upscale.image)):
         if file:
-            check_images(f"sample.{key}.image", file, kind)
             with named(f"sample.{key}.image"):
-                look_at(path_of(file), 0)
+                kind.check_file(path_of(file))
 
 
 def chosen(config: Config, kind: Kind) -> Callable[[Run, bool], None]:

@@ -18,7 +18,8 @@ from diffusion_jax.restoration.linear import Fading
 from diffusion_jax.restoration.operators import Observation
 from diffusion_jax.run import open_run
 from diffusion_jax.run.blind import estimated, values_of, with_estimate
-from diffusion_jax.run.restoration import FULL, Restored, restored
+from diffusion_jax.run.restoration import restored
+from diffusion_jax.run.restored import FULL, Restored
 from diffusion_jax.run.trained import Trained
 from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.pictures import as_image, tile

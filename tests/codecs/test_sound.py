@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy import signal, stats
 
-from diffusion_jax.codecs.mdct import MDCT
+from diffusion_jax.codecs.mdct import MDCT, by_octave
 from diffusion_jax.codecs.stft import FAINT, STFT
 from diffusion_jax.data import Dataset, Kind, Split
 from diffusion_jax.data.sources import ArraySource
@@ -26,7 +26,12 @@ from diffusion_jax.generation.conditions import Asked, Conditions
 from diffusion_jax.generation.generator import Request
 from diffusion_jax.metrics.spectra import log_mel, mel_filters
 from diffusion_jax.restoration.image_conditions import Encoded
+from diffusion_jax.restoration.linear import Composed, Decoded
+from diffusion_jax.restoration.operators import Mask, Observation
+from diffusion_jax.restoration.posterior_mean import mmps
+from diffusion_jax.restoration.solvers import Solver
 from diffusion_jax.run import planning
+from diffusion_jax.types import Denoised
 from tests.oracles import keys_of
 from tests.runs import context_of, tiny
 
@@ -130,6 +135,60 @@ def test_stationary_sound_is_as_likely_in_its_mdct(x64):
     own = stats.multivariate_normal(np.zeros(48), matrix.T @ cov @ matrix).logpdf(x_0)
     waves = stats.multivariate_normal(np.zeros(48), cov).logpdf(x)
     np.testing.assert_allclose(own + 48 * np.log(2.0), waves, rtol=1e-9)
+
+
+def test_octaves_of_the_mdct_are_divided_by_their_root_mean_square(x64):
+    """White noise that is filtered: by octave as the definition says, and white with that `rms`."""
+    codec, octaves = MDCT(4096, 2, bins=64), 4
+    x_0 = np.random.default_rng(0).normal(size=(20, *codec.shape))
+    bins = np.arange(64).repeat(2)  # of both channels
+    steep = x_0 * np.array([1.0, 0.5, 0.25, 0.125])[(bins >= 8) * 1 + (bins >= 16) + (bins >= 32)]
+    found = by_octave(steep, channels=2, octaves=octaves)
+    np.testing.assert_allclose(found, [1, 0.5, 0.25, 0.125], rtol=0.02)
+    flat = dataclasses.replace(codec, rms=(1.0, 0.5, 0.25, 0.125), scale=3.0)
+    gains = np.asarray(flat.encode({}, codec.decode({}, jnp.ones((1, *codec.shape))), None))[0, 0]
+    middles = np.round(64 * 2.0 ** -np.array([3.5, 2.5, 1.5, 0.5]) - 0.5).astype(int)  # of octaves
+    np.testing.assert_allclose(gains[2 * middles], [3, 6, 12, 24], rtol=0.06)
+    assert np.all(np.diff(gains[::2]) > -1e-9)
+    np.testing.assert_array_equal(gains[::2], gains[1::2])
+    x = sounds(4096, 2).astype(float)
+    np.testing.assert_allclose(there_and_back(flat, x)[1], x, atol=1e-12)
+
+
+def test_the_determinant_of_the_mdct_is_known(x64):
+    for codec in (
+        MDCT(48, 1, bins=8, scale=2.0),
+        MDCT(48, 1, bins=8, rms=(0.3, 0.1), scale=1.5),
+    ):
+        _, log_det = np.linalg.slogdet(matrix_of(codec))
+        np.testing.assert_allclose(48 * codec.log_scale, log_det, rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_what_is_seen_of_sound_tells_the_posterior_of_its_coefficients(x64):
+    """By MMPS of `A` composed with decoding, for normal coefficients: by solving the equations."""
+    codec = MDCT(32, 1, bins=8, rms=(0.5, 0.2))
+    schedule, t, sigma = Flow(), jnp.array([0.4]), 0.05
+    alpha, noise = (float(c[0]) for c in schedule.scales(t))
+    matrix = np.linalg.inv(matrix_of(codec)).T  # of decoding: x = matrix x_0
+    rng = np.random.default_rng(0)
+    x_t, x_0 = rng.normal(size=(2, 32))
+    known = np.arange(32) < 20
+    seen = matrix[known]
+    y = matrix @ x_0 * known
+    precision = (1 + alpha**2 / noise**2) * np.eye(32) + seen.T @ seen / sigma**2
+    expected = np.linalg.solve(precision, alpha / noise**2 * x_t + seen.T @ y[known] / sigma**2)
+    shape = (1, *codec.shape)
+
+    def denoise(x_t, t, cond):
+        return Denoised(alpha / (alpha**2 + noise**2) * x_t)
+
+    mask = Mask(jnp.asarray(known, float)[None, :, None])
+    operator = Composed(mask, Decoded(codec))
+    observation = Observation(jnp.asarray(y)[None, :, None], operator, jnp.array([sigma]))
+    given = mmps(denoise, observation, schedule, solver=Solver("gmres", 40, 1e-12))
+    found = jax.jit(lambda x: given(x, t, {}).x_0)(jnp.asarray(x_t).reshape(shape))
+    np.testing.assert_allclose(np.asarray(found).reshape(-1), expected, rtol=1e-6, atol=1e-9)
 
 
 def test_the_stft_is_that_of_scipy(x64):
@@ -240,6 +299,7 @@ def test_networks_are_trained_and_sampled_in_these_spaces(name, model):
     [
         ("mdct", (8, 8, 1), {}, "codec.name='mdct' is of sound, and these data are items of 8x8x1"),
         ("mdct", (64, 1), {"codec__mdct__bins": 7}, "codec.mdct.bins=7 must be even"),
+        ("mdct", (64, 1), {"codec__mdct__rms": (0.1, 0.0)}, "codec.mdct.rms=(0.1, 0.0) must be"),
         ("mdct", (64, 1), {"codec__mdct__window": "hann"}, "codec.mdct.window='hann' must be"),
         ("stft", (64, 1), {"codec__stft__size": 511}, "codec.stft.size=511 must be even"),
         ("stft", (64, 1), {"codec__stft__hop": 300}, "codec.stft.hop=300 must be at most half of"),

@@ -9,15 +9,8 @@ import soundfile
 
 from diffusion_jax.data import DataError
 from diffusion_jax.data.sound import Sound
-from diffusion_jax.data.sound_files import (
-    Preparation,
-    look_at,
-    open_sound,
-    prepare,
-    read_sound,
-    resampled,
-    without_silence,
-)
+from diffusion_jax.data.sound_files import Preparation, prepare, resampled, without_silence
+from diffusion_jax.data.sound_reading import look_at, read_sound
 
 HOW = Preparation(rate=8_000, channels=1, loudness=0.0, cut="windows", length=512)
 
@@ -181,6 +174,6 @@ def test_a_bad_recording_ends_in_one_sentence_with_its_name(tmp_path, made, name
 )
 def test_a_recording_for_a_model_must_be_of_its_kind(tmp_path, kind, says):
     path = write(tmp_path / "a.wav", tone())
-    np.testing.assert_array_equal(open_sound(path, Sound((9, 1), 8_000)), prepare(path, HOW)[:9])
+    np.testing.assert_array_equal(Sound((9, 1), 8_000).open_file(path), prepare(path, HOW)[:9])
     with pytest.raises(DataError, match=rf"{re.escape(str(path))} .*{says}"):
-        open_sound(path, kind)
+        kind.open_file(path)

@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 
 from diffusion_jax import run
-from diffusion_jax.data import to_float
+from diffusion_jax.data import Images, to_float
 from diffusion_jax.from_config.restoration import observe
-from diffusion_jax.restoration.image_conditions import Masked, given_image
+from diffusion_jax.restoration.image_conditions import Masked, observed_image
 from diffusion_jax.system.pictures import read_made_by
-from diffusion_jax.types import Array, Cond, Denoised
 from tests.oracles import keys_of
 from tests.runs import tiny
 
@@ -150,15 +149,9 @@ def test_a_network_is_given_the_picture_as_in_training(tmp_path: Path) -> None:
     known = np.asarray(condition["image"][0, ..., 1]) > 0
     config = tiny(**given, restore__image=str(image), restore__method="as_trained")
     config.restore.mask.image = str(mask(tmp_path / "mask.png", ~known))
-    seen = observe(config, 1, image).observation
-    asked = []
-
-    def denoise(x_t: Array, t: Array, cond: Cond) -> Denoised:
-        asked.append(cond["image"])
-        return Denoised(x_t)
-
-    given_image(denoise, seen, mask=True)(jnp.zeros((1, 8, 8, 1)), jnp.zeros(1), {})
-    np.testing.assert_array_equal(asked[0], condition["image"])
+    seen = observe(config, Images((8, 8, 1)), image).observation
+    found = observed_image(seen, (8, 8, 1), mask=True)
+    np.testing.assert_array_equal(found, condition["image"])
     assert run.run(config, workdir, "restore") == 0
     restored = pixels(workdir / "samples" / "restored" / "old.png" / "mean.png")
     np.testing.assert_array_equal(restored[known], pixels(image)[known])

@@ -16,7 +16,7 @@ from diffusion_jax.data.sets.recordings import (
     split_recordings,
     windows_of_recordings,
 )
-from diffusion_jax.data.sound_files import SUFFIXES
+from diffusion_jax.data.sound_reading import SUFFIXES
 
 PACKAGES = {
     "hydrogen-drumkits": "usr/share/hydrogen/data/drumkits",

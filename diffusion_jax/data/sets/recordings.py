@@ -19,7 +19,8 @@ from diffusion_jax.data.sets.folder_files import list_files
 from diffusion_jax.data.sets.folder_layout import arranged
 from diffusion_jax.data.sets.windows import SoundWindows, cells_of
 from diffusion_jax.data.sound import Sound, of_channels
-from diffusion_jax.data.sound_files import SUFFIXES, Look, Preparation, look_at, prepare
+from diffusion_jax.data.sound_files import Preparation, prepare
+from diffusion_jax.data.sound_reading import SUFFIXES, Look, look_at
 from diffusion_jax.data.sources import content_hash
 from diffusion_jax.system.cache import cached
 from diffusion_jax.system.files import path_of, readers, stamps

@@ -1,0 +1,27 @@
+"""The letters A to Z, spoken in 15 languages, a second at 16 kHz, by letter.
+
+    apt-get download klettres-data && dpkg -x klettres-data_*.deb sounds
+    python launch.py --config configs/letters.py --workdir runs/letters \
+        --config.data.manual_dir=sounds
+
+A step of 32 letters takes 0.85 s of CPU time (two shared cores), and the network has 1.9 M
+parameters; 3,500 steps are 50 minutes of one core. No result has been measured yet.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import drums
+
+
+def get_config() -> ConfigDict:
+    """The network of drums, with a token for each frame of 256 bins, which tell harmonics apart."""
+    c = drums.get_config()
+    c.data.name = "letters"
+    c.data.length = 16_384
+    c.codec.mdct.bins = 256
+    # from 329 recordings; without it the highest bins have 5% of the amplitude of the strongest
+    c.codec.mdct.rms = (0.10, 0.15, 0.14, 0.085, 0.031, 0.023, 0.013)
+    c.model.dit.patch_size = 1
+    c.train.steps = 3500
+    c.sample.num_images = 104
+    return c
