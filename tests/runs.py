@@ -5,6 +5,7 @@ import importlib
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,19 @@ TINY = {
     "evaluate.bootstrap": 10,
     "evaluate.metrics": "distances,denoising",
 }
+
+
+def as_made(says: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that draw a sample again, alone, from what its passport says."""
+    return {
+        "sample__num_images": 1,
+        "sample__first_index": says["index"],
+        "sample__labels": str(says["label"]),
+        **{
+            f"sample__{name}": says[name]
+            for name in ("seed", "steps", "checkpoint", "guidance_scale")
+        },
+    }
 
 
 def random_dataset(shape: tuple[int, ...] = (8, 8, 1), num_classes: int = 10) -> Dataset:

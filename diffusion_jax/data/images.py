@@ -125,6 +125,32 @@ class Images(Kind):
         return tile(few.reshape(-1, *few.shape[2:]), columns=few.shape[1])
 
 
+class ShownAsImages(Kind):
+    """Base class of kinds whose items are turned into images to be shown."""
+
+    @property
+    def _images(self) -> Images:
+        """The kind of these images."""
+        raise NotImplementedError
+
+    def _pictures(self, items: np.ndarray) -> np.ndarray:
+        """The images uint8 `[..., H, W, 3]` of items `[..., *shape]`."""
+        raise NotImplementedError
+
+    def sheet(
+        self,
+        items: np.ndarray,
+        columns: int,
+        texts: Sequence[str] = (),
+        marked: Sequence[bool] = (),
+    ) -> np.ndarray:
+        """Rows of images, each row behind its text."""
+        return self._images.sheet(self._pictures(items), columns, texts, marked)
+
+    def strip(self, states: np.ndarray, columns: int) -> np.ndarray:
+        return self._images.strip(self._pictures(states), columns)
+
+
 def to_float(images: Any) -> Any:
     """Maps uint8 in 0..255 to float32 in [-1, 1], any shape; the inverse of `to_uint8`.
 

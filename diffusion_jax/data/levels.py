@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from diffusion_jax.data.images import Images
+from diffusion_jax.data.images import Images, ShownAsImages
 from diffusion_jax.data.tokens import Tokens
 
 MASK_COLOUR = (150, 190, 240)
 
 
 @dataclass(frozen=True)
-class Levels(Tokens):
+class Levels(ShownAsImages, Tokens):
     """Square grey images as tokens int32 `[L]`: the level of each pixel, row by row.
 
     They are written and shown as images, in which masks are blue.
@@ -36,7 +36,7 @@ class Levels(Tokens):
         side = math.isqrt(self.shape[0])
         return Images((side, side, 3))
 
-    def _pixels(self, items: np.ndarray) -> np.ndarray:
+    def _pictures(self, items: np.ndarray) -> np.ndarray:
         """Images uint8 `[..., H, W, 3]` of items `[..., L]`."""
         greys = np.rint(np.linspace(0, 255, self.vocabulary)).astype(np.uint8)
         colours = np.concatenate([greys[:, None].repeat(3, 1), np.array([MASK_COLOUR], np.uint8)])
@@ -45,19 +45,7 @@ class Levels(Tokens):
     def save(
         self, folder: Path, index: np.ndarray, items: np.ndarray, made_by: Sequence[Mapping]
     ) -> None:
-        self._images.save(folder, index, self._pixels(items), made_by)
-
-    def sheet(
-        self,
-        items: np.ndarray,
-        columns: int,
-        texts: Sequence[str] = (),
-        marked: Sequence[bool] = (),
-    ) -> np.ndarray:
-        return self._images.sheet(self._pixels(items), columns, texts, marked)
-
-    def strip(self, states: np.ndarray, columns: int) -> np.ndarray:
-        return self._images.strip(self._pixels(states), columns)
+        self._images.save(folder, index, self._pictures(items), made_by)
 
     def pages(
         self,

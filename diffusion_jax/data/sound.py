@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from diffusion_jax.data.errors import DataError
-from diffusion_jax.data.images import Images
-from diffusion_jax.data.kind import Kind, View
+from diffusion_jax.data.images import Images, ShownAsImages
+from diffusion_jax.data.kind import View
 from diffusion_jax.data.sound_page import Column, listening_page
 from diffusion_jax.data.sound_reading import SUFFIXES, look_at, read_sound
 from diffusion_jax.data.spectrograms import BANDS, COLUMNS, log_mel_view, spectrograms
@@ -21,7 +21,7 @@ CHANNELS = {1: "mono", 2: "stereo"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Sound(Kind):
+class Sound(ShownAsImages):
     """Sounds int16 `[T, C]`; `x` is in [-1, 1], the items divided by 2^15 exactly."""
 
     rate: int  # samples per second, Hz
@@ -119,19 +119,6 @@ class Sound(Kind):
     @property
     def _images(self) -> Images:
         return Images((BANDS, COLUMNS, 3))
-
-    def sheet(
-        self,
-        items: np.ndarray,
-        columns: int,
-        texts: Sequence[str] = (),
-        marked: Sequence[bool] = (),
-    ) -> np.ndarray:
-        """Rows of spectrograms, each row behind its text."""
-        return self._images.sheet(self._pictures(items), columns, texts, marked)
-
-    def strip(self, states: np.ndarray, columns: int) -> np.ndarray:
-        return self._images.strip(self._pictures(states), columns)
 
     def pages(
         self,

@@ -18,6 +18,11 @@ STEP, FRAMES = 0.01, 64  # of a view: seconds between frames, at least, and thei
 SILENCE, MIDDLE, SCALE = -11.4, -7.0, 4.0
 
 
+def window_size(rate: int, hop: float) -> int:
+    """Samples of a frame: the least power of two of `WINDOW` and two hops, in samples, or more."""
+    return 2 ** int(np.ceil(np.log2(max(2 * hop, WINDOW * rate))))
+
+
 def spectrograms(x: np.ndarray, rate: int) -> np.ndarray:
     """Sounds float `[N, T, C]` in [-1, 1] as images uint8 `[N, BANDS, COLUMNS, 3]`.
 
@@ -27,7 +32,7 @@ def spectrograms(x: np.ndarray, rate: int) -> np.ndarray:
     """
     length = x.shape[1]
     hop = length / COLUMNS
-    size = 2 ** int(np.ceil(np.log2(max(2 * hop, WINDOW * rate))))
+    size = window_size(rate, hop)
     window = np.hanning(size + 1)[:-1]
     starts = np.rint((np.arange(COLUMNS) + 0.5) * hop).astype(int)  # in the padded sound
     places = starts[:, None] + np.arange(size)
@@ -57,7 +62,7 @@ def log_mel_view(shape: tuple[int, ...], rate: int) -> View:
 
     length, channels = shape
     hop = max(round(STEP * rate), -(-length // FRAMES))
-    size = 2 ** int(np.ceil(np.log2(max(2 * hop, WINDOW * rate))))
+    size = window_size(rate, hop)
 
     def of_one(x: Any) -> Any:
         bels = log_mel(x, rate, BANDS, size, hop, floor=size**2 * 10**SILENCE)

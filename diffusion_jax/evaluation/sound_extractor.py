@@ -2,10 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from diffusion_jax.data import Kind
-from diffusion_jax.data.spectrograms import SILENCE, STEP, WINDOW
+from diffusion_jax.data.spectrograms import SILENCE, STEP, window_size
 from diffusion_jax.evaluation.extractor import Extractor
 from diffusion_jax.evaluation.sound_measures import Sounds
 from diffusion_jax.metrics.spectra import log_mel
@@ -37,7 +36,8 @@ def statistics(x: Array, rate: int) -> Array:
 
 def framing(rate: int) -> tuple[int, int]:
     """Hop and window in samples: 10 ms, and the least power of two of 32 ms or more."""
-    return round(STEP * rate), 2 ** int(np.ceil(np.log2(WINDOW * rate)))
+    hop = round(STEP * rate)
+    return hop, window_size(rate, hop)
 
 
 def mel_statistics(kind: Kind) -> Extractor:

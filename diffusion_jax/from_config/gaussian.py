@@ -56,6 +56,11 @@ def gaussian(config: Config) -> Callable[[Dataset], Task]:
         given = make_image_condition(config, schedule, dataset, codec)
         if augment:
             check_images("objective.augment.probability", str(augment.probability), kind)
+            if isinstance(trained, FromMoments):
+                raise ConfigError(
+                    "objective.augment changes images, and codec.cache=True keeps the latents of "
+                    "those that were not: set codec.cache=False"
+                )
         channels = codec.shape[-1] * (2 if objective.learned_variance else 1)
         network = make_network(
             config, channels, dataset.num_classes, reader, given, (AUGMENT,) * bool(augment)
@@ -117,17 +122,11 @@ def make_augmentation(config: Config) -> Augmentation | None:
     Raises:
         ConfigError: a setting is not possible.
     """
-    settings = config.objective.get("augment", {"probability": 0.0})  # older runs have none
-    with keyed("objective.augment"):
-        found = Augmentation(**settings) if len(settings) > 1 else None
-    if not settings["probability"]:
+    if (settings := config.objective.get("augment")) is None:  # older runs
         return None
-    if config.codec.name != "identity" and config.codec.cache:
-        raise ConfigError(
-            "objective.augment changes images, and codec.cache=True keeps the latents of those "
-            "that were not: set codec.cache=False"
-        )
-    return found
+    with keyed("objective.augment"):
+        found = Augmentation(**settings)
+    return found if found.probability else None
 
 
 def _uncertainty(params: Params, t: Array) -> Array:

@@ -53,11 +53,11 @@ def attention(
         else:  # also for GPUs that are only estimated: like the kernel, it stores no weights
             out = jax.checkpoint(kernel)(q, k, v)
     else:
-        fused = of_each_device(_pallas_attention) if lengths is None and mask is None else None
-        if platform() == "tpu" and fused and fits_pallas(q, k) and not needs_jvp():
-            out = fused(q, k, v)
-        else:
-            out = kernel(q, k, v)
+        fused = None
+        whole = lengths is None and mask is None
+        if platform() == "tpu" and whole and fits_pallas(q, k) and not needs_jvp():
+            fused = of_each_device(_pallas_attention)
+        out = (fused or kernel)(q, k, v)
     return out.reshape(*out.shape[:2], -1)
 
 

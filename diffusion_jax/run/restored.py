@@ -18,7 +18,7 @@ from diffusion_jax.metrics.fidelity import psnr
 from diffusion_jax.metrics.sound import snr
 from diffusion_jax.restoration.linear import unmasked
 from diffusion_jax.run.trained import Trained
-from diffusion_jax.system.files import remove_tree
+from diffusion_jax.system.files import remove_tree, write_whole
 from diffusion_jax.system.pictures import save_png, tile
 from diffusion_jax.system.sounds import save_wav
 from diffusion_jax.system.texts import shown
@@ -102,7 +102,8 @@ def _save_sounds(
     few = {f"restored {i}": x for i, x in enumerate(found.samples[:SHOWN])}
     shown_ = {"given": given, **few, **original}
     columns = [Column(word, kind.encode(x)[None]) for word, x in shown_.items()]
-    (folder / "listen.html").write_text(listening_page(columns, kind.rate, [name], made_by))
+    page = listening_page(columns, kind.rate, [name], made_by)
+    write_whole(folder / "listen.html", page.encode())
     sheet = kind.sheet(kind.encode(np.stack([*shown_.values()])), len(shown_))
     save_png(folder / "sheet.png", sheet, made_by)
 

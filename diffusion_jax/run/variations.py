@@ -26,7 +26,7 @@ from diffusion_jax.restoration.image_conditions import LowResolution, inpainting
 from diffusion_jax.run.sampling import sample, save_items
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import in_batches, is_main
-from diffusion_jax.system.files import path_of
+from diffusion_jax.system.files import path_of, write_whole
 from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.pictures import save_gif, save_png
 from diffusion_jax.system.progress import tracked
@@ -75,7 +75,7 @@ def vary(run: Run) -> None:
     save_items(run, folder, index, items, made_by, {})
     both, words = np.concatenate([original[None], items]), ["given", *["variant"] * len(items)]
     for name, page in kind.pages(both, words, both[:0, None], made_by).items():
-        (folder / name).write_text(page)
+        write_whole(folder / name, page.encode())
     _save(model, "variants", original, items, about)
 
 

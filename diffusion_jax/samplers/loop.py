@@ -53,7 +53,8 @@ def run(
                 f"a sampler that draws noise cannot run from t = {first:g} up to {last:g}: use a "
                 "deterministic sampler for inversion"
             )
-    steps, extra = times.shape[0] - 1, sampler.extra
+    steps = times.shape[0] - 1
+    extra = sampler.extra if steps else 0
     kept = jnp.zeros((-(-steps // keep_every) + 1, *x_T.shape), x_T.dtype) if keep_every else None
     if kept is not None:
         kept = kept.at[0].set(x_T)

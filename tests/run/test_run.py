@@ -34,6 +34,7 @@ from tests.runs import (
     CONFIGS,
     ROOT,
     TINY,
+    as_made,
     assert_same,
     config_with_noise,
     final_state,
@@ -177,16 +178,7 @@ def test_a_picture_can_be_made_again_from_what_its_png_says(tmp_path: Path) -> N
     pixels = np.asarray(Image.open(picture), int)
     says = json.loads(Image.open(picture).text["made_by"])
     assert says["config"] == from_config.config_hash(tiny())
-    again = tiny(
-        sample__num_images=1,
-        sample__first_index=says["index"],
-        sample__seed=says["seed"],
-        sample__labels=str(says["label"]),
-        sample__steps=says["steps"],
-        sample__checkpoint=says["checkpoint"],
-        sample__guidance_scale=says["guidance_scale"],
-    )
-    assert run.run(again, tmp_path, "sample") == 0
+    assert run.run(tiny(**as_made(says)), tmp_path, "sample") == 0
     assert [p.name for p in (tmp_path / "samples/images").iterdir()] == ["000007.png"]
     assert np.abs(np.asarray(Image.open(picture), int) - pixels).max() <= 1
 

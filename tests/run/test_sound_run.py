@@ -13,7 +13,7 @@ from diffusion_jax import from_config, run
 from diffusion_jax.data import load_dataset
 from diffusion_jax.system.sounds import read_made_by
 from tests.data.test_sound_files import tone, write
-from tests.runs import tiny
+from tests.runs import as_made, tiny
 
 pytestmark = pytest.mark.slow
 
@@ -76,17 +76,7 @@ def test_a_sound_can_be_made_again_from_what_its_wav_says(trained: Path, recordi
     says = read_made_by(path)
     assert says is not None
     assert says["config"] == from_config.config_hash(settings(recordings))
-    again = settings(
-        recordings,
-        sample__num_images=1,
-        sample__first_index=says["index"],
-        sample__seed=says["seed"],
-        sample__labels=str(says["label"]),
-        sample__steps=says["steps"],
-        sample__checkpoint=says["checkpoint"],
-        sample__guidance_scale=says["guidance_scale"],
-    )
-    assert run.run(again, trained, "sample") == 0
+    assert run.run(settings(recordings, **as_made(says)), trained, "sample") == 0
     assert [p.name for p in (trained / "samples/images").iterdir()] == ["000007.wav"]
     after, _ = soundfile.read(path, dtype="int16")
     assert np.abs(after.astype(int) - before).max() <= 4  # of 32,768

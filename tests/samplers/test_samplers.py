@@ -13,7 +13,7 @@ from diffusion_jax.diffusion.corruption import sample_keys, sample_noise
 from diffusion_jax.guidance.extrapolation import classifier_free
 from diffusion_jax.samplers.ddim import ddim
 from diffusion_jax.samplers.loop import sample
-from diffusion_jax.samplers.ode import heun
+from diffusion_jax.samplers.ode import heun, pndm
 from diffusion_jax.samplers.sde import ancestral
 from diffusion_jax.types import Denoised, Sampler
 from tests.oracles import CLEAN, SCHEDULES, gaussian, keys_of, three_components
@@ -154,6 +154,13 @@ def test_only_deterministic_samplers_invert(sampler):
     else:
         with pytest.raises(ValueError, match=r"cannot run from t = 0\.1 up to 0\.9"):
             sample(*arguments)
+
+
+@pytest.mark.parametrize("make", [heun, pndm])
+def test_a_run_of_no_steps_stays_where_it_began(make):
+    x, kept = oracle_run(SCHEDULES["ddpm"], make(SCHEDULES["ddpm"]), jnp.array([0.5]), keep_every=1)
+    np.testing.assert_array_equal(kept[0], x)
+    assert len(kept) == 1
 
 
 def test_a_sample_is_the_same_in_every_batch():
