@@ -483,13 +483,13 @@ def get_config() -> ConfigDict:
     # How the picture was damaged: identity (noise only) | mask | blur | downscale | grey | fading |
     # gamma | clipping | halftone | jpeg | decay (simulated tears, mould and such: a mask); several,
     # in the order in which they happened: fading+blur. For sounds: identity | clipping | band |
-    # decimate | gap | reverberation
+    # decimate | gap | beginning (to continue it) | reverberation
     c.restore.operator = "mask"
     # By a denoiser given the observation: dps | pigdm | tmpd | mmps | ddnm | diffpir. By a sampler:
     # ddrm | repaint (with sample.restart) | daps | split_gibbs | twisted (the samples are weighted
     # particles). ddnm, ddrm: operators whose singular values are known. repaint: masks; these three
-    # with codec.name=identity. as_trained: networks of image_condition masked (operator mask or
-    # gap), decayed or noisy, clipped, low_band, reverberant (operator identity).
+    # with codec.name=identity. as_trained: networks of image_condition masked (operator mask,
+    # gap or beginning), decayed or noisy, clipped, low_band, reverberant (operator identity).
     c.restore.method = "pigdm"
     c.restore.sigma = 0.0  # standard deviation of its noise, on the scale of the data, [-1, 1]
     # The picture is whole: damage it, restore it, and compare with it
@@ -518,6 +518,8 @@ def get_config() -> ConfigDict:
     c.restore.band = ConfigDict({"low": 0.0, "high": 0.25})  # known frequencies, cycles per sample
     c.restore.decimate = ConfigDict({"factor": 2})  # to a lower rate
     c.restore.gap = ConfigDict({"start": 0.45, "length": 0.1})  # shares of the recording
+    # The file is this share of a recording, its beginning, and the rest is to be found
+    c.restore.beginning = ConfigDict({"share": 0.5})
     # as image_condition.reverberant
     c.restore.reverberation = ConfigDict({"decay": 4800.0, "direct": 0.0, "seed": 0})
     c.restore.dps = ConfigDict({"zeta": 1.0, "steps": 1000})

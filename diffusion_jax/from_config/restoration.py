@@ -54,6 +54,8 @@ SEED = 0
 """Of the noise of simulated damage, which is always the same for a shape."""
 JOINT = "+"
 """Between operators that are applied one after the other."""
+BEGINNING = "beginning"
+"""The operator of recordings that go on beyond their end: it is the last."""
 DECAY = "decay"
 """The operator of pictures that decay, so that a mask is what is known of them."""
 
@@ -170,7 +172,7 @@ def _as_trained(config: Config) -> Method:
 
 
 RESTORES = {
-    "masked": ("mask", "gap"),
+    "masked": ("mask", "gap", BEGINNING),
     **dict.fromkeys(("decayed", *sound_damage.CONDITIONS), ("identity",)),
 }
 """Image conditions that are observations, with their operators."""
@@ -211,7 +213,8 @@ def observe(config: Config, kind: Kind, path: Path) -> Seen:
     if settings.simulate:
         sides = tuple(side // factor * factor for side in sides)
     else:
-        sides = tuple(side * factor for side in sides)
+        share = settings.beginning.share if names[-1] == BEGINNING else 1
+        sides = tuple(round(side / share) * factor for side in sides)
     shape = *sides, channels
     operator = composed(settings, names, shape)
     y: Any
@@ -221,8 +224,9 @@ def observe(config: Config, kind: Kind, path: Path) -> Seen:
         y += settings.sigma * sample_noise(make_key(SEED)[None], y.shape[1:])
     else:
         whole = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        seen = jax.eval_shape(operator, whole).shape[-1]
-        y = (x if seen == channels else kind.read_file(path, seen, factor))[None]
+        seen = jax.eval_shape(operator, whole).shape
+        y = (x if seen[-1] == channels else kind.read_file(path, seen[-1], factor))[None]
+        y = np.pad(y, [(0, whole_ - there) for whole_, there in zip(seen, y.shape, strict=True)])
         y = unmasked(operator)[1] * y  # the rest is not of the picture
     return Seen(Observation(y, operator, jnp.full(1, settings.sigma)), shape, truth)
 

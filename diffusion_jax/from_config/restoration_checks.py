@@ -8,6 +8,7 @@ from diffusion_jax.from_config.choices import Config, ConfigError, check_known, 
 from diffusion_jax.from_config.identity import folder_and_step, read_config
 from diffusion_jax.from_config.images import check_files
 from diffusion_jax.from_config.restoration import (
+    BEGINNING,
     DECAY,
     JOINT,
     OF_PICTURES,
@@ -44,6 +45,11 @@ def check_restoration(config: Config, kind: Kind) -> None:
             raise ConfigError(
                 f"restore.operator={name!r} is for {whose}, and these data are {kind.words}"
             )
+    if BEGINNING in names[:-1]:
+        raise ConfigError(
+            f"restore.operator={settings.operator!r} needs {BEGINNING!r} to be the last: the file "
+            "is the beginning of what is seen"
+        )
     method, size = make_method(config), config.sample.guidance.flock.size
     if size and method.particles > 1:
         raise ConfigError(

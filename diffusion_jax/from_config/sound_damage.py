@@ -78,6 +78,11 @@ def _gap(own: Config, size: int) -> Operator:
     return Mask(gap(jnp.array([own.start]), jnp.array([own.length]), size))
 
 
+def _beginning(own: Config, size: int) -> Operator:
+    known = np.arange(size) < round(size * own.share)
+    return Mask(jnp.asarray(known, jnp.float32)[None, :, None])
+
+
 def _reverberation(own: Config, size: int) -> Operator:
     length = min(int(own.decay) + 1, size // 2)
     key = make_key(own.seed)[None]
@@ -88,6 +93,7 @@ MAKE: dict[str, Callable[[Config, int], Operator]] = {
     "band": lambda own, size: Band(jnp.array([own.low]), jnp.array([own.high])),
     "decimate": lambda own, size: Decimate(own.factor),
     "gap": _gap,
+    "beginning": _beginning,
     "reverberation": _reverberation,
 }
 

@@ -35,6 +35,10 @@ GREY = 127
 """Of the image on the sheet, where it is painted."""
 ROWS = 4
 """Rows of an interpolation at most, each with its own noise."""
+RECORDINGS = (
+    "--mode restore --restore FILE fills in a part of a recording (restore.operator='gap') and "
+    "continues one ('beginning')"
+)
 WAYS = {"noise": renoised, "inversion": inverted}
 COLUMNS = {"variants": 8, "inpainted": 5, "upscaled": 5}
 """By name of the sheet."""
@@ -252,7 +256,7 @@ def _check(asked: Config, kind: Kind) -> None:
     if asked.interpolate and len(asked.interpolate) != 2:
         raise ConfigError(f"sample.interpolate={tuple(asked.interpolate)} must be two texts")
     if asked.inpaint.image:
-        check_images("sample.inpaint.image", asked.inpaint.image, kind)
+        check_images("sample.inpaint.image", asked.inpaint.image, kind, RECORDINGS)
         _to_paint(asked.inpaint, kind)
         if int(asked.steps * asked.inpaint.strength) < 1:
             raise ConfigError(

@@ -134,6 +134,21 @@ def test_gaps_are_filled_as_the_network_was_trained(recordings: Path, tmp_path: 
     np.testing.assert_array_equal(restored[known], sound(old)[known])
 
 
+def test_a_recording_is_continued(trained: Path, recordings: Path, tmp_path: Path) -> None:
+    """The samples begin with it, to the bit, and are longer by the share that is asked for."""
+    old = write(tmp_path / "old.wav", tone(0.075, RATE), RATE)
+    asked = settings(recordings, restore__image=str(old), restore__operator="beginning")
+    asked.restore.update(method="mmps", beginning={"share": 0.6})
+    asked.restore.mmps.iterations = 1
+    assert run.run(asked, trained, "restore") == 0
+    out = trained / "samples" / "restored" / "old.wav"
+    both = np.stack([sound(out / f"00000{i}.wav") for i in range(2)])
+    assert both.shape == (2, 500, 1)
+    np.testing.assert_array_equal(both[:, :300], np.stack([sound(old)] * 2))
+    assert np.any(both[0, 300:] != both[1, 300:])
+    assert not sound(out / "given.wav")[300:].any()
+
+
 @pytest.mark.parametrize("by", ["noise", "inversion"])
 def test_variants_of_a_recording_are_drawn(
     by: str, trained: Path, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -158,6 +173,11 @@ def test_variants_of_a_recording_are_drawn(
             (tone(0.2, RATE), RATE),
             {"operator": "clipping", "blind__rounds": 2},
             "restore.blind.rounds=2 is for pictures",
+        ),
+        (
+            (tone(0.2, RATE), RATE),
+            {"operator": "beginning+band"},
+            "restore.operator='beginning.band' needs 'beginning' to be the last",
         ),
         (
             (tone(0.2, RATE), RATE),
@@ -192,3 +212,12 @@ def test_what_does_not_fit_is_said_in_one_line(
     said = capsys.readouterr().err
     assert re.search(f"^error: .*{says}.*\n$", said, re.MULTILINE), said
     assert said.count("error") == 1
+
+
+def test_a_recording_is_not_painted(
+    trained: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = settings(recordings, sample__inpaint__image=str(recordings / "0.wav"))
+    assert run.run(asked, trained, "sample") == 2
+    said = capsys.readouterr().err
+    assert re.search(r"sounds of .*: --mode restore .*'gap'.* continues one \('beginning'\)", said)
