@@ -487,9 +487,10 @@ def get_config() -> ConfigDict:
     c.restore.operator = "mask"
     # By a denoiser given the observation: dps | pigdm | tmpd | mmps | ddnm | diffpir. By a sampler:
     # ddrm | repaint (with sample.restart) | daps | split_gibbs | twisted (the samples are weighted
-    # particles). ddnm, ddrm: operators whose singular values are known. repaint: masks; these three
-    # with codec.name=identity. as_trained: networks of image_condition masked (operator mask,
-    # gap or beginning), decayed or noisy, clipped, low_band, reverberant (operator identity).
+    # particles). ddnm, ddrm: operators whose singular values are known. repaint: masks; through
+    # codec.name=mdct these three without codec.mdct.rms, or for operator identity. as_trained:
+    # networks of image_condition masked (operator mask, gap or beginning), decayed or noisy,
+    # clipped, low_band, reverberant (operator identity).
     c.restore.method = "pigdm"
     c.restore.sigma = 0.0  # standard deviation of its noise, on the scale of the data, [-1, 1]
     # The picture is whole: damage it, restore it, and compare with it
