@@ -456,14 +456,16 @@ def get_config() -> ConfigDict:
     c.sample.compose = ()
     # Variants of an image or a sound instead of samples. by="noise": add noise and take the last
     # `strength` of the steps. by="inversion": solve the ODE back to its noise and rotate that
-    # towards fresh noise by `strength` of a right angle (0 reproduces it).
-    c.sample.vary = ConfigDict({"image": "", "strength": 0.5, "by": "noise"})
+    # towards fresh noise by `strength` of a right angle (0 reproduces it). towards: another file;
+    # `frames` samples lie evenly between both: means of the two, with noise, or by inversion
+    # noises between theirs (without `strength`)
+    c.sample.vary = ConfigDict({"image": "", "towards": "", "strength": 0.5, "by": "noise"})
     # An image that is painted where a mask, an image of the same size, is white: by the last
     # `strength` of the steps. keep: the rest has the image's own pixels, not those of the codec
     c.sample.inpaint = ConfigDict({"image": "", "mask": "", "strength": 1.0, "keep": True})
     # Two texts to interpolate between, instead of samples
     c.sample.interpolate = ()
-    c.sample.frames = 8  # images per interpolation
+    c.sample.frames = 8  # images per interpolation, of texts or of files
     # Image file to upscale instead of held-out images, and the noise added to the low-resolution
     # input (of held-out images too): a time of the schedule, up to max_noise
     c.sample.upscale = ConfigDict({"image": "", "noise": 0.0})

@@ -180,6 +180,34 @@ def test_variants_of_a_recording_are_drawn(
     assert (out / "listen.html").read_text().count("<audio") == 3
 
 
+@pytest.mark.parametrize("by", ["noise", "inversion"])
+def test_a_way_leads_from_one_recording_to_another(
+    by: str, trained: Path, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffusion_jax.generation.variations.INVERSION_STEPS", 40)
+    ends = [write(tmp_path / f"{i}.wav", tone(0.2, RATE, 300 + 500 * i), RATE) for i in range(2)]
+    few = {"sample__frames": 3, "sample__vary__by": by, "sample__vary__strength": 0.4}
+    few |= {"sample__vary__image": str(ends[0]), "sample__vary__towards": str(ends[1])}
+    assert run.run(settings(recordings, **few), trained, "sample") == 0
+    out = trained / "samples" / "variants"
+    page = (out / "listen.html").read_text()
+    assert page.count("<audio") == 5
+    assert re.findall(r"(\d+)% of the way", page) == ["0", "50", "100"]
+    found = np.stack([sound(out / f"00000{i}.wav") for i in range(3)]).astype(float)
+    if by == "inversion":  # whose ends are the recordings, but for the error of the solver
+        for i, path in ((0, ends[0]), (2, ends[1])):
+            assert np.abs(found[i] - sound(path)[:256]).mean() < 0.1 * np.abs(found[i]).mean()
+    assert len({each.tobytes() for each in found}) == 3
+
+
+def test_a_way_needs_both_ends(
+    trained: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = settings(recordings, sample__vary__towards=str(recordings / "0.wav"))
+    assert run.run(one, trained, "sample") == 2
+    assert "needs the other one, sample.vary.image" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("made", "more", "says"),
     [
