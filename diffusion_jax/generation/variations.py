@@ -138,7 +138,8 @@ class _Inversion:
         schedule = gaussian(generator.process).schedule
         self.times = jnp.linspace(generator.times[0], FIRST, INVERSION_STEPS + 1)
         self._down = dataclasses.replace(generator, sampler=heun(schedule), times=self.times)
-        self._job, self._request, self._alpha = (params, keys), request, schedule.alpha(FIRST)
+        self._job, self._request = (params, keys), request
+        self._alpha = schedule.alpha(self.times[-1])
         self._placed = generator.process.placed
 
     def _gone(self, times: Array, x: Array) -> Array:
