@@ -575,8 +575,9 @@ def get_config() -> ConfigDict:
     # Held-out recordings, each restored so many times by="condition" (what image_condition makes of
     # them) or "restore" (an observation by restore.operator and restore.sigma, by restore.method).
     # measures: si_sdr_uncentred | snr | estoi | lsd | stft | gross_pitch | pesq_wb, pesq_nb (pip
-    # install pesq) | word_error (pip install pocketsphinx; of captions, at 16 kHz). bands: dB of
-    # the input SNR between which gains are told apart
+    # install pesq) | speaker_similarity (pip install --no-deps resemblyzer; at 16 kHz) | word_error
+    # (pip install pocketsphinx; of captions, at 16 kHz). bands: dB of the input SNR between which
+    # gains are told apart
     c.evaluate.restored = ConfigDict({"by": "condition", "num_sounds": 64, "samples": 1})
     c.evaluate.restored.measures = "si_sdr_uncentred,estoi,lsd,stft"
     c.evaluate.restored.bands = (0.0, 10.0)
