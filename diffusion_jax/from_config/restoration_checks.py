@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from diffusion_jax.data import Kind
-from diffusion_jax.data.sound import Sound
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, named
 from diffusion_jax.from_config.identity import folder_and_step, read_config
 from diffusion_jax.from_config.images import check_files
@@ -36,11 +35,10 @@ def check_restoration(config: Config, kind: Kind) -> None:
     check_files("restore.image", settings.image, kind)
     if (codec := config.get("codec", {"name": "identity"})["name"]) == "autoencoder":
         raise ConfigError(f"--mode restore needs a network of pixels, not codec.name={codec!r}")
-    names = settings.operator.split(JOINT)
+    names, pictures = settings.operator.split(JOINT), len(kind.shape) == 3
     for name in names:
         check_known(name, (*OPERATORS, *[DECAY] * (len(names) == 1)), "restore.operator")
-        of_others = OF_PICTURES if isinstance(kind, Sound) else OF_SOUNDS
-        if name in of_others:
+        if name in (OF_SOUNDS if pictures else OF_PICTURES):
             whose = "sounds" if name in OF_SOUNDS else "pictures"
             raise ConfigError(
                 f"restore.operator={name!r} is for {whose}, and these data are {kind.words}"
@@ -62,7 +60,7 @@ def check_restoration(config: Config, kind: Kind) -> None:
             f"these data are {kind.words}"
         )
     if settings.blind.rounds:
-        if isinstance(kind, Sound):
+        if not pictures:
             raise ConfigError(
                 f"restore.blind.rounds={settings.blind.rounds} is for pictures, and these data are "
                 f"{kind.words}"
