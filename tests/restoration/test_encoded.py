@@ -147,8 +147,8 @@ def test_repaint_makes_bright_what_a_mask_darkens(x64: None) -> None:
 def test_noise_is_taken_off_coefficients_as_off_the_waveform(rms: tuple[float, ...]) -> None:
     """DDRM: the mean of many samples, by the exact denoiser in either space.
 
-    Of gains that differ, so does the space in which noise is white, and the mean by as much as
-    DDRM's is off at all: its square is below 0.2 of the posterior's variance.
+    Measured: the square of its error is 0.02 of the posterior's variance, and 0.06 with gains that
+    differ, where other directions are denoised at other times.
     """
     codec, num, sigma = MDCT(SIDE, 1, 16, rms=rms), 400, 0.2
     x = LAW.sample(jnp.asarray(np.random.default_rng(0).normal(size=(1, SIDE, 1))))
@@ -171,4 +171,4 @@ def test_noise_is_taken_off_coefficients_as_off_the_waveform(rms: tuple[float, .
     program = jax.jit(lambda x, keys: run(denoise, ddrm(SCHEDULE, seen), times, x, {}, keys).x)
     found = np.asarray(codec.decode({}, program(x_T, keys_of(num))), np.float64)[..., 0]
     mean, left = LAW.posterior(np.ones(SIDE), np.asarray(y)[0, :, 0], sigma)
-    assert np.mean((found.mean(0) - mean) ** 2) < 0.2 * np.trace(left) / SIDE
+    assert np.mean((found.mean(0) - mean) ** 2) < 0.1 * np.trace(left) / SIDE
