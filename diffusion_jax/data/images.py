@@ -75,7 +75,7 @@ class Images(Kind):
     stored: ClassVar[type] = np.uint8
     levels: ClassVar[int] = 256
     limit: ClassVar[float | None] = 1.0
-    resized: ClassVar[bool] = True
+    any_size: ClassVar[bool] = True
 
     def decode(self, items: Any) -> Any:
         return to_float(items)

@@ -32,7 +32,7 @@ class Kind:
     limit: ClassVar[float | None] = None  # largest absolute value of an entry of `x`, or None
     shown: ClassVar[int] = 100  # maximum number of items on a sheet of samples
     states: ClassVar[int] = 0  # that a page shows, about as many
-    resized: ClassVar[bool] = False  # whether items of another size can be shown beside it
+    any_size: ClassVar[bool] = False  # whether items of another size can be shown beside it
     placed: ClassVar[bool] = True  # whether a sheet is a grid with one cell per item
 
     @property

@@ -47,7 +47,7 @@ def save(
     ]
     kind.save(folder, numbers, kind.encode(found.samples), abouts)
     y, known = seen.observation.y, unmasked(seen.observation.operator)[1]
-    given = np.asarray(y) if kind.resized else _heard(seen)
+    given = np.asarray(y) if kind.any_size else _heard(seen)
     item = RestoredItem(
         *(path.name, given[0], found.samples, found.mean, found.spread),
         known=np.asarray(known[0]) if known.ndim else None,
