@@ -456,14 +456,16 @@ def get_config() -> ConfigDict:
     c.sample.compose = ()
     # Variants of an image or a sound instead of samples. by="noise": add noise and take the last
     # `strength` of the steps. by="inversion": solve the ODE back to its noise and rotate that
-    # towards fresh noise by `strength` of a right angle (0 reproduces it).
-    c.sample.vary = ConfigDict({"image": "", "strength": 0.5, "by": "noise"})
+    # towards fresh noise by `strength` of a right angle (0 reproduces it). towards: another file;
+    # `frames` samples lie evenly between both: means of the two, with noise, or by inversion
+    # noises between theirs (without `strength`)
+    c.sample.vary = ConfigDict({"image": "", "towards": "", "strength": 0.5, "by": "noise"})
     # An image that is painted where a mask, an image of the same size, is white: by the last
     # `strength` of the steps. keep: the rest has the image's own pixels, not those of the codec
     c.sample.inpaint = ConfigDict({"image": "", "mask": "", "strength": 1.0, "keep": True})
     # Two texts to interpolate between, instead of samples
     c.sample.interpolate = ()
-    c.sample.frames = 8  # images per interpolation
+    c.sample.frames = 8  # images per interpolation, of texts or of files
     # Image file to upscale instead of held-out images, and the noise added to the low-resolution
     # input (of held-out images too): a time of the schedule, up to max_noise
     c.sample.upscale = ConfigDict({"image": "", "noise": 0.0})
@@ -483,13 +485,14 @@ def get_config() -> ConfigDict:
     # How the picture was damaged: identity (noise only) | mask | blur | downscale | grey | fading |
     # gamma | clipping | halftone | jpeg | decay (simulated tears, mould and such: a mask); several,
     # in the order in which they happened: fading+blur. For sounds: identity | clipping | band |
-    # decimate | gap | reverberation
+    # decimate | gap | beginning (to continue it) | reverberation
     c.restore.operator = "mask"
     # By a denoiser given the observation: dps | pigdm | tmpd | mmps | ddnm | diffpir. By a sampler:
     # ddrm | repaint (with sample.restart) | daps | split_gibbs | twisted (the samples are weighted
-    # particles). ddnm, ddrm: operators whose singular values are known. repaint: masks; these three
-    # with codec.name=identity. as_trained: networks of image_condition masked (operator mask or
-    # gap), decayed or noisy, clipped, low_band, reverberant (operator identity).
+    # particles). ddnm, ddrm: operators whose singular values are known. repaint: masks; through
+    # codec.name=mdct these three without codec.mdct.rms, or for operator identity. as_trained:
+    # networks of image_condition masked (operator mask, gap or beginning), decayed or noisy,
+    # clipped, low_band, reverberant (operator identity).
     c.restore.method = "pigdm"
     c.restore.sigma = 0.0  # standard deviation of its noise, on the scale of the data, [-1, 1]
     # The picture is whole: damage it, restore it, and compare with it
@@ -518,6 +521,8 @@ def get_config() -> ConfigDict:
     c.restore.band = ConfigDict({"low": 0.0, "high": 0.25})  # known frequencies, cycles per sample
     c.restore.decimate = ConfigDict({"factor": 2})  # to a lower rate
     c.restore.gap = ConfigDict({"start": 0.45, "length": 0.1})  # shares of the recording
+    # The file is this share of a recording, its beginning, and the rest is to be found
+    c.restore.beginning = ConfigDict({"share": 0.5})
     # as image_condition.reverberant
     c.restore.reverberation = ConfigDict({"decay": 4800.0, "direct": 0.0, "seed": 0})
     c.restore.dps = ConfigDict({"zeta": 1.0, "steps": 1000})
@@ -570,8 +575,9 @@ def get_config() -> ConfigDict:
     # Held-out recordings, each restored so many times by="condition" (what image_condition makes of
     # them) or "restore" (an observation by restore.operator and restore.sigma, by restore.method).
     # measures: si_sdr_uncentred | snr | estoi | lsd | stft | gross_pitch | pesq_wb, pesq_nb (pip
-    # install pesq) | word_error (pip install pocketsphinx; of captions, at 16 kHz). bands: dB of
-    # the input SNR between which gains are told apart
+    # install pesq) | speaker_similarity (pip install --no-deps resemblyzer; at 16 kHz) | word_error
+    # (pip install pocketsphinx; of captions, at 16 kHz). bands: dB of the input SNR between which
+    # gains are told apart
     c.evaluate.restored = ConfigDict({"by": "condition", "num_sounds": 64, "samples": 1})
     c.evaluate.restored.measures = "si_sdr_uncentred,estoi,lsd,stft"
     c.evaluate.restored.bands = (0.0, 10.0)

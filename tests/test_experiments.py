@@ -21,6 +21,7 @@ from diffusion_jax.data import ArraySource, Captions, Dataset, Images, Split, To
 from diffusion_jax.data.sets.hidden_markov import WindowSource
 from diffusion_jax.data.sets.photographs import Patches
 from diffusion_jax.data.sets.windows import TextWindows
+from diffusion_jax.data.sound import Sound
 from diffusion_jax.diffusion.schedules import Cosine
 from diffusion_jax.from_config import SAMPLERS
 from diffusion_jax.from_config.sampling import GRIDS
@@ -85,6 +86,34 @@ def test_a_sweep_is_sound(name: str) -> None:
     runs = make_runs(load(f"experiments/{name}.py"), digits.get_config())
     check(runs[::7], 1)
     assert len(runs) == (45 if name == "prediction/five_seeds" else 27)
+
+
+def test_voices() -> None:
+    """Three that differ wholly, and not at all; the table is that of the file."""
+    voices = experiment("voices/measure")
+    number = np.arange(6)
+    each = np.eye(3)[number // 2]
+    rows = np.concatenate([number[:, None], number[:, None] // 2, each, each], axis=1)
+    assert voices.auc(rows) == 1
+    rows[:, 2:] = 1
+    assert voices.auc(rows) == 0.5
+    found = json.loads((ROOT / "experiments/voices/voices.json").read_text())
+    assert "\n".join(voices.table(found)) in (ROOT / "experiments/voices/README.md").read_text()
+
+
+@pytest.mark.slow
+def test_voices_of_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
+    voices = experiment("voices/measure")
+    monkeypatch.setattr(voices, "REPEATS", 3)
+    level = lambda x: np.array([np.cos(np.ptp(x)), np.sin(np.ptp(x))])  # noqa: E731
+    monkeypatch.setattr(voices, "voice", level)
+    levels = 2**15 * np.repeat([0.1, 0.4, 0.7], 5)[:, None, None]
+    items = np.rint(levels * np.random.default_rng(0).uniform(-1, 1, (15, 8_000, 1)))
+    splits = {"train": Split(ArraySource(items.astype(np.int16), np.arange(15) // 5))}
+    dataset = Dataset("voices", Sound((8_000, 1), 16_000), splits, ("a", "b", "c"))
+    found = voices.measured(*voices.chosen(dataset, 4))
+    assert len(voices.table(found)) == 5
+    assert (found["speaker, clean"]["value"], found["speaker, clean"]["n"]) == (1, 12)
 
 
 @pytest.mark.slow

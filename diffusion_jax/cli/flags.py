@@ -26,6 +26,7 @@ PROMPT = flags.DEFINE_multi_string(
 PROMPTS = flags.DEFINE_string("prompts", None, "The same for each line of a text file.")
 flags.DEFINE_string("negative", None, "A text to guide away from.")
 flags.DEFINE_string("vary", None, "Draw variants of this picture or recording.")
+flags.DEFINE_string("towards", None, "Draw the way from that one to this one.")
 INPAINT = flags.DEFINE_string("inpaint", None, "Paint this picture where --mask is white.")
 flags.DEFINE_float("strength", None, "How far from the picture, in [0, 1]: the share of steps.")
 UPSCALE = flags.DEFINE_string(
@@ -81,6 +82,7 @@ GROUPS = {
         "prompts": "FILE",
         "negative": "TEXT",
         "vary": "IMAGE",
+        "towards": "IMAGE",
         "inpaint": "IMAGE",
         "strength": "X",
         "upscale": "IMAGE",
@@ -112,6 +114,7 @@ SETTINGS = {
     "restore": ("restore.image",),
     "strip": ("sample.strip",),
     "strength": ("sample.vary.strength", "sample.inpaint.strength"),
+    "towards": ("sample.vary.towards",),
     "upscale": ("sample.upscale.image",),
     "vary": ("sample.vary.image",),
 }

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
 from diffusion_jax.types import Array, Params
 
 
@@ -38,6 +40,18 @@ class Resizable(Codec, Protocol):
 
     def resized(self, shape: tuple[int, ...]) -> "Resizable":
         """The same for items of another shape."""
+
+
+@runtime_checkable
+class Orthonormal(Resizable, Protocol):
+    """One of sounds: `x_0 = gains * (Q x)` of x filled up by zeros, Q an orthonormal matrix."""
+
+    @property
+    def length(self) -> int: ...  # samples T of an item
+    @property
+    def gains(self) -> np.ndarray: ...  # above 0, broadcastable to `x_0`
+    @property
+    def filled(self) -> "Orthonormal": ...  # the same for items that need no zeros
 
 
 @dataclasses.dataclass(frozen=True)

@@ -85,6 +85,16 @@ class MDCT:
         return dataclasses.replace(self, length=shape[0], channels=shape[1])
 
     @property
+    def gains(self) -> np.ndarray:
+        """Factor of each entry of a frame, `[bins * C]`: `x_0` over the orthonormal transform."""
+        return np.repeat(self._gains, self.channels)
+
+    @property
+    def filled(self) -> "MDCT":
+        """The same for sounds that fill all frames."""
+        return dataclasses.replace(self, length=self.frames * self.bins)
+
+    @property
     def frames(self) -> int:
         """Number of frames."""
         return -(-self.length // (self.bins * self.multiple)) * self.multiple

@@ -12,6 +12,8 @@ from PIL import Image, UnidentifiedImageError
 
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.kind import Kind
+from diffusion_jax.data.restored import RestoredItem, save_pictures
+from diffusion_jax.metrics.fidelity import psnr
 from diffusion_jax.system.files import each_file, in_store
 from diffusion_jax.system.pictures import captioned, opened, save_png, tile
 from diffusion_jax.system.stores import StoreError
@@ -73,6 +75,7 @@ class Images(Kind):
     stored: ClassVar[type] = np.uint8
     levels: ClassVar[int] = 256
     limit: ClassVar[float | None] = 1.0
+    any_size: ClassVar[bool] = True
 
     def decode(self, items: Any) -> Any:
         return to_float(items)
@@ -108,6 +111,13 @@ class Images(Kind):
             for number, image, about in zip(index, items, made_by, strict=True)
         }
         each_file(lambda path: save_png(path, *whose[path]), list(whose), "writing images")
+
+    def save_restored(self, folder: Path, found: RestoredItem, made_by: Mapping[str, Any]) -> None:
+        save_pictures(folder, found, self.encode, made_by)
+
+    def decibels(self, originals: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """The peak signal-to-noise ratio."""
+        return psnr(x, originals, data_range=2)
 
     def sheet(
         self,

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from diffusion_jax.data.errors import DataError
+from diffusion_jax.data.restored import RestoredItem
 
 
 class View(NamedTuple):
@@ -31,6 +32,7 @@ class Kind:
     limit: ClassVar[float | None] = None  # largest absolute value of an entry of `x`, or None
     shown: ClassVar[int] = 100  # maximum number of items on a sheet of samples
     states: ClassVar[int] = 0  # that a page shows, about as many
+    any_size: ClassVar[bool] = False  # whether items of another size can be shown beside it
     placed: ClassVar[bool] = True  # whether a sheet is a grid with one cell per item
 
     @property
@@ -106,6 +108,14 @@ class Kind:
         self, folder: Path, index: np.ndarray, items: np.ndarray, made_by: Sequence[Mapping]
     ) -> None:
         """Writes items number `index` `[N]`, each with its passport in `made_by`, to a folder."""
+        raise NotImplementedError
+
+    def save_restored(self, folder: Path, found: RestoredItem, made_by: Mapping[str, Any]) -> None:
+        """Writes what restoring one item found to a folder, but for its single samples."""
+        raise NotImplementedError
+
+    def decibels(self, originals: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """How near restored items are to their originals, `[B, *shape]` each, in dB `[B]`."""
         raise NotImplementedError
 
     def sheet(

@@ -10,10 +10,13 @@ import numpy as np
 from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.images import Images, ShownAsImages
 from diffusion_jax.data.kind import View
+from diffusion_jax.data.restored import SHOWN, RestoredItem
 from diffusion_jax.data.sound_page import Column, listening_page
 from diffusion_jax.data.sound_reading import SUFFIXES, look_at, read_sound
 from diffusion_jax.data.spectrograms import BANDS, COLUMNS, log_mel_view, spectrograms
-from diffusion_jax.system.files import each_file
+from diffusion_jax.metrics.sound import snr
+from diffusion_jax.system.files import each_file, write_whole
+from diffusion_jax.system.pictures import save_png
 from diffusion_jax.system.sounds import FULL, save_wav
 from diffusion_jax.system.texts import shown
 
@@ -109,6 +112,23 @@ class Sound(ShownAsImages):
             save_wav(path, item, self.rate, about)
 
         each_file(write, list(whose), "writing sounds")
+
+    def save_restored(self, folder: Path, found: RestoredItem, made_by: Mapping[str, Any]) -> None:
+        """Mean, what was given, the original if it is there, spectrograms, and a page."""
+        original = {} if found.original is None else {"original": found.original}
+        for word, x in {"given": found.given, "mean": found.mean, **original}.items():
+            save_wav(folder / f"{word}.wav", self.encode(x), self.rate, made_by)
+        few = {f"restored {i}": x for i, x in enumerate(found.samples[:SHOWN])}
+        each = {"given": found.given, **few, **original}
+        columns = [Column(word, self.encode(x)[None]) for word, x in each.items()]
+        page = listening_page(columns, self.rate, [found.name], made_by)
+        write_whole(folder / "listen.html", page.encode())
+        sheet = self.sheet(self.encode(np.stack([*each.values()])), len(each))
+        save_png(folder / "sheet.png", sheet, made_by)
+
+    def decibels(self, originals: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """The signal-to-noise ratio."""
+        return snr(originals, x)
 
     def _pictures(self, items: np.ndarray) -> np.ndarray:
         """Spectrograms uint8 `[..., H, W, 3]` of items `[..., T, C]`."""

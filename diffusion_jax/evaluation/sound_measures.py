@@ -6,13 +6,14 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from diffusion_jax.evaluation.sound_speaker import SECONDS, speaker_similarity, without
 from diffusion_jax.metrics import sound
 from diffusion_jax.metrics.sound_estoi import estoi
 from diffusion_jax.metrics.sound_pitch import HIGHEST, LOWEST, pitch, pitch_errors, shortest
 
 PESQ_RATES = {"wb": (16_000,), "nb": (8_000, 16_000)}
 """In Hz, by mode: wideband (P.862.2) and narrowband (P.862.1)."""
-LEAST = {"estoi": 0.5, "pesq": 0.25}  # seconds of a recording
+LEAST = {"estoi": 0.5, "pesq": 0.25, "speaker_similarity": SECONDS}  # of a recording
 PESQ = "pip install pesq"
 
 
@@ -95,6 +96,10 @@ def _lacks_pesq(mode: str) -> Callable[[int, float], str]:
     return lacks
 
 
+def _lacks_speaker(rate: int, seconds: float) -> str:
+    return without(rate) or _lacks_length("speaker_similarity")(rate, seconds)
+
+
 def _lacks_length(name: str) -> Callable[[int, float], str]:
     least = LEAST[name]
     return lambda rate, seconds: (
@@ -109,6 +114,7 @@ MEASURES = {
     "lsd": Measure(lambda s, e, rate: sound.log_spectral_distance(s, e)),
     "stft": Measure(lambda s, e, rate: sound.multi_resolution_stft(s, e)),
     "gross_pitch": Measure(gross_pitch, lacks_pitch),
+    "speaker_similarity": Measure(lambda s, e, rate: speaker_similarity(s, e), _lacks_speaker),
     "pesq_wb": Measure(lambda s, e, rate: pesq_scores(s, e, rate, "wb"), _lacks_pesq("wb")),
     "pesq_nb": Measure(lambda s, e, rate: pesq_scores(s, e, rate, "nb"), _lacks_pesq("nb")),
 }

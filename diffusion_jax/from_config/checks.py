@@ -118,6 +118,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "restore.band": {"low": "[0, high)", "high": "(0, 0.5]"},
     "restore.decimate": {"factor": SOME},
     "restore.gap": {"start": RATE, "length": "(0, 1]"},
+    "restore.beginning": {"share": "(0, 1)"},
     "restore.reverberation": {"decay": SOME, "direct": "(-inf, inf)"},
     "restore.dps": {"zeta": REAL, "steps": SOME},
     "restore.pigdm": {"data_std": POSITIVE, "iterations": SOME, "tolerance": RATE},

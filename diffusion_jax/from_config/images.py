@@ -132,9 +132,14 @@ def check_files(key: str, file: str, kind: Kind) -> None:
         )
 
 
-def check_images(key: str, file: str, kind: Kind) -> None:
-    """Raises a ConfigError if the setting `key` names an image `file` for data of another kind."""
+def check_images(key: str, file: str, kind: Kind, instead: str = "") -> None:
+    """Raises a ConfigError if the setting `key` names an image `file` for data of another kind.
+
+    `instead` is what there is for other data that have files.
+    """
     if len(kind.shape) != 3 or kind.shape[-1] not in MODES:
+        more = f": {instead}" if instead and kind.suffixes else ""
         raise ConfigError(
             f"{key}={file!r} goes with images, grey or in colour, and these data are {kind.words}"
+            f"{more}"
         )

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.codecs.codec import Codec, Resizable
 from diffusion_jax.codecs.codec import Identity as Plain
-from diffusion_jax.codecs.codec import Resizable
 from diffusion_jax.data import Kind
 from diffusion_jax.diffusion.corruption import sample_noise
 from diffusion_jax.diffusion.process import gaussian
@@ -25,13 +25,13 @@ from diffusion_jax.generation.generator import Generator, Request
 from diffusion_jax.restoration.ddrm import ddrm
 from diffusion_jax.restoration.decay import Decay
 from diffusion_jax.restoration.decoupled import daps, split_gibbs
+from diffusion_jax.restoration.encoded import encoded
 from diffusion_jax.restoration.image_conditions import Encoded, observed_image
 from diffusion_jax.restoration.jpeg import JPEG
 from diffusion_jax.restoration.linear import (
     LUMA,
     Composed,
     Crop,
-    Decoded,
     Downscale,
     Fading,
     GaussianBlur,
@@ -54,8 +54,16 @@ SEED = 0
 """Of the noise of simulated damage, which is always the same for a shape."""
 JOINT = "+"
 """Between operators that are applied one after the other."""
+BEGINNING = "beginning"
+"""The operator of recordings that go on beyond their end: it is the last."""
 DECAY = "decay"
 """The operator of pictures that decay, so that a mask is what is known of them."""
+
+THROUGH = (
+    "; through a codec that is known for codec.name='mdct': of 'identity', of recordings that are "
+    "not shorter than the network's, and without codec.mdct.rms of all operators that have one"
+)
+"""Where singular values are known."""
 
 
 class Seen(NamedTuple):
@@ -170,7 +178,7 @@ def _as_trained(config: Config) -> Method:
 
 
 RESTORES = {
-    "masked": ("mask", "gap"),
+    "masked": ("mask", "gap", BEGINNING),
     **dict.fromkeys(("decayed", *sound_damage.CONDITIONS), ("identity",)),
 }
 """Image conditions that are observations, with their operators."""
@@ -211,7 +219,8 @@ def observe(config: Config, kind: Kind, path: Path) -> Seen:
     if settings.simulate:
         sides = tuple(side // factor * factor for side in sides)
     else:
-        sides = tuple(side * factor for side in sides)
+        share = settings.beginning.share if names[-1] == BEGINNING else 1
+        sides = tuple(round(side / share) * factor for side in sides)
     shape = *sides, channels
     operator = composed(settings, names, shape)
     y: Any
@@ -221,8 +230,9 @@ def observe(config: Config, kind: Kind, path: Path) -> Seen:
         y += settings.sigma * sample_noise(make_key(SEED)[None], y.shape[1:])
     else:
         whole = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        seen = jax.eval_shape(operator, whole).shape[-1]
-        y = (x if seen == channels else kind.read_file(path, seen, factor))[None]
+        seen = jax.eval_shape(operator, whole).shape
+        y = (x if seen[-1] == channels else kind.read_file(path, seen[-1], factor))[None]
+        y = np.pad(y, [(0, whole_ - there) for whole_, there in zip(seen, y.shape, strict=True)])
         y = unmasked(operator)[1] * y  # the rest is not of the picture
     return Seen(Observation(y, operator, jnp.full(1, settings.sigma)), shape, truth)
 
@@ -262,14 +272,15 @@ def make_method(config: Config) -> Method:
 
 
 @contextlib.contextmanager
-def _fits(method: str) -> Iterator[None]:
+def _fits(method: str, codec: Codec) -> Iterator[None]:
     """Context: a ValueError of a method, for an operator or a sampler that does not suit it."""
     try:
         yield
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"restore.method={method!r}: {error}") from error
+        where = "" if isinstance(codec, Plain) else THROUGH
+        raise ConfigError(f"restore.method={method!r}: {error}{where}") from error
 
 
 def requested(
@@ -291,7 +302,7 @@ def make_restoration(config: Config, generator: Generator, shape: tuple[int, ...
 
     A request is one of `requested`. The network denoises items larger than its own in overlapping
     tiles; the method is applied to the guided denoiser. Where the network denoises what a codec
-    makes of items, the operator is that of the items composed with their decoding.
+    makes of items, the observation is `encoded`.
     """
     settings, inner = config.restore, generator.guidance
     schedule, own = gaussian(generator.process).schedule, generator.codec
@@ -299,23 +310,17 @@ def make_restoration(config: Config, generator: Generator, shape: tuple[int, ...
     codec, size = own.resized(shape), own.shape[:-1]
     method, overlap = make_method(config), round(settings.overlap * min(size))
 
-    def observation(request: Request) -> Observation:
-        found: Observation = request.given["observation"]
-        if isinstance(codec, Plain):
-            return found
-        return dataclasses.replace(found, operator=Composed(found.operator, Decoded(codec)))
-
     def guide(denoise: Denoiser, request: Request, times: Array) -> Denoiser:
         if codec.shape != own.shape:
             denoise = tiled(denoise, size, overlap)
         denoise = inner.guide(denoise, request, times)
-        with _fits(settings.method):
-            given = observation(request)
+        with _fits(settings.method, codec):
+            given = encoded(request.given["observation"], codec)
             return method.guide(denoise, given, schedule) if method.guide else denoise
 
     def sampler(configured: Sampler, request: Request) -> Sampler:
-        with _fits(settings.method):
-            given = observation(request)
+        with _fits(settings.method, codec):
+            given = encoded(request.given["observation"], codec)
             return method.sampler(schedule, given, configured) if method.sampler else configured
 
     needs = (*inner.needs, "observation")

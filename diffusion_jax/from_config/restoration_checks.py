@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from diffusion_jax.data import Kind
-from diffusion_jax.data.sound import Sound
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known, named
 from diffusion_jax.from_config.identity import folder_and_step, read_config
 from diffusion_jax.from_config.images import check_files
 from diffusion_jax.from_config.restoration import (
+    BEGINNING,
     DECAY,
     JOINT,
     OF_PICTURES,
@@ -35,15 +35,19 @@ def check_restoration(config: Config, kind: Kind) -> None:
     check_files("restore.image", settings.image, kind)
     if (codec := config.get("codec", {"name": "identity"})["name"]) == "autoencoder":
         raise ConfigError(f"--mode restore needs a network of pixels, not codec.name={codec!r}")
-    names = settings.operator.split(JOINT)
+    names, pictures = settings.operator.split(JOINT), len(kind.shape) == 3
     for name in names:
         check_known(name, (*OPERATORS, *[DECAY] * (len(names) == 1)), "restore.operator")
-        of_others = OF_PICTURES if isinstance(kind, Sound) else OF_SOUNDS
-        if name in of_others:
+        if name in (OF_SOUNDS if pictures else OF_PICTURES):
             whose = "sounds" if name in OF_SOUNDS else "pictures"
             raise ConfigError(
                 f"restore.operator={name!r} is for {whose}, and these data are {kind.words}"
             )
+    if BEGINNING in names[:-1]:
+        raise ConfigError(
+            f"restore.operator={settings.operator!r} needs {BEGINNING!r} to be the last: the file "
+            "is the beginning of what is seen"
+        )
     method, size = make_method(config), config.sample.guidance.flock.size
     if size and method.particles > 1:
         raise ConfigError(
@@ -56,7 +60,7 @@ def check_restoration(config: Config, kind: Kind) -> None:
             f"these data are {kind.words}"
         )
     if settings.blind.rounds:
-        if isinstance(kind, Sound):
+        if not pictures:
             raise ConfigError(
                 f"restore.blind.rounds={settings.blind.rounds} is for pictures, and these data are "
                 f"{kind.words}"

@@ -49,14 +49,13 @@ def _noisy(settings: Config, dataset: Dataset) -> Noisy:
     return Noisy(settings.least, settings.most, noises)
 
 
-CONDITIONS: dict[str, Callable[[Config, Dataset], Condition]] = {
-    "noisy": _noisy,
-    "clipped": lambda settings, dataset: Clipped(**settings),
-    "low_band": lambda settings, dataset: LowBand(**settings),
-    "reverberant": lambda settings, dataset: Reverberant(**settings),
+CONDITIONS = {
+    "noisy": Noisy,
+    "clipped": Clipped,
+    "low_band": LowBand,
+    "reverberant": Reverberant,
 }
-"""By `image_condition.name`."""
-MADE = {"noisy": Noisy, "clipped": Clipped, "low_band": LowBand, "reverberant": Reverberant}
+"""By `image_condition.name`; all but noise are made from their settings alone."""
 
 
 def condition_of_sounds(name: str, settings: Config, dataset: Dataset) -> Condition:
@@ -66,16 +65,22 @@ def condition_of_sounds(name: str, settings: Config, dataset: Dataset) -> Condit
         ConfigError: the data are no sounds, or a noise is unknown.
         ValueError: a setting is impossible.
     """
-    check(MADE[name], **settings)
+    made = CONDITIONS[name]
+    check(made, **settings)
     if not isinstance(dataset.kind, Sounds):
         raise ConfigError(
             f"image_condition.name={name!r} is for sounds, and these data are {dataset.kind.words}"
         )
-    return CONDITIONS[name](settings, dataset)
+    return _noisy(settings, dataset) if made is Noisy else made(**settings)
 
 
 def _gap(own: Config, size: int) -> Operator:
     return Mask(gap(jnp.array([own.start]), jnp.array([own.length]), size))
+
+
+def _beginning(own: Config, size: int) -> Operator:
+    known = np.arange(size) < round(size * own.share)
+    return Mask(jnp.asarray(known, jnp.float32)[None, :, None])
 
 
 def _reverberation(own: Config, size: int) -> Operator:
@@ -88,6 +93,7 @@ MAKE: dict[str, Callable[[Config, int], Operator]] = {
     "band": lambda own, size: Band(jnp.array([own.low]), jnp.array([own.high])),
     "decimate": lambda own, size: Decimate(own.factor),
     "gap": _gap,
+    "beginning": _beginning,
     "reverberation": _reverberation,
 }
 

@@ -1,4 +1,4 @@
-"""Variants and inpainting of one item, and interpolation between two conditions, by their noise.
+"""Variants and inpainting of one item, and ways between two items or two conditions, by noise.
 
 All functions take a `generator`, the `params` of its network and the `key` of the noise, and return
 samples `[B, *shape]`, not decoded. Variants of an encoded item `x_0` `[*shape]` are made for a
@@ -28,6 +28,7 @@ def renoised(
     """Samples that start from an image with added noise: SDEdit (Meng et al. 2022).
 
     Args (the common ones are above):
+        x_0: also `[B, *shape]`, an image of its own for each sample.
         generator: samples start at one of its times, and follow the later ones.
         strength: in [0, 1], share of its steps that are taken, rounded down as in published image
             to image. 1 leaves nothing of the image except what the schedule leaves at the first
@@ -105,19 +106,58 @@ def inverted(
         request: its guidance is applied both ways; strong guidance cannot be inverted.
         strength: in [0, 1]; 0 reproduces the image up to the error of the solver.
     """
-    schedule = gaussian(generator.process).schedule
     noise_keys, keys = generator.keys(key, request.index)
-    times = jnp.linspace(generator.times[0], FIRST, INVERSION_STEPS + 1)
-    down = dataclasses.replace(generator, sampler=heun(schedule), times=times)
-    up = dataclasses.replace(down, times=times[::-1])
-    x = schedule.alpha(times[-1]) * jnp.broadcast_to(x_0, (len(keys), *x_0.shape))
-    x_T, _ = up.go_on(params, x, keys, request)
-    process = generator.process
-    origin = process.placed(jnp.zeros_like(x_T), times[0], request.cond)
-    eps = process.prior(noise_keys, x_0.shape, times[0])
-    turned = origin + turn(x_T - origin, eps, strength)
-    x, _ = down.go_on(params, turned, keys, request)
-    return x / schedule.alpha(times[-1])
+    path = _Inversion(generator, params, keys, request)
+    eps = generator.process.prior(noise_keys, x_0.shape, path.times[0])
+    return path.down(turn(path.up(x_0), eps, strength))
+
+
+def mixed(
+    generator: Generator, params: Params, key: Key, request: Request, ends: Array, shares: Array
+) -> Array:
+    """Samples between two images, by the noise of each: on the great circle through both.
+
+    Both are inverted as by `inverted`, and between their noises it is interpolated spherically
+    (Song et al. 2021, appendix D.5; Shoemake 1985).
+
+    Args (the common ones are above):
+        generator: of its sampler and times only the first time is used.
+        request: of `B` samples; its guidance is applied both ways.
+        ends: two encoded items `[2, *shape]`.
+        shares: `[B]` in [0, 1] of the way from the first to the second, which the ends reproduce
+            up to the error of the solver.
+    """
+    path = _Inversion(generator, params, generator.keys(key, request.index)[1], request)
+    return path.down(jax.vmap(slerp)(path.up(ends[0]), path.up(ends[1]), shares))
+
+
+class _Inversion:
+    """The probability-flow ODE by Heun's method, from items to their noise and back."""
+
+    def __init__(self, generator: Generator, params: Params, keys: Array, request: Request) -> None:
+        schedule = gaussian(generator.process).schedule
+        self.times = jnp.linspace(generator.times[0], FIRST, INVERSION_STEPS + 1)
+        self._down = dataclasses.replace(generator, sampler=heun(schedule), times=self.times)
+        self._job, self._request = (params, keys), request
+        self._alpha = schedule.alpha(self.times[-1])
+        self._placed = generator.process.placed
+
+    def _gone(self, times: Array, x: Array) -> Array:
+        (params, keys), path = self._job, dataclasses.replace(self._down, times=times)
+        return path.go_on(params, x, keys, self._request)[0]
+
+    def _origin(self, x: Array) -> Array:
+        return self._placed(jnp.zeros_like(x), self.times[0], self._request.cond)
+
+    def up(self, x_0: Array) -> Array:
+        """The noise of `x_0` `[*shape]` about the origin, `[B, *shape]`, for each sample."""
+        same = jnp.broadcast_to(x_0, (len(self._request.index), *x_0.shape))
+        x_T = self._gone(self.times[::-1], self._alpha * same)
+        return x_T - self._origin(x_T)
+
+    def down(self, noise: Array) -> Array:
+        """The items of noise about the origin, `[B, *shape]`."""
+        return self._gone(self.times, self._origin(noise) + noise) / self._alpha
 
 
 def between(
@@ -149,3 +189,15 @@ def turn(a: Array, b: Array, share: Array | float) -> Array:
     """`cos(s pi / 2) a + sin(s pi / 2) b`: standard normal if a and b are, and independent."""
     angle = share * jnp.pi / 2
     return jnp.cos(angle) * a + jnp.sin(angle) * b
+
+
+def slerp(a: Array, b: Array, share: Array | float) -> Array:
+    """From `a` to `b` on the circle through both about 0, by a share of the angle between them.
+
+    Of noises that are nearly the same or opposite, on the straight line.
+    """
+    cosine = jnp.vdot(a, b) / jnp.maximum(jnp.linalg.norm(a) * jnp.linalg.norm(b), 1e-12)
+    angle = jnp.arccos(jnp.clip(cosine, -1, 1))
+    sine, flat = jnp.sin(angle), jnp.sin(angle) < 1e-3
+    of_a, of_b = (jnp.sin(part * angle) / jnp.where(flat, 1, sine) for part in (1 - share, share))
+    return jnp.where(flat, 1 - share, of_a) * a + jnp.where(flat, share, of_b) * b

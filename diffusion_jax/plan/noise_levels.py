@@ -37,7 +37,8 @@ def make_plan(config: Config, parts: Parts, second_moment: float) -> Plan:
     """
     assert parts.task.quantile is not None
     generator = parts.generator
-    schedule, times = gaussian(generator.process).schedule, np.asarray(generator.times, np.float64)
+    process, times = gaussian(generator.process), np.asarray(generator.times, np.float64)
+    schedule, noun = process.schedule, parts.dataset.kind.noun.removesuffix("s")
     levels = np.asarray(schedule.logsnr(jnp.asarray(times)), np.float64)
     u = (np.arange(QUANTILES) + 0.5) / QUANTILES
     trained = np.asarray(schedule.logsnr(parts.task.quantile(jnp.asarray(u))), np.float64)
@@ -55,7 +56,7 @@ def make_plan(config: Config, parts: Parts, second_moment: float) -> Plan:
     steps = len(times) - 1
     lines = [
         f"signal to noise ratio at t = 1: {terminal:.3g}; where sampling starts: {start:.3g}",
-        f"prior KL: {kl:.3g} nats per image, {kl / np.log(2) / dimensions:.3g} bits per dimension",
+        f"prior KL: {kl:.3g} nats per {noun}, {kl / np.log(2) / dimensions:.3g} bits per dimension",
         f"noise over signal where sampling ends: {left:.3g}",
         f"{'logsnr':>16} {'training':>9} {'sampling steps':>15}",
     ]
@@ -67,7 +68,8 @@ def make_plan(config: Config, parts: Parts, second_moment: float) -> Plan:
     if searched:
         lines.append("sampling steps are those of the uniform grid: yours is not yet optimised")
     warnings = [
-        *_about_ends(kl, left, times, levels, terminal),
+        *(_about_origin if process.residual else _about_start)(kl, noun, times, levels, terminal),
+        *_about_end(left, levels),
         *([] if searched else _about_steps(config, times, levels)),
         *_about_training(trained, bands, steps),
         *_about_shift(config),
@@ -80,20 +82,38 @@ def _share(levels: np.ndarray, high: float, low: float) -> float:
     return float(np.mean((levels <= high) & (levels > low)))
 
 
-def _about_ends(
-    kl: float, left: float, times: np.ndarray, levels: np.ndarray, terminal: float
+def _about_start(
+    kl: float, noun: str, times: np.ndarray, levels: np.ndarray, terminal: float
 ) -> Iterator[str]:
     if kl > PRIOR_NATS:
-        where = "t = 1" if times[0] == 1 else f"t = {times[0]:.4g}, where sampling starts,"
         cure = (
             "start at t = 1 (sample.t_max=1, or another sample.grid)"
             if terminal < np.exp(levels[0]) / 2
             else "use schedule.zero_terminal_snr=True or a larger schedule.shift"
         )
         yield (
-            f"x_t at {where} still contains {kl:.2g} nats about its image, but samples start from "
-            f"pure noise: brightness and layout will be off; {cure}"
+            f"x_t at {_start(times)} still contains {kl:.2g} nats about its {noun}, but samples "
+            f"start from pure noise: brightness and layout will be off; {cure}"
         )
+
+
+def _about_origin(
+    kl: float, noun: str, times: np.ndarray, levels: np.ndarray, terminal: float
+) -> Iterator[str]:
+    """Samples start about what the network is given, and the figures are of `x_0` about that."""
+    if kl > PRIOR_NATS:
+        yield (
+            f"x_t at {_start(times)} still contains {kl:.2g} nats about how its {noun} differs "
+            "from what is given, and samples start about that, as published for "
+            "schedule.name='ouve'; 'bridge' leaves nothing"
+        )
+
+
+def _start(times: np.ndarray) -> str:
+    return "t = 1" if times[0] == 1 else f"t = {times[0]:.4g}, where sampling starts,"
+
+
+def _about_end(left: float, levels: np.ndarray) -> Iterator[str]:
     if left > 1 / 127.5:
         yield f"samples end with noise of {left:.2g} times their signal"
     if levels[-2] < -2 * np.log(COARSE_END) and len(levels) > 10:

@@ -1,4 +1,4 @@
-"""The stages that vary, inpaint or upscale an item, or interpolate between two texts."""
+"""The stages that vary, mix, inpaint or upscale items, and which stage a config selects."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from diffusion_jax.data import Kind
 from diffusion_jax.data.images import read_image
 from diffusion_jax.diffusion.corruption import sample_keys
 from diffusion_jax.from_config import Config, ConfigError
-from diffusion_jax.from_config.choices import named
+from diffusion_jax.from_config.choices import group_of, named
 from diffusion_jax.from_config.images import (
     INPAINTING,
     check_files,
@@ -21,20 +21,22 @@ from diffusion_jax.from_config.images import (
     size_of,
 )
 from diffusion_jax.generation.conditions import SEED
-from diffusion_jax.generation.variations import between, inpainted, inverted, renoised
+from diffusion_jax.generation.variations import inpainted, inverted, mixed, renoised
 from diffusion_jax.restoration.image_conditions import LowResolution, inpainting, of_latents
+from diffusion_jax.run.interpolation import interpolate
 from diffusion_jax.run.sampling import sample, save_items
 from diffusion_jax.run.trained import Run, Trained
 from diffusion_jax.system.devices import in_batches, is_main
 from diffusion_jax.system.files import path_of, write_whole
 from diffusion_jax.system.keys import make_key
-from diffusion_jax.system.pictures import save_gif, save_png
-from diffusion_jax.system.progress import tracked
+from diffusion_jax.system.pictures import save_png
 
 GREY = 127
 """Of the image on the sheet, where it is painted."""
-ROWS = 4
-"""Rows of an interpolation at most, each with its own noise."""
+RECORDINGS = (
+    "--mode restore --restore FILE fills in a part of a recording (restore.operator='gap') and "
+    "continues one ('beginning')"
+)
 WAYS = {"noise": renoised, "inversion": inverted}
 COLUMNS = {"variants": 8, "inpainted": 5, "upscaled": 5}
 """By name of the sheet."""
@@ -43,29 +45,39 @@ COLUMNS = {"variants": 8, "inpainted": 5, "upscaled": 5}
 def vary(run: Run) -> None:
     """Makes `sample.num_images` variants of an image or a recording, which is shown first.
 
-    They are `variants.png`, and `variants/`, of sounds with a page to listen to.
+    Or `sample.frames` on the way from it to another, which is shown last. They are `variants.png`,
+    and `variants/`, of sounds with a page to listen to.
     """
     asked, settings, kind = run.config.sample, run.config.sample.vary, run.parts.dataset.kind
-    with named("sample.vary.image"):
-        original = kind.open_file(path_of(settings.image))
+    originals = _originals(settings, kind)
     model = run.trained()
     generator, codec = model.draws, model.draws.codec
-    index = asked.first_index + np.arange(asked.num_images)
-    cond = _asked(run, index)
-    request = model.request(index, cond)
+    num = asked.frames if settings.towards else asked.num_images
+    index, shares = asked.first_index + np.arange(num), np.linspace(0, 1, num, dtype=np.float32)
+    # A way has one noise and one condition, those of its first sample.
+    of = np.full_like(index, index[0]) if settings.towards else index
+    cond = _asked(run, of)
+    request = model.request(of, cond)
 
     @jax.jit
     def program(whole: Any, each: Any) -> Any:
         params, key, x, scale, frozen = whole
-        codec_keys = jax.random.fold_in(key, 1)[None]
-        x_0 = codec.encode(frozen, x[None], codec_keys)[0]
-        batch = each._replace(scale=scale, frozen=frozen)
-        found = WAYS[settings.by](generator, params, key, batch, x_0, settings.strength)
+        codec_keys = jnp.stack([jax.random.fold_in(key, 1 + number) for number in range(len(x))])
+        x_0 = codec.encode(frozen, x, codec_keys)
+        batch, share = each
+        job = generator, params, key, batch._replace(scale=scale, frozen=frozen)
+        if not settings.towards:
+            found = WAYS[settings.by](*job, x_0[0], settings.strength)
+        elif settings.by == "inversion":
+            found = mixed(*job, x_0, share)
+        else:
+            share = share.reshape(-1, *[1] * (x_0.ndim - 1))
+            found = renoised(*job, (1 - share) * x_0[0] + share * x_0[1], settings.strength)
         return codec.decode(frozen, found)
 
     key = make_key(asked.seed)
-    whole = model.params, key, kind.decode(original), request.scale, dict(model.frozen)
-    each = request._replace(scale=None, frozen={})
+    whole = model.params, key, kind.decode(originals), request.scale, dict(model.frozen)
+    each = request._replace(scale=None, frozen={}), shares
     items = model.encoded(in_batches(program, whole, each, asked.batch_size, "sampling"), index)
     if not is_main():
         return
@@ -73,10 +85,22 @@ def vary(run: Run) -> None:
     made_by = {**model.made_by(asked.seed), **about}
     folder = run.workdir / "samples" / "variants"
     save_items(run, folder, index, items, made_by, {})
-    both, words = np.concatenate([original[None], items]), ["given", *["variant"] * len(items)]
+    both = np.concatenate([originals[:1], items, originals[1:]])
+    words = [f"{share:.0%} of the way" for share in shares] if settings.towards else []
+    words = ["given", *(words or ["variant"] * num), *["given"] * (len(originals) - 1)]
     for name, page in kind.pages(both, words, both[:0, None], made_by).items():
         write_whole(folder / name, page.encode())
-    _save(model, "variants", original, items, about)
+    columns = len(both) if settings.towards else COLUMNS["variants"]
+    _save(model, "variants", both, about, columns)
+
+
+def _originals(settings: Config, kind: Kind) -> np.ndarray:
+    """The one or two files of `sample.vary`, as stored `[1 or 2, ...]`."""
+    found = []
+    for key in ("image", "towards")[: 2 if settings.towards else 1]:
+        with named(f"sample.vary.{key}"):
+            found.append(kind.open_file(path_of(settings[key])))
+    return np.stack(found)
 
 
 def inpaint(run: Run) -> None:
@@ -120,7 +144,8 @@ def inpaint(run: Run) -> None:
     about = {**run.span(index, cond), "inpaint": settings.to_dict()}
     made_by = {**model.made_by(asked.seed), **about}
     save_items(run, run.workdir / "samples" / "inpainted", index, items, made_by, {})
-    _save(model, "inpainted", np.where(hidden, np.uint8(GREY), original), items, about)
+    both = np.concatenate([np.where(hidden, np.uint8(GREY), original)[None], items])
+    _save(model, "inpainted", both, about, COLUMNS["inpainted"])
 
 
 def _to_paint(settings: Config, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
@@ -184,75 +209,33 @@ def upscale(run: Run) -> None:
         of_each["prompt"] = prompts
     save_items(run, folder, index, items, {**model.made_by(asked.seed), **about}, of_each)
     enlarged = low.repeat(factor, axis=0).repeat(factor, axis=1)
-    _save(model, "upscaled", enlarged, items, {**run.span(index, cond), **about})
+    both = np.concatenate([enlarged[None], items])
+    _save(model, "upscaled", both, {**run.span(index, cond), **about}, COLUMNS["upscaled"])
 
 
 def _save(
-    model: Trained, name: str, picture: np.ndarray, items: np.ndarray, about: dict[str, Any]
+    model: Trained, name: str, items: np.ndarray, about: dict[str, Any], columns: int
 ) -> None:
-    """Writes a sheet of the original image, followed by the samples made from it."""
+    """Writes a sheet of what was given, and the samples made from it."""
     path = model.run.workdir / "samples" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    all_of_them = np.concatenate([picture[None], items])
-    sheet = model.run.parts.dataset.kind.sheet(all_of_them, COLUMNS[name])
+    sheet = model.run.parts.dataset.kind.sheet(items, columns)
     save_png(path, sheet, {**model.made_by(model.run.config.sample.seed), **about})
-    print(f"{len(items)} samples of step {model.step}, the picture first: {path}")
-
-
-def interpolate(run: Run) -> None:
-    """Makes rows of samples from one text to another: `interpolation.png` and `.gif`."""
-    asked, kind = run.config.sample, run.parts.dataset.kind
-    reader = run.parts.task.reader
-    if reader is None or reader.encoder is None:
-        raise ConfigError(
-            "sample.interpolate mixes embedded texts, and needs a network with a frozen text "
-            f"encoder: text.name is {run.config.text.name!r}"
-        )
-    if run.judge:
-        raise ConfigError("sample.interpolate and sample.guidance.likeness do not go together")
-    model = run.trained()
-    generator = model.draws
-    shares = jnp.linspace(0, 1, asked.frames)
-    conds = [run.conditions.read([text]) for text in asked.interpolate]
-    whole = model.request(np.arange(asked.frames), {})
-
-    @jax.jit
-    def program(params: Any, key: Any, numbers: Any) -> Any:
-        ends = [
-            whole._replace(index=number[None], cond=cond)
-            for number, cond in zip(numbers, conds, strict=True)
-        ]
-        x_0 = between(generator, params, key, (ends[0], ends[1]), shares)
-        return generator.codec.decode(whole.frozen, x_0)
-
-    key, rows = make_key(asked.seed), max(1, min(asked.num_images, ROWS))
-    numbers = asked.first_index + np.arange(2 * rows).reshape(rows, 2)
-    pairs = tracked(numbers, "sampling", rows)
-    found = np.concatenate([np.asarray(program(model.params, key, pair)) for pair in pairs])
-    items = model.encoded(found, np.repeat(numbers[:, 0], asked.frames))
-    items = items.reshape(rows, asked.frames, *kind.shape)
-    if not is_main():
-        return
-    made_by = {**model.made_by(asked.seed), "interpolate": list(asked.interpolate)}
-    folder = run.workdir / "samples"
-    folder.mkdir(parents=True, exist_ok=True)
-    words = [" → ".join(asked.interpolate)] * rows
-    sheet = kind.sheet(items.reshape(-1, *items.shape[2:]), asked.frames, words)
-    save_png(folder / "interpolation.png", sheet, made_by)
-    frames = [kind.sheet(frame, rows) for frame in items.swapaxes(0, 1)]
-    save_gif(folder / "interpolation.gif", frames)
-    path = folder / "interpolation.png"
-    print(f"{rows} ways of {asked.frames} pictures by step {model.step}: {path}")
+    print(f"samples of step {model.step}, what was given first: {path}")
 
 
 def _check(asked: Config, kind: Kind) -> None:
     """Raises a ConfigError for impossible settings of `sample`, and for unusable images."""
     if asked.vary.image and asked.vary.by == "noise" and not asked.vary.strength:
         raise ConfigError("sample.vary.strength=0.0 must be above 0 with sample.vary.by='noise'")
+    if asked.vary.towards and not asked.vary.image:
+        raise ConfigError(
+            f"sample.vary.towards={asked.vary.towards!r} needs the other one, sample.vary.image"
+        )
     if asked.interpolate and len(asked.interpolate) != 2:
         raise ConfigError(f"sample.interpolate={tuple(asked.interpolate)} must be two texts")
     if asked.inpaint.image:
-        check_images("sample.inpaint.image", asked.inpaint.image, kind)
+        check_images("sample.inpaint.image", asked.inpaint.image, kind, RECORDINGS)
         _to_paint(asked.inpaint, kind)
         if int(asked.steps * asked.inpaint.strength) < 1:
             raise ConfigError(
@@ -263,9 +246,9 @@ def _check(asked: Config, kind: Kind) -> None:
         check_files("sample.vary.image", asked.vary.image, kind)
     if asked.upscale.image:
         check_images("sample.upscale.image", asked.upscale.image, kind)
-    for key, file in (("vary", asked.vary.image), ("upscale", asked.upscale.image)):
-        if file:
-            with named(f"sample.{key}.image"):
+    for key in ("vary.image", "vary.towards", "upscale.image"):
+        if file := group_of(asked, key):
+            with named(f"sample.{key}"):
                 kind.check_file(path_of(file))
 
 
@@ -277,7 +260,7 @@ def chosen(config: Config, kind: Kind) -> Callable[[Run, bool], None]:
     """
     asked = config.sample
     ways = [
-        ("sample.vary.image", asked.vary.image, vary),
+        ("sample.vary.image", asked.vary.image or asked.vary.towards, vary),
         ("sample.inpaint.image", asked.inpaint.image, inpaint),
         ("sample.interpolate", asked.interpolate, interpolate),
         ("sample.upscale.image", asked.upscale.image, upscale),

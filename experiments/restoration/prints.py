@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.data.images import read_image, to_float, to_uint8
+from diffusion_jax.data.restored import FULL
 from diffusion_jax.diffusion.corruption import sample_noise
 from diffusion_jax.from_config.restoration import Seen
 from diffusion_jax.metrics.fidelity import psnr
@@ -19,7 +20,7 @@ from diffusion_jax.restoration.operators import Observation
 from diffusion_jax.run import open_run
 from diffusion_jax.run.blind import estimated, values_of, with_estimate
 from diffusion_jax.run.restoration import restored
-from diffusion_jax.run.restored import FULL, Restored
+from diffusion_jax.run.restored import Restored
 from diffusion_jax.run.trained import Trained
 from diffusion_jax.system.keys import make_key
 from diffusion_jax.system.pictures import as_image, tile

@@ -22,6 +22,9 @@ def plan(words="", second_moment=0.5):
     return make_plan(c, build(c), second_moment)
 
 
+RESIDUAL = "image_condition.name=masked image_condition.residual=True"
+
+
 def row(found, high):
     """Training share and sampling steps of the band from `high` down."""
     cells = next(line.split() for line in found.lines if line.split()[0] == f"{high:g}")
@@ -58,6 +61,21 @@ def test_bands_are_the_shares_of_the_law():
         assert abs(row(found, high)[0] - expected) < 1e-3
     steps = [int(line.split()[4]) for line in found.lines[4:]]
     assert sum(steps) == 50
+
+
+def test_a_bridge_starts_about_what_is_given():
+    """OUVE's mean is e^-1.5 of the way short of it; the bridge ends there."""
+    found = plan(f"{RESIDUAL} schedule.name=ouve")
+    growth = 1.5 + np.log(10)
+    snr = growth / np.log(10) / (0.05**2 * np.expm1(2 * growth))
+    assert f"prior KL: {0.5 * snr * 0.5 * 64:.3g} nats per image" in found.lines[1]
+    says = [warning for warning in found.warnings if "x_t at t = 1" in warning]
+    assert len(says) == 1
+    assert "about how its image differs from what is given, and samples start about" in says[0]
+    assert "pure noise" not in says[0]
+    assert not any(
+        "x_t at t" in words for words in plan(f"{RESIDUAL} schedule.name=bridge").warnings
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""ESTOI by pystoi and STFT distances by auraloss of made-up recordings: makes `sound_metrics.json`.
+"""ESTOI by pystoi, STFT distances by auraloss, torch's LSTM: makes `sound_metrics.json`.
 
-Run it in an environment with `requirements.txt`; it writes next to itself. Only `test_sound.py` and
-`test_sound_estoi.py` use the result. `pairs` is used there, too: only results are stored.
+Run it in an environment with `requirements.txt`; it writes next to itself. Only `test_sound.py`,
+`test_sound_estoi.py` and `test_sound_speaker.py` use the result. `pairs` and `small_lstm` are used
+there, too: only results are stored.
 
     python make_sound_metrics.py [FILE.g722 ...]
 
@@ -39,6 +40,17 @@ def pairs(rate: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return found
 
 
+def small_lstm() -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Weights of two layers of four cells with torch's names, and two sequences `[2, 5, 3]`."""
+    rng, weights = np.random.default_rng(0), {}
+    for layer, inputs in enumerate((3, 4)):
+        for name, shape in (("weight_ih", (16, inputs)), ("weight_hh", (16, 4))):
+            weights[f"lstm.{name}_l{layer}"] = rng.normal(size=shape)
+        for name in ("bias_ih", "bias_hh"):
+            weights[f"lstm.{name}_l{layer}"] = rng.normal(size=16)
+    return weights, rng.normal(size=(2, 5, 3))
+
+
 def main() -> None:
     """Writes the results; prints errors on speech."""
     import torch
@@ -57,11 +69,25 @@ def main() -> None:
             for rate in RATES
         },
         "stft": [distance(x, y) for x, y in pairs(16_000)],
+        "lstm": _lstm(),
     }
     path = pathlib.Path(__file__).with_name("sound_metrics.json")
     path.write_text(json.dumps(found, indent=1) + "\n")
     if sys.argv[1:]:
         _compare(sys.argv[1:])
+
+
+def _lstm() -> list[list[float]]:
+    """The last state of `small_lstm`."""
+    import torch
+
+    weights, x = small_lstm()
+    network = torch.nn.LSTM(3, 4, 2, batch_first=True).double()
+    network.load_state_dict(
+        {name.removeprefix("lstm."): torch.from_numpy(value) for name, value in weights.items()}
+    )
+    found: list[list[float]] = network(torch.from_numpy(x))[1][0][-1].tolist()
+    return found
 
 
 def _compare(files: list[str]) -> None:

@@ -123,6 +123,24 @@ def test_simulated_damage_is_restored_and_compared(
             np.testing.assert_array_equal(sound(out / "mean.wav")[known], sound(old)[known])
 
 
+def test_methods_that_need_singular_values_work_in_coefficients(
+    trained: Path, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Noise is taken off those of any gain; a gap is filled where all have one gain."""
+    old = write(tmp_path / "old.wav", tone(0.0825, RATE), RATE)
+    own = {"restore__image": str(old), "restore__simulate": True, "restore__sigma": 0.05}
+    own |= {"restore__operator": "identity", "restore__method": "ddrm"}
+    assert run.run(settings(recordings, **own), trained, "restore") == 0
+    assert "against the truth: mean" in capsys.readouterr().out
+    own |= {"restore__operator": "gap", "restore__method": "repaint", "restore__sigma": 0.0}
+    own |= {"codec__mdct__rms": ()}
+    for mode in ("train", "restore"):
+        assert run.run(settings(recordings, **own), tmp_path / "run", mode) == 0
+    out = tmp_path / "run" / "samples" / "restored" / "old.wav"
+    known = sound(out / "given.wav") != 0
+    np.testing.assert_array_equal(sound(out / "000000.wav")[known], sound(old)[known])
+
+
 def test_gaps_are_filled_as_the_network_was_trained(recordings: Path, tmp_path: Path) -> None:
     own = {"image_condition__name": "masked", "restore__method": "as_trained"}
     own |= {"restore__operator": "gap"}
@@ -132,6 +150,21 @@ def test_gaps_are_filled_as_the_network_was_trained(recordings: Path, tmp_path: 
     known = sound(workdir / "samples/restored/old.wav/given.wav") != 0
     restored = sound(workdir / "samples/restored/old.wav/000000.wav")
     np.testing.assert_array_equal(restored[known], sound(old)[known])
+
+
+def test_a_recording_is_continued(trained: Path, recordings: Path, tmp_path: Path) -> None:
+    """The samples begin with it, to the bit, and are longer by the share that is asked for."""
+    old = write(tmp_path / "old.wav", tone(0.075, RATE), RATE)
+    asked = settings(recordings, restore__image=str(old), restore__operator="beginning")
+    asked.restore.update(method="mmps", beginning={"share": 0.6})
+    asked.restore.mmps.iterations = 1
+    assert run.run(asked, trained, "restore") == 0
+    out = trained / "samples" / "restored" / "old.wav"
+    both = np.stack([sound(out / f"00000{i}.wav") for i in range(2)])
+    assert both.shape == (2, 500, 1)
+    np.testing.assert_array_equal(both[:, :300], np.stack([sound(old)] * 2))
+    assert np.any(both[0, 300:] != both[1, 300:])
+    assert not sound(out / "given.wav")[300:].any()
 
 
 @pytest.mark.parametrize("by", ["noise", "inversion"])
@@ -145,6 +178,34 @@ def test_variants_of_a_recording_are_drawn(
     out = trained / "samples" / "variants"
     assert sound(out / "000001.wav").shape == (256, 1)
     assert (out / "listen.html").read_text().count("<audio") == 3
+
+
+@pytest.mark.parametrize("by", ["noise", "inversion"])
+def test_a_way_leads_from_one_recording_to_another(
+    by: str, trained: Path, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffusion_jax.generation.variations.INVERSION_STEPS", 40)
+    ends = [write(tmp_path / f"{i}.wav", tone(0.2, RATE, 300 + 500 * i), RATE) for i in range(2)]
+    few = {"sample__frames": 3, "sample__vary__by": by, "sample__vary__strength": 0.4}
+    few |= {"sample__vary__image": str(ends[0]), "sample__vary__towards": str(ends[1])}
+    assert run.run(settings(recordings, **few), trained, "sample") == 0
+    out = trained / "samples" / "variants"
+    page = (out / "listen.html").read_text()
+    assert page.count("<audio") == 5
+    assert re.findall(r"(\d+)% of the way", page) == ["0", "50", "100"]
+    found = np.stack([sound(out / f"00000{i}.wav") for i in range(3)]).astype(float)
+    if by == "inversion":  # whose ends are the recordings, but for the error of the solver
+        for i, path in ((0, ends[0]), (2, ends[1])):
+            assert np.abs(found[i] - sound(path)[:256]).mean() < 0.1 * np.abs(found[i]).mean()
+    assert len({each.tobytes() for each in found}) == 3
+
+
+def test_a_way_needs_both_ends(
+    trained: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = settings(recordings, sample__vary__towards=str(recordings / "0.wav"))
+    assert run.run(one, trained, "sample") == 2
+    assert "needs the other one, sample.vary.image" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -161,8 +222,13 @@ def test_variants_of_a_recording_are_drawn(
         ),
         (
             (tone(0.2, RATE), RATE),
+            {"operator": "beginning+band"},
+            "restore.operator='beginning.band' needs 'beginning' to be the last",
+        ),
+        (
+            (tone(0.2, RATE), RATE),
             {"operator": "gap", "method": "ddrm"},
-            "restore.method='ddrm': ddrm needs an operator with a spectrum",
+            "needs an operator with a spectrum, and Composed has none; through a codec that is",
         ),
         (
             (tone(0.2, RATE), RATE),
@@ -192,3 +258,12 @@ def test_what_does_not_fit_is_said_in_one_line(
     said = capsys.readouterr().err
     assert re.search(f"^error: .*{says}.*\n$", said, re.MULTILINE), said
     assert said.count("error") == 1
+
+
+def test_a_recording_is_not_painted(
+    trained: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = settings(recordings, sample__inpaint__image=str(recordings / "0.wav"))
+    assert run.run(asked, trained, "sample") == 2
+    said = capsys.readouterr().err
+    assert re.search(r"sounds of .*: --mode restore .*'gap'.* continues one \('beginning'\)", said)
