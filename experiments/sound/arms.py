@@ -39,14 +39,14 @@ SHARED: Settings = {
     "model.dit.unroll": 4,
     "model.dit.patch_size": 1,
     "train.batch_size": 8,
-    "train.log_every": 50,
-    "train.heldout_every": 250,
+    "train.log_every": 100,
+    "train.heldout_every": 0,
     "train.sample_every": 0,
-    "train.checkpoint_every": 100,
+    "train.checkpoint_every": 300,
     "optimizer.warmup_steps": 100,
 }
 """Of all trainings."""
-ONE: Settings = {"sample.steps": 1, "restore.num_samples": 1}
+ONE: Settings = {"sample.steps": 1, "restore.num_samples": 2}  # the fewest there are
 MANY: Settings = {"restore.num_samples": SAMPLES}
 PRIOR: Settings = {
     "text.name": "none",
@@ -57,7 +57,7 @@ PRIOR: Settings = {
 ARMS: dict[str, Arm] = {
     "bridge": Arm(
         "speech_enhanced",
-        1000,
+        2700,
         {},
         {
             "bridge": MANY,
@@ -74,13 +74,13 @@ ARMS: dict[str, Arm] = {
     # 2e-4: the mean given the noisy recording alone. t_min is 1 in float32.
     "regression": Arm(
         "speech_enhanced",
-        1000,
+        2700,
         {"time_sampling.uniform.t_min": 1 - 1e-9, "schedule.bridge.c": 1e-8},
         {"regression": ONE},
     ),
     "ouve": Arm(
         "speech_enhanced",
-        1000,
+        2700,
         {
             "schedule.name": "ouve",
             # Data have a variance of 1 here, and a tenth of that in SGMSE.
@@ -91,7 +91,7 @@ ARMS: dict[str, Arm] = {
     ),
     "prior": Arm(
         "speech",
-        1000,
+        2700,
         PRIOR,
         {
             "zero-shot": {
@@ -108,52 +108,48 @@ ARMS: dict[str, Arm] = {
 """By name of the run."""
 
 
-def flags(settings: Settings) -> list[str]:
-    """Settings as flags."""
-    return [f"--config.{name}={value}" for name, value in settings.items()]
-
-
-def command(name: str, data: Path, mode: str, more: list[str], steps: int = 0) -> list[str]:
-    """The command line of an arm; `steps` (0: its own) of training."""
+def training(name: str, data: Path, steps: int = 0) -> dict[str, Any]:
+    """What differs from an arm's config; `steps` (0: its own) of training."""
     arm = ARMS[name]
-    settings = {**SHARED, **arm.training, "data.dir": data / "train"}
-    settings["train.steps"] = steps or arm.steps
-    start = ["python", "launch.py", "--config", f"configs/{arm.config}.py"]
-    return [*start, "--workdir", str(data / name), "--mode", mode, *flags(settings), *more]
+    own = {"data.dir": str(data / "train"), "train.steps": steps or arm.steps}
+    return {**SHARED, **arm.training, **own}
 
 
-def restorations(name: str, data: Path, steps: int = 0) -> dict[str, list[list[str]]]:
-    """The command lines that restore the test recordings, by method."""
+def restorations(name: str, data: Path) -> dict[str, list[dict[str, Any]]]:
+    """By method what differs from the training's settings, in each of its jobs."""
+    test = data / "test"
     found = {}
     for method, way in ARMS[name].ways.items():
-        test, more = data / "test", flags(way)
+        jobs = [{"restore.image": str(test / "noisy")}]
         if ARMS[name].by_snr:
             jobs = [
-                (test / f"noisy_at/{snr}", [f"--config.restore.sigma={sigma(snr):.5f}"])
+                {"restore.image": str(test / f"noisy_at/{snr}"), "restore.sigma": sigma(snr)}
                 for snr in SNRS
             ]
-        else:
-            jobs = [(test / "noisy", [])]
-        found[method] = [
-            command(name, data, "restore", ["--restore", str(folder), *more, *told], steps)
-            for folder, told in jobs
-        ]
+        found[method] = [{**way, **job} for job in jobs]
     return found
 
 
 def sigma(snr: float) -> float:
     """Standard deviation of the noise of the test recordings."""
-    return float(10 ** ((LOUDNESS - snr) / 20))
+    return round(float(10 ** ((LOUDNESS - snr) / 20)), 5)
+
+
+def command(name: str, data: Path, mode: str, settings: Settings) -> str:
+    """A line of the shell."""
+    start = ["python", "launch.py", "--config", f"configs/{ARMS[name].config}.py"]
+    flags = [f"--config.{key}={value}" for key, value in settings.items()]
+    return shlex.join([*start, "--workdir", str(data / name), "--mode", mode, *flags])
 
 
 def script(name: str, data: Path, steps: int = 0) -> list[str]:
     """Lines of the shell: training, and what each method restores, in `data/restored/METHOD`."""
-    lines = [shlex.join(command(name, data, "train", [], steps))]
-    for method, commands in restorations(name, data, steps).items():
-        lines += [shlex.join(each) for each in commands]
-        lines.append(
-            shlex.join(["mv", f"{data / name}/samples/restored", f"{data}/restored/{method}"])
-        )
+    shared = training(name, data, steps)
+    lines = [command(name, data, "train", shared)]
+    for method, jobs in restorations(name, data).items():
+        lines += [command(name, data, "restore", {**shared, **job}) for job in jobs]
+        here, there = f"{data / name}/samples/restored", f"{data}/restored/{method}"
+        lines.append(shlex.join(["mv", here, there]))
     return lines
 
 

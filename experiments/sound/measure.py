@@ -30,14 +30,14 @@ DIGITS = 4  # of figures that are kept
 Result = dict[str, Any]
 
 
-def samples_of(folder: Path, row: Result) -> np.ndarray:
-    """Restored recordings `[K, T]`: `NAME.wav`, or the samples in a folder of that name.
+def samples_of(folder: Path, row: Result, most: int = 1) -> np.ndarray:
+    """Restored recordings `[K, T]`: `NAME.wav`, or `most` samples in a folder of that name.
 
     Raises:
         DataError: there are none, or one has not the length of the noisy recording, or its rate.
     """
     path = folder / f"{row['name']}.wav"
-    files = sorted(path.glob("[0-9]*.wav")) if path.is_dir() else [path]
+    files = sorted(path.glob("[0-9]*.wav"))[:most] if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path} has no samples")
     found = []
@@ -102,11 +102,11 @@ def rounded(tree: Any) -> Any:
     return float(f"{tree:.{DIGITS}g}") if isinstance(tree, float) else tree
 
 
-def measured(data: Path, folder: Path) -> tuple[list[Result], Result]:
+def measured(data: Path, folder: Path, most: int = 1) -> tuple[list[Result], Result]:
     """The recordings, and the figures of a folder; of several samples also those of their mean."""
     rows = json.loads((data / "test" / "test.json").read_text(encoding="utf-8"))
     clean = [samples_of(data / "test" / "clean", row)[0] for row in rows]
-    found = [samples_of(folder, row) for row in rows]
+    found = [samples_of(folder, row, most) for row in rows]
     of_all = {"": figures(rows, clean, found)}
     if len(found[0]) > 1:
         means = [each.mean(0, keepdims=True) for each in found]
@@ -123,6 +123,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=Path("runs/sound"))
     parser.add_argument("--restored", nargs="+", required=True, metavar="METHOD=FOLDER")
+    parser.add_argument("--samples", type=int, default=1, help="of each recording, at most")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.json")
     options = parser.parse_args()
     result: Result = {"recordings": [], "methods": {}}
@@ -130,7 +131,7 @@ def main() -> None:
         result = json.loads(options.out.read_text(encoding="utf-8"))
     for pair in options.restored:
         name, _, folder = pair.rpartition("=")
-        rows, found = measured(options.data, Path(folder))
+        rows, found = measured(options.data, Path(folder), options.samples)
         if result["recordings"] not in ([], rows):
             raise DataError(f"{options.out} is of other recordings")
         result["recordings"] = rows
