@@ -52,7 +52,7 @@ PRIOR: Settings = {
     "text.name": "none",
     "objective.prediction": "x0",
     "restore.operator": "identity",
-    "sample.clip": 0.0,
+    "sample.guidance_scale": 1.0,
 }
 ARMS: dict[str, Arm] = {
     "bridge": Arm(
