@@ -57,7 +57,7 @@ PRIOR: Settings = {
 ARMS: dict[str, Arm] = {
     "bridge": Arm(
         "speech_enhanced",
-        2700,
+        2500,
         {},
         {
             "bridge": MANY,
@@ -74,13 +74,13 @@ ARMS: dict[str, Arm] = {
     # 2e-4: the mean given the noisy recording alone. t_min is 1 in float32.
     "regression": Arm(
         "speech_enhanced",
-        2700,
+        2500,
         {"time_sampling.uniform.t_min": 1 - 1e-9, "schedule.bridge.c": 1e-8},
         {"regression": ONE},
     ),
     "ouve": Arm(
         "speech_enhanced",
-        2700,
+        2500,
         {
             "schedule.name": "ouve",
             # Data have a variance of 1 here, and a tenth of that in SGMSE.
@@ -91,11 +91,11 @@ ARMS: dict[str, Arm] = {
     ),
     "prior": Arm(
         "speech",
-        2700,
+        2500,
         PRIOR,
         {
             "zero-shot": {
-                **MANY,
+                "restore.num_samples": 2,  # each takes as long as 20 of the bridge's
                 "restore.method": "mmps",
                 "restore.mmps.iterations": 2,
                 "sample.sampler": "ddim",
