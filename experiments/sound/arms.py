@@ -95,7 +95,7 @@ ARMS: dict[str, Arm] = {
         PRIOR,
         {
             "zero-shot": {
-                "restore.num_samples": 2,  # each takes as long as 20 of the bridge's
+                "restore.num_samples": 2,  # which cost many evaluations
                 "restore.method": "mmps",
                 "restore.mmps.iterations": 2,
                 "sample.sampler": "ddim",
