@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
     c.schedule.name = "bridge"
     c.objective.prediction = "x0"
     c.objective.cond_dropout = 0.0
+    c.objective.part_dropout.label = 0.5  # --mode restore knows no language
     c.model.name = "dit"
     c.model.dit.patch_size = 1
     c.model.dit.hidden_size = 192
