@@ -64,7 +64,7 @@ def numbers_of(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     return {key: float(metrics[key]) for key in ("loss", "grad_norm")}
 
 
-QUICK = ("digits", "points")
+QUICK = ("digits",)
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def restorations(name: str, data: Path) -> dict[str, list[dict[str, Any]]]:
     test = data / "test"
     found = {}
     for method, way in ARMS[name].ways.items():
-        jobs = [{"restore.image": str(test / "noisy")}]
+        jobs: list[dict[str, Any]] = [{"restore.image": str(test / "noisy")}]
         if ARMS[name].by_snr:
             jobs = [
                 {"restore.image": str(test / f"noisy_at/{snr}"), "restore.sigma": sigma(snr)}

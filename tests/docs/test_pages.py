@@ -54,6 +54,7 @@ def test_commands_are_shortened_behind_their_config() -> None:
     assert shortened("ls configs/points.py") == "ls configs/points.py"
 
 
+@pytest.mark.slow
 def test_the_parts_put_together_by_hand_train_and_draw(tmp_path: Path, monkeypatch) -> None:
     by_hand = next(block.text for block in blocks(PAGES[0]) if "GaussianLoss" in block.text)
     monkeypatch.chdir(tmp_path)

@@ -43,6 +43,7 @@ def of_learned(params, x_t, t, cond):
     return exact(2 * jnp.exp(params["log_powers"]))(x_t, t, cond)
 
 
+@pytest.mark.slow
 def test_samples_have_the_law_of_the_learned_powers():
     task = parts_of(TEXTS.all, config_of(sample__steps=3)).task
     words = "learned powers of 0.50 to 2.00: tokens found first are 'c', 'b', 'a', and last"

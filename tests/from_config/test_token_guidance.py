@@ -300,8 +300,8 @@ def program(parts: from_config.Parts) -> str:
     "off",
     [
         {"sample.guidance.magnet.words": WORDS, "sample.guidance.magnet.scale": 0.0},
-        {**JUDGED, "sample.guidance.classifier.scale": 0.0},
-        {"sample.particles.resample_below": 0.9},
+        pytest.param({**JUDGED, "sample.guidance.classifier.scale": 0.0}, marks=pytest.mark.slow),
+        pytest.param({"sample.particles.resample_below": 0.9}, marks=pytest.mark.slow),
     ],
 )
 def test_what_is_off_compiles_the_same_program(off: dict) -> None:

@@ -71,6 +71,7 @@ def test_what_is_drawn_later_makes_the_law_right():
     assert_law(drawn(1, UNIFORM, ancestral, steps=400))
 
 
+@pytest.mark.slow
 def test_in_many_dimensions_only_the_size_of_the_noise_tells_the_starts_apart():
     """Along any direction that is no axis both are normal; `|x_T|^2` varies 2.5 times less."""
     x = drawn(64, UNIFORM)

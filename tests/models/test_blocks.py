@@ -59,6 +59,7 @@ def test_a_block_of_one_has_the_autoregressive_loss():
     np.testing.assert_allclose(loss, nats / LENGTH, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_block_of_all_has_the_loss_of_masking():
     _, network = blocks_of(LENGTH)
 

@@ -37,6 +37,7 @@ def scans(fn, *args):
     return list(of(jax.make_jaxpr(fn)(*args).jaxpr))
 
 
+@pytest.mark.slow
 def test_parameters_cast_ahead_of_the_loop_have_the_same_gradients(monkeypatch):
     of, params = gradient()
     found = jax.jit(of)(params)

@@ -87,6 +87,7 @@ def published(name, folder, **changes):
 
 
 @pytest.mark.parametrize("name", ["peft", "scaled", "kohya"])
+@pytest.mark.slow
 def test_networks_with_a_published_lora_agree_with_diffusers(tmp_path, name):
     """`peft` has no alpha, `scaled` has them in its header, and `kohya` as tensors."""
     lora = read_lora(published(name, tmp_path), templates())

@@ -102,6 +102,7 @@ def test_the_vector_is_that_of_the_first_end(tower):
     np.testing.assert_allclose(pooled[0], features[0, 3], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_parameter_learns_and_no_text_teaches_none():
     tower = TOWER.clone(projection=8)
     ids = jnp.asarray(byte_tokens(WORDS, LENGTH).ids).at[1].set(-1)

@@ -300,7 +300,7 @@ def test_rare_tokens_are_drawn_as_often_as_they_should_be(share, rare):
 
 
 @pytest.mark.parametrize("renewal", [0.0, 0.3])
-@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("steps", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_steps_of_uniform_noise_have_the_enumerated_law(steps, renewal):
     process = Replaced(Polynomial(), 3)
     network = TEXTS.of_replaced(process.schedule.lost, others=True)
