@@ -1569,3 +1569,11 @@ def test_published_figures_of_latents() -> None:
     equal, folder = experiment("latents/equal"), ROOT / "experiments/latents"
     lines = equal.tables(json.loads((folder / "results.json").read_text()))
     assert set(lines) <= set((folder / "README.md").read_text().splitlines())
+
+
+def test_published_measures_of_enhancement() -> None:
+    report, folder = experiment("sound/report"), ROOT / "experiments/sound"
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    for row in (*report.overall(found), *report.by_snr(found, "estoi")):
+        assert row in page
