@@ -68,7 +68,11 @@ def make_plan(config: Config, parts: Parts, second_moment: float) -> Plan:
     if searched:
         lines.append("sampling steps are those of the uniform grid: yours is not yet optimised")
     warnings = [
-        *(_about_origin if process.residual else _about_start)(kl, noun, times, levels, terminal),
+        *(
+            _about_origin(kl, noun, times)
+            if process.residual
+            else _about_start(kl, noun, times, levels, terminal)
+        ),
         *_about_end(left, levels),
         *([] if searched else _about_steps(config, times, levels)),
         *_about_training(trained, bands, steps),
@@ -97,9 +101,7 @@ def _about_start(
         )
 
 
-def _about_origin(
-    kl: float, noun: str, times: np.ndarray, levels: np.ndarray, terminal: float
-) -> Iterator[str]:
+def _about_origin(kl: float, noun: str, times: np.ndarray) -> Iterator[str]:
     """Samples start about what the network is given, and the figures are of `x_0` about that."""
     if kl > PRIOR_NATS:
         yield (
