@@ -169,9 +169,9 @@ def mixture(
     raise DataError(f"no {kind} was found that is not clipped at {snr} dB")
 
 
-def written(path: Path, x: np.ndarray, about: dict[str, Any]) -> None:
+def written(path: Path, x: np.ndarray, about: dict[str, Any], rate: int = RATE) -> None:
     """Writes a recording `[T]` of 16 bits."""
-    save_wav(path, Sound((len(x), 1), RATE).encode(x[:, None]), RATE, about)
+    save_wav(path, Sound((len(x), 1), rate).encode(x[:, None]), rate, about)
 
 
 def padded(size: int) -> int:
