@@ -120,14 +120,21 @@ def damage(data: Path, name: str, num: int) -> int:
     return len(about)
 
 
-def commands(data: Path, steps: int = 0) -> list[str]:
+def jobs(data: Path, name: str) -> list[dict[str, Any]]:
+    """What differs from the training's settings in the jobs that mend recordings of each length."""
+    folders = sorted((data / name / "test" / "given_at").iterdir())
+    return [
+        {**METHOD, **PROBLEMS[name].settings(int(each.name)), "restore.image": str(each)}
+        for each in folders
+    ]
+
+
+def commands(data: Path) -> list[str]:
     """Lines of the shell that mend all, into `NAME/restored/posterior`."""
-    lines, shared = [], training("prior", data, steps)
-    for name, problem in PROBLEMS.items():
-        for folder in sorted((data / name / "test" / "given_at").iterdir()):
-            job = {**METHOD, **problem.settings(int(folder.name)), "restore.image": str(folder)}
-            lines.append(command("prior", data, "restore", {**shared, **job}))
+    lines, shared = [], training("prior", data)
+    for name in PROBLEMS:
         there = data / name / "restored"
+        lines += [command("prior", data, "restore", {**shared, **job}) for job in jobs(data, name)]
         lines.append(shlex.join(["mkdir", "-p", str(there)]))
         lines.append(shlex.join(["mv", f"{data}/prior/samples/restored", str(there / "posterior")]))
     return lines

@@ -163,34 +163,41 @@ def test_sgmse_is_trained(tmp_path: Path) -> None:
         assert theirs.sample(model, y).shape == y.shape
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["bridge", "regression", "ouve", "prior"])
-def test_our_arms_of_enhancement(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """As the commands are printed, with small networks: trained, and each way restores."""
-    arms, folders = experiment("sound/arms"), experiment("sound/folders")
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs an arm as the commands do, with a small network: `(workdir, mode, settings)`."""
+    arms = experiment("sound/arms")
     small = {"data.length": 2048, "codec.mdct.bins": 32, "model.dit.hidden_size": 32}
     small |= {"model.dit.depth": 1, "model.dit.num_heads": 2, "model.dit.unroll": 1}
     small |= {"evaluate.metrics": "denoising"}  # ESTOI needs half a second
     monkeypatch.setattr(arms, "SHARED", {**arms.SHARED, **small, "train.batch_size": 2})
+    monkeypatch.setattr(from_config.data, "load_dataset", load_dataset)
+
+    def launch(workdir: Path, mode: str, settings: dict[str, Any]) -> None:
+        config = importlib.import_module(f"configs.{arms.ARMS[workdir.name].config}").get_config()
+        config.update_from_flattened_dict(settings)
+        assert run.run(config, workdir, mode) == 0
+
+    return launch
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bridge", "regression", "ouve", "prior"])
+def test_our_arms_of_enhancement(
+    name: str, launched: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As the commands are printed, with small networks: trained, and each way restores."""
+    arms, folders = experiment("sound/arms"), experiment("sound/folders")
     monkeypatch.setattr(folders, "LEAST", 4096)
     voices(tmp_path, 1.6)
     folders.train_folder(tmp_path, tmp_path / "train", 9)
     folders.test_folder(tmp_path, tmp_path / "test", 5, 0)
     few = {"restore.num_samples": 2, "sample.steps": 2}
-    monkeypatch.setattr(from_config.data, "load_dataset", load_dataset)
     shared, workdir = arms.training(name, tmp_path, 2), tmp_path / name
-
-    def launched(mode: str, settings: dict[str, Any]) -> None:
-        config = importlib.import_module(f"configs.{arms.ARMS[name].config}").get_config()
-        config.update_from_flattened_dict(settings)
-        assert run.run(config, workdir, mode) == 0
-
-    launched("train", shared)
+    launched(workdir, "train", shared)
     for method, jobs in arms.restorations(name, tmp_path).items():
         for job in jobs:
-            launched("restore", {**shared, **job, **few})
+            launched(workdir, "restore", {**shared, **job, **few})
         assert len([*workdir.glob("samples/restored/*/000001.wav")]) == 5, method
         (workdir / "samples/restored").rename(workdir / method)
     lines = arms.script(name, Path("out"), 2)
@@ -198,6 +205,29 @@ def test_our_arms_of_enhancement(
     assert [each.split()[0] for each in lines if "launch" not in each] == ["mv"] * len(
         arms.ARMS[name].ways
     )
+
+
+@pytest.mark.slow
+def test_our_network_mends_recordings(launched: Any, tmp_path: Path) -> None:
+    """Each job that the commands run; what is known of a recording with a gap stays."""
+    arms, folders = experiment("sound/arms"), experiment("sound/damaged")
+    damaged(tmp_path, (300, 900))
+    shared, workdir = arms.training("prior", tmp_path, 2), tmp_path / "prior"
+    launched(workdir, "train", shared)
+    for name in folders.PROBLEMS:
+        assert folders.damage(tmp_path, name, 1) == 1
+        (job,) = folders.jobs(tmp_path, name)
+        few = {"restore.num_samples": 2, "sample.steps": 2}
+        launched(workdir, "restore", {**shared, **job, **few})
+        (workdir / "samples/restored").rename(tmp_path / name / "restored")
+        for file in ("000000", "000001"):
+            x, _ = read_sound(tmp_path / name / f"restored/000.wav/{file}.wav")
+            assert x.shape == (32_768, 1)
+            y, _ = read_sound(tmp_path / name / "test/given/000.wav")
+            if name == "gaps":
+                known = folders.known(len(x))
+                np.testing.assert_array_equal(x[known], y[known])
+                assert x[~known].any()
 
 
 def damaged(root: Path, frequencies: tuple[int, ...]) -> None:
