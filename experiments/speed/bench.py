@@ -50,11 +50,13 @@ def describe(name: str, values: list[float]) -> str:
     return f"| {name} | {statistics.median(ordered):.3f} | {low:.3f} to {high:.3f} | {n} |"
 
 
-def compare(network: str, rounds: int, warmup: int, ours: str, theirs: str) -> list[str]:
+def compare(
+    network: str, batch: int, rounds: int, warmup: int, ours: str, theirs: str
+) -> list[str]:
     """Table rows for one network."""
     workers = {
-        "ours": Worker(ours, str(HERE / "ours.py"), network),
-        "theirs": Worker(theirs, str(HERE / "theirs.py"), network),
+        who: Worker(python, str(HERE / f"{who}.py"), network, "--batch", str(batch))
+        for who, python in (("ours", ours), ("theirs", theirs))
     }
     times: dict[str, list[float]] = {}
     for i in range(warmup + rounds):
@@ -94,6 +96,7 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", default=["unet", "dit"])
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--ours-python", default=sys.executable)
@@ -106,6 +109,8 @@ def main() -> None:
                 args.ours_python,
                 str(HERE / "ours.py"),
                 network,
+                "--batch",
+                str(args.batch),
                 "--alone",
                 str(args.rounds),
             ]
@@ -115,7 +120,8 @@ def main() -> None:
         parser.error("--theirs-python is needed, or --ours-only")
     print("| quantity | median | 95% interval | rounds |\n|---|---|---|---|")
     for network in args.networks:
-        rows = compare(network, args.rounds, args.warmup, args.ours_python, args.theirs_python)
+        pythons = args.ours_python, args.theirs_python
+        rows = compare(network, args.batch, args.rounds, args.warmup, *pythons)
         print("\n".join(rows), flush=True)
 
 

@@ -29,7 +29,7 @@ def test_a_benchmark_of_two_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     for script, factor in (("ours.py", 1), ("theirs.py", 2)):
         (tmp_path / script).write_text(WORKER % factor)
     monkeypatch.setattr(bench, "HERE", tmp_path)
-    rows = bench.compare("dit", 3, 1, sys.executable, sys.executable)
+    rows = bench.compare("dit", 2, 3, 1, sys.executable, sys.executable)
     found = {row.split("|")[1].strip(): float(row.split("|")[2]) for row in rows}
     assert found["**dit train, theirs / ours**"] == 2
     assert found["**dit forward, theirs / ours**"] == 2
