@@ -195,6 +195,9 @@ def get_config() -> ConfigDict:
     # (log(sigma / alpha) / 4, EDM)
     c.model.time_input = "thousands"
     c.model.dtype = "float32"  # of activations: float32 | bfloat16; parameters stay float32
+    # gaussian: outputs are gains of the network's inputs (noisy samples and image_condition) and what
+    # is added; it sees their levels, too. For spectra of sound, which are then filtered
+    c.model.gains = False
     # Generator of the random bits of dropout: threefry | rbg (a step compiles faster, and is faster
     # on TPUs; bits depend on the devices and on the version of the compiler)
     c.model.dropout_bits = "threefry"

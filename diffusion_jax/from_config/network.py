@@ -15,6 +15,7 @@ from diffusion_jax.from_config.text import make_text_tower
 from diffusion_jax.from_config.token_families import FAMILIES
 from diffusion_jax.models.applied import Applied
 from diffusion_jax.models.dit import DiT
+from diffusion_jax.models.gains import Gains
 from diffusion_jax.models.mlp import MLP
 from diffusion_jax.models.reading import Reading
 from diffusion_jax.models.remat import REMAT
@@ -45,6 +46,11 @@ def check_network(config: Config) -> None:
             f"objective.name={objective!r} does not support model.name={name!r}: allowed is "
             f"{' or '.join(map(repr, NETWORKS[objective]))}"
         )
+    if config.model.get("gains", False):  # older runs have no choice
+        if objective != "gaussian" or config.objective.learned_variance:
+            raise ConfigError(
+                "model.gains is for objective.name='gaussian' without objective.learned_variance"
+            )
     if "remat" in config.model[name]:
         check_known(config.model[name].remat, REMAT, f"model.{name}.remat")
 
@@ -66,12 +72,15 @@ def make_network(
     name, pooled = config.model.name, bool(reader) and config.text.pooled
     make, tower = MODELS[name], make_text_tower(config) if reader else None
     texts = tower or (reader and reader.encoder)
+    gains, image = config.model.get("gains", False), "image" in given.beside
     inputs = {
         "context_dim": texts.width if texts else 0,
         "num_classes": num_classes,
         "vectors": ("pooled",) * pooled + ("level",) * ("level" in given.none) + vectors,
         **{f"{key}_channels": given.none[key].shape[-1] for key in given.beside},
     }
+    if gains and image:
+        inputs["image_channels"] *= 2
     known = {field.name for field in dataclasses.fields(make)}  # type: ignore[arg-type]
     for key, value in inputs.items():
         if value and key not in known:
@@ -80,9 +89,10 @@ def make_network(
         **config.model[name],
         **{key: value for key, value in inputs.items() if key in known},
         **more,
-        out_channels=out_channels,
+        out_channels=out_channels * (2 + image if gains else 1),
         dtype=DTYPES[config.model.dtype],
     )
+    network = Gains(network, image) if gains else network
     return Reading(tower, network) if tower else network
 
 
