@@ -195,8 +195,8 @@ def get_config() -> ConfigDict:
     # (log(sigma / alpha) / 4, EDM)
     c.model.time_input = "thousands"
     c.model.dtype = "float32"  # of activations: float32 | bfloat16; parameters stay float32
-    # gaussian: outputs are gains of the network's inputs (noisy samples and image_condition) and what
-    # is added; it sees their levels, too. For spectra of sound, which are then filtered
+    # gaussian: outputs are gains of the inputs (noisy samples and image_condition), and what is
+    # added; the network sees the inputs' levels, too. For spectra of sound, which it filters then
     c.model.gains = False
     # Generator of the random bits of dropout: threefry | rbg (a step compiles faster, and is faster
     # on TPUs; bits depend on the devices and on the version of the compiler)
@@ -273,9 +273,11 @@ def get_config() -> ConfigDict:
     c.image_condition.decayed = ConfigDict({"severity": 1.0})  # the largest, in [0, 1]
     c.image_condition.decayed.kinds = ("blur", "fading", "silvering", *DESTROYING)
     # Signal-to-noise ratio over the whole window, drawn from `least` to `most` dB. noises: coloured
-    # (from white to brown) | babble (`voices` of so many training recordings at once)
+    # (from white to brown) | babble (`voices` at once, of `bank` training recordings) | recordings
+    # (`bank` windows of those in the folder `dir`)
     c.image_condition.noisy = ConfigDict({"least": -5.0, "most": 20.0, "voices": 4, "bank": 64})
     c.image_condition.noisy.noises = ("coloured", "babble")
+    c.image_condition.noisy.dir = ""
     # All are drawn between least and most. Level of clipping, as a share of the largest value
     c.image_condition.clipped = ConfigDict({"least": 0.1, "most": 0.5})
     # Highest frequency in cycles per sample: 0.25 is 4 kHz at a rate of 16 kHz

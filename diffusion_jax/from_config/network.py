@@ -46,11 +46,11 @@ def check_network(config: Config) -> None:
             f"objective.name={objective!r} does not support model.name={name!r}: allowed is "
             f"{' or '.join(map(repr, NETWORKS[objective]))}"
         )
-    if config.model.get("gains", False):  # older runs have no choice
-        if objective != "gaussian" or config.objective.learned_variance:
-            raise ConfigError(
-                "model.gains is for objective.name='gaussian' without objective.learned_variance"
-            )
+    with_gains = config.model.get("gains", False)  # older runs have no choice
+    if with_gains and (objective != "gaussian" or config.objective.learned_variance):
+        raise ConfigError(
+            "model.gains=True is for objective.name='gaussian' without objective.learned_variance"
+        )
     if "remat" in config.model[name]:
         check_known(config.model[name].remat, REMAT, f"model.{name}.remat")
 

@@ -1,12 +1,13 @@
 """Damage of sound as configured: `image_condition` of recordings, and operators of `restore`."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.data import Dataset
+from diffusion_jax.data import Dataset, load_dataset
 from diffusion_jax.evaluation.sound_measures import Sounds
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known
 from diffusion_jax.restoration.operators import Mask, Operator
@@ -25,19 +26,33 @@ from diffusion_jax.system.keys import make_key
 from diffusion_jax.types import Condition
 
 BANK_SEED = 0
-"""Of the training recordings of which babble is made."""
+"""Of the windows of which babble and other noise is made."""
 
 
-def _babble(settings: Config, dataset: Dataset) -> Noise:
+def _bank(settings: Config, dataset: Dataset, voices: int) -> Noise:
+    """Of training windows."""
     source = dataset.splits["train"].source
     rows = np.random.default_rng(BANK_SEED).permutation(len(source))[: settings.bank]
     x = dataset.kind.decode(source.gather(np.sort(rows))[0])
-    return FromBank(x.mean(-1), settings.voices)
+    return FromBank(x.mean(-1), voices)
+
+
+def _recordings(settings: Config, dataset: Dataset) -> Noise:
+    """Those of a folder, of which short ones go on with silence."""
+    if not settings.get("dir"):
+        raise ConfigError(
+            "image_condition.noisy.noises has 'recordings', and image_condition.noisy.dir, the "
+            "folder that they are in, is ''"
+        )
+    kind: Any = dataset.kind
+    how = {"rate": kind.rate, "length": kind.shape[0], "channels": 1, "cut": "padded"}
+    return _bank(settings, load_dataset("recordings", data_dir=settings.dir, **how), 1)
 
 
 NOISES: dict[str, Callable[[Config, Dataset], Noise]] = {
     "coloured": lambda settings, dataset: Coloured(),
-    "babble": _babble,
+    "babble": lambda settings, dataset: _bank(settings, dataset, settings.voices),
+    "recordings": _recordings,
 }
 """By name in `image_condition.noisy.noises`."""
 

@@ -7,7 +7,7 @@ from diffusion_jax.models.layers import Dtype
 from diffusion_jax.types import Array, Cond
 
 QUIET = 0.01
-"""Absolute value from which the levels that a network sees are logarithms; the data have about 1."""
+"""Absolute value from which levels are logarithms; the data have about 1."""
 
 
 class Gains(nn.Module):
@@ -41,5 +41,5 @@ class Gains(nn.Module):
 
 
 def with_level(x: Array) -> Array:
-    """`x` [B, ..., C] and its level `log(1 + (x / QUIET)^2) / 4`, which is 0 for 0: [B, ..., 2C]."""
+    """`x` [B, ..., C] and its level `log(1 + (x / QUIET)^2) / 4`, 0 for 0: [B, ..., 2C]."""
     return jnp.concatenate([x, jnp.log1p((x / QUIET) ** 2) / 4], axis=-1)

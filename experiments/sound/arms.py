@@ -48,6 +48,11 @@ SHARED: Settings = {
     "optimizer.warmup_steps": 100,
 }
 """Of all trainings."""
+NOISE: Settings = {
+    "image_condition.noisy.noises": ("coloured", "babble", "recordings", "recordings"),
+    "image_condition.noisy.bank": 400,
+}
+"""Of trainings that hear noise."""
 ONE: Settings = {"sample.steps": 1, "restore.num_samples": 2}  # the fewest there are
 MANY: Settings = {"restore.num_samples": SAMPLES}
 PRIOR: Settings = {
@@ -114,6 +119,8 @@ def training(name: str, data: Path, steps: int = 0) -> dict[str, Any]:
     """What differs from an arm's config; `steps` (0: its own) of training."""
     arm = ARMS[name]
     own = {"data.dir": str(data / "train"), "train.steps": steps or arm.steps}
+    if arm.config == "speech_enhanced":
+        own |= {"image_condition.noisy.dir": str(data / "noise"), **NOISE}
     return {**SHARED, **arm.training, **own}
 
 

@@ -1,7 +1,8 @@
 """Builds folders of recordings from Debian's packages: four voices to train on, a fifth to test on.
 
 Those of `data.name=prompts`, with `klettres-data`, `sonic-pi-samples` and `wesnoth-1.16-music` for
-the noise. See README.md.
+the noise of the test, and `tuxpaint-stamps-default`, `warzone2100-music`, `hedgewars-data` and
+`lincity-ng-data` for that of the training. See README.md.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from diffusion_jax.data.errors import DataError
 from diffusion_jax.data.sets import letters, music, prompts
 from diffusion_jax.data.sound import Sound
 from diffusion_jax.data.sound_files import Preparation, prepare, resampled, without_silence
-from diffusion_jax.data.sound_reading import read_sound
+from diffusion_jax.data.sound_reading import SUFFIXES, read_sound
 from diffusion_jax.metrics.sound_words import spoken_words
 from diffusion_jax.system.sounds import save_wav
 
@@ -33,16 +34,21 @@ STEP, LEAST = 8192, 32_768
 that there are few lengths."""
 VOICES = 4  # at once in babble
 LOOPS = "usr/share/sonic-pi/samples"
+STAMPS, SPOKEN = "usr/share/tuxpaint/stamps", "_desc_"
+"""Sounds of things, and their names as spoken in many languages, beside each other."""
+GAMES = "usr/share/games"
+TRACKS = "warzone2100/music", "hedgewars/Data/Music", "lincity-ng/music"
+EFFECTS = "hedgewars/Data/Sounds", "lincity-ng/sounds"
 QUIET = 0.1  # of the RMS of a whole track: where music is fainter it is no noise
 TRIES = 100
 
 
 class Noises(NamedTuple):
-    """Files of noise that no training hears, by kind."""
+    """Files of noise by kind."""
 
-    music: list[Path]  # orchestral tracks
-    babble: dict[str, list[Path]]  # spoken letters, by language
-    loops: list[Path]  # drums and machines
+    music: list[Path]  # tracks
+    babble: dict[str, list[Path]]  # spoken letters or words, by language
+    loops: list[Path]  # drums and machines, or animals and effects
 
 
 def voice(root: Path, language: str) -> Iterator[tuple[str, Path, str]]:
@@ -69,8 +75,38 @@ def train_folder(root: Path, out: Path, num: int) -> int:
     return len(list(out.iterdir()))
 
 
-def noises(root: Path) -> Noises:
-    """The files of noise; of letters those of languages that no prompt is in."""
+def noise_to_train_on(root: Path) -> Noises:
+    """Files that are of no test: other music, other voices, and sounds that are no loops."""
+    stamps, babble = sorted((root / STAMPS).rglob("*.ogg")), dict[str, list[Path]]()
+    for path in stamps:
+        if SPOKEN in path.stem:
+            babble.setdefault(path.stem.split(SPOKEN)[1][:2], []).append(path)
+    effects = [path for folder in EFFECTS for path in _sounds(root / GAMES / folder, "*")]
+    effects += [path for path in _sounds(root / LOOPS, "*") if not path.name.startswith("loop_")]
+    effects += [path for path in stamps if SPOKEN.strip("_") not in path.stem]
+    tracks = [path for folder in TRACKS for path in _sounds(root / GAMES / folder, "**/*")]
+    return checked(root, Noises(tracks, babble, effects))
+
+
+def _sounds(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if path.suffix in SUFFIXES)
+
+
+def noise_folder(root: Path, out: Path, num: int, seed: int) -> int:
+    """Writes `num` windows of noise to train on, of all kinds in turn, as loud as recordings."""
+    files = noise_to_train_on(root)
+    for i in range(num):
+        kind, rng = list(KINDS)[i % len(KINDS)], np.random.default_rng([seed, i])
+        x, source = KINDS[kind](files, LEAST, rng)
+        level = max(float(np.sqrt(np.mean(x**2))), 1e-6)
+        loud = np.clip(x * 10 ** (LOUDNESS / 20) / level, -1, 1)
+        out.mkdir(parents=True, exist_ok=True)
+        written(out / f"{i:04d}_{kind}.wav", loud, {"kind": kind, "source": source})
+    return num
+
+
+def noise_to_test_on(root: Path) -> Noises:
+    """The files of noise of the test; of letters those of languages that no prompt is in."""
     known = {*HEARD, UNHEARD}
     babble: dict[str, list[Path]] = {}
     for path in sorted((root / letters.FOLDER).glob("*/alpha/*.ogg")):
@@ -82,6 +118,11 @@ def noises(root: Path) -> Noises:
         babble,
         sorted((root / LOOPS).glob("loop_*.flac")),
     )
+    return checked(root, found)
+
+
+def checked(root: Path, found: Noises) -> Noises:
+    """The files, if there are some of all kinds."""
     for kind, files in found._asdict().items():
         if not files:
             raise DataError(f"{root} lacks the noise for {kind!r}: see experiments/sound/README.md")
@@ -184,7 +225,7 @@ def test_folder(root: Path, out: Path, num: int, seed: int) -> int:
 
     `noisy_at/SNR` has the noisy ones once more, by their signal-to-noise ratio.
     """
-    files, how = noises(root), Preparation(RATE, 1, LOUDNESS, "padded", 1)
+    files, how = noise_to_test_on(root), Preparation(RATE, 1, LOUDNESS, "padded", 1)
     about = []
     for i, (name, path, text) in enumerate(test_recordings(root, num, seed)):
         snr, kind = SNRS[i % len(SNRS)], list(KINDS)[i // len(SNRS) % len(KINDS)]
@@ -210,11 +251,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/sound"))
     parser.add_argument("--num", type=int, default=100, help="recordings to test on")
     parser.add_argument("--num_train", type=int, default=10_000, help="most of each voice")
+    parser.add_argument("--num_noise", type=int, default=600, help="windows of noise to train on")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     trained = train_folder(options.packages, options.out / "train", options.num_train)
+    noise = noise_folder(options.packages, options.out / "noise", options.num_noise, options.seed)
     tested = test_folder(options.packages, options.out / "test", options.num, options.seed)
-    print(f"{trained} recordings to train on, {tested} to test on: {options.out}")
+    print(f"{trained} recordings and {noise} of noise to train on, {tested} to test on")
 
 
 if __name__ == "__main__":

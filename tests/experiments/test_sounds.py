@@ -90,8 +90,8 @@ def test_folders_of_voices_and_noise(tmp_path: Path) -> None:
     assert {path.name[:2] for path in (tmp_path / "train").iterdir()} == {"es", "fr", "it", "ru"}
     with pytest.raises(DataError, match="has 8 prompts to test on, not 9"):
         folders.test_folder(tmp_path, tmp_path / "test", 9, 0)
-    assert set(folders.noises(tmp_path).babble) == {"cs", "de", "nl", "da", "lt"}
-    assert len(folders.noises(tmp_path).music) == 1
+    assert set(folders.noise_to_test_on(tmp_path).babble) == {"cs", "de", "nl", "da", "lt"}
+    assert len(folders.noise_to_test_on(tmp_path).music) == 1
     again = tmp_path / "again"
     for out in (tmp_path / "test", again):
         assert folders.test_folder(tmp_path, out, 8, 0) == 8

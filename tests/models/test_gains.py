@@ -42,7 +42,7 @@ def test_outputs_are_gains_and_what_is_added(arrays):
 
 
 def test_without_a_signal_there_is_one_gain(arrays):
-    x, c, outputs = arrays
+    x, _, outputs = arrays
     r, g, _ = np.split(outputs, 3, axis=-1)
     alone = Gains(Told(outputs[..., :8]), False)
     np.testing.assert_allclose(alone.apply({}, x, jnp.ones(3), {}), r + g * x, rtol=1e-6)
