@@ -43,11 +43,12 @@ def get_config() -> ConfigDict:
     c.objective.part_dropout.label = 0.5  # --mode restore knows no language
     c.model.name = "dit"
     c.model.dit.patch_size = 1
-    c.model.dit.hidden_size = 192
-    c.model.dit.depth = 6
-    c.model.dit.num_heads = 6
+    c.model.dit.hidden_size = 256
+    c.model.dit.depth = 4
+    c.model.dit.num_heads = 8
     c.model.dit.rotary = True
-    c.model.dit.unroll = 6
+    c.model.dit.unroll = 4
+    c.model.gains = True
     c.optimizer.warmup_steps = 200
     c.train.steps = 3000
     c.train.batch_size = 16

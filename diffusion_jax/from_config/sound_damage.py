@@ -46,7 +46,8 @@ def _recordings(settings: Config, dataset: Dataset) -> Noise:
         )
     kind: Any = dataset.kind
     how = {"rate": kind.rate, "length": kind.shape[0], "channels": 1, "cut": "padded"}
-    return _bank(settings, load_dataset("recordings", data_dir=settings.dir, **how), 1)
+    how |= {"data_dir": settings.dir, "heldout_fraction": 0.0}
+    return _bank(settings, load_dataset("recordings", **how), 1)
 
 
 NOISES: dict[str, Callable[[Config, Dataset], Noise]] = {

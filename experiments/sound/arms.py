@@ -120,8 +120,13 @@ def training(name: str, data: Path, steps: int = 0) -> dict[str, Any]:
     arm = ARMS[name]
     own = {"data.dir": str(data / "train"), "train.steps": steps or arm.steps}
     if arm.config == "speech_enhanced":
-        own |= {"image_condition.noisy.dir": str(data / "noise"), **NOISE}
+        own |= noise_of(data)
     return {**SHARED, **arm.training, **own}
+
+
+def noise_of(data: Path) -> dict[str, Any]:
+    """The settings of noise, all of it."""
+    return {"image_condition.noisy.dir": str(data / "noise"), **NOISE}
 
 
 def restorations(name: str, data: Path) -> dict[str, list[dict[str, Any]]]:

@@ -1,6 +1,6 @@
 """Trains sgmse for some minutes of one core, and denoises the test recordings. See README.md.
 
-    PYTHONPATH=. taskset -c 0 python experiments/sound/theirs_trained.py --seconds 1500
+    PYTHONPATH=. taskset -c 0 python experiments/sound/theirs_trained.py --seconds 1200
 
 Its packages are in requirements.txt beside this file. Processes, losses, network and samplers are
 the package's; windows and noise are those of our trainings, and so are the optimizer's settings,
@@ -26,6 +26,7 @@ from diffusion_jax.data import load_dataset, train_batches
 from diffusion_jax.data.sound_reading import read_sound
 from diffusion_jax.from_config.sound_damage import condition_of_sounds
 from diffusion_jax.system.keys import make_key
+from experiments.sound.arms import noise_of
 from experiments.sound.folders import written
 
 WITHOUT = {"pesq": "pesq", "torch_pesq": "PesqLoss", "torchaudio": "load", "librosa": "resample"}
@@ -84,6 +85,7 @@ def network(arm: str, sizes: dict[str, Any]) -> Any:
 def windows(data: Path, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Clean and noisy windows `[B, T]`, made as in a training of ours."""
     config = speech_enhanced.get_config()
+    config.update_from_flattened_dict(noise_of(data))
     dataset = load_dataset("recordings", data_dir=str(data / "train"), cut="padded", length=LENGTH)
     noisy = jax.jit(condition_of_sounds("noisy", config.image_condition.noisy, dataset))
     for step, items in enumerate(train_batches(dataset, batch_size=batch, seed=0)):
@@ -146,7 +148,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=Path("runs/sound"))
     parser.add_argument("--arm", choices=[*ARMS], default="sgmse bridge")
-    parser.add_argument("--seconds", type=float, default=1500.0, help="of one core, for training")
+    parser.add_argument("--seconds", type=float, default=1200.0, help="of one core, for training")
     parser.add_argument("--batch", type=int, default=BATCH)
     options = parser.parse_args()
     torch.set_num_threads(1)

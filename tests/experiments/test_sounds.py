@@ -81,6 +81,10 @@ def voices(root: Path, seconds: float) -> None:
     write(music / "silence.ogg", np.zeros(4000), 44_100)
     for language in ("cs", "de", "en_GB", "nl", "da", "lt"):
         write(root / f"usr/share/klettres/{language}/alpha/a.ogg", tone(0.3, 22_050, 500), 22_050)
+    stamps = root / "usr/share/tuxpaint/stamps/animals"
+    for name in ("cow", "cow_desc", "cow_desc_bg", "cow_desc_ca", "cow_desc_da.ogg", "cow_desc_be"):
+        write(stamps / f"{name}.ogg", tone(0.3, 22_050, 700), 22_050)
+    write(root / "usr/share/games/warzone2100/music/album/a.opus", tone(9, 48_000, 800), 48_000)
 
 
 def test_folders_of_voices_and_noise(tmp_path: Path) -> None:
@@ -118,6 +122,32 @@ def test_folders_of_voices_and_noise(tmp_path: Path) -> None:
         assert (level, level - snr) == pytest.approx((-26, row["snr"]), abs=0.1)
 
 
+def test_noise_to_train_on(tmp_path: Path) -> None:
+    """Is of none of the test's files, and as loud as recordings."""
+    folders = experiment("sound/folders")
+    voices(tmp_path, 0.3)
+    found, of_test = folders.noise_to_train_on(tmp_path), folders.noise_to_test_on(tmp_path)
+    assert set(found.babble) == {"bg", "ca", "da", "be"}
+    assert [path.name for path in found.loops] == ["cow.ogg"]
+    assert [path.name for path in found.music] == ["a.opus"]
+    every = [{*files.music, *files.loops} for files in (found, of_test)]
+    assert not every[0] & every[1]
+    out = tmp_path / "noise"
+    assert folders.noise_folder(tmp_path, out, 3, 0) == 3
+    assert [path.stem for path in sorted(out.iterdir())] == [
+        "0000_music",
+        "0001_babble",
+        "0002_loops",
+    ]
+    for path in out.iterdir():
+        x, rate = read_sound(path)
+        assert (len(x), rate) == (folders.LEAST, folders.RATE)
+        assert 10 * np.log10(np.mean(x**2)) == pytest.approx(folders.LOUDNESS, abs=0.1)
+    (tmp_path / "usr/share/games/warzone2100/music/album/a.opus").unlink()
+    with pytest.raises(DataError, match="lacks the noise for 'music'"):
+        folders.noise_to_train_on(tmp_path)
+
+
 def test_filters_that_know_the_noise() -> None:
     theirs = experiment("sound/theirs")
     rng = np.random.default_rng(0)
@@ -152,6 +182,7 @@ def test_sgmse_is_trained(tmp_path: Path) -> None:
     theirs, folders = experiment("sound/theirs_trained"), experiment("sound/folders")
     voices(tmp_path, 2.2)
     folders.train_folder(tmp_path, tmp_path / "train", 9)
+    folders.noise_folder(tmp_path, tmp_path / "noise", 3, 0)
     small = {"nf": 4, "ch_mult": (1, 1), "num_res_blocks": 1, "attn_resolutions": ()}
     for arm in theirs.ARMS:
         model = theirs.network(arm, small)
@@ -192,6 +223,7 @@ def test_our_arms_of_enhancement(
     voices(tmp_path, 1.6)
     folders.train_folder(tmp_path, tmp_path / "train", 9)
     folders.test_folder(tmp_path, tmp_path / "test", 5, 0)
+    folders.noise_folder(tmp_path, tmp_path / "noise", 3, 0)
     few = {"restore.num_samples": 2, "sample.steps": 2}
     shared, workdir = arms.training(name, tmp_path, 2), tmp_path / name
     launched(workdir, "train", shared)
