@@ -9,6 +9,7 @@ from diffusion_jax.from_config.averages import make_averages
 from diffusion_jax.from_config.checks import check_numbers
 from diffusion_jax.from_config.choices import ConfigError, keyed
 from diffusion_jax.from_config.guidance import check
+from diffusion_jax.from_config.network import check_network
 from diffusion_jax.from_config.process import make_schedule, make_times
 from diffusion_jax.from_config.sampling import make_grid, make_sampler
 from tests.runs import tiny
@@ -78,3 +79,13 @@ def test_names_of_the_training_split_are_no_others():
     config.evaluate.names.splits = ("combination", "train")
     with pytest.raises(ConfigError, match=r"evaluate\.names\.splits: 'train' is trained on"):
         check_numbers(config, devices=1)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"objective__learned_variance": True}, {"objective__name": "damage"}]
+)
+def test_gains_are_of_one_output_per_channel(changes):
+    with pytest.raises(
+        ConfigError, match=r"^model\.gains=True is for objective\.name='gaussian' w"
+    ):
+        check_network(tiny(model__name="unet", model__gains=True, **changes))
