@@ -22,8 +22,9 @@ from diffusion_jax.restoration.sound import gap
 from experiments.sound.arms import MANY, Settings, command, training
 from experiments.sound.folders import RATE, written
 
-NUM = 40
-"""Recordings, the first that are loud in the gap."""
+NUM, LONGEST = 24, 40_960
+"""Recordings, the first that are loud in the gap, and the samples of a file: there are two lengths,
+for each of which a program is compiled."""
 CLIP = 1638 / 2**15  # of full scale, the root mean square of a recording: a level of 16 bits
 FACTOR = 2  # of rates
 GAP, START = 800, 0.3  # samples, 50 ms; share of the file at which it starts
@@ -95,12 +96,12 @@ def loud_in_gap(x: np.ndarray, size: int) -> bool:
 
 
 def recordings(data: Path, num: int) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-    """The first `num` clean test recordings `[T]` that are loud in the gap, and what they are."""
+    """The first `num` short clean test recordings `[T]` that are loud in the gap, and their rows."""
     rows = json.loads((data / "test" / "test.json").read_text(encoding="utf-8"))
     left = num
     for row in rows:
         x = read_sound(data / "test" / "clean" / f"{row['name']}.wav")[0][:, 0]
-        if left and loud_in_gap(x, row["size"]):
+        if left and len(x) <= LONGEST and loud_in_gap(x, row["size"]):
             left -= 1
             yield {key: row[key] for key in ("name", "prompt", "text", "size")}, x
 
