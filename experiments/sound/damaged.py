@@ -96,7 +96,7 @@ def loud_in_gap(x: np.ndarray, size: int) -> bool:
 
 
 def recordings(data: Path, num: int) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-    """The first `num` short clean test recordings `[T]` that are loud in the gap, and their rows."""
+    """The first `num` short clean test recordings `[T]`, loud in the gap, and their rows."""
     rows = json.loads((data / "test" / "test.json").read_text(encoding="utf-8"))
     left = num
     for row in rows:
