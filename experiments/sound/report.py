@@ -1,4 +1,4 @@
-"""Turns `results.json` into Markdown tables, on stdout. See README.md."""
+"""Turns results into Markdown tables, on stdout. See README.md and damaged.md."""
 
 import argparse
 import json
@@ -13,8 +13,8 @@ from experiments.restoration.report import table
 from experiments.sound.measure import EDITS, NAMES
 
 Result = dict[str, Any]
-FIRST = "bridge"
-"""The method that all others are compared with."""
+FIRST = "bridge", "posterior"
+"""Methods that all others are compared with, where they are there."""
 BOOTSTRAP = 1000
 HEADS = {
     "si_sdr_uncentred": ("SI-SDR, dB", "{:.1f}"),
@@ -63,7 +63,7 @@ def overall(result: Result) -> list[str]:
     return table(["method", *(head for head, _ in HEADS.values())], _rows(result, cell))
 
 
-def compared(result: Result, first: str = FIRST) -> list[str]:
+def compared(result: Result, first: str) -> list[str]:
     """Each method less the first one, paired by recording; bold where 0 is not in the interval."""
     words = np.array([row["words"] for row in result["recordings"]])
 
@@ -120,10 +120,11 @@ def calibrated(result: Result) -> list[str]:
 def report(result: Result) -> list[str]:
     """All tables."""
     found = [*overall(result), ""]
-    if FIRST in result["methods"]:
-        found += [*compared(result), ""]
-    for name in (*NAMES, EDITS):
-        found += [*by_snr(result, name), ""]
+    for first in result["methods"].keys() & set(FIRST):
+        found += [*compared(result, first), ""]
+    if "snr" in result["recordings"][0]:  # not of damaged.md
+        for name in (*NAMES, EDITS):
+            found += [*by_snr(result, name), ""]
     return [*found, *calibrated(result)]
 
 
