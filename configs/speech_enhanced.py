@@ -13,12 +13,13 @@ A recording of one's own, at 16 kHz in mono and of any length, with 4 samples of
         --config.data.manual_dir=sounds --mode restore --restore noisy.wav \
         --config.restore.num_samples=4
 
-The noise is coloured, from white to brown, or babble of training recordings. The network is told
-the noisy recording and what the state differs in from it, and predicts the clean one less the noisy
-one.
+The noise is coloured, from white to brown, or babble of training recordings; noise of
+one's own comes from a folder (docs/sound.md), and is worth having. The network is told the
+noisy recording and what the state differs in from it, and finds gains for both that predict the
+clean one less the noisy one.
 
-A step of 16 windows takes 1.7 s of CPU time (two shared cores), and the network has 4.3 M
-parameters; 3,000 steps are 85 minutes of one core. No result has been measured yet.
+Half the batch, 8 windows, takes 0.52 s a step on one core, and the network has 5.5 M parameters.
+After 2,000 such steps, also with other noise: experiments/sound.
 """
 
 from ml_collections import ConfigDict

@@ -31,7 +31,6 @@ GAP, START = 800, 0.3  # samples, 50 ms; share of the file at which it starts
 METHOD: Settings = {
     **MANY,
     "restore.method": "mmps",
-    "restore.mmps.iterations": 2,
     "sample.sampler": "ddim",
     "sample.steps": 20,
 }

@@ -94,7 +94,7 @@ def by_snr(result: Result, name: str) -> list[str]:
 
 
 def calibrated(result: Result) -> list[str]:
-    """The line of `mean_line` and the spread, of methods with several samples."""
+    """The line of `mean_line` and the spread, of methods with several samples, if there are any."""
     rows = []
     for method, found in result["methods"].items():
         if own := found.get("calibration"):
@@ -107,6 +107,8 @@ def calibrated(result: Result) -> list[str]:
                     f"{own['inside'][0]:.0%} ({own['inside'][1]:.0%} to {own['inside'][2]:.0%})",
                 ]
             )
+    if not rows:
+        return []
     levels = {
         found["calibration"]["level"]
         for found in result["methods"].values()

@@ -394,9 +394,16 @@ def test_measures_of_enhancement(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         measure.measured(tmp_path, tmp_path / "restored/noisy")
 
 
-def test_published_measures_of_enhancement() -> None:
+PUBLISHED = {"results": "README.md", **dict.fromkeys(("clipped", "narrow", "gaps"), "damaged.md")}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_measures_of_sound(name: str) -> None:
     report, folder = experiment("sound/report"), ROOT / "experiments/sound"
-    page = (folder / "README.md").read_text(encoding="utf-8")
-    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    for row in (*report.overall(found), *report.by_snr(found, "estoi")):
+    page = (folder / PUBLISHED[name]).read_text(encoding="utf-8")
+    found = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    rows = [*report.overall(found), *report.calibrated(found)]
+    if name == "results":
+        rows += [*report.by_snr(found, "estoi"), *report.compared(found, "noisy")]
+    for row in rows:
         assert row in page
