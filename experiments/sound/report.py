@@ -14,7 +14,7 @@ from experiments.sound.measure import EDITS, NAMES
 
 Result = dict[str, Any]
 FIRST = "bridge", "posterior"
-"""Methods that all others are compared with, where they are there."""
+"""Methods that all others are compared with; the first that is there, if no other is asked for."""
 BOOTSTRAP = 1000
 HEADS = {
     "si_sdr_uncentred": ("SI-SDR, dB", "{:.1f}"),
@@ -119,10 +119,10 @@ def calibrated(result: Result) -> list[str]:
     return table([*head, "spread over error", f"levels of bands inside ({exact})"], rows)
 
 
-def report(result: Result) -> list[str]:
-    """All tables."""
+def report(result: Result, against: str = "") -> list[str]:
+    """All tables, with a comparison with one method."""
     found = [*overall(result), ""]
-    for first in result["methods"].keys() & set(FIRST):
+    for first in [name for name in (against, *FIRST) if name in result["methods"]][:1]:
         found += [*compared(result, first), ""]
     if "snr" in result["recordings"][0]:  # not of damaged.md
         for name in (*NAMES, EDITS):
@@ -134,8 +134,10 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results.json")
+    parser.add_argument("--against", default="", help="the method that others are compared with")
     options = parser.parse_args()
-    print("\n".join(report(json.loads(options.results.read_text(encoding="utf-8")))))
+    result = json.loads(options.results.read_text(encoding="utf-8"))
+    print("\n".join(report(result, options.against)))
 
 
 if __name__ == "__main__":
