@@ -5,8 +5,9 @@
     python launch.py --config configs/drums.py --workdir runs/drums \
         --config.data.manual_dir=sounds
 
-A step of 32 strokes takes 0.6 s of CPU time (two shared cores), and the network has 1.9 M
-parameters; 5,000 steps are 51 minutes of one core. No result has been measured yet.
+A step of 32 strokes takes 0.6 s of CPU time, and the network has 1.9 M parameters, whose outputs are
+gains. After 3,500 steps, 34 minutes of one core, a classifier finds the class asked for in 78% of
+the strokes, and in 70% of held-out ones: experiments/sound/generated.md.
 """
 
 from ml_collections import ConfigDict
@@ -31,8 +32,9 @@ def get_config() -> ConfigDict:
     c.model.dit.num_heads = 4
     c.model.dit.rotary = True
     c.model.dit.unroll = 6
+    c.model.gains = True
     c.optimizer.warmup_steps = 200
-    c.train.steps = 5000
+    c.train.steps = 3500
     c.train.batch_size = 32
     c.train.log_every = 100
     c.train.heldout_every = 500

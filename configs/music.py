@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     c.model.dit.patch_size = 1
     c.model.dit.hidden_size = 192
     c.model.dit.num_heads = 6
+    c.train.steps = 5000
     c.train.batch_size = 16
     c.sample.num_images = 16
     c.sample.guidance_scale = 1.0

@@ -13,7 +13,7 @@ import math
 import sys
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,22 +104,47 @@ def spectra(model: Any, x: np.ndarray, y: np.ndarray) -> tuple[Any, Any]:
 
 def trained(model: Any, data: Path, seconds: float, batch: int) -> list[float]:
     """Trains for so many seconds of CPU time; returns the loss of each step."""
-    optimizer = torch.optim.AdamW(model.dnn.parameters(), lr=RATE_OF_LEARNING, weight_decay=0)
     model.train(True)
-    source, losses = windows(data, batch), list[float]()
-    first, start = next(source), time.process_time()  # the data are ready, and JAX has compiled
-    for x, y in (batch for source in ([first], source) for batch in source):
+    return fitted(
+        list(model.dnn.parameters()),
+        model.ema,
+        windows(data, batch),
+        lambda x, y: model._step(spectra(model, x, y), 0),
+        seconds,
+    )
+
+
+def fitted(
+    parameters: list[Any],
+    average: Any,
+    source: Iterator[Any],
+    loss_of: Callable[..., Any],
+    seconds: float,
+) -> list[float]:
+    """Trains parameters for so many seconds of CPU time; returns the loss of each step.
+
+    Args:
+        parameters: tensors.
+        average: of them, of torch_ema.
+        source: of the arguments of `loss_of`.
+        loss_of: a batch.
+        seconds: data are ready when they begin.
+    """
+    optimizer = torch.optim.AdamW(parameters, lr=RATE_OF_LEARNING, weight_decay=0)
+    first, losses = next(source), list[float]()
+    start = time.process_time()  # JAX has compiled
+    for one in (one for several in ([first], source) for one in several):
         done = (time.process_time() - start) / seconds
         if done >= 1:
             break
         for group in optimizer.param_groups:
             group["lr"] = RATE_OF_LEARNING * min(done / WARMUP, (1 + math.cos(math.pi * done)) / 2)
-        loss = model._step(spectra(model, x, y), 0)
+        loss = loss_of(*one)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.dnn.parameters(), CLIP)
+        torch.nn.utils.clip_grad_norm_(parameters, CLIP)
         optimizer.step()
-        model.ema.update(model.dnn.parameters())
+        average.update(parameters)
         losses.append(loss.item())
         if len(losses) % 20 == 0:
             print(f"step {len(losses)}  {done:.0%}  loss {np.mean(losses[-20:]):.4f}", flush=True)

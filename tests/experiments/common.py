@@ -18,6 +18,7 @@ NEEDS = {
         f"restoration/{name}": ("torch", "azula", "deepinv")
         for name in ("theirs", "exact", "claims")
     },
+    "sound/theirs_generated": ("torch", "audio_diffusion_pytorch", "torch_ema"),
     "sound/theirs_trained": ("torch", "sgmse", "pytorch_lightning", "torch_ema"),
     "restoration/photographs_theirs": (
         *("torch", "azula", "deepinv", "cv2", "skimage", "bm3d", "augraphy"),

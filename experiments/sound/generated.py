@@ -1,0 +1,177 @@
+"""Draws sounds of trained networks, and measures those and other ones by outside judges.
+
+    PYTHONPATH=. python experiments/sound/generated.py --root sounds --draw ours=runs/drums
+    PYTHONPATH=. python experiments/sound/generated.py --root sounds --set drums --measure
+    PYTHONPATH=. python experiments/sound/generated.py --table
+
+Sounds are `OUT/drums/ours.npz`, figures are added to `generated.json` beside this file. See
+generated.md.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs import drums, letters
+from diffusion_jax.data import Dataset
+from diffusion_jax.evaluation.distances import Distances
+from diffusion_jax.evaluation.extractor import get_extractor
+from diffusion_jax.evaluation.model import Model, Result
+from diffusion_jax.evaluation.sound_extractor import mel_statistics
+from diffusion_jax.evaluation.sound_pitch import Pitches
+from diffusion_jax.from_config.data import make_dataset
+from diffusion_jax.generation.labels import proportional_labels
+from diffusion_jax.run import open_run
+from diffusion_jax.system.runtime import cache_dir
+from experiments.restoration.report import table
+
+SETS = {"drums": drums, "letters": letters}
+FILE = Path(__file__).with_name("generated.json")
+FLOOR, HELDOUT = "held-out sounds", "_heldout"
+REPEATS, DIGITS = 200, 4
+HEADS = {
+    "accuracy_{cnn}": ("class as asked for", "{:.0%}"),
+    "frechet_{cnn}": ("Frechet distance", "{:.1f}"),
+    "fd_mel_statistics": ("the same in mel statistics", "{:.1f}"),
+    "precision_{cnn}": ("precision", "{:.0%}"),
+    "recall_{cnn}": ("recall", "{:.0%}"),
+    "nearest_training_distance": ("nearest training sound", "{:.1f}"),
+    "memorised_share": ("too near to one", "{:.0%}"),
+    "pitch_voiced": ("frames with a pitch", "{:.0%}"),
+    "pitch_median": ("median pitch, Hz", "{:.0f}"),
+}
+"""Of a figure: its name in tables, and how it is written."""
+
+
+def dataset_of(name: str, root: Path) -> Dataset:
+    """The sounds that the config of this name is trained on."""
+    config = SETS[name].get_config()
+    config.data.manual_dir = str(root)
+    return make_dataset(config)
+
+
+def asked_for(dataset: Dataset, num: int) -> np.ndarray:
+    """Classes `[num]` in the proportions of the training data."""
+    return proportional_labels(dataset.arrays("train")[1], dataset.num_classes, num)
+
+
+def save(out: Path, name: str, method: str, items: np.ndarray, labels: np.ndarray) -> Path:
+    """Writes sounds `[N, T, 1]`, int16, and the classes asked for."""
+    path = out / name / f"{method}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, items=items, labels=labels)
+    return path
+
+
+def measure(dataset: Dataset, items: np.ndarray, labels: np.ndarray, folder: Path) -> Result:
+    """Figures of sounds and of held-out ones; `folder` gets the nearest pairs, to listen to."""
+    cache = cache_dir()
+    model = Model(
+        dataset=dataset,
+        generator=None,
+        params={},
+        frozen={},
+        cond_of=lambda *_: {},
+        read=lambda _: {},
+        draw=lambda *_: items,
+        samples=lambda: [(items, labels)],
+        passport={},
+        seed=0,
+        batch_size=len(items),
+        folder=folder,
+    )
+    found: Result = {}
+    for extractor in (
+        get_extractor(dataset, cache / "extractors", print),
+        mel_statistics(dataset.kind),
+    ):
+        distances = Distances(dataset, extractor, REPEATS, cache / "features")
+        found |= distances(model) | distances.of_data({})
+    pitches = Pitches(dataset, len(items), REPEATS)
+    return found | pitches(model) | pitches.of_data({})
+
+
+def kept(found: Result) -> dict[str, dict[str, list[float]]]:
+    """Value, low and high of each figure: of the sounds and of held-out ones."""
+    rows: dict[str, dict[str, list[float]]] = {"sounds": {}, FLOOR: {}}
+    for name, each in found.items():
+        if each["value"] is not None:
+            numbers = [round(each[key], DIGITS) for key in ("value", "low", "high")]
+            of = FLOOR if name.endswith(HELDOUT) else "sounds"
+            rows[of][name.removesuffix(HELDOUT)] = [*numbers, each["n"]]
+    return rows
+
+
+def dataset_parser(words: str | None) -> argparse.ArgumentParser:
+    """Options that name a set of sounds and where they are."""
+    parser = argparse.ArgumentParser(
+        description=words, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--root", type=Path, default=Path("sounds"), help="of unpacked packages")
+    parser.add_argument("--set", choices=[*SETS], default="drums")
+    parser.add_argument("--out", type=Path, default=Path("runs/generated"))
+    return parser
+
+
+def tables(result: dict[str, Any]) -> list[str]:
+    """A table for each set: a row for each method, the last one of held-out sounds."""
+    lines: list[str] = []
+    for name, methods in result.items():
+        floor = next(iter(methods.values()))[FLOOR]
+        rows = {**{method: each["sounds"] for method, each in methods.items()}, FLOOR: floor}
+        heads = {
+            key.format(cnn=f"{name}_cnn"): words
+            for key, words in HEADS.items()
+            if key.format(cnn=f"{name}_cnn") in floor
+        }
+        lines += [f"`{name}`:", ""]
+        lines += table(
+            ["", *(head for head, _ in heads.values())],
+            [
+                [method, *(_written(figures.get(key), form) for key, (_, form) in heads.items())]
+                for method, figures in rows.items()
+            ],
+        )
+        lines.append("")
+    return lines
+
+
+def _written(found: list[float] | None, form: str) -> str:
+    if found is None:
+        return ""
+    value, low, high = (form.format(number) for number in found[:3])
+    return f"{value} ({low} to {high})"
+
+
+def main() -> None:
+    """Draws, measures, or prints the tables."""
+    parser = dataset_parser(__doc__)
+    parser.add_argument("--draw", metavar="METHOD=WORKDIR", help="a run of ours to draw from")
+    parser.add_argument("--num", type=int, default=512, help="of sounds to draw")
+    parser.add_argument("--measure", action="store_true", help="all sounds that were drawn")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--results", type=Path, default=FILE)
+    options = parser.parse_args()
+    if options.draw:
+        method, workdir = options.draw.split("=", 1)
+        model = open_run(workdir)
+        labels = asked_for(model.run.parts.dataset, options.num)
+        items = model.draw(len(labels), labels=labels.tolist())
+        print(save(options.out, options.set, method, items, labels))
+    if options.measure:
+        result = json.loads(options.results.read_text()) if options.results.exists() else {}
+        dataset = dataset_of(options.set, options.root)
+        for path in sorted((options.out / options.set).glob("*.npz")):
+            with np.load(path) as drawn:
+                found = measure(dataset, drawn["items"], drawn["labels"], path.with_suffix(""))
+            result.setdefault(options.set, {})[path.stem] = kept(found)
+            options.results.write_text(json.dumps(result, indent=1) + "\n")
+    if options.table:
+        print("\n".join(tables(json.loads(options.results.read_text()))))
+
+
+if __name__ == "__main__":
+    main()

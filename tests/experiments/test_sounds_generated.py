@@ -1,0 +1,93 @@
+"""The experiment on generated sounds runs small."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import drums
+from diffusion_jax import run
+from diffusion_jax.evaluation import extractor
+from tests.data.test_sound_files import tone, write
+from tests.experiments.common import experiment
+from tests.runs import ROOT
+
+LENGTH, RATE = 2048, 16_000
+
+
+@pytest.fixture
+def config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ConfigDict:
+    """Of a small network of high and low tones; both scripts take them for the drums."""
+    for number in range(24):
+        name = "low" if number % 2 else "high"
+        sound = tone(LENGTH / RATE, RATE, (200 if number % 2 else 900) + number)
+        write(tmp_path / "tones" / name / f"{number}.wav", sound, RATE)
+    c = drums.get_config()
+    c.unlock()
+    c.data.name, c.data.dir, c.data.length = "recordings", str(tmp_path / "tones"), LENGTH
+    c.data.heldout_fraction = 0.25
+    c.codec.mdct.bins, c.model.dit.hidden_size, c.model.dit.num_heads = 32, 32, 2
+    c.model.dit.depth = c.model.dit.unroll = 1
+    c.train.steps, c.train.batch_size, c.sample.steps = 1, 2, 1
+    monkeypatch.setattr(extractor, "STEPS", 3)
+    made = SimpleNamespace(get_config=c.copy_and_resolve_references)
+    monkeypatch.setitem(experiment("sound/generated").SETS, "drums", made)
+    return c
+
+
+def started(module: Any, monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["script", *map(str, words)])
+    module.main()
+
+
+@pytest.mark.slow
+def test_sounds_are_drawn_and_measured(
+    config: ConfigDict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A network's, and training sounds: these are recognised as copies."""
+    generated, out = experiment("sound/generated"), tmp_path / "out"
+    assert run.run(config, tmp_path / "run", "train") == 0
+    results = tmp_path / "found.json"
+    where = "--out", out, "--results", results, "--root", tmp_path
+    started(generated, monkeypatch, *where, "--draw", f"ours={tmp_path / 'run'}", "--num", "6")
+    dataset = generated.dataset_of("drums", tmp_path)
+    items, labels = dataset.arrays("train")
+    generated.save(out, "drums", "copies", items, labels)
+    started(generated, monkeypatch, *where, "--measure", "--table")
+    found = json.loads(results.read_text())["drums"]
+    assert set(found) == {"ours", "copies"}
+    assert found["ours"][generated.FLOOR] == found["copies"][generated.FLOOR]
+    assert found["copies"]["sounds"]["nearest_training_distance"][0] == 0
+    assert found["copies"]["sounds"]["nearest_training_distance"][3] == len(items)
+    assert found["ours"]["sounds"]["nearest_training_distance"][0] > 0
+    with np.load(out / "drums/ours.npz") as drawn:
+        assert (drawn["items"].dtype, drawn["items"].shape) == (np.int16, (6, LENGTH, 1))
+        assert sorted(drawn["labels"]) == [0, 0, 0, 1, 1, 1]
+    assert (out / "drums/ours/closest.html").exists()
+
+
+@pytest.mark.slow
+def test_a_u_net_of_waveforms_is_trained(
+    config: ConfigDict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    theirs = experiment("sound/theirs_generated")
+    few = {"channels": (8, 8), "factors": (4, 4), "items": (1, 1), "attentions": (0, 1)}
+    sizes = {**theirs.NETWORK, **few, "cross_attentions": (0, 1), "attention_heads": 1}
+    monkeypatch.setattr(theirs, "NETWORK", sizes)
+    where = "--root", tmp_path, "--out", tmp_path / "out", "--seconds", "2", "--num", "5"
+    started(theirs, monkeypatch, *where, "--steps", "2")
+    with np.load(tmp_path / "out/drums" / f"{theirs.ARM}.npz") as drawn:
+        assert (drawn["items"].dtype, drawn["items"].shape) == (np.int16, (5, LENGTH, 1))
+        assert np.ptp(drawn["items"]) > 0
+
+
+def test_published_figures_of_generated_sounds() -> None:
+    generated, folder = experiment("sound/generated"), ROOT / "experiments/sound"
+    page = (folder / "generated.md").read_text(encoding="utf-8")
+    for row in generated.tables(json.loads((folder / "generated.json").read_text())):
+        assert row in page
