@@ -10,6 +10,7 @@ generated.md.
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from configs import drums, letters
 from diffusion_jax.data import Dataset
 from diffusion_jax.evaluation.distances import Distances
 from diffusion_jax.evaluation.extractor import get_extractor
-from diffusion_jax.evaluation.model import Model, Result
+from diffusion_jax.evaluation.model import Evaluator, Model, Result
 from diffusion_jax.evaluation.sound_extractor import mel_statistics
 from diffusion_jax.evaluation.sound_pitch import Pitches
 from diffusion_jax.from_config.data import make_dataset
@@ -66,10 +67,19 @@ def save(out: Path, name: str, method: str, items: np.ndarray, labels: np.ndarra
     return path
 
 
-def measure(dataset: Dataset, items: np.ndarray, labels: np.ndarray, folder: Path) -> Result:
-    """Figures of sounds and of held-out ones; `folder` gets the nearest pairs, to listen to."""
+def judges(dataset: Dataset) -> list[Evaluator]:
+    """By the data set's classifier and by statistics of mel bands, and by the pitch."""
     cache = cache_dir()
-    model = Model(
+    extractors = get_extractor(dataset, cache / "extractors", print), mel_statistics(dataset.kind)
+    return [
+        *(Distances(dataset, each, REPEATS, cache / "features") for each in extractors),
+        Pitches(dataset, len(dataset.splits["heldout"]), REPEATS),
+    ]
+
+
+def drawn(dataset: Dataset, items: np.ndarray, labels: np.ndarray, folder: Path) -> Model:
+    """Sounds, as evaluators take them; `folder` gets the nearest pairs, to listen to."""
+    return Model(
         dataset=dataset,
         generator=None,
         params={},
@@ -83,26 +93,19 @@ def measure(dataset: Dataset, items: np.ndarray, labels: np.ndarray, folder: Pat
         batch_size=len(items),
         folder=folder,
     )
-    found: Result = {}
-    for extractor in (
-        get_extractor(dataset, cache / "extractors", print),
-        mel_statistics(dataset.kind),
-    ):
-        distances = Distances(dataset, extractor, REPEATS, cache / "features")
-        found |= distances(model) | distances.of_data({})
-    pitches = Pitches(dataset, len(items), REPEATS)
-    return found | pitches(model) | pitches.of_data({})
 
 
-def kept(found: Result) -> dict[str, dict[str, list[float]]]:
-    """Value, low and high of each figure: of the sounds and of held-out ones."""
-    rows: dict[str, dict[str, list[float]]] = {"sounds": {}, FLOOR: {}}
-    for name, each in found.items():
-        if each["value"] is not None:
-            numbers = [round(each[key], DIGITS) for key in ("value", "low", "high")]
-            of = FLOOR if name.endswith(HELDOUT) else "sounds"
-            rows[of][name.removesuffix(HELDOUT)] = [*numbers, each["n"]]
-    return rows
+def kept(found: Iterable[Result]) -> dict[str, list[float]]:
+    """Value, low and high of each figure, and the number of sounds."""
+    return {
+        name.removesuffix(HELDOUT): [
+            *(round(each[key], DIGITS) for key in ("value", "low", "high")),
+            each["n"],
+        ]
+        for result in found
+        for name, each in result.items()
+        if each["value"] is not None
+    }
 
 
 def dataset_parser(words: str | None) -> argparse.ArgumentParser:
@@ -120,8 +123,9 @@ def tables(result: dict[str, Any]) -> list[str]:
     """A table for each set: a row for each method, the last one of held-out sounds."""
     lines: list[str] = []
     for name, methods in result.items():
-        floor = next(iter(methods.values()))[FLOOR]
-        rows = {**{method: each["sounds"] for method, each in methods.items()}, FLOOR: floor}
+        floor = methods[FLOOR]
+        rows = {method: each for method, each in methods.items() if method != FLOOR}
+        rows[FLOOR] = floor
         heads = {
             key.format(cnn=f"{name}_cnn"): words
             for key, words in HEADS.items()
@@ -157,18 +161,20 @@ def main() -> None:
     options = parser.parse_args()
     if options.draw:
         method, workdir = options.draw.split("=", 1)
-        model = open_run(workdir)
-        labels = asked_for(model.run.parts.dataset, options.num)
-        items = model.draw(len(labels), labels=labels.tolist())
+        trained = open_run(workdir)
+        labels = asked_for(trained.run.parts.dataset, options.num)
+        items = trained.draw(len(labels), labels=labels.tolist())
         print(save(options.out, options.set, method, items, labels))
     if options.measure:
         result = json.loads(options.results.read_text()) if options.results.exists() else {}
         dataset = dataset_of(options.set, options.root)
+        measures, methods = judges(dataset), result.setdefault(options.set, {})
+        methods[FLOOR] = kept(measure.of_data({}) for measure in measures)
         for path in sorted((options.out / options.set).glob("*.npz")):
-            with np.load(path) as drawn:
-                found = measure(dataset, drawn["items"], drawn["labels"], path.with_suffix(""))
-            result.setdefault(options.set, {})[path.stem] = kept(found)
-            options.results.write_text(json.dumps(result, indent=1) + "\n")
+            with np.load(path) as found:
+                model = drawn(dataset, found["items"], found["labels"], path.with_suffix(""))
+            methods[path.stem] = kept(measure(model) for measure in measures)
+        options.results.write_text(json.dumps(result, indent=1) + "\n")
     if options.table:
         print("\n".join(tables(json.loads(options.results.read_text()))))
 

@@ -7,14 +7,13 @@ the package's; sounds and their loudness are those of our trainings, and so are 
 settings, as its own are for much longer trainings. See generated.md.
 """
 
-import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import torch
+from torch_ema import ExponentialMovingAverage
 
 from diffusion_jax.data import Dataset, train_batches
 from experiments.sound.generated import asked_for, dataset_of, dataset_parser, save
@@ -86,18 +85,11 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=512, help="of sounds to draw")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the sampler")
     options = parser.parse_args()
-    run(options, NETWORK)
-
-
-def run(options: argparse.Namespace, sizes: dict[str, Any]) -> Path:
-    """The same, with a network of other sizes."""
-    from torch_ema import ExponentialMovingAverage
-
     torch.set_num_threads(1)
     torch.manual_seed(0)
     dataset = dataset_of(options.set, options.root)
     scale = float(np.std(dataset.kind.decode(dataset.arrays("train")[0])))
-    model = Model(dataset.num_classes, sizes)
+    model = Model(dataset.num_classes, NETWORK)
     parameters = list(model.parameters())
     print(f"{sum(p.numel() for p in parameters):,} parameters")
     average = ExponentialMovingAverage(parameters, 0.999)
@@ -111,7 +103,6 @@ def run(options: argparse.Namespace, sizes: dict[str, Any]) -> Path:
     items = dataset.kind.encode(jax.numpy.asarray(np.concatenate(found) * scale))
     out = save(options.out, options.set, ARM, np.asarray(items), labels)
     print(f"{len(losses)} steps of {BATCH}, {len(labels)} sounds: {out}")
-    return out
 
 
 if __name__ == "__main__":
