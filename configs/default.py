@@ -547,8 +547,9 @@ def get_config() -> ConfigDict:
     # bits per character) | texts (entropy, real words and copies of samples) | sentences
     # (distance of texts to held-out ones in MiniLM's features) | classes (of texts, by
     # objective.name=classified) | reconstruction (by an autoencoder) | restored (recordings beside
-    # what was given) | pitch (of sounds, beside held-out ones). Figures that too few images do not
-    # define are left out, and the report gives the reason.
+    # what was given) | pitch (of sounds, beside held-out ones) | words (that a recogniser hears in
+    # speech made of held-out transcripts). Figures that too few images do not define are left out,
+    # and the report gives the reason.
     c.evaluate.metrics = "distances,denoising,likelihood"
     c.evaluate.num_samples = 1797  # with labels in the proportions of the training data
     c.evaluate.seed = 1
@@ -577,6 +578,8 @@ def get_config() -> ConfigDict:
     c.evaluate.classes = ConfigDict({"num_texts": 512})  # held-out, clean and noisy
     c.evaluate.damage = ConfigDict({"num_images": 512})  # held-out, each decayed once
     c.evaluate.reconstruction = ConfigDict({"num_images": 512})  # held-out
+    # Speech for so many held-out transcripts, of these classes (those in English; (): all)
+    c.evaluate.words = ConfigDict({"num_sounds": 64, "classes": ()})
     # Held-out recordings, each restored so many times by="condition" (what image_condition makes of
     # them) or "restore" (an observation by restore.operator and restore.sigma, by restore.method).
     # measures: si_sdr_uncentred | snr | estoi | lsd | stft | gross_pitch | pesq_wb, pesq_nb (pip

@@ -33,4 +33,5 @@ def get_config() -> ConfigDict:
     c.text.bytes.width = 128
     c.text.bytes.depth = 2
     c.sample.guidance_scale = 2.0
+    c.evaluate.words.classes = ("en",)
     return c

@@ -1,11 +1,20 @@
 """Speech recognised by an outside recogniser, which has heard none of the data."""
 
+import dataclasses
 import functools
 import importlib.util
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from diffusion_jax.data import Dataset
+from diffusion_jax.evaluation.model import LEAST, Evaluator, Model, Result, entry
+from diffusion_jax.evaluation.sound_measures import Sounds
+from diffusion_jax.metrics.intervals import too_few
+from diffusion_jax.metrics.sound_words import word_error_rate, word_errors
+from diffusion_jax.system.progress import tracked
 
 RATE = 16_000  # Hz, of the acoustic model
 PACKAGE = "pocketsphinx==5.1.1"
@@ -45,3 +54,56 @@ def _decoder() -> Any:
     from pocketsphinx import Decoder
 
     return Decoder(samprate=float(RATE), loglevel="FATAL")
+
+
+@dataclasses.dataclass(frozen=True)
+class WordsHeard(Evaluator):
+    """Word errors of speech that a model makes of held-out transcripts, beside that of recordings.
+
+    A transcript that several windows of one class have is left out: none of them has all of it.
+    """
+
+    dataset: Dataset  # of sounds with transcripts
+    recognise: Recogniser
+    classes: Sequence[str]  # those of the recogniser's language; none: all
+    num: int  # held-out recordings, at most
+    repeats: int  # resamples for the interval
+
+    def __call__(self, model: Model) -> Result:
+        """`word_error`: one sample for each transcript, of its recording's class."""
+        rows, labels, _ = self._heldout()
+        cond = model.cond_of("heldout", rows, labels)
+        items = model.draw(np.arange(len(rows), dtype=np.int32), cond) if len(rows) else rows
+        return {"word_error": self._measured(items, rows, model.passport)}
+
+    def of_data(self, passport: Mapping[str, Any]) -> Result:
+        """`word_error_heldout`, of the recordings themselves."""
+        rows, _, items = self._heldout()
+        return {"word_error_heldout": self._measured(items, rows, passport)}
+
+    def _heldout(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Up to `num` random rows, their labels, and their items."""
+        split = self.dataset.splits["heldout"]
+        rows = np.random.default_rng(0).permutation(len(split))
+        labels, texts = split.gather(rows)[1], split.names(rows)
+        windows = Counter(zip(labels.tolist(), texts, strict=True))
+        names = self.dataset.class_names
+        fit = [
+            windows[int(label), text] == 1 and (not self.classes or names[label] in self.classes)
+            for label, text in zip(labels, texts, strict=True)
+        ]
+        rows = rows[fit][: self.num]
+        items, labels = split.gather(rows)
+        return rows, labels, items
+
+    def _measured(self, items: np.ndarray, rows: np.ndarray, passport: Mapping[str, Any]) -> Any:
+        kind = self.dataset.kind
+        assert isinstance(kind, Sounds)
+        of: dict[str, Any] = {"recogniser": PACKAGE, "classes": list(self.classes)}
+        if few := too_few(("held-out transcripts of one window", len(rows), LEAST)):
+            return entry(few, len(rows), passport, **of)
+        x = kind.decode(items).mean(-1)
+        found = [self.recognise(each, kind.rate) for each in tracked(x, "words", len(x))]
+        counts = word_errors(self.dataset.splits["heldout"].names(rows), found)
+        of["words"] = int(counts[:, 1].sum())
+        return entry(word_error_rate(counts, self.repeats), len(rows), passport, **of)

@@ -135,6 +135,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "evaluate.damage": {"num_images": "[2, inf)"},
     "evaluate.reconstruction": {"num_images": "[2, inf)"},
     "evaluate.classes": {"num_texts": "[2, inf)"},
+    "evaluate.words": {"num_sounds": "[2, inf)"},
     "evaluate.restored": {"num_sounds": "[2, inf)", "samples": SOME},
 }
 """Ranges of settings that nothing else checks before training."""
@@ -152,6 +153,7 @@ TUPLES: dict[str, tuple[type, int, str]] = {
     "sample.guidance.magnet.words": (str, 0, "texts"),
     "sample.interpolate": (str, 0, "texts"),
     "evaluate.names.splits": (str, 0, "names of splits"),
+    "evaluate.words.classes": (str, 0, "names of classes"),
     "evaluate.restored.bands": (float, 0, "numbers"),
     "image_condition.decayed.kinds": (str, 1, "names of kinds of decay, one at least"),
     "restore.decay.kinds": (str, 0, "names of kinds of decay"),

@@ -33,7 +33,13 @@ from diffusion_jax.from_config.extractors import (
     make_extractor,
     statistics_of,
 )
-from diffusion_jax.from_config.sounds import has_no_pitch, restored_sounds, restores_no_sounds
+from diffusion_jax.from_config.sounds import (
+    has_no_pitch,
+    restored_sounds,
+    restores_no_sounds,
+    says_no_words,
+    words_heard,
+)
 from diffusion_jax.from_config.task import Task
 from diffusion_jax.from_config.token_families import FAMILIES
 from diffusion_jax.metrics import retrieval
@@ -308,7 +314,12 @@ EVALUATORS = {
         lambda config, _: restored_sounds(config), RESTORED, unfit=restores_no_sounds
     ),
     "pitch": Measure(_pitch, PITCH, unfit=has_no_pitch),
+    "words": Measure(
+        lambda config, means: words_heard(config, means.dataset),
+        ("word_error",),
+        unfit=says_no_words,
+    ),
 }
 """By name in `evaluate.metrics`."""
-OF_SAMPLES = ("distances", "names", "texts", "pitch")
+OF_SAMPLES = ("distances", "names", "texts", "pitch", "words")
 """Those that measure samples."""

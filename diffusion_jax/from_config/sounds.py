@@ -9,7 +9,7 @@ from diffusion_jax.diffusion.corruption import sample_keys, sample_noise
 from diffusion_jax.evaluation.model import Evaluator, Model, count
 from diffusion_jax.evaluation.sound_measures import MEASURES, Sounds, lacks_pitch
 from diffusion_jax.evaluation.sound_restored import WORDS, Restore, Restored, as_conditioned
-from diffusion_jax.evaluation.sound_words import recognised, without
+from diffusion_jax.evaluation.sound_words import WordsHeard, recognised, without
 from diffusion_jax.from_config.choices import Config, ConfigError, check_known
 from diffusion_jax.from_config.restoration import (
     JOINT,
@@ -51,9 +51,7 @@ def restores_no_sounds(config: Config, task: Task, dataset: Dataset) -> str:
     for name in measures_of(config):
         check_known(name, (*MEASURES, WORDS), f"{KEY}.measures")
         if name == WORDS:
-            lacks = without(kind.rate)
-            if not lacks and dataset.splits["heldout"].captions is None:
-                lacks = "needs transcripts, and the held-out sounds have no captions"
+            lacks = _without_words(kind.rate, dataset)
         else:
             lacks = MEASURES[name].lacks(kind.rate, kind.shape[0] / kind.rate)
         if lacks:
@@ -88,8 +86,39 @@ def has_no_pitch(config: Config, task: Task, dataset: Dataset) -> str:
     return lacks_pitch(kind.rate, kind.shape[0] / kind.rate)
 
 
+def says_no_words(config: Config, task: Task, dataset: Dataset) -> str:
+    """Why word errors of samples cannot be measured; '' if they can.
+
+    Raises:
+        ConfigError: a class is unknown.
+    """
+    kind = dataset.kind
+    if not isinstance(kind, Sounds):
+        return f"needs sounds, and these data are {kind.words}"
+    if task.generator is None:
+        return f"measures samples: {task.draws_nothing}"
+    for name in config.evaluate.words.classes:
+        check_known(name, dataset.class_names, "evaluate.words.classes")
+    return _without_words(kind.rate, dataset)
+
+
+def _without_words(rate: int, dataset: Dataset) -> str:
+    if lacks := without(rate):
+        return lacks
+    if dataset.splits["heldout"].captions is None:
+        return "needs transcripts, and the held-out sounds have no captions"
+    return ""
+
+
+def words_heard(config: Config, dataset: Dataset) -> Evaluator:
+    """The evaluator of word errors of samples."""
+    settings = config.evaluate.words
+    of = tuple(settings.classes), settings.num_sounds, config.evaluate.bootstrap
+    return WordsHeard(dataset, recognised, *of)
+
+
 def restored_sounds(config: Config) -> Evaluator:
-    """The evaluator."""
+    """The evaluator of restored recordings."""
     settings, names = config.evaluate.restored, measures_of(config)
     return Restored(
         as_conditioned if settings.by == "condition" else by_method(config),

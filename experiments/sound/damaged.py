@@ -19,7 +19,7 @@ import numpy as np
 from diffusion_jax.data.sound_files import resampled
 from diffusion_jax.data.sound_reading import read_sound
 from diffusion_jax.restoration.sound import gap
-from experiments.sound.arms import MANY, Settings, command, training
+from experiments.sound.arms import Settings, command, training
 from experiments.sound.folders import RATE, written
 
 NUM, LONGEST = 24, 40_960
@@ -29,7 +29,7 @@ CLIP = 1638 / 2**15  # of full scale, the root mean square of a recording: a lev
 FACTOR = 2  # of rates
 GAP, START = 800, 0.3  # samples, 50 ms; share of the file at which it starts
 METHOD: Settings = {
-    **MANY,
+    "restore.num_samples": 2,
     "restore.method": "mmps",
     "sample.sampler": "ddim",
     "sample.steps": 20,

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from diffusion_jax.codecs.codec import Identity
-from diffusion_jax.data import ArraySource, Dataset, Split
+from diffusion_jax.data import ArraySource, Captions, Dataset, Split
 from diffusion_jax.evaluation import sound_measures, sound_words
 from diffusion_jax.evaluation.sound_measures import MEASURES, pesq_scores
 from diffusion_jax.evaluation.sound_restored import Restored, as_conditioned, names_of
+from diffusion_jax.evaluation.sound_words import WordsHeard
 from diffusion_jax.from_config import ConfigError, build
 from tests.evaluation.models import model_of
 from tests.runs import random_dataset, tiny
@@ -107,6 +108,51 @@ def test_word_errors_are_those_of_the_corpus_and_their_gain_is_paired(tmp_path: 
     assert found["given_word_error"]["passport"]["words"] == 24
 
 
+def test_word_errors_of_samples_are_those_of_transcripts_that_one_window_has() -> None:
+    """Of class "b" alone, and of what is said whole; a sample is quieter than its recording."""
+    dataset = recordings(512, texts=True)
+    split, names = dataset.splits["heldout"], ("a", "b")
+    items, _ = dataset.arrays("heldout")
+    labels = (np.arange(len(items)) % 2).astype(np.int32)
+    texts = split.names(np.arange(len(items)))
+    texts[3] = texts[1]  # two windows of one recording
+    captions = Captions.of([[text] for text in texts])
+    heldout = Split(ArraySource(items, labels), captions)
+    dataset = dataclasses.replace(
+        dataset, splits={**dataset.splits, "heldout": heldout}, class_names=names
+    )
+    clean = dataset.kind.decode(items)[..., 0]
+    asked: list[np.ndarray] = []
+
+    def draw(index: np.ndarray, cond: dict[str, np.ndarray]) -> np.ndarray:
+        np.testing.assert_array_equal(cond["label"], 1)
+        np.testing.assert_array_equal(index, np.arange(len(cond["row"])))
+        asked.append(cond["row"])
+        return dataset.kind.encode(0.5 * clean[cond["row"], :, None])
+
+    def recognise(x: np.ndarray, rate: int) -> str:
+        assert rate == 16_000
+        row = int((clean @ x / np.linalg.norm(clean, axis=1)).argmax())
+        whole = np.linalg.norm(x) > 0.75 * np.linalg.norm(clean[row])
+        return texts[row] if whole else texts[row].split()[0]
+
+    model = dataclasses.replace(
+        model_of(dataset),
+        cond_of=lambda split, rows, labels: {"label": labels, "row": rows},
+        draw=draw,
+    )
+    measure = WordsHeard(dataset, recognise, ("b",), 3, 50)
+    found = measure(model) | measure.of_data({})
+    rows = asked[0]
+    assert len(rows) == len(set(rows)) == 3
+    assert set(rows) <= {5, 7, 9, 11}
+    assert found["word_error"]["value"] == pytest.approx(1 / 2)
+    assert found["word_error"]["passport"]["words"] == 6
+    assert found["word_error_heldout"]["value"] == 0
+    few = WordsHeard(dataset, recognise, ("a",), 1, 50).of_data({})["word_error_heldout"]
+    assert few["left_out"].startswith("2 held-out transcripts of one window are needed")
+
+
 def test_the_recogniser_hears_sixteen_bits_of_each_recording_as_a_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -196,6 +242,25 @@ def test_what_cannot_be_measured_is_refused_in_one_line(
         build(tiny(**{**METRICS, **own}), recordings(**dataset))
     assert re.search(says, str(error.value))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "dataset", "says"),
+    [
+        ({}, recordings(rate=8000), "needs recordings of 16,000 Hz, and these are of 8,000 Hz"),
+        ({}, recordings(), r"needs transcripts, and the held-out sounds have no captions"),
+        ({"evaluate__words__classes": ("de",)}, recordings(texts=True),
+         r"evaluate\.words\.classes='de' is not known"),
+        ({"evaluate__words__num_sounds": 1}, recordings(texts=True), r"must lie in \[2, inf\)"),
+        ({}, random_dataset(), "'words' needs sounds, and these data are images of 8x8x1"),
+    ],
+)  # fmt: skip
+def test_speech_whose_words_cannot_be_heard_is_refused_in_one_line(
+    settings: dict[str, Any], dataset: Dataset, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sound_words.importlib.util, "find_spec", lambda name: name)
+    with pytest.raises(ConfigError, match=says):
+        build(tiny(evaluate__metrics="words", **settings), dataset)
 
 
 def test_pictures_are_refused() -> None:

@@ -108,6 +108,7 @@ def test_bad_numbers_are_refused_by_their_key(group):
         ("ema.lengths", ("x",), "='x' is not known"),
         ("evaluate.ema_lengths", (-0.1,), "must lie in"),
         ("evaluate.names.splits", (3,), "=(3,) must be names of splits"),
+        ("evaluate.words.classes", (3,), "=(3,) must be names of classes"),
         ("sample.prompts", (1, 2), "=(1, 2) must be texts"),
         ("sample.interpolate", (1, 2), "=(1, 2) must be texts"),
         ("sample.compose", (("a hat", math.nan),), "=nan must lie in"),
