@@ -83,12 +83,17 @@ REDUCED = {
 SAMPLING_STEPS = 48
 
 
-def program(network: str, batch: int, changes: dict[str, Any] | None = None) -> Program:
-    """A network's config on the available devices; `batch` 0 selects the table's."""
+def program(
+    network: str, batch: int, changes: dict[str, Any] | None = None, reduced: bool | None = None
+) -> Program:
+    """A network's config on the available devices; `batch` 0 selects the table's.
+
+    It is `reduced` on a CPU, if nothing else is said.
+    """
     module, sizes = NETWORKS[network]
     config = module.get_config()
     config.update_from_flattened_dict(sizes)
-    if jax.default_backend() == "cpu":
+    if jax.default_backend() == "cpu" if reduced is None else reduced:
         config.update_from_flattened_dict(REDUCED[network])
     config.update_from_flattened_dict(changes or {})
     if batch:
@@ -255,7 +260,8 @@ def depth(topology: str, depths: list[int]) -> None:
             changes |= {"model.dtype": "bfloat16", "train.batch_size": 4}
         else:
             changes |= {"model.dit.hidden_size": 288, "train.batch_size": 4}
-        found, target = program("dit_xl2", 0, changes), parse_topology(topology or "v5e:1x1")
+        found = program("dit_xl2", 0, changes, reduced=False if topology else None)
+        target = parse_topology(topology or "v5e:1x1")
         found = dataclasses.replace(found, devices=target.count if topology else found.devices)
         steps = None if topology else Steps(found)
         found.state  # noqa: B018  traced before the clock runs
