@@ -107,6 +107,7 @@ table { border-collapse: collapse }
 th, td { text-align: left; vertical-align: top; padding: .5rem 1rem .5rem 0;
   border-bottom: 1px solid var(--line); overflow-wrap: anywhere }
 th { font-weight: 600; max-width: 16rem }
+tbody th { min-width: 6rem }
 thead:not(:has(th:not(:empty))) { display: none }
 img { display: block; width: 16rem; height: 8rem; image-rendering: pixelated; border-radius: 4px }
 audio { display: block; width: 16rem; height: 2.2rem; margin: .3rem 0 }

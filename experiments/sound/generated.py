@@ -2,10 +2,11 @@
 
     PYTHONPATH=. python experiments/sound/generated.py --root sounds --draw ours=runs/drums
     PYTHONPATH=. python experiments/sound/generated.py --root sounds --set drums --measure
+    PYTHONPATH=. python experiments/sound/generated.py --evaluated music=runs/music
     PYTHONPATH=. python experiments/sound/generated.py --table
 
-Sounds are `OUT/drums/ours.npz`, figures are added to `generated.json` beside this file. See
-generated.md.
+Sounds are `OUT/drums/ours.npz`, figures are added to `generated.json` beside this file; those of
+`--evaluated` are what `--mode evaluate` of `launch.py` left in a run. See generated.md.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from diffusion_jax.data import Dataset
 from diffusion_jax.evaluation.distances import Distances
 from diffusion_jax.evaluation.extractor import get_extractor
 from diffusion_jax.evaluation.model import Evaluator, Model, Result
+from diffusion_jax.evaluation.sound_extractor import NAME as MEL
 from diffusion_jax.evaluation.sound_extractor import mel_statistics
 from diffusion_jax.evaluation.sound_pitch import Pitches
 from diffusion_jax.from_config.data import make_dataset
@@ -30,17 +32,19 @@ from diffusion_jax.system.runtime import cache_dir
 from experiments.restoration.report import table
 
 SETS = {"drums": drums, "letters": letters}
+"""Sounds by class, which are drawn and measured here; other sets have been evaluated."""
 FILE = Path(__file__).with_name("generated.json")
 FLOOR, HELDOUT = "held-out sounds", "_heldout"
 REPEATS, DIGITS = 200, 4
 HEADS = {
-    "accuracy_{cnn}": ("class as asked for", "{:.0%}"),
-    "frechet_{cnn}": ("Frechet distance", "{:.1f}"),
-    "fd_mel_statistics": ("the same in mel statistics", "{:.1f}"),
-    "precision_{cnn}": ("precision", "{:.0%}"),
-    "recall_{cnn}": ("recall", "{:.0%}"),
+    "accuracy_{}": ("class as asked for", "{:.0%}"),
+    "frechet_{}": ("Frechet distance", "{:.1f}"),
+    "fd_mel_statistics": ("Frechet distance in mel statistics", "{:.1f}"),
+    "precision_{}": ("precision", "{:.0%}"),
+    "recall_{}": ("recall", "{:.0%}"),
     "nearest_training_distance": ("nearest training sound", "{:.1f}"),
     "memorised_share": ("too near to one", "{:.0%}"),
+    "word_error": ("word errors", "{:.0%}"),
     "pitch_voiced": ("frames with a pitch", "{:.0%}"),
     "pitch_median": ("median pitch, Hz", "{:.0f}"),
 }
@@ -95,6 +99,16 @@ def drawn(dataset: Dataset, items: np.ndarray, labels: np.ndarray, folder: Path)
     )
 
 
+def evaluated(workdir: Path) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """The figures of a run's samples, and those of held-out sounds."""
+    found = json.loads((workdir / "result.json").read_text(encoding="utf-8"))
+    parts: tuple[Result, Result] = {}, {}
+    for name, each in found.items():
+        if not name.startswith("denoising"):
+            parts[name.endswith(HELDOUT)][name] = each
+    return kept([parts[0]]), kept([parts[1]])
+
+
 def kept(found: Iterable[Result]) -> dict[str, list[float]]:
     """Value, low and high of each figure, and the number of sounds."""
     return {
@@ -126,10 +140,9 @@ def tables(result: dict[str, Any]) -> list[str]:
         floor = methods[FLOOR]
         rows = {method: each for method, each in methods.items() if method != FLOOR}
         rows[FLOOR] = floor
+        judge = next(each for each in (f"{name}_cnn", MEL) if f"precision_{each}" in floor)
         heads = {
-            key.format(cnn=f"{name}_cnn"): words
-            for key, words in HEADS.items()
-            if key.format(cnn=f"{name}_cnn") in floor
+            key.format(judge): words for key, words in HEADS.items() if key.format(judge) in floor
         }
         lines += [f"`{name}`:", ""]
         lines += table(
@@ -156,9 +169,13 @@ def main() -> None:
     parser.add_argument("--draw", metavar="METHOD=WORKDIR", help="a run of ours to draw from")
     parser.add_argument("--num", type=int, default=512, help="of sounds to draw")
     parser.add_argument("--measure", action="store_true", help="all sounds that were drawn")
+    parser.add_argument(
+        "--evaluated", metavar="SET=WORKDIR", help="a run of ours that was evaluated"
+    )
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_args()
+    result = json.loads(options.results.read_text()) if options.results.exists() else {}
     if options.draw:
         method, workdir = options.draw.split("=", 1)
         trained = open_run(workdir)
@@ -166,7 +183,6 @@ def main() -> None:
         items = trained.draw(len(labels), labels=labels.tolist())
         print(save(options.out, options.set, method, items, labels))
     if options.measure:
-        result = json.loads(options.results.read_text()) if options.results.exists() else {}
         dataset = dataset_of(options.set, options.root)
         measures, methods = judges(dataset), result.setdefault(options.set, {})
         methods[FLOOR] = kept(measure.of_data({}) for measure in measures)
@@ -174,9 +190,14 @@ def main() -> None:
             with np.load(path) as found:
                 model = drawn(dataset, found["items"], found["labels"], path.with_suffix(""))
             methods[path.stem] = kept(measure(model) for measure in measures)
+    if options.evaluated:
+        name, workdir = options.evaluated.split("=", 1)
+        ours, floor = evaluated(Path(workdir))
+        result[name] = {"ours": ours, FLOOR: floor}
+    if options.measure or options.evaluated:
         options.results.write_text(json.dumps(result, indent=1) + "\n")
     if options.table:
-        print("\n".join(tables(json.loads(options.results.read_text()))))
+        print("\n".join(tables(result)))
 
 
 if __name__ == "__main__":

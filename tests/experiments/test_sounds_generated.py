@@ -71,6 +71,27 @@ def test_sounds_are_drawn_and_measured(
     assert (out / "drums/ours/closest.html").exists()
 
 
+def test_figures_of_a_run_that_was_evaluated_are_added(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generated = experiment("sound/generated")
+    of = {"low": 0.5, "high": 2.0, "n": 9, "passport": {}}
+    names = "fd_mel_statistics", "precision_mel_statistics", "word_error", "denoising_gap_t0.10"
+    found = {name: {"value": 1.0, **of} for name in names}
+    floor = {f"{name}_heldout": {"value": 0.75, **of} for name in names[:2]}
+    left_out = {"recall_mel_statistics": {**of, "value": None}}
+    (tmp_path / "result.json").write_text(json.dumps({**found, **floor, **left_out}))
+    results = tmp_path / "found.json"
+    where = "--evaluated", f"music={tmp_path}", "--results", results, "--table"
+    started(generated, monkeypatch, *where)
+    kept = json.loads(results.read_text())["music"]
+    assert list(kept["ours"]) == [*names[:3]]
+    assert kept[generated.FLOOR]["fd_mel_statistics"] == [0.75, 0.5, 2.0, 9]
+    said = capsys.readouterr().out
+    assert "|  | Frechet distance in mel statistics | precision |" in said
+    assert "| ours | 1.0 (0.5 to 2.0) | 100% (50% to 200%) |" in said
+
+
 @pytest.mark.slow
 def test_a_u_net_of_waveforms_is_trained(
     config: ConfigDict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
