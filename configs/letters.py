@@ -22,6 +22,9 @@ def get_config() -> ConfigDict:
     # from 329 recordings; without it the highest bins have 5% of the amplitude of the strongest
     c.codec.mdct.rms = (0.10, 0.15, 0.14, 0.085, 0.031, 0.023, 0.013)
     c.model.dit.patch_size = 1
-    c.train.steps = 2400
+    c.model.dit.hidden_size = 256  # a frame's coefficients
+    c.model.dit.depth = c.model.dit.unroll = 4
+    c.model.dit.num_heads = 8
+    c.train.steps = 2000
     c.sample.num_images = 104
     return c

@@ -22,9 +22,10 @@ def get_config() -> ConfigDict:
     # from 512 windows; without it the highest bins have 1% of the amplitude of the strongest
     c.codec.mdct.rms = (0.25, 0.16, 0.13, 0.08, 0.041, 0.018, 0.0051)
     c.model.dit.patch_size = 1
-    c.model.dit.hidden_size = 192
-    c.model.dit.num_heads = 6
-    c.train.steps = 5000
+    c.model.dit.hidden_size = 256  # a frame's coefficients
+    c.model.dit.depth = c.model.dit.unroll = 4
+    c.model.dit.num_heads = 8
+    c.train.steps = 2000
     c.train.batch_size = 16
     c.sample.num_images = 16
     c.sample.guidance_scale = 1.0

@@ -20,13 +20,12 @@ from configs import music
 
 
 def get_config() -> ConfigDict:
-    """A transformer with a token for two frames of 256 bins, 32 ms, and cross-attention."""
+    """The network of music, which also attends to the text."""
     c = music.get_config()
     c.data.name = "prompts"
     c.data.length = 65_536
     # from 512 windows, as in configs/speech_enhanced.py
     c.codec.mdct.rms = (0.049, 0.23, 0.15, 0.064, 0.023, 0.013, 0.0077)
-    c.model.dit.patch_size = 2
     c.text.name = "bytes"
     c.text.length = 96
     c.text.pooled = False

@@ -7,7 +7,6 @@ They are told what was done.
 
 import argparse
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import scipy.signal
 from diffusion_jax.data.sound_files import resampled
 from diffusion_jax.data.sound_reading import read_sound
 from experiments.sound.damaged import CLIP, FACTOR, PROBLEMS, known, narrowed
-from experiments.sound.folders import RATE, written
+from experiments.sound.folders import RATE, processed
 
 AROUND, ORDER, ROUNDS = 4096, 512, 10
 """Of autoregressive interpolation: samples that are looked at on either side, coefficients, and how
@@ -156,14 +155,8 @@ METHODS: dict[str, dict[str, Mend]] = {
 
 def mended(data: Path, problem: str, name: str) -> int:
     """Writes what a method makes of the damaged recordings; returns how many they are."""
-    test, out = data / problem / "test", data / problem / "restored" / name
-    out.mkdir(parents=True, exist_ok=True)
-    rows = json.loads((test / "test.json").read_text(encoding="utf-8"))
-    for row in rows:
-        file = f"{row['name']}.wav"
-        y = read_sound(test / "given" / file)[0][:, 0].astype(np.float64)
-        written(out / file, METHODS[problem][name](y, data / "train"), {"method": name, **row})
-    return len(rows)
+    method = METHODS[problem][name]
+    return processed(data / problem, name, ("given",), lambda y: method(y, data / "train"))
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ the noise of the test, and `tuxpaint-stamps-default`, `warzone2100-music`, `hedg
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -242,6 +242,20 @@ def test_folder(root: Path, out: Path, num: int, seed: int) -> int:
             written(out / folder / f"{row['name']}.wav", x, row)
     (out / "test.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return len(about)
+
+
+def processed(
+    folder: Path, name: str, parts: Sequence[str], method: Callable[..., np.ndarray]
+) -> int:
+    """Writes `method(*parts)` `[T]` of each test recording to `restored/NAME`; returns how many."""
+    test, out = folder / "test", folder / "restored" / name
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = json.loads((test / "test.json").read_text(encoding="utf-8"))
+    for row in rows:
+        file = f"{row['name']}.wav"
+        x = [read_sound(test / part / file)[0][:, 0].astype(np.float64) for part in parts]
+        written(out / file, method(*x), {"method": name, **row})
+    return len(rows)
 
 
 def main() -> None:

@@ -168,6 +168,7 @@ def main() -> None:
     parser = dataset_parser(__doc__)
     parser.add_argument("--draw", metavar="METHOD=WORKDIR", help="a run of ours to draw from")
     parser.add_argument("--num", type=int, default=512, help="of sounds to draw")
+    parser.add_argument("--guidance", type=float, help="scale; that of the config by default")
     parser.add_argument("--measure", action="store_true", help="all sounds that were drawn")
     parser.add_argument(
         "--evaluated", metavar="SET=WORKDIR", help="a run of ours that was evaluated"
@@ -178,7 +179,8 @@ def main() -> None:
     result = json.loads(options.results.read_text()) if options.results.exists() else {}
     if options.draw:
         method, workdir = options.draw.split("=", 1)
-        trained = open_run(workdir)
+        own = {} if options.guidance is None else {"guidance_scale": options.guidance}
+        trained = open_run(workdir, **own)
         labels = asked_for(trained.run.parts.dataset, options.num)
         items = trained.draw(len(labels), labels=labels.tolist())
         print(save(options.out, options.set, method, items, labels))

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax.metrics.intervals import Estimate, bootstrap, mean
+from diffusion_jax.metrics.intervals import Estimate, mean
+from diffusion_jax.metrics.texts import ratio
 from experiments.restoration.report import table
 from experiments.sound.measure import EDITS, NAMES
 
@@ -27,14 +28,7 @@ HEADS = {
 
 def estimate(name: str, values: np.ndarray, words: np.ndarray) -> Estimate:
     """Mean of a figure of each recording `[N]`; of edits their sum over that of the words."""
-    if name != EDITS:
-        return mean(values)
-
-    def rate(rows: np.ndarray) -> float:
-        edits, total = rows.sum(0)
-        return float(edits / max(total, 1))
-
-    return bootstrap(rate, np.stack([values, words], 1), BOOTSTRAP)
+    return ratio(values, words, BOOTSTRAP) if name == EDITS else mean(values)
 
 
 def written(name: str, found: Estimate, signed: bool = False) -> str:

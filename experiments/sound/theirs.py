@@ -6,20 +6,18 @@ The packages are in requirements.txt beside this file; RNNoise and NSNet2 bring 
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.signal
 
 from diffusion_jax.data.sound_files import resampled
-from diffusion_jax.data.sound_reading import read_sound
-from experiments.sound.folders import RATE, written
+from experiments.sound.folders import RATE, processed
 
 FRAME, HOP = 512, 128  # samples
 FLOOR = 10 ** (-25 / 20)  # least gain of a filter
+PARTS = "noisy", "noise", "clean"  # of which methods make something
 PRIOR = 0.98  # of decision-directed estimates
 RNNOISE = 48_000, 480  # Hz, and samples of a frame
 MOST_LAG = 0.05  # seconds
@@ -137,18 +135,8 @@ def aligned(found: np.ndarray, noisy: np.ndarray) -> np.ndarray:
 
 def enhanced(data: Path, name: str) -> int:
     """Writes what a method makes of the test recordings; returns how many they are."""
-    rows: list[dict[str, Any]] = json.loads((data / "test" / "test.json").read_text("utf-8"))
-    out = data / "restored" / name
-    out.mkdir(parents=True, exist_ok=True)
-    for row in rows:
-        file = f"{row['name']}.wav"
-        x = {
-            part: read_sound(data / "test" / part / file)[0][:, 0].astype(np.float64)
-            for part in ("noisy", "noise", "clean")
-        }
-        found = METHODS[name](*x.values())
-        written(out / file, aligned(found, x["noisy"]), {"method": name, **row})
-    return len(rows)
+    method = METHODS[name]
+    return processed(data, name, PARTS, lambda *x: aligned(method(*x), x[0]))
 
 
 def main() -> None:
