@@ -10,7 +10,7 @@
 The network attends to the bytes of the transcript, and is told the language, which is the voice. Of
 prompts that are longer than a window, each window has the text of all: see `docs/sound.md`.
 
-A step of 16 windows takes 2.1 s of CPU time (two shared cores), and the network has 5.5 M
+A step of 16 windows takes 2.1 s of CPU time (two shared cores), and the network has 6.5 M
 parameters; 5,000 steps are 180 minutes of one core. No result has been measured yet.
 """
 
