@@ -4,8 +4,9 @@
     python launch.py --config configs/letters.py --workdir runs/letters \
         --config.data.manual_dir=sounds
 
-A step of 32 letters takes 0.85 s of CPU time (two shared cores), and the network has 1.9 M
-parameters; 2,400 steps are 34 minutes of one core. No result has been measured yet.
+A step of 32 letters takes 1.2 s of CPU time (two shared cores), and the network has 5.3 M
+parameters. After 2,000 steps, some 40 minutes of one core, letters are told apart a little, and
+whispered: experiments/sound/generated.md.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +15,7 @@ from configs import drums
 
 
 def get_config() -> ConfigDict:
-    """The network of drums, with a token for each frame of 256 bins, which tell harmonics apart."""
+    """A transformer over 64 frames of an MDCT of 256 bins, which tell harmonics apart."""
     c = drums.get_config()
     c.data.name = "letters"
     c.data.length = 16_384
