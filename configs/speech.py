@@ -10,8 +10,8 @@
 The network attends to the bytes of the transcript, and is told the language, which is the voice. Of
 prompts that are longer than a window, each window has the text of all: see `docs/sound.md`.
 
-A step of 16 windows takes 2.1 s of CPU time (two shared cores), and the network has 6.5 M
-parameters; 5,000 steps are 180 minutes of one core. No result has been measured yet.
+The network has 6.5 M parameters, and a step of 16 windows takes two seconds of CPU time or more;
+5,000 steps are three hours of one core. No result has been measured yet.
 """
 
 from ml_collections import ConfigDict
@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
     c.text.pooled = False
     c.text.bytes.width = 128
     c.text.bytes.depth = 2
+    c.train.steps = 5000
     c.sample.guidance_scale = 2.0
     c.evaluate.words.classes = ("en",)
     return c
