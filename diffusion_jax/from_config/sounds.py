@@ -42,10 +42,9 @@ def restores_no_sounds(config: Config, task: Task, dataset: Dataset) -> str:
         ConfigError: a measure or an operator is unknown.
     """
     kind, settings = dataset.kind, config.evaluate.restored
-    if not isinstance(kind, Sounds):
-        return f"needs sounds, and these data are {kind.words}"
-    if task.generator is None:
-        return f"measures samples: {task.draws_nothing}"
+    if why := _draws_no_sounds(task, kind):
+        return why
+    assert isinstance(kind, Sounds)
     if too := too_few(count(dataset, "heldout", settings.num_sounds)):
         return f"measures held-out sounds: {too}"
     for name in measures_of(config):
@@ -76,13 +75,19 @@ def _cannot_restore(config: Config, kind: Kind) -> str:
     return ""
 
 
+def _draws_no_sounds(task: Task, kind: Kind) -> str:
+    """Why there are no samples that are sounds; '' if there are."""
+    if not isinstance(kind, Sounds):
+        return f"needs sounds, and these data are {kind.words}"
+    return "" if task.generator else f"measures samples: {task.draws_nothing}"
+
+
 def has_no_pitch(config: Config, task: Task, dataset: Dataset) -> str:
     """Why the pitch of samples cannot be measured; '' if it can."""
     kind = dataset.kind
-    if not isinstance(kind, Sounds):
-        return f"needs sounds, and these data are {kind.words}"
-    if task.generator is None:
-        return f"measures samples: {task.draws_nothing}"
+    if why := _draws_no_sounds(task, kind):
+        return why
+    assert isinstance(kind, Sounds)
     return lacks_pitch(kind.rate, kind.shape[0] / kind.rate)
 
 
@@ -93,10 +98,9 @@ def says_no_words(config: Config, task: Task, dataset: Dataset) -> str:
         ConfigError: a class is unknown.
     """
     kind = dataset.kind
-    if not isinstance(kind, Sounds):
-        return f"needs sounds, and these data are {kind.words}"
-    if task.generator is None:
-        return f"measures samples: {task.draws_nothing}"
+    if why := _draws_no_sounds(task, kind):
+        return why
+    assert isinstance(kind, Sounds)
     for name in config.evaluate.words.classes:
         check_known(name, dataset.class_names, "evaluate.words.classes")
     return _without_words(kind.rate, dataset)
