@@ -4,8 +4,8 @@
     python launch.py --config configs/music.py --workdir runs/music \
         --config.data.manual_dir=sounds
 
-The network has 5.3 M parameters; 2,000 steps of 16 windows are some 40 minutes of one core. No
-result has been measured yet.
+The network has 5.3 M parameters; 2,000 steps of 16 windows are some 40 minutes of one core,
+after which it murmurs: experiments/sound/generated.md.
 """
 
 from ml_collections import ConfigDict
