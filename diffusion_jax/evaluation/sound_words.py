@@ -85,16 +85,18 @@ class WordsHeard(Evaluator):
         """Up to `num` random rows, their labels, and their items."""
         split = self.dataset.splits["heldout"]
         rows = np.random.default_rng(0).permutation(len(split))
-        labels, texts = split.gather(rows)[1], split.names(rows)
+        (items, labels), texts = split.gather(rows), split.names(rows)
         windows = Counter(zip(labels.tolist(), texts, strict=True))
         names = self.dataset.class_names
-        fit = [
-            windows[int(label), text] == 1 and (not self.classes or names[label] in self.classes)
-            for label, text in zip(labels, texts, strict=True)
-        ]
-        rows = rows[fit][: self.num]
-        items, labels = split.gather(rows)
-        return rows, labels, items
+        fit = np.array(
+            [
+                windows[int(label), text] == 1
+                and (not self.classes or names[label] in self.classes)
+                for label, text in zip(labels, texts, strict=True)
+            ],
+            bool,
+        ).nonzero()[0][: self.num]
+        return rows[fit], labels[fit], items[fit]
 
     def _measured(self, items: np.ndarray, rows: np.ndarray, passport: Mapping[str, Any]) -> Any:
         kind = self.dataset.kind

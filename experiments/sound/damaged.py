@@ -31,7 +31,7 @@ EDGE = 3500  # Hz, below which a lower rate keeps all
 GAP, START = 800, 0.3  # samples, 50 ms; share of the file at which it starts
 METHOD: Settings = {
     **MANY,
-    "restore.method": "diffpir",  # needs no derivative of the network: a fifth of the time
+    "restore.method": "diffpir",  # needs no derivative of the network
     "sample.sampler": "ddim",
     "sample.steps": 30,
 }
