@@ -73,7 +73,8 @@ def get_config() -> ConfigDict:
 
     c.codec = ConfigDict()  # the space of diffusion
     # identity | autoencoder (latents) | of sound: mdct (orthonormal, a sequence of frames with a
-    # channel for each bin) | stft (compressed complex spectrogram, a picture)
+    # channel for each bin) | stft (compressed complex spectrogram, a picture) | mel (log-mel
+    # spectrum, a sequence of frames, whose phases are found again: what is decoded sounds alike)
     c.codec.name = "identity"
     # Folder of a run that trained an autoencoder, or of diffusers' AutoencoderKL: its sizes, its
     # weights, and mean and deviation of its latents replace the settings of codec.autoencoder
@@ -98,6 +99,11 @@ def get_config() -> ConfigDict:
     # Those of SGMSE at 16 kHz: scale |X|^power e^(i phi) of windows of `size` samples
     c.codec.stft = ConfigDict({"size": 510, "hop": 128, "power": 0.5, "scale": 0.15})
     c.codec.stft.multiple = 64  # as of mdct
+    # Windows of `size` samples, `bands` up to half the rate; multiple as of mdct
+    c.codec.mel = ConfigDict({"size": 1024, "hop": 256, "bands": 128, "multiple": 1})
+    c.codec.mel.mean = -10.0  # of the data, in bels (log10 of power), which is taken off
+    c.codec.mel.scale = 0.6  # of what is left, so that x_0 has about variance 1
+    c.codec.mel.iterations = 32  # of phases, of the fast Griffin-Lim algorithm
 
     c.schedule = ConfigDict()
     # ddpm | scaled_linear | linear_beta | sub_vp | cosine | sigmoid | flow | edm | ve |

@@ -18,8 +18,7 @@ def get_config() -> ConfigDict:
     c = letters.get_config()
     c.data.name = "music"
     c.data.length = 32_768
-    # from 512 windows; without it the highest bins have 1% of the amplitude of the strongest
-    c.codec.mdct.rms = (0.25, 0.16, 0.13, 0.08, 0.041, 0.018, 0.0051)
+    c.codec.mel.mean, c.codec.mel.scale = -9.35, 0.6
     c.train.batch_size = 16
     c.sample.num_images = 16
     c.sample.guidance_scale = 1.0

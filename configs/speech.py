@@ -23,8 +23,7 @@ def get_config() -> ConfigDict:
     c = music.get_config()
     c.data.name = "prompts"
     c.data.length = 65_536
-    # from 512 windows, as in configs/speech_enhanced.py
-    c.codec.mdct.rms = (0.049, 0.23, 0.15, 0.064, 0.023, 0.013, 0.0077)
+    c.codec.mel.mean, c.codec.mel.scale = -10.35, 0.68
     c.text.name = "bytes"
     c.text.length = 96
     c.text.pooled = False

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from diffusion_jax.metrics.spectra import hann, stft
+from diffusion_jax.metrics.spectra import check_frames, istft, stft
 from diffusion_jax.system.arguments import check
 from diffusion_jax.types import Array, Params
 
@@ -50,12 +49,7 @@ class STFT:
 
     def __post_init__(self) -> None:
         check(ALLOWED, **vars(self))
-        if self.size % 2:
-            raise ValueError(f"size={self.size} must be even")
-        if self.hop > self.size // 2:
-            raise ValueError(
-                f"hop={self.hop} must be at most half of size={self.size}: frames overlap"
-            )
+        check_frames(self.size, self.hop)
 
     @property
     def words(self) -> str:
@@ -94,22 +88,7 @@ class STFT:
         parts = x_0[:, : self.filled].reshape(*x_0.shape[:1], self.filled, self.shape[1], 2, -1)
         parts = _to_the(parts / self.scale, 1 / self.power, FAINT**self.power)
         spectra = jax.lax.complex(parts[..., 0, :], parts[..., 1, :])
-        window = jnp.asarray(hann(self.size)[:, None], x_0.dtype)
-        frames = jnp.fft.irfft(spectra, self.size, axis=2) * window
-        square = np.broadcast_to(hann(self.size)[:, None] ** 2, (1, self.filled, self.size, 1))
-        weight = self._added(jnp.asarray(square, x_0.dtype))
-        return self._added(frames) / weight
-
-    def _added(self, frames: Array) -> Array:
-        """The sum `[B, T, C]` of frames `[B, filled, size, C]`, each at its place."""
-        num = -(-self.size // self.hop)
-        beyond = ((0, 0), (0, 0), (0, num * self.hop - self.size), (0, 0))
-        parts = jnp.pad(frames, beyond).reshape(*frames.shape[:2], num, self.hop, -1)
-        total = sum(
-            jnp.pad(parts[:, :, i], ((0, 0), (i, num - i), (0, 0), (0, 0))) for i in range(num)
-        )
-        whole = jnp.asarray(total).reshape(len(frames), -1, frames.shape[-1])
-        return whole[:, self.size // 2 :][:, : self.length]
+        return istft(spectra, self.size, self.hop, self.length)
 
 
 def _to_the(parts: Array, power: float, faint: float) -> Array:

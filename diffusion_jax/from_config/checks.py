@@ -6,7 +6,7 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
-from diffusion_jax.codecs import mdct, stft
+from diffusion_jax.codecs import mdct, mel, stft
 from diffusion_jax.from_config import candidates
 from diffusion_jax.from_config.choices import (
     Config,
@@ -59,6 +59,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "adapter.textual_inversion": {"vectors": SOME},
     "codec.mdct": mdct.ALLOWED,
     "codec.stft": stft.ALLOWED,
+    "codec.mel": mel.ALLOWED,
     "codec.autoencoder": {**AUTOENCODER, "scale": POSITIVE, "tile": COUNT},
     "model.autoencoder": AUTOENCODER,
     "model.critic": dict.fromkeys(("channels", "num_blocks"), SOME),

@@ -10,8 +10,10 @@ import jax
 from diffusion_jax.codecs.codec import Codec, Identity
 from diffusion_jax.codecs.latents import CODEC, FromMoments, Latents, OneByOne
 from diffusion_jax.codecs.mdct import MDCT
+from diffusion_jax.codecs.mel import Mel
 from diffusion_jax.codecs.stft import STFT
 from diffusion_jax.data import Kind
+from diffusion_jax.evaluation.sound_measures import Sounds
 from diffusion_jax.from_config.choices import Config, ConfigError, group_of, keyed, lookup
 from diffusion_jax.from_config.images import INPAINTING
 from diffusion_jax.from_config.published import Published, network_digests
@@ -52,6 +54,16 @@ def _of_sound(make: Callable[..., Codec], config: Config, kind: Kind) -> Made:
     _check_space(config)
     with keyed(f"codec.{name}"):
         return make(*kind.shape, **config.codec[name]), {}
+
+
+def _log_mel(config: Config, kind: Kind) -> Made:
+    """A log-mel spectrum, which is of a rate."""
+
+    def make(length: int, channels: int, **settings: Any) -> Mel:
+        assert isinstance(kind, Sounds)
+        return Mel(length, channels, kind.rate, **settings)
+
+    return _of_sound(make, config, kind)
 
 
 def _latents(config: Config, kind: Kind) -> Made:
@@ -148,4 +160,5 @@ CODECS: dict[str, Callable[[Config, Kind], Made]] = {
     "autoencoder": _latents,
     "mdct": functools.partial(_of_sound, MDCT),
     "stft": functools.partial(_of_sound, STFT),
+    "mel": _log_mel,
 }

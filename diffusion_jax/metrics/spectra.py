@@ -14,6 +14,14 @@ def hann(size: int) -> np.ndarray:
     return np.asarray(np.sin(np.pi * np.arange(size) / size) ** 2)
 
 
+def check_frames(size: int, hop: int) -> None:
+    """Raises a ValueError where frames cannot be added to a sound again, as `istft` does."""
+    if size % 2:
+        raise ValueError(f"size={size} must be even")
+    if hop > size // 2:
+        raise ValueError(f"hop={hop} must be at most half of size={size}: frames overlap")
+
+
 def stft(x: Array, size: int, hop: int) -> Array:
     """The centred short-time Fourier transform, complex `[..., 1 + T // hop, 1 + size // 2, C]`.
 
@@ -25,6 +33,37 @@ def stft(x: Array, size: int, hop: int) -> Array:
     places = mirrored[hop * np.arange(1 + length // hop)[:, None] + np.arange(size)]
     window = jnp.asarray(hann(size)[:, None], x.dtype)
     return jnp.fft.rfft(jnp.take(x, places, axis=-2) * window, axis=-2)
+
+
+def istft(spectra: Array, size: int, hop: int, length: int) -> Array:
+    """The sound `[..., T, C]` whose `stft` is nearest to `spectra` (Griffin & Lim 1984, Eq. 6).
+
+    Args:
+        spectra: complex `[..., 1 + T // hop, 1 + size // 2, C]`.
+        size: samples of the window, even.
+        hop: samples between frames, at most half of `size`.
+        length: samples T of the sound.
+    """
+    window = hann(size)[:, None]
+    frames = jnp.fft.irfft(spectra, size, axis=-2)
+    frames = frames * jnp.asarray(window, frames.dtype)
+    square = np.broadcast_to(window**2, (spectra.shape[-3], size, 1))
+    weight = _added(jnp.asarray(square, frames.dtype), hop, length)
+    return _added(frames, hop, length) / weight
+
+
+def _added(frames: Array, hop: int, length: int) -> Array:
+    """The sum `[..., T, C]` of frames `[..., F, size, C]`, each at its place."""
+    *batch, count, size, channels = frames.shape
+    num = -(-size // hop)
+    none = [(0, 0)] * len(batch)
+    beyond = (*none, (0, 0), (0, num * hop - size), (0, 0))
+    parts = jnp.pad(frames, beyond).reshape(*batch, count, num, hop, channels)
+    total = sum(
+        jnp.pad(parts[..., i, :, :], (*none, (i, num - i), (0, 0), (0, 0))) for i in range(num)
+    )
+    whole = jnp.asarray(total).reshape(*batch, -1, channels)
+    return whole[..., size // 2 :, :][..., :length, :]
 
 
 def mel_of(hertz: np.ndarray) -> np.ndarray:

@@ -11,12 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import signal, stats
+from scipy import optimize, signal, stats
 
 from diffusion_jax.codecs.mdct import MDCT, by_octave
+from diffusion_jax.codecs.mel import Mel, griffin_lim, powers
 from diffusion_jax.codecs.stft import FAINT, STFT
 from diffusion_jax.data import Dataset, Kind, Split
+from diffusion_jax.data.sound import Sound
 from diffusion_jax.data.sources import ArraySource
+from diffusion_jax.data.spectrograms import SILENCE
 from diffusion_jax.diffusion.prediction import PREDICTIONS
 from diffusion_jax.diffusion.process import Gaussian
 from diffusion_jax.diffusion.schedules import Flow
@@ -24,7 +27,8 @@ from diffusion_jax.from_config import ConfigError, build
 from diffusion_jax.from_config.codecs import make_codec
 from diffusion_jax.generation.conditions import Asked, Conditions
 from diffusion_jax.generation.generator import Request
-from diffusion_jax.metrics.spectra import log_mel, mel_filters
+from diffusion_jax.metrics.sound_pitch import pitch
+from diffusion_jax.metrics.spectra import istft, log_mel, mel_filters, stft
 from diffusion_jax.restoration.image_conditions import Encoded
 from diffusion_jax.restoration.linear import Composed, Decoded
 from diffusion_jax.restoration.operators import Mask, Observation
@@ -219,6 +223,11 @@ def test_absolute_values_are_compressed_and_phases_kept(x64):
 
 def test_derivatives_at_silence_are_finite():
     """Those of an absolute value, and of its root, are not."""
+    mel = Mel(64, 1, 16000, size=16, hop=8, bands=4)
+    silent = mel.encode({}, jnp.zeros((1, 64, 1)), None)
+    for x_0 in (silent, silent + 1):
+        found = jax.jit(jax.grad(lambda x_0: jnp.sum((mel.decode({}, x_0) - 0.1) ** 2)))(x_0)
+        assert np.isfinite(found).all()
     codec = STFT(64, 1, size=16, hop=8, multiple=1)
     silence, x_0 = jnp.zeros((1, 64, 1)), jnp.zeros((1, *codec.shape))
     target = 0.1
@@ -251,6 +260,46 @@ def test_mel_filters_are_triangles_of_an_area_of_one_hertz():
     np.testing.assert_allclose(filters.sum(0) * 16000 / 65536, 1, rtol=1e-3)
 
 
+def test_phases_are_those_that_librosa_finds(x64):
+    found = np.load(REFERENCE)
+    magnitude = jnp.abs(stft(jnp.asarray(found["sound"][800:, None]), 128, 32))
+    phases = griffin_lim(magnitude, 128, 32, 800, 10)
+    own = istft(magnitude * phases, 128, 32, 800)[:, 0]
+    np.testing.assert_allclose(own, found["griffin_lim"], atol=1e-9)
+
+
+def test_powers_of_a_mel_spectrum_are_those_of_nonnegative_least_squares(x64):
+    filters = mel_filters(16000, 512, 64, 0.0, 8000.0)
+    mel = np.random.default_rng(0).normal(size=64)[:, None] ** 2
+    found = np.asarray(powers(jnp.asarray(mel), filters, 3000))
+    _, residual = optimize.nnls(filters.T, mel[:, 0])
+    assert found.min() >= 0 < residual
+    np.testing.assert_allclose(np.linalg.norm(filters.T @ found - mel), residual, rtol=1e-3)
+
+
+def test_mel_spectra_are_given_back_by_the_sound_that_they_are_decoded_to():
+    """Of a voice: harmonics of a pitch that moves, in two channels, and silence."""
+    time = np.arange(8000) / 16000
+    angle = 2 * np.pi * np.cumsum(150 + 40 * np.sin(2 * np.pi * 2 * time)) / 16000
+    voice = sum(np.sin(k * angle) / k for k in range(1, 20)) * np.hanning(8000)
+    x = np.zeros((2, 8000, 2), np.float32)
+    x[0] = np.stack([0.1 * voice, -0.05 * voice], -1)
+    codec = Mel(8000, 2, 16000, multiple=5)
+    x_0, found = there_and_back(codec, x)
+    assert (x_0.shape[1:], found.shape) == ((35, 256), x.shape)
+    again, _ = there_and_back(codec, found)
+    bels = np.asarray(x_0 / codec.scale + codec.mean).reshape(2, 35, 128, 2)
+    off = np.abs(np.asarray(again - x_0)[0]).mean() / codec.scale
+    assert off < 0.1
+    np.testing.assert_allclose(bels[1], SILENCE, atol=1e-5)
+    np.testing.assert_allclose(bels[:, -1], SILENCE, atol=1e-5)  # beyond the sound
+    assert np.abs(found[1]).max() < 1e-6
+    pitches = np.array([pitch(each[0, :, 0], 16000) for each in (x, np.asarray(found))])
+    voiced = np.isfinite(pitches).mean(1)
+    assert voiced[1] > 0.8 * voiced[0]
+    assert np.nanmedian(np.abs(pitches[1] / pitches[0] - 1)) < 0.01
+
+
 def made(name, kind, **changes):
     return make_codec(tiny(codec__name=name, sample__clip=0.0, **changes), kind)
 
@@ -259,6 +308,8 @@ def test_the_config_makes_codecs_of_sound():
     codec, frozen = made("mdct", Kind((4000, 1)), codec__mdct__bins=64, codec__mdct__multiple=4)
     assert (codec, frozen) == (MDCT(4000, 1, bins=64, multiple=4), {})
     assert made("stft", Kind((4000, 2)))[0] == STFT(4000, 2)
+    sound = Sound((4000, 1), 8000)
+    assert made("mel", sound, codec__mel__bands=32)[0] == Mel(4000, 1, 8000, bands=32)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +318,7 @@ def test_the_config_makes_codecs_of_sound():
         ("mdct", "dit"),
         *(
             pytest.param(*names, marks=pytest.mark.slow)
-            for names in (("mdct", "unet"), ("identity", "dit"), ("stft", "unet"))
+            for names in (("mdct", "unet"), ("identity", "dit"), ("stft", "unet"), ("mel", "unet"))
         ),
     ],
 )
@@ -275,11 +326,12 @@ def test_networks_are_trained_and_sampled_in_these_spaces(name, model):
     """As traced: sequences of one axis for both networks, and pictures."""
     x = sounds(64, 1)
     split = Split(ArraySource(x, np.zeros(6, np.int32)))
-    dataset = Dataset("s", Kind((64, 1)), {"train": split, "heldout": split}, ())
+    dataset = Dataset("s", Sound((64, 1), 16000), {"train": split, "heldout": split}, ())
     config = tiny(
         **{"evaluate__metrics": "denoising"},
         **{"codec__name": name, "codec__mdct__bins": 8, "sample__clip": 0.0, "model__name": model},
         **{"codec__stft__size": 14, "codec__stft__hop": 4, "codec__stft__multiple": 8},
+        **{"codec__mel__size": 16, "codec__mel__hop": 8, "codec__mel__multiple": 16},
         **{"model__dit__patch_size": 2, "model__unet__channels": 8, "model__unet__norm_groups": 2},
     )
     task = build(config, dataset).task
@@ -303,6 +355,7 @@ def test_networks_are_trained_and_sampled_in_these_spaces(name, model):
         ("mdct", (64, 1), {"codec__mdct__window": "hann"}, "codec.mdct.window='hann' must be"),
         ("stft", (64, 1), {"codec__stft__size": 511}, "codec.stft.size=511 must be even"),
         ("stft", (64, 1), {"codec__stft__hop": 300}, "codec.stft.hop=300 must be at most half of"),
+        ("mel", (8, 8, 1), {}, "codec.name='mel' is of sound, and these data are items of 8x8x1"),
         (
             "stft",
             (64, 1),

@@ -26,6 +26,7 @@ ALLOWED = {
         restore.sigma restore.clipping.* restore.dps.zeta restore.*.tolerance restore.diffpir.zeta
         restore.ddrm.eta_b restore.twisted.resample_below restore.blind.rounds restore.mask.*
         restore.decay.severity data.length sample.remasking.strength sample.remasking.low
+        codec.mel.mean codec.mel.iterations
         sample.replacement.renewal sample.held.* sample.particles.* sample.candidates.num
         objective.vlb_weight optimizer.*.b? optimizer.*.weight_decay optimizer.clip_norm
         optimizer.learning_rate optimizer.warmup_steps sample.adaptive.rtol sample.checkpoint
@@ -41,7 +42,7 @@ ALLOWED = {
     """,
     -1: """
         image_condition.noisy.*st image_condition.reverberant.direct restore.reverberation.direct
-        restore.clipping.low data.loudness
+        restore.clipping.low data.loudness codec.mel.mean
         objective.sigmoid.bias sample.checkpoint sample.clip sample.guidance.flock.*n*
         sample.guidance.magnet.scale
         sample.guidance_scale schedule.*.mean schedule.*.logsnr_* schedule.sigmoid.end

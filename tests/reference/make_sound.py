@@ -1,4 +1,4 @@
-"""Log-mel spectra of transformers, and steps of sgmse's samplers: makes `sound.npz`.
+"""Log-mel spectra, Griffin-Lim of librosa, and steps of sgmse's samplers: makes `sound.npz`.
 
 Run it in an environment with `requirements.txt`; it writes next to itself. Only
 `tests/codecs/test_sound.py` and `tests/diffusion/test_bridges.py` use the result.
@@ -10,6 +10,7 @@ Everything is in float64.
 
 import pathlib
 
+import librosa
 import numpy as np
 import sgmse.sdes as sdes
 import torch
@@ -86,6 +87,18 @@ def main() -> None:
         **{"power": 2.0, "mel_filters": filters, "mel_floor": 1e-10, "log_mel": "log10"},
         dtype=np.float64,
     ).T
+    framing = {"hop_length": 32, "pad_mode": "reflect"}
+    magnitude = np.abs(librosa.stft(x[800:], n_fft=128, **framing))
+    found["griffin_lim"] = librosa.griffinlim(
+        magnitude,
+        n_iter=10,
+        n_fft=128,
+        momentum=0.99,
+        init=None,
+        length=800,
+        dtype=np.float64,
+        **framing,
+    )
     path = pathlib.Path(__file__).with_name("sound.npz")
     np.savez_compressed(path, **found)
 
