@@ -16,25 +16,24 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """A transformer over frames of an MDCT, two frames of 64 bins a token."""
+    """A transformer over 65 frames of 128 log-mel bands."""
     c = default.get_config()
     c.data.name = "drums"
     c.data.length = 8192
     c.data.loudness = -26.0
-    c.codec.name = "mdct"
-    c.codec.mdct.bins = 64
-    # from 614 recordings; without it the highest bins have 3% of the amplitude of the strongest
-    c.codec.mdct.rms = (0.21, 0.18, 0.15, 0.099, 0.04, 0.046, 0.047)
+    c.codec.name = "mel"
+    c.codec.mel.size, c.codec.mel.hop = 512, 128  # short, as strokes begin at once
+    c.codec.mel.mean, c.codec.mel.scale = -9.7, 0.54  # of 24 recordings
     c.model.name = "dit"
-    c.model.dit.patch_size = 2
-    c.model.dit.hidden_size = 128
-    c.model.dit.depth = 6
-    c.model.dit.num_heads = 4
+    c.model.dit.patch_size = 1
+    c.model.dit.hidden_size = 256
+    c.model.dit.depth = 4
+    c.model.dit.num_heads = 8
     c.model.dit.rotary = True
-    c.model.dit.unroll = 6
+    c.model.dit.unroll = 4
     c.model.gains = True
     c.optimizer.warmup_steps = 200
-    c.train.steps = 3500
+    c.train.steps = 1500
     c.train.batch_size = 32
     c.train.log_every = 100
     c.train.heldout_every = 500

@@ -14,11 +14,11 @@ from configs import letters
 
 
 def get_config() -> ConfigDict:
-    """The network of letters, over 128 frames."""
+    """The network of letters, over 129 frames."""
     c = letters.get_config()
     c.data.name = "music"
     c.data.length = 32_768
-    c.codec.mel.mean, c.codec.mel.scale = -9.35, 0.6
+    c.codec.mel.mean, c.codec.mel.scale = -9.35, 0.6  # of 24 windows
     c.train.batch_size = 16
     c.sample.num_images = 16
     c.sample.guidance_scale = 1.0

@@ -23,13 +23,12 @@ def get_config() -> ConfigDict:
     c = music.get_config()
     c.data.name = "prompts"
     c.data.length = 65_536
-    c.codec.mel.mean, c.codec.mel.scale = -10.35, 0.68
+    c.codec.mel.mean, c.codec.mel.scale = -10.35, 0.68  # of 24 windows
     c.text.name = "bytes"
     c.text.length = 96
     c.text.pooled = False
     c.text.bytes.width = 128
     c.text.bytes.depth = 2
-    c.train.steps = 5000
     c.sample.guidance_scale = 2.0
     c.evaluate.words.classes = ("en",)
     return c

@@ -35,6 +35,11 @@ def check_restoration(config: Config, kind: Kind) -> None:
     check_files("restore.image", settings.image, kind)
     if (codec := config.get("codec", {"name": "identity"})["name"]) == "autoencoder":
         raise ConfigError(f"--mode restore needs a network of pixels, not codec.name={codec!r}")
+    if codec == "mel" and settings.method != "as_trained":
+        raise ConfigError(
+            f"restore.method={settings.method!r} compares waveforms, and codec.name='mel' leaves "
+            "out their phases: use a network of codec.name='mdct', or restore.method='as_trained'"
+        )
     names, pictures = settings.operator.split(JOINT), len(kind.shape) == 3
     for name in names:
         check_known(name, (*OPERATORS, *[DECAY] * (len(names) == 1)), "restore.operator")

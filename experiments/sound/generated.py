@@ -1,6 +1,7 @@
 """Draws sounds of trained networks, and measures those and other ones by outside judges.
 
     PYTHONPATH=. python experiments/sound/generated.py --root sounds --draw ours=runs/drums
+    PYTHONPATH=. python experiments/sound/generated.py --root sounds --coded coded=runs/drums
     PYTHONPATH=. python experiments/sound/generated.py --root sounds --set drums --measure
     PYTHONPATH=. python experiments/sound/generated.py --evaluated music=runs/music
     PYTHONPATH=. python experiments/sound/generated.py --table
@@ -15,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from configs import drums, letters
@@ -99,6 +101,17 @@ def drawn(dataset: Dataset, items: np.ndarray, labels: np.ndarray, folder: Path)
     )
 
 
+def coded(workdir: str) -> tuple[np.ndarray, np.ndarray]:
+    """Held-out sounds as a run's codec gives them back, and their classes."""
+    parts = open_run(workdir).run.parts
+    items, labels = parts.dataset.arrays("heldout")
+    kind, codec = parts.dataset.kind, parts.generator.codec
+    x_0 = codec.encode(
+        {}, kind.decode(items), jnp.asarray(labels)
+    )  # no codec of sound draws anything
+    return kind.encode(np.asarray(codec.decode({}, x_0))), labels
+
+
 def evaluated(workdir: Path) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """The figures of a run's samples, and those of held-out sounds."""
     found = json.loads((workdir / "result.json").read_text(encoding="utf-8"))
@@ -167,6 +180,7 @@ def main() -> None:
     """Draws, measures, or prints the tables."""
     parser = dataset_parser(__doc__)
     parser.add_argument("--draw", metavar="METHOD=WORKDIR", help="a run of ours to draw from")
+    parser.add_argument("--coded", metavar="METHOD=WORKDIR", help="held-out sounds, by its codec")
     parser.add_argument("--num", type=int, default=512, help="of sounds to draw")
     parser.add_argument("--guidance", type=float, help="scale; that of the config by default")
     parser.add_argument("--measure", action="store_true", help="all sounds that were drawn")
@@ -184,6 +198,9 @@ def main() -> None:
         labels = asked_for(trained.run.parts.dataset, options.num)
         items = trained.draw(len(labels), labels=labels.tolist())
         print(save(options.out, options.set, method, items, labels))
+    if options.coded:
+        method, workdir = options.coded.split("=", 1)
+        print(save(options.out, options.set, method, *coded(workdir)))
     if options.measure:
         dataset = dataset_of(options.set, options.root)
         measures, methods = judges(dataset), result.setdefault(options.set, {})
@@ -195,7 +212,7 @@ def main() -> None:
     if options.evaluated:
         name, workdir = options.evaluated.split("=", 1)
         ours, floor = evaluated(Path(workdir))
-        result[name] = {"ours": ours, FLOOR: floor}
+        result.setdefault(name, {}).update({"ours": ours, FLOOR: floor})
     if options.measure or options.evaluated:
         options.results.write_text(json.dumps(result, indent=1) + "\n")
     if options.table:

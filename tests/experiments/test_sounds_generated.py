@@ -31,7 +31,7 @@ def config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ConfigDict:
     c.unlock()
     c.data.name, c.data.dir, c.data.length = "recordings", str(tmp_path / "tones"), LENGTH
     c.data.heldout_fraction = 0.25
-    c.codec.mdct.bins, c.model.dit.hidden_size, c.model.dit.num_heads = 32, 32, 2
+    c.model.dit.hidden_size, c.model.dit.num_heads = 32, 2
     c.model.dit.depth = c.model.dit.unroll = 1
     c.train.steps, c.train.batch_size, c.sample.steps = 1, 2, 1
     monkeypatch.setattr(extractor, "STEPS", 3)
@@ -55,12 +55,15 @@ def test_sounds_are_drawn_and_measured(
     results = tmp_path / "found.json"
     where = "--out", out, "--results", results, "--root", tmp_path
     started(generated, monkeypatch, *where, "--draw", f"ours={tmp_path / 'run'}", "--num", "6")
+    started(generated, monkeypatch, *where, "--coded", f"coded={tmp_path / 'run'}")
     dataset = generated.dataset_of("drums", tmp_path)
     items, labels = dataset.arrays("train")
     generated.save(out, "drums", "copies", items, labels)
     started(generated, monkeypatch, *where, "--measure", "--table")
     found = json.loads(results.read_text())["drums"]
-    assert set(found) == {"ours", "copies", generated.FLOOR}
+    assert set(found) == {"ours", "coded", "copies", generated.FLOOR}
+    voiced = [found[name]["pitch_voiced"][0] for name in ("coded", generated.FLOOR)]
+    assert voiced[0] > 0.5 * voiced[1] > 0  # which are tones
     assert found[generated.FLOOR]["nearest_training_distance"][3] == 24 - len(items)
     assert found["copies"]["nearest_training_distance"][0] == 0
     assert found["copies"]["nearest_training_distance"][3] == len(items)

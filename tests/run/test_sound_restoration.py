@@ -19,6 +19,8 @@ RATE = 4_000
 MDCT = {"codec__name": "mdct", "codec__mdct__bins": 32, "codec__mdct__rms": (0.5, 0.2, 0.1)}
 STFT = {"codec__name": "stft", "codec__stft__size": 30, "codec__stft__hop": 8}
 STFT |= {"codec__stft__multiple": 4, "sample__clip": 0.0}
+MEL = {"codec__name": "mel", "codec__mel__size": 64, "codec__mel__hop": 16, "sample__clip": 0.0}
+MEL |= {"codec__mel__bands": 16, "codec__mel__iterations": 2}
 BRIDGE = {
     "image_condition__name": "noisy",
     "image_condition__residual": True,
@@ -141,9 +143,12 @@ def test_methods_that_need_singular_values_work_in_coefficients(
     np.testing.assert_array_equal(sound(out / "000000.wav")[known], sound(old)[known])
 
 
-def test_gaps_are_filled_as_the_network_was_trained(recordings: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("space", [MDCT, MEL])
+def test_gaps_are_filled_as_the_network_was_trained(
+    space: dict[str, Any], recordings: Path, tmp_path: Path
+) -> None:
     own = {"image_condition__name": "masked", "restore__method": "as_trained"}
-    own |= {"restore__operator": "gap"}
+    own |= {"restore__operator": "gap", **space}
     workdir, old = tmp_path / "run", write(tmp_path / "old.wav", tone(0.1, RATE), RATE)
     assert run.run(settings(recordings, **own), workdir, "train") == 0
     assert run.run(settings(recordings, **own, restore__image=str(old)), workdir, "restore") == 0
@@ -178,6 +183,15 @@ def test_variants_of_a_recording_are_drawn(
     out = trained / "samples" / "variants"
     assert sound(out / "000001.wav").shape == (256, 1)
     assert (out / "listen.html").read_text().count("<audio") == 3
+
+
+def test_spectra_without_phases_are_not_compared_with_a_recording(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = str(write(tmp_path / "old.wav", tone(0.1, RATE), RATE))
+    own = {**MEL, "restore__operator": "gap", "restore__method": "mmps"}
+    assert run.run(settings(recordings, **own, restore__image=old), tmp_path, "restore") == 2
+    assert "'mmps' compares waveforms, and codec.name='mel' leaves" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("by", ["noise", "inversion"])
