@@ -4,8 +4,8 @@
     python launch.py --config configs/music.py --workdir runs/music \
         --config.data.manual_dir=sounds
 
-The network has 5.3 M parameters; 2,000 steps of 16 windows took 3,441 s of one core that
-did other work too, after which it murmurs: experiments/sound/generated.md.
+The network has 5.1 M parameters; 1,500 steps of 16 windows took 2,086 s of one core that
+did other work too: experiments/sound/generated.md.
 """
 
 from ml_collections import ConfigDict

@@ -10,7 +10,8 @@
 The network attends to the bytes of the transcript, and is told the language, which is the voice. Of
 prompts that are longer than a window, each window has the text of all: see `docs/sound.md`.
 
-The network has 6.5 M parameters. Neither its cost nor its sound has been measured yet.
+The network has 6.4 M parameters; 1,500 steps of 16 windows took 5,771 s of one core that did other
+work too: experiments/sound/generated.md.
 """
 
 from ml_collections import ConfigDict
