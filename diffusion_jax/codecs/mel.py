@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.codecs.frames import Frames
 from diffusion_jax.data.spectrograms import SILENCE
-from diffusion_jax.metrics.spectra import check_frames, istft, log_mel, mel_filters, stft
+from diffusion_jax.metrics.spectra import istft, log_mel, mel_filters, stft
 from diffusion_jax.system.arguments import check
 from diffusion_jax.types import Array, Params
 
@@ -27,7 +28,7 @@ TINY = 1e-12  # least divisor
 
 
 @dataclasses.dataclass(frozen=True)
-class Mel:
+class Mel(Frames):
     """`x_0 = scale (bels - mean)`, a sequence of frames with a channel for each band: a `Codec`.
 
     Bels are `log10` of the mel power over `size^2`, at least `SILENCE`. Decoding is a lossy
@@ -42,7 +43,7 @@ class Mel:
     rate: int  # samples per second, Hz
     size: int = 1024  # samples of the window, even
     hop: int = 256  # samples between frames
-    bands: int = 128  # evenly spaced in Slaney's mel; 80 lose a third of the pitches of voices
+    bands: int = 128  # evenly spaced in Slaney's mel, up to half the rate
     multiple: int = 1  # the number of frames is a multiple of this, for networks that halve it
     mean: float = -10.0  # of the data's bels
     scale: float = 0.6  # so that `x_0` has about variance 1
@@ -54,35 +55,24 @@ class Mel:
 
     def __post_init__(self) -> None:
         check(ALLOWED, **vars(self))
-        check_frames(self.size, self.hop)
+        self.check_frames()
 
     @property
     def words(self) -> str:
         """Frames and bands."""
-        frames = self.shape[0]
-        return f"{frames} frames of {self.bands} log-mel bands, whose phases are found again"
-
-    def resized(self, shape: tuple[int, ...]) -> "Mel":
-        """The same for sound of another shape `[T, C]`."""
-        return dataclasses.replace(self, length=shape[0], channels=shape[1])
-
-    @property
-    def filled(self) -> int:
-        """Number of frames of the sound; those after them are silence."""
-        return 1 + self.length // self.hop
+        return f"{self.frames} frames of {self.bands} log-mel bands, whose phases are found again"
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Frames, and bands of all channels."""
-        frames = -(-self.filled // self.multiple) * self.multiple
-        return frames, self.bands * self.channels
+        return self.frames, self.bands * self.channels
 
     def encode(self, frozen: Mapping[str, Params], x: Array, keys: Array) -> Array:
         """Spectra `[B, frames, bands * C]` of sound `[B, T, C]`, of the lowest band first."""
         floor = self.size**2 * 10**SILENCE
         bels = log_mel(x, self.rate, self.bands, self.size, self.hop, floor=floor)
-        bels = bels - 2 * jnp.log10(self.size)
-        beyond = ((0, 0), (0, self.shape[0] - self.filled), (0, 0), (0, 0))
+        bels = bels - 2 * np.log10(self.size)
+        beyond = ((0, 0), (0, self.frames - self.filled), (0, 0), (0, 0))
         bels = jnp.pad(bels, beyond, constant_values=SILENCE)
         return (self.scale * (bels - self.mean)).reshape(-1, *self.shape)
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.metrics.spectra import check_frames, istft, stft
+from diffusion_jax.codecs.frames import Frames
+from diffusion_jax.metrics.spectra import istft, stft
 from diffusion_jax.system.arguments import check
 from diffusion_jax.types import Array, Params
 
@@ -22,7 +23,7 @@ FAINT = 1e-6  # below this absolute value compression is linear, so that its der
 
 
 @dataclasses.dataclass(frozen=True)
-class STFT:
+class STFT(Frames):
     """`x_0 = scale |X|^power e^(i phi)`, a picture with real and imaginary parts: a `Codec`.
 
     `X = |X| e^(i phi)` is the centred transform with a periodic Hann window (Richter et al. 2023,
@@ -49,28 +50,19 @@ class STFT:
 
     def __post_init__(self) -> None:
         check(ALLOWED, **vars(self))
-        check_frames(self.size, self.hop)
+        self.check_frames()
 
     @property
     def words(self) -> str:
         """Frames, bins and compression."""
-        frames, bins, _ = self.shape
-        return f"{frames} frames of an STFT of {bins} bins, to the power {self.power:g}"
-
-    def resized(self, shape: tuple[int, ...]) -> "STFT":
-        """The same for sound of another shape `[T, C]`."""
-        return dataclasses.replace(self, length=shape[0], channels=shape[1])
-
-    @property
-    def filled(self) -> int:
-        """Number of frames of the sound; those after them are zeros."""
-        return 1 + self.length // self.hop
+        return (
+            f"{self.frames} frames of an STFT of {self.shape[1]} bins, to the power {self.power:g}"
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Frames, bins, and two parts of each channel."""
-        frames = -(-self.filled // self.multiple) * self.multiple
-        return frames, 1 + self.size // 2, 2 * self.channels
+        return self.frames, 1 + self.size // 2, 2 * self.channels
 
     def encode(self, frozen: Mapping[str, Params], x: Array, keys: Array) -> Array:
         """Pictures `[B, frames, bins, 2 C]` of sound `[B, T, C]`: real parts, then imaginary."""
@@ -78,7 +70,7 @@ class STFT:
         parts = jnp.stack([spectra.real, spectra.imag], axis=-2)
         parts = self.scale * _to_the(parts, self.power, FAINT)
         parts = parts.reshape(*parts.shape[:3], -1)
-        return jnp.pad(parts, ((0, 0), (0, self.shape[0] - self.filled), (0, 0), (0, 0)))
+        return jnp.pad(parts, ((0, 0), (0, self.frames - self.filled), (0, 0), (0, 0)))
 
     def decode(self, frozen: Mapping[str, Params], x_0: Array) -> Array:
         """Sound `[B, T, C]` of pictures `[B, frames, bins, 2 C]`.

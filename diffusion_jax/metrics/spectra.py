@@ -14,14 +14,6 @@ def hann(size: int) -> np.ndarray:
     return np.asarray(np.sin(np.pi * np.arange(size) / size) ** 2)
 
 
-def check_frames(size: int, hop: int) -> None:
-    """Raises a ValueError where frames cannot be added to a sound again, as `istft` does."""
-    if size % 2:
-        raise ValueError(f"size={size} must be even")
-    if hop > size // 2:
-        raise ValueError(f"hop={hop} must be at most half of size={size}: frames overlap")
-
-
 def stft(x: Array, size: int, hop: int) -> Array:
     """The centred short-time Fourier transform, complex `[..., 1 + T // hop, 1 + size // 2, C]`.
 
