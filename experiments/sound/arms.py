@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from configs import speech_enhanced
 from experiments.sound.folders import LOUDNESS, SNRS
 
 Settings = Mapping[str, Any]
@@ -56,6 +57,9 @@ NOISE: Settings = {
 ONE: Settings = {"sample.steps": 1, "restore.num_samples": 2}  # the fewest there are
 MANY: Settings = {"restore.num_samples": SAMPLES}
 PRIOR: Settings = {
+    # Posterior methods compare waveforms, which log-mel spectra do not have.
+    "codec.name": "mdct",
+    "codec.mdct.rms": speech_enhanced.get_config().codec.mdct.rms,
     "text.name": "none",
     "objective.prediction": "x0",
     "restore.operator": "identity",
