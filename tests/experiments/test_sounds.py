@@ -24,6 +24,7 @@ from diffusion_jax.data.sound import Sound
 from diffusion_jax.data.sound_reading import read_sound
 from diffusion_jax.diffusion.schedules import Bridge
 from diffusion_jax.diffusion.time_sampling import uniform
+from diffusion_jax.from_config.restoration_checks import check_restoration
 from diffusion_jax.metrics.sound import snr
 from tests.data.test_sound_files import tone, write
 from tests.experiments.common import experiment, finite
@@ -209,6 +210,17 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Any:
         assert run.run(config, workdir, mode) == 0
 
     return launch
+
+
+@pytest.mark.parametrize("name", ["bridge", "regression", "ouve", "prior"])
+def test_no_arm_asks_its_network_for_what_it_cannot_restore(name: str, tmp_path: Path) -> None:
+    """Whatever becomes of the config that it begins with."""
+    arms = experiment("sound/arms")
+    for job in [job for each in arms.restorations(name, tmp_path).values() for job in each]:
+        config = importlib.import_module(f"configs.{arms.ARMS[name].config}").get_config()
+        config.update_from_flattened_dict({**arms.training(name, tmp_path), **job})
+        write(Path(config.restore.image) / "0.wav", np.zeros(32_768), 16_000)
+        check_restoration(config, Sound((config.data.length, 1), 16_000))
 
 
 @pytest.mark.slow
