@@ -194,6 +194,14 @@ def test_sgmse_is_trained(tmp_path: Path) -> None:
         assert theirs.sample(model, y).shape == y.shape
 
 
+def config_of_arm(name: str, settings: dict[str, Any]) -> Any:
+    """As its commands make it."""
+    arm = experiment("sound/arms").ARMS[name]
+    config = importlib.import_module(f"configs.{arm.config}").get_config()
+    config.update_from_flattened_dict(settings)
+    return config
+
+
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs an arm as the commands do, with a small network: `(workdir, mode, settings)`."""
@@ -205,9 +213,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(from_config.data, "load_dataset", load_dataset)
 
     def launch(workdir: Path, mode: str, settings: dict[str, Any]) -> None:
-        config = importlib.import_module(f"configs.{arms.ARMS[workdir.name].config}").get_config()
-        config.update_from_flattened_dict(settings)
-        assert run.run(config, workdir, mode) == 0
+        assert run.run(config_of_arm(workdir.name, settings), workdir, mode) == 0
 
     return launch
 
@@ -217,8 +223,7 @@ def test_no_arm_asks_its_network_for_what_it_cannot_restore(name: str, tmp_path:
     """Whatever becomes of the config that it begins with."""
     arms = experiment("sound/arms")
     for job in [job for each in arms.restorations(name, tmp_path).values() for job in each]:
-        config = importlib.import_module(f"configs.{arms.ARMS[name].config}").get_config()
-        config.update_from_flattened_dict({**arms.training(name, tmp_path), **job})
+        config = config_of_arm(name, {**arms.training(name, tmp_path), **job})
         write(Path(config.restore.image) / "0.wav", np.zeros(32_768), 16_000)
         check_restoration(config, Sound((config.data.length, 1), 16_000))
 
